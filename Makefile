@@ -1,0 +1,46 @@
+# What people do with this folder. Everything is installed into .venv, once for each change of pyproject.toml.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: run install test check docs chaos fuzz soak bench clean
+
+run: $(STAMP)            ## start a server to try things with
+	@exec $(BIN)/mqtt-im serve -c config/quickstart.toml
+
+install: $(STAMP)
+
+test: $(STAMP) check     ## everything that CI runs
+	@tools/need-mosquitto
+	$(PYTEST)
+
+check: $(STAMP)          ## lint, types, floors
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+docs: $(STAMP)           ## write the generated pages of docs/ anew
+	$(BIN)/python -m mqtt_im.config
+
+chaos: $(STAMP)          ## the checker, for minutes: kills, cut and stalled connections
+	$(BIN)/python -m tests.system.chaos $(ARGS)
+
+fuzz: $(STAMP)           ## broken packets and payloads, for minutes
+	$(BIN)/python -m tests.fuzz $(ARGS)
+
+soak: $(STAMP)           ## ten minutes of clients that come and go: nothing may grow
+	$(BIN)/python -m tests.soak $(ARGS)
+
+bench: $(STAMP)          ## speed, beside mosquitto and stock amqtt
+	@tools/need-mosquitto
+	$(BIN)/python -m bench $(ARGS)
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+$(STAMP): pyproject.toml tools/install
+	@tools/install $(VENV)
+	@touch $(STAMP)
