@@ -1,0 +1,41 @@
+"""The configuration: every key with its doc and default (`schema`), read from file, environment and `--set` (`load`)."""
+
+from __future__ import annotations
+
+from mqtt_im.config.addresses import Address, parse_bind
+from mqtt_im.config.load import environment_overrides, load
+from mqtt_im.config.schema import (
+    KEYS,
+    AuthConfig,
+    Config,
+    HooksConfig,
+    HttpConfig,
+    LimitsConfig,
+    LogConfig,
+    MessagingConfig,
+    MqttConfig,
+    PushConfig,
+    StoreConfig,
+    TlsConfig,
+    WebsocketConfig,
+)
+
+__all__ = [
+    "KEYS",
+    "Address",
+    "AuthConfig",
+    "Config",
+    "HooksConfig",
+    "HttpConfig",
+    "LimitsConfig",
+    "LogConfig",
+    "MessagingConfig",
+    "MqttConfig",
+    "PushConfig",
+    "StoreConfig",
+    "TlsConfig",
+    "WebsocketConfig",
+    "environment_overrides",
+    "load",
+    "parse_bind",
+]

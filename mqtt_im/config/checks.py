@@ -1,0 +1,117 @@
+"""What a single key's type can't say: rules between keys, and the syntax of addresses, topics and paths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from mqtt_im.config.addresses import Address, parse_bind
+from mqtt_im.config.schema import Config
+from mqtt_im.protocol import topics
+
+
+def check(config: Config) -> Iterator[str]:
+    """One line, `key: what is wrong`, for each mistake."""
+    listeners: dict[str, Address] = {}
+    for key, text in binds(config).items():
+        try:
+            address = parse_bind(text)
+        except ValueError as error:
+            yield f"{key}: {error}"
+            continue
+        if address is not None:
+            yield from _check_free(key, address, listeners)
+            listeners[key] = address
+    if not config.data_dir:
+        yield "data_dir: must not be empty"
+    yield from _check_topics(config)
+    yield from _check_tls(config)
+    yield from _check_auth(config, listeners)
+    yield from _check_receiver("push", config.push.url, config.push.secret)
+    yield from _check_receiver("hooks", config.hooks.url, config.hooks.secret)
+    for name in config.mqtt.plugins:
+        if "." not in name or not all(part.isidentifier() for part in name.split(".")):
+            yield f'mqtt.plugins: {name!r} is no dotted name of a class, like "my_package.MyPlugin"'
+    if config.store.url:
+        yield "store.url: other databases than SQLite are not available in this version; leave it empty"
+    if not config.websocket.path.startswith("/"):
+        yield f'websocket.path: must begin with "/", got {config.websocket.path!r}'
+
+
+def _check_receiver(section: str, url: str, secret: str) -> Iterator[str]:
+    """A receiver of webhooks. The URL is not shown, since it may hold a token."""
+    if not url:
+        return
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isascii()
+    except ValueError:  # the port
+        fits = False
+    if not fits or any(character.isspace() or not character.isprintable() for character in url):
+        yield f'{section}.url: expected "http://host/path" or "https://host/path"'
+    elif parts.username is not None:
+        yield f"{section}.url: can't hold a name or password; the receiver knows this server by its signature"
+    if not secret:
+        yield f"{section}.secret: needed by {section}.url; make one with: openssl rand -hex 32"
+
+
+def binds(config: Config) -> dict[str, str]:
+    """The text of each listener's `bind`, by its key; empty where it is off."""
+    return {
+        "mqtt.bind": config.mqtt.bind,
+        "mqtt.tls.bind": config.mqtt.tls.bind,
+        "websocket.bind": config.websocket.bind,
+        "http.bind": config.http.bind,
+    }
+
+
+def _check_free(key: str, address: Address, taken: dict[str, Address]) -> Iterator[str]:
+    for other, used in taken.items():
+        if address.port and address == used:
+            yield f"{key}: {address} is the address of {other} already"
+
+
+def _check_topics(config: Config) -> Iterator[str]:
+    prefix = config.mqtt.prefix
+    if not topics.valid_topic(prefix) or "" in prefix.split("/") or prefix.startswith("$") or len(prefix) > 128:
+        yield (
+            f"mqtt.prefix: {prefix!r} is no prefix; it is 1 to 128 characters without wildcards, no level is empty, and "
+            'it does not begin with "$"'
+        )
+        return
+    ours = topics.Topics(prefix)
+    for text in config.mqtt.plain_topics:
+        bare = text.removeprefix("!")
+        if not topics.valid_filter(bare):
+            yield f"mqtt.plain_topics: {text!r} is no topic filter"
+        elif ours.owns(bare):
+            yield f"mqtt.plain_topics: {text!r} lies under mqtt.prefix, which is closed to plain MQTT"
+
+
+def _check_tls(config: Config) -> Iterator[str]:
+    tls = config.mqtt.tls
+    files = {"mqtt.tls.cert": tls.cert, "mqtt.tls.key": tls.key, "mqtt.tls.client_ca": tls.client_ca}
+    if tls.bind:
+        for key in ("mqtt.tls.cert", "mqtt.tls.key"):
+            if not files[key]:
+                yield f"{key}: needed by mqtt.tls.bind"
+    elif bool(tls.cert) != bool(tls.key):
+        missing = "mqtt.tls.key" if tls.cert else "mqtt.tls.cert"
+        yield f"{missing}: certificate and key go together"
+    for key, file in files.items():
+        if file and not Path(file).is_file():
+            yield f"{key}: there is no file {file}"
+
+
+def _check_auth(config: Config, listeners: dict[str, Address]) -> Iterator[str]:
+    mode = config.auth.mode
+    if mode in ("jwt", "http"):
+        yield f'auth.mode: "{mode}" is not available in this version; use "accounts" or "open"'
+    if mode == "open":
+        exposed = [f"{key} is {address}" for key, address in listeners.items() if not address.is_loopback]
+        if exposed:
+            yield (
+                'auth.mode: "open" lets anybody in without a password, so every listener must be on loopback (127.0.0.1), but '
+                + ", ".join(exposed)
+            )

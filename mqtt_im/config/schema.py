@@ -1,0 +1,302 @@
+"""Every key of the configuration: its name, type, range, default and meaning, in this one place.
+
+From these structs come the defaults, the names of the environment variables (`environment_name`) and the reference
+page (`mqtt_im.config.reference`). A field's description is one or two sentences for the person who runs the server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta, Struct, field
+
+ENVIRONMENT_PREFIX = "MQTT_IM__"
+
+
+class TlsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """MQTT over TLS, on a listener of its own."""
+
+    bind: Annotated[str, Meta(description="Where to listen, `host:port` or `[::1]:port`; empty: off.")] = ""
+    cert: Annotated[str, Meta(description="PEM file with the server's certificate and its chain; read again on SIGHUP.")] = ""
+    key: Annotated[str, Meta(description="PEM file with the certificate's private key; read again on SIGHUP.")] = ""
+    client_ca: Annotated[
+        str,
+        Meta(description="PEM file of the authority that signs clients' certificates. Set: one is required; its CN is the user."),
+    ] = ""
+
+
+class MqttConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """MQTT over plain TCP, and what is common to all MQTT listeners."""
+
+    bind: Annotated[
+        str, Meta(description="Where to listen, `host:port` or `[::1]:port`; empty: off. Port 0 takes a free one.")
+    ] = "127.0.0.1:1883"
+    prefix: Annotated[str, Meta(description="The topics below it belong to the messaging protocol.")] = "im/v1"
+    plain_topics: Annotated[
+        tuple[str, ...],
+        Meta(
+            description='Filters open to every user as plain MQTT, e.g. `["sensors/#"]`; `!` closes again: `["#", "!secret/#"]`.'
+        ),
+    ] = ()
+    plugins: Annotated[
+        dict[str, dict[str, Any]],
+        Meta(
+            description="Plugins of amqtt by their dotted names, each with a table of its own options (which may be empty): "
+            '`[mqtt.plugins."my_package.MyPlugin"]`. They see logins, which they may refuse, and plain topics.'
+        ),
+    ] = field(default_factory=dict)
+    tls: TlsConfig = field(default_factory=TlsConfig)
+
+
+class WebsocketConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """MQTT over WebSocket (subprotocol `mqtt`)."""
+
+    bind: Annotated[str, Meta(description="Where to listen, `host:port` or `[::1]:port`; empty: off.")] = "127.0.0.1:8083"
+    path: Annotated[str, Meta(description="The path of the WebSocket; any other is answered with 404.")] = "/mqtt"
+    origins: Annotated[
+        tuple[str, ...],
+        Meta(description='Web pages that may connect, by `Origin`, e.g. `["https://chat.example"]`; empty: every page.'),
+    ] = ()
+
+
+class HttpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Health and metrics over HTTP."""
+
+    bind: Annotated[str, Meta(description="Where to listen for `/health/live`, `/health/ready` and `/metrics`; empty: off.")] = (
+        "127.0.0.1:8080"
+    )
+
+
+class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where messages are kept, and for how long."""
+
+    url: Annotated[str, Meta(description="The database; empty: SQLite in `data_dir`, the only one in this version.")] = ""
+    synchronous: Annotated[
+        Literal["full", "normal"],
+        Meta(description="SQLite: `full` survives power loss; `normal` survives a killed process only."),
+    ] = "full"
+    retention_days: Annotated[
+        int, Meta(ge=0, description="Days after which messages that every device has got are removed; 0: kept for ever.")
+    ] = 0
+    retention_messages: Annotated[
+        int, Meta(ge=0, description="Newest messages of each conversation that are kept, however young older ones are; 0: all.")
+    ] = 0
+    device_expiry_days: Annotated[
+        int, Meta(ge=0, description="A device unseen for so many days no longer holds back retention; 0: it always does.")
+    ] = 90
+
+
+class AuthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may log in."""
+
+    mode: Annotated[
+        Literal["accounts", "open", "jwt", "http"],
+        Meta(
+            description="`accounts`: name and password, see `mqtt-im user`. `open`: any name, no password, refused unless every "
+            "listener is on loopback. `jwt` and `http` are not available in this version."
+        ),
+    ] = "accounts"
+    admin_token: Annotated[
+        str, Meta(description="Bearer token of the HTTP API's admin part, which this version does not have yet; empty: off.")
+    ] = ""
+    credential_cache_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=86_400,
+            description="Seconds for which a password that was right is not hashed again; a change of it ends that at once.",
+        ),
+    ] = 300
+
+
+class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one client, or all of them, may use."""
+
+    max_packet_bytes: Annotated[
+        int, Meta(ge=128, le=268_435_455, description="Largest MQTT packet; a client that sends a larger one is disconnected.")
+    ] = 262_144
+    max_body_bytes: Annotated[int, Meta(ge=1, description="Largest `body` of a message, encoded and unpacked.")] = 65_536
+    max_connections: Annotated[int, Meta(ge=1, description="Connections at one time, of all listeners together.")] = 20_000
+    max_connections_per_user: Annotated[int, Meta(ge=1, description="Connections of one user at one time.")] = 16
+    max_connections_per_address: Annotated[
+        int, Meta(ge=0, description="Connections from one IP address at one time; 0: no limit.")
+    ] = 0
+    connects_per_second_per_address: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Connections that one IP address may open in a second, with a burst of twice that; 0: no limit. Further "
+            "ones are cut at once. Clients behind one router, or behind a proxy, share an address.",
+        ),
+    ] = 0
+    connect_timeout_s: Annotated[float, Meta(gt=0, le=3600, description="Seconds from accept to a complete CONNECT.")] = 10
+    max_inflight: Annotated[
+        int, Meta(ge=1, le=16_383, description="Packets without PUBACK on one connection, each way; the default `window`.")
+    ] = 64
+    max_write_buffer_bytes: Annotated[
+        int, Meta(ge=4096, description="Bytes that wait for a client that does not read, before it is disconnected.")
+    ] = 4_194_304
+    max_subscriptions: Annotated[int, Meta(ge=1, description="Subscriptions of one device.")] = 1_000
+    max_queued_messages: Annotated[
+        int, Meta(ge=0, description="Plain MQTT messages kept for one device that is away; the oldest go first.")
+    ] = 1_000
+    max_retained_messages: Annotated[
+        int, Meta(ge=0, description="Retained messages on plain topics, of all users together; further ones are not kept.")
+    ] = 10_000
+    requests_per_second: Annotated[int, Meta(ge=1, description="Requests of one user, with a burst of twice that.")] = 200
+    group_members: Annotated[int, Meta(ge=1, description="Members of one group.")] = 5_000
+    max_page: Annotated[int, Meta(ge=1, description="Entries of one page of `sync`, `history` or `convs`.")] = 500
+    forbidden_publishes_per_minute: Annotated[
+        int, Meta(ge=0, description="Publishes to closed topics before a client is disconnected.")
+    ] = 100
+    failed_logins_per_minute: Annotated[
+        int, Meta(ge=1, description="Failed logins from one IP address before its further ones are refused unseen for a while.")
+    ] = 30
+    drain_s: Annotated[float, Meta(ge=0, le=3600, description="Seconds that a stopping server gives to what was received.")] = 10
+
+
+class MessagingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Rules of conversations."""
+
+    new_members_see_history: Annotated[bool, Meta(description="Who joins a group may read what came before.")] = False
+    edit_window_s: Annotated[
+        int, Meta(ge=-1, description="Seconds in which a message may be edited or recalled; 0: never, -1: always.")
+    ] = 86_400
+    blocked_senders: Annotated[
+        Literal["refuse", "drop"],
+        Meta(
+            description="What becomes of a direct message to a user who has blocked its sender. `refuse`: the sender gets the "
+            "`error` `blocked`. `drop`: the sender gets `sent` and keeps the message, and nobody else ever sees it."
+        ),
+    ] = "refuse"
+
+
+class SearchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Full-text search of one's own conversations."""
+
+    enabled: Annotated[
+        bool,
+        Meta(
+            description="Messages are indexed in `search.db`, which is made from the log. `false`: that file is removed, and the "
+            "request `search` is not known."
+        ),
+    ] = True
+
+
+class PushConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Webhooks that wake users who have no connected device; see docs/webhooks.md."""
+
+    url: Annotated[str, Meta(description="Where pushes are sent with POST, `http://…` or `https://…`; empty: off.")] = ""
+    secret: Annotated[str, Meta(description="The key of the signature that every push carries; needed with `url`.")] = ""
+    delay_s: Annotated[
+        float, Meta(ge=0, le=3600, description="Seconds in which a device may still come and take a message, before a push.")
+    ] = 2
+    coalesce_s: Annotated[
+        float,
+        Meta(ge=0, le=86_400, description="Seconds between two pushes for one user; all that comes meanwhile is one push."),
+    ] = 5
+    include_body: Annotated[bool, Meta(description="Pushes hold the bodies of messages.")] = False
+    timeout_s: Annotated[float, Meta(gt=0, le=300, description="Seconds in which the receiver must have answered.")] = 10
+    max_attempts: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="Attempts before a push is put aside; see `mqtt-im hooks`. 16 take about four hours."),
+    ] = 16
+
+
+class HooksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Webhooks that tell bots and other programs what happens; see docs/webhooks.md."""
+
+    url: Annotated[str, Meta(description="Where events are sent with POST, `http://…` or `https://…`; empty: off.")] = ""
+    secret: Annotated[str, Meta(description="The key of the signature that every event carries; needed with `url`.")] = ""
+    events: Annotated[tuple[Literal["message", "presence", "group"], ...], Meta(description="The events that are sent.")] = (
+        "message",
+        "presence",
+        "group",
+    )
+    include_body: Annotated[bool, Meta(description="The event `message` holds the message's body.")] = False
+    timeout_s: Annotated[float, Meta(gt=0, le=300, description="Seconds in which the receiver must have answered.")] = 10
+    max_attempts: Annotated[
+        int,
+        Meta(ge=1, le=1000, description="Attempts before an event is put aside; see `mqtt-im hooks`. 16 take about four hours."),
+    ] = 16
+
+
+class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What goes to stderr."""
+
+    format: Annotated[Literal["text", "json"], Meta(description="`text` for people, `json` for one JSON object a line.")] = "text"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least important level that is shown.")
+    ] = "info"
+
+
+class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole configuration; `Config()` is a valid one."""
+
+    data_dir: Annotated[
+        str, Meta(description="Folder of all that must survive, from where the server is started; made where it is missing.")
+    ] = "var"
+    mqtt: MqttConfig = field(default_factory=MqttConfig)
+    websocket: WebsocketConfig = field(default_factory=WebsocketConfig)
+    http: HttpConfig = field(default_factory=HttpConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
+    auth: AuthConfig = field(default_factory=AuthConfig)
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    messaging: MessagingConfig = field(default_factory=MessagingConfig)
+    search: SearchConfig = field(default_factory=SearchConfig)
+    push: PushConfig = field(default_factory=PushConfig)
+    hooks: HooksConfig = field(default_factory=HooksConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+
+class Key(Struct, frozen=True, kw_only=True):
+    """One key of the configuration."""
+
+    name: str
+    """With its sections: `mqtt.tls.bind`."""
+    type: Any
+    """What a value is converted to, with its range."""
+    plain_type: Any
+    """The same without its range and description."""
+    default: Any
+    description: str
+
+    @property
+    def environment(self) -> str:
+        """The environment variable that sets it."""
+        return ENVIRONMENT_PREFIX + self.name.upper().replace(".", "__")
+
+
+def is_section(type_: Any) -> bool:
+    """Whether a field of this type is a table of the file."""
+    return isinstance(type_, type) and issubclass(type_, Struct)
+
+
+def sections(struct: type[Struct] = Config, name: str = "") -> Iterator[tuple[str, type[Struct]]]:
+    """Every section below `struct`, with its full name, in the order of the file; the top one is named `""`."""
+    yield name, struct
+    for entry in msgspec.structs.fields(struct):
+        if is_section(entry.type):
+            yield from sections(entry.type, f"{name}.{entry.name}" if name else entry.name)
+
+
+def keys_of(name: str, struct: type[Struct]) -> Iterator[Key]:
+    """The keys that stand in one section itself."""
+    for entry in msgspec.structs.fields(struct):
+        if is_section(entry.type):
+            continue
+        assert get_origin(entry.type) is Annotated
+        plain, meta = get_args(entry.type)[:2]
+        yield Key(
+            name=f"{name}.{entry.name}" if name else entry.name,
+            type=entry.type,
+            plain_type=plain,
+            default=entry.default if entry.default is not msgspec.NODEFAULT else entry.default_factory(),
+            description=meta.description,
+        )
+
+
+KEYS: dict[str, Key] = {key.name: key for name, struct in sections() for key in keys_of(name, struct)}
+SECTIONS: frozenset[str] = frozenset(name for name, _ in sections() if name)
