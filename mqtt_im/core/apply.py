@@ -1,0 +1,346 @@
+"""Apply: what a record does to the state. The only code that changes entities.
+
+Everything here follows from the record and the state before it, so the projections are a pure function of the log
+(INV-5): applying the same records to the same state gives the same state, at start, at a rebuild and in `store check`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from .model import FOREVER, Amended, Conv, Device, Member, User, readers
+from .records import (
+    Act,
+    AnyRecord,
+    Cursors,
+    DeviceChange,
+    Edited,
+    Gone,
+    GroupChange,
+    Message,
+    Reacted,
+    ReadMark,
+    Recalled,
+    Reported,
+    UserChange,
+)
+
+
+class State(Protocol):
+    """What applying needs of a state: entities to change, and rows to add.
+
+    Entities handed out may be changed; `touch_…` says that one was. `lsn` is the log row that a thing came with.
+    """
+
+    def user(self, name: str) -> User:
+        """The user of this name, made where there was none."""
+
+    def touch_user(self, user: User) -> None:
+        """The user was changed."""
+
+    def conv_for(self, name: str) -> Conv:
+        """The conversation of this name, made where there was none; a direct one with its two members."""
+
+    def touch_conv(self, conv: Conv) -> None:
+        """The conversation was changed, its members aside."""
+
+    def touch_member(self, conv: Conv, name: str) -> None:
+        """A member was added or changed."""
+
+    def device_for(self, user: str, device: str, now: int) -> Device:
+        """The device, made where there was none."""
+
+    def touch_device(self, device: Device) -> None:
+        """The device was changed."""
+
+    def drop_device(self, user: str, device: str) -> None:
+        """The device is gone."""
+
+    def amended_for(self, conv: Conv, seq: int) -> Amended:
+        """What became of a message, made where nothing had; counts as changed."""
+
+    def put_item(self, user: User, pos: int, lsn: int) -> None:
+        """The inbox has a new item."""
+
+    def void_item(self, user: User, pos: int) -> None:
+        """An item was replaced."""
+
+    def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:
+        """The conversation has a new message; `by` is None for one that counts as unread for nobody, such as the system's."""
+
+    def message_lsn(self, conv: Conv, seq: int) -> int | None:
+        """The log row of a message; None where it is gone, or never was."""
+
+    def put_mention(self, conv: Conv, seq: int, user: str) -> None:
+        """A message mentions a user, or everybody (`*`)."""
+
+    def put_request(self, user: User, request_id: str, lsn: int) -> None:
+        """An id was used."""
+
+    def put_packet(self, user: str, device: str, session: str, packet_id: int, lsn: int) -> None:
+        """A PUBLISH without id made something."""
+
+    def put_keyed(self, sender: str, conv: str, key: str, lsn: int) -> None:
+        """A message with a key was sent."""
+
+
+def apply(state: State, lsn: int, record: AnyRecord) -> None:
+    """The state is what it is after this record, whose log row is `lsn`."""
+    _APPLY[type(record)](state, lsn, record)
+
+
+def recipients(conv: Conv, record: Act) -> list[str]:
+    """Who gets the item of a record, in the order of its `pos`, as the conversation stands when it is applied."""
+    if isinstance(record, Message):
+        if record.dropped:
+            return [record.by]
+        return conv.users or [name for name, member in conv.members.items() if member.active]
+    if isinstance(record, GroupChange):
+        return record.users
+    if isinstance(record, Reported):
+        return [record.to]
+    return readers(conv, record.seq)
+
+
+def _message(state: State, lsn: int, record: Message) -> None:
+    if record.dropped:
+        _dropped(state, lsn, record)
+        return
+    conv = state.conv_for(record.conv)
+    sender = state.user(record.by)
+    conv.head = record.seq
+    conv.lsn = lsn
+    state.touch_conv(conv)
+    state.put_message(conv, record.seq, lsn, sender)
+    _items(state, conv, lsn, record)
+    _request(state, sender, lsn, record)
+    extra = record.extra
+    if extra is not None:
+        for name in extra.get("mentions", ()):
+            state.put_mention(conv, record.seq, name)
+        if "key" in extra:
+            state.put_keyed(record.by, record.conv, extra["key"], lsn)
+            for name, pos in extra.get("replaced", ()):
+                state.void_item(state.user(name), pos)
+    _packet(state, lsn, record)
+
+
+def _dropped(state: State, lsn: int, record: Message) -> None:
+    """A message to one who has blocked its sender: it has its `seq`, which the other one never sees.
+
+    For the other one it makes no item, counts as nothing unread, and takes no part in `mentions` and `key`.
+    """
+    conv = state.conv_for(record.conv)
+    conv.head = record.seq
+    conv.lsn = lsn
+    state.touch_conv(conv)
+    for name, member in conv.members.items():
+        if name != record.by:
+            member.hide(record.seq)
+            state.touch_member(conv, name)
+    state.put_message(conv, record.seq, lsn, None)
+    _items(state, conv, lsn, record)
+    _request(state, state.user(record.by), lsn, record)
+    _packet(state, lsn, record)
+
+
+def _packet(state: State, lsn: int, record: Message) -> None:
+    if record.extra is not None and "packet" in record.extra:
+        session, packet_id = record.extra["packet"]
+        state.put_packet(record.by, record.device, session, packet_id, lsn)
+
+
+def _items(state: State, conv: Conv, lsn: int, record: Act) -> None:
+    for name, pos in zip(recipients(conv, record), record.pos, strict=True):
+        user = state.user(name)
+        user.head = pos
+        state.touch_user(user)
+        state.put_item(user, pos, lsn)
+
+
+def _request(state: State, user: User, lsn: int, record: Act) -> None:
+    if record.id is not None:
+        state.put_request(user, record.id, lsn)
+    if record.n:
+        device = state.device_for(record.by, record.device, record.ts)
+        device.n = record.n
+        state.touch_device(device)
+
+
+def _act(state: State, lsn: int, record: Act) -> None:
+    conv = state.conv_for(record.conv)
+    _items(state, conv, lsn, record)
+    _request(state, state.user(record.by), lsn, record)
+
+
+def _amend(state: State, lsn: int, record: Edited | Recalled | Reacted) -> Amended | None:
+    """What became of the message so far; None where retention has taken it meanwhile."""
+    _act(state, lsn, record)
+    conv = state.conv_for(record.conv)
+    return None if state.message_lsn(conv, record.seq) is None else state.amended_for(conv, record.seq)
+
+
+def _edited(state: State, lsn: int, record: Edited) -> None:
+    amended = _amend(state, lsn, record)
+    if amended is not None:
+        amended.edits.append(lsn)
+
+
+def _recalled(state: State, lsn: int, record: Recalled) -> None:
+    amended = _amend(state, lsn, record)
+    if amended is not None:
+        amended.recalled = True
+        amended.reactions.clear()
+
+
+def _reacted(state: State, lsn: int, record: Reacted) -> None:
+    amended = _amend(state, lsn, record)
+    if amended is not None:
+        amended.reactions.pop(record.by, None)
+        if record.emoji:
+            amended.reactions[record.by] = record.emoji
+
+
+def _group_change(state: State, lsn: int, record: GroupChange) -> None:
+    conv = state.conv_for(record.conv)
+    conv.head = record.seq
+    conv.lsn = lsn
+    change_members(state, conv, record)
+    if record.event in ("group.create", "group.rename"):
+        conv.title = record.name or ""
+    state.touch_conv(conv)
+    if record.pos:
+        state.put_message(conv, record.seq, lsn, None)
+    _items(state, conv, lsn, record)
+    _request(state, state.user(record.by), lsn, record)
+
+
+def change_members(state: State, conv: Conv, record: GroupChange) -> None:
+    """The group has the members that it has after this change."""
+    members, seq = conv.members, record.seq
+    if record.event in ("group.create", "group.add"):
+        for index, name in enumerate(record.members or ()):
+            order = (seq << 20) | index
+            former = members.pop(name, None)
+            member = former or Member(order)
+            member.order = order
+            member.active = True
+            member.role = "owner" if record.event == "group.create" and index == 0 else "member"
+            first = record.history_from
+            if member.spans and first == 1:
+                member.spans.clear()
+            member.spans.append([first, FOREVER])
+            members[name] = member
+            state.touch_member(conv, name)
+    elif record.event in ("group.remove", "group.leave"):
+        for name in record.members or [record.user or record.by]:
+            member = members[name]
+            member.active = False
+            member.role = "member"
+            member.spans[-1][1] = seq
+            state.touch_member(conv, name)
+    elif record.event == "group.role" and record.user is not None:
+        members[record.user].role = record.role or "member"
+        state.touch_member(conv, record.user)
+
+
+def _device_change(state: State, lsn: int, record: DeviceChange) -> None:
+    if record.forgotten:
+        state.drop_device(record.user, record.device)
+        return
+    user = state.user(record.user)
+    device = state.device_for(record.user, record.device, record.ts)
+    if record.created:
+        device.created = record.ts
+        if not user.registered:
+            user.registered = True
+            state.touch_user(user)
+    if record.cursor is not None:
+        device.cursor = record.cursor
+        if not record.created:  # a further device begins at the head, which says nothing of what was offered
+            _acknowledged(state, user, record.cursor)
+    if record.app is not None:
+        device.app = record.app
+    if record.n is not None:
+        device.n = record.n
+    if record.exposed is not None:
+        device.exposed = record.exposed
+    device.seen = record.ts
+    state.touch_device(device)
+    _delivered(state, record.user, record.delivered or ())
+
+
+def _cursors(state: State, lsn: int, record: Cursors) -> None:
+    for name, device_name, pos, delivered in record.moves:
+        device = state.device_for(name, device_name, record.ts)
+        if pos > device.cursor:
+            device.cursor = pos
+            _acknowledged(state, state.user(name), pos)
+        device.seen = record.ts
+        state.touch_device(device)
+        _delivered(state, name, delivered)
+
+
+def _acknowledged(state: State, user: User, pos: int) -> None:
+    if pos > user.acked:
+        user.acked = pos
+        state.touch_user(user)
+
+
+def _delivered(state: State, name: str, pairs: Any) -> None:
+    for index in range(0, len(pairs), 2):
+        conv = state.conv_for(pairs[index])
+        member = conv.members.get(name)
+        if member is not None and pairs[index + 1] > member.delivered:
+            member.delivered = pairs[index + 1]
+            state.touch_member(conv, name)
+
+
+def _read_mark(state: State, lsn: int, record: ReadMark) -> None:
+    conv = state.conv_for(record.conv)
+    member = conv.members[record.user]
+    member.read = max(member.read, record.seq)
+    state.touch_member(conv, record.user)
+
+
+def _user_change(state: State, lsn: int, record: UserChange) -> None:
+    user = state.user(record.user)
+    match record.what:
+        case "block":
+            user.blocks.add(record.subject)
+        case "unblock":
+            user.blocks.discard(record.subject)
+        case "mute":
+            if record.value:
+                user.mutes[record.subject] = record.value
+            else:
+                user.mutes.pop(record.subject, None)
+        case "read_receipts":
+            user.read_receipts = bool(record.value)
+        case "presence":
+            user.presence = bool(record.value)
+    state.touch_user(user)
+
+
+def _gone(state: State, lsn: int, record: Gone) -> None:
+    act = record.act
+    if act.id is not None:
+        state.put_request(state.user(act.by), act.id, lsn)
+    if isinstance(act, Message):
+        _packet(state, lsn, act)
+
+
+_APPLY: dict[type[Any], Callable[[Any, int, Any], None]] = {
+    Message: _message,
+    GroupChange: _group_change,
+    Edited: _edited,
+    Recalled: _recalled,
+    Reacted: _reacted,
+    Reported: _act,
+    DeviceChange: _device_change,
+    Cursors: _cursors,
+    ReadMark: _read_mark,
+    UserChange: _user_change,
+    Gone: _gone,
+}

@@ -1,0 +1,353 @@
+"""Delivery: one device's stream of items. Everything that affects it lives in this file; it does no I/O.
+
+A delivery is a cursor on the inbox's log. It offers items in `pos` order, keeps at most `window` packets unacknowledged, and
+moves the cursor as far as acknowledgements are contiguous. What it does not have it asks for (`want`); a live item is taken
+straight from memory only where it is the next one, so live is never ahead of backlog (INV-10, INV-11).
+
+    position      1 ……… cursor | in flight … | next …… buffered …… | … head
+    known as      acknowledged   offered       in memory             in the store
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from .entries import Entry, void_entry
+
+ITEM_IDS = 32_767
+"""Packet identifiers of items are `(pos - 1) % ITEM_IDS + 1`, so a restarted server uses the same ones again."""
+APP_AHEAD = 1000
+"""With `ack: "app"`, so many items may be offered beyond the cursor."""
+MAX_BUFFERED = 256
+MAX_BUFFERED_BYTES = 256 * 1024
+BATCH_ITEMS = 200
+BATCH_BYTES = 48 * 1024
+
+Claim = Callable[[str, int], bool]
+"""Says whether an item that a later one may replace is still there to be offered, and from then on it is."""
+
+
+def item_packet_id(pos: int) -> int:
+    """The packet identifier of the packet whose last item is `pos`."""
+    return (pos - 1) % ITEM_IDS + 1
+
+
+class Flight:
+    """One packet that was offered and is not acknowledged, or not contiguously: its items, as they were sent."""
+
+    __slots__ = ("acked", "entries", "first", "last")
+
+    def __init__(self, last: int, entries: list[tuple[int, Entry]]) -> None:
+        self.first = entries[0][1].first or entries[0][0]
+        self.last = last
+        self.entries = entries
+        self.acked = False
+
+
+class Packet:
+    """One packet to send: `packet_id` 0 at QoS 0. `payload` is JSON text."""
+
+    __slots__ = ("dup", "packet_id", "payload")
+
+    def __init__(self, packet_id: int, payload: bytes, dup: bool = False) -> None:
+        self.packet_id = packet_id
+        self.payload = payload
+        self.dup = dup
+
+
+class Delivery:
+    """The stream of one connected device. `cursor` and `head` are positions of its user's inbox."""
+
+    __slots__ = (
+        "_again",
+        "_buffer",
+        "_buffered",
+        "_delivered",
+        "_dup_upto",
+        "app",
+        "batch",
+        "cursor",
+        "device",
+        "flights",
+        "head",
+        "moved",
+        "next",
+        "qos",
+        "user",
+        "waiting",
+        "window",
+    )
+
+    def __init__(self, user: str, device: str, cursor: int, head: int, *, qos: int, window: int, app: bool) -> None:
+        self.user = user
+        self.device = device
+        self.cursor = cursor
+        self.head = head
+        self.next = cursor + 1
+        """The next position to offer."""
+        self.qos = qos
+        self.window = window
+        self.app = app
+        self.batch = False
+        self.waiting = False
+        """Items were asked for and have not come yet."""
+        self.moved = False
+        """Whether the cursor waits to be written; for whoever writes it."""
+        self.flights: dict[int, Flight] = {}
+        self._buffer: deque[tuple[int, Entry]] = deque()
+        self._buffered = 0
+        self._delivered: dict[str, int] | None = None
+        self._dup_upto = 0
+        self._again: dict[int, tuple[int, Flight]] = {}
+        """Packets of a former connection that are to be sent again, by their first position."""
+
+    # What comes in.
+
+    def live(self, pos: int, entry: Entry | None) -> None:
+        """The inbox has a new item. It is kept where it continues what is in memory, else (or without it) fetched in its turn."""
+        self.head = pos
+        if entry is None:
+            return
+        buffer = self._buffer
+        if buffer:
+            if buffer[-1][0] + 1 != pos or len(buffer) >= MAX_BUFFERED or self._buffered >= MAX_BUFFERED_BYTES:
+                return
+        elif self.next != pos:
+            return
+        buffer.append((pos, entry))
+        self._buffered += entry.size
+
+    def fetched(self, entries: list[tuple[int, Entry]], head: int) -> None:
+        """The items that were asked for by `want` have come."""
+        self.waiting = False
+        self.head = max(self.head, head)
+        expected = self._buffer[-1][0] + 1 if self._buffer else self.next
+        for pos, entry in entries:
+            if pos == expected or 0 < entry.first <= expected < pos:
+                self._buffer.append((pos, entry))
+                self._buffered += entry.size
+                expected = pos + 1
+
+    def want(self) -> tuple[int, int] | None:
+        """`(after, limit)` of the items to fetch now; None where none are missing or there is no room."""
+        if self.waiting:
+            return None
+        if self._buffer or self.next > self.head or not self._room():
+            return None
+        self.waiting = True
+        return self.next - 1, MAX_BUFFERED
+
+    def look_again(self) -> tuple[int, int]:
+        """Like `want`, also where nothing is known to be missing."""
+        self.amended()
+        self.waiting = True
+        return self.next - 1, MAX_BUFFERED
+
+    def amended(self) -> None:
+        """A message changed: what is in memory and not offered yet is fetched again, as it is now."""
+        self._buffer.clear()
+        self._buffered = 0
+
+    def acked(self, packet_id: int) -> bool:
+        """A PUBACK came; True where the cursor has moved."""
+        flight = self.flights.get(packet_id)
+        if flight is None or flight.acked:
+            return False
+        flight.acked = True
+        moved = False
+        flights = self.flights
+        while flights:
+            first = next(iter(flights))
+            flight = flights[first]
+            if not flight.acked:
+                break
+            del flights[first]
+            if not self.app and flight.last > self.cursor:
+                self.cursor = flight.last
+                moved = True
+                self._deliver(flight.entries)
+        return moved
+
+    def confirmed(self, pos: int) -> None:
+        """The device itself has said that it has everything up to `pos` (`ack`)."""
+        self.cursor = max(self.cursor, pos)
+        for first in [first for first in self._again if first <= pos]:
+            del self._again[first]
+        if self.next <= self.cursor:
+            self._jump(self.cursor + 1)
+
+    def restart(self, cursor: int, head: int) -> None:
+        """The device has said where it stands (`hello` with `after`): delivery goes on behind it."""
+        sent = max([self.next - 1, *(flight.last for _, flight in self._again.values())])
+        self._dup_upto = max(self._dup_upto, sent)
+        self.cursor = cursor
+        self.head = max(self.head, head)
+        self.flights.clear()
+        self._again.clear()
+        self._jump(cursor + 1)
+
+    def _jump(self, position: int) -> None:
+        self.next = position
+        self.amended()
+
+    # What goes out.
+
+    def _room(self) -> bool:
+        if self.qos and (len(self.flights) >= self.window or self.next - self.cursor > ITEM_IDS - BATCH_ITEMS):
+            return False
+        return not self.app or self.next <= self.cursor + APP_AHEAD
+
+    def take(self, now: int, claim: Claim) -> Packet | None:
+        """The next packet to send, which counts as offered from now on; None where there is none, or no room."""
+        buffer = self._buffer
+        while True:
+            if not buffer or not self._room():
+                return None
+            pos, entry = buffer[0]
+            if entry.first:
+                self._cut()
+                pos, entry = buffer[0]
+            if (entry.first or pos) != self.next:
+                self.amended()
+                return None
+            if not self._again or self.next not in self._again:
+                break
+            repeated = self._repeat(*self._again.pop(self.next), now)
+            if repeated is not None:
+                return repeated
+        if entry.first and self.flights and pos - next(iter(self.flights.values())).last >= ITEM_IDS:
+            return None  # its packet identifier may be in use yet
+        packet_id = 0
+        if self.batch and len(buffer) > 1:
+            taken, payload = self._gather(now, claim)
+            if not taken:
+                return None
+        else:
+            if entry.keyed and not claim(self.user, pos):
+                self.amended()
+                return None
+            buffer.popleft()
+            self._buffered -= entry.size
+            taken = [(pos, entry.offered(self.user, now))]
+            payload = entry.item(pos, self.user, self.device, now)
+        last = taken[-1][0]
+        self.next = last + 1
+        dup = False
+        if self.qos:
+            packet_id = item_packet_id(last)
+            self.flights[packet_id] = Flight(last, taken)
+            dup = pos <= self._dup_upto
+        elif not self.app:
+            self.cursor = last
+            self._deliver(taken)
+        return Packet(packet_id, payload, dup)
+
+    def _cut(self) -> None:
+        """The `void` in front begins at `next`, and ends where a packet that is to be sent again begins, or ends."""
+        pos, entry = self._buffer[0]
+        if not entry.first <= self.next <= pos:
+            return
+        if self.next in self._again:
+            end = self._again[self.next][1].last
+        else:
+            end = min((first for first in self._again if first > self.next), default=pos + 1) - 1
+        self._buffer[0] = min(pos, end), void_entry(entry.void, self.next)
+        if end < pos:
+            rest = void_entry(entry.void, end + 1)
+            self._buffer.insert(1, (pos, rest))
+            self._buffered += rest.size
+
+    def _gather(self, now: int, claim: Claim) -> tuple[list[tuple[int, Entry]], bytes]:
+        taken: list[tuple[int, Entry]] = []
+        items: list[bytes] = []
+        size = 0
+        limit = min(BATCH_ITEMS, self.cursor + APP_AHEAD - self.next + 1) if self.app else BATCH_ITEMS
+        end = min((self.cursor + ITEM_IDS, *self._again))
+        while self._buffer and len(taken) < limit and size < BATCH_BYTES:
+            pos, entry = self._buffer[0]
+            if taken and pos >= end:
+                break
+            if entry.keyed and not claim(self.user, pos):
+                self.amended()
+                break
+            self._buffer.popleft()
+            self._buffered -= entry.size
+            item = entry.item(pos, self.user, self.device, now)
+            size += len(item)
+            taken.append((pos, entry.offered(self.user, now)))
+            items.append(item)
+        return taken, _joined(taken, items) if taken else b""
+
+    def _deliver(self, entries: list[tuple[int, Entry]]) -> None:
+        for _, entry in entries:
+            if entry.by != self.user and entry.seq:
+                if self._delivered is None:
+                    self._delivered = {}
+                self._delivered[entry.conv] = max(entry.seq, self._delivered.get(entry.conv, 0))
+
+    def delivered(self) -> list[str | int]:
+        """`[conv, seq, …]` of the messages that the cursor has delivered since this was last asked."""
+        found: list[str | int] = []
+        if self._delivered:
+            for conv, seq in self._delivered.items():
+                found += (conv, seq)
+            self._delivered = None
+        return found
+
+    # Resuming a kept session (MQTT-4.4.0-1).
+
+    def resume(self, flights: dict[int, Flight]) -> None:
+        """What was in flight when the connection broke is offered again in its turn, with DUP and its packet identifiers.
+
+        It is fetched with everything else behind the cursor, since what was recalled or has expired meanwhile is sent as it
+        is now; the rest is sent as it was.
+        """
+        self._again = {
+            flight.first: (packet_id, flight)
+            for packet_id, flight in flights.items()
+            if self.cursor < flight.first and flight.last <= self.head
+        }
+
+    def resume_blind(self, upto: int) -> None:
+        """A session is resumed of which only the cursor is known: items up to `upto` may have been sent before."""
+        self._dup_upto = upto
+
+    def in_flight(self) -> dict[int, Flight]:
+        """What was offered and is not acknowledged, for the session to be resumed; by packet identifier, in order."""
+        return {**self.flights, **dict(self._again.values())}
+
+    def _repeat(self, packet_id: int, flight: Flight, now: int) -> Packet | None:
+        """Send a former packet again; None where it was acknowledged, and only waits for those before it."""
+        now_is: list[tuple[int, Entry]] = []
+        while self._buffer and self._buffer[0][0] <= flight.last:
+            pos, entry = self._buffer.popleft()
+            self._buffered -= entry.size
+            now_is.append((pos, entry))
+        flight.entries = _newer(flight.entries, now_is + list(self._buffer)[:1])
+        self.flights[packet_id] = flight
+        self.next = flight.last + 1
+        if flight.acked:
+            return None
+        items = [entry.item(pos, self.user, self.device, now) for pos, entry in flight.entries]
+        return Packet(packet_id, _joined(flight.entries, items), dup=True)
+
+
+def _joined(entries: list[tuple[int, Entry]], items: list[bytes]) -> bytes:
+    if len(items) == 1:
+        return items[0]
+    first, last = entries[0][1].first or entries[0][0], entries[-1][0]
+    return b'{"op":"batch","from":%d,"pos":%d,"items":[%b]}' % (first, last, b",".join(items))
+
+
+def _newer(sent: list[tuple[int, Entry]], now_is: list[tuple[int, Entry]]) -> list[tuple[int, Entry]]:
+    """What was sent, except for what holds less by now."""
+    less = {pos: entry for pos, entry in now_is if entry.recalled or entry.void}
+    gone = [(entry.first, pos) for pos, entry in now_is if entry.first]
+    found = []
+    for pos, entry in sent:
+        if any(first <= pos <= last for first, last in gone):
+            found.append((pos, void_entry("retention", entry.first)))
+        else:
+            found.append((pos, less.get(pos, entry)))
+    return found

@@ -1,0 +1,212 @@
+"""Entries: log records as the items that devices see (PROTOCOL §3, Downlink).
+
+An entry is rendered once and shared by all its recipients: each one's item is the entry with that recipient's `pos` spliced
+in. A message is rendered as it is now, with its edits, reactions and recall.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from .model import Amended
+from .records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported
+
+_encode: Final = msgspec.json.Encoder().encode
+_MSG: Final = b'{"op":"msg","pos":'
+_SENT: Final = b'{"op":"sent","pos":'
+
+Lookup = Callable[[int], AnyRecord | None]
+"""The record of a log row, None where it is gone."""
+
+
+class Entry:
+    """One rendered record.
+
+    `head` + `pos` + `tail` is the JSON item; for the device that sent a message, `_SENT` + `pos` + `sent`. `seq` is 0 where
+    the item is no message. `expires` is ms since 1970, 0 for never; the sender's own devices never see it expire.
+    `first` is where a `void` begins that stands for several items, 0 in all other entries.
+    """
+
+    __slots__ = ("by", "conv", "device", "expires", "first", "head", "keyed", "recalled", "sent", "seq", "tail", "void")
+
+    def __init__(self, by: str, device: str, conv: str, seq: int, head: bytes, tail: bytes, sent: bytes | None) -> None:
+        self.by = by
+        self.device = device
+        self.conv = conv
+        self.seq = seq
+        self.head = head
+        self.tail = tail
+        self.sent = sent
+        self.expires = 0
+        self.first = 0
+        self.keyed = False
+        self.recalled = False
+        self.void = ""
+
+    def item(self, pos: int, user: str, device: str, now: int) -> bytes:
+        """The item that this device sees at `pos`, as JSON."""
+        if self.sent is not None and self.by == user and self.device == device:
+            return b"%b%d%b" % (_SENT, pos, self.sent)
+        if self.void or (self.expires and self.is_void(user, now)):
+            return void(self.first or pos, pos, self.void or "expired")
+        return b"%b%d%b" % (self.head, pos, self.tail)
+
+    def offered(self, user: str, now: int) -> Entry:
+        """The entry as it counts once it was offered: one that was void by then delivers no message."""
+        if self.seq and (self.void or self.expires) and self.is_void(user, now):
+            return void_entry(self.void or "expired", self.first)
+        return self
+
+    def is_void(self, user: str, now: int) -> bool:
+        """Whether the user's item holds nothing any more."""
+        return bool(self.void) or (self.expires > 0 and now >= self.expires and self.by != user)
+
+    @property
+    def size(self) -> int:
+        """About how many bytes an item of it takes."""
+        return len(self.tail) + 32
+
+
+def void(first: int, last: int, why: str) -> bytes:
+    """A `void` item: `first` … `last` hold nothing any more."""
+    return b'{"op":"void","pos":%d,"from":%d,"why":"%b"}' % (last, first, why.encode())
+
+
+def void_entry(why: str, first: int = 0) -> Entry:
+    """An entry that holds nothing, for whoever looks; it stands for all items from `first` on, where that is given."""
+    entry = Entry("", "", "", 0, b"", b"", None)
+    entry.void = why
+    entry.first = first
+    return entry
+
+
+def render(record: AnyRecord, amended: Amended | None, lookup: Lookup) -> Entry:
+    """The entry of a record, as things are now.
+
+    `amended` is what became of the message that the record is or is about; `lookup` finds the record of its newest edit.
+    """
+    if isinstance(record, Message):
+        return _message(record, amended, lookup)
+    if isinstance(record, GroupChange):
+        tail = b",%b}" % fields(record, amended, lookup)
+        return Entry(record.by, record.device, record.conv, record.seq, _MSG, tail, None)
+    if isinstance(record, Edited):
+        told = _edited_fields(record, amended, lookup)
+        entry = _about(record, b"edited", told, bool(amended and amended.recalled))
+        if not told:
+            entry.void = "retention"
+        return entry
+    if isinstance(record, Recalled):
+        return _about(record, b"recalled", b"")
+    if isinstance(record, Reacted):
+        return _about(record, b"reacted", b'"emoji":%b,' % _encode(record.emoji))
+    if isinstance(record, Reported):
+        told = b'"result":%b,' % record.result if record.result is not None else b""
+        return _about(record, b"report", b'"state":"%b",%b' % (record.state.encode(), told))
+    return void_entry("retention")
+
+
+def _message(record: Message, amended: Amended | None, lookup: Lookup) -> Entry:
+    conv = record.conv.encode()
+    id_field = b"" if record.id is None else b'"id":%b,' % _encode(record.id)
+    if amended is None and record.extra is None and record.body is not None:
+        tail = b',"conv":"%b","seq":%d,"from":"%b",%b"body":%b,"ts":%d}' % (
+            conv,
+            record.seq,
+            record.by.encode(),
+            id_field,
+            record.body,
+            record.ts,
+        )
+    else:
+        tail = b",%b}" % fields(record, amended, lookup)
+    sent = b',%b"conv":"%b","seq":%d,"ts":%d}' % (id_field, conv, record.seq, record.ts)
+    entry = Entry(record.by, record.device, record.conv, record.seq, _MSG, tail, sent)
+    if record.extra is not None:
+        ttl = record.extra.get("ttl")
+        if ttl:
+            entry.expires = record.ts + ttl * 1000
+        entry.keyed = "key" in record.extra
+    if amended is not None and amended.recalled:
+        entry.recalled = True
+    elif record.body is None:
+        entry.void = "retention"
+    return entry
+
+
+def fields(record: Message | GroupChange, amended: Amended | None, lookup: Lookup) -> bytes:
+    """The fields of a message as JSON, without braces, `op` and `pos`."""
+    parts = [b'"conv":"%b","seq":%d,"from":"%b"' % (record.conv.encode(), record.seq, record.by.encode())]
+    add = parts.append
+    if isinstance(record, GroupChange):
+        add(b'"ts":%d,"system":%b' % (record.ts, _encode(_system(record))))
+    else:
+        if record.id is not None:
+            add(b'"id":%b' % _encode(record.id))
+        recalled = amended is not None and amended.recalled
+        body = None if recalled else _body(record, amended, lookup)
+        if body is not None:
+            add(b'"body":%b' % body)
+        add(b'"ts":%d' % record.ts)
+        extra = record.extra or {}
+        for name in ("cts", "reply_to", "mentions"):
+            if name in extra and not (recalled and name == "mentions"):
+                add(b'"%b":%b' % (name.encode(), _encode(extra[name])))
+        if recalled:
+            add(b'"recalled":true')
+        elif amended is not None and amended.edits:
+            add(b'"edited":true')
+    if amended is not None and amended.reactions:
+        add(b'"reactions":%b' % _encode(reactions(amended)))
+    return b",".join(parts)
+
+
+def reactions(amended: Amended) -> dict[str, list[str]]:
+    """Emoji → the users whose reaction it is, in the order in which they came."""
+    found: dict[str, list[str]] = {}
+    for user, emoji in amended.reactions.items():
+        found.setdefault(emoji, []).append(user)
+    return found
+
+
+def _body(record: Message, amended: Amended | None, lookup: Lookup) -> bytes | None:
+    if amended is not None and amended.edits:
+        edit = lookup(amended.edits[-1])
+        if isinstance(edit, Edited):
+            return edit.body
+    return record.body
+
+
+def _edited_fields(record: Edited, amended: Amended | None, lookup: Lookup) -> bytes:
+    if amended is not None and amended.recalled:
+        return b'"recalled":true,'
+    newest = lookup(amended.edits[-1]) if amended is not None and amended.edits else record
+    body = newest.body if isinstance(newest, Edited) else record.body
+    if body is None:
+        return b""
+    return b'"body":%b,' % body
+
+
+def _about(record: Edited | Recalled | Reacted | Reported, op: bytes, middle: bytes, recalled: bool = False) -> Entry:
+    tail = b',"conv":"%b","seq":%d,"by":"%b",%b"ts":%d}' % (
+        record.conv.encode(),
+        record.seq,
+        record.by.encode(),
+        middle,
+        record.ts,
+    )
+    entry = Entry(record.by, record.device, record.conv, 0, b'{"op":"%b","pos":' % op, tail, None)
+    entry.recalled = recalled
+    return entry
+
+
+def _system(record: GroupChange) -> dict[str, object]:
+    told: dict[str, object] = {"event": record.event}
+    for name in ("members", "user", "role", "name"):
+        value = getattr(record, name)
+        if value is not None:
+            told[name] = value
+    return told

@@ -1,0 +1,187 @@
+"""The entities that records change, and the view of them that the rules need.
+
+They live in the ledger's thread and are touched by nobody else. `core.apply` is the only code that changes them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from .records import AnyRecord
+
+FOREVER = 2**62
+EVERYTHING = [[1, FOREVER]]
+"""The spans of who sees a whole conversation, shared by all members of direct ones; never changed in place."""
+
+
+class User:
+    """One user: how far the inbox reaches, and what the user has set."""
+
+    __slots__ = ("acked", "blocks", "floor", "head", "mutes", "name", "presence", "read_receipts", "registered", "uid")
+
+    def __init__(self, uid: int, name: str) -> None:
+        self.uid = uid
+        self.name = name
+        self.head = 0
+        """`pos` of the newest item."""
+        self.floor = 0
+        """Items up to it are gone."""
+        self.acked = 0
+        """The highest cursor to which any device ever got."""
+        self.registered = False
+        """Whether a device was ever registered, so that the next one starts at the head."""
+        self.blocks: set[str] = set()
+        self.mutes: dict[str, int] = {}
+        self.read_receipts = True
+        self.presence = True
+
+
+class Device:
+    """One registered device."""
+
+    __slots__ = ("app", "created", "cursor", "device", "exposed", "n", "seen", "user")
+
+    def __init__(self, user: str, device: str, created: int) -> None:
+        self.user = user
+        self.device = device
+        self.cursor = 0
+        """Everything up to this `pos` is acknowledged."""
+        self.app = False
+        """Only `ack` moves the cursor."""
+        self.n = 0
+        """The last counter used."""
+        self.exposed = False
+        """Whether it may have been offered items that it has not acknowledged: its delivery has begun, and has not ended with
+        nothing in flight. Still so when the server was killed meanwhile."""
+        self.created = created
+        self.seen = created
+
+
+class Member:
+    """A user's part in a conversation, present or past."""
+
+    __slots__ = ("active", "delivered", "order", "read", "role", "spans")
+
+    def __init__(self, order: int, role: str = "member") -> None:
+        self.order = order
+        """When the member came, as a `seq`: the longest-standing has the lowest."""
+        self.role = role
+        self.active = True
+        self.spans: list[list[int]] = []
+        """`[first, last]` seqs of what the member may read; the last span of an active member ends at `FOREVER`."""
+        self.read = 0
+        self.delivered = 0
+
+    def sees(self, seq: int) -> bool:
+        """Whether the message `seq` lies in what this member may read."""
+        return any(first <= seq <= last for first, last in self.spans)
+
+    def newest(self, head: int) -> int:
+        """The newest message up to `head` that this member may read; 0 where there is none."""
+        return next((min(last, head) for first, last in reversed(self.spans) if first <= head), 0)
+
+    def hide(self, seq: int) -> None:
+        """The newest message of the conversation, `seq`, is none that this member may read."""
+        *former, [first, _] = self.spans
+        self.spans = [*former, [seq + 1, FOREVER]] if first == seq else [*former, [first, seq - 1], [seq + 1, FOREVER]]
+
+
+class Conv:
+    """One conversation, direct or group."""
+
+    __slots__ = ("_load", "_members", "cid", "group", "head", "lsn", "name", "title", "users")
+
+    def __init__(self, cid: int, name: str, load: Callable[[Conv], dict[str, Member]] | None = None) -> None:
+        self.cid = cid
+        self.name = name
+        self.group = name[0] == "#"
+        self.users: list[str] | None = None
+        """The users of a direct conversation, in the order of its name; None of a group."""
+        if not self.group:
+            first, _, second = name.partition(":")
+            self.users = [first] if first == second else [first, second]
+        self.head = 0
+        """`seq` of the newest message."""
+        self.lsn = 0
+        """Log row of the newest message."""
+        self.title = ""
+        self._load = load
+        self._members: dict[str, Member] | None = None if load is not None else {}
+
+    @property
+    def members(self) -> dict[str, Member]:
+        """Each member's part, present or past, in the order in which they came; read when it is first asked for."""
+        if self._members is None:
+            assert self._load is not None
+            self._members = self._load(self)
+        return self._members
+
+    @members.setter
+    def members(self, members: dict[str, Member]) -> None:
+        self._members = members
+
+    def member(self, user: str) -> Member | None:
+        """The user's part, if it is in the conversation now."""
+        member = self.members.get(user)
+        return member if member is not None and member.active else None
+
+
+def readers(conv: Conv, seq: int) -> list[str]:
+    """Who gets an item that tells of something that became of the message `seq`."""
+    if conv.users is not None:
+        return [name for name in conv.users if conv.members[name].sees(seq)]
+    return [name for name, member in conv.members.items() if member.active]
+
+
+class Amended:
+    """What became of one message after it was sent."""
+
+    __slots__ = ("edits", "reactions", "recalled")
+
+    def __init__(self) -> None:
+        self.edits: list[int] = []
+        """Log rows of its edits, the newest last."""
+        self.recalled = False
+        self.reactions: dict[str, str] = {}
+        """User → emoji."""
+
+
+class View(Protocol):
+    """What the rules may ask of the state. Everything answers from committed and pending records alike."""
+
+    def user(self, name: str) -> User:
+        """The user of this name, as new where it has left no trace yet."""
+
+    def has_account(self, name: str) -> bool:
+        """Whether messages may go to this name."""
+
+    def conv(self, name: str) -> Conv | None:
+        """The conversation of this name, if a message or a group change made it."""
+
+    def device(self, user: str, device: str) -> Device | None:
+        """The registered device."""
+
+    def device_count(self, user: str) -> int:
+        """How many devices of the user are registered."""
+
+    def request(self, user: str, request_id: str) -> AnyRecord | None:
+        """The first record that this id of this user has made."""
+
+    def packet(self, user: str, device: str, session: str, packet_id: int) -> AnyRecord | None:
+        """The newest record made by a PUBLISH without id of this session and packet identifier."""
+
+    def message(self, conv: Conv, seq: int) -> AnyRecord | None:
+        """The record of a message; None where it was trimmed or never was."""
+
+    def amended(self, conv: Conv, seq: int) -> Amended | None:
+        """What became of a message."""
+
+    def keyed(self, sender: str, conv: str, key: str) -> AnyRecord | None:
+        """The newest message with this key."""
+
+    def delivered(self, user: str, after: int, upto: int) -> list[str | int]:
+        """`[conv, seq, …]`: the newest message of others, in each conversation, among the items from after `after` to `upto`."""
+
+    def claim(self, user: str, pos: int) -> bool:
+        """Take an item back before any device has been offered it; False where one has."""

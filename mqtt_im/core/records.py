@@ -1,0 +1,154 @@
+"""What the log holds: one record for each thing that happened, with everything that was decided about it.
+
+A record is written once, before its request is acknowledged, and is enough to rebuild every projection: it carries the
+numbers that were given out (`seq`, each recipient's `pos`), so that applying it asks nobody anything. Records are
+MessagePack arrays; fields are only ever added at the end.
+
+`ts` is milliseconds since 1970, UTC. `body` and `result` are JSON text, None once recalled or trimmed.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+
+class Record(Struct, array_like=True, gc=False):
+    """The parent of all records."""
+
+    ts: int
+
+
+class Act(Record, array_like=True, gc=False):
+    """Something that a user did in a conversation, and that its members see as an item.
+
+    `pos` holds the number of the item in each recipient's inbox, in the order of the conversation's members at that time
+    (`core.apply.recipients`). `id` and `n` are the request's own, 0 and None where it had none.
+    """
+
+    conv: str
+    seq: int
+    by: str
+    device: str
+    id: str | None
+    n: int
+    pos: list[int]
+
+
+class Message(Act, array_like=True, tag="m", gc=False):
+    """A message. `extra` holds its rarer fields, as far as it has them.
+
+    `cts`, `reply_to`, `ttl`, `key`, `mentions`, `push`: as the sender gave them. `replaced`: `[user, pos]` of each item that
+    this message's `key` has made void. `dropped`: the other one has blocked the sender, so only the sender has the message.
+    `packet`: `[session, packet id]` of a QoS 1 PUBLISH without an id. `digest`: what
+    stands for a body that is gone, so that a repeat is still recognised.
+    """
+
+    body: bytes | None
+    extra: dict[str, Any] | None = None
+
+    @property
+    def dropped(self) -> bool:
+        """Whether only the sender has it."""
+        return self.extra is not None and "dropped" in self.extra
+
+
+class GroupChange(Act, array_like=True, tag="g", gc=False):
+    """A change to a group, which is a message of it too. `users` are the recipients, in the order of `pos`.
+
+    Both are empty once retention has taken the message; the change to the group stands.
+    """
+
+    event: str
+    users: list[str]
+    members: list[str] | None = None
+    user: str | None = None
+    role: str | None = None
+    name: str | None = None
+    asked: dict[str, Any] | None = None
+    """The request's own fields, which tell a repeat from a mistake; None for what the server did by itself."""
+    history_from: int = 0
+    """The first `seq` that added members may read."""
+
+
+class Edited(Act, array_like=True, tag="e", gc=False):
+    """A message's new body."""
+
+    body: bytes | None
+    digest: bytes | None = None
+
+
+class Recalled(Act, array_like=True, tag="r", gc=False):
+    """A message taken back."""
+
+
+class Reacted(Act, array_like=True, tag="a", gc=False):
+    """A user's reaction to a message; the empty emoji takes it away."""
+
+    emoji: str
+
+
+class Reported(Act, array_like=True, tag="q", gc=False):
+    """What became of a device command; the one recipient is the message's sender, `to`."""
+
+    to: str
+    state: str
+    result: bytes | None
+    digest: bytes | None = None
+
+
+class DeviceChange(Record, array_like=True, tag="d", gc=False):
+    """A device was registered (`created`), forgotten, or its lasting settings were changed; None leaves as it is."""
+
+    user: str
+    device: str
+    created: bool = False
+    forgotten: bool = False
+    cursor: int | None = None
+    app: bool | None = None
+    n: int | None = None
+    delivered: list[Any] | None = None
+    exposed: bool | None = None
+
+
+class Cursors(Record, array_like=True, tag="c", gc=False):
+    """Acknowledgements of some devices, gathered: `[user, device, pos, [conv, seq, …]]` each.
+
+    The pairs at the end say up to which message of which conversation the device's cursor has delivered.
+    """
+
+    moves: list[tuple[str, str, int, list[Any]]]
+
+
+class ReadMark(Record, array_like=True, tag="k", gc=False):
+    """A user has read a conversation up to `seq`."""
+
+    user: str
+    conv: str
+    seq: int
+
+
+class UserChange(Record, array_like=True, tag="u", gc=False):
+    """A user's own settings: `what` is `block`, `unblock`, `mute`, `read_receipts` or `presence`."""
+
+    user: str
+    what: str
+    subject: str
+    value: int = 0
+
+
+class Gone(Record, array_like=True, tag="x", gc=False):
+    """What retention has left of a record, for as long as its `id` is remembered: how a repeat is told, and how it is answered.
+
+    Its numbers and its items are folded away; `act` has no content any more and, in `pos`, its author's own number alone.
+    """
+
+    act: Message | Edited | Recalled | Reacted | Reported
+
+
+AnyRecord = Message | GroupChange | Edited | Recalled | Reacted | Reported | DeviceChange | Cursors | ReadMark | UserChange | Gone
+
+encode: Final = msgspec.msgpack.Encoder().encode
+decode: Final = msgspec.msgpack.Decoder(AnyRecord).decode

@@ -1,0 +1,97 @@
+"""`edit`, `recall`, `react`: what changes a message that was sent (PROTOCOL §3)."""
+
+from __future__ import annotations
+
+from mqtt_im.core.model import Conv, Member, View
+from mqtt_im.core.records import AnyRecord, Edited, Message, Reacted, Recalled
+from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.protocol.names import members_of_direct
+
+from .common import Decision, Limits, Who, conv_of, message_of, next_n, positions, repeat
+
+
+def edit(view: View, limits: Limits, who: Who, request: rq.Edit) -> Decision:
+    """A new body for one's own message."""
+    again = repeat(view, who, request)
+    if again is not None:
+        return again
+    n = next_n(view, who, request.n)
+    conv, member = conv_of(view, who, request.conv)
+    message = _amendable(view, limits, who, conv, member, request.seq)
+    if message.by != who.user:
+        raise Refusal("forbidden", f"seq: message {request.seq} of {conv.name} is not yours to edit")
+    if _to_blocker(view, limits, who, conv, request.seq):
+        return Decision([], _ok(request), n)
+    pos = positions(view, conv, request.seq)
+    record = Edited(who.now, conv.name, request.seq, who.user, who.device, request.id, n, pos, bytes(request.body))
+    return Decision([record], _ok(request), n)
+
+
+def recall(view: View, limits: Limits, who: Who, request: rq.Recall) -> Decision:
+    """A message taken back, by its sender or by one who runs the group."""
+    again = repeat(view, who, request)
+    if again is not None:
+        return again
+    n = next_n(view, who, request.n)
+    conv, member = conv_of(view, who, request.conv)
+    message = message_of(view, conv, member, request.seq)
+    amended = view.amended(conv, request.seq)
+    if isinstance(message, Message) and message.by != who.user and not (conv.group and member.role in ("owner", "admin")):
+        raise Refusal("forbidden", f"seq: message {request.seq} of {conv.name} is not yours to recall")
+    if amended is not None and amended.recalled:
+        return Decision([], _ok(request), n)
+    _amendable(view, limits, who, conv, member, request.seq)
+    record = Recalled(who.now, conv.name, request.seq, who.user, who.device, request.id, n, positions(view, conv, request.seq))
+    return Decision([record], _ok(request), n)
+
+
+def react(view: View, limits: Limits, who: Who, request: rq.React) -> Decision:
+    """One's own reaction, which replaces the former one; the empty emoji takes it away."""
+    again = repeat(view, who, request)
+    if again is not None:
+        return again
+    n = next_n(view, who, request.n)
+    conv, member = conv_of(view, who, request.conv)
+    message_of(view, conv, member, request.seq)
+    amended = view.amended(conv, request.seq)
+    if amended is not None and amended.recalled:
+        raise Refusal("forbidden", f"seq: message {request.seq} of {conv.name} was recalled")
+    if _to_blocker(view, limits, who, conv, request.seq):
+        return Decision([], _ok(request), n)
+    pos = positions(view, conv, request.seq)
+    record = Reacted(who.now, conv.name, request.seq, who.user, who.device, request.id, n, pos, request.emoji)
+    return Decision([record], _ok(request), n)
+
+
+def _amendable(view: View, limits: Limits, who: Who, conv: Conv, member: Member, seq: int) -> Message:
+    record: AnyRecord = message_of(view, conv, member, seq)
+    if not isinstance(record, Message):
+        raise Refusal("forbidden", f"seq: message {seq} of {conv.name} is the system's")
+    window = limits.edit_window_s
+    if (window >= 0 and who.now - record.ts > window * 1000) or window == 0:
+        raise Refusal("forbidden", f"seq: message {seq} of {conv.name} can't be changed any more")
+    amended = view.amended(conv, seq)
+    if amended is not None and amended.recalled:
+        raise Refusal("forbidden", f"seq: message {seq} of {conv.name} was recalled")
+    return record
+
+
+def _to_blocker(view: View, limits: Limits, who: Who, conv: Conv, seq: int) -> bool:
+    """Whether a change to the message would reach one who has blocked the user: then nothing may change.
+
+    Raises `blocked` where blocked senders are refused; where they are dropped, they are told nothing.
+    """
+    pair = members_of_direct(conv.name)
+    if pair is None:
+        return False
+    other = pair[1] if pair[0] == who.user else pair[0]
+    if who.user not in view.user(other).blocks or not conv.members[other].sees(seq):
+        return False
+    if not limits.drop_blocked:
+        raise Refusal("blocked", f"conv: {other} does not take messages from you")
+    return True
+
+
+def _ok(request: rq.Request) -> dict[str, object]:
+    return {"op": "ok", "id": request.id}

@@ -1,0 +1,224 @@
+"""What all rules share: who asks, what is decided, and the checks of `id`, `n` and membership."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, View, readers
+from mqtt_im.core.records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported
+from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.protocol.names import members_of_direct
+
+MEMBER = Member(0)
+MEMBER.spans = EVERYTHING
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The configured bounds that rules obey."""
+
+    group_members: int = 5000
+    edit_window_s: int = 86_400
+    new_members_see_history: bool = False
+    devices_per_user: int = 1000
+    drop_blocked: bool = False
+    """Direct messages of a blocked sender are dropped silently; else they are refused."""
+
+
+class Who(msgspec.Struct, gc=False):
+    """Who asks, when, and how the request came.
+
+    `listening`: the device is subscribed to a down topic, so it learns of refusals. `token`: a fresh random word for what
+    needs a name. `packet`: `[session, packet id, DUP]` of a QoS 1 PUBLISH, None of others.
+    """
+
+    user: str
+    device: str
+    now: int
+    listening: bool = True
+    token: str = ""
+    packet: tuple[str, int, bool] | None = None
+
+
+class Decision(msgspec.Struct, gc=False):
+    """Records to append, in order, and the fields of the reply (`op` among them); None where nothing is answered."""
+
+    records: list[AnyRecord]
+    reply: dict[str, Any] | None = None
+    n: int = 0
+    """The counter that this request uses up; 0 where it has none."""
+
+
+def next_n(view: View, who: Who, n: int | None) -> int:
+    """The counter that a request uses up, 0 where it has none. Raises `out_of_order`."""
+    device = view.device(who.user, who.device) if n is not None and who.listening else None
+    if n is None or device is None:  # a device that was forgotten a moment ago is not listening any more
+        return 0
+    expected = device.n + 1
+    if n != expected:
+        raise Refusal("out_of_order", f"n: this device's next is {expected}; send what came before it first", expected=expected)
+    return n
+
+
+def conv_of(view: View, who: Who, name: str) -> tuple[Conv, Member]:
+    """The conversation and the user's present part in it. Raises `not_member`."""
+    conv, member = known_conv(view, who, name)
+    if not member.active:
+        raise Refusal("not_member", f"you are not in {name} any more")
+    return conv, member
+
+
+def known_conv(view: View, who: Who, name: str) -> tuple[Conv, Member]:
+    """The conversation and the user's part in it, present or past. Raises `not_member`."""
+    conv = view.conv(name)
+    if name[0] != "#":
+        pair = members_of_direct(name)
+        if pair is None or who.user not in pair or conv is None:
+            raise Refusal("not_member", f"there is no conversation {name} with you in it")
+        return conv, conv.members[who.user]
+    member = conv.members.get(who.user) if conv is not None else None
+    if conv is None or member is None:
+        raise Refusal("not_member", f"there is no group {name} with you in it")
+    return conv, member
+
+
+def message_of(view: View, conv: Conv, member: Member, seq: int) -> AnyRecord:
+    """The record of a message that this member may see. Raises `not_found`."""
+    record = view.message(conv, seq) if seq <= conv.head and member.sees(seq) else None
+    if record is None:
+        raise Refusal("not_found", f"seq: there is no message {seq} in {conv.name} that you can see")
+    return record
+
+
+def positions(view: View, conv: Conv, seq: int) -> list[int]:
+    """The `pos` that an item about the message `seq` gets, in the order of `core.apply.recipients`."""
+    user = view.user
+    return [user(name).head + 1 for name in readers(conv, seq)]
+
+
+def repeat(view: View, who: Who, request: rq.Request) -> Decision | None:
+    """The answer to a repeat, None to what is new. Raises `conflict` where the id was used for something else."""
+    if request.id is None:
+        return None
+    record = view.request(who.user, request.id)
+    if record is None:
+        return None
+    if not _same(record, request):
+        raise Refusal("conflict", f"id: {request.id!r} was already used for another request; make a new id for each")
+    return Decision([], answer(record, request.id, who.user, dup=True))
+
+
+def answer(record: AnyRecord, request_id: str, user: str, dup: bool = False) -> dict[str, Any]:
+    """The fields of the reply that tells what `record` did."""
+    if isinstance(record, Message):
+        reply: dict[str, Any] = sent(record, own_pos(record, user))
+    elif isinstance(record, GroupChange):
+        reply = {"op": "ok", "id": request_id}
+        if record.event == "group.create":
+            reply["group"] = record.conv
+        reply["seq"] = record.seq
+    else:
+        reply = {"op": "ok", "id": request_id}
+    if dup:
+        reply["dup"] = True
+    return reply
+
+
+def sent(record: Message, pos: int) -> dict[str, Any]:
+    """The fields of `sent` for a message's sender."""
+    reply: dict[str, Any] = {"op": "sent", "pos": pos}
+    if record.id is not None:
+        reply["id"] = record.id
+    reply.update(conv=record.conv, seq=record.seq, ts=record.ts)
+    return reply
+
+
+def own_pos(record: Message, user: str) -> int:
+    """The number of a message in its sender's inbox.
+
+    A direct conversation's `pos` follow the order of its name, a group's that of its members, where `extra["own"]` tells
+    the sender's place.
+    """
+    if len(record.pos) == 1:
+        return record.pos[0]
+    if record.conv[0] == "#":
+        return record.pos[int((record.extra or {}).get("own", 0))]
+    first, _, _ = record.conv.partition(":")
+    return record.pos[0] if first == user else record.pos[1]
+
+
+def _same(record: AnyRecord, request: rq.Request) -> bool:
+    """Whether a request asks for just what this record has done, `n` and `cts` aside."""
+    match record, request:
+        case Message(), rq.Send():
+            return same_send(record, request)
+        case GroupChange(), rq.GroupCreate() | rq.GroupRequest():
+            return record.asked == asked(request)
+        case Edited(), rq.Edit():
+            return (record.conv, record.seq) == (request.conv, request.seq) and same_content(
+                record.body, record.digest, bytes(request.body)
+            )
+        case Recalled(), rq.Recall():
+            return (record.conv, record.seq) == (request.conv, request.seq)
+        case Reacted(), rq.React():
+            return (record.conv, record.seq, record.emoji) == (request.conv, request.seq, request.emoji)
+        case Reported(), rq.Report():
+            told = bytes(request.result)
+            has_told = record.result is not None or record.digest is not None
+            return (
+                (record.conv, record.seq, record.state) == (request.conv, request.seq, request.state)
+                and bool(told) == has_told
+                and (not told or same_content(record.result, record.digest, told))
+            )
+    return False
+
+
+def same_send(record: Message, request: rq.Send) -> bool:
+    """Whether a `send` asks for just this message, `n` and `cts` aside."""
+    extra = record.extra or {}
+    pair = members_of_direct(record.conv)
+    to = record.conv if pair is None else (pair[1] if pair[0] == record.by else pair[0])
+    return (
+        request.to == to
+        and all(extra.get(name) == getattr(request, name) for name in ("reply_to", "ttl", "key", "mentions"))
+        and _same_push(extra, request.push)
+        and same_content(record.body, extra.get("digest"), bytes(request.body))
+    )
+
+
+def _same_push(extra: dict[str, Any], given: dict[str, Any] | None) -> bool:
+    digest = extra.get("push_digest")
+    if digest is None:
+        return extra.get("push") == given
+    return given is not None and digest_of(msgspec.json.encode(given)) == digest
+
+
+def same_content(stored: bytes | None, digest: bytes | None, given: bytes) -> bool:
+    """Whether a body is the stored one, by value; by its digest where the content is gone."""
+    if stored is not None:
+        return stored == given or canonical(stored) == canonical(given)
+    return digest is None or digest_of(given) == digest
+
+
+def canonical(body: bytes) -> bytes:
+    """One JSON text for all texts of the same value."""
+    return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
+
+
+def digest_of(body: bytes) -> bytes:
+    """16 bytes that tell one body from another, by value."""
+    return hashlib.blake2b(canonical(body), digest_size=16).digest()
+
+
+def asked(request: rq.Request) -> dict[str, Any]:
+    """A group request's own fields as data, without what may differ in a repeat."""
+    fields: dict[str, Any] = msgspec.to_builtins(request)
+    return {name: value for name, value in fields.items() if name not in ("id", "n") and value is not None}
+
+
+def device_of(view: View, who: Who) -> Device:
+    """The asking device as it stands, as new where it is not registered."""
+    return view.device(who.user, who.device) or Device(who.user, who.device, who.now)

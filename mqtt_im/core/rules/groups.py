@@ -1,0 +1,184 @@
+"""Groups: who may do what, and what the members are told (PROTOCOL §3).
+
+Owners may do everything; admins add and remove members, rename, and recall any message; members send and leave.
+"""
+
+from __future__ import annotations
+
+from mqtt_im.core.model import Conv, Member, View
+from mqtt_im.core.records import AnyRecord, GroupChange
+from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.errors import Refusal
+
+from .common import Decision, Limits, Who, answer, asked, conv_of, next_n, repeat
+
+
+def create(view: View, limits: Limits, who: Who, request: rq.GroupCreate) -> Decision:
+    """A new group; its creator is the owner."""
+    again = repeat(view, who, request)
+    if again is not None:
+        return again
+    n = next_n(view, who, request.n)
+    name = request.group or f"#{who.token}"
+    if view.conv(name) is not None:
+        raise Refusal("conflict", f"group: {name} exists; choose another id, or none and the server makes one")
+    members = list(dict.fromkeys([who.user, *request.members]))
+    _check_accounts(view, members[1:])
+    _check_size(limits, len(members))
+    record = _change(view, who, request, n, Conv(0, name), "group.create", members)
+    record.members = members
+    record.name = request.name
+    record.history_from = 1
+    return _decided([record], request, who)
+
+
+def add(view: View, limits: Limits, who: Who, request: rq.GroupAdd) -> Decision:
+    """New members; those who are members already stay as they are."""
+    again = repeat(view, who, request)
+    if again is not None:
+        return again
+    n = next_n(view, who, request.n)
+    conv, member = conv_of(view, who, request.group)
+    _require(member, "owner", "admin", what="add members to", conv=conv)
+    _check_accounts(view, request.members)
+    new = [name for name in dict.fromkeys(request.members) if conv.member(name) is None]
+    if not new:
+        return _unchanged(conv, request, n)
+    present = _present(conv)
+    _check_size(limits, len(present) + len(new))
+    record = _change(view, who, request, n, conv, "group.add", present + new)
+    record.members = new
+    record.history_from = 1 if limits.new_members_see_history else record.seq
+    return _decided([record], request, who)
+
+
+def remove(view: View, limits: Limits, who: Who, request: rq.GroupRemove) -> Decision:
+    """Members sent away; this message is the last that they get."""
+    again = repeat(view, who, request)
+    if again is not None:
+        return again
+    n = next_n(view, who, request.n)
+    conv, member = conv_of(view, who, request.group)
+    _require(member, "owner", "admin", what="remove members from", conv=conv)
+    _check_accounts(view, request.members)
+    gone = [name for name in dict.fromkeys(request.members) if conv.member(name) is not None]
+    if not gone:
+        return _unchanged(conv, request, n)
+    for name in gone:
+        if member.role == "admin" and conv.members[name].role != "member":
+            raise Refusal("forbidden", f"members: {name} is {conv.members[name].role}; only an owner may remove that one")
+    if all(name in gone for name in _owners(conv)):
+        raise Refusal("forbidden", f"members: the last owner of {conv.name} can't be removed; make another one first")
+    record = _change(view, who, request, n, conv, "group.remove", _present(conv))
+    record.members = gone
+    return _decided([record], request, who)
+
+
+def role(view: View, limits: Limits, who: Who, request: rq.GroupRole) -> Decision:
+    """A member's new role, given by an owner."""
+    again = repeat(view, who, request)
+    if again is not None:
+        return again
+    n = next_n(view, who, request.n)
+    conv, member = conv_of(view, who, request.group)
+    _require(member, "owner", what="give roles in", conv=conv)
+    other = conv.member(request.user)
+    if other is None:
+        raise Refusal("not_found", f"user: {request.user} is not in {conv.name}")
+    if other.role == request.role:
+        return _unchanged(conv, request, n)
+    if other.role == "owner" and _owners(conv) == [request.user]:
+        raise Refusal("forbidden", f"user: {request.user} is the last owner of {conv.name}; make another one first")
+    record = _change(view, who, request, n, conv, "group.role", _present(conv))
+    record.user = request.user
+    record.role = request.role
+    return _decided([record], request, who)
+
+
+def rename(view: View, limits: Limits, who: Who, request: rq.GroupRename) -> Decision:
+    """The group's new name."""
+    again = repeat(view, who, request)
+    if again is not None:
+        return again
+    n = next_n(view, who, request.n)
+    conv, member = conv_of(view, who, request.group)
+    _require(member, "owner", "admin", what="rename", conv=conv)
+    record = _change(view, who, request, n, conv, "group.rename", _present(conv))
+    record.name = request.name
+    return _decided([record], request, who)
+
+
+def leave(view: View, limits: Limits, who: Who, request: rq.GroupLeave) -> Decision:
+    """The user leaves; where that was the last owner, the longest-standing admin, else member, becomes owner."""
+    again = repeat(view, who, request)
+    if again is not None:
+        return again
+    n = next_n(view, who, request.n)
+    conv, _ = conv_of(view, who, request.group)
+    present = _present(conv)
+    left = _change(view, who, request, n, conv, "group.leave", present)
+    left.user = who.user
+    records: list[AnyRecord] = [left]
+    rest = [name for name in present if name != who.user]
+    if rest and _owners(conv) == [who.user]:
+        heirs = [name for name in rest if conv.members[name].role == "admin"] or rest
+        heir = min(heirs, key=lambda name: conv.members[name].order)
+        pos = [view.user(name).head + 2 for name in rest]
+        records.append(
+            GroupChange(
+                who.now,
+                conv.name,
+                conv.head + 2,
+                who.user,
+                who.device,
+                None,
+                0,
+                pos,
+                "group.role",
+                rest,
+                user=heir,
+                role="owner",
+            )
+        )
+    return _decided(records, request, who)
+
+
+def _change(view: View, who: Who, request: rq.Request, n: int, conv: Conv, event: str, users: list[str]) -> GroupChange:
+    pos = [view.user(name).head + 1 for name in users]
+    return GroupChange(
+        who.now, conv.name, conv.head + 1, who.user, who.device, request.id, n, pos, event, users, asked=asked(request)
+    )
+
+
+def _decided(records: list[AnyRecord], request: rq.Request, who: Who) -> Decision:
+    first = records[0]
+    assert isinstance(first, GroupChange)
+    return Decision(records, answer(first, request.id or "", who.user), first.n)
+
+
+def _unchanged(conv: Conv, request: rq.Request, n: int) -> Decision:
+    return Decision([], {"op": "ok", "id": request.id, "seq": conv.head}, n)
+
+
+def _present(conv: Conv) -> list[str]:
+    return [name for name, member in conv.members.items() if member.active]
+
+
+def _owners(conv: Conv) -> list[str]:
+    return [name for name, member in conv.members.items() if member.active and member.role == "owner"]
+
+
+def _require(member: Member, *roles: str, what: str, conv: Conv) -> None:
+    if member.role not in roles:
+        raise Refusal("forbidden", f"only {' or '.join(roles)} may {what} {conv.name}; you are {member.role}")
+
+
+def _check_accounts(view: View, names: list[str]) -> None:
+    for name in names:
+        if not view.has_account(name):
+            raise Refusal("not_found", f"members: there is no user {name}")
+
+
+def _check_size(limits: Limits, size: int) -> None:
+    if size > limits.group_members:
+        raise Refusal("too_large", f"members: a group has at most {limits.group_members}")

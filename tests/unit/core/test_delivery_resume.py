@@ -1,0 +1,154 @@
+"""Resuming a kept session: what was in flight comes again (MQTT-4.4.0-1), as it is now (INV-13)."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mqtt_im.core.delivery import MAX_BUFFERED
+from mqtt_im.core.entries import void_entry
+
+from .inbox import NOW, Inbox, again, items, message, positions, recalled
+
+
+def test_what_was_in_flight_comes_again_with_dup_and_its_identifier() -> None:
+    inbox = Inbox(head=5, window=3)
+    sent = inbox.pump()
+    following = inbox.again(inbox.delivery.in_flight(), window=4)
+    repeated = following.pump()
+    assert again(repeated) == [(1, True), (2, True), (3, True), (4, False)]
+    assert [packet.payload for packet in repeated[:3]] == [packet.payload for packet in sent]
+    for packet_id in (1, 2, 3):
+        assert following.delivery.acked(packet_id)
+    assert following.delivery.delivered() == ["ann:bob", 3]
+
+
+def test_what_was_acknowledged_out_of_order_is_not_sent_again() -> None:
+    inbox = Inbox(head=3)
+    inbox.pump()
+    inbox.delivery.acked(2)
+    following = inbox.again(inbox.delivery.in_flight())
+    assert again(following.pump()) == [(1, True), (3, True)]
+    assert following.delivery.acked(1) and following.delivery.cursor == 2
+
+
+def test_what_is_not_repeated_yet_stays_in_flight_for_the_next_connection() -> None:
+    inbox = Inbox(head=3)
+    inbox.pump()
+    following = inbox.again(inbox.delivery.in_flight(), window=1)
+    assert again(following.pump()) == [(1, True)]
+    assert list(following.delivery.in_flight()) == [1, 2, 3]
+    assert again(following.again(following.delivery.in_flight()).pump()) == [(1, True), (2, True), (3, True)]
+
+
+def test_batches_come_again_as_they_were_also_to_a_device_that_asks_for_none() -> None:
+    inbox = Inbox(head=4)
+    inbox.delivery.batch = True
+    sent = inbox.pump()
+    inbox.add()
+    following = inbox.again(inbox.delivery.in_flight())
+    repeated = following.pump()
+    assert again(repeated) == [(4, True), (5, False)]
+    assert repeated[0].payload == sent[0].payload
+
+
+def test_a_new_batch_ends_where_a_former_packet_begins() -> None:
+    inbox = Inbox(head=8)
+    inbox.pump()
+    flights = {packet_id: flight for packet_id, flight in inbox.delivery.in_flight().items() if packet_id in (4, 5)}
+    following = inbox.again(flights)
+    following.delivery.batch = True
+    packets = following.pump()
+    assert positions(packets) == list(range(1, 9))
+    assert again(packets) == [(3, False), (4, True), (5, True), (8, False)]
+
+
+def test_what_was_recalled_or_replaced_meanwhile_comes_as_it_is_now_and_an_edit_as_it_was() -> None:
+    inbox = Inbox(head=3)
+    inbox.pump()
+    inbox.entries.update({1: recalled(), 2: void_entry("replaced"), 3: message("edited")})
+    following = items(inbox.again(inbox.delivery.in_flight()).pump())
+    assert [(item["op"], item.get("body")) for item in following] == [("msg", "gone"), ("void", None), ("msg", "m3")]
+
+
+def test_what_has_expired_meanwhile_is_void() -> None:
+    inbox = Inbox()
+    inbox.add(message(expires=NOW + 1))
+    inbox.pump()
+    following = inbox.again(inbox.delivery.in_flight())
+    following.now += 1
+    assert [(item["op"], item["why"]) for item in items(following.pump())] == [("void", "expired")]
+
+
+@pytest.mark.parametrize("floor", [1, 2, 3, 4, 5, 6])
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("kept", [(1, 2, 3, 4, 5), (2, 3), (3, 5), (5,), ()], ids=str)
+def test_what_retention_took_meanwhile_is_void_in_packets_that_keep_their_identifiers(
+    floor: int, batch: bool, kept: tuple[int, ...]
+) -> None:
+    inbox = Inbox(head=6, window=5)
+    inbox.pump()
+    inbox.floor = floor
+    following = inbox.again({pos: flight for pos, flight in inbox.delivery.in_flight().items() if pos in kept})
+    following.delivery.batch = batch
+    packets = following.pump()
+    assert [packet.packet_id for packet in packets if packet.dup] == list(kept)
+    upto = 0
+    for item in items(packets):
+        assert item.get("from", item["pos"]) == upto + 1
+        assert (item["op"] == "void") == (item["pos"] <= floor)
+        upto = item["pos"]
+    assert upto == 6
+
+
+def test_a_batch_that_retention_took_is_one_packet_still() -> None:
+    inbox = Inbox(head=4)
+    inbox.delivery.batch = True
+    inbox.pump()
+    inbox.floor = 2
+    found = inbox.again(inbox.delivery.in_flight()).pump()
+    assert again(found) == [(4, True)]
+    assert [item["op"] for item in items(found)] == ["void", "void", "msg", "msg"]
+
+
+def test_a_void_that_reaches_beyond_a_batch_is_cut_at_its_end() -> None:
+    inbox = Inbox(head=4)
+    inbox.delivery.batch = True
+    inbox.pump()
+    inbox.add()
+    inbox.add()
+    following = inbox.again(inbox.delivery.in_flight())
+    assert following.delivery.want() == (0, MAX_BUFFERED)
+    following.delivery.fetched([(1, inbox.entries[1]), (6, void_entry("retention", 2))], 6)
+    repeated, rest = following.pump()
+    assert [item["op"] for item in items([repeated])] == ["msg", "void", "void", "void"]
+    assert (again([repeated, rest]), items([rest])[0]["from"]) == ([(4, True), (6, False)], 5)
+
+
+def test_a_void_comes_again_as_it_was() -> None:
+    inbox = Inbox(head=4)
+    inbox.floor = 3
+    sent = inbox.pump()
+    following = inbox.again(inbox.delivery.in_flight()).pump()
+    assert again(following) == [(3, True), (4, True)]
+    assert [packet.payload for packet in following] == [packet.payload for packet in sent]
+
+
+def test_flights_that_the_cursor_has_passed_or_the_store_has_lost_are_not_resumed() -> None:
+    inbox = Inbox(head=4)
+    inbox.pump()
+    flights = inbox.delivery.in_flight()
+    inbox.delivery.cursor = 2
+    inbox.head = 3
+    following = inbox.again(flights)
+    assert again(following.pump()) == [(3, True)]
+    following.add(message("another 4"))
+    [packet] = following.pump()
+    assert (packet.dup, json.loads(packet.payload)["body"]) == (False, "another 4")
+
+
+def test_of_a_session_known_by_its_cursor_alone_everything_up_to_the_former_head_has_dup() -> None:
+    inbox = Inbox(head=3, cursor=1)
+    inbox.delivery.resume_blind(2)
+    assert again(inbox.pump()) == [(2, True), (3, False)]
