@@ -1,0 +1,1 @@
+"""Floor 2: the log, its projections, and everything that must survive."""

@@ -1,0 +1,205 @@
+"""The base: users, conversations, members and devices as of one log row, in the log's own file.
+
+Retention takes rows out of the log; what these had done to the entities must not go with them. So whatever is taken lies at
+or before the base's row, and the base has the entities as they are at that row. It moves on by applying the log to it, as
+everything does (`core.apply`). A rebuild then has two parts: up to the base, rows that are left only say where items,
+messages and ids are, since what they did to the entities is in the base already (`Index`); after it, the log is whole.
+
+    log row   1 … some are gone … base | base + 1 … none is gone … last
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Final
+
+import peewee
+
+from mqtt_im.core.apply import apply, change_members
+from mqtt_im.core.model import Conv, Device, Member, User
+from mqtt_im.core.records import AnyRecord, GroupChange, decode
+
+from .folds import Position
+from .generation import slices
+from .hot import Log, Projection
+from .state import ProjectedState
+
+Each = Callable[[int, AnyRecord, "Index"], None]
+"""Is told of a log row and its record before it is indexed."""
+
+_ENTITY_COLUMNS: Final = {
+    "user": "uid, name, head, floor, acked, registered, settings",
+    "conv": "cid, name, head, lsn, title",
+    "member": "uid, cid, grp, ord, role, active, read, delivered, spans",
+    "device": "uid, device, cursor, app, n, created, seen",
+}
+_FLUSH_ROWS: Final = 20_000
+_SLICE_ROWS: Final = 5_000
+
+
+class BaseState(ProjectedState):
+    """The base, to be moved on: `apply` changes its entities, and makes nothing else of a record."""
+
+    def __init__(self, log: Log, log_db: peewee.SqliteDatabase) -> None:
+        super().__init__(log, Projection(log_db), lambda _: True, lambda *_: False)
+
+    def put_item(self, user: User, pos: int, lsn: int) -> None:
+        """See `core.apply.State`."""
+
+    def void_item(self, user: User, pos: int) -> None:
+        """See `core.apply.State`."""
+
+    def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:
+        """See `core.apply.State`."""
+
+    def put_mention(self, conv: Conv, seq: int, user: str) -> None:
+        """See `core.apply.State`."""
+        if user != "*":
+            self.touch_user(self.user(user))
+
+    def message_lsn(self, conv: Conv, seq: int) -> int | None:
+        """See `core.apply.State`; the base knows of no message."""
+        return None
+
+    def put_request(self, user: User, request_id: str, lsn: int) -> None:
+        """See `core.apply.State`."""
+
+    def put_packet(self, user: str, device: str, session: str, packet_id: int, lsn: int) -> None:
+        """See `core.apply.State`."""
+
+    def put_keyed(self, sender: str, conv: str, key: str, lsn: int) -> None:
+        """See `core.apply.State`."""
+
+
+class Groups:
+    """Who is in each group, as the changes to it that were seen so far have it."""
+
+    def __init__(self) -> None:
+        self._convs: dict[str, Conv] = {}
+
+    def conv(self, name: str, cid: int = 0) -> Conv:
+        """The group with its members; nothing else of it is as it should be."""
+        conv = self._convs.get(name)
+        if conv is None:
+            conv = self._convs[name] = Conv(cid, name)
+        return conv
+
+    def take(self, record: GroupChange) -> None:
+        """The next change to a group."""
+        change_members(_UNTOUCHED, self.conv(record.conv), record)
+
+
+class Index:
+    """`core.apply.State` that takes of a record what points to it, and nothing of what it does to entities.
+
+    `state` has the entities as of a later row.
+    """
+
+    def __init__(self, state: ProjectedState) -> None:
+        self._state = state
+        self._groups = Groups()
+        self.put_item = state.put_item
+        self.void_item = state.void_item
+        self.put_message = state.put_message
+        self.message_lsn = state.message_lsn
+        self.put_mention = state.put_mention
+        self.put_request = state.put_request
+        self.put_packet = state.put_packet
+        self.put_keyed = state.put_keyed
+        self.amended_for = state.amended_for
+
+    def user(self, name: str) -> User:
+        """A stand-in for the user."""
+        return User(self._state.user(name).uid, name)
+
+    def touch_user(self, user: User) -> None:
+        """See `core.apply.State`."""
+
+    def conv_for(self, name: str) -> Conv:
+        """A stand-in for the conversation, with the members that a group has at this row."""
+        conv = self._state.conv_for(name)
+        if conv.group:
+            return self._groups.conv(name, conv.cid)
+        # What a member may not see of a direct conversation stays so, so it can be asked before its time.
+        return Conv(conv.cid, name, lambda _: {user: _copy(member) for user, member in conv.members.items()})
+
+    def touch_conv(self, conv: Conv) -> None:
+        """See `core.apply.State`."""
+
+    def touch_member(self, conv: Conv, name: str) -> None:
+        """See `core.apply.State`."""
+
+    def device_for(self, user: str, device: str, now: int) -> Device:
+        """A stand-in for the device."""
+        return Device(user, device, now)
+
+    def touch_device(self, device: Device) -> None:
+        """See `core.apply.State`."""
+
+    def drop_device(self, user: str, device: str) -> None:
+        """See `core.apply.State`."""
+
+
+def _copy(member: Member) -> Member:
+    copied = Member(member.order, member.role)
+    copied.active, copied.spans = member.active, member.spans
+    return copied
+
+
+class _Untouched:
+    def touch_member(self, conv: Conv, name: str) -> None:
+        """Nobody keeps count."""
+
+
+_UNTOUCHED: Any = _Untouched()
+
+
+def restore(
+    log: Log,
+    log_db: peewee.SqliteDatabase,
+    projection_db: peewee.SqliteDatabase,
+    at: Position,
+    epoch: str,
+    each: Each = lambda *_: None,
+) -> None:
+    """Empty projections have everything up to the base; they belong to `epoch` only once they do."""
+    if not at.base:
+        return
+    projection = Projection(projection_db)
+    _copy_entities(log_db, projection_db)
+    state = ProjectedState(log, projection, lambda _: True, lambda *_: False)
+    index = Index(state)
+
+    def flush() -> None:
+        bulks = state.freeze()
+        projection.begin()
+        for bulk in slices(bulks, _SLICE_ROWS):
+            projection.write(*bulk)
+        projection.commit("", 0)
+        state.thaw()
+
+    for count, (lsn, data) in enumerate(log.after(0), 1):
+        if lsn > at.base:
+            break
+        record = decode(data)
+        each(lsn, record, index)
+        apply(index, lsn, record)
+        if count % _FLUSH_ROWS == 0:
+            flush()
+    flush()
+    projection.begin()
+    projection.write("REPLACE INTO meta (key, value) VALUES (?, ?)", [("fold", str(at.number))])
+    projection.commit(epoch, at.base)
+
+
+def _copy_entities(log_db: peewee.SqliteDatabase, projection_db: peewee.SqliteDatabase) -> None:
+    source: sqlite3.Connection = log_db.connection()  # type: ignore[no-untyped-call]
+    target = Projection(projection_db)
+    target.begin()
+    for table, columns in _ENTITY_COLUMNS.items():
+        rows = source.execute(f"SELECT {columns} FROM {table}")  # noqa: S608 - our own names
+        marks = ", ".join("?" * (columns.count(",") + 1))
+        while part := rows.fetchmany(_SLICE_ROWS):
+            target.write(f"INSERT INTO {table} ({columns}) VALUES ({marks})", part)  # noqa: S608 - our own names
+    target.commit("", 0)

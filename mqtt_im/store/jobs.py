@@ -1,0 +1,324 @@
+"""Jobs: what the event loop asks of the ledger's thread.
+
+A job is handed in with `Ledger.submit` and comes back to the loop by its `done`, in the order in which jobs were handed in. In
+between the ledger calls `prepare` before the commit, where a job may append records, and `finish` after it, where it may read;
+`refusal` is set where it was refused or the commit failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from mqtt_im.core import rules
+from mqtt_im.core.entries import Entry
+from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, GroupChange, Message, ReadMark
+from mqtt_im.core.rules import Who
+from mqtt_im.core.rules.own import grown, registration
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.protocol.requests import Hello, Request, Send
+
+if TYPE_CHECKING:
+    from .interface import Engine
+
+T = TypeVar("T")
+
+
+class Commit:
+    """One committed record, for those who are connected.
+
+    `to` holds `(user, pos)` of each recipient with a connected device, `away` the names of the others. `entry` is None where
+    `to` is empty.
+    """
+
+    __slots__ = ("away", "entry", "lsn", "record", "to")
+
+    def __init__(self, lsn: int, record: AnyRecord) -> None:
+        self.lsn = lsn
+        self.record = record
+        self.to: list[tuple[str, int]] = []
+        self.away: list[str] = []
+        self.entry: Entry | None = None
+
+
+class Receipt:
+    """A mark that has grown, for the connected users `to`."""
+
+    __slots__ = ("by", "conv", "delivered", "read", "to")
+
+    def __init__(self, conv: str, by: str, delivered: int, read: int, to: list[str]) -> None:
+        self.conv = conv
+        self.by = by
+        self.delivered = delivered
+        self.read = read
+        self.to = to
+
+
+class Job:
+    """The parent of all jobs."""
+
+    __slots__ = ("commits", "receipts", "refusal")
+
+    def __init__(self) -> None:
+        self.refusal: Refusal | None = None
+        self.commits: list[Commit] | None = None
+        self.receipts: list[Receipt] | None = None
+
+    def asks(self) -> tuple[str, str | None, str | None] | None:
+        """What `prepare` will look up: the user, the request's id, and to whom it writes; None where nothing."""
+        return None
+
+    def prepare(self, engine: Engine) -> None:
+        """Append records. Raises `Refusal` before it has appended any."""
+
+    def finish(self, engine: Engine) -> None:
+        """Everything appended is on disk; read what is to be told. Raises `Refusal`."""
+
+    def done(self) -> None:
+        """On the event loop: it is over."""
+
+
+class RequestJob(Job):
+    """An uplink request that may change something."""
+
+    __slots__ = ("decision", "device_state", "notify", "request", "who")
+
+    def __init__(self, who: Who, request: Request, notify: Callable[[RequestJob], None]) -> None:
+        self.refusal = None
+        self.commits = None
+        self.receipts = None
+        self.who = who
+        self.request = request
+        self.notify = notify
+        self.decision: rules.Decision | None = None
+        self.device_state: DeviceState | None = None
+
+    def asks(self) -> tuple[str, str | None, str | None] | None:
+        """See `Job`."""
+        request = self.request
+        return self.who.user, request.id, request.to if type(request) is Send else None
+
+    def prepare(self, engine: Engine) -> None:
+        """See `Job`."""
+        who = self.who
+        who.now = engine.now
+        self.decision = decision = rules.decide(engine.state, engine.limits, who, self.request)
+        for record in decision.records:
+            engine.append(self, record)
+
+    def finish(self, engine: Engine) -> None:
+        """See `Job`."""
+        if self.commits is not None:
+            tell(engine, self)
+        if type(self.request) is Hello:
+            self.device_state = DeviceState.read(engine, self.who.user, self.who.device)
+
+    def done(self) -> None:
+        """See `Job`."""
+        self.notify(self)
+
+
+class DeviceState:
+    """A registered device and its inbox, as of one moment."""
+
+    __slots__ = ("app", "cursor", "floor", "head", "n", "registered")
+
+    def __init__(self, cursor: int, head: int, floor: int, n: int, app: bool, registered: bool) -> None:
+        self.cursor = cursor
+        self.head = head
+        self.floor = floor
+        self.n = n
+        self.app = app
+        self.registered = registered
+
+    @classmethod
+    def read(cls, engine: Engine, user: str, device: str) -> DeviceState:
+        """The state now."""
+        owner = engine.state.user(user)
+        found = engine.state.device(user, device)
+        if found is None:
+            return cls(owner.head, owner.head, owner.floor, 0, False, False)
+        return cls(found.cursor, owner.head, owner.floor, found.n, found.app, True)
+
+
+class AttachJob(Job):
+    """A device begins its delivery; it is registered where it was not.
+
+    `blind`: its session is resumed, and this server does not know what was in flight. Then, where a former server had left
+    something unacknowledged, `sent_upto` is the last item committed before this one started, which may have been sent
+    (MQTT-3.3.1-1); else 0.
+    """
+
+    __slots__ = ("blind", "notify", "sent_upto", "state", "was_exposed", "who")
+
+    def __init__(self, who: Who, notify: Callable[[AttachJob], None], blind: bool = False) -> None:
+        super().__init__()
+        self.who = who
+        self.notify = notify
+        self.blind = blind
+        self.sent_upto = 0
+        self.was_exposed = False
+        """Whether something may have been in flight before this delivery began (`core.model.Device.exposed`)."""
+        self.state: DeviceState | None = None
+
+    def prepare(self, engine: Engine) -> None:
+        """See `Job`."""
+        self.who.now = engine.now
+        device = engine.state.device(self.who.user, self.who.device)
+        if device is None:
+            record = registration(engine.state, engine.limits, self.who)
+            record.exposed = True
+        else:
+            self.was_exposed = device.exposed
+            record = DeviceChange(engine.now, device.user, device.device, exposed=True)
+        # On disk before anything is offered, so that a server that is started later knows that something may have been.
+        engine.append(self, record)
+
+    def finish(self, engine: Engine) -> None:
+        """See `Job`."""
+        self.state = DeviceState.read(engine, self.who.user, self.who.device)
+        if self.blind and engine.cut_off and (self.who.user, self.who.device) in engine.cut_off:
+            self.sent_upto = _older_than_start(engine, self.who.user, self.state)
+
+    def done(self) -> None:
+        """See `Job`."""
+        self.notify(self)
+
+
+def _older_than_start(engine: Engine, user: str, state: DeviceState) -> int:
+    """The last item of an inbox that was committed before the server started: items and log rows grow alike."""
+    owner = engine.state.user(user)
+    low, high = state.cursor, state.head
+    while low < high:
+        middle = (low + high + 1) // 2
+        found = engine.state.items(owner, middle - 1, 1)
+        if found and found[0][0] == middle and abs(found[0][1]) > engine.loaded_upto:
+            high = middle - 1
+        else:
+            low = middle
+    return low
+
+
+class CursorsJob(Job):
+    """Cursors that PUBACKs have moved: `[user, device, pos, [conv, seq, …]]` each. Nobody waits for them.
+
+    `left`: user and device of those that have gone, and whether they had acknowledged all that they were offered.
+    """
+
+    __slots__ = ("left", "moves", "notify")
+
+    def __init__(
+        self,
+        moves: list[tuple[str, str, int, list[Any]]],
+        notify: Callable[[CursorsJob], None],
+        left: Sequence[tuple[str, str, bool]] = (),
+    ) -> None:
+        super().__init__()
+        self.moves = moves
+        self.notify = notify
+        self.left = left
+
+    def prepare(self, engine: Engine) -> None:
+        """See `Job`."""
+        state = engine.state
+        moves = [
+            (user, device, cursor, grown(state, user, marks) if marks else marks)
+            for user, device, cursor, marks in self.moves
+            if state.device(user, device) is not None  # one that was forgotten meanwhile stays forgotten
+        ]
+        if moves:
+            engine.append(self, Cursors(engine.now, moves))
+        for user, device, settled in self.left:
+            if state.device(user, device) is not None:
+                engine.append(self, DeviceChange(engine.now, user, device, exposed=False if settled else None))
+
+    def finish(self, engine: Engine) -> None:
+        """See `Job`."""
+        tell(engine, self)
+
+    def done(self) -> None:
+        """See `Job`."""
+        self.notify(self)
+
+
+class FetchJob(Job):
+    """Items of an inbox after `after`: at most `limit`, and of `max_bytes` together, but one at least."""
+
+    __slots__ = ("after", "entries", "head", "limit", "max_bytes", "notify", "user")
+
+    def __init__(self, user: str, after: int, limit: int, max_bytes: int, notify: Callable[[FetchJob], None]) -> None:
+        super().__init__()
+        self.user = user
+        self.after = after
+        self.limit = limit
+        self.max_bytes = max_bytes
+        self.notify = notify
+        self.entries: list[tuple[int, Entry]] = []
+        self.head = 0
+
+    def finish(self, engine: Engine) -> None:
+        """See `Job`."""
+        owner = engine.state.user(self.user)
+        self.head = owner.head
+        self.entries = engine.entries(owner, self.after, self.limit, self.max_bytes)
+
+    def done(self) -> None:
+        """See `Job`."""
+        self.notify(self)
+
+
+class CallJob(Job):
+    """Anything that only reads: `call` runs on the ledger's thread after everything before it was committed."""
+
+    __slots__ = ("call", "notify", "result")
+
+    def __init__(self, call: Callable[[Engine], Any], notify: Callable[[CallJob], None]) -> None:
+        super().__init__()
+        self.call = call
+        self.notify = notify
+        self.result: Any = None
+
+    def finish(self, engine: Engine) -> None:
+        """See `Job`."""
+        self.result = self.call(engine)
+
+    def done(self) -> None:
+        """See `Job`."""
+        self.notify(self)
+
+
+def tell(engine: Engine, job: Job) -> None:
+    """Fill in what connected devices are to learn of a job's records: entries, and the receipts that follow from them."""
+    for commit in job.commits or ():
+        record = commit.record
+        if isinstance(record, Act):
+            if commit.to:
+                if isinstance(record, Message | GroupChange):
+                    commit.entry = engine.fresh_entry(record)
+                else:
+                    commit.entry = engine.entry(record)
+        elif isinstance(record, Cursors):
+            for user, _, _, delivered in record.moves:
+                _delivered(engine, job, user, delivered)
+        elif isinstance(record, DeviceChange):
+            _delivered(engine, job, record.user, record.delivered or ())
+        elif isinstance(record, ReadMark):
+            conv = engine.state.conv_for(record.conv)
+            shown = engine.state.user(record.user).read_receipts
+            to = engine.connected(conv) if shown else [record.user]
+            implied = record.seq if record.seq > conv.members[record.user].delivered else 0  # what was read was delivered
+            _add(job, Receipt(record.conv, record.user, implied, record.seq, to))
+
+
+def _delivered(engine: Engine, job: Job, user: str, pairs: Any) -> None:
+    for index in range(0, len(pairs), 2):
+        conv = engine.state.conv_for(pairs[index])
+        to = [name for name in engine.connected(conv) if name != user]
+        if to:
+            _add(job, Receipt(conv.name, user, pairs[index + 1], 0, to))
+
+
+def _add(job: Job, receipt: Receipt) -> None:
+    if job.receipts is None:
+        job.receipts = []
+    job.receipts.append(receipt)

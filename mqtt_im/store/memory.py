@@ -1,0 +1,323 @@
+"""The store's twin in memory: the same promises without disk, threads, caches or generations.
+
+It is the oracle of the model tests, and stands in for the ledger in tests of whatever runs on top of the core:
+
+    store = MemoryEngine()
+    job = RequestJob(Who("alice", "phone", 0), Send(id="1", to="bob", body=Raw(b'"hi"')), lambda job: None)
+    store.run([job], now=1_000)
+    assert job.refusal is None
+
+Everything is kept in plain dicts, and every question is answered by looking through them. Nothing survives the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Sequence
+
+from mqtt_im.core.apply import apply, recipients
+from mqtt_im.core.entries import Entry, render, void_entry
+from mqtt_im.core.gone import without_content
+from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
+from mqtt_im.core.records import Act, AnyRecord, Edited, GroupChange, Message, Recalled, decode, encode
+from mqtt_im.core.rules import Limits
+from mqtt_im.protocol.errors import Refusal
+
+from .engine import RECEIPT_MEMBERS
+from .jobs import Commit, Job
+
+
+class MemoryState:
+    """`interface.State` in dicts."""
+
+    def __init__(self, has_account: Callable[[str], bool], claim: Callable[[str, int], bool]) -> None:
+        self.has_account = has_account
+        self.claim = claim
+        self.log: dict[int, AnyRecord] = {}
+        """Log row → record; a row that retention took is not there."""
+        self._users: dict[str, User] = {}
+        self._convs: dict[str, Conv] = {}
+        self._devices: dict[tuple[str, str], Device] = {}
+        self._amended: dict[tuple[str, int], Amended] = {}
+        self._items: dict[tuple[str, int], int] = {}
+        self._voids: set[tuple[str, int]] = set()
+        self._messages: dict[tuple[str, int], tuple[int, str | None]] = {}
+        self._mentions: set[tuple[str, int, str]] = set()
+        self._requests: dict[tuple[str, str], int] = {}
+        self._packets: dict[tuple[str, str, str, int], int] = {}
+        self._keyed: dict[tuple[str, str, str], int] = {}
+
+    # Entities.
+
+    def user(self, name: str) -> User:
+        """See `View`."""
+        if name not in self._users:
+            self._users[name] = User(len(self._users) + 1, name)
+        return self._users[name]
+
+    def touch_user(self, user: User) -> None:
+        """See `core.apply.State`."""
+
+    def conv(self, name: str) -> Conv | None:
+        """See `View`."""
+        return self._convs.get(name)
+
+    def conv_for(self, name: str) -> Conv:
+        """See `core.apply.State`."""
+        if name not in self._convs:
+            conv = self._convs[name] = Conv(len(self._convs) + 1, name)
+            for order, user in enumerate(conv.users or ()):
+                conv.members[user] = Member(order)
+                conv.members[user].spans = EVERYTHING
+        return self._convs[name]
+
+    def touch_conv(self, conv: Conv) -> None:
+        """See `core.apply.State`."""
+
+    def touch_member(self, conv: Conv, name: str) -> None:
+        """See `core.apply.State`."""
+
+    def convs_of(self, user: User) -> list[Conv]:
+        """See `interface.State`."""
+        return [conv for conv in self._convs.values() if user.name in conv.members]
+
+    def devices(self, user: str) -> dict[str, Device]:
+        """See `interface.State`."""
+        return {name: device for (owner, name), device in self._devices.items() if owner == user}
+
+    def device(self, user: str, device: str) -> Device | None:
+        """See `View`."""
+        return self._devices.get((user, device))
+
+    def device_count(self, user: str) -> int:
+        """See `View`."""
+        return len(self.devices(user))
+
+    def device_for(self, user: str, device: str, now: int) -> Device:
+        """See `core.apply.State`."""
+        return self._devices.setdefault((user, device), Device(user, device, now))
+
+    def touch_device(self, device: Device) -> None:
+        """See `core.apply.State`."""
+
+    def drop_device(self, user: str, device: str) -> None:
+        """See `core.apply.State`."""
+        self._devices.pop((user, device), None)
+
+    def exposed_devices(self) -> set[tuple[str, str]]:
+        """User and device of all to which something may have been in flight."""
+        return {name for name, device in self._devices.items() if device.exposed}
+
+    def amended(self, conv: Conv, seq: int) -> Amended | None:
+        """See `View`."""
+        return self._amended.get((conv.name, seq))
+
+    def amended_for(self, conv: Conv, seq: int) -> Amended:
+        """See `core.apply.State`."""
+        return self._amended.setdefault((conv.name, seq), Amended())
+
+    # The log, and what points into it.
+
+    def record(self, lsn: int) -> AnyRecord | None:
+        """See `interface.State`."""
+        return self.log.get(lsn)
+
+    def records(self, lsns: list[int]) -> dict[int, AnyRecord]:
+        """See `interface.State`."""
+        return {lsn: self.log[lsn] for lsn in lsns if lsn in self.log}
+
+    def put_item(self, user: User, pos: int, lsn: int) -> None:
+        """See `core.apply.State`."""
+        self._items[user.name, pos] = lsn
+
+    def void_item(self, user: User, pos: int) -> None:
+        """See `core.apply.State`."""
+        self._voids.add((user.name, pos))
+
+    def items(self, user: User, after: int, limit: int) -> list[tuple[int, int]]:
+        """See `interface.State`."""
+        found = []
+        for pos in range(after + 1, user.head + 1):
+            lsn = self._items.get((user.name, pos))
+            if lsn is not None:
+                found.append((pos, -lsn if (user.name, pos) in self._voids else lsn))
+        return found[:limit]
+
+    def delivered(self, user: str, after: int, upto: int) -> list[str | int]:
+        """See `View`."""
+        marks: dict[str, int] = {}
+        for _, lsn in self.items(self.user(user), after, upto - after):
+            record = self.log.get(abs(lsn))
+            if isinstance(record, Message | GroupChange) and record.by != user:
+                marks[record.conv] = max(record.seq, marks.get(record.conv, 0))
+        return [part for mark in marks.items() for part in mark]
+
+    def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:
+        """See `core.apply.State`."""
+        self._messages[conv.name, seq] = lsn, by.name if by is not None else None
+
+    def message_lsn(self, conv: Conv, seq: int) -> int | None:
+        """The log row of a message."""
+        found = self._messages.get((conv.name, seq))
+        return None if found is None else found[0]
+
+    def message(self, conv: Conv, seq: int) -> AnyRecord | None:
+        """See `View`."""
+        lsn = self.message_lsn(conv, seq)
+        return None if lsn is None else self.log.get(lsn)
+
+    def messages(self, conv: Conv, first: int, last: int) -> list[tuple[int, int]]:
+        """See `interface.State`."""
+        found = [(seq, self.message_lsn(conv, seq)) for seq in range(first, min(last, conv.head) + 1)]
+        return [(seq, lsn) for seq, lsn in found if lsn is not None]
+
+    def nearest_message(self, conv: Conv, first: int, last: int, upward: bool) -> int | None:
+        """See `interface.State`."""
+        found = [seq for seq, _ in self.messages(conv, first, last)]
+        return (min if upward else max)(found, default=None)
+
+    def unread(self, conv: Conv, after: int, last: int, user: User) -> int:
+        """See `interface.State`."""
+        return sum(
+            name == conv.name and after < seq <= last and by not in (None, user.name)
+            for (name, seq), (_, by) in self._messages.items()
+        )
+
+    def put_mention(self, conv: Conv, seq: int, user: str) -> None:
+        """See `core.apply.State`."""
+        self._mentions.add((conv.name, seq, user))
+
+    def mentions(self, conv: Conv, after: int, last: int, user: User) -> set[int]:
+        """See `interface.State`."""
+        return {seq for name, seq, who in self._mentions if name == conv.name and after < seq <= last and who in ("*", user.name)}
+
+    def put_request(self, user: User, request_id: str, lsn: int) -> None:
+        """See `core.apply.State`."""
+        self._requests[user.name, request_id] = lsn
+
+    def request(self, user: str, request_id: str) -> AnyRecord | None:
+        """See `View`."""
+        return self.log.get(self._requests.get((user, request_id), 0))
+
+    def put_packet(self, user: str, device: str, session: str, packet_id: int, lsn: int) -> None:
+        """See `core.apply.State`."""
+        self._packets[user, device, session, packet_id] = lsn
+
+    def packet(self, user: str, device: str, session: str, packet_id: int) -> AnyRecord | None:
+        """See `View`."""
+        return self.log.get(self._packets.get((user, device, session, packet_id), 0))
+
+    def put_keyed(self, sender: str, conv: str, key: str, lsn: int) -> None:
+        """See `core.apply.State`."""
+        self._keyed[sender, conv, key] = lsn
+
+    def keyed(self, sender: str, conv: str, key: str) -> AnyRecord | None:
+        """See `View`."""
+        return self.log.get(self._keyed.get((sender, conv, key), 0))
+
+
+class MemoryEngine:
+    """`interface.Engine` on a `MemoryState`; `run` does what the ledger does with a batch."""
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        has_account: Callable[[str], bool] = lambda _: True,
+        claim: Callable[[str, int], bool] = lambda *_: False,
+        online: Container[str] = frozenset(),
+    ) -> None:
+        self.limits = limits or Limits()
+        self.online = online
+        self.loaded_upto = 0
+        self.cut_off: set[tuple[str, str]] = set()
+        self.now = 0
+        self.last = 0
+        """The newest log row."""
+        self._claim = claim
+        self.state = MemoryState(has_account, self._take_back)
+
+    def restart(self) -> None:
+        """As if the process had ended here, and another one had begun with the same log."""
+        self.loaded_upto = self.last
+        self.cut_off = self.state.exposed_devices()
+
+    def _take_back(self, user: str, pos: int) -> bool:
+        found = self.state.items(self.state.user(user), pos - 1, 1)
+        if found and abs(found[0][1]) <= self.loaded_upto and any(owner == user for owner, _ in self.cut_off):
+            return False  # the former process may have offered it
+        return self._claim(user, pos)
+
+    def run(self, batch: Sequence[Job], now: int) -> None:
+        """The jobs are over, and have been told so. `now` is the time in ms since 1970."""
+        self.now = max(self.now, now)
+        for job in batch:
+            try:
+                job.prepare(self)
+            except Refusal as refusal:
+                job.refusal = refusal
+        for job in batch:
+            if job.refusal is None:
+                try:
+                    job.finish(self)
+                except Refusal as refusal:
+                    job.refusal = refusal
+        for job in batch:
+            job.done()
+
+    def append(self, job: Job, record: AnyRecord) -> None:
+        """See `interface.Engine`."""
+        self.last += 1
+        if isinstance(record, Recalled):
+            self._scrub(record)
+        self.state.log[self.last] = decode(encode(record))
+        apply(self.state, self.last, record)
+        commit = Commit(self.last, record)
+        if isinstance(record, Act):
+            for name, pos in zip(recipients(self.state.conv_for(record.conv), record), record.pos, strict=True):
+                if name in self.online:
+                    commit.to.append((name, pos))
+                else:
+                    commit.away.append(name)
+        job.commits = [*(job.commits or ()), commit]
+
+    def _scrub(self, recalled: Recalled) -> None:
+        conv = self.state.conv_for(recalled.conv)
+        amended = self.state.amended(conv, recalled.seq)
+        for lsn in [self.state.message_lsn(conv, recalled.seq), *(amended.edits if amended is not None else ())]:
+            record = self.state.log.get(lsn or 0)
+            if lsn is not None and isinstance(record, Message | Edited):
+                self.state.log[lsn] = without_content(record)
+
+    def fresh_entry(self, record: Message | GroupChange) -> Entry:
+        """See `interface.Engine`."""
+        return self.entry(record)
+
+    def entry(self, record: AnyRecord) -> Entry:
+        """See `interface.Engine`."""
+        amended = self.state.amended(self.state.conv_for(record.conv), record.seq) if isinstance(record, Act) else None
+        return render(record, amended, self.state.record)
+
+    def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
+        """See `interface.Engine`."""
+        found: list[tuple[int, Entry]] = []
+        for pos, lsn in self.state.items(owner, after, limit):
+            record = self.state.log.get(abs(lsn))
+            if lsn < 0:
+                entry = void_entry("replaced")
+            elif record is None:
+                entry = void_entry("retention")
+            else:
+                entry = self.entry(record)
+            found.append((pos, entry))
+            max_bytes -= entry.size
+            if max_bytes < 0:
+                break
+        return found
+
+    def connected(self, conv: Conv) -> list[str]:
+        """See `interface.Engine`."""
+        if len(conv.members) > RECEIPT_MEMBERS:
+            return []
+        return [name for name, member in conv.members.items() if member.active and name in self.online]
+
+    def probe(self) -> None:
+        """See `interface.Engine`."""

@@ -1,0 +1,351 @@
+"""Tables, as peewee models, and their migrations.
+
+Two SQLite files. `mqtt-im.db` is the truth: the log, which only grows at its end, the base, which is what rows that are gone
+have left behind (`base.py`), and what names the store; it is written with `synchronous=FULL`. `projection.db` is everything
+that can be made from it again; it is written in bulk, with `NORMAL`, and says in `meta` how far it got and whose epoch it is.
+
+The statements of the hot path are SQL on the same connections and stand in `hot.py`.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import peewee
+
+from mqtt_im.protocol.errors import StoreError
+
+logger = logging.getLogger(__name__)
+
+LOG_FILE = "mqtt-im.db"
+PROJECTION_FILE = "projection.db"
+
+
+class LogRow(peewee.Model):
+    """One record; `rec` is MessagePack (`core.records`)."""
+
+    lsn = peewee.IntegerField(primary_key=True)
+    rec = peewee.BlobField()
+
+    class Meta:
+        table_name = "log"
+
+
+class LogMeta(peewee.Model):
+    """What names the store: `epoch`."""
+
+    key = peewee.TextField(primary_key=True)
+    value = peewee.TextField()
+
+    class Meta:
+        table_name = "meta"
+        without_rowid = True
+
+
+class FoldRow(peewee.Model):
+    """A transaction of retention, counted from 1; `base` is the log row as of which the base is from then on.
+
+    `changes` is what the projections have to change for it. Older rows go once the projections have it for sure.
+    """
+
+    number = peewee.IntegerField(primary_key=True)
+    base = peewee.IntegerField()
+    changes = peewee.BlobField()
+
+    class Meta:
+        table_name = "fold"
+
+
+class ProjectionMeta(peewee.Model):
+    """How far the projection got: `epoch`, `lsn`, and `fold`, the number of the last one that it has."""
+
+    key = peewee.TextField(primary_key=True)
+    value = peewee.TextField()
+
+    class Meta:
+        table_name = "meta"
+        without_rowid = True
+
+
+class UserRow(peewee.Model):
+    """See `core.model.User`; `settings` is MessagePack."""
+
+    uid = peewee.IntegerField(primary_key=True)
+    name = peewee.TextField(unique=True)
+    head = peewee.IntegerField()
+    floor = peewee.IntegerField()
+    acked = peewee.IntegerField()
+    registered = peewee.IntegerField()
+    settings = peewee.BlobField(null=True)
+
+    class Meta:
+        table_name = "user"
+
+
+class ConvRow(peewee.Model):
+    """See `core.model.Conv`."""
+
+    cid = peewee.IntegerField(primary_key=True)
+    name = peewee.TextField(unique=True)
+    head = peewee.IntegerField()
+    lsn = peewee.IntegerField()
+    title = peewee.TextField()
+
+    class Meta:
+        table_name = "conv"
+
+
+class MemberRow(peewee.Model):
+    """See `core.model.Member`; `grp` marks groups, `spans` is MessagePack, None for all there is."""
+
+    uid = peewee.IntegerField()
+    cid = peewee.IntegerField()
+    grp = peewee.IntegerField()
+    ord = peewee.IntegerField()
+    role = peewee.TextField()
+    active = peewee.IntegerField()
+    read = peewee.IntegerField()
+    delivered = peewee.IntegerField()
+    spans = peewee.BlobField(null=True)
+
+    class Meta:
+        table_name = "member"
+        primary_key = peewee.CompositeKey("uid", "cid")
+        without_rowid = True
+
+
+MemberRow.add_index(MemberRow.cid, where=MemberRow.grp == 1, name="member_of_group")
+
+
+class DeviceRow(peewee.Model):
+    """See `core.model.Device`; `seen` is negative of one that is `exposed`."""
+
+    uid = peewee.IntegerField()
+    device = peewee.TextField()
+    cursor = peewee.IntegerField()
+    app = peewee.IntegerField()
+    n = peewee.IntegerField()
+    created = peewee.IntegerField()
+    seen = peewee.IntegerField()
+
+    class Meta:
+        table_name = "device"
+        primary_key = peewee.CompositeKey("uid", "device")
+        without_rowid = True
+
+
+class ItemRow(peewee.Model):
+    """An item of an inbox: its log row, negative where the item was replaced."""
+
+    uid = peewee.IntegerField()
+    pos = peewee.IntegerField()
+    lsn = peewee.IntegerField()
+
+    class Meta:
+        table_name = "item"
+        primary_key = peewee.CompositeKey("uid", "pos")
+        without_rowid = True
+
+
+class MessageRow(peewee.Model):
+    """A message of a conversation: its log row and its sender, 0 for the system."""
+
+    cid = peewee.IntegerField()
+    seq = peewee.IntegerField()
+    lsn = peewee.IntegerField()
+    by = peewee.IntegerField()
+
+    class Meta:
+        table_name = "message"
+        primary_key = peewee.CompositeKey("cid", "seq")
+        without_rowid = True
+
+
+class MentionRow(peewee.Model):
+    """A message that mentions a user; 0 stands for everybody."""
+
+    cid = peewee.IntegerField()
+    uid = peewee.IntegerField()
+    seq = peewee.IntegerField()
+
+    class Meta:
+        table_name = "mention"
+        primary_key = peewee.CompositeKey("cid", "uid", "seq")
+        without_rowid = True
+
+
+class AmendedRow(peewee.Model):
+    """See `core.model.Amended`; `edits` and `reactions` are MessagePack."""
+
+    cid = peewee.IntegerField()
+    seq = peewee.IntegerField()
+    recalled = peewee.IntegerField()
+    edits = peewee.BlobField()
+    reactions = peewee.BlobField()
+
+    class Meta:
+        table_name = "amended"
+        primary_key = peewee.CompositeKey("cid", "seq")
+        without_rowid = True
+
+
+class RequestRow(peewee.Model):
+    """An id that was used, and the log row that it made."""
+
+    uid = peewee.IntegerField()
+    id = peewee.TextField()
+    lsn = peewee.IntegerField()
+
+    class Meta:
+        table_name = "request"
+        primary_key = peewee.CompositeKey("uid", "id")
+        without_rowid = True
+
+
+class PacketRow(peewee.Model):
+    """The newest PUBLISH without id of each packet identifier of a device's session."""
+
+    user = peewee.TextField()
+    device = peewee.TextField()
+    session = peewee.TextField()
+    packet = peewee.IntegerField()
+    lsn = peewee.IntegerField()
+
+    class Meta:
+        table_name = "packet"
+        primary_key = peewee.CompositeKey("user", "device", "session", "packet")
+        without_rowid = True
+
+
+class KeyedRow(peewee.Model):
+    """The newest message of a sender with a key in a conversation."""
+
+    sender = peewee.TextField()
+    conv = peewee.TextField()
+    key = peewee.TextField()
+    lsn = peewee.IntegerField()
+
+    class Meta:
+        table_name = "keyed"
+        primary_key = peewee.CompositeKey("sender", "conv", "key")
+        without_rowid = True
+
+
+LOG_MODELS = [LogRow, LogMeta]
+ENTITY_MODELS = [UserRow, ConvRow, MemberRow, DeviceRow]
+"""The projections' tables that the base has too."""
+PROJECTION_MODELS: list[type[peewee.Model]] = [
+    ProjectionMeta,
+    UserRow,
+    ConvRow,
+    MemberRow,
+    DeviceRow,
+    ItemRow,
+    MessageRow,
+    MentionRow,
+    AmendedRow,
+    RequestRow,
+    PacketRow,
+    KeyedRow,
+]
+
+
+def open_log(data_dir: Path, synchronous: str = "full", readonly: bool = False) -> peewee.SqliteDatabase:
+    """The log's database, with its tables and an epoch. Raises `StoreError`."""
+    db = _open(data_dir / LOG_FILE, synchronous, readonly)
+    if not readonly:
+        _migrate(db, _LOG_STEPS)
+    return db
+
+
+def open_projection(data_dir: Path, readonly: bool = False) -> peewee.SqliteDatabase:
+    """The projections' database, with its tables. Raises `StoreError`.
+
+    A damaged file is moved aside, to be made again from the log.
+    """
+    path = data_dir / PROJECTION_FILE
+    if readonly:
+        return _open(path, "normal", readonly=True)
+    try:
+        return _open_projection(path)
+    except StoreError as error:
+        if not isinstance(error.__cause__, peewee.DatabaseError) or isinstance(error.__cause__, peewee.OperationalError):
+            raise
+        aside = path.with_name(f"{path.name}.damaged")
+        logger.error("store: %s; it is kept as %s and made again from the log", error.message, aside.name)
+        path.replace(aside)
+        for end in ("-wal", "-shm"):
+            path.with_name(path.name + end).unlink(missing_ok=True)
+        return _open_projection(path)
+
+
+def _open_projection(path: Path) -> peewee.SqliteDatabase:
+    db = _open(path, "normal", readonly=False)
+    _migrate(db, _PROJECTION_STEPS)
+    return db
+
+
+def _open(path: Path, synchronous: str, readonly: bool) -> peewee.SqliteDatabase:
+    pragmas: dict[str, Any] = {
+        "journal_mode": "wal",
+        "synchronous": synchronous,
+        "cache_size": -65_536,
+        "busy_timeout": 5000,
+        "wal_autocheckpoint": 4000,
+        "journal_size_limit": 64 << 20,
+        "secure_delete": 1,
+    }
+    if readonly:
+        pragmas = {"busy_timeout": 5000, "query_only": 1}
+    db = peewee.SqliteDatabase(str(path), pragmas=pragmas, check_same_thread=False, thread_safe=False)
+    try:
+        if readonly and not path.exists():
+            raise StoreError(f"{path}: there is no such file; has a server run on this data_dir?")
+        db.connect()
+    except peewee.DatabaseError as error:
+        raise StoreError(f"{path}: {error}") from error
+    return db
+
+
+def _migrate(db: peewee.SqliteDatabase, steps: list[Callable[[peewee.SqliteDatabase], None]]) -> None:
+    """Bring a database to the newest schema; `user_version` counts the steps that were taken."""
+    try:
+        done = db.pragma("user_version")
+        if done > len(steps):
+            raise StoreError(f"{db.database}: written by a newer version of the server (schema {done})")
+        for number, step in enumerate(steps[done:], done + 1):
+            with db.atomic("IMMEDIATE"):
+                step(db)
+                db.pragma("user_version", number)
+    except peewee.DatabaseError as error:
+        raise StoreError(f"{db.database}: {error}") from error
+
+
+def _create_log(db: peewee.SqliteDatabase) -> None:
+    with db.bind_ctx(LOG_MODELS):
+        db.create_tables(LOG_MODELS)
+        LogMeta.insert(key="epoch", value=new_epoch()).on_conflict_ignore().execute()
+
+
+def _create_projection(db: peewee.SqliteDatabase) -> None:
+    with db.bind_ctx(PROJECTION_MODELS):
+        db.create_tables(PROJECTION_MODELS)
+
+
+def _create_base(db: peewee.SqliteDatabase) -> None:
+    models = [FoldRow, *ENTITY_MODELS]
+    with db.bind_ctx(models):
+        db.create_tables(models)
+
+
+_LOG_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_log, _create_base]
+_PROJECTION_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_projection]
+
+
+def new_epoch() -> str:
+    """A word that names a store, and no other."""
+    return secrets.token_hex(8)

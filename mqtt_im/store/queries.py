@@ -1,0 +1,290 @@
+"""What is read for a reply: pages, conversations, groups, devices. Runs on the ledger's thread, after the commit.
+
+Pages hold ready JSON (`msgspec.Raw`), in lists of at most `limit` items and about `max_bytes`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from mqtt_im.core.entries import Lookup, fields
+from mqtt_im.core.model import Conv, Member, User
+from mqtt_im.core.records import AnyRecord, GroupChange, Message
+from mqtt_im.core.rules import Who
+from mqtt_im.core.rules.common import conv_of, known_conv
+from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.protocol.names import direct
+
+from .search_index import Part
+
+if TYPE_CHECKING:
+    from .interface import Engine
+
+CHUNK = 64
+
+
+def sync(engine: Engine, who: Who, request: rq.Sync, limit: int, max_bytes: int) -> dict[str, Any]:
+    """The items after a position, as the asking device sees them."""
+    owner = engine.state.user(who.user)
+    if request.after > owner.head:
+        raise Refusal("bad_field", f"after: the newest item is {owner.head}")
+    found = engine.entries(owner, request.after, limit, max_bytes)
+    items = [msgspec.Raw(entry.item(pos, who.user, who.device, engine.now)) for pos, entry in found]
+    last = found[-1][0] if found else request.after
+    return {"op": "page", "items": items, "more": last < owner.head}
+
+
+def history(engine: Engine, who: Who, request: rq.History, limit: int, max_bytes: int) -> dict[str, Any]:
+    """Messages of one conversation, ascending, as far as the asking user may read them."""
+    conv, member = known_conv(engine.state, who, request.conv)
+    lowest = (request.after or 0) + 1
+    highest = conv.head if request.before is None else min(conv.head, request.before - 1)
+    forward = request.after is not None
+    spans = [[max(first, lowest), min(last, highest)] for first, last in member.spans]
+    spans = sorted(span for span in spans if span[0] <= span[1])
+    if not forward:
+        spans.reverse()
+    found: list[bytes] = []
+    more = False
+    for first, last in spans:
+        seqs = _Walk(first, last, forward)
+        while (part := seqs.next()) is not None:
+            messages = _messages(engine, conv, *part)
+            if not messages:
+                seqs.skip(engine.state.nearest_message(conv, *seqs.rest, forward))
+            for message in messages if forward else reversed(messages):
+                if len(found) >= limit or (found and max_bytes < len(message)):
+                    more = True
+                    break
+                found.append(message)
+                max_bytes -= len(message)
+            if more:
+                break
+        if more:
+            break
+    if not forward:
+        found.reverse()
+    return {"op": "page", "conv": conv.name, "items": [msgspec.Raw(item) for item in found], "more": more}
+
+
+class _Walk:
+    """The seqs from `first` to `last` in ranges of `CHUNK`, upward or downward."""
+
+    def __init__(self, first: int, last: int, forward: bool) -> None:
+        self._first, self._last, self._forward = first, last, forward
+
+    @property
+    def rest(self) -> tuple[int, int]:
+        """What was not walked yet, as first and last."""
+        return self._first, self._last
+
+    def skip(self, seq: int | None) -> None:
+        """Go on at this one; None ends the walk."""
+        if seq is None:
+            self._first = self._last + 1
+        elif self._forward:
+            self._first = seq
+        else:
+            self._last = seq
+
+    def next(self) -> tuple[int, int] | None:
+        if self._first > self._last:
+            return None
+        if self._forward:
+            part = self._first, min(self._last, self._first + CHUNK - 1)
+            self._first = part[1] + 1
+        else:
+            part = max(self._first, self._last - CHUNK + 1), self._last
+            self._last = part[0] - 1
+        return part
+
+
+def _messages(engine: Engine, conv: Conv, first: int, last: int) -> list[bytes]:
+    rows = engine.state.messages(conv, first, last)
+    records = engine.state.records([lsn for _, lsn in rows])
+    found = []
+    for _, lsn in rows:
+        message = message_json(engine, conv, records.get(lsn))
+        if message is not None:
+            found.append(message)
+    return found
+
+
+def message_json(engine: Engine, conv: Conv, record: AnyRecord | None) -> bytes | None:
+    """A message as history shows it: a `msg` without `pos`; None where its content was trimmed."""
+    if not isinstance(record, Message | GroupChange):
+        return None
+    amended = engine.state.amended(conv, record.seq)
+    if isinstance(record, Message) and record.body is None and not (amended is not None and amended.recalled):
+        return None
+    lookup: Lookup = engine.state.record
+    return b'{"op":"msg",%b}' % fields(record, amended, lookup)
+
+
+def searchable(engine: Engine, who: Who, name: str | None) -> list[Part]:
+    """What the user may read of the conversation `name`, or of all that the user is or was in. Raises `not_member`."""
+    state = engine.state
+    if name is not None:
+        convs = [known_conv(state, who, name)[0]]
+    else:
+        convs = list(state.convs_of(state.user(who.user)))
+    return [_part(engine, conv, conv.members[who.user]) for conv in convs]
+
+
+def _part(engine: Engine, conv: Conv, member: Member) -> Part:
+    spans = tuple((first, last) for first, last in member.spans)
+    first, last = 0, conv.lsn
+    if spans:
+        if spans[0][0] > 1:
+            first = next((lsn for _, lsn in engine.state.messages(conv, spans[0][0], spans[0][0])), 0)
+        if spans[-1][1] < conv.head:
+            last = next((lsn for _, lsn in engine.state.messages(conv, spans[-1][1], spans[-1][1])), last)
+    return Part(conv.name, first, last, spans)
+
+
+def found(engine: Engine, who: Who, lsns: list[int]) -> list[bytes]:
+    """Those of these messages that the user may read now, as history shows them."""
+    records = engine.state.records(lsns)
+    messages = []
+    for lsn in lsns:
+        record = records.get(lsn)
+        conv = engine.state.conv(record.conv) if isinstance(record, Message) else None
+        if not isinstance(record, Message) or conv is None:
+            continue
+        member = conv.members.get(who.user)
+        amended = engine.state.amended(conv, record.seq)
+        if member is None or not member.sees(record.seq) or (amended is not None and amended.recalled):
+            continue
+        message = message_json(engine, conv, record)
+        if message is not None:
+            messages.append(message)
+    return messages
+
+
+def convs(engine: Engine, who: Who, request: rq.Convs, limit: int, max_bytes: int) -> dict[str, Any]:
+    """One's conversations, latest activity first."""
+    state = engine.state
+    user = state.user(who.user)
+    mine = sorted(state.convs_of(user), key=lambda conv: _activity(engine, user, conv), reverse=True)
+    if request.after is not None:
+        names = [conv.name for conv in mine]
+        if request.after not in names:
+            raise Refusal("not_member", f"after: you are in no conversation {request.after}")
+        mine = mine[names.index(request.after) + 1 :]
+    found: list[msgspec.Raw] = []
+    more = False
+    for conv in mine:
+        member = conv.members[who.user]
+        if not member.newest(conv.head):
+            continue  # all that it holds was sent to somebody who has blocked the sender
+        told = msgspec.json.encode(_conv(engine, who.user, conv, member))
+        if len(found) >= limit or (found and max_bytes < len(told)):
+            more = True
+            break
+        max_bytes -= len(told)
+        found.append(msgspec.Raw(told))
+    return {"op": "convs", "convs": found, "more": more}
+
+
+def _activity(engine: Engine, user: User, conv: Conv) -> int:
+    """The log row of the newest message, as far as the user is to know; what a blocked sender's was is nothing to know."""
+    if conv.users is None or user.blocks.isdisjoint(conv.users):
+        return conv.lsn
+    newest = conv.members[user.name].newest(conv.head)
+    return next((lsn for _, lsn in engine.state.messages(conv, newest, newest)), 0)
+
+
+def _conv(engine: Engine, name: str, conv: Conv, member: Member) -> dict[str, Any]:
+    state = engine.state
+    user = state.user(name)
+    last = member.newest(conv.head)
+    told: dict[str, Any] = {"conv": conv.name, "seq": last}
+    if conv.group and conv.title:
+        told["name"] = conv.title
+    record = state.message(conv, last)
+    message = message_json(engine, conv, record)
+    if message is not None:
+        told["last"] = msgspec.Raw(message)
+    # Who left a group and came back may read what came before and after, but not what came between.
+    parts = (
+        [(max(member.read, first - 1), min(end, last)) for first, end in member.spans] if conv.group else [(member.read, last)]
+    )
+    told["unread"] = sum(state.unread(conv, *part, user) for part in parts)
+    told["mentions"] = sum(_mentions(engine, conv, *part, name) for part in parts)
+    muted = user.mutes.get(conv.name)
+    if muted is not None:
+        told["muted"] = muted
+    receipts = {}
+    for other, part in conv.members.items():
+        if part.active and (part.delivered or part.read):
+            shown = other == name or state.user(other).read_receipts
+            read = part.read if shown else 0
+            receipts[other] = {"delivered": max(part.delivered, read), "read": read}
+    told["receipts"] = receipts
+    return told
+
+
+def _mentions(engine: Engine, conv: Conv, after: int, last: int, name: str) -> int:
+    state = engine.state
+    count = 0
+    for seq in state.mentions(conv, after, last, state.user(name)):
+        record = state.message(conv, seq)
+        amended = state.amended(conv, seq)
+        if isinstance(record, Message) and record.by != name and not (amended is not None and amended.recalled):
+            count += 1
+    return count
+
+
+def group_info(engine: Engine, who: Who, request: rq.GroupInfo) -> dict[str, Any]:
+    """A group's name, head and present members."""
+    conv, _ = conv_of(engine.state, who, request.group)
+    members = [{"user": name, "role": member.role} for name, member in conv.members.items() if member.active]
+    return {"op": "ok", "group": conv.name, "name": conv.title, "seq": conv.head, "members": members}
+
+
+def devices(engine: Engine, who: Who) -> list[dict[str, Any]]:
+    """The user's devices, without who of them is connected."""
+    return [
+        {"device": device.device, "pos": device.cursor, "last_seen": device.seen}
+        for device in sorted(engine.state.devices(who.user).values(), key=lambda device: device.device)
+    ]
+
+
+def typing_audience(engine: Engine, who: Who, to: str) -> tuple[str, list[str]]:
+    """The conversation, and the connected users who are to learn that `who` types in it. Raises `Refusal`."""
+    state = engine.state
+    if to[0] == "#":
+        conv, _ = conv_of(state, who, to)
+        return conv.name, [name for name in engine.connected(conv) if name != who.user]
+    if not state.has_account(to):
+        raise Refusal("not_found", f"to: there is no user {to}")
+    conv_name = direct(who.user, to)
+    hidden = who.user in state.user(to).blocks or to in state.user(who.user).blocks
+    return conv_name, [] if hidden or to == who.user or to not in engine.online else [to]
+
+
+def shares_conversation(engine: Engine, user: str, other: str) -> bool:
+    """Whether two users are in one conversation now."""
+    if user == other:
+        return True
+    state = engine.state
+    if state.conv(direct(user, other)) is not None:
+        return True
+    mine = state.convs_of(state.user(user))
+    return any(conv.group and conv.member(user) and conv.member(other) for conv in mine)
+
+
+def sees_presence(engine: Engine, watcher: str, user: str) -> bool:
+    """Whether `watcher` may know whether `user` is connected."""
+    if watcher == user:
+        return True
+    subject = engine.state.user(user)
+    return subject.presence and watcher not in subject.blocks and shares_conversation(engine, watcher, user)
+
+
+def last_seen(engine: Engine, user: str) -> int:
+    """When the last of a user's devices was seen, in ms since 1970; 0 for a user without devices."""
+    return max((device.seen for device in engine.state.devices(user).values()), default=0)

@@ -1,0 +1,486 @@
+"""The ledger's state: what the log says, from memory where it is new, from the projections where it is old.
+
+Two generations stand between the log and the projections: `live` takes what is committed now, `frozen` is being written in
+bulk. Every look-up asks them in this order, then the projection. Entities are cached; those that a generation holds stay, the
+others may be dropped at any time.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
+
+from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
+from mqtt_im.core.records import AnyRecord, Gone, GroupChange, Message, decode
+from mqtt_im.protocol.names import direct
+
+from .generation import Bulk, Generation
+from .hot import Log, Projection
+
+MAX_CACHED = 200_000
+"""Entities of each kind that stay in memory when nobody needs them."""
+
+MAX_DELIVERED = 5000
+
+MAX_RECORDS = 4096
+"""Records read from disk that stay in memory."""
+
+
+class ProjectedState:
+    """`core.model.View` and `core.apply.State` over a log and its projections."""
+
+    def __init__(
+        self, log: Log, projection: Projection, has_account: Callable[[str], bool], claim: Callable[[str, int], bool]
+    ) -> None:
+        self.log = log
+        self.projection = projection
+        self.has_account = has_account
+        self.claim = claim
+        self.live = Generation()
+        self.frozen: Generation | None = None
+        self._users: dict[str, User] = {}
+        self._convs: dict[str, Conv] = {}
+        self._absent: set[str] = set()
+        """Conversations that were looked for in this batch and do not exist."""
+        self._unused: set[tuple[int, str]] = set()
+        """Ids that were looked for in this batch and were not used before it."""
+        self._devices: dict[str, dict[str, Device]] = {}
+        self._amended: dict[tuple[int, int], Amended | None] = {}
+        self._read: dict[int, AnyRecord] = {}
+        self._next_uid, self._next_cid = projection.next_ids()
+        self._stored_uids = self._next_uid
+        """Users from this uid on have nothing in the projections yet."""
+
+    # Generations.
+
+    def freeze(self) -> list[Bulk]:
+        """`live` becomes `frozen`, and its rows are returned; a new `live` begins. There was no frozen one."""
+        assert self.frozen is None
+        self._stored_uids = self._next_uid
+        bulks = self.live.bulks(self.user)
+        self.frozen = self.live
+        self.live = Generation()
+        self.live.last = self.frozen.last
+        return bulks
+
+    def thaw(self) -> None:
+        """`frozen` is in the projections; what only it held in memory may go."""
+        self.frozen = None
+        self._unused.clear()  # some may be used now, and only the projections know
+        live = self.live
+        if len(self._users) > MAX_CACHED:
+            self._users = dict(live.users)
+        if len(self._convs) > MAX_CACHED:
+            self._convs = dict(live.convs)
+            for conv in live.members.values():
+                self._convs[conv.name] = conv
+        if len(self._devices) > MAX_CACHED:
+            touched = {name for name, _ in live.devices}
+            self._devices = {name: found for name, found in self._devices.items() if name in touched}
+        if len(self._amended) > MAX_CACHED:
+            self._amended = dict(live.amended)
+
+    def _generations(self) -> tuple[Generation, ...]:
+        return (self.live,) if self.frozen is None else (self.live, self.frozen)
+
+    def prefetch(self, asked: list[tuple[str, str | None, str | None]]) -> None:
+        """What the requests of a batch will ask for is in memory: `(user, id, user or group written to)` of each.
+
+        One look-up for all of them, instead of some for each: a look-up on disk costs as much as the rest of a request.
+        """
+        self._absent.clear()
+        self._unused.clear()
+        users, convs = self._users, self._convs
+        missing: set[str] = set()
+        names: set[str] = set()
+        for user, _, to in asked:
+            if user not in users:
+                missing.add(user)
+            if to is not None:
+                if to[0] == "#":
+                    names.add(to)
+                else:
+                    names.add(direct(user, to))
+                    if to not in users:
+                        missing.add(to)
+        if missing:
+            for found in self.projection.users(list(missing)):
+                users[found.name] = found
+                missing.discard(found.name)
+            for name in missing:
+                users[name] = User(self._next_uid, name)
+                self._next_uid += 1
+        names = {name for name in names if name not in convs}
+        if names:
+            for conv in self.projection.convs(list(names), self._members_of):
+                convs[conv.name] = conv
+                names.discard(conv.name)
+            self._absent |= names
+        generations = [generation.requests for generation in self._generations()]
+        keys = {(users[user].uid, request_id) for user, request_id, _ in asked if request_id is not None}
+        keys = {key for key in keys if key[0] < self._stored_uids and not any(key in requests for requests in generations)}
+        self._unused = keys
+        if keys:
+            self._unused = keys - self.projection.requests(list(keys)).keys()
+
+    # Users.
+
+    def user(self, name: str) -> User:
+        """See `View`."""
+        user = self._users.get(name)
+        if user is None:
+            user = self.projection.user(name)
+            if user is None:
+                user = User(self._next_uid, name)
+                self._next_uid += 1
+            self._users[name] = user
+        return user
+
+    def touch_user(self, user: User) -> None:
+        """See `State`."""
+        self.live.users[user.name] = user
+
+    # Conversations.
+
+    def conv(self, name: str) -> Conv | None:
+        """See `View`."""
+        conv = self._convs.get(name)
+        if conv is None and name not in self._absent:
+            found = self.projection.convs([name], self._members_of)
+            if found:
+                conv = self._convs[name] = found[0]
+            else:
+                self._absent.add(name)
+        return conv
+
+    def _members_of(self, conv: Conv) -> dict[str, Member]:
+        if conv.users is None:
+            return dict(self.projection.members_of_group(conv.cid))
+        return {
+            name: self.projection.member(self.user(name).uid, conv.cid) or _everything(order)
+            for order, name in enumerate(conv.users)
+        }
+
+    def conv_for(self, name: str) -> Conv:
+        """See `State`."""
+        conv = self.conv(name)
+        if conv is None:
+            conv = Conv(self._next_cid, name)
+            self._next_cid += 1
+            self._convs[name] = conv
+            self._absent.discard(name)
+            for order, member in enumerate(conv.users or ()):
+                conv.members[member] = _everything(order)
+                self.touch_user(self.user(member))
+                self.touch_member(conv, member)
+        return conv
+
+    def touch_conv(self, conv: Conv) -> None:
+        """See `State`."""
+        self.live.convs[conv.name] = conv
+
+    def touch_member(self, conv: Conv, name: str) -> None:
+        """See `State`."""
+        self.live.members[conv.cid, name] = conv
+        self.live.convs[conv.name] = conv
+
+    # Devices.
+
+    def devices(self, user: str) -> dict[str, Device]:
+        """The registered devices of a user, by name."""
+        found = self._devices.get(user)
+        if found is None:
+            found = {device.device: device for device in self.projection.devices(self.user(user).uid, user)}
+            self._devices[user] = found
+        return found
+
+    def device(self, user: str, device: str) -> Device | None:
+        """See `View`."""
+        return self.devices(user).get(device)
+
+    def exposed_devices(self) -> set[tuple[str, str]]:
+        """User and device of all that are `exposed`; while nothing is frozen."""
+        found = self.projection.exposed_devices()
+        for key, device in self.live.devices.items():
+            found.discard(key)
+            if device is not None and device.exposed:
+                found.add(key)
+        return found
+
+    def device_count(self, user: str) -> int:
+        """See `View`."""
+        return len(self.devices(user))
+
+    def device_for(self, user: str, device: str, now: int) -> Device:
+        """See `State`."""
+        devices = self.devices(user)
+        found = devices.get(device)
+        if found is None:
+            found = devices[device] = Device(user, device, now)
+        return found
+
+    def touch_device(self, device: Device) -> None:
+        """See `State`."""
+        self.live.devices[device.user, device.device] = device
+        self.live.users.setdefault(device.user, self.user(device.user))
+
+    def drop_device(self, user: str, device: str) -> None:
+        """See `State`."""
+        self.devices(user).pop(device, None)
+        self.live.devices[user, device] = None
+
+    # Messages and items.
+
+    def record(self, lsn: int) -> AnyRecord | None:
+        """The record of a log row; None where it is gone."""
+        for generation in self._generations():
+            record = generation.records.get(lsn)
+            if record is not None:
+                return record
+        record = self._read.get(lsn)
+        if record is None:
+            data = self.log.get(lsn)
+            if data is None:
+                return None
+            record = self._remember(lsn, data)
+        return record
+
+    def records(self, lsns: list[int]) -> dict[int, AnyRecord]:
+        """The records of those log rows that are not gone."""
+        found: dict[int, AnyRecord] = {}
+        missing: list[int] = []
+        for lsn in lsns:
+            for memory in (self.live.records, self.frozen.records if self.frozen else {}, self._read):
+                record = memory.get(lsn)
+                if record is not None:
+                    found[lsn] = record
+                    break
+            else:
+                missing.append(lsn)
+        if missing:
+            for lsn, data in self.log.get_many(missing).items():
+                found[lsn] = self._remember(lsn, data)
+        return found
+
+    def _remember(self, lsn: int, data: bytes) -> AnyRecord:
+        record: AnyRecord = decode(data)
+        if len(self._read) >= MAX_RECORDS:
+            self._read.clear()
+        if len(data) < 4096:
+            self._read[lsn] = record
+        return record
+
+    def replace_record(self, lsn: int, record: AnyRecord) -> None:
+        """A log row was rewritten."""
+        for generation in self._generations():
+            if lsn in generation.records:
+                generation.records[lsn] = record
+        self._read[lsn] = record  # the row itself is as it was until the commit
+
+    def forget(self, lsns: Iterable[int], messages: Iterable[tuple[int, int]]) -> None:
+        """Log rows were taken away, and the messages with these `(cid, seq)` are gone."""
+        for lsn in lsns:
+            self._read.pop(lsn, None)
+        for key in messages:
+            self._amended.pop(key, None)
+            self.live.amended.pop(key, None)
+
+    def put_item(self, user: User, pos: int, lsn: int) -> None:
+        """See `State`."""
+        items = self.live.items.get(user.uid)
+        if items is None:
+            self.live.items[user.uid] = [(pos, lsn)]
+        else:
+            items.append((pos, lsn))
+
+    def void_item(self, user: User, pos: int) -> None:
+        """See `State`."""
+        self.live.voids.add((user.uid, pos))
+
+    def items(self, user: User, after: int, limit: int) -> list[tuple[int, int]]:
+        """`(pos, lsn)` of the items after `after`, at most `limit`; `lsn` is negative where an item was replaced."""
+        uid = user.uid
+        tail: list[tuple[int, int]] = []
+        for generation in reversed(self._generations()):
+            tail += generation.items.get(uid, ())
+        if tail and tail[0][0] <= after + 1:
+            first = after + 1 - tail[0][0]
+            found = tail[first : first + limit]
+        else:
+            found = self.projection.items(uid, after, limit)
+            if len(found) < limit:
+                known = found[-1][0] if found else after
+                found += [item for item in tail if item[0] > known][: limit - len(found)]
+        if any(generation.voids for generation in self._generations()):
+            found = [(pos, -abs(lsn) if self._voided(uid, pos) else lsn) for pos, lsn in found]
+        return found
+
+    def delivered(self, user: str, after: int, upto: int) -> list[str | int]:
+        """See `View`. Of a long way the last `MAX_DELIVERED` items tell."""
+        after = max(after, upto - MAX_DELIVERED)
+        marks: dict[str, int] = {}
+        items = [item for item in self.items(self.user(user), after, upto - after) if item[0] <= upto]
+        records = self.records([abs(lsn) for _, lsn in items])
+        for _, lsn in items:
+            record = records.get(abs(lsn))
+            if isinstance(record, Message | GroupChange) and record.by != user:
+                marks[record.conv] = max(record.seq, marks.get(record.conv, 0))
+        return [part for mark in marks.items() for part in mark]
+
+    def _voided(self, uid: int, pos: int) -> bool:
+        return any((uid, pos) in generation.voids for generation in self._generations())
+
+    def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:
+        """See `State`."""
+        row = (seq, lsn, by.uid if by is not None else 0)
+        messages = self.live.messages.get(conv.cid)
+        if messages is None:
+            self.live.messages[conv.cid] = [row]
+        else:
+            messages.append(row)
+
+    def message_lsn(self, conv: Conv, seq: int) -> int | None:
+        """The log row of a message."""
+        for generation in self._generations():
+            rows = generation.messages.get(conv.cid)
+            if rows and rows[0][0] <= seq <= rows[-1][0]:
+                row = rows[bisect_left(rows, (seq, 0, 0))]
+                return row[1] if row[0] == seq else None
+        return self.projection.message(conv.cid, seq)
+
+    def message(self, conv: Conv, seq: int) -> AnyRecord | None:
+        """See `View`."""
+        lsn = self.message_lsn(conv, seq)
+        return None if lsn is None else self.record(lsn)
+
+    def messages(self, conv: Conv, first: int, last: int) -> list[tuple[int, int]]:
+        """`(seq, lsn)` of the messages from `first` to `last`, both included, as far as they are kept."""
+        found = dict(self.projection.messages(conv.cid, first, last))
+        for generation in self._generations():
+            for seq, lsn, _ in generation.messages.get(conv.cid, ()):
+                if first <= seq <= last:
+                    found[seq] = lsn
+        return sorted(found.items())
+
+    def nearest_message(self, conv: Conv, first: int, last: int, upward: bool) -> int | None:
+        """See `interface.State`."""
+        found = [
+            seq
+            for generation in self._generations()
+            for seq, _, _ in generation.messages.get(conv.cid, ())
+            if first <= seq <= last
+        ]
+        stored = self.projection.nearest_message(conv.cid, first, last, upward)
+        if stored is not None:
+            found.append(stored)
+        return (min if upward else max)(found, default=None)
+
+    def unread(self, conv: Conv, after: int, last: int, user: User) -> int:
+        """How many messages of others, the system's aside, stand from after `after` to `last`."""
+        newer: dict[int, int] = {}
+        for generation in self._generations():
+            for seq, _, by in generation.messages.get(conv.cid, ()):
+                if after < seq <= last:
+                    newer[seq] = by
+        count = sum(1 for by in newer.values() if by not in (0, user.uid))
+        return count + self.projection.unread(conv.cid, after, min(newer, default=last + 1) - 1, user.uid)
+
+    def put_mention(self, conv: Conv, seq: int, user: str) -> None:
+        """See `State`."""
+        mentioned = 0
+        if user != "*":
+            mentioned = self.user(user).uid
+            self.touch_user(self.user(user))
+        self.live.mentions.append((conv.cid, mentioned, seq))
+
+    def mentions(self, conv: Conv, after: int, last: int, user: User) -> set[int]:
+        """The messages from after `after` to `last` that mention the user or everybody."""
+        found = self.projection.mentions(conv.cid, after, last, user.uid)
+        for generation in self._generations():
+            for cid, uid, seq in generation.mentions:
+                if cid == conv.cid and uid in (0, user.uid) and after < seq <= last:
+                    found.add(seq)
+        return found
+
+    def amended(self, conv: Conv, seq: int) -> Amended | None:
+        """See `View`."""
+        key = (conv.cid, seq)
+        try:
+            return self._amended[key]
+        except KeyError:
+            found = self._amended[key] = self.projection.amended(conv.cid, seq)
+            return found
+
+    def amended_in_memory(self, conv: Conv, seq: int) -> Amended | None:
+        """What became of a message since it was last read from disk."""
+        return self._amended.get((conv.cid, seq))
+
+    def amended_for(self, conv: Conv, seq: int) -> Amended:
+        """See `State`."""
+        found = self.amended(conv, seq)
+        if found is None:
+            found = self._amended[conv.cid, seq] = Amended()
+        self.live.amended[conv.cid, seq] = found
+        return found
+
+    # Requests.
+
+    def put_request(self, user: User, request_id: str, lsn: int) -> None:
+        """See `State`."""
+        self.live.requests[user.uid, request_id] = lsn
+
+    def request(self, user: str, request_id: str) -> AnyRecord | None:
+        """See `View`."""
+        key = (self.user(user).uid, request_id)
+        lsn = self.live.requests.get(key)
+        if lsn is None and self.frozen is not None:
+            lsn = self.frozen.requests.get(key)
+        if lsn is None and key not in self._unused and key[0] < self._stored_uids:
+            lsn = self.projection.request(*key)
+        return None if lsn is None else self._remembered(lsn)
+
+    def _remembered(self, lsn: int) -> AnyRecord | None:
+        record = self.record(lsn)
+        return record.act if isinstance(record, Gone) else record
+
+    def put_packet(self, user: str, device: str, session: str, packet_id: int, lsn: int) -> None:
+        """See `State`."""
+        self.live.packets[user, device, session, packet_id] = lsn
+
+    def packet(self, user: str, device: str, session: str, packet_id: int) -> AnyRecord | None:
+        """See `View`."""
+        key = (user, device, session, packet_id)
+        for generation in self._generations():
+            if key in generation.packets:
+                return self._remembered(generation.packets[key])
+        lsn = self.projection.packet(key)
+        return None if lsn is None else self._remembered(lsn)
+
+    def put_keyed(self, sender: str, conv: str, key: str, lsn: int) -> None:
+        """See `State`."""
+        self.live.keyed[sender, conv, key] = lsn
+
+    def keyed(self, sender: str, conv: str, key: str) -> AnyRecord | None:
+        """See `View`."""
+        wanted = (sender, conv, key)
+        for generation in self._generations():
+            if wanted in generation.keyed:
+                return self.record(generation.keyed[wanted])
+        lsn = self.projection.keyed(wanted)
+        return None if lsn is None else self.record(lsn)
+
+    def convs_of(self, user: User) -> list[Conv]:
+        """The conversations that a user is or was in."""
+        names = {self.projection.conv_name(cid): None for cid in self.projection.convs_of(user.uid)}
+        for generation in self._generations():
+            for (_, member), conv in generation.members.items():
+                if member == user.name:
+                    names[conv.name] = None
+        found = [self.conv(name) for name in names if name is not None]
+        return [conv for conv in found if conv is not None]
+
+
+def _everything(order: int) -> Member:
+    member = Member(order)
+    member.spans = EVERYTHING
+    return member
