@@ -1,0 +1,80 @@
+"""The store without its thread: a batch is run to its end where it is called, and can be made to fail at any point."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Container, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from mqtt_im.core.rules import Limits
+from mqtt_im.store.engine import Engine
+from mqtt_im.store.jobs import Job
+from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.models import PROJECTION_FILE
+
+
+class Crash(BaseException):
+    """Stands for the end of the process: nobody catches it."""
+
+
+class _HereAndNow:
+    def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
+        callback(*args)
+
+
+class SqliteStore:
+    """The ledger's own code on files, run by hand."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        limits: Limits | None = None,
+        has_account: Callable[[str], bool] = lambda _: True,
+        claim: Callable[[str, int], bool] = lambda *_: False,
+        unclaim: Callable[[str, int], None] = lambda *_: None,
+        online: Container[str] = frozenset(),
+    ) -> None:
+        self.data_dir = data_dir
+        self.now = 0.0
+        self.ledger = Ledger(
+            data_dir,
+            synchronous="off",
+            limits=limits,
+            has_account=has_account,
+            claim=claim,
+            unclaim=unclaim,
+            online=online,
+            clock=lambda: self.now,
+        )
+        self.ledger._loop = cast(Any, _HereAndNow())
+        self.engine: Engine = self.ledger._make()
+
+    def run(self, batch: Sequence[Job], now: int) -> None:
+        """The jobs are over, and have been told so. `now` is the time in ms since 1970."""
+        self.now = now / 1000
+        self.ledger._work(self.engine, list(batch))
+
+    def keep_up(self, jobs: int = 1) -> None:
+        """What the ledger does after each batch."""
+        try:
+            self.engine.keep_up(jobs)
+        except sqlite3.Error as error:
+            self.ledger._trouble(self.engine, error)
+
+    def crash(self) -> None:
+        """The process ends here."""
+        self.engine._log_db.close()
+        self.engine._projection_db.close()
+
+    def reopen(self, lose_projection: bool = False) -> None:
+        """A new process on the same folder; where its projections were lost, it makes them anew."""
+        if lose_projection:
+            for file in self.data_dir.glob(PROJECTION_FILE + "*"):
+                file.unlink()
+        self.ledger.failing = None
+        self.engine = self.ledger._make()
+
+    def close(self) -> None:
+        """The process ends in good order."""
+        self.engine.close()
