@@ -1,0 +1,123 @@
+"""Online backup into one file, and its way back into a data_dir.
+
+The file is an SQLite database that holds the log, which is all that messages are, and the accounts' tables. It carries an
+epoch of its own, and so does each restored store: clients of a restored server then know that it may lack what they have
+seen, and start over (PROTOCOL §3). MQTT sessions are not in it; clients subscribe anew.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from mqtt_im.protocol.errors import MqttImError, StoreError
+from mqtt_im.store import accounts
+from mqtt_im.store.models import LOG_FILE, new_epoch
+
+_ACCOUNT_TABLES = ("account", "token", "change")
+
+
+def backup(data_dir: Path, target: Path) -> None:
+    """`target` holds the store as it was at one moment; a server on `data_dir` goes on meanwhile.
+
+    Everything that was acknowledged before the call is in it. Code `exists` where there is such a file already; where it
+    fails, nothing is left of it. Raises `StoreError`.
+    """
+    source = data_dir / LOG_FILE
+    if not source.is_file():
+        raise StoreError(f"{source}: there is no such file; has a server run on this data_dir?")
+    if target.exists():
+        raise MqttImError("exists", f"{target} exists already")
+    partial = target.with_name(target.name + ".partial")
+    partial.unlink(missing_ok=True)
+    try:
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        _copy(source, partial)
+        with closing(sqlite3.connect(partial)) as connection:
+            connection.execute("PRAGMA journal_mode = DELETE")
+            if (data_dir / accounts.FILE_NAME).is_file():
+                _add_accounts(connection, data_dir / accounts.FILE_NAME)
+            _renew_epoch(connection)
+        _sync(partial)
+        os.link(partial, target)  # fails where somebody has made it meanwhile
+    except FileExistsError:
+        raise MqttImError("exists", f"{target} exists already") from None
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(f"{target}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    _sync(target.parent)
+
+
+def restore(backup_file: Path, data_dir: Path) -> None:
+    """`data_dir`, which holds no store yet, holds what was backed up. Code `exists` where it does hold one; `StoreError`."""
+    for name in (LOG_FILE, accounts.FILE_NAME):
+        if (data_dir / name).exists():
+            raise MqttImError("exists", f"{data_dir / name} exists already; restore into an empty data_dir")
+    if not backup_file.is_file():
+        raise StoreError(f"{backup_file}: there is no such file")
+    partial = data_dir / (LOG_FILE + ".partial")
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        partial.unlink(missing_ok=True)
+        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        _copy(backup_file, partial)
+        with closing(sqlite3.connect(partial)) as connection:
+            if connection.execute("PRAGMA quick_check").fetchone() != ("ok",):
+                raise StoreError(f"{backup_file}: is damaged")
+            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if not {"log", "meta"} <= tables:
+                raise StoreError(f"{backup_file}: is no backup of this server")
+            if "account" in tables:
+                _take_accounts(connection, data_dir)
+            _renew_epoch(connection)
+        _sync(partial)
+        partial.rename(data_dir / LOG_FILE)
+        _sync(data_dir)
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(f"{backup_file}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a database as one snapshot, what still stands in its write-ahead file included."""
+    with (
+        closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as reader,
+        closing(sqlite3.connect(target)) as writer,
+    ):
+        reader.backup(writer)
+
+
+def _add_accounts(connection: sqlite3.Connection, file: Path) -> None:
+    connection.execute("ATTACH ? AS accounts", (str(file),))
+    with connection:
+        for table in _ACCOUNT_TABLES:
+            connection.execute(f'CREATE TABLE main."{table}" AS SELECT * FROM accounts."{table}"')  # noqa: S608 - our own names
+    connection.execute("DETACH accounts")
+
+
+def _take_accounts(connection: sqlite3.Connection, data_dir: Path) -> None:
+    accounts.Accounts(data_dir).close()  # makes the tables, with their indexes
+    connection.execute("ATTACH ? AS accounts", (str(data_dir / accounts.FILE_NAME),))
+    with connection:
+        for table in _ACCOUNT_TABLES:
+            connection.execute(f'INSERT INTO accounts."{table}" SELECT * FROM main."{table}"')  # noqa: S608 - our own names
+            connection.execute(f'DROP TABLE main."{table}"')
+    connection.execute("DETACH accounts")
+
+
+def _renew_epoch(connection: sqlite3.Connection) -> None:
+    with connection:
+        connection.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (new_epoch(),))
+
+
+def _sync(path: Path) -> None:
+    """What was written to a file or folder is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

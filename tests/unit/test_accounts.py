@@ -1,0 +1,135 @@
+"""Accounts: what one process changes, another one sees."""
+
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from mqtt_im.protocol.errors import MqttImError, StoreError
+from mqtt_im.store.accounts import Accounts, Change
+from mqtt_im.store.passwords import token_digest, verify_password
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Accounts:
+    return Accounts(tmp_path)
+
+
+@pytest.fixture
+def command(tmp_path: Path, server: Accounts) -> Accounts:
+    return Accounts(tmp_path)
+
+
+def test_a_new_account_is_seen_at_once(server: Accounts, command: Accounts) -> None:
+    assert not server.exists("alice")
+    assert server.version("alice") is None
+    command.add("alice", "secret")
+    assert server.exists("alice")
+    credentials = server.credentials("alice")
+    assert credentials is not None
+    assert verify_password(b"secret", credentials.password_hash)
+    assert not verify_password(b"Secret", credentials.password_hash)
+    assert server.take_changes() == [Change("alice", "added")]
+    assert server.take_changes() == []
+
+
+def test_a_new_password_has_a_new_version_and_no_tokens(server: Accounts, command: Accounts) -> None:
+    command.add("alice", "old")
+    token = command.add_token("alice")
+    before = server.credentials("alice")
+    assert before is not None
+    assert before.tokens == {token_digest(token.encode())}
+    command.set_password("alice", "new")
+    after = server.credentials("alice")
+    assert after is not None
+    assert after.tokens == frozenset()
+    assert after.version != before.version
+    assert [change.what for change in server.take_changes()] == ["added", "token", "password"]
+
+
+def test_a_removed_account_is_gone_with_its_tokens(server: Accounts, command: Accounts) -> None:
+    command.add("alice", "x")
+    command.add_token("alice")
+    version = server.version("alice")
+    command.remove("alice")
+    assert server.take_changes()[-1] == Change("alice", "removed")
+    assert not server.exists("alice")
+    assert server.credentials("alice") is None
+    command.add("alice", "x")
+    again = server.credentials("alice")
+    assert again is not None
+    assert again.tokens == frozenset()
+    assert again.version != version
+
+
+def test_one_s_own_changes_are_seen_too(server: Accounts) -> None:
+    server.add("alice", "x")
+    assert server.exists("alice")
+    server.set_password("alice", "y")
+    server.remove("alice")
+    assert not server.exists("alice")
+    assert [change.what for change in server.take_changes()] == ["added", "password", "removed"]
+
+
+def test_a_restart_finds_the_accounts_and_no_changes(tmp_path: Path, server: Accounts) -> None:
+    for name in ("bob", "alice", "carol"):
+        server.add(name, "x")
+    server.add_token("bob")
+    server.remove("carol")
+    server.close()
+    again = Accounts(tmp_path)
+    assert [(account.name, account.tokens) for account in again.all()] == [("alice", 0), ("bob", 1)]
+    assert again.exists("alice")
+    assert not again.exists("carol")
+    assert again.take_changes() == []
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "#ops", "é", "x" * 65])
+def test_bad_names(name: str, server: Accounts) -> None:
+    with pytest.raises(MqttImError) as caught:
+        server.add(name, "x")
+    assert caught.value.code == "name"
+
+
+@pytest.mark.parametrize("password", ["", "x" * 1025])
+def test_bad_passwords(password: str, server: Accounts) -> None:
+    with pytest.raises(MqttImError) as caught:
+        server.add("alice", password)
+    assert caught.value.code == "password"
+
+
+def test_mistaken_names(server: Accounts) -> None:
+    server.add("alice", "x")
+    with pytest.raises(MqttImError, match="there is a user alice already"):
+        server.add("alice", "y")
+    for call in (lambda: server.remove("bob"), lambda: server.set_password("bob", "x"), lambda: server.add_token("bob")):
+        with pytest.raises(MqttImError, match="there is no user bob"):
+            call()
+    assert server.take_changes() == [Change("alice", "added")]
+
+
+def test_nobody_else_may_read_the_file(server: Accounts) -> None:
+    assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
+
+
+def test_a_corrupt_file_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "accounts.db").write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreError, match=r"accounts\.db"):
+        Accounts(tmp_path)
+
+
+def test_many_threads_may_ask(server: Accounts, command: Accounts) -> None:
+    def ask() -> None:
+        for number in range(200):
+            server.exists(f"user{number % 3}")
+            server.version("user1")
+
+    with ThreadPoolExecutor(4) as threads:
+        asking = [threads.submit(ask) for _ in range(4)]
+        command.add("user1", "x")
+        for asked in asking:
+            asked.result()
+    assert server.exists("user1")
