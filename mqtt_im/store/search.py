@@ -1,0 +1,254 @@
+"""Search: the thread that keeps the index up with the log, and looks into it for who asks.
+
+It has the lowest claim on the machine: it works in small parts with pauses between them, a tenth of the time while the log
+grows faster than it is read, half of it when the log is quiet. A commit does not know of it; it looks by itself, the more
+rarely the less there is to find. Only a search makes it hurry: what was committed before it was asked is indexed before it
+is answered, unless that takes longer than `CATCH_UP_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import peewee
+
+from mqtt_im.protocol.errors import Refusal, StoreError
+
+from .search_file import FILE_NAME, remove
+from .search_index import Found, Query, SearchIndex
+
+CATCH_UP_S: Final = 2.0
+"""What a search waits for the index, at most."""
+FIND_S: Final = 0.1
+"""A search that takes longer stands in line again, so that others are not held up."""
+BATCH_ROWS: Final = 4_000
+_POLL_S: Final = 1.0
+_IDLE_POLL_S: Final = 4.0
+_SWEEP_EVERY_S: Final = 10.0
+"""What retention took is not found from then on; its words leave the index a little later."""
+_BREATH_S: Final = 0.001
+_PURGE_EVERY_S: Final = 10.0
+"""Purging writes a shard anew, so what is taken back within a short time is purged together."""
+_RETRY_S: Final = 5.0
+_END_S: Final = 5.0
+
+ERRORS: Final = (sqlite3.Error, peewee.PeeweeException, OSError, StoreError)
+"""What an index that can't be read or written raises; anything else is a fault of ours."""
+
+logger = logging.getLogger(__name__)
+
+
+class _Ask:
+    """Somebody who waits for a search."""
+
+    __slots__ = ("below", "deadline", "future", "loop", "query", "wanted")
+
+    def __init__(self, query: Query, below: int, wanted: int) -> None:
+        self.query = query
+        self.below = below
+        self.wanted = wanted
+        self.deadline = time.monotonic() + CATCH_UP_S
+        self.loop = asyncio.get_running_loop()
+        self.future: asyncio.Future[Found] = self.loop.create_future()
+
+    def answer(self, found: Found | Refusal) -> None:
+        """Tell the event loop, from any thread."""
+        try:
+            self.loop.call_soon_threadsafe(self._answer, found)
+        except RuntimeError:  # the loop is closed, and nobody waits any more
+            return
+
+    def _answer(self, found: Found | Refusal) -> None:
+        if self.future.done():
+            return
+        if isinstance(found, Refusal):
+            self.future.set_exception(found)
+        else:
+            self.future.set_result(found)
+
+
+class Search:
+    """The event loop's side of the search index."""
+
+    def __init__(self, data_dir: Path, epoch: str) -> None:
+        self._data_dir = data_dir
+        self._epoch = epoch
+        self._asked: deque[_Ask] = deque()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="search", daemon=True)
+        self._end = 0
+        self._pause = _POLL_S
+        self._rest_until = self._sweep_at = 0.0
+        self._purged: dict[int, float] = {}
+        """Shards that were purged lately, and until when they are not purged again."""
+        self.failing: str | None = None
+        """Why the index can't be used now; None while it can."""
+
+    def start(self) -> None:
+        """The index is followed, and made where it is not there. The ledger runs already."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """The index knows all that was committed, as far as that takes few seconds, and the files are closed."""
+        self._stopping = True
+        self._wake.set()
+        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        self._refuse()
+
+    def hint(self) -> None:
+        """Something was committed that the index should learn of soon: a message was taken back."""
+        self._wake.set()
+
+    async def find(self, query: Query, below: int, wanted: int) -> Found:
+        """The newest `wanted` messages below log row `below`, or fewer, see `Found`.
+
+        Everything committed before the call is considered, unless the index is far behind. Raises `Refusal` `unavailable`.
+        """
+        if self._stopping:
+            raise _unavailable()
+        ask = _Ask(query, below, wanted)
+        self._asked.append(ask)
+        self._wake.set()
+        return await ask.future
+
+    # The thread.
+
+    def _run(self) -> None:
+        index: SearchIndex | None = None
+        while not self._stopping:
+            try:
+                if index is None:
+                    index = SearchIndex(self._data_dir, self._epoch)
+                self._serve(index)
+                pause = self._advance(index)
+                if self.failing is not None:
+                    self.failing = None
+                    logger.warning("search: the index works again")
+            except Exception as error:  # noqa: BLE001 - messages are more important than their index
+                pause = self._failed(error, index)
+                index = None
+            self._wake.wait(max(pause, 0.0))
+            self._wake.clear()
+        if index is not None:
+            try:
+                self._finish(index)
+            except Exception as error:
+                trace = None if isinstance(error, ERRORS) else error
+                logger.warning("search: the index is not up to date (%s); it will be", error, exc_info=trace)
+            index.close()
+
+    def _serve(self, index: SearchIndex) -> None:
+        """Everybody who waits now has an answer."""
+        for _ in range(len(self._asked)):
+            ask = self._asked[0]
+            end = index.log_end()
+            while index.position < end and time.monotonic() < ask.deadline and not self._stopping:
+                if not index.follow(BATCH_ROWS):
+                    break
+            found = index.find(ask.query, ask.below, ask.wanted, time.monotonic() + FIND_S)
+            self._asked.popleft()
+            ask.answer(found)
+
+    def _advance(self, index: SearchIndex) -> float:
+        """Do one part of what there is to do; seconds to wait before the next."""
+        self._purge(index)
+        began, before = time.monotonic(), index.position
+        swept = began >= self._sweep_at and index.sweep()
+        if began >= self._sweep_at and not swept:
+            self._sweep_at = began + _SWEEP_EVERY_S
+        if not index.follow(BATCH_ROWS, self._breathe):
+            pause, self._pause = self._pause, min(2 * self._pause, _IDLE_POLL_S)
+        elif index.position < before + BATCH_ROWS:
+            pause = self._pause = _POLL_S
+        else:
+            self._pause = _POLL_S
+            end, self._end = self._end, index.log_end()
+            pause = (time.monotonic() - began) * (1 if self._end == end else 9)
+        if swept:
+            pause = min(pause, time.monotonic() - began)
+        return self._until_purge(index, pause)
+
+    def _purge(self, index: SearchIndex) -> None:
+        """Purge one shard, if one may be purged now."""
+        began = time.monotonic()
+        if began < self._rest_until:
+            return
+        number = next((number for number in sorted(index.dirty) if self._purged.get(number, 0.0) <= began), None)
+        if number is not None:
+            index.purge(number, self._breathe)
+            now = time.monotonic()
+            self._rest_until = now + 9 * (now - began)
+            self._purged = {other: until for other, until in self._purged.items() if until > now}
+            self._purged[number] = now + _PURGE_EVERY_S
+
+    def _until_purge(self, index: SearchIndex, pause: float) -> float:
+        """At most `pause`, and not longer than until a shard may be purged."""
+        due = min((self._purged.get(number, 0.0) for number in index.dirty), default=None)
+        return pause if due is None else min(pause, max(due, self._rest_until) - time.monotonic())
+
+    def _breathe(self) -> None:
+        if not self._asked and not self._stopping:
+            time.sleep(_BREATH_S)
+
+    def _finish(self, index: SearchIndex) -> None:
+        """What was taken back last is gone from the file too."""
+        deadline = time.monotonic() + _END_S
+        while time.monotonic() < deadline and (index.follow(BATCH_ROWS) or index.sweep()):
+            pass
+        for number in sorted(index.dirty):
+            index.purge(number)
+
+    def _failed(self, error: Exception, index: SearchIndex | None) -> float:
+        """The index is closed, and removed where it is damaged; seconds to wait before it is opened again."""
+        first = self.failing is None
+        if first:
+            trace = None if isinstance(error, ERRORS) else error
+            logger.error("search: the index can't be used: %s", error, exc_info=trace)
+        self.failing = str(error) or type(error).__name__
+        if index is not None:
+            with suppress(*ERRORS):
+                index.close()
+        damaged = isinstance(error, sqlite3.DatabaseError | peewee.DatabaseError)
+        if damaged and not isinstance(error, sqlite3.OperationalError | peewee.OperationalError):
+            with suppress(OSError):
+                remove(self._data_dir)
+            if first:
+                logger.warning("search: the index is made anew from the log")
+                return 0.0
+        self._refuse()
+        return _RETRY_S
+
+    def _refuse(self) -> None:
+        while self._asked:
+            self._asked.popleft().answer(_unavailable())
+
+
+def refresh(data_dir: Path, epoch: str) -> None:
+    """An index that is there holds what the log holds and nothing that is gone from it. For where no server runs."""
+    if not (data_dir / FILE_NAME).exists():
+        return
+    try:
+        index = SearchIndex(data_dir, epoch)
+        try:
+            while index.follow(BATCH_ROWS) or index.sweep():
+                pass
+            for number in sorted(index.dirty):
+                index.purge(number)
+        finally:
+            index.close()
+    except ERRORS as error:
+        logger.warning("search: the index can't be used (%s), and will be made anew", error)
+        remove(data_dir)
+
+
+def _unavailable() -> Refusal:
+    return Refusal("unavailable", "nothing can be searched at the moment; try again", retry=True, retry_after=5.0)

@@ -1,0 +1,93 @@
+"""Words: what the search index holds of a body, and what a query asks for. Pure.
+
+Letters, digits and marks make words, everything else separates them. Case, accents and the width of letters make no difference.
+Chinese, Japanese, Korean and Thai do not separate words: there each character stands for itself, and what a query writes
+without a gap is a phrase, to be found without a gap. So are emoji.
+
+The index (`tokenize = ascii`) takes every character beyond ASCII for a part of a word, so everything about words is decided
+here. Of ASCII it separates words at all but letters and digits, and folds case, as is done here.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from typing import Any, Final
+
+import msgspec
+
+VERSION: Final = 1
+"""Of these rules; an index made by others is made anew."""
+
+MARK: Final = "\ue000"
+"""Begins what the index says about a message beside its words; private to the index, no body's word has it."""
+_GAP: Final = "\ue001"
+"""Stands in the index between two single characters that something separates, so that no phrase spans it."""
+
+_MAX_KNOWN: Final = 20_000
+_SINGLE: Final = (
+    "[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff"  # Thai, Lao, Burmese, Khmer
+    "\u2190-\u2bff"  # symbols
+    "\u3005-\u3007\u3021-\u3029\u3031-\u3035\u3040-\u30ff\u3100-\u318f\u31a0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uac00-\ud7a3\uf900-\ufaff"  # Hangul, compatibility ideographs
+    "\U0001b000-\U0001b16f\U0001f000-\U0001faff\U00020000-\U0003ffff]"
+)
+_find_single: Final = re.compile(_SINGLE)
+_find_gap: Final = re.compile(f"(?<={_SINGLE}) +(?={_SINGLE})")
+_find_accents: Final = re.compile("[\u0300-\u036f\ufe00-\ufe0f]+")
+_decode: Final = msgspec.json.Decoder().decode
+
+
+class _Letters(dict[int, str]):
+    """What becomes of each character: itself as a part of a word, or a gap."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        category = unicodedata.category(character)
+        found = character if category[0] in "LNM" or category == "So" else " "
+        if len(self) < _MAX_KNOWN:
+            self[code] = found
+        return found
+
+
+_letters: Final = _Letters()
+
+
+def text_of(body: bytes) -> str:
+    """What is to be indexed of a body (JSON text): the string that it is, or all strings in it, keys and binary left out."""
+    try:
+        value = _decode(body)
+        text = value if isinstance(value, str) else "\n".join(_strings(value))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return ""  # it was kept as it came, and can't be read
+    if text.isascii():
+        return text.replace("\0", " ")
+    return " ".join(_apart(_find_gap.sub(f" {_GAP} ", _plain(text))))
+
+
+def phrases_of(query: str) -> list[str]:
+    """The words of a query, each once; the characters of a phrase are separated by a space."""
+    return list(dict.fromkeys(" ".join(_apart(word)) for word in _plain(query).split()))
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for item in value:
+            yield from _strings(item)
+    elif isinstance(value, dict) and not (len(value) == 1 and "$bin" in value):
+        for item in value.values():
+            yield from _strings(item)
+
+
+def _plain(text: str) -> str:
+    """The words of a text in the form in which they are compared, with spaces between them."""
+    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
+    return unicodedata.normalize("NFC", _find_accents.sub("", folded)).translate(_letters)
+
+
+def _apart(words: str) -> list[str]:
+    """The words of a plain text, each character of an unseparated script as one of its own."""
+    return _find_single.sub(r" \g<0> ", words).split()

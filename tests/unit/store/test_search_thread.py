@@ -1,0 +1,231 @@
+"""The search index's thread: what it promises to who searches, and what it survives."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from mqtt_im.core.rules import Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.store import search
+from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.models import LOG_FILE
+from mqtt_im.store.search import Search
+from mqtt_im.store.search_file import FILE_NAME
+from mqtt_im.store.search_index import FOREVER, Part, Query, SearchIndex
+from tests.support.store import SqliteStore
+
+QUERY = Query(["apple"], [Part("alice:bob", 0, FOREVER, ((1, FOREVER),))])
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path)
+    yield store
+    store.close()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_RETRY_S", 0.0)
+
+
+@asynccontextmanager
+async def running(store: SqliteStore) -> AsyncIterator[Search]:
+    found = Search(store.data_dir, store.engine.epoch)
+    found.start()
+    try:
+        yield found
+    finally:
+        await found.stop()
+
+
+def commit(store: SqliteStore, *requests: rq.Request) -> None:
+    jobs = [RequestJob(Who("alice", "phone", 0), request, lambda _: None) for request in requests]
+    store.run(jobs, 1000)
+    assert [job.refusal for job in jobs if job.refusal] == []
+
+
+def message(body: bytes = b'"an apple"') -> rq.Send:
+    return rq.Send(to="bob", body=msgspec.Raw(body))
+
+
+async def count(search: Search) -> int:
+    return len((await search.find(QUERY, FOREVER, 100_000)).lsns)
+
+
+def test_a_search_finds_what_was_committed_before_it(store: SqliteStore) -> None:
+    async def main() -> None:
+        async with running(store) as search:
+            for number in range(1, 20):
+                commit(store, message())
+                assert await count(search) == number
+            commit(store, *(message() for _ in range(3000)))
+            assert await count(search) == 3019
+
+    asyncio.run(main())
+
+
+def test_an_index_that_is_far_behind_answers_with_what_it_has(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "CATCH_UP_S", 0.0)
+    monkeypatch.setattr(search, "BATCH_ROWS", 10)
+
+    async def main() -> None:
+        commit(store, *(message() for _ in range(300)))
+        async with running(store) as search:
+            assert await count(search) <= 300
+            while await count(search) < 300:
+                pass
+
+    asyncio.run(main())
+
+
+def test_what_was_recalled_leaves_the_file(store: SqliteStore) -> None:
+    def held() -> bool:
+        return any(b"regretted" in file.read_bytes() for file in store.data_dir.glob(FILE_NAME + "*"))
+
+    async def main() -> None:
+        commit(store, message(b'"regretted apple"'), message(), message(b'"regretted too, apple"'))
+        async with running(store) as search:
+            assert await count(search) == 3
+            assert held()
+            commit(store, rq.Recall(id="r1", conv="alice:bob", seq=1))
+            search.hint()
+            assert await count(search) == 2
+            # Purging comes after the answer, and another shard's or a repeated one waits; the stop does not.
+            commit(store, rq.Recall(id="r2", conv="alice:bob", seq=3))
+            search.hint()
+        assert not held()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no database" * 1000])
+def test_a_damaged_file_is_made_anew(store: SqliteStore, content: bytes) -> None:
+    async def main() -> None:
+        commit(store, message())
+        (store.data_dir / FILE_NAME).write_bytes(content)
+        async with running(store) as search:
+            await eventually(search, 1)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("method", ["follow", "find", "log_end"])
+@pytest.mark.parametrize(
+    "error", [sqlite3.DatabaseError("malformed"), sqlite3.OperationalError("disk is full"), OSError("gone"), KeyError("a fault")]
+)
+def test_trouble_is_told_and_survived(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, method: str, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    troubles = [error, error]
+    original = getattr(SearchIndex, method)
+
+    def troubled(index: SearchIndex, *args: Any, **options: Any) -> Any:
+        if troubles:
+            raise troubles.pop()
+        return original(index, *args, **options)
+
+    async def main() -> None:
+        commit(store, message(), message())
+        async with running(store) as search:
+            await eventually(search, 2)
+            monkeypatch.setattr(SearchIndex, method, troubled)
+            commit(store, rq.Recall(id="r", conv="alice:bob", seq=1))
+            search.hint()
+            await eventually(search, 1)
+        assert not troubles
+        assert search.failing is None
+
+    asyncio.run(main())
+    assert "the index works again" in caplog.text
+
+
+async def eventually(search: Search, wanted: int) -> None:
+    """Search again while it is refused; nothing but `unavailable` may be."""
+    for _ in range(1000):
+        try:
+            if await count(search) == wanted and search.failing is None:
+                return
+        except Refusal as refusal:
+            if refusal.code != "unavailable" or not refusal.retry:
+                raise
+    raise AssertionError(f"{wanted} were never found: {search.failing}")
+
+
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("disk is full"), KeyError("a fault")])
+def test_trouble_at_the_end_ends_it_all_the_same(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch, error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
+    def troubled(search: Search, index: SearchIndex) -> None:
+        raise error
+
+    monkeypatch.setattr(Search, "_finish", troubled)
+
+    async def main() -> None:
+        async with running(store) as search:
+            assert await count(search) == 0
+
+    asyncio.run(main())
+    assert "the index is not up to date" in caplog.text
+
+
+@pytest.mark.parametrize("state", ["good", "damaged", "absent"])
+def test_where_no_server_runs_the_index_is_refreshed_by_hand(store: SqliteStore, state: str) -> None:
+    async def main() -> None:
+        commit(store, message(b'"regretted apple"'), message())
+        async with running(store) as found:
+            assert await count(found) == 2
+
+    asyncio.run(main())
+    commit(store, rq.Recall(id="r", conv="alice:bob", seq=1), message())
+    file = store.data_dir / FILE_NAME
+    if state == "damaged":
+        file.write_bytes(b"regretted" * 1000)
+    elif state == "absent":
+        file.unlink()
+    search.refresh(store.data_dir, store.engine.epoch)
+    assert file.exists() is (state == "good")
+    assert not any(b"regretted" in part.read_bytes() for part in store.data_dir.glob(FILE_NAME + "*"))
+
+
+def test_retention_is_followed_under_load(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "_SWEEP_EVERY_S", 0.0)
+
+    async def main() -> None:
+        commit(store, message(), message())
+        async with running(store) as found:
+            assert await count(found) == 2
+            with closing(sqlite3.connect(store.data_dir / LOG_FILE)) as connection, connection:
+                connection.execute("DELETE FROM log WHERE lsn = 1")
+                connection.execute("INSERT INTO fold (base, changes) VALUES (0, '')")
+            sent = 2
+            while await count(found) == sent:
+                commit(store, message())  # so there is always something to follow
+                sent += 1
+            assert await count(found) == sent - 1
+
+    asyncio.run(main())
+
+
+def test_nobody_waits_for_ever(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        found = Search(store.data_dir, store.engine.epoch)
+        asks = [asyncio.ensure_future(count(found)) for _ in range(3)]
+        await asyncio.sleep(0)
+        found.start()
+        await found.stop()
+        for outcome in await asyncio.gather(*asks, return_exceptions=True):
+            assert outcome == 0 or (isinstance(outcome, Refusal) and outcome.code == "unavailable")
+        with pytest.raises(Refusal):
+            await count(found)
+
+    asyncio.run(main())
