@@ -1,0 +1,165 @@
+"""The seam between transports and the bridge.
+
+A transport speaks in (user, device, payload) and knows MQTT; the bridge knows messaging. Everything here is
+called on the event loop's thread. The transport never looks into a payload, the bridge never builds a packet.
+
+Packet identifiers of one connection are shared out, so that neither side needs to ask the other:
+
+- 1 … 32,767: items. The bridge derives them from `pos` (`item_packet_id`), so a redelivery after a restart of the
+  server carries the identifier it had before (MQTT-4.4.0-1).
+- 32,768 … 49,151: replies and events of the bridge.
+- 49,152 … 65,535: plain topics, the transport's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+LAST_ITEM_PACKET_ID = 32_767
+FIRST_REPLY_PACKET_ID = 32_768
+LAST_REPLY_PACKET_ID = 49_151
+FIRST_PLAIN_PACKET_ID = 49_152
+
+REFUSED = 0x80
+"""SUBACK return code of a subscription that was not granted (MQTT-3.9.3-2)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What a CONNECT said of who is there; `username` and `client_id` are unchecked text."""
+
+    client_id: str
+    username: str | None
+    password: bytes | None
+    address: str
+    """The peer's IP address, without port."""
+    certificate_user: str | None = None
+    """CN of a verified client certificate."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who a connection is, once it has been let in.
+
+    `user` is None for nobody (open mode without a name). `device` is None for a plain MQTT client, which has nothing
+    under the prefix.
+    """
+
+    user: str | None
+    device: str | None
+
+
+class LoginRefused(Exception):
+    """The login failed; `code` is the CONNACK return code: 4 bad user name or password, 5 not authorised, 3 unavailable."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Link(Protocol):
+    """One connection of one device, as the bridge sees it. It lives as long as the socket."""
+
+    user: str
+    device: str
+    session: str
+    """Names the MQTT session: new for every clean session, the same for as long as a kept one lives, over restarts too."""
+    clean: bool
+    """The CONNECT asked for a clean session."""
+    resumed: bool
+    """A kept session was resumed: CONNACK said session present."""
+    user_qos: int
+    """Granted QoS of what matches `{prefix}/{user}/down`: 0 or 1; -1 where nothing does."""
+    device_qos: int
+    """The same of `{prefix}/{user}/{device}/down`."""
+    writable: bool
+    """False while the write buffer stands above its high-water mark."""
+    closed: bool
+
+    def publish(self, topic: bytes, payload: bytes, packet_id: int, dup: bool = False, retain: bool = False) -> None:
+        """Write one PUBLISH: QoS 1 with `packet_id`, QoS 0 where it is 0. Writes of one loop turn leave together."""
+
+    def done(self, token: int) -> None:
+        """The uplink `token` has its final answer: its PUBACK or PUBREC leaves when those before it have left."""
+
+    def fail(self, token: int) -> None:
+        """The uplink `token` is not acknowledged; the connection is closed once what was written has left.
+
+        Uplinks before it are still answered in their order; none after it is.
+        """
+
+    def close(self, reason: str) -> None:
+        """Close the connection at once; `reason` is a word for logs and counters."""
+
+
+class Handler(Protocol):
+    """What the bridge offers to a transport."""
+
+    async def login(self, login: Login) -> Identity:
+        """Say who this is, or raise `LoginRefused`. Touches no session."""
+
+    async def quiesced(self, user: str, device: str) -> None:
+        """Returns when everything that an earlier connection of this device had handed in has its answer."""
+
+    def attached(self, link: Link) -> None:
+        """The CONNACK was written and kept subscriptions stand in `link`; catch-up may be written right behind it."""
+
+    def subscribe(self, link: Link, topic_filter: str) -> None:
+        """A down topic was newly granted: called after its SUBACK was written and `user_qos`, `device_qos` updated."""
+
+    def unsubscribed(self, link: Link) -> None:
+        """`user_qos` or `device_qos` went down."""
+
+    async def may_watch(self, user: str, other: str) -> bool:
+        """Whether `user` may subscribe to the presence of `other`."""
+
+    def watch(self, link: Link, other: str, qos: int) -> None:
+        """The presence topic of `other` was granted to this link (after SUBACK, and again at each resumption)."""
+
+    def unwatch(self, link: Link, other: str) -> None:
+        """The presence topic of `other` is no longer subscribed."""
+
+    def uplink(self, link: Link, payload: bytes, token: int, packet_id: int, dup: bool) -> None:
+        """One PUBLISH on the device's `up`. `done` or `fail` is called for `token` (0: QoS 0, nothing to call) exactly once.
+
+        `packet_id` (0 at QoS 0) and its DUP flag recognise a repeat that carries no id of its own.
+        """
+
+    def rate_limited(self, link: Link, payload: bytes, token: int, retry_after: float) -> None:
+        """An uplink that is far beyond the rate: it is answered with an error and `fail`, and has no effect."""
+
+    def acked(self, link: Link, packet_id: int) -> None:
+        """PUBACK of a packet identifier below `FIRST_PLAIN_PACKET_ID`. Unknown ones are ignored."""
+
+    def writable(self, link: Link) -> None:
+        """The write buffer has drained below its low-water mark."""
+
+    def detached(self, link: Link) -> None:
+        """The connection is gone (closed, taken over, timed out). Called once, after the last `uplink`."""
+
+    def will(self, user: str, device: str, payload: bytes) -> None:
+        """A will on the device's own `up` fires: an uplink request that nobody waits for."""
+
+    def session_ended(self, user: str, device: str) -> None:
+        """The device's MQTT session was discarded (clean session 1): what was in flight is forgotten with its identifiers."""
+
+
+class Transport(Protocol):
+    """What a transport offers to the bridge and to the composition, beside its links."""
+
+    async def start(self) -> None:
+        """Every listener accepts. Raises `OSError` where a port is taken, with the address in its text."""
+
+    async def drain(self, grace_s: float) -> None:
+        """Stop accepting and reading, let what was received get its answers, write them, close every connection.
+
+        Returns after `grace_s` seconds at the latest; wills of the connections closed this way fire.
+        """
+
+    def links(self, user: str) -> list[Link]:
+        """The connections of this user's devices, for closing them when the account goes."""
+
+    async def forget(self, user: str, device: str) -> None:
+        """The device's kept session is gone from disk; its connection is closed."""

@@ -1,0 +1,390 @@
+"""One MQTT connection: packets are handled where they arrive.
+
+What is hot runs in `_run` without tasks: PUBLISH on the device's own `up`, PUBACK, PINGREQ. Everything else goes through
+`receiving`. Rules of this file:
+
+- Packets are handled in the order in which they came. What must wait (login, a subscription, the request rate, a full window,
+  a client that does not read) sets `_stop`; packets behind it are held, and reading pauses when they are many. PINGREQ and
+  PUBACK pass what is held.
+- Acknowledgements leave as `answers` orders them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Final
+
+from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID
+from mqtt_im.transport.embedded import admission, packets, receiving
+from mqtt_im.transport.embedded.answers import Answers
+from mqtt_im.transport.embedded.framing import (
+    CONNECT,
+    DISCONNECT,
+    PINGREQ,
+    PUBACK,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    Malformed,
+    body_and_end,
+)
+from mqtt_im.transport.embedded.limits import FAR_BEYOND_S, Bucket, PerMinute
+from mqtt_im.transport.embedded.packets import Will
+
+if TYPE_CHECKING:
+    from mqtt_im.transport.embedded.hub import Hub
+    from mqtt_im.transport.embedded.session import Key, Session
+
+RUN: Final = 0
+"""Packets are handled as they come."""
+RATE: Final = 1
+"""The user's request rate is used up; a timer goes on."""
+WINDOW: Final = 2
+"""Too many uplinks wait for their answer; the answers go on."""
+WRITE: Final = 3
+"""The client does not read; the drained buffer goes on."""
+TASK: Final = 4
+"""A packet is being handled by a task; its end goes on."""
+END: Final = 5
+"""Nothing more is handled."""
+
+_GOODBYE: Final = bytes((DISCONNECT, 0))
+
+
+class Connection(Answers):
+    """A socket, and once it is logged in the `Link` of a device."""
+
+    __slots__ = (
+        "_held",
+        "_held_bytes",
+        "_held_since",
+        "_missing",
+        "_partial",
+        "_stop",
+        "_up",
+        "_wake",
+        "bucket",
+        "clean",
+        "device",
+        "device_qos",
+        "forbidden",
+        "key",
+        "mqtt_session",
+        "opened",
+        "resumed",
+        "session",
+        "user",
+        "user_qos",
+        "will",
+    )
+
+    def __init__(self, hub: Hub, listener: str) -> None:
+        super().__init__(hub, listener)
+        self.user = ""
+        """Empty for nobody."""
+        self.device = ""
+        """Empty for a plain client."""
+        self.key: Key | None = None
+        self.session = ""
+        self.mqtt_session: Session | None = None
+        self.clean = True
+        self.resumed = False
+        self.user_qos = -1
+        self.device_qos = -1
+        self.will: Will | None = None
+        self.opened = False
+        """CONNACK has been written."""
+        self.bucket: Bucket
+        self.forbidden: PerMinute | None = None
+        self._up = b""
+        self._stop = RUN
+        self._wake: asyncio.TimerHandle | None = None
+        self._partial: list[bytes] | None = None
+        self._missing = 0
+        self._held: deque[bytes | float] | None = None
+        """Packets that wait; a number before them is the time at which those behind it came in."""
+        self._held_bytes = 0
+        self._held_since = 0.0
+
+    def __str__(self) -> str:
+        who = f"{self.user or 'nobody'}/{self.device}" if self.device else self.user or "nobody"
+        return f"{who} at {self.address}"
+
+    # Input
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came in."""
+        if self.closed:
+            return
+        self._last_heard = now = self.hub.clock()
+        partial = self._partial
+        if partial is not None:
+            partial.append(data)
+            self._missing -= len(data)
+            if self._missing > 0:
+                return
+            data = b"".join(partial)
+            self._partial = None
+        try:
+            if self._stop:
+                self._hold(data, 0, now)
+            elif self.opened:
+                self._held_since = now
+                at = self._run(data, now)
+                if at >= 0:
+                    self._hold(data, at, now)
+            else:
+                self._greet(data, now)
+        except Malformed as wrong:
+            self.violation(wrong)
+
+    def eof_received(self) -> bool:
+        """The peer will send no more: what it has sent is still handled and answered, then the connection ends."""
+        busy = self._held or self._pending or (self.opened and self._stop == TASK)
+        # Over TLS a transport cannot stay half open.
+        if not busy or self.closed or self.transport.get_extra_info("ssl_object") is not None:
+            return super().eof_received()
+        self._eof = True
+        return True
+
+    def nothing_pending(self) -> None:
+        """The last acknowledgement has left, and the peer will send no more."""
+        if self._stop == RUN and not self._held:
+            self.end("lost")
+
+    def _greet(self, data: bytes, now: float) -> None:
+        """Take CONNECT, which must be first (MQTT-3.1.0-1)."""
+        body, stop = body_and_end(data, 0, self.hub.limits.max_packet_bytes)
+        if data[0] != CONNECT:
+            raise Malformed("no_connect")
+        if stop > len(data):
+            self._await(data, 0, stop)
+            return
+        try:
+            connect = packets.connect(data[body:stop])
+        except packets.OtherVersion as other:
+            self.refuse(other.answer, f"version_{other.name}")
+            return
+        self.keep_alive(0)  # it was in time; how long a login takes is not the client's fault
+        self.start(admission.admit(self, connect))
+        self._hold(data, stop, now)
+
+    def _await(self, data: bytes, at: int, end: int) -> None:
+        """Keep the packet that begins at `at`: it is not complete, and cannot be before `end`."""
+        self._partial = [data[at:] if at else data]
+        self._missing = end - len(data)
+
+    def _hold(self, data: bytes, at: int, now: float) -> None:
+        """Keep packets until what is being waited for is over; handle what need not wait."""
+        if self.closed:
+            return
+        held = self._held
+        if held is None:
+            held = self._held = deque()
+        marked = False
+        limit, end = self.hub.limits.max_packet_bytes, len(data)
+        while at < end:
+            _, stop = body_and_end(data, at, limit)
+            if stop > end:
+                self._await(data, at, stop)
+                break
+            if self.opened and data[at] in (PUBACK, PINGREQ):
+                self._run(data[at:stop], now)
+            else:
+                if not marked:
+                    held.append(now)
+                    marked = True
+                held.append(data[at:stop])
+                self._held_bytes += stop - at
+            at = stop
+        if self._held_bytes > limit and not self._paused and not self.transport.is_closing():
+            self._paused = True
+            self.transport.pause_reading()
+
+    def _run(self, data: bytes, now: float) -> int:  # noqa: C901 - the hot loop, in one piece for speed
+        """Handle the packets in `data`; returns where it stopped because `_stop` was set, or -1 where it did not."""
+        hub = self.hub
+        handler, limit = hub.handler, hub.limits.max_packet_bytes
+        at, end = 0, len(data)
+        while at < end:
+            first = data[at]
+            body = at + 2  # short packets, which no limit can concern, are measured here
+            if body <= end and (length := data[at + 1]) < 0x7F and body + length <= end:
+                stop = body + length
+            else:
+                body, stop = body_and_end(data, at, limit)
+                if stop > end:
+                    self._await(data, at, stop)
+                    return -1
+            if first == 0x40:
+                if stop - body != 2:
+                    raise Malformed("puback_length")
+                packet_id = data[body] << 8 | data[body + 1]
+                if packet_id >= FIRST_PLAIN_PACKET_ID:
+                    receiving.puback(self, packet_id)
+                elif not packet_id:
+                    raise Malformed("packet_id_zero")
+                elif self.device:
+                    handler.acked(self, packet_id)
+            elif 0x30 <= first < 0x40:
+                if len(self._pending) >= hub.max_pending or not self.writable:
+                    self.full = self.writable
+                    self._stop = WINDOW if self.full else WRITE
+                    return at
+                if wait := self.bucket.take(now):
+                    if now - self._held_since < FAR_BEYOND_S or not receiving.beyond_rate(self, first, data[body:stop], wait):
+                        self._slow_down(wait)
+                        return at
+                elif first == 0x32 and data.startswith(self._up, body) and self.device:
+                    start = body + len(self._up)
+                    packet_id = data[start] << 8 | data[start + 1] if start + 2 <= stop else 0
+                    if not packet_id:
+                        raise Malformed("packet_id_zero")
+                    self._tokens = token = self._tokens + 1
+                    self._pending[token] = b"\x40\x02" + data[start : start + 2]
+                    handler.uplink(self, data[start + 2 : stop], token, packet_id, False)
+                else:
+                    receiving.publish(self, first, data[body:stop])
+            elif first == 0xC0:
+                if stop != body:
+                    raise Malformed("pingreq_length")
+                self.answer(packets.PINGRESP)
+            else:
+                if first in (SUBSCRIBE, UNSUBSCRIBE) and (wait := self.bucket.take(now)):
+                    self._slow_down(wait)
+                    return at
+                receiving.other(self, first, data[body:stop])
+            at = stop
+            if self._stop:
+                return at
+        return -1
+
+    def _slow_down(self, wait: float) -> None:
+        hub = self.hub
+        self._stop = RATE
+        hub.count("throttled")
+        self._wake = hub.loop.call_later(wait, self._go_on, RATE)
+
+    def _go_on(self, reason: int) -> None:
+        """What packets waited for is over: handle those that are held."""
+        if self._stop != reason or self.closed or self.hub.draining:
+            return
+        self._stop = RUN
+        now = self.hub.clock()
+        held = self._held
+        try:
+            while held:
+                packet = held.popleft()
+                if isinstance(packet, float):
+                    self._held_since = packet
+                    continue
+                at = self._run(packet, now)
+                if at == 0:
+                    held.appendleft(packet)
+                    held.appendleft(self._held_since)
+                    return
+                self._held_bytes -= len(packet)
+                if at > 0:
+                    return
+        except Malformed as wrong:
+            self.violation(wrong)
+            return
+        self._held = None
+        self._held_since = now
+        if self._eof:
+            if not self._pending:
+                self.end("lost")
+        elif self._paused:
+            self._paused = False
+            self.transport.resume_reading()
+
+    def uplink_received(self, token: int, packet_id: int) -> None:
+        """An uplink at QoS 2 has its answer."""
+        receiving.uplink_received(self, token, packet_id)
+
+    def window_opened(self) -> None:
+        """Half of the uplinks that filled the window have their answer."""
+        if self._stop == WINDOW:
+            self.hub.loop.call_soon(self._go_on, WINDOW)
+
+    def handle_nothing_more(self) -> None:
+        """Packets that come from now on are not handled."""
+        self._stop = END
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Handle a packet in a task; the packets behind it wait for its end."""
+        self._stop = TASK
+        self.hub.background(self._work(work))
+
+    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:  # noqa: BLE001 - a mistake of ours costs one connection, not the server
+            self.hub.failed(f"handling a packet of {self}")
+            self.end("internal_error")
+        self._go_on(TASK)
+
+    # Beginning and end
+
+    def attach(self, session: Session, resumed: bool) -> None:
+        """The client is let in with this session: write CONNACK. Packets that were held are handled when the task ends."""
+        hub = self.hub
+        self.mqtt_session, self.session, self.resumed = session, session.id, resumed
+        session.connection = self
+        if self.device:
+            up = hub.topics.up(self.user, self.device).encode()
+            self._up = len(up).to_bytes(2, "big") + up
+            if session.filters and session.rights is None:
+                session.rights = hub.access.rights(session.filters, self.user, self.device)
+            if session.rights is not None:
+                self.user_qos, self.device_qos = session.rights.user_qos, session.rights.device_qos
+        self.answer(packets.connack(packets.ACCEPTED, resumed))
+        self.opened = True
+
+    def stop(self) -> None:
+        """Handle nothing more: the server is stopping."""
+        self._stop = END
+        if not self._paused and not self.closed:
+            self._paused = True
+            self.transport.pause_reading()
+
+    def refuse(self, answer: bytes, reason: str, *, told: bool = False) -> None:
+        """Answer CONNECT with a refusal, and end; `told` says that the log has it already."""
+        self.hub.count("connects_refused", reason=reason)
+        if not told:
+            self.hub.log.note(reason, "a CONNECT from %s is refused: %s", self.address, reason)
+        self.answer(answer)
+        self.end("refused", linger=True)
+
+    def violation(self, wrong: Malformed) -> None:
+        """The client broke the protocol (MQTT-4.8.0-1)."""
+        self.hub.count("malformed_packets", reason=wrong.reason)
+        self.hub.log.note("malformed", "%s sent a malformed packet and is disconnected: %s", self, wrong.reason)
+        self.end("malformed")
+
+    def close(self, reason: str) -> None:
+        """Close the connection at once; `reason` is a word for logs and counters."""
+        self.end(reason)
+
+    def resume_writing(self) -> None:
+        """The write buffer has drained below its low-water mark."""
+        super().resume_writing()
+        if self.closed or self.mqtt_session is None:
+            return
+        if self.device:
+            self.hub.handler.writable(self)
+        self.hub.plain.pump(self.mqtt_session)
+        self._go_on(WRITE)
+
+    def ended(self, reason: str) -> None:
+        """Leave the shared state, tell the bridge, and fire the will unless the client said goodbye."""
+        self._stop = END
+        if self._held and _GOODBYE in self._held:
+            self.will = None  # it was said, and only waited for its turn
+        self._held = self._partial = None
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        self.hub.count("closes", reason=reason)
+        admission.leave(self)

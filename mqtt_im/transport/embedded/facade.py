@@ -1,0 +1,171 @@
+"""The embedded broker as the rest of the program sees it: `EmbeddedTransport`, a `transport.api.Transport`."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from amqtt.contexts import ListenerType
+
+from mqtt_im.config import LimitsConfig, MqttConfig, WebsocketConfig
+from mqtt_im.config.addresses import Address, parse_bind
+from mqtt_im.protocol.topics import Topics
+from mqtt_im.transport.api import Handler, Link
+from mqtt_im.transport.embedded import tls
+from mqtt_im.transport.embedded.broker import EmbeddedBroker, Listener
+from mqtt_im.transport.embedded.connection import Connection
+from mqtt_im.transport.embedded.hub import Hub, log
+from mqtt_im.transport.embedded.limits import Count
+from mqtt_im.transport.embedded.persistence import Persistence
+from mqtt_im.transport.embedded.plugins import Plugins
+from mqtt_im.transport.embedded.websocket import WebSocket
+
+FILE: Final = "broker.db"
+
+
+class EmbeddedTransport:
+    """MQTT over TCP, TLS and WebSocket, on amqtt. Made on the event loop that it is to run on."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        mqtt: MqttConfig,
+        websocket: WebsocketConfig,
+        limits: LimitsConfig,
+        data_dir: Path,
+        count: Count,
+        *,
+        synchronous: str = "full",
+        plugins: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
+        """`count` adds to the counters of `mqtt_im.metrics`; `plugins` are amqtt's, by dotted name, with their options."""
+        self._mqtt = mqtt
+        self._websocket = websocket
+        self._data_dir = data_dir
+        self._synchronous = synchronous
+        self._plugins = plugins or {}
+        self._hub = Hub(handler, Topics(mqtt.prefix), mqtt.plain_topics, limits, count)
+        self._broker: EmbeddedBroker | None = None
+        self._tls: ssl.SSLContext | None = None
+        self.addresses: dict[str, tuple[str, int]] = {}
+        """Where each listener (`mqtt`, `mqtts`, `websocket`) really listens, once it is started."""
+
+    async def start(self) -> None:
+        """Every listener accepts.
+
+        Raises `OSError` where a port is taken or a file cannot be used, with the address or the name in its text, and
+        `MqttImError` where a plugin cannot be used.
+        """
+        hub = self._hub
+        with contextlib.ExitStack() as undo:
+            listeners = self._listeners(undo)
+            hub.store = Persistence(self._data_dir / FILE, hub.count, log, self._synchronous)
+            try:
+                hub.plain.restore_retained(hub.store.retained())
+                for stored in hub.store.plain_sessions():
+                    hub.restore(stored)
+                broker = EmbeddedBroker(hub, listeners, self._plugins)
+                hub.plugins = Plugins(hub, broker)
+                await broker.start()
+            except BaseException:
+                await hub.store.close()
+                raise
+            self._broker = broker
+            undo.pop_all()
+        self.addresses = {name: listener.socket.getsockname()[:2] for name, listener in listeners.items()}
+
+    def _listeners(self, undo: contextlib.ExitStack) -> dict[str, Listener]:
+        hub, listeners = self._hub, dict[str, Listener]()
+        if address := parse_bind(self._mqtt.bind):
+            listeners["mqtt"] = Listener(_bind(address, undo), ListenerType.TCP, lambda: Connection(hub, "mqtt"))
+        if address := parse_bind(self._mqtt.tls.bind):
+            self._tls = tls.context(self._mqtt.tls)
+            listeners["mqtts"] = Listener(_bind(address, undo), ListenerType.TCP, lambda: Connection(hub, "mqtts"), self._tls)
+        if address := parse_bind(self._websocket.bind):
+            path, origins = self._websocket.path, self._websocket.origins
+            listeners["websocket"] = Listener(
+                _bind(address, undo), ListenerType.WS, lambda: WebSocket(hub, "websocket", path, origins)
+            )
+        return listeners
+
+    def reload_certificates(self) -> None:
+        """Read the TLS files again, for handshakes from now on. Raises `OSError`, with the old ones still in use."""
+        if self._tls is not None:
+            tls.renew(self._tls, self._mqtt.tls)
+
+    async def drain(self, grace_s: float) -> None:
+        """Stop accepting and reading, let what was received get its answers, write them, close every connection.
+
+        Returns after `grace_s` seconds at the latest; wills of the connections closed this way fire.
+        """
+        hub, broker = self._hub, self._broker
+        if broker is None:
+            return
+        self._broker = None
+        hub.draining = True
+        broker.stop_accepting()
+        for wire in list(hub.sockets):
+            if isinstance(wire, Connection):
+                wire.stop()
+        deadline = hub.clock() + grace_s
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                if hub.tasks:
+                    await asyncio.wait(hub.tasks)
+                await hub.answers()
+        for wire in list(hub.sockets):
+            wire.end("stopping", linger=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await hub.closed()
+        for wire in list(hub.sockets):
+            wire.transport.abort()
+        for task in list(hub.tasks):
+            task.cancel()
+        await asyncio.gather(*hub.tasks, return_exceptions=True)
+        await broker.shutdown()
+        await hub.store.close()
+
+    def links(self, user: str) -> list[Link]:
+        """The connections of this user's devices, for closing them when the account goes."""
+        return [*self._hub.connections(user)]
+
+    async def forget(self, user: str, device: str) -> None:
+        """The device's kept session is gone from disk; its connection is closed."""
+        hub = self._hub
+        key = (user, device)
+        async with hub.turn(key):
+            if (connection := hub.live.get(key)) is not None:
+                connection.end("forgotten")
+            if (session := await hub.find_session(key)) is not None:
+                hub.discard(session)
+                await hub.committed()
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that are logged in."""
+        return len(self._hub.live)
+
+    @property
+    def listening(self) -> bool:
+        """Every listener accepts."""
+        return self._broker is not None
+
+
+def _bind(address: Address, undo: contextlib.ExitStack) -> socket.socket:
+    """A bound socket. Raises `OSError` with the address in its text."""
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        bound = undo.enter_context(socket.socket(family, kind, protocol))
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(where)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror or error} ({address})") from error
+    bound.setblocking(False)
+    return bound

@@ -1,0 +1,119 @@
+"""Counting what clients do, so that none of them does too much of it. Time comes in as an argument, in seconds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+FAR_BEYOND_S: Final = 10.0
+"""A request that has waited so long for its turn is refused instead of delayed further."""
+
+_FEW: Final = 1024
+"""So many buckets are not worth a look at which of them are full again."""
+
+
+class Count(Protocol):
+    """Adds to the counter `name` of `mqtt_im.metrics`, with its labels."""
+
+    def __call__(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Count."""
+
+
+class Bucket:
+    """A token bucket: `rate` a second, with a burst of twice that.
+
+    It is kept as the one moment up to which what was let through has been paid for, which needs no refilling.
+    """
+
+    __slots__ = ("burst", "cost", "paid_until")
+
+    def __init__(self, rate: float) -> None:
+        self.cost = 1.0 / rate
+        """Seconds that one request takes up."""
+        self.burst = 2.0 - self.cost
+        """How far `paid_until` may lie ahead before one more request, in seconds."""
+        self.paid_until = 0.0
+
+    def take(self, now: float) -> float:
+        """Let one request through and return 0, or return the seconds after which to try again."""
+        paid = self.paid_until
+        if paid < now:
+            self.paid_until = now + self.cost
+            return 0.0
+        wait = paid - now - self.burst
+        # A timer may fire a clock tick early; a nanosecond is no reason to wait again.
+        if wait > 1e-9:
+            return wait
+        self.paid_until = paid + self.cost
+        return 0.0
+
+
+class Buckets:
+    """A bucket for each name. Those that are full again are forgotten, so that many names that came once cost nothing."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._buckets: dict[str, Bucket] = {}
+        self._look_at = _FEW
+        """How many there are when they are looked through next."""
+
+    def take(self, name: str, now: float) -> float:
+        """What `Bucket.take` says of this name's bucket."""
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            if len(self._buckets) >= self._look_at:
+                self._buckets = {name: bucket for name, bucket in self._buckets.items() if bucket.paid_until > now}
+                self._look_at = max(_FEW, 2 * len(self._buckets))
+            bucket = self._buckets[name] = Bucket(self._rate)
+        return bucket.take(now)
+
+    def __len__(self) -> int:
+        return len(self._buckets)
+
+
+class PerMinute:
+    """Counts events in windows of a minute, each of which starts with its first event."""
+
+    __slots__ = ("count", "since")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.since = 0.0
+
+    def add(self, now: float) -> int:
+        """Count one; returns how many there were in this window."""
+        if not self.count or now - self.since >= 60.0:
+            self.since, self.count = now, 0
+        self.count += 1
+        return self.count
+
+
+class Quiet:
+    """A log that a flood of one kind of event cannot fill: `burst` lines of each kind in `period` seconds."""
+
+    def __init__(
+        self, log: logging.Logger, clock: Callable[[], float], count: Count, burst: int = 20, period: float = 10.0
+    ) -> None:
+        """`count` is told of each line that was left out, as `log_lines_suppressed`."""
+        self._log = log
+        self._clock = clock
+        self._count = count
+        self._burst = burst
+        self._period = period
+        self._kinds: dict[str, tuple[float, int]] = {}
+
+    def note(self, kind: str, message: str, *arguments: object) -> None:
+        """Log one line of this kind, or count it for the summary that the next period begins with."""
+        now = self._clock()
+        since, lines = self._kinds.get(kind, (now, 0))
+        if now - since >= self._period:
+            if lines > self._burst:
+                self._log.info("%d more lines of the kind %r were left out", lines - self._burst, kind)
+            since, lines = now, 0
+        lines += 1
+        self._kinds[kind] = (since, lines)
+        if lines <= self._burst:
+            self._log.info(message, *arguments)
+        else:
+            self._count("log_lines_suppressed")

@@ -1,0 +1,327 @@
+"""What of MQTT sessions survives a restart: kept sessions, their plain messages, retained messages (`broker.db`).
+
+The bridge's inboxes are not here: this is the broker's own memory. One writer thread takes everything that waits and
+commits it as one transaction; whoever must not speak before that is told on the event loop when it is done. The models
+describe the tables; the statements of the writer stand below them, as SQL on peewee's connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sqlite3
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import peewee
+
+from mqtt_im.transport.embedded.limits import Count, Quiet
+
+Parameters = tuple[object, ...]
+Done = Callable[[bool], None]
+"""Told whether the transaction was committed."""
+
+_LAZY_S: Final = 0.2
+_SCHEMA: Final = 1
+
+
+class SessionRow(peewee.Model):
+    """A kept session; `filters` is a JSON map of granted filters, `plain` whether one of them is not under the prefix.
+
+    `seen` is when it was begun or its client last went, in seconds since 1970.
+    """
+
+    user = peewee.TextField()
+    name = peewee.TextField()
+    id = peewee.TextField(unique=True)
+    filters = peewee.TextField(default="{}")
+    plain = peewee.BooleanField(default=False, index=True)
+    seen = peewee.IntegerField(default=0)
+
+    class Meta:  # noqa: D106 - peewee's way to name a table
+        table_name = "session"
+        primary_key = peewee.CompositeKey("user", "name")
+
+
+class QueuedRow(peewee.Model):
+    """A plain message at QoS 1 or 2 that a kept session has not acknowledged."""
+
+    session = peewee.TextField()
+    seq = peewee.IntegerField()
+    qos = peewee.IntegerField()
+    retain = peewee.BooleanField()
+    stage = peewee.IntegerField()
+    topic = peewee.TextField()
+    payload = peewee.BlobField()
+
+    class Meta:  # noqa: D106 - peewee's way to name a table
+        table_name = "queued"
+        primary_key = peewee.CompositeKey("session", "seq")
+
+
+class ReceivedRow(peewee.Model):
+    """A packet identifier of a QoS 2 PUBLISH that was received and not released (MQTT-4.3.3-2)."""
+
+    session = peewee.TextField()
+    packet_id = peewee.IntegerField()
+
+    class Meta:  # noqa: D106 - peewee's way to name a table
+        table_name = "received"
+        primary_key = peewee.CompositeKey("session", "packet_id")
+        without_rowid = True
+
+
+class RetainedRow(peewee.Model):
+    """A retained message."""
+
+    topic = peewee.TextField(primary_key=True)
+    qos = peewee.IntegerField()
+    payload = peewee.BlobField()
+
+    class Meta:  # noqa: D106 - peewee's way to name a table
+        table_name = "retained"
+
+
+_MODELS: Final = (SessionRow, QueuedRow, ReceivedRow, RetainedRow)
+
+SAVE_SESSION: Final = "INSERT OR REPLACE INTO session (user, name, id, filters, plain, seen) VALUES (?, ?, ?, ?, ?, ?)"
+SEEN: Final = "UPDATE session SET seen = ? WHERE id = ?"
+DROP_SESSION: Final = "DELETE FROM session WHERE id = ?"
+DROP_QUEUE: Final = "DELETE FROM queued WHERE session = ?"
+DROP_RECEIVED: Final = "DELETE FROM received WHERE session = ?"
+ENQUEUE: Final = "INSERT OR REPLACE INTO queued (session, seq, qos, retain, stage, topic, payload) VALUES (?, ?, ?, ?, ?, ?, ?)"
+SET_STAGE: Final = "UPDATE queued SET stage = ? WHERE session = ? AND seq = ?"
+DEQUEUE: Final = "DELETE FROM queued WHERE session = ? AND seq = ?"
+RECEIVED: Final = "INSERT OR IGNORE INTO received (session, packet_id) VALUES (?, ?)"
+RELEASED: Final = "DELETE FROM received WHERE session = ? AND packet_id = ?"
+RETAIN: Final = "INSERT OR REPLACE INTO retained (topic, qos, payload) VALUES (?, ?, ?)"
+UNRETAIN: Final = "DELETE FROM retained WHERE topic = ?"
+
+
+class StoreFailed(Exception):
+    """The session store could not be read or written."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMessage:
+    """One row of a session's queue."""
+
+    seq: int
+    qos: int
+    retain: bool
+    stage: int
+    topic: str
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSession:
+    """A kept session as it was found on disk."""
+
+    user: str
+    name: str
+    id: str
+    filters: dict[str, int]
+    received: frozenset[int]
+    queue: tuple[StoredMessage, ...]
+
+
+class Persistence:
+    """`broker.db`, written by one thread and read on the event loop."""
+
+    def __init__(
+        self, path: Path, count: Count, log: logging.Logger, synchronous: str = "full", busy_timeout_ms: int = 5000
+    ) -> None:
+        """Open the file, or make it; raises `OSError` where that cannot be done."""
+        self._count = count
+        self._log = log
+        self._database = peewee.SqliteDatabase(
+            str(path),
+            pragmas={
+                "journal_mode": "wal",
+                "synchronous": synchronous,
+                "busy_timeout": busy_timeout_ms,
+                "wal_autocheckpoint": 1000,
+            },
+            autoconnect=False,
+            thread_safe=True,
+        )
+        try:
+            self._database.connect()
+            with self._database.bind_ctx(_MODELS):
+                self._migrate()
+        except peewee.PeeweeException as error:
+            self._database.close()
+            raise OSError(f"{path}: {error}") from error
+        self._loop = asyncio.get_running_loop()
+        self._quiet = Quiet(log, self._loop.time, count)
+        self._staged: list[tuple[str, Parameters]] = []
+        """Written on the loop, and not handed to the thread yet."""
+        self._waiting: list[tuple[str, Parameters]] = []
+        self._waiters: list[Done] = []
+        self._changed = threading.Event()
+        self._lock = threading.Lock()
+        self._stopping = False
+        self._failure = ""
+        self._handed_in = 0
+        self._finished = 0
+        self._lazy: asyncio.TimerHandle | None = None
+        self._thread = threading.Thread(target=self._write, name="mqtt-im-sessions", daemon=True)
+        self._thread.start()
+
+    def _migrate(self) -> None:
+        """Bring the file to the schema of this version; one version so far, so nothing to move."""
+        found = self._database.pragma("user_version")
+        if found > _SCHEMA:
+            raise peewee.DatabaseError(f"written by a newer version (schema {found}, this one knows {_SCHEMA})")
+        self._database.create_tables(_MODELS, safe=True)
+        self._database.pragma("user_version", _SCHEMA, permanent=True)
+
+    # Reading: on the event loop, by key or at start.
+
+    def session(self, user: str, name: str) -> StoredSession | None:
+        """The kept session of this name as of the last commit, or None. Raises `StoreFailed`, like all that reads."""
+        row = self._query("SELECT id, filters FROM session WHERE user = ? AND name = ?", (user, name)).fetchone()
+        return None if row is None else self._stored(user, name, row[0], row[1])
+
+    def names(self, user: str, more_than: int) -> list[str]:
+        """The names of this user's kept sessions, the longest unseen first; none where there are not `more_than`."""
+        (number,) = self._query("SELECT count(*) FROM session WHERE user = ?", (user,)).fetchone()
+        if number <= more_than:
+            return []
+        return [name for (name,) in self._query("SELECT name FROM session WHERE user = ? ORDER BY seen", (user,)).fetchall()]
+
+    def plain_sessions(self) -> list[StoredSession]:
+        """Every kept session that is subscribed to plain topics."""
+        rows = self._query("SELECT user, name, id, filters FROM session WHERE plain", ()).fetchall()
+        return [self._stored(*row) for row in rows]
+
+    def _stored(self, user: str, name: str, session_id: str, filters: str) -> StoredSession:
+        received = self._query("SELECT packet_id FROM received WHERE session = ?", (session_id,)).fetchall()
+        queue = self._query(
+            "SELECT seq, qos, retain, stage, topic, payload FROM queued WHERE session = ? ORDER BY seq", (session_id,)
+        ).fetchall()
+        return StoredSession(
+            user,
+            name,
+            session_id,
+            json.loads(filters),
+            frozenset(packet_id for (packet_id,) in received),
+            tuple(
+                StoredMessage(seq, qos, bool(retain), stage, topic, bytes(data)) for seq, qos, retain, stage, topic, data in queue
+            ),
+        )
+
+    def retained(self) -> list[tuple[str, int, bytes]]:
+        """Every retained message: topic, QoS, payload."""
+        rows = self._query("SELECT topic, qos, payload FROM retained", ()).fetchall()
+        return [(topic, qos, bytes(payload)) for topic, qos, payload in rows]
+
+    def _query(self, sql: str, parameters: Parameters) -> Any:
+        execute: Callable[[str, Parameters], Any] = self._database.execute_sql
+        try:
+            return execute(sql, parameters)
+        except peewee.PeeweeException as error:
+            raise StoreFailed(str(error)) from error
+
+    # Writing: handed to the thread.
+
+    def write(self, sql: str, *parameters: object) -> None:
+        """Have this done with the next transaction, at the latest in a fifth of a second; nobody waits for it."""
+        self._staged.append((sql, parameters))
+        self._handed_in += 1
+        if self._lazy is None:
+            self._lazy = self._loop.call_later(_LAZY_S, self._wake)
+
+    def committed(self, done: Done) -> None:
+        """Call `done` when everything that was handed in so far has been committed, or has failed.
+
+        What was written in the same turn of the loop is in one transaction with it: the thread gets them together, so no failure
+        of a part can be overlooked.
+        """
+        with self._lock:
+            self._waiting += self._staged
+            self._waiters.append(done)
+        self._staged.clear()
+        self._changed.set()
+
+    def _wake(self) -> None:
+        self._lazy = None
+        with self._lock:
+            self._waiting += self._staged
+        self._staged.clear()
+        self._changed.set()
+
+    @property
+    def idle(self) -> bool:
+        """Everything that was handed in has been committed, or has failed: reading finds all of it."""
+        return self._handed_in == self._finished
+
+    async def close(self) -> None:
+        """Write what waits, and end the thread."""
+        if self._lazy is not None:
+            self._lazy.cancel()
+        self._wake()
+        self._stopping = True
+        self._changed.set()
+        await asyncio.to_thread(self._thread.join)
+        self._database.close()
+
+    def _write(self) -> None:
+        """The thread: one transaction for everything that waits."""
+        while True:
+            self._changed.wait()
+            self._changed.clear()
+            stopping = self._stopping
+            with self._lock:
+                statements, self._waiting = self._waiting, []
+                waiters, self._waiters = self._waiters, []
+            if statements or waiters:
+                ok = self._commit(statements)
+                self._finished += len(statements)
+                if waiters or not ok:
+                    self._loop.call_soon_threadsafe(self._tell, waiters, ok)
+            if stopping:
+                break
+        self._database.close()
+
+    def _commit(self, statements: list[tuple[str, Parameters]]) -> bool:
+        """Commit all of it or nothing; says which. Failing to open the file again is a failure like any other."""
+        if not statements:
+            return True
+        try:
+            if self._database.is_closed():
+                self._database.connect()
+            connection = self._connection()
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                for sql, parameters in statements:
+                    connection.execute(sql, parameters)
+                connection.execute("COMMIT")
+            except BaseException:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.execute("ROLLBACK")
+                raise
+        except (sqlite3.Error, peewee.PeeweeException) as error:
+            self._failure = str(error)
+            return False
+        return True
+
+    def _connection(self) -> sqlite3.Connection:
+        """This thread's connection, in which a transaction begins when we say so."""
+        connect: Callable[[], sqlite3.Connection] = self._database.connection
+        return connect()
+
+    def _tell(self, waiters: list[Done], ok: bool) -> None:
+        if not ok:
+            self._count("session_store_failures")
+            self._quiet.note(
+                "commit", "the session store could not commit, nothing it promised was acknowledged: %s", self._failure
+            )
+        for done in waiters:
+            done(ok)

@@ -1,0 +1,168 @@
+"""The state of one MQTT session (MQTT-3.1.2.4): what outlives a connection, where it is kept.
+
+An `Outbox` holds the plain messages at QoS 1 and 2 that the client has not acknowledged. It does no I/O: whoever calls
+it writes the packets and the database rows. Its packet identifiers follow from the number of a message in its
+session, so a redelivery carries the same one even after a restart (MQTT-4.4.0-1).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
+
+from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID
+from mqtt_im.transport.embedded.access import Rights
+
+if TYPE_CHECKING:
+    from mqtt_im.transport.embedded.connection import Connection
+
+Key = tuple[str, str]
+"""User (empty for nobody), and device or client id."""
+
+WAITING: Final = 0
+SENT: Final = 1
+RELEASED: Final = 2
+
+_PACKET_IDS: Final = 0x1_0000 - FIRST_PLAIN_PACKET_ID
+_MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
+
+
+class Message:
+    """One plain message for one session, at QoS 1 or 2; `stage` is WAITING, SENT or (QoS 2, after PUBREC) RELEASED."""
+
+    __slots__ = ("payload", "qos", "retain", "seq", "stage", "topic")
+
+    def __init__(self, seq: int, topic: bytes, payload: bytes, qos: int, retain: bool, stage: int = WAITING) -> None:
+        self.seq = seq
+        self.topic = topic
+        self.payload = payload
+        self.qos = qos
+        self.retain = retain
+        self.stage = stage
+
+    @property
+    def packet_id(self) -> int:
+        """The identifier it is sent with, each time."""
+        return FIRST_PLAIN_PACKET_ID + self.seq % _PACKET_IDS
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes in a queue, roughly."""
+        return len(self.topic) + len(self.payload)
+
+
+class Outbox:
+    """Plain messages on their way to one client: some in flight, the others waiting in a bounded queue."""
+
+    __slots__ = ("_last", "_limit", "_queued_bytes", "_waiting", "_window", "in_flight")
+
+    def __init__(self, window: int, limit: int) -> None:
+        """Let at most `window` messages be in flight and `limit` wait."""
+        self._window = window
+        self._limit = limit
+        self._last = 0
+        self._waiting: deque[Message] = deque()
+        self._queued_bytes = 0
+        self.in_flight: dict[int, Message] = {}
+        """By packet identifier, in the order in which they were sent first."""
+
+    def restore(self, messages: Iterable[Message]) -> None:
+        """Take over what was found on disk, in its order."""
+        for message in messages:
+            self._last = message.seq
+            if message.stage == WAITING:
+                self.ready(message)
+            else:
+                self.in_flight[message.packet_id] = message
+
+    def create(self, topic: bytes, payload: bytes, qos: int, retain: bool) -> Message:
+        """Number a message; it is not sent before `ready` has been called with it."""
+        self._last += 1
+        return Message(self._last, topic, payload, qos, retain)
+
+    def ready(self, message: Message) -> list[Message]:
+        """Queue a message; returns those that were dropped for it because the queue is full, the oldest first."""
+        self._waiting.append(message)
+        self._queued_bytes += message.size
+        dropped: list[Message] = []
+        while len(self._waiting) > max(self._limit, self._window - len(self.in_flight)) or (
+            self._queued_bytes > _MAX_QUEUED_BYTES and len(self._waiting) > 1
+        ):
+            dropped.append(self._take())
+        return dropped
+
+    def _take(self) -> Message:
+        message = self._waiting.popleft()
+        self._queued_bytes -= message.size
+        return message
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more message could be in flight at once."""
+        return len(self.in_flight) + len(self._waiting) < self._window
+
+    @property
+    def empty(self) -> bool:
+        """Nothing waits and nothing is in flight."""
+        return not (self._waiting or self.in_flight)
+
+    def next(self) -> Message | None:
+        """Move the next message into flight, or return None where the window is full or nothing waits."""
+        if not self._waiting or len(self.in_flight) >= self._window or self._waiting[0].packet_id in self.in_flight:
+            return None
+        message = self._take()
+        message.stage = SENT
+        self.in_flight[message.packet_id] = message
+        return message
+
+    def acknowledged(self, packet_id: int) -> Message | None:
+        """PUBACK: the message is done. None where it answers nothing."""
+        return self._finish(packet_id, 1, SENT)
+
+    def received(self, packet_id: int) -> Message | None:
+        """PUBREC: the client has the message and is to be sent PUBREL. None where it answers nothing."""
+        message = self.in_flight.get(packet_id)
+        if message is None or message.qos != 2:
+            return None
+        message.stage = RELEASED
+        return message
+
+    def completed(self, packet_id: int) -> Message | None:
+        """PUBCOMP: the message is done. None where it answers nothing."""
+        return self._finish(packet_id, 2, RELEASED)
+
+    def _finish(self, packet_id: int, qos: int, stage: int) -> Message | None:
+        message = self.in_flight.get(packet_id)
+        if message is None or message.qos != qos or message.stage != stage:
+            return None
+        del self.in_flight[packet_id]
+        return message
+
+
+class Session:
+    """One MQTT session; `connection` is None while a kept one's client is away."""
+
+    __slots__ = ("catch_up", "connection", "filters", "id", "kept", "key", "outbox", "plain", "received", "rights")
+
+    def __init__(self, key: Key, session_id: str, kept: bool) -> None:
+        self.key = key
+        self.id = session_id
+        self.kept = kept
+        self.connection: Connection | None = None
+        self.filters: dict[str, int] = {}
+        """Granted filters → QoS."""
+        self.plain = 0
+        """How many of them are plain, and stand in the index."""
+        self.rights: Rights | None = None
+        """What the others yield; None where there is none of them."""
+        self.received: set[int] | None = None
+        """QoS 2 identifiers that were received and not released."""
+        self.outbox: Outbox | None = None
+        self.catch_up: dict[str, int] | None = None
+        """Retained messages that a subscription is still to be sent: topic → granted QoS."""
+
+    @property
+    def idle(self) -> bool:
+        """Nothing of it is needed in memory while its client is away."""
+        return not self.plain and (self.outbox is None or self.outbox.empty)

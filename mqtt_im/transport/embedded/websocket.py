@@ -1,0 +1,149 @@
+"""MQTT over WebSocket (MQTT-6.0.0-1 to -4): frames come off, and the bytes in them go through the same connection code.
+
+The stream of MQTT packets is cut into frames as the client likes, a packet in several or several in one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import http
+from collections.abc import Sequence
+from typing import Any
+
+from websockets.frames import OP_BINARY, OP_CONT, OP_TEXT, CloseCode, Frame
+from websockets.http11 import Request
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+from websockets.typing import Origin, Subprotocol
+
+from mqtt_im.transport.embedded.connection import Connection
+from mqtt_im.transport.embedded.hub import Hub
+
+_SUBPROTOCOL = Subprotocol("mqtt")
+_SLACK = 64 * 1024
+
+
+class WebSocket(asyncio.Protocol):
+    """One WebSocket; towards its connection it is the transport."""
+
+    __slots__ = ("_connection", "_path", "_protocol", "_socket")
+
+    def __init__(self, hub: Hub, listener: str, path: str, origins: Sequence[str]) -> None:
+        self._path = path
+        self._connection = Connection(hub, listener)
+        allowed: list[Origin | None] = [None, *map(Origin, origins)]  # programs send no Origin, and need no protection
+        self._protocol = ServerProtocol(
+            origins=allowed if origins else None,
+            subprotocols=[_SUBPROTOCOL],
+            max_size=hub.limits.max_packet_bytes + _SLACK,
+        )
+        self._socket: asyncio.Transport
+
+    # Towards the socket
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A socket was accepted."""
+        self._socket = transport  # type: ignore[assignment]
+        self._connection.connection_made(self)  # type: ignore[arg-type]
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came in: the handshake first, then frames."""
+        connection, protocol = self._connection, self._protocol
+        protocol.receive_data(data)
+        for event in protocol.events_received():
+            if isinstance(event, Request):
+                self._handshake(event)
+            elif isinstance(event, Frame):
+                if event.opcode is OP_BINARY or event.opcode is OP_CONT:
+                    if event.data:
+                        connection.data_received(bytes(event.data))
+                elif event.opcode is OP_TEXT:
+                    protocol.fail(CloseCode.UNSUPPORTED_DATA, "MQTT needs binary frames")  # MQTT-6.0.0-1
+                    connection.hub.count("malformed_packets", reason="websocket_text")
+                    connection.end("malformed")
+        self._send()
+        if protocol.parser_exc is not None or protocol.handshake_exc is not None:
+            connection.end("websocket")
+
+    def _handshake(self, request: Request) -> None:
+        protocol = self._protocol
+        if protocol.close_expected():  # a broken frame, or a goodbye, came right behind the request
+            self._connection.end("handshake")
+            return
+        if request.path.partition("?")[0] != self._path:
+            response = protocol.reject(http.HTTPStatus.NOT_FOUND, "There is no WebSocket here.\n")
+        elif not all(value.isascii() for _, value in request.headers.raw_items()):
+            # `accept` would put such a value into its answer, and cannot encode it.
+            response = protocol.reject(http.HTTPStatus.BAD_REQUEST, "The headers of a WebSocket are ASCII.\n")
+        else:
+            response = protocol.accept(request)
+        protocol.send_response(response)
+        if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
+            self._connection.hub.count("connects_refused", reason=f"http_{response.status_code}")
+            self._connection.end("handshake")
+
+    def _send(self) -> None:
+        for data in self._protocol.data_to_send():
+            if data:
+                self._socket.write(data)
+            else:
+                self._socket.close()
+
+    def eof_received(self) -> bool:
+        """The peer will send no more."""
+        return self._connection.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        self._connection.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """The socket's buffer is full."""
+        self._connection.pause_writing()
+
+    def resume_writing(self) -> None:
+        """The socket's buffer has room again."""
+        self._connection.resume_writing()
+
+    # Towards the connection: what it uses of a transport
+
+    def write(self, data: bytes) -> None:
+        """Send bytes as one binary frame."""
+        if self._protocol.state is OPEN:
+            self._protocol.send_binary(data)
+            self._send()
+
+    def close(self) -> None:
+        """Say goodbye and close the socket when all has left."""
+        if self._protocol.state is OPEN:
+            self._protocol.send_close(CloseCode.NORMAL_CLOSURE)
+        self._send()
+        self._socket.close()
+
+    def abort(self) -> None:
+        """Cut the socket."""
+        self._socket.abort()
+
+    def can_write_eof(self) -> bool:
+        """A WebSocket has no half that could be closed."""
+        return False
+
+    def is_closing(self) -> bool:
+        """Whether the socket is closed or about to be."""
+        return self._socket.is_closing()
+
+    def pause_reading(self) -> None:
+        """Take nothing more off the socket for now."""
+        self._socket.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Go on reading."""
+        self._socket.resume_reading()
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes that wait for the peer."""
+        return self._socket.get_write_buffer_size()
+
+    def get_extra_info(self, name: str, default: Any = None) -> Any:
+        """What the socket's transport knows."""
+        return self._socket.get_extra_info(name, default)

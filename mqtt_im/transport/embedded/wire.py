@@ -1,0 +1,241 @@
+"""The socket side of a connection: its life, its timers, and its output. What packets mean is `connection`'s matter."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+from mqtt_im.transport.embedded import packets
+
+if TYPE_CHECKING:
+    from mqtt_im.transport.embedded.hub import Hub
+
+_GATHER: Final = 64 * 1024
+"""Bytes that are gathered for one write before it is made without waiting for the end of the loop's turn."""
+_STALLED_S: Final = 60.0
+"""A client that takes nothing off its full write buffer for so long is gone (or one and a half keep-alives, if less)."""
+_LAST_BYTES_S: Final = 5.0
+"""Time for the last bytes to leave before the socket is cut."""
+_LINGER_S: Final = 1.0
+"""Time for the peer to close its side, where it is waited for."""
+
+
+class Wire(asyncio.Protocol):
+    """A socket that was accepted. `end` runs once, whatever happens to it; `ended` is where subclasses clean up."""
+
+    __slots__ = (
+        "_closing",
+        "_keep_alive",
+        "_last_heard",
+        "_out",
+        "_out_bytes",
+        "_paused",
+        "_stalled",
+        "_stalled_bytes",
+        "_timer",
+        "address",
+        "closed",
+        "hub",
+        "listener",
+        "transport",
+        "writable",
+    )
+
+    def __init__(self, hub: Hub, listener: str) -> None:
+        self.hub = hub
+        self.listener = listener
+        self.transport: asyncio.Transport
+        self.address = ""
+        """The peer's IP address."""
+        self.closed = False
+        self.writable = True
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._paused = False
+        self._last_heard = 0.0
+        self._keep_alive = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing: asyncio.TimerHandle | None = None
+        self._stalled: asyncio.TimerHandle | None = None
+        self._stalled_bytes = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A socket was accepted; CONNECT is due within `limits.connect_timeout_s`."""
+        hub = self.hub
+        # WebSocket connections come with a stand-in of the same interface.
+        self.transport = transport  # type: ignore[assignment]
+        peer = transport.get_extra_info("peername")
+        self.address = str(peer[0]) if peer else ""
+        self._last_heard = hub.clock()
+        hub.count("connections", listener=self.listener)
+        reason = hub.socket_opened(self)
+        if reason:
+            hub.count("connects_refused", reason=reason)
+            hub.log.note(reason, "a connection from %s is refused: %s", self.address, reason)
+            self.closed = True
+            self.transport.abort()
+            return
+        self._timer = hub.loop.call_later(hub.limits.connect_timeout_s, self.end, "connect_timeout")
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        self.end("lost", abort=True)
+        if self._closing is not None:
+            self._closing.cancel()
+            self._closing = None
+        self.hub.socket_closed(self)
+
+    def eof_received(self) -> bool:
+        """The peer will send no more: the connection ends."""
+        self.end("lost")
+        return False
+
+    # Ending
+
+    def end(self, reason: str, *, abort: bool = False, linger: bool = False) -> None:
+        """End the connection; a second call does nothing.
+
+        What was written leaves first, unless `abort`. With `linger` the peer is told that nothing more follows and what it
+        still sends is thrown away for a while: closing a socket with unread input would make its kernel lose our last bytes.
+        """
+        if self.closed:
+            return
+        if not abort and not self.flush():
+            return
+        self.closed = True
+        for timer in (self._timer, self._stalled):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._stalled = None
+        self._out.clear()
+        transport = self.transport
+        if abort:
+            transport.abort()
+        else:
+            self._say_goodbye(linger=linger)
+        self.ended(reason)
+
+    def _say_goodbye(self, *, linger: bool) -> None:
+        transport = self.transport
+        if not linger or transport.is_closing() or not transport.can_write_eof():
+            self._close()
+            return
+        try:
+            transport.write_eof()
+        except OSError:  # the peer has gone, and the loop has not noticed yet
+            transport.abort()
+            return
+        if self._paused:
+            self._paused = False
+            transport.resume_reading()
+        self._closing = self.hub.loop.call_later(_LINGER_S, self._close)
+
+    def _close(self) -> None:
+        self._closing = self.hub.loop.call_later(_LAST_BYTES_S, self.transport.abort)
+        self.transport.close()
+
+    def ended(self, reason: str) -> None:
+        """The connection has just ended, for this reason."""
+
+    # Timers
+
+    def keep_alive(self, seconds: int) -> None:
+        """From now on the client is gone when it was silent for one and a half times `seconds` (MQTT-3.1.2-24); 0 is never."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._keep_alive = seconds * 1.5
+        if seconds:
+            self._timer = self.hub.loop.call_later(self._keep_alive, self._check_alive)
+
+    def _check_alive(self) -> None:
+        """The timer is not moved by each packet; it looks when it fires, and comes back when it would be due."""
+        now = self.hub.clock()
+        # Nothing is heard of a client that we do not read from.
+        silent = 0.0 if self._paused else now - self._last_heard
+        if silent >= self._keep_alive - 0.001:
+            self.end("keep_alive")
+        else:
+            self._timer = self.hub.loop.call_later(self._keep_alive - silent, self._check_alive)
+
+    # Output
+
+    def answer(self, packet: bytes) -> None:
+        """Write one packet; the writes of one loop turn leave together."""
+        out = self._out
+        if not out:
+            self.hub.flush_soon(self)
+        out.append(packet)
+
+    def publish(self, topic: bytes, payload: bytes, packet_id: int, dup: bool = False, retain: bool = False) -> None:
+        """Write one PUBLISH: QoS 1 with `packet_id`, QoS 0 where it is 0. Writes of one loop turn leave together."""
+        first = (0x32 if packet_id else 0x30) | (dup and 0x08) | retain
+        self._publish(first, topic, payload, packet_id)
+
+    def publish_plain(
+        self, topic: bytes, payload: bytes, qos: int = 0, packet_id: int = 0, retain: bool = False, dup: bool = False
+    ) -> None:
+        """Write one PUBLISH of any QoS; at QoS 0 it is dropped while the client does not read."""
+        if qos or self.writable:
+            self._publish(0x30 | (dup and 0x08) | qos << 1 | retain, topic, payload, packet_id)
+        else:
+            self.hub.count("plain_dropped")
+
+    def _publish(self, first: int, topic: bytes, payload: bytes, packet_id: int) -> None:
+        if self.closed:
+            return
+        size = len(topic)
+        length = 2 + size + len(payload)
+        if packet_id:
+            length += 2
+            payload = packet_id.to_bytes(2, "big") + payload
+        out = self._out
+        if not out:
+            self.hub.flush_soon(self)
+        if length < 0x80:
+            out += (bytes((first, length, size >> 8, size & 0xFF)), topic, payload)
+        elif length < 0x4000:
+            out += (bytes((first, length & 0x7F | 0x80, length >> 7, size >> 8, size & 0xFF)), topic, payload)
+        else:
+            out += (packets.publish_head(first, size, length - 2 - size), topic, payload)
+        self._out_bytes += length
+        if self._out_bytes > _GATHER:
+            self.flush()
+
+    def flush(self) -> bool:
+        """Hand what was gathered to the socket; False where the connection has ended, perhaps for that reason."""
+        out = self._out
+        if not out or self.closed:
+            return not self.closed
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self._out_bytes = 0
+        transport = self.transport
+        if not self.writable and transport.get_write_buffer_size() > self.hub.limits.max_write_buffer_bytes:
+            self.hub.log.note("write_buffer", "%s does not read; its connection is cut", self)
+            self.end("write_buffer", abort=True)
+            return False
+        transport.write(data)
+        return True
+
+    def pause_writing(self) -> None:
+        """The write buffer stands above its high-water mark."""
+        self.writable = False
+        self._stalled_bytes = self.transport.get_write_buffer_size()
+        self._stalled = self.hub.loop.call_later(min(self._keep_alive or _STALLED_S, _STALLED_S), self._check_stalled)
+
+    def resume_writing(self) -> None:
+        """The write buffer has drained below its low-water mark."""
+        self.writable = True
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _check_stalled(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left >= self._stalled_bytes:
+            self.hub.log.note("not_reading", "%s does not read; its connection is cut", self)
+            self.end("not_reading", abort=True)
+            return
+        self._stalled_bytes = left
+        self._stalled = self.hub.loop.call_later(min(self._keep_alive or _STALLED_S, _STALLED_S), self._check_stalled)

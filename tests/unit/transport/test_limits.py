@@ -1,0 +1,246 @@
+"""Limits: the counting alone, and each limit as a client meets it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from mqtt_im.app import raise_file_limit
+from mqtt_im.transport.embedded.limits import Bucket, Buckets, PerMinute, Quiet
+from tests.support import packets
+from tests.unit.transport.harness import Client, Server, on_loop
+
+
+def test_a_bucket_lets_a_burst_through_and_then_its_rate() -> None:
+    bucket = Bucket(10)
+    assert [bucket.take(100.0) for _ in range(20)] == [0.0] * 20
+    assert bucket.take(100.0) == pytest.approx(0.1)
+    assert bucket.take(100.0) == pytest.approx(0.1), "asking costs nothing"
+    assert bucket.take(100.1) == 0.0
+    assert bucket.take(100.1) == pytest.approx(0.1)
+    assert [bucket.take(200.0) for _ in range(20)] == [0.0] * 20
+    assert bucket.take(200.0) == pytest.approx(0.1)
+
+
+def test_a_bucket_never_exceeds_burst_and_rate_over_any_time() -> None:
+    bucket, now, taken = Bucket(50), 0.0, 0
+    while now < 10:
+        wait = bucket.take(now)
+        if wait:
+            now += wait
+        else:
+            taken += 1
+    assert taken == pytest.approx(100 + 500, abs=1)
+
+
+def test_per_minute_counts_in_windows() -> None:
+    counter = PerMinute()
+    assert [counter.add(now) for now in (5.0, 6.0, 64.9, 65.0, 66.0, 200.0)] == [1, 2, 3, 1, 2, 1]
+
+
+def test_a_quiet_log_tells_how_much_it_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    now = 0.0
+    left_out: Counter[str] = Counter()
+
+    def count(name: str, amount: float = 1, **labels: str) -> None:
+        left_out[name] += int(amount)
+
+    quiet = Quiet(logging.getLogger("test.quiet"), lambda: now, count, burst=2, period=10)
+    for number in range(5):
+        quiet.note("flood", "line %d", number)
+    quiet.note("other", "another kind")
+    now = 11.0
+    quiet.note("flood", "line %d", 5)
+    assert caplog.messages == ["line 0", "line 1", "another kind", "3 more lines of the kind 'flood' were left out", "line 5"]
+    assert left_out == {"log_lines_suppressed": 3}
+
+
+def test_buckets_are_forgotten_when_they_are_full_again() -> None:
+    buckets = Buckets(1)
+    for number in range(5_000):
+        buckets.take(f"came once {number}", now=float(number))
+        assert len(buckets) <= 1_025
+    assert [buckets.take("comes often", 5_000.0) for _ in range(2)] == [0.0, 0.0]
+    for number in range(5_000):
+        buckets.take(f"another {number}", now=5_000.0)
+    assert buckets.take("comes often", 5_000.0) > 0
+
+
+@on_loop
+async def test_connections_are_bounded(tmp_path: Path) -> None:
+    async with Server(tmp_path, limits={"max_connections": 2}) as server:
+        first = await server.connect("a")
+        await server.connect("b", "bob")
+        third = await server.open()
+        third.send(packets.connect("c", username="carol"))
+        assert [packet.body for packet in await third.gone()] == [b"\x00\x03"]
+        await first.disconnect()
+        await server.connect("c", "carol")
+        taking_over = await server.open()
+        taking_over.send(packets.connect("b", username="bob"))
+        assert [packet.body for packet in await taking_over.gone()] == [b"\x00\x03"]
+
+
+@on_loop
+async def test_sockets_far_above_the_limit_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqtt_im.transport.embedded.hub._OVERFLOW", 1)
+    async with Server(tmp_path, limits={"max_connections": 1}) as server:
+        silent = [await server.open() for _ in range(2)]
+        third = await server.open()
+        assert await third.gone() == []
+        await server.counted("connects_refused:max_connections")
+        await silent[0].close()
+
+
+@on_loop
+async def test_a_users_connections_are_bounded_and_a_take_over_is_none_more(tmp_path: Path) -> None:
+    async with Server(tmp_path, limits={"max_connections_per_user": 2}) as server:
+        await server.connect("a")
+        second = await server.connect("b")
+        third = await server.open()
+        third.send(packets.connect("c", username="alice"))
+        assert [packet.body for packet in await third.gone()] == [b"\x00\x03"]
+        await server.connect("b")
+        await second.gone()
+        await server.connect("c", "bob")
+
+
+@on_loop
+async def test_an_addresses_connections_are_bounded(tmp_path: Path) -> None:
+    async with Server(tmp_path, limits={"max_connections_per_address": 2}) as server:
+        first, _ = await server.open(), await server.open()
+        third = await server.open()
+        assert await third.gone() == []
+        await first.close()
+        await server.handler.until(lambda: len(server.hub.sockets) == 1)
+        await server.connect()
+
+
+@on_loop
+async def test_an_address_connects_only_so_fast(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Server(tmp_path, limits={"connects_per_second_per_address": 3}) as server:
+        monkeypatch.setattr(server.hub, "clock", lambda: 1_000.0)
+        clients = [await server.open() for _ in range(6)]
+        seventh = await server.open()
+        assert await seventh.gone() == []
+        await server.counted("connects_refused:connects_per_second_per_address")
+        for number, client in enumerate(clients):
+            client.send(packets.connect(str(number), username="alice"))
+            await client.expect(packets.CONNACK)
+        monkeypatch.setattr(server.hub, "clock", lambda: 1_001.0)
+        await server.connect("later")
+
+
+@on_loop
+async def test_sockets_that_are_refused_do_not_make_room_at_their_address(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqtt_im.transport.embedded.hub._OVERFLOW", 0)
+    async with Server(tmp_path, limits={"max_connections": 2, "max_connections_per_address": 3}) as server:
+        stays = [await server.open() for _ in range(2)]
+        for _ in range(3):
+            assert await (await server.open()).gone() == []
+        assert server.counts["connects_refused:max_connections"] == 3
+        await stays[0].close()
+        await server.handler.until(lambda: len(server.hub.sockets) == 1)
+        assert server.hub._addresses == {"127.0.0.1": 1}
+
+
+@on_loop
+async def test_a_thousand_clients_that_come_at_once_are_all_served(tmp_path: Path) -> None:
+    raise_file_limit()  # both ends of each connection are in this process
+    async with Server(tmp_path) as server:
+
+        async def come(number: int) -> None:
+            user = f"user{number % 500}"
+            client = await server.open()
+            client.send(packets.connect(f"device{number}", username=user, clean=number % 3 > 0, keepalive=60))
+            await client.expect(packets.CONNACK)
+            assert await client.subscribe((f"im/v1/{user}/down", 1)) == [1]
+            client.send(packets.publish(f"im/v1/{user}/device{number}/up", b"here", packet_id=1))
+            await client.expect(packets.PUBACK, 1)
+
+        await asyncio.gather(*(come(number) for number in range(1_000)))
+        assert server.transport.connection_count == 1_000
+        assert len(server.handler.uplinks) == 1_000
+        assert not server.counts["connects_refused"]
+
+
+def stop_reading(client: Client) -> None:
+    """Read nothing more; the kernel's buffers fill."""
+    client.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+
+@on_loop
+async def test_a_client_that_does_not_read_is_told_to_the_bridge_and_goes_on_later(tmp_path: Path) -> None:
+    async with Server(tmp_path) as server:
+        client = await server.connect()
+        stop_reading(client)
+        link = server.handler.links[0]
+        sent = 0
+        while link.writable:
+            link.publish(b"im/v1/alice/down", b"x" * 50_000, sent + 1)
+            sent += 1
+            await asyncio.sleep(0)
+        assert not link.closed
+        client.send(packets.publish("im/v1/alice/phone/up", b"", packet_id=1))
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]
+        assert [(await client.message()).packet_id for _ in range(sent)] == list(range(1, sent + 1))
+        await server.handler.saw("writable", "phone")
+        await client.expect(packets.PUBACK, 1)
+
+
+@on_loop
+async def test_one_turn_of_the_loop_can_fill_the_buffer(tmp_path: Path) -> None:
+    async with Server(tmp_path) as server:
+        client = await server.connect()
+        stop_reading(client)
+        link = server.handler.links[0]
+        sent = 0
+        while link.writable:
+            sent += 1
+            link.publish(b"im/v1/alice/down", b"x" * 1000, sent)
+        assert sent < 20_000
+
+
+@on_loop
+async def test_a_buffer_that_grows_on_is_cut(tmp_path: Path) -> None:
+    async with Server(tmp_path, limits={"max_write_buffer_bytes": 100_000}) as server:
+        client = await server.connect()
+        stop_reading(client)
+        link = server.handler.links[0]
+        while not link.closed:
+            link.publish(b"im/v1/alice/down", b"x" * 10_000, 1)
+            await asyncio.sleep(0)
+        assert server.counts["closes:write_buffer"] == 1
+        assert ("detached", "alice", "phone") in server.handler.log
+
+
+@on_loop
+async def test_a_buffer_that_does_not_shrink_is_cut_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqtt_im.transport.embedded.wire._STALLED_S", 0.05)
+    async with Server(tmp_path) as server:
+        client = await server.connect()
+        stop_reading(client)
+        link = server.handler.links[0]
+        while link.writable:
+            link.publish(b"im/v1/alice/down", b"x" * 10_000, 1)
+            await asyncio.sleep(0)
+        await server.counted("closes:not_reading")
+
+
+@on_loop
+async def test_plain_messages_at_qos_0_are_dropped_for_who_does_not_read(tmp_path: Path) -> None:
+    async with Server(tmp_path, plain_topics=("#",)) as server:
+        reader, writer = await server.connect("reader"), await server.connect("writer")
+        await reader.subscribe(("a", 0))
+        stop_reading(reader)
+        while not server.counts["plain_dropped"]:
+            writer.send(packets.publish("a", b"x" * 50_000, qos=0))
+            await writer.silent()
+        assert not server.handler.links[0].closed

@@ -1,0 +1,109 @@
+"""`broker.db`: group commits, failures, and files that cannot be used."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from mqtt_im.transport.embedded import persistence as sql
+from mqtt_im.transport.embedded.persistence import Persistence
+from tests.unit.transport.harness import on_loop
+
+log = logging.getLogger("test.persistence")
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def __call__(self, name: str, amount: float = 1, **labels: str) -> None:
+        self.seen.append(name)
+
+
+async def committed(store: Persistence) -> bool:
+    future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    store.committed(future.set_result)
+    return await future
+
+
+@on_loop
+async def test_what_is_committed_is_found(tmp_path: Path) -> None:
+    store = Persistence(tmp_path / "broker.db", Counts(), log)
+    try:
+        store.write(sql.SAVE_SESSION, "alice", "phone", "s1", '{"a": 1}', True, 5)
+        store.write(sql.ENQUEUE, "s1", 4, 2, False, 1, "ä/b", b"\0\xff")
+        store.write(sql.RECEIVED, "s1", 77)
+        store.write(sql.RETAIN, "ä/b", 1, b"kept")
+        assert await committed(store)
+        assert store.idle
+        found = store.session("alice", "phone")
+        assert found is not None
+        assert (found.id, found.filters, found.received) == ("s1", {"a": 1}, frozenset({77}))
+        assert [(row.seq, row.qos, row.stage, row.topic, row.payload) for row in found.queue] == [(4, 2, 1, "ä/b", b"\0\xff")]
+        assert store.plain_sessions() == [found]
+        assert store.retained() == [("ä/b", 1, b"kept")]
+        assert store.session("alice", "tablet") is None
+    finally:
+        await store.close()
+
+
+@on_loop
+async def test_what_nobody_waits_for_is_written_too(tmp_path: Path) -> None:
+    store = Persistence(tmp_path / "broker.db", Counts(), log)
+    store.write(sql.RETAIN, "a", 0, b"")
+    await store.close()
+    store = Persistence(tmp_path / "broker.db", Counts(), log)
+    assert store.retained() == [("a", 0, b"")]
+    await store.close()
+
+
+@on_loop
+async def test_a_failed_transaction_is_told_and_the_next_one_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    counts = Counts()
+    store = Persistence(tmp_path / "broker.db", counts, log)
+    try:
+        store.write(sql.RETAIN, "a", 0, b"")
+        store.write("INSERT INTO nowhere VALUES (1)")
+        assert not await committed(store)
+        assert counts.seen == ["session_store_failures"]
+        assert "nowhere" in caplog.text
+        assert store.idle
+        assert store.retained() == []
+        store.write(sql.RETAIN, "a", 0, b"")
+        assert await committed(store)
+    finally:
+        await store.close()
+
+
+@on_loop
+async def test_a_locked_database_is_a_failure_of_the_transaction(tmp_path: Path) -> None:
+    store = Persistence(tmp_path / "broker.db", Counts(), log, busy_timeout_ms=10)
+    other = sqlite3.connect(tmp_path / "broker.db", isolation_level=None)
+    try:
+        other.execute("BEGIN IMMEDIATE")
+        store.write(sql.RETAIN, "a", 0, b"")
+        assert not await committed(store)
+        other.execute("ROLLBACK")
+        store.write(sql.RETAIN, "a", 0, b"")
+        assert await committed(store)
+    finally:
+        other.close()
+        await store.close()
+
+
+@on_loop
+async def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    garbage = tmp_path / "garbage.db"
+    garbage.write_bytes(b"this is no database" * 100)
+    newer = tmp_path / "newer.db"
+    with sqlite3.connect(newer) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    for path in (garbage, newer, tmp_path / "missing" / "broker.db"):
+        with pytest.raises(OSError, match=path.name):
+            Persistence(path, Counts(), log)
