@@ -1,0 +1,1 @@
+"""Floor 3: joins transport and store: uplink in, downlink out."""

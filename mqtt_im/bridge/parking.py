@@ -1,0 +1,81 @@
+"""Parking: what was in flight to a device when its connection ended, until its MQTT session is resumed (MQTT-4.4.0-1).
+
+Bounded: what no longer fits is sent again from the store, and marked as a repeat all the same.
+"""
+
+from __future__ import annotations
+
+from mqtt_im.core.delivery import Flight
+
+from .channel import Replies
+
+MAX_PARKED = 20_000
+MAX_PARKED_BYTES = 64 << 20
+MAX_KNOWN = 100_000
+
+Key = tuple[str, str]
+"""User and device."""
+
+
+class Parked:
+    """The packets in flight, by packet identifier, and the replies without PUBACK."""
+
+    __slots__ = ("flights", "replies", "size")
+
+    def __init__(self, flights: dict[int, Flight], replies: Replies) -> None:
+        self.flights = flights
+        self.replies = replies
+        self.size = sum(entry.size for flight in flights.values() for _, entry in flight.entries)
+        self.size += sum(len(payload) for _, payload in replies.values())
+
+
+class Parking:
+    """What is parked, by device; and up to which item each device may have been sent what nobody remembers."""
+
+    def __init__(self) -> None:
+        self._parked: dict[Key, Parked] = {}
+        self._bytes = 0
+        self._sent_upto: dict[Key, int] = {}
+
+    def park(self, key: Key, flights: dict[int, Flight], replies: Replies) -> None:
+        """Keep this for the device's next connection, instead of what was kept before."""
+        self.take(key)
+        if not flights and not replies:
+            return
+        self._parked[key] = parked = Parked(flights, replies)
+        self._bytes += parked.size
+        while len(self._parked) > MAX_PARKED or self._bytes > MAX_PARKED_BYTES:
+            oldest = next(iter(self._parked))
+            dropped = self.take(oldest)
+            if dropped is not None and dropped.flights:
+                self.remember(oldest, max(flight.last for flight in dropped.flights.values()))
+
+    def add_replies(self, key: Key, replies: Replies) -> None:
+        """Keep these too, where the connection ended before it took over what is kept."""
+        former = self.take(key)
+        if former is None:
+            self.park(key, {}, replies)
+        else:
+            self.park(key, former.flights, {**former.replies, **replies})
+
+    def take(self, key: Key) -> Parked | None:
+        """What was kept for the device, which is kept no longer."""
+        parked = self._parked.pop(key, None)
+        if parked is not None:
+            self._bytes -= parked.size
+        return parked
+
+    def knows(self, key: Key) -> bool:
+        """Whether this server has served the device, and so knows what was in flight."""
+        return key in self._sent_upto
+
+    def sent_upto(self, key: Key) -> int:
+        """The last item that may have been sent to the device and is not parked; 0 for none."""
+        return self._sent_upto.get(key, 0)
+
+    def remember(self, key: Key, upto: int) -> None:
+        """Items up to `upto` may have been sent to the device (0: none)."""
+        self._sent_upto.pop(key, None)
+        if len(self._sent_upto) >= MAX_KNOWN:
+            del self._sent_upto[next(iter(self._sent_upto))]
+        self._sent_upto[key] = upto

@@ -1,0 +1,128 @@
+"""Presence: who is connected, told to those who share a conversation (PROTOCOL §2).
+
+A user is online while any device is subscribed. Going offline is told a moment later, so that a device that comes back at once
+was never away. Nothing is stored: what a watcher first sees follows from who is connected and when devices were last seen, so
+after a restart nobody stays falsely online.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mqtt_im.protocol.codec import encode_json
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.store import queries
+from mqtt_im.store.interface import Engine
+from mqtt_im.store.jobs import CallJob
+from mqtt_im.transport.api import Link
+
+from .channel import now_ms
+
+if TYPE_CHECKING:
+    from .service import Bridge
+
+OFFLINE_DELAY_S = 2.0
+
+
+class Presence:
+    """The watchers of each user, and the users who have just gone."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._watchers: dict[str, dict[Link, int]] = {}
+        self._watched: dict[Link, set[str]] = {}
+        self._going: dict[str, tuple[asyncio.TimerHandle, int]] = {}
+        self.listener: Callable[[str, bool, int], None] = lambda *_: None
+        """Is told of each user who has come, or has gone, when (ms since 1970)."""
+
+    def stop(self) -> None:
+        """No timer is left."""
+        for timer, _ in self._going.values():
+            timer.cancel()
+        self._going.clear()
+
+    async def may_watch(self, user: str, other: str) -> bool:
+        """Whether `user` may subscribe to the presence of `other`: both are in one conversation."""
+        try:
+            return bool(await self._bridge.ledger.call(lambda engine: queries.shares_conversation(engine, user, other)))
+        except Refusal:
+            return False
+
+    def watch(self, link: Link, other: str, qos: int) -> None:
+        """The link is told what is, and from now on what changes."""
+        self._watchers.setdefault(other, {})[link] = qos
+        self._watched.setdefault(link, set()).add(other)
+        self._tell(other, [link], retained=True)
+
+    def unwatch(self, link: Link, other: str) -> None:
+        """The link is told nothing more of this user."""
+        watchers = self._watchers.get(other)
+        if watchers is not None:
+            watchers.pop(link, None)
+            if not watchers:
+                del self._watchers[other]
+        self._watched.get(link, set()).discard(other)
+
+    def left(self, link: Link) -> None:
+        """The link is gone."""
+        for other in list(self._watched.get(link, ())):
+            self.unwatch(link, other)
+        self._watched.pop(link, None)
+
+    def came(self, user: str) -> None:
+        """A user's first device is connected."""
+        going = self._going.pop(user, None)
+        if going is not None:
+            going[0].cancel()
+            return
+        self.listener(user, True, now_ms())
+        self._tell(user, self._links(user))
+
+    def went(self, user: str) -> None:
+        """A user's last device is gone."""
+        timer = asyncio.get_running_loop().call_later(OFFLINE_DELAY_S, self._gone, user)
+        self._going[user] = (timer, now_ms())
+
+    def _gone(self, user: str) -> None:
+        _, seen = self._going.pop(user)
+        self.listener(user, False, seen)
+        self._tell(user, self._links(user), seen=seen)
+
+    def changed(self, user: str) -> None:
+        """A user's settings or blocks have changed: who sees what may have too."""
+        self._tell(user, self._links(user))
+
+    def _links(self, user: str) -> list[Link]:
+        return list(self._watchers.get(user, ()))
+
+    def _tell(self, user: str, links: list[Link], retained: bool = False, seen: int = 0) -> None:
+        if not links:
+            return
+        names = {link.user for link in links}
+
+        def read(engine: Engine) -> tuple[set[str], int]:
+            allowed = {name for name in names if queries.sees_presence(engine, name, user)}
+            return allowed, seen or queries.last_seen(engine, user)
+
+        def notify(job: CallJob) -> None:
+            if job.refusal is None:
+                allowed, last_seen = job.result
+                self._publish(user, links, allowed, last_seen, retained)
+
+        self._bridge.ledger.submit(CallJob(read, notify))
+
+    def _publish(self, user: str, links: list[Link], allowed: set[str], last_seen: int, retained: bool) -> None:
+        online = user in self._bridge.online or user in self._going
+        if not online and not last_seen:
+            return  # a user who was never connected has no presence
+        shown = encode_json({"state": "online"} if online else {"state": "offline", "last_seen": last_seen})
+        topic = self._bridge.topics.presence(user).encode()
+        for link in links:
+            if link.closed or link not in self._watchers.get(user, {}):
+                continue
+            if link.user in allowed:
+                link.publish(topic, shown, 0, False, retained)
+            elif not retained:
+                link.publish(topic, encode_json({"state": "offline", "last_seen": last_seen}), 0, False, False)

@@ -1,0 +1,419 @@
+"""The bridge: what a transport hands in becomes jobs of the ledger, what the ledger has committed becomes packets.
+
+Everything here runs on the event loop. Uplinks are in `uplink.py`; this file has the life of a connection and the downlink.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import Any, Protocol
+
+from mqtt_im.core.delivery import Delivery
+from mqtt_im.core.rules import Who
+from mqtt_im.protocol.codec import encode_json
+from mqtt_im.protocol.topics import Topics
+from mqtt_im.store.jobs import AttachJob, Commit, CursorsJob, FetchJob, Job, Receipt
+from mqtt_im.store.ledger import Ledger
+from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Identity, Link, Login, Transport
+
+from .channel import Channel, now_ms
+from .claims import Claims
+from .parking import Parking
+from .presence import Presence
+from .searching import Searching
+from .settings import BridgeSettings, Counters
+from .uplink import Uplink, error_fields
+
+log = logging.getLogger(__name__)
+
+CURSOR_DELAY_S = 0.2
+"""Cursors that PUBACKs have moved are committed so much later, together."""
+FETCH_BYTES = 256 * 1024
+CROWD = 100
+"""Recipients of a large group that are served in one turn of the loop."""
+
+
+class Logins(Protocol):
+    """Says who a client is."""
+
+    async def login(self, login: Login) -> Identity:
+        """See `transport.api.Handler.login`."""
+
+
+class Bridge:
+    """Implements `transport.api.Handler`."""
+
+    def __init__(
+        self, ledger: Ledger, topics: Topics, settings: BridgeSettings, logins: Logins, claims: Claims, metrics: Counters
+    ) -> None:
+        self.ledger = ledger
+        self.topics = topics
+        self.settings = settings
+        self.transport: Transport | None = None
+        """Set before the transport starts."""
+        self.metrics = metrics
+        self._items = metrics.cell("items")
+        self.online: dict[str, list[Channel]] = {}
+        """The channels that are subscribed, by user. The ledger's thread looks up names in it."""
+        self.claims = claims
+        self._logins = logins
+        self._channels: dict[Link, Channel] = {}
+        self._moved: dict[tuple[str, str], Delivery] = {}
+        """Deliveries whose cursor has moved since it was last written."""
+        self._left: dict[tuple[str, str], bool] = {}
+        """Devices that have gone since that was last written, and whether they had acknowledged all that they were offered."""
+        self._ready: list[Channel] = []
+        """Channels to which something new can be sent in this turn of the loop."""
+        self._crowd: deque[Channel] = deque()
+        """The same of messages to many: a few in each turn, so that nobody else waits for a large group."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._parking = Parking()
+        self.uplinks = Uplink(self)
+        self.searching: Searching | None = None
+        """Set before the transport starts; None where search is switched off."""
+        self.presence = Presence(self)
+        ledger.on_recovered = self.look_again
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    async def stop(self) -> None:
+        """What acknowledgements have moved is handed to the ledger; the transport has drained before."""
+        self.presence.stop()
+        self.write_cursors()
+        for task in list(self._tasks):
+            task.cancel()
+
+    # The life of a connection (transport.api.Handler).
+
+    async def login(self, login: Login) -> Identity:
+        """See `Handler`."""
+        return await self._logins.login(login)
+
+    async def quiesced(self, user: str, device: str) -> None:
+        """See `Handler`."""
+        await self.uplinks.quiesced(user, device)
+
+    def attached(self, link: Link) -> None:
+        """See `Handler`."""
+        channel = Channel(
+            link,
+            self.topics.user_down(link.user).encode(),
+            self.topics.device_down(link.user, link.device).encode(),
+        )
+        self._channels[link] = channel
+        if channel.listening:
+            self._open(channel)
+
+    def subscribe(self, link: Link, topic_filter: str) -> None:
+        """See `Handler`."""
+        channel = self._channels.get(link)
+        if channel is None or not channel.listening:
+            return
+        if channel.delivery is not None:
+            channel.delivery.qos = channel.item_qos
+            self.pump(channel)
+        else:
+            self._open(channel)
+
+    def unsubscribed(self, link: Link) -> None:
+        """See `Handler`."""
+        channel = self._channels.get(link)
+        if channel is None:
+            return
+        if channel.listening:
+            if channel.delivery is not None:
+                channel.delivery.qos = channel.item_qos
+            return
+        self._close(channel)
+        channel.delivery = None
+
+    def detached(self, link: Link) -> None:
+        """See `Handler`."""
+        channel = self._channels.pop(link, None)
+        if channel is None:
+            return
+        self._close(channel)
+        self.presence.left(link)
+        self.uplinks.left(channel)
+        if not link.clean:
+            key = (link.user, link.device)
+            if channel.delivery is not None:
+                self._parking.park(key, channel.delivery.in_flight(), channel.replies)
+            elif channel.replies:
+                self._parking.add_replies(key, channel.replies)
+
+    def session_ended(self, user: str, device: str) -> None:
+        """See `Handler`."""
+        self._parking.take((user, device))
+        self._parking.remember((user, device), 0)
+
+    def watch(self, link: Link, other: str, qos: int) -> None:
+        """See `Handler`."""
+        self.presence.watch(link, other, qos)
+
+    def unwatch(self, link: Link, other: str) -> None:
+        """See `Handler`."""
+        self.presence.unwatch(link, other)
+
+    async def may_watch(self, user: str, other: str) -> bool:
+        """See `Handler`."""
+        return await self.presence.may_watch(user, other)
+
+    def uplink(self, link: Link, payload: bytes, token: int, packet_id: int, dup: bool) -> None:
+        """See `Handler`."""
+        self.uplinks.take(self._channels[link], payload, token, packet_id, dup)
+
+    def rate_limited(self, link: Link, payload: bytes, token: int, retry_after: float) -> None:
+        """See `Handler`."""
+        self.uplinks.rate_limited(self._channels[link], payload, token, retry_after)
+
+    def will(self, user: str, device: str, payload: bytes) -> None:
+        """See `Handler`."""
+        self.uplinks.will(user, device, payload)
+
+    def acked(self, link: Link, packet_id: int) -> None:
+        """See `Handler`."""
+        channel = self._channels.get(link)
+        if channel is None:
+            return
+        if packet_id >= FIRST_REPLY_PACKET_ID:
+            channel.replies.pop(packet_id, None)
+            if channel.held is not None:
+                self.uplinks.release(channel)
+            return
+        delivery = channel.delivery
+        if delivery is None:
+            return
+        if delivery.acked(packet_id) and not delivery.moved:
+            self._cursor_moved(channel, delivery)
+        if delivery.next <= delivery.head:
+            self.pump(channel)
+
+    def writable(self, link: Link) -> None:
+        """See `Handler`."""
+        channel = self._channels.get(link)
+        if channel is not None:
+            self.pump(channel)
+
+    # Delivery.
+
+    def _open(self, channel: Channel) -> None:
+        if channel.opening:
+            return
+        channel.opening = True
+        channels = self.online.get(channel.user)
+        if channels is None:
+            # Before the state is asked for, so that whatever is committed after it was read is told to this channel.
+            self.online[channel.user] = [channel]
+            self.presence.came(channel.user)
+        else:
+            channels.append(channel)
+        key = (channel.user, channel.device)
+        if key in self._moved or key in self._left:
+            self.write_cursors()  # so that the device goes on where its last connection ended
+        blind = channel.link.resumed and not self._parking.knows(key)
+        who = Who(channel.user, channel.device, 0)
+        self.ledger.submit(AttachJob(who, lambda job: self._opened(channel, job), blind))
+
+    def _opened(self, channel: Channel, job: AttachJob) -> None:
+        state = job.state
+        if channel.link.closed or not channel.opening:
+            if not any(other.device == channel.device for other in self.online.get(channel.user, ())):
+                self._has_left(channel, settled=not job.was_exposed)
+            return
+        if job.refusal is not None or state is None:
+            if job.refusal is not None:
+                channel.reply(error_fields(job.refusal, None))
+            if job.refusal is None or job.refusal.retry:
+                channel.link.close("unavailable")
+            return
+        delivery = Delivery(
+            channel.user,
+            channel.device,
+            state.cursor,
+            state.head,
+            qos=channel.item_qos,
+            window=channel.window or self.settings.max_inflight,
+            app=state.app,
+        )
+        delivery.batch = channel.batch
+        channel.delivery = delivery
+        key = (channel.user, channel.device)
+        parked = self._parking.take(key)
+        if not self._parking.knows(key):
+            self._parking.remember(key, job.sent_upto)
+        if channel.link.resumed:
+            if parked is not None:
+                channel.resend(parked.replies)
+                delivery.resume(parked.flights)
+            delivery.resume_blind(self._parking.sent_upto(key))
+        self.pump(channel)
+
+    def _close(self, channel: Channel) -> None:
+        if not channel.opening:
+            return
+        channel.opening = False
+        channels = self.online[channel.user]
+        channels.remove(channel)
+        if channel.delivery is not None:
+            self._has_left(channel, settled=not channel.delivery.in_flight())
+        if not channels:
+            del self.online[channel.user]
+            self.presence.went(channel.user)
+
+    def pump(self, channel: Channel) -> None:
+        """Send what can be sent, and fetch what is missing."""
+        delivery = channel.delivery
+        if delivery is None:
+            return
+        before = delivery.cursor
+        count = channel.pump(now_ms(), self.claims.offer)
+        if count:
+            self._items[0] += count
+        if delivery.cursor != before and not delivery.moved:
+            self._cursor_moved(channel, delivery)
+        wanted = delivery.want()
+        if wanted is not None:
+            self._fetch(channel, delivery, wanted)
+
+    def _fetch(self, channel: Channel, delivery: Delivery, wanted: tuple[int, int]) -> None:
+        job = FetchJob(channel.user, *wanted, FETCH_BYTES, lambda job: self._fetched(channel, delivery, job))
+        self.ledger.submit(job)
+
+    def _fetched(self, channel: Channel, delivery: Delivery, job: FetchJob) -> None:
+        if channel.link.closed or channel.delivery is not delivery:
+            return
+        if job.refusal is not None:
+            delivery.waiting = False
+            channel.link.close("unavailable")
+            return
+        delivery.fetched(job.entries, job.head)
+        self.pump(channel)
+
+    def _cursor_moved(self, channel: Channel, delivery: Delivery) -> None:
+        delivery.moved = True
+        self._moved[channel.user, channel.device] = delivery
+        self._write_soon()
+
+    def _has_left(self, channel: Channel, *, settled: bool) -> None:
+        self._left[channel.user, channel.device] = settled
+        self._write_soon()
+
+    def _write_soon(self) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(CURSOR_DELAY_S, self.write_cursors)
+
+    def restarted(self, channel: Channel) -> None:
+        """The device has set its cursor itself: what PUBACKs had moved before that is void."""
+        delivery = self._moved.pop((channel.user, channel.device), None)
+        if delivery is not None:
+            delivery.moved = False
+
+    def write_cursors(self) -> None:
+        """The cursors that acknowledgements have moved are on their way to the ledger, before what is submitted next."""
+        self._timer = None
+        if not self._moved and not self._left:
+            return
+        moves = [(user, device, delivery.cursor, delivery.delivered()) for (user, device), delivery in self._moved.items()]
+        for delivery in self._moved.values():
+            delivery.moved = False
+        self._moved.clear()
+        left = [(user, device, settled) for (user, device), settled in self._left.items()]
+        self._left.clear()
+        self.ledger.submit(CursorsJob(moves, self.tell, left))
+
+    def note_connected(self) -> None:
+        """The store is about to learn that whoever is connected has been seen now; retention asks for that."""
+        # A cursor never moves back this way, so 0 leaves it where it is.
+        moves: list[tuple[str, str, int, list[Any]]] = [
+            (channel.user, channel.device, 0, []) for channels in self.online.values() for channel in channels
+        ]
+        if moves:
+            self.ledger.submit(CursorsJob(moves, self.tell))
+
+    def look_again(self) -> None:
+        """The store was in trouble, and what it has committed may not have been told: every delivery looks at its inbox."""
+        for channels in self.online.values():
+            for channel in channels:
+                if channel.delivery is not None and not channel.delivery.waiting:
+                    self._fetch(channel, channel.delivery, channel.delivery.look_again())
+
+    # What was committed.
+
+    def tell(self, job: Job) -> None:
+        """Bring a job's committed records, and the receipts that follow from them, to who is connected."""
+        if job.commits is not None:
+            for commit in job.commits:
+                if commit.to:
+                    self._live(commit)
+        if job.receipts is not None:
+            for receipt in job.receipts:
+                self._receipt(receipt)
+
+    def _live(self, commit: Commit) -> None:
+        entry, online = commit.entry, self.online
+        amends = entry is not None and entry.seq == 0
+        pump_soon = self._pump_soon if len(commit.to) <= CROWD else self._pump_in_turn
+        for user, pos in commit.to:
+            for channel in online.get(user, ()):
+                delivery = channel.delivery
+                if delivery is not None:
+                    if amends:
+                        delivery.amended()
+                    delivery.live(pos, entry)
+                    if not channel.ready:
+                        channel.ready = True
+                        pump_soon(channel)
+
+    def _pump_soon(self, channel: Channel) -> None:
+        self._ready.append(channel)
+        if len(self._ready) == 1:
+            # Once for all items of the turn, and before the transport writes.
+            asyncio.get_running_loop().call_soon(self._pump_ready)
+
+    def _pump_ready(self) -> None:
+        ready, self._ready = self._ready, []
+        for channel in ready:
+            channel.ready = False
+            self.pump(channel)
+
+    def _pump_in_turn(self, channel: Channel) -> None:
+        self._crowd.append(channel)
+        if len(self._crowd) == 1:
+            asyncio.get_running_loop().call_soon(self._pump_crowd)
+
+    def _pump_crowd(self) -> None:
+        for _ in range(min(CROWD, len(self._crowd))):
+            channel = self._crowd.popleft()
+            channel.ready = False
+            self.pump(channel)
+        if self._crowd:
+            asyncio.get_running_loop().call_soon(self._pump_crowd)
+
+    def _receipt(self, receipt: Receipt) -> None:
+        fields: dict[str, Any] = {"op": "receipt", "conv": receipt.conv, "by": receipt.by}
+        if receipt.delivered:
+            fields["delivered"] = receipt.delivered
+        if receipt.read:
+            fields["read"] = receipt.read
+        self.event(receipt.to, fields)
+
+    def event(self, users: list[str], fields: dict[str, Any]) -> None:
+        """Send an event to all connected devices of these users."""
+        payload = encode_json(fields)
+        for user in users:
+            for channel in self.online.get(user, ()):
+                channel.event(payload)
+
+    def forget(self, user: str, device: str) -> None:
+        """The device's session and connection are gone, where it has any."""
+        self._parking.take((user, device))
+        if self.transport is not None:
+            self.background(self.transport.forget(user, device))
+
+    def background(self, work: Any) -> None:
+        """Run a coroutine; it is cancelled when the bridge stops."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)

@@ -1,0 +1,344 @@
+"""Uplink: a payload becomes a typed request, the request a job, the job's end a reply and a PUBACK.
+
+Whatever changes something waits for its commit. Reads run behind it in the same line, so a device reads its own writes. Every
+request gets its final answer exactly once: `Link.done`, or `Link.fail` where the client is to send it again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, get_args
+
+from mqtt_im.core.records import DeviceChange
+from mqtt_im.core.rules import CHANGING, Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.codec import Unreadable, decode_request
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.store import queries
+from mqtt_im.store.interface import Engine
+from mqtt_im.store.jobs import Job, RequestJob
+
+from .channel import Channel
+
+if TYPE_CHECKING:
+    from .service import Bridge
+
+MAX_REPLIES = 256
+"""Replies that a device may leave without PUBACK before its further requests wait for their own."""
+
+Reading = Callable[[Engine, Who, Any], Any]
+
+
+class UplinkJob(RequestJob):
+    """A request that may change something, with whom its answer goes to."""
+
+    __slots__ = ("channel", "token", "uplink")
+
+    def __init__(self, uplink: Uplink, channel: Channel | None, token: int, who: Who, request: rq.Request) -> None:
+        self.refusal = None
+        self.commits = None
+        self.receipts = None
+        self.decision = None
+        self.device_state = None
+        self.who = who
+        self.request = request
+        self.uplink = uplink
+        self.channel = channel
+        self.token = token
+
+    def done(self) -> None:
+        """See `Job`."""
+        self.uplink.decided(self)
+
+
+class ReadingJob(Job):
+    """A request that only reads."""
+
+    __slots__ = ("channel", "read", "request", "result", "token", "uplink", "who")
+
+    def __init__(self, uplink: Uplink, channel: Channel, token: int, who: Who, request: rq.Request, read: Reading) -> None:
+        super().__init__()
+        self.uplink = uplink
+        self.channel = channel
+        self.token = token
+        self.who = who
+        self.request = request
+        self.read = read
+        self.result: Any = None
+
+    def finish(self, engine: Engine) -> None:
+        """See `Job`."""
+        self.who.now = engine.now
+        self.result = self.read(engine, self.who, self.request)
+
+    def done(self) -> None:
+        """See `Job`."""
+        self.uplink.read(self)
+
+
+class Uplink:
+    """The requests of all devices."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._leaving: dict[tuple[str, str], list[Channel]] = {}
+        """Channels that are closed, with requests that have no answer yet, by device."""
+        self._quiet: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
+        settings = bridge.settings
+        page, size = settings.max_page, max(1024, settings.max_packet_bytes - 1024)
+        self._ops = {kind: bridge.metrics.cell("uplinks", op=str(kind.__struct_config__.tag)) for kind in get_args(rq.AnyRequest)}
+        self._reads: dict[type[rq.Request], Reading] = {
+            rq.Sync: lambda engine, who, request: queries.sync(engine, who, request, _limit(request, page), size),
+            rq.History: lambda engine, who, request: queries.history(engine, who, request, _limit(request, page), size),
+            rq.Convs: lambda engine, who, request: queries.convs(engine, who, request, _limit(request, page), size),
+            rq.GroupInfo: queries.group_info,
+            rq.Devices: lambda engine, who, request: queries.devices(engine, who),
+            rq.Typing: lambda engine, who, request: queries.typing_audience(engine, who, request.to),
+        }
+
+    # In.
+
+    def take(self, channel: Channel, payload: bytes, token: int, packet_id: int, dup: bool) -> None:
+        """One uplink of a connected device; see `transport.api.Handler.uplink`."""
+        bridge = self._bridge
+        try:
+            request = decode_request(payload, bridge.settings.max_body_bytes, bridge.settings.max_packet_bytes)
+        except Unreadable as unreadable:
+            bridge.metrics.count("errors", code=unreadable.code)
+            channel.reply(error_fields(unreadable, unreadable.id))
+            self._done(channel, token)
+            return
+        kind = type(request)
+        self._ops[kind][0] += 1
+        link = channel.link
+        who = Who(channel.user, channel.device, 0, link.user_qos >= 0 or link.device_qos >= 0)
+        channel.waiting += 1
+        if kind in CHANGING:
+            if kind is rq.Send and request.id is None and packet_id:
+                who.packet = (link.session, packet_id, dup)
+            elif kind is rq.GroupCreate:
+                who.token = secrets.token_hex(6)
+            bridge.ledger.submit(UplinkJob(self, channel, token, who, request))
+        elif isinstance(request, rq.Typing) and not channel.may_tell_typing(request.to, request.on, time.monotonic()):
+            self._answered(channel)
+            self._done(channel, token)
+        elif (read := self._reads.get(kind)) is not None:
+            if kind in (rq.Devices, rq.Convs):
+                bridge.write_cursors()
+            bridge.ledger.submit(ReadingJob(self, channel, token, who, request, read))
+        elif isinstance(request, rq.Search) and bridge.searching is not None:
+            bridge.searching.take(channel, token, who, request)
+        else:
+            self._answered(channel)
+            refusal = Refusal("unknown_op", f"op: {kind.__struct_config__.tag!r} is switched off here")
+            self._refuse(channel, refusal, request.id, token)
+
+    def will(self, user: str, device: str, payload: bytes) -> None:
+        """A will on a device's own `up`: a request that nobody waits for."""
+        bridge = self._bridge
+        try:
+            request = decode_request(payload, bridge.settings.max_body_bytes, bridge.settings.max_packet_bytes)
+        except Unreadable as unreadable:
+            bridge.metrics.count("errors", code=unreadable.code)
+            return
+        if type(request) in CHANGING:
+            who = Who(user, device, 0, listening=False, token=secrets.token_hex(6))
+            bridge.ledger.submit(UplinkJob(self, None, 0, who, request))
+
+    def rate_limited(self, channel: Channel, payload: bytes, token: int, retry_after: float) -> None:
+        """See `transport.api.Handler.rate_limited`."""
+        settings = self._bridge.settings
+        request_id = None
+        try:
+            request_id = decode_request(payload, settings.max_body_bytes, settings.max_packet_bytes).id
+        except Unreadable as unreadable:
+            request_id = unreadable.id
+        refusal = Refusal(
+            "rate_limited",
+            f"more than {settings.requests_per_second} requests a second; send it again later",
+            retry=True,
+            retry_after=round(retry_after, 1),
+        )
+        self._refuse(channel, refusal, request_id, token)
+
+    async def quiesced(self, user: str, device: str) -> None:
+        """Returns when every request of the device has its answer."""
+        key = (user, device)
+        if key in self._leaving:
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._quiet.setdefault(key, []).append(future)
+            await future
+
+    # Out.
+
+    def decided(self, job: UplinkJob) -> None:
+        """A request that may change something is committed, or refused."""
+        bridge, channel = self._bridge, job.channel
+        if job.commits is not None or job.receipts is not None:
+            bridge.tell(job)
+        if channel is None:
+            return
+        self._answered(channel)
+        if job.refusal is not None:
+            self._refuse(channel, job.refusal, job.request.id, job.token)
+            return
+        kind = type(job.request)
+        assert job.decision is not None
+        if kind is rq.Hello:
+            self._hello(channel, job)
+        elif kind is rq.Ack:
+            if channel.delivery is not None:
+                channel.delivery.confirmed(job.request.pos)  # type: ignore[attr-defined]
+                bridge.pump(channel)
+        elif kind is rq.DeviceForget:
+            self._forgotten(channel, job)
+        elif kind is rq.Recall and bridge.searching is not None:
+            bridge.searching.forgotten()
+        elif kind in (rq.Block, rq.Unblock, rq.Settings):
+            bridge.presence.changed(channel.user)
+        if job.decision.reply is not None:
+            channel.reply(job.decision.reply)
+        self._done(channel, job.token)
+
+    def read(self, job: ReadingJob) -> None:
+        """A request that only reads has its result."""
+        channel, request = job.channel, job.request
+        self._answered(channel)
+        if job.refusal is not None:
+            self._refuse(channel, job.refusal, request.id, job.token)
+            return
+        if isinstance(request, rq.Typing):
+            conv, users = job.result
+            self._bridge.event(users, {"op": "typing", "conv": conv, "from": channel.user, "on": request.on})
+        elif isinstance(request, rq.Devices):
+            connected = {other.device for other in self._bridge.online.get(channel.user, ())} | {channel.device}
+            found = [{**device, "online": device["device"] in connected} for device in job.result]
+            channel.reply(_with_id({"op": "ok", "devices": found}, request.id))
+        else:
+            channel.reply(_with_id(job.result, request.id))
+        self._done(channel, job.token)
+
+    def searched(self, channel: Channel, token: int, request: rq.Search, outcome: dict[str, Any] | Refusal) -> None:
+        """A search has its page, or is refused."""
+        self._answered(channel)
+        if isinstance(outcome, Refusal):
+            self._refuse(channel, outcome, request.id, token)
+            return
+        channel.reply(_with_id(outcome, request.id))
+        self._done(channel, token)
+
+    def _hello(self, channel: Channel, job: UplinkJob) -> None:
+        request, state, bridge = job.request, job.device_state, self._bridge
+        assert isinstance(request, rq.Hello) and state is not None
+        settings = bridge.settings
+        channel.codec = request.codec or channel.codec
+        channel.zip = channel.zip if request.zip is None else request.zip
+        channel.batch = channel.batch if request.batch is None else request.batch
+        if request.window is not None:
+            channel.window = min(request.window, settings.max_inflight)
+        delivery = channel.delivery
+        if delivery is not None:
+            delivery.batch = channel.batch
+            delivery.window = channel.window or settings.max_inflight
+            delivery.app = state.app
+            if request.after is not None:
+                bridge.restarted(channel)
+                delivery.restart(state.cursor, state.head)
+        channel.reply(
+            _with_id(
+                {
+                    "op": "welcome",
+                    "pos": delivery.cursor if delivery is not None else state.cursor,
+                    "head": state.head,
+                    "floor": state.floor,
+                    "n": state.n,
+                    "epoch": bridge.ledger.epoch,
+                    "limits": {
+                        "packet": settings.max_packet_bytes,
+                        "body": settings.max_body_bytes,
+                        "window": channel.window or settings.max_inflight,
+                        "rate": settings.requests_per_second,
+                        "page": settings.max_page,
+                    },
+                    "ts": job.who.now,
+                },
+                request.id,
+            )
+        )
+        bridge.pump(channel)
+
+    def _forgotten(self, channel: Channel, job: UplinkJob) -> None:
+        assert isinstance(job.request, rq.DeviceForget) and job.decision is not None
+        if any(isinstance(record, DeviceChange) and record.forgotten for record in job.decision.records):
+            self._bridge.forget(channel.user, job.request.device)
+
+    def _refuse(self, channel: Channel, refusal: Refusal, request_id: str | None, token: int) -> None:
+        self._bridge.metrics.count("errors", code=refusal.code)
+        channel.reply(error_fields(refusal, request_id))
+        if refusal.retry:
+            channel.link.fail(token)
+        else:
+            self._done(channel, token)
+
+    def _done(self, channel: Channel, token: int) -> None:
+        """Acknowledge the uplink, unless the device leaves its replies unread: then it waits, and so does what it sends."""
+        if len(channel.replies) > MAX_REPLIES:
+            if channel.held is None:
+                channel.held = []
+            channel.held.append(token)
+        elif token:
+            channel.link.done(token)
+
+    def release(self, channel: Channel) -> None:
+        """The device has read some of its replies: what was held back is acknowledged."""
+        if channel.held is not None and len(channel.replies) <= MAX_REPLIES:
+            held, channel.held = channel.held, None
+            for token in held:
+                if token:
+                    channel.link.done(token)
+
+    def left(self, channel: Channel) -> None:
+        """The channel's connection is gone; what it handed in is still answered."""
+        if channel.waiting:
+            self._leaving.setdefault((channel.user, channel.device), []).append(channel)
+
+    def _answered(self, channel: Channel) -> None:
+        channel.waiting -= 1
+        if channel.waiting or not self._leaving:
+            return
+        key = (channel.user, channel.device)
+        leaving = self._leaving.get(key)
+        if leaving is None or channel not in leaving:
+            return
+        leaving.remove(channel)
+        if not leaving:
+            del self._leaving[key]
+            for future in self._quiet.pop(key, ()):
+                if not future.done():
+                    future.set_result(None)
+
+
+def error_fields(refusal: Refusal, request_id: str | None) -> dict[str, Any]:
+    """The fields of an `error` packet."""
+    fields: dict[str, Any] = {"op": "error"}
+    if request_id is not None:
+        fields["id"] = request_id
+    fields.update(code=refusal.code, message=refusal.message, retry=refusal.retry)
+    if refusal.retry_after is not None:
+        fields["retry_after"] = refusal.retry_after
+    if refusal.expected is not None:
+        fields["expected"] = refusal.expected
+    return fields
+
+
+def _with_id(fields: dict[str, Any], request_id: str | None) -> dict[str, Any]:
+    if request_id is None:
+        return fields
+    return {"op": fields["op"], "id": request_id, **fields}
+
+
+def _limit(request: Any, page: int) -> int:
+    return min(request.limit or page, page)
