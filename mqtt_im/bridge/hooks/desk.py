@@ -1,0 +1,130 @@
+"""A desk: what one receiver is to be told. Sans-thread: time comes in, deliveries go to the sender, outcomes come back."""
+
+from __future__ import annotations
+
+import logging
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from typing import Any, Final, Generic, Protocol
+
+from mqtt_im.logs import RateLimited
+from mqtt_im.store import outbox
+from mqtt_im.store.interface import Engine
+from mqtt_im.store.outbox import Outbox
+
+from .retry import Circuit, wait
+from .sender import DEPTH, Delivery, Key, Outcome
+
+BATCH: Final = 500
+"""Log rows of one step."""
+SAVE_MS: Final = 5_000
+"""A position that has moved over rows that concern nobody is written so much later."""
+
+Ask = Callable[[Callable[[Engine], Any]], Any]
+"""Puts a question to the ledger and returns its answer. Raises `Refusal` where the ledger can't answer now."""
+
+log = logging.getLogger(__name__)
+_limited = RateLimited(log)
+
+
+class Counter(Protocol):
+    """Adds to a counter of `metrics.COUNTERS`."""
+
+    def __call__(self, name: str, amount: float = 1, **labels: str) -> None:
+        """Add `amount`."""
+
+
+class Sends(Protocol[Key]):
+    """What a desk needs of a sender."""
+
+    def send(self, delivery: Delivery[Key]) -> None:
+        """The delivery is attempted soon."""
+
+
+class Desk(ABC, Generic[Key]):
+    """The parent of both desks. `position` is the newest log row that was taken in."""
+
+    name: outbox.Desk
+
+    def __init__(
+        self,
+        rows: Outbox,
+        sender: Sends[Key],
+        count: Counter,
+        *,
+        position: int,
+        max_attempts: int,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.outbox = rows
+        self.position = position
+        self.under_way: set[Key] = set()
+        self._sender: Sends[Key] = sender
+        self._count = count
+        self._max_attempts = max_attempts
+        self._chance = chance
+        self._circuit = Circuit()
+        self._saved = position
+        self._saved_at = 0
+
+    @abstractmethod
+    def follow(self, now: int) -> bool:
+        """More of the log is taken in, where there is any; True where there is more to do at once."""
+
+    def dispatch(self, now: int) -> bool:
+        """What is due is on its way, as far as there is room; True where there is more to do at once."""
+        under_way = len(self.under_way)
+        slots = self._circuit.slots(now, DEPTH - under_way, under_way)
+        looked_at = 0
+        if slots > 0:
+            for delivery in self._due(now, slots):
+                looked_at += 1
+                if delivery is not None:
+                    self.under_way.add(delivery.key)
+                    self._sender.send(delivery)
+        return looked_at > 0 and len(self.under_way) < under_way + slots
+
+    @abstractmethod
+    def _due(self, now: int, limit: int) -> Iterator[Delivery[Key] | None]:
+        """At most `limit` deliveries to attempt now; None for each row that turned out to need none."""
+
+    def take(self, outcome: Outcome[Key], now: int) -> None:
+        """An attempt is over. Call it within a transaction of the outbox."""
+        delivery = outcome.delivery
+        self.under_way.discard(delivery.key)
+        if outcome.reached:
+            if self._circuit.works():
+                log.info("webhooks: the receiver works again", extra={"receiver": self.name})
+        elif self._circuit.fails(now, self._chance(), outcome.retry_after * 1000):
+            log.warning(
+                "webhooks: the receiver is out of order; what is for it waits",
+                extra={"receiver": self.name, "reason": outcome.reason},
+            )
+        if outcome.taken:
+            self._count("webhooks", event=delivery.event, result="taken")
+            self._taken(delivery, now)
+            return
+        self._count("webhooks", event=delivery.event, result="failed")
+        failures = delivery.attempts + 1
+        due = None
+        if failures < self._max_attempts:
+            due = now + max(wait(failures, self._chance()), outcome.retry_after * 1000)
+        else:
+            self._count("webhooks", event=delivery.event, result="dead")
+            _limited.warning("webhooks: put aside after too many attempts", id=delivery.id, reason=outcome.reason)
+        self._failed(delivery, due, outcome.reason)
+
+    @abstractmethod
+    def _taken(self, delivery: Delivery[Key], now: int) -> None:
+        """The receiver has it."""
+
+    @abstractmethod
+    def _failed(self, delivery: Delivery[Key], due: int | None, reason: str) -> None:
+        """The receiver does not have it; the next attempt is `due`, None where there is none."""
+
+    def _save(self, lsn: int, now: int, lazily: bool) -> None:
+        """The position is `lsn`, on disk too unless that can wait."""
+        if not lazily or (lsn > self._saved and now - self._saved_at >= SAVE_MS):
+            self.outbox.follow(self.name, lsn)
+            self._saved, self._saved_at = lsn, now

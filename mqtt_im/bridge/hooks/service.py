@@ -1,0 +1,216 @@
+"""The thread on which webhooks are made, and how the rest of the server meets it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Container
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any, Final
+
+import peewee
+
+from mqtt_im.bridge.channel import now_ms
+from mqtt_im.config import HooksConfig, PushConfig
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.store import outbox
+from mqtt_im.store.follow import LogReader
+from mqtt_im.store.interface import Engine
+from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.outbox import Outbox
+
+from .desk import Counter, Desk
+from .events import EventDesk
+from .push import PushDesk
+from .sender import Outcome, Sender
+
+POLL_S: Final = 0.1
+PAUSE_S: Final = 1.0
+"""After a step that failed."""
+ANSWER_S: Final = 30.0
+FIGURES_S: Final = 1.0
+
+log = logging.getLogger(__name__)
+
+News = Callable[[int], None]
+"""What came from another thread. It is given the time in ms, within a transaction of the outbox."""
+
+
+class Hooks:
+    """All webhooks of a server. `start`, `stop` and `presence` are called on the event loop."""
+
+    def __init__(
+        self, push: PushConfig, hooks: HooksConfig, data_dir: Path, ledger: Ledger, online: Container[str], count: Counter
+    ) -> None:
+        self._push = push
+        self._hooks = hooks
+        self._data_dir = data_dir
+        self._ledger = ledger
+        self._online = online
+        self._count = count
+        self._inbox: SimpleQueue[News | None] = SimpleQueue()
+        self._arrived: list[News] = []
+        self._events: EventDesk | None = None
+        self._desks: list[Desk[Any]] = []
+        self._senders: list[Sender[Any]] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._failing = False
+        self._figured_at = 0.0
+        self.waiting = 0
+        """Pushes and events that wait to be sent, as of a second ago."""
+        self.dead = 0
+        """Pushes and events that failed too often, as of a second ago."""
+
+    async def start(self) -> None:
+        """The log is followed for every receiver that is configured. The ledger runs already. Raises `StoreError`.
+
+        What waits for a receiver that is not configured any more is gone.
+        """
+        wanted = bool(self._push.url or self._hooks.url)
+        if not wanted and not (self._data_dir / outbox.FILE_NAME).exists():
+            return
+        self._loop = asyncio.get_running_loop()
+        last: int = await self._ledger.call(lambda engine: engine.last)
+        rows = Outbox(self._data_dir)
+        rows.belongs_to(self._ledger.epoch, last)
+        if not self._push.url:
+            rows.forget("push")
+        if not self._hooks.url:
+            rows.forget("hooks")
+        if not wanted:
+            rows.close()
+            return
+        reader = LogReader(self._data_dir)
+        self._open_desks(rows, reader, last)
+        self._thread = threading.Thread(target=self._run, args=(rows, reader), name="hooks", daemon=True)
+        self._thread.start()
+
+    def _open_desks(self, rows: Outbox, reader: LogReader, last: int) -> None:
+        common: dict[str, Any] = {
+            "log_rows": reader,
+            "ask": self._ask,
+            "online": self._online,
+            "epoch": self._ledger.epoch,
+            "now": now_ms(),
+        }
+        if self._hooks.url:
+            hooks = self._hooks
+            sender = self._sender("hooks", hooks.url, hooks.secret, hooks.timeout_s, lambda: events)
+            events = EventDesk(rows, sender, self._count, settings=hooks, position=_begin(rows, "hooks", last), **common)
+            self._events = events
+            self._desks.append(events)
+        if self._push.url:
+            push = self._push
+            sender = self._sender("push", push.url, push.secret, push.timeout_s, lambda: pushes)
+            pushes = PushDesk(rows, sender, self._count, settings=push, position=_begin(rows, "push", last), **common)
+            self._desks.append(pushes)
+
+    def _sender(self, name: str, url: str, secret: str, timeout_s: float, desk: Callable[[], Desk[Any]]) -> Sender[Any]:
+        def report(outcome: Outcome[Any]) -> None:
+            self._inbox.put(lambda now: desk().take(outcome, now))
+
+        sender: Sender[Any] = Sender(name, url, secret, timeout_s, report)
+        self._senders.append(sender)
+        return sender
+
+    def presence(self, user: str, online: bool, seen: int) -> None:
+        """A user has come, or has gone at `seen` (ms since 1970)."""
+        events = self._events
+        if events is not None:
+            self._inbox.put(lambda _: events.presence(user, online, seen))
+
+    async def stop(self) -> None:
+        """The thread has ended; what it had not sent is in the outbox. The ledger still runs."""
+        if self._thread is not None:
+            self._inbox.put(None)
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+            self._thread = None
+
+    # The thread.
+
+    def _run(self, rows: Outbox, reader: LogReader) -> None:
+        pause = 0.0
+        while self._wait(pause):
+            pause = self._guarded_step(rows)
+        for sender in self._senders:
+            sender.end()
+        while self._wait(0.0, at_end=True):
+            pass
+        self._guarded(lambda: self._take_in(rows))
+        reader.close()
+        rows.close()
+
+    def _wait(self, seconds: float, at_end: bool = False) -> bool:
+        """Gather what has come, waiting so long for the first of it; False at the end."""
+        try:
+            news = self._inbox.get(timeout=seconds) if seconds else self._inbox.get_nowait()
+            while news is not None:
+                self._arrived.append(news)
+                news = self._inbox.get_nowait()
+        except Empty:
+            return not at_end
+        return False
+
+    def _guarded_step(self, rows: Outbox) -> float:
+        """One step; how many seconds to wait before the next."""
+        busy: list[bool] = []
+        if not self._guarded(lambda: busy.append(self._step(rows))):
+            return PAUSE_S
+        return 0.0 if any(busy) else POLL_S
+
+    def _step(self, rows: Outbox) -> bool:
+        for sender in self._senders:
+            sender.cut_late()
+        self._take_in(rows)
+        busy = False
+        for desk in self._desks:
+            busy |= desk.follow(now_ms())
+            busy |= desk.dispatch(now_ms())
+        if time.monotonic() - self._figured_at >= FIGURES_S:
+            self.waiting = sum(rows.waiting(desk.name) for desk in self._desks)
+            self.dead = sum(rows.dead_count(desk.name) for desk in self._desks)
+            self._figured_at = time.monotonic()
+        return busy
+
+    def _take_in(self, rows: Outbox) -> None:
+        if self._arrived:
+            now = now_ms()
+            with rows.transaction():
+                for news in self._arrived:
+                    news(now)
+            self._arrived.clear()
+
+    def _guarded(self, work: Callable[[], object]) -> bool:
+        """Do the work; False where the disk or the ledger does not let it be done now. Nothing is lost by that."""
+        try:
+            work()
+        except (sqlite3.Error, peewee.PeeweeException, Refusal, TimeoutError) as error:
+            if not self._failing:
+                log.error("webhooks: can't go on: %s", error)
+            self._failing = True
+            return False
+        except Exception:
+            log.exception("webhooks: a step failed")
+            return False
+        if self._failing:
+            self._failing = False
+            log.warning("webhooks: go on again")
+        return True
+
+    def _ask(self, question: Callable[[Engine], Any]) -> Any:
+        assert self._loop is not None
+        return asyncio.run_coroutine_threadsafe(self._ledger.call(question), self._loop).result(ANSWER_S)
+
+
+def _begin(rows: Outbox, desk: outbox.Desk, last: int) -> int:
+    """Where the desk goes on; a new one begins with what comes from now on, and remembers that."""
+    position = rows.position(desk)
+    if position is None:
+        rows.follow(desk, last)
+        return last
+    return position

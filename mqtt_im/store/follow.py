@@ -1,0 +1,33 @@
+"""The log as it is read beside the ledger, by those who follow it at their own pace on their own thread."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from mqtt_im.core.records import AnyRecord, decode
+
+from .models import LogRow, open_log
+
+
+class LogReader:
+    """Reads committed rows over a connection of its own, in short transactions. Used from one thread at a time."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._db = open_log(data_dir, readonly=True)
+
+    def after(self, lsn: int, limit: int) -> list[tuple[int, AnyRecord]]:
+        """The rows after `lsn`, in order, at most `limit`."""
+        query = LogRow.select(LogRow.lsn, LogRow.rec).where(LogRow.lsn > lsn).order_by(LogRow.lsn).limit(limit)
+        return [(number, decode(data)) for number, data in query.tuples().execute(self._db)]
+
+    def get(self, lsn: int) -> AnyRecord | None:
+        """One row as it is now; None where it is gone."""
+        query = LogRow.select(LogRow.rec).where(LogRow.lsn == lsn)
+        for (data,) in query.tuples().execute(self._db):
+            record: AnyRecord = decode(data)
+            return record
+        return None
+
+    def close(self) -> None:
+        """The connection is closed."""
+        self._db.close()
