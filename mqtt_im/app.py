@@ -1,0 +1,362 @@
+"""Floor 4, the composition: the only place that builds the parts and hands them to each other.
+
+Up: folder lock, accounts, HTTP (so that health can be asked while the store replays its log), ledger, bridge, transport.
+Down, the other way round: the transport drains, which lets everything received get its answer; then the bridge and the ledger
+write what they still hold. A SIGKILL at any moment loses nothing that was acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import gc
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from mqtt_im import logs
+from mqtt_im.bridge.auth import Authenticator
+from mqtt_im.bridge.channel import Channel
+from mqtt_im.bridge.claims import Claims
+from mqtt_im.bridge.hooks import Hooks
+from mqtt_im.bridge.searching import Searching
+from mqtt_im.bridge.service import Bridge
+from mqtt_im.bridge.settings import BridgeSettings
+from mqtt_im.config import KEYS, Address, Config, parse_bind
+from mqtt_im.config.addresses import bind_problem
+from mqtt_im.config.checks import binds
+from mqtt_im.core.rules import Limits as RuleLimits
+from mqtt_im.http import HttpServer
+from mqtt_im.metrics import Metrics
+from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
+from mqtt_im.protocol.topics import Topics
+from mqtt_im.store import search_file
+from mqtt_im.store.accounts import Accounts, Change
+from mqtt_im.store.folder import FolderLock
+from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.retention import Policy
+from mqtt_im.store.search import Search
+from mqtt_im.store.upkeep import Upkeep
+from mqtt_im.transport.embedded import EmbeddedTransport
+
+ACCOUNTS_POLL_S: Final = 0.25
+PROBE_S: Final = 5.0
+_RELOADABLE: Final = ("log.", "limits.failed_logins_per_minute", "auth.credential_cache_s")
+_STOPPED_AT_ONCE: Final = 130
+
+log = logging.getLogger(__name__)
+
+
+class Server:
+    """Everything that `mqtt-im serve` runs, on one event loop."""
+
+    def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
+        """`reread` gives the configuration anew for a reload."""
+        self.config = config
+        self.metrics = Metrics()
+        self._reread = reread
+        self._stop = asyncio.Event()
+        self._state = "starting"
+        self._lock = FolderLock(config.data_dir)
+        self._undo = contextlib.AsyncExitStack()
+        self._auth: Authenticator | None = None
+        self._ledger: Ledger | None = None
+        self._transport: EmbeddedTransport | None = None
+        self.http: HttpServer | None = None
+
+    async def start(self) -> None:
+        """Everything runs and every listener accepts; or what was started is stopped again and the reason raised.
+
+        `MqttImError` with code `port` where an address is taken, `StoreError` where the store or its folder can't be used.
+        """
+        try:
+            await self._start()
+        except BaseException:
+            await self._undo.aclose()
+            raise
+
+    async def _start(self) -> None:
+        config = self.config
+        check_ports(config)
+        raise_file_limit()
+        tune_interpreter()
+        self._lock.take()
+        self._undo.callback(self._lock.release)
+
+        accounts: Accounts | None = None
+        if config.auth.mode == "accounts":
+            accounts = Accounts(config.data_dir)
+            self._undo.callback(accounts.close)
+        self._auth = auth = Authenticator(config, accounts, self.metrics)
+        self._undo.callback(auth.close)
+
+        address = parse_bind(config.http.bind)
+        if address is not None:
+            self.http = HttpServer(address, self.readiness, self.metrics)
+            await self.http.start()
+            self._undo.push_async_callback(self.http.stop)
+
+        claims = Claims()
+        online: dict[str, list[Channel]] = {}
+        self._ledger = ledger = Ledger(
+            Path(config.data_dir),
+            synchronous=config.store.synchronous,
+            limits=rule_limits(config),
+            has_account=(lambda _: True) if accounts is None else accounts.exists,
+            claim=claims.take_back,
+            unclaim=claims.release,
+            online=online,
+        )
+        await ledger.start()
+        self._undo.push_async_callback(ledger.stop)
+
+        count = self.metrics.count
+        bridge = Bridge(ledger, Topics(config.mqtt.prefix), bridge_settings(config), auth, claims, self.metrics)
+        bridge.online = online
+        self._undo.push_async_callback(bridge.stop)
+        self._transport = transport = EmbeddedTransport(
+            bridge,
+            config.mqtt,
+            config.websocket,
+            config.limits,
+            Path(config.data_dir),
+            count,
+            synchronous=config.store.synchronous,
+            plugins=config.mqtt.plugins,
+        )
+        bridge.transport = transport
+        hooks = Hooks(config.push, config.hooks, Path(config.data_dir), ledger, online, count)
+        await hooks.start()
+        self._undo.push_async_callback(hooks.stop)
+        bridge.presence.listener = hooks.presence
+        self._start_search(bridge, ledger.epoch)
+        self._show(ledger, transport, hooks)
+        try:
+            await transport.start()
+        except OSError as error:
+            raise MqttImError("start", error.strerror or str(error)) from error
+        self._undo.push_async_callback(transport.drain, config.limits.drain_s)
+
+        upkeep = Upkeep(ledger, Path(config.data_dir), retention_policy(config), bridge.note_connected)
+        self._undo.push_async_callback(_cancel, asyncio.create_task(upkeep.run(), name="upkeep"))
+        if accounts is not None:
+            watcher = asyncio.create_task(self._watch(accounts), name="accounts")
+            self._undo.push_async_callback(_cancel, watcher)
+        self._state = "ok"
+        log.info("ready", extra=self.addresses())
+
+    def _start_search(self, bridge: Bridge, epoch: str) -> None:
+        data_dir = Path(self.config.data_dir)
+        if self.config.search.enabled:
+            search = Search(data_dir, epoch)
+            search.start()
+            self._undo.push_async_callback(search.stop)
+            bridge.searching = Searching(bridge, search)
+        else:
+            search_file.remove(data_dir)
+
+    def addresses(self) -> dict[str, str]:
+        """Where each listener (`mqtt`, `mqtts`, `websocket`, `http`) really listens."""
+        found = {} if self._transport is None else dict(self._transport.addresses)
+        if self.http is not None:
+            found["http"] = self.http.address
+        return {name: str(Address(*address)) for name, address in found.items()}
+
+    def _show(self, ledger: Ledger, transport: EmbeddedTransport, hooks: Hooks) -> None:
+        """Figures that are read when the metrics are asked for."""
+        show = self.metrics.show
+        show("connected", "Clients that are logged in.", lambda: transport.connection_count)
+        show("tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks()))
+        show("commits", "Transactions committed to the log.", lambda: ledger.commits, grows=True)
+        show("records", "Records committed to the log.", lambda: ledger.records, grows=True)
+        show("webhooks_waiting", "Webhooks that wait to be sent.", lambda: hooks.waiting)
+        show("webhooks_dead", "Webhooks that were put aside after too many attempts.", lambda: hooks.dead)
+        show("store_failing", "1 while the store can't commit.", lambda: float(ledger.failing is not None))
+
+    async def stop(self) -> None:
+        """Drain and stop: what was received is answered, every connection is closed, everything is on disk."""
+        if self._state != "stopped":
+            self._state = "draining"
+            await self._undo.aclose()
+            self._state = "stopped"
+
+    async def serve_until_stopped(self) -> None:
+        """Run until SIGTERM, SIGINT or `request_stop`, then stop. SIGHUP reloads; a second SIGINT ends the process at once."""
+        loop = asyncio.get_running_loop()
+        handlers: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: self.request_stop,
+            signal.SIGINT: self._interrupted,
+            signal.SIGHUP: self.reload,
+        }
+        for number, handler in handlers.items():
+            loop.add_signal_handler(number, handler)
+        try:
+            await self._stop.wait()
+            log.info("stopping: what was received is finished first")
+            await self.stop()
+            log.info("stopped")
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+
+    def request_stop(self) -> None:
+        """Make `serve_until_stopped` stop the server and return."""
+        self._stop.set()
+
+    def _interrupted(self) -> None:
+        if self._stop.is_set():
+            log.warning("stopped at once; nothing that was acknowledged is lost")
+            logging.shutdown()
+            os._exit(_STOPPED_AT_ONCE)
+        self.request_stop()
+
+    async def readiness(self) -> dict[str, str]:
+        """Each part with `"ok"`, or with what is wrong."""
+        parts = {"server": self._state}
+        if self._ledger is None or self._state == "starting":
+            parts["store"] = "starting"
+        else:
+            parts["store"] = await probe(self._ledger)
+        listening = self._transport is not None and self._transport.listening
+        parts["listeners"] = "ok" if listening else "not accepting"
+        return parts
+
+    def reload(self) -> None:
+        """Read the configuration again and take over what may change while running; a wrong one changes nothing."""
+        if self._reread is None:
+            return
+        try:
+            config = self._reread()
+        except ConfigError as error:
+            for mistake in error.mistakes:
+                log.error("not reloaded: %s", mistake)
+            return
+        for name in KEYS:
+            if value_of(config, name) != value_of(self.config, name) and not name.startswith(_RELOADABLE):
+                log.warning("%s has changed; that takes a restart", name)
+        logs.set_up(config.log)
+        if self._auth is not None:
+            self._auth.reload(config)
+        if self._transport is not None:
+            try:
+                self._transport.reload_certificates()
+            except OSError as error:
+                log.error("the certificates were not reloaded: %s", error)
+                return
+        log.info("reloaded")
+
+    async def _watch(self, accounts: Accounts) -> None:
+        """Close the connections of users whose account was removed or whose password was changed."""
+        while True:
+            await asyncio.sleep(ACCOUNTS_POLL_S)
+            try:
+                changes = accounts.take_changes()
+            except StoreError as error:
+                log.error("the accounts can't be read: %s", error.message)
+                continue
+            for change in changes:
+                self._apply(change)
+
+    def _apply(self, change: Change) -> None:
+        if self._transport is None or change.what not in ("removed", "password"):
+            return
+        for link in self._transport.links(change.name):
+            link.close("account_removed" if change.what == "removed" else "password_changed")
+        log.info("account changed", extra={"user": change.name, "change": change.what})
+
+
+async def probe(ledger: Ledger) -> str:
+    """`"ok"` where the store can commit now, else why it can't."""
+    try:
+        async with asyncio.timeout(PROBE_S):
+            await ledger.call(lambda engine: engine.probe())
+    except Refusal as refusal:
+        return ledger.failing or refusal.message
+    except TimeoutError:
+        return f"no answer within {PROBE_S:g} s"
+    return "ok"
+
+
+def rule_limits(config: Config) -> RuleLimits:
+    """The bounds that the rules of messaging obey."""
+    return RuleLimits(
+        group_members=config.limits.group_members,
+        edit_window_s=config.messaging.edit_window_s,
+        new_members_see_history=config.messaging.new_members_see_history,
+        drop_blocked=config.messaging.blocked_senders == "drop",
+    )
+
+
+def retention_policy(config: Config) -> Policy:
+    """What is kept, and how long."""
+    store = config.store
+    return Policy(
+        retention_days=store.retention_days,
+        retention_messages=store.retention_messages,
+        device_expiry_days=store.device_expiry_days,
+    )
+
+
+def bridge_settings(config: Config) -> BridgeSettings:
+    """The bounds that the bridge obeys."""
+    limits = config.limits
+    return BridgeSettings(
+        max_inflight=limits.max_inflight,
+        max_packet_bytes=limits.max_packet_bytes,
+        max_body_bytes=limits.max_body_bytes,
+        requests_per_second=limits.requests_per_second,
+        max_page=limits.max_page,
+    )
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def value_of(config: Config, name: str) -> object:
+    """The value of a key by its full name."""
+    value: object = config
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def check_ports(config: Config) -> None:
+    """Return where every listener's address is free. `MqttImError` with code `port` names all that are not."""
+    problems = []
+    for key, text in binds(config).items():
+        address = parse_bind(text)
+        problem = bind_problem(address) if address is not None else None
+        if problem:
+            taken = problem == os.strerror(errno.EADDRINUSE)
+            hint = f" (another program uses it: stop that, or choose another with --set {key}=HOST:PORT)" if taken else ""
+            problems.append(f"{key}: can't listen on {address}: {problem}{hint}")
+    if problems:
+        raise MqttImError("port", "\n".join(problems))
+
+
+def tune_interpreter() -> None:
+    """Two settings of the interpreter that suit two threads that share it and make many short-lived objects.
+
+    Measured, 50 pairs with 20 messages in flight (`python -m bench pairs`): collecting after every 700 new objects costs a
+    tenth of the CPU time, since next to nothing here is cyclic; and a thread that waits the default 5 ms for its turn is what
+    the latency of a message then consists of.
+    """
+    gc.set_threshold(50_000, 20, 50)
+    sys.setswitchinterval(0.0005)
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets this process have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,62 @@
+"""`mqtt-im store …`: looks after the stored data, also beside a running server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mqtt_im.cli.options import ConfigFile, Overrides
+from mqtt_im.config import load
+from mqtt_im.protocol.errors import StoreError
+from mqtt_im.store import backup as backups
+from mqtt_im.store import check as checks
+
+app = typer.Typer(help="Check, back up, restore and compact the stored data.", no_args_is_help=True, rich_markup_mode=None)
+
+File = Annotated[Path, typer.Argument(metavar="FILE")]
+
+
+@app.command()
+def check(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Verify the promises on what is stored: no gap in any seq or pos, no id used twice, projections as the log says."""
+    report = checks.check(Path(load(config, overrides or ()).data_dir))
+    typer.echo(
+        f"{report.rows} rows: {report.messages} messages in {report.conversations} conversations, "
+        f"{report.items} items in {report.inboxes} inboxes."
+    )
+    if report.problems:
+        raise StoreError("\n".join(report.problems))
+    typer.echo("Every number follows the one before it, and the projections are what the log says.")
+
+
+@app.command()
+def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Remove what store.retention_days and store.retention_messages let go, now; a running server does it between its work."""
+    from mqtt_im.app import retention_policy
+    from mqtt_im.store import upkeep
+
+    loaded = load(config, overrides or ())
+    policy = retention_policy(loaded)
+    removed = upkeep.compact(Path(loaded.data_dir), policy, loaded.store.synchronous)
+    typer.echo(f"Removed {removed.messages} messages with {removed.items} items, and {removed.rows} rows of the log.")
+    if not policy.removes:
+        typer.echo("All messages are kept: store.retention_days and store.retention_messages are 0.")
+    if not removed.scoured:
+        typer.echo("Somebody reads the store just now, so what was removed will be wiped from its files only later.")
+
+
+@app.command()
+def backup(file: File, config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Copy messages and accounts, as they are at one moment, into FILE, which must not exist yet."""
+    backups.backup(Path(load(config, overrides or ()).data_dir), file)
+    typer.echo(f"{file} holds messages and accounts; `mqtt-im store restore {file}` puts them into an empty data_dir.")
+
+
+@app.command()
+def restore(file: File, config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Put a backup into data_dir, which must not hold a store yet."""
+    data_dir = load(config, overrides or ()).data_dir
+    backups.restore(file, Path(data_dir))
+    typer.echo(f"{data_dir} holds what was in {file}.")

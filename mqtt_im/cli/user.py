@@ -1,0 +1,108 @@
+"""`mqtt-im user …`: accounts, also beside a running server, which sees the change at once."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mqtt_im.cli.options import ConfigFile, Overrides
+from mqtt_im.config import load
+from mqtt_im.protocol.errors import MqttImError
+from mqtt_im.store.accounts import Accounts
+from mqtt_im.store.passwords import make_password
+
+app = typer.Typer(help="Add, change, list and remove accounts.", no_args_is_help=True, rich_markup_mode=None)
+
+Name = Annotated[str, typer.Argument(help="The user id: 1 to 64 of A-Z a-z 0-9 _ . -")]
+PasswordStdin = Annotated[
+    bool, typer.Option("--password-stdin", help="Read the password from standard input; a newline at its end is not part of it.")
+]
+
+
+@contextmanager
+def _accounts(config: Path | None, overrides: list[str] | None) -> Iterator[Accounts]:
+    accounts = Accounts(load(config, overrides or ()).data_dir)
+    try:
+        yield accounts
+    finally:
+        accounts.close()
+
+
+@app.command()
+def add(name: Name, password_stdin: PasswordStdin = False, config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Make an account. Asks for its password on a terminal; else makes one and prints it."""
+    with _accounts(config, overrides) as accounts:
+        if accounts.exists(name):
+            raise MqttImError("exists", f"there is a user {name} already")
+        password, made = _new_password(password_stdin)
+        accounts.add(name, password)
+    _tell(f"User {name} was added.", password if made else None)
+
+
+@app.command()
+def passwd(name: Name, password_stdin: PasswordStdin = False, config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Change a password. Revokes the user's tokens and closes the user's connections."""
+    with _accounts(config, overrides) as accounts:
+        if not accounts.exists(name):
+            raise MqttImError("not_found", f"there is no user {name}")
+        password, made = _new_password(password_stdin)
+        accounts.set_password(name, password)
+    _tell(f"The password of {name} was changed.", password if made else None)
+
+
+@app.command("list")
+def list_users(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """List the accounts, one a line: name, when it was made, how many tokens it has; separated by tabs."""
+    with _accounts(config, overrides) as accounts:
+        for account in accounts.all():
+            made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(account.created / 1000))
+            typer.echo(f"{account.name}\t{made}\t{account.tokens}")
+
+
+@app.command()
+def remove(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Remove an account and close the user's connections."""
+    with _accounts(config, overrides) as accounts:
+        accounts.remove(name)
+    typer.echo(f"User {name} was removed.")
+
+
+@app.command()
+def token(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Make a token, which a client sends in place of the password, and print it. It is shown this once."""
+    with _accounts(config, overrides) as accounts:
+        typer.echo(accounts.add_token(name))
+
+
+def _new_password(from_stdin: bool) -> tuple[str, bool]:
+    """A password, and whether it was made here."""
+    if from_stdin:
+        try:
+            text = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError:
+            raise MqttImError("password", "the password is not UTF-8") from None
+        return text.removesuffix("\n").removesuffix("\r"), False
+    if not sys.stdin.isatty():
+        return make_password(), True
+    password = getpass.getpass("Password (empty: make one): ")
+    if not password:
+        return make_password(), True
+    if getpass.getpass("Again: ") != password:
+        raise MqttImError("password", "the two passwords differ")
+    return password, False
+
+
+def _tell(sentence: str, made_password: str | None) -> None:
+    """Say what was done; a password that was made is all that stands on standard output then."""
+    if made_password is None:
+        typer.echo(sentence)
+    else:
+        typer.echo(f"{sentence} Its password:", err=True)
+        typer.echo(made_password)

@@ -1,0 +1,141 @@
+"""The command line: exit codes, and one line on stderr for each mistake."""
+
+from __future__ import annotations
+
+import io
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mqtt_im.cli import run
+from mqtt_im.cli.serve import introduction
+from mqtt_im.config import AuthConfig, Config, HttpConfig, MqttConfig, WebsocketConfig
+from mqtt_im.store.accounts import Accounts
+from mqtt_im.store.passwords import verify_password
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def config_file(tmp_path: Path) -> Path:
+    file = tmp_path / "mqtt-im.toml"
+    file.write_text(f'data_dir = "{tmp_path}/data"\nmqtt.bind = ""\nwebsocket.bind = ""\nhttp.bind = ""\n')
+    return file
+
+
+@pytest.fixture
+def command(config_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    def execute(*arguments: str, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
+        code = run([*arguments, "-c", str(config_file)])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return execute
+
+
+def test_check_config(command: Command) -> None:
+    assert command("check-config") == (0, "The configuration is right.\n", "")
+    code, out, err = command("check-config", "--set", "mqtt.bnd=x", "--set", "limits.max_page=0")
+    assert (code, out) == (2, "")
+    assert err.splitlines() == [
+        "mqtt-im: mqtt.bnd: unknown key; the nearest known one is mqtt.bind (from --set)",
+        "mqtt-im: limits.max_page: expected a whole number >= 1, got 0 (from --set)",
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["user"], ["user", "add"], ["check-config", "--nonsense"]])
+def test_a_wrong_call_is_exit_2_without_a_traceback(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(arguments) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("mqtt-im ")
+
+
+def test_the_life_of_an_account(command: Command, tmp_path: Path) -> None:
+    assert command("user", "add", "alice", "--password-stdin", stdin="secret\n") == (0, "User alice was added.\n", "")
+    accounts = Accounts(tmp_path / "data")
+    credentials = accounts.credentials("alice")
+    assert credentials is not None
+    assert verify_password(b"secret", credentials.password_hash)
+
+    code, made, _ = command("user", "add", "bob")
+    assert code == 0
+    credentials = accounts.credentials("bob")
+    assert credentials is not None
+    assert verify_password(made.strip().encode(), credentials.password_hash)
+
+    code, token, _ = command("user", "token", "bob")
+    assert (code, len(token.split())) == (0, 1)
+    code, out, _ = command("user", "list")
+    assert [(line.split("\t")[0], line.split("\t")[2]) for line in out.splitlines()] == [("alice", "0"), ("bob", "1")]
+
+    assert command("user", "passwd", "bob", "--password-stdin", stdin="two words \r\n")[0] == 0
+    credentials = accounts.credentials("bob")
+    assert credentials is not None
+    assert verify_password(b"two words ", credentials.password_hash)
+    assert credentials.tokens == frozenset()
+
+    assert command("user", "remove", "bob")[0] == 0
+    assert not accounts.exists("bob") or accounts.version("bob") is None
+    accounts.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "message"),
+    [
+        (["user", "add", "a b", "--password-stdin"], "x", 2, "'a b' is no user name: it is 1 to 64 of A-Z a-z 0-9 _ . -"),
+        (["user", "add", "alice", "--password-stdin"], "\n", 2, "a password has 1 to 1024 bytes"),
+        (["user", "passwd", "bob"], "", 1, "there is no user bob"),
+        (["user", "remove", "bob"], "", 1, "there is no user bob"),
+        (["user", "token", "bob"], "", 1, "there is no user bob"),
+    ],
+)
+def test_mistakes_about_accounts(command: Command, arguments: list[str], stdin: str, code: int, message: str) -> None:
+    assert command(*arguments, stdin=stdin) == (code, "", f"mqtt-im: {message}\n")
+
+
+def test_an_account_that_exists(command: Command) -> None:
+    command("user", "add", "alice", "--password-stdin", stdin="x")
+    assert command("user", "add", "alice") == (1, "", "mqtt-im: there is a user alice already\n")
+
+
+def test_doctor_finds_nothing_on_a_good_machine(command: Command, config_file: Path) -> None:
+    code, out, err = command("doctor", "--set", "limits.max_connections=10", "--set", "http.bind=127.0.0.1:0")
+    assert (code, err) == (0, ""), out
+    assert "http.bind: 127.0.0.1:0 is free" in out
+
+
+def test_doctor_finds_a_taken_port(command: Command) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, out, err = command("doctor", "--set", "limits.max_connections=10", "--set", f"http.bind=127.0.0.1:{port}")
+    assert code == 1
+    assert f"mend  http.bind: 127.0.0.1:{port} can't be used: Address already in use" in out
+    assert err == "mqtt-im: 1 thing to mend\n"
+
+
+def test_store_needs_a_store(command: Command, tmp_path: Path) -> None:
+    code, _, err = command("store", "backup", str(tmp_path / "backup"))
+    assert code == 1
+    assert "there is no such file; has a server run on this data_dir?" in err
+
+
+def test_the_introduction_names_what_listens() -> None:
+    text = "\n".join(introduction(Config(auth=AuthConfig(mode="open"), mqtt=MqttConfig(bind="127.0.0.1:5", prefix="chat"))))
+    assert "mosquitto_sub -h 127.0.0.1 -p 5 -u bob" in text
+    assert "chat/alice/laptop/up" in text
+    nothing = Config(mqtt=MqttConfig(bind=""), websocket=WebsocketConfig(bind=""), http=HttpConfig(bind=""))
+    assert "mosquitto" not in "\n".join(introduction(nothing))
+
+
+def test_the_module_is_the_program() -> None:
+    done = subprocess.run([sys.executable, "-m", "mqtt_im", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("mqtt-im ")
