@@ -1,0 +1,145 @@
+"""Accounts mode: who may log in, `mqtt-im user …`, recipients that are no account."""
+
+from __future__ import annotations
+
+import pytest
+
+from mqtt_im.testing import ServerProcess
+from tests.support.raw import Refused, eventually
+from tests.system.conftest import Clients, Name
+
+CONFIG = {"auth.mode": "accounts", "limits.failed_logins_per_minute": 1000}
+
+PASSWORD = "correct horse"
+
+
+def add(server: ServerProcess, user: str, password: str = PASSWORD) -> None:
+    result = server.command("user", "add", user, "--password-stdin", stdin=password + "\n")
+    assert result.returncode == 0, result.stderr
+
+
+def refusal(im: Clients, user: str, password: str | None) -> int:
+    with pytest.raises(Refused) as refused:
+        im.sign_in(user, password=password)
+    return refused.value.code
+
+
+def test_an_account_logs_in_beside_the_running_server(im: Clients, name: Name) -> None:
+    """… which sees the change at once; a trailing newline is not part of the password."""
+    alice, bob = name("alice"), name("bob")
+    add(im.server, alice)
+    add(im.server, bob, "pässwörd")
+    one, other = im.online(alice, password=PASSWORD), im.online(bob, password="pässwörd")
+    one.say(bob, "hi")
+    other.wait("msg", body="hi")
+
+
+@pytest.mark.parametrize("password", ["wrong", "", None, PASSWORD + "\n", PASSWORD.upper()])
+def test_a_wrong_password(im: Clients, name: Name, password: str | None) -> None:
+    alice = name("alice")
+    add(im.server, alice)
+    assert refusal(im, alice, password) in (4, 5)
+
+
+def test_an_unknown_user(im: Clients, name: Name) -> None:
+    assert refusal(im, name("nobody"), "x") in (4, 5)
+
+
+def test_a_failed_login_touches_no_session(im: Clients, name: Name) -> None:
+    """Authentication comes before the take-over and before a clean session wipes anything."""
+    alice, bob = name("alice"), name("bob")
+    add(im.server, alice)
+    add(im.server, bob)
+    victim = im.online(alice, clean=False, password=PASSWORD)
+    for clean in (True, False):
+        with pytest.raises(Refused):
+            im.sign_in(alice, password="wrong", clean=clean)
+    victim.flush()
+    victim.disconnect()
+    with pytest.raises(Refused):
+        im.sign_in(alice, password="wrong", clean=True)
+    assert im.sign_in(alice, password=PASSWORD, clean=False).session_present is True
+
+
+def test_to_a_name_that_is_no_account(im: Clients, name: Name) -> None:
+    """not_found; nothing changed."""
+    alice, bob = name("alice"), name("bob")
+    add(im.server, alice)
+    add(im.server, bob)
+    client = im.online(alice, password=PASSWORD)
+    client.refused("send", "not_found", to=name("nobody"), body="x")
+    group = name("#g")
+    client.refused("group.create", "not_found", group=group, members=[bob, name("nobody")])
+    client.must("group.create", group=group, members=[bob])
+    client.refused("group.add", "not_found", group=group, members=[name("nobody")])
+    assert len(client.must("group.info", group=group)["members"]) == 2
+
+
+def test_removing_an_account_closes_its_connections(im: Clients, name: Name) -> None:
+    alice, bob = name("alice"), name("bob")
+    add(im.server, alice)
+    add(im.server, bob)
+    clients = [im.online(alice, device, password=PASSWORD) for device in ("phone", "laptop")]
+    other = im.online(bob, password=PASSWORD)
+    assert im.server.command("user", "remove", alice).returncode == 0
+    for client in clients:
+        client.wait_closed()
+    assert refusal(im, alice, PASSWORD) in (4, 5)
+    other.flush()
+
+
+def test_a_changed_password_counts_at_once(im: Clients, name: Name) -> None:
+    alice = name("alice")
+    add(im.server, alice)
+    im.sign_in(alice, password=PASSWORD).disconnect()
+    result = im.server.command("user", "passwd", alice, "--password-stdin", stdin="new one")
+    assert result.returncode == 0, result.stderr
+
+    def old_fails() -> bool:
+        try:
+            im.sign_in(alice, password=PASSWORD).disconnect()
+        except Refused:
+            return True
+        return False
+
+    eventually(old_fails, "the old password is refused")
+    im.sign_in(alice, password="new one")
+
+
+def test_user_list_and_mistakes(im: Clients, name: Name) -> None:
+    """Exit codes: 0 well; 1 it failed; 2 the call is wrong. Errors are one line on stderr."""
+    alice = name("alice")
+    add(im.server, alice)
+    listed = im.server.command("user", "list")
+    assert listed.returncode == 0
+    assert alice in listed.stdout
+    again = im.server.command("user", "add", alice, "--password-stdin", stdin="x")
+    assert (again.returncode, len(again.stderr.strip().splitlines())) == (1, 1)
+    gone = im.server.command("user", "remove", name("nobody"))
+    assert (gone.returncode, len(gone.stderr.strip().splitlines())) == (1, 1)
+    wrong = im.server.command("user", "add", "no/name", "--password-stdin", stdin="x")
+    assert wrong.returncode in (1, 2)
+    assert "Traceback" not in wrong.stderr
+    made = im.server.command("user", "add", name("made"))
+    assert made.returncode in (0, 2)
+
+
+def test_a_token_logs_in(im: Clients, name: Name) -> None:
+    alice = name("alice")
+    add(im.server, alice)
+    result = im.server.command("user", "token", alice)
+    assert result.returncode == 0, result.stderr
+    im.online(alice, password=result.stdout.strip().splitlines()[-1]).flush()
+
+
+def test_without_a_username_nobody_enters(im: Clients, name: Name) -> None:
+    client = im.socket(name("alice"))
+    with pytest.raises(Refused) as refused:
+        client.connect(f"{name('alice')}:phone", username=None)
+    assert refused.value.code in (4, 5)
+
+
+def test_accounts_survive_sigkill(own_server: ServerProcess, own_im: Clients) -> None:
+    add(own_server, "alice")
+    own_server.restart(kill=True)
+    own_im.online("alice", password=PASSWORD).flush()
