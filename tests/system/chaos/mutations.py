@@ -1,0 +1,183 @@
+"""Broken copies of the server, each of which the checker must catch.
+
+A mutation replaces text in a copy of the package; the product knows nothing of it. Text that is not found exactly once fails
+loudly, so that a mutation can't fall silent when the code moves on.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mqtt_im
+
+from .run import Verdict, run
+
+SECONDS = 14.0
+TRIES = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One way to break the server: each change is a file of the package, what stands there, and what stands there instead."""
+
+    what: str
+    sign: str
+    """A regular expression that one of the faults must match: the checker sees what is wrong, not just that something is."""
+    changes: tuple[tuple[str, str, str], ...]
+
+    def apply(self, package: Path) -> None:
+        for file, old, new in self.changes:
+            path = package / file
+            text = path.read_text("utf-8")
+            if text.count(old) != 1:
+                raise LookupError(f"{file}: this stands there {text.count(old)} times, not once:\n{old}")
+            path.write_text(text.replace(old, new), "utf-8")
+
+
+_SLOW_DISK = (
+    "store/ledger.py",
+    "                engine.commit()\n",
+    "                time.sleep(0.04)\n                engine.commit()\n",
+)
+"""Wider windows for what is wrong only between two moments: a disk that takes 40 ms for each commit."""
+
+MUTATIONS: dict[str, Mutation] = {
+    "nothing": Mutation("an unchanged copy, which must pass", "", ()),
+    "slow-disk": Mutation("a slow disk alone, which must pass", "", (_SLOW_DISK,)),
+    "early-ack": Mutation(
+        "acknowledges before commit",
+        "lost: .* was acknowledged",
+        (
+            _SLOW_DISK,
+            (
+                "bridge/uplink.py",
+                "            bridge.ledger.submit(UplinkJob(self, channel, token, who, request))\n",
+                (
+                    "            self._done(channel, token)\n"
+                    "            bridge.ledger.submit(UplinkJob(self, channel, 0, who, request))\n"
+                ),
+            ),
+        ),
+    ),
+    "forgets-ids": Mutation(
+        "forgets the ids of requests at restart",
+        "is doubled",
+        (
+            (
+                "core/rules/common.py",
+                "    record = view.request(who.user, request.id)\n    if record is None:\n",
+                "    record = view.request(who.user, request.id)\n    if record is None or record.ts < _STARTED:\n",
+            ),
+            ("core/rules/common.py", "def repeat(", "_STARTED = __import__('time').time() * 1000\n\n\ndef repeat("),
+        ),
+    ),
+    "skips-seq": Mutation(
+        "skips a number of a conversation now and then",
+        "gap: these seqs are missing",
+        (
+            (
+                "core/rules/sending.py",
+                "        seq = found.head + 1 if found is not None else 1\n",
+                "        seq = found.head + 1 + (found.head % 20 == 19) if found is not None else 1\n",
+            ),
+        ),
+    ),
+    "skips-pos": Mutation(
+        "skips a number of an inbox now and then",
+        "inbox of .*: gap: ",
+        (
+            (
+                "core/rules/sending.py",
+                "            pos = [sender_pos, recipient.head + 1]\n",
+                "            pos = [sender_pos, recipient.head + 1 + (recipient.head % 50 == 49)]\n",
+            ),
+        ),
+    ),
+    "swaps-items": Mutation(
+        "swaps two items of an inbox on their way to a device",
+        "came as .*, stored is",
+        (
+            (
+                "core/delivery.py",
+                "        packet_id = 0\n        if self.batch and len(buffer) > 1:\n",
+                (
+                    "        if len(buffer) > 1 and pos % 25 == 0 and not entry.first and not buffer[1][1].first:\n"
+                    "            (pos, entry), (after, other) = buffer[0], buffer[1]\n"
+                    "            buffer[0], buffer[1] = (pos, other), (after, entry)\n"
+                    "            entry = other\n"
+                    "        packet_id = 0\n        if self.batch and len(buffer) > 1:\n"
+                ),
+            ),
+        ),
+    ),
+    "swaps-requests": Mutation(
+        "commits two requests of a device in the other order",
+        "published .* before .*, committed at",
+        (
+            (
+                "store/ledger.py",
+                "        for job in batch:\n            before = engine.last\n",
+                "        for job in batch[::-1]:\n            before = engine.last\n",
+            ),
+        ),
+    ),
+    "early-cursor": Mutation(
+        "moves a cursor when an item is written, not when it is acknowledged",
+        "gap: everything up to",
+        (("core/delivery.py", "        elif not self.app:\n", "        if not self.app:\n"),),
+    ),
+    "early-app-cursor": Mutation(
+        "moves the cursor of a device with ack: app by its PUBACKs",
+        "gap: everything up to",
+        (
+            (
+                "core/delivery.py",
+                "            if not self.app and flight.last > self.cursor:\n",
+                "            if flight.last > self.cursor:\n",
+            ),
+        ),
+    ),
+    "early-delivery": Mutation(
+        "delivers what is not yet committed",
+        "came as .* (stored is|is not stored)",
+        (
+            (
+                "store/ledger.py",
+                "                engine.commit()\n",
+                (
+                    "                self._finish(engine, batch)\n"
+                    "                self._loop.call_soon_threadsafe(lambda: [job.uplink._bridge.tell(job) for job in batch"
+                    " if hasattr(job, 'uplink') and job.commits])\n"
+                    "                time.sleep(0.04)\n"
+                    "                engine.commit()\n"
+                ),
+            ),
+            (
+                "bridge/uplink.py",
+                "        if job.commits is not None or job.receipts is not None:\n            bridge.tell(job)\n",
+                "",
+            ),
+        ),
+    ),
+}
+SOUND = frozenset({"nothing", "slow-disk"})
+"""Copies in which no promise is broken: the checker must find nothing there."""
+
+
+def verdict_on(mutation: Mutation, seed: int, tries: int) -> tuple[Verdict, bool]:
+    """The verdict on a broken copy, and whether its sign was seen: of the first run that shows it, else of the last one."""
+    with tempfile.TemporaryDirectory(prefix="mutation-") as folder:
+        copy = Path(folder) / "mqtt_im"
+        shutil.copytree(Path(mqtt_im.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+        mutation.apply(copy)
+        for attempt in range(tries):
+            verdict = run(seed + attempt, SECONDS, environment={"PYTHONPATH": folder}, kill_every_s=1.5)
+            seen = [fault for fault in verdict.faults if re.search(mutation.sign, fault)]
+            if seen:
+                # What it was caught by comes first.
+                return replace(verdict, faults=[*seen, *(fault for fault in verdict.faults if fault not in seen)]), True
+        return verdict, False

@@ -1,0 +1,144 @@
+"""What the devices of one run share, and what they write down for the checker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, NamedTuple
+
+from tests.support.im import Map
+
+COUNTED_OPS = frozenset({"send", "report", "edit", "recall", "react", "group.add", "group.remove", "group.rename"})
+"""What takes an `n`."""
+SILENT_OPS = frozenset({"ack", "read", "typing"})
+"""What has no answer, so that its PUBACK is all there is to wait for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How one device behaves, for the whole run."""
+
+    user: str
+    device: str
+    clean: bool
+    app: bool = False
+    codec: str = "json"
+    batch: bool = False
+    zipped: bool = False
+    window: int = 20
+    qos: int = 1
+    forgets: bool = False
+    """Forgets a request at its PUBACK; otherwise repeats it until it is answered."""
+    without_ids: bool = False
+    """Sends without `id`, in a kept session: its repeats are recognised by DUP, packet identifier and payload."""
+    counts: bool = False
+    """Gives an `n` to what it does."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.user}:{self.device}"
+
+
+@dataclass(slots=True)
+class Request:
+    """One uplink request, from the moment it was made."""
+
+    key: str
+    """Unique in the run: `{user}.{device}.{number}`."""
+    op: str
+    fields: Map
+    acknowledged: bool = False
+    """Its PUBACK or its answer was seen: it may not be lost any more."""
+    done: bool = False
+    refused: bool = False
+    """Answered with an error that this request may get."""
+    answer: Map | None = None
+    packet_id: int = 0
+    session: int = -1
+    """The MQTT session in which it was last sent; -1: never."""
+    connection: int = -1
+    """The connection on which it was last sent."""
+
+
+class Content(NamedTuple):
+    """An item as far as it is compared; fields that an op does not have are empty."""
+
+    op: str
+    conv: str = ""
+    seq: int = 0
+    by: str = ""
+    id: str = ""
+    ts: int = 0
+    key: str = ""
+    """Of the body: the key of the request that sent it; of others what tells them apart (emoji, state, event)."""
+    version: int = 0
+    """Of the body: 0 as sent, 1, 2, … after edits; -1 recalled."""
+
+
+@dataclass(slots=True)
+class Stream:
+    """What one device has of its user's inbox."""
+
+    start: int = 0
+    """Its cursor when it was registered."""
+    kept: int = 0
+    """It has processed, and told so, everything up to this `pos`."""
+    seen: dict[int, list[Content]] = field(default_factory=dict)
+    """Everything that ever came at a `pos`, also what was not kept; more than one where the message has changed."""
+    received: int = 0
+    repeated: int = 0
+
+
+@dataclass(slots=True)
+class World:
+    """One run."""
+
+    seed: int
+    port: int
+    proxy_port: int = 0
+    quiet: bool = False
+    """No new requests."""
+    calm: bool = False
+    """No device breaks its connection of its own accord, and none goes through the proxy."""
+    epoch: str = ""
+    faults: list[str] = field(default_factory=list)
+    """What was seen to be wrong while it happened."""
+    requests: dict[str, list[Request]] = field(default_factory=dict)
+    """By device name, in the order in which they were made."""
+    streams: dict[str, Stream] = field(default_factory=dict)
+    profiles: dict[str, Profile] = field(default_factory=dict)
+    connections: int = 0
+    dice: Random = field(default_factory=Random)
+
+    def fault(self, who: str, what: str) -> None:
+        """Note a broken promise; the first hundred are enough."""
+        if len(self.faults) < 100:
+            self.faults.append(f"{who}: {what}")
+
+
+def content_of(item: Map) -> Content:
+    """The comparable part of an item."""
+    op = item["op"]
+    if op == "void":
+        return Content("void", key=item["why"])
+    by = item["from"] if op == "msg" else item.get("by", "")
+    key, version = "", 0
+    if op == "reacted":
+        key = item["emoji"]
+    elif op == "report":
+        key = f"{item['state']} {item.get('result')}"
+    elif item.get("recalled"):
+        version = -1
+    elif "system" in item:
+        system = item["system"]
+        key = " ".join([system["event"], *system.get("members", []), system.get("user", ""), system.get("name", "")])
+    elif "body" in item:
+        key, version = body_key(item["body"])
+    return Content(op, item["conv"], item["seq"], by, item.get("id", ""), item["ts"], key, version)
+
+
+def body_key(body: Any) -> tuple[str, int]:
+    """Key and version of a body of the workload; anything else is named as foreign."""
+    if isinstance(body, dict) and set(body) == {"k", "v", "pad"}:
+        return str(body["k"]), int(body["v"])
+    return f"foreign body {body!r}"[:80], 0
