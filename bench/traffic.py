@@ -1,0 +1,244 @@
+"""Pairs of a sending and a receiving connection, closed loop or paced, each message checked and timed.
+
+A message is done when the sender has its PUBACK and, from our server, `sent`, and the receiver has `msg`. A relay gets
+the same packets bit for bit; there the receiver subscribes to the sender's topic.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import zlib
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import perf_counter
+
+from bench import wire
+from bench.bodies import BODY_BYTES, bodies
+from bench.peer import Peer, PeerError, close_all
+from bench.servers import Server
+
+PREFIX = "im/v1"
+DEVICE = "dev"
+_BODIES = bodies()
+_UNANSWERED = sys.maxsize
+_DRAIN_TIMEOUT_S = 60.0
+_DIALS_AT_ONCE = 100
+
+
+class Traffic:
+    """What all pairs of a run share: whether to send, what to count, the first failure."""
+
+    def __init__(self) -> None:
+        self.sending = False
+        self.measuring = False
+        self.delivered = 0
+        self.latencies: list[float] = []
+        """Seconds from the write of a message to its arrival, of those that arrived while `measuring`."""
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def fail(self, error: PeerError) -> None:
+        """The run is over; the first reason counts."""
+        if not self.failed.done():
+            self.failed.set_exception(error)
+
+    async def passing(self, seconds: float) -> None:
+        """Returns after `seconds`; raises what failed before."""
+        await asyncio.wait([self.failed], timeout=seconds)
+        if self.failed.done():
+            self.failed.result()
+
+    async def until(self, done: Callable[[], bool], timeout_s: float = _DRAIN_TIMEOUT_S) -> None:
+        """Returns when `done()`; raises what failed before, or `PeerError` after `timeout_s`."""
+        deadline = perf_counter() + timeout_s
+        while not done():
+            if perf_counter() > deadline:
+                raise PeerError(f"not everything had arrived after {timeout_s:g} s")
+            await self.passing(0.02)
+
+
+class Sender(Peer):
+    """The sending end; its messages carry ids that follow from their number."""
+
+    def __init__(self, traffic: Traffic, user: str, recipients: Sequence[str], server: Server) -> None:
+        super().__init__()
+        self.traffic = traffic
+        self.user = user
+        self.started = 0
+        self.answered = 0 if server.is_ours else _UNANSWERED
+        self.arrived = 0
+        self.inflight = 0
+        """How many messages are kept on their way; 0 leaves the pace to whoever calls `send`."""
+        self.limit = _UNANSWERED
+        """How many messages are sent in all."""
+        self.pending: deque[tuple[float, bytes]] = deque()
+        """When each message that has not arrived yet was written, and its id."""
+        self.unanswered: deque[bytes] = deque()
+        self.expects_answer = server.is_ours
+        tag = f"{user}-{int(perf_counter() * 1000) % 10**9}-".encode()
+        self._tag = tag
+        self._first_body = zlib.crc32(user.encode())
+        self._templates = [self._template(recipient) for recipient in recipients]
+
+    def push(self, count: int) -> None:
+        """Put the next `count` messages in `out`."""
+        now = perf_counter()
+        for _ in range(count):
+            number = self.started
+            self.started = number + 1
+            message_id = b"%s%08d" % (self._tag, number)
+            head, before, middle = self._templates[number % len(self._templates)]
+            body = _BODIES[(number + self._first_body) % len(_BODIES)]
+            self.out += (head, (number % 65535 + 1).to_bytes(2, "big"), before, message_id, middle, body, b'"}')
+            self.pending.append((now, message_id))
+            if self.expects_answer:
+                self.unanswered.append(message_id)
+
+    def send(self, count: int) -> None:
+        """Write the next `count` messages now."""
+        self.push(count)
+        self.transport.write(b"".join(self.out))
+        self.out.clear()
+
+    def pump(self) -> None:
+        """Fill what is in flight up to `inflight`; called by the receiver too, outside this connection's reads."""
+        room = self._room()
+        if room > 0:
+            self.send(room)
+
+    def turn(self) -> None:
+        room = self._room()
+        if room > 0:
+            self.push(room)
+
+    def received(self, data: bytes, start: int, stop: int) -> None:
+        self.answer(data, start, stop)
+
+    def answer(self, data: bytes, start: int, stop: int) -> bool:
+        """Whether this is the next `sent`; a backlog may come before the first, and receipts, which are events, between them."""
+        if not self.started:
+            return False
+        unanswered = self.unanswered
+        if unanswered and data.find(unanswered[0], start, stop) >= 0 and data.find(b'"sent"', start, stop) >= 0:
+            unanswered.popleft()
+            self.answered += 1
+            return True
+        if data.find(b'"receipt"', start, stop) < 0:
+            self.traffic.fail(PeerError(f"instead of the next `sent` came {data[start:stop]!r}"))
+        return False
+
+    def fail(self, error: PeerError) -> None:
+        self.traffic.fail(error)
+
+    def finished(self) -> bool:
+        """Everything that was started has been acknowledged, answered and has arrived."""
+        return self.started == self.pubacks == self.arrived and (not self.expects_answer or self.answered == self.started)
+
+    def _room(self) -> int:
+        if not self.traffic.sending:
+            return 0
+        done = min(self.pubacks, self.answered, self.arrived)
+        return min(self.inflight - (self.started - done), self.limit - self.started)
+
+    def _template(self, recipient: str) -> tuple[bytes, bytes, bytes]:
+        before = b'{"op":"send","id":"'
+        middle = f'","to":"{recipient}","body":"'.encode()
+        topic = f"{PREFIX}/{self.user}/{DEVICE}/up"
+        return wire.publish_head(topic, len(before) + len(self._tag) + 8 + len(middle) + BODY_BYTES + 2), before, middle
+
+
+class Receiver(Peer):
+    """The receiving end of one sender."""
+
+    def __init__(self, sender: Sender) -> None:
+        super().__init__()
+        self.sender = sender
+        self.traffic = sender.traffic
+
+    def received(self, data: bytes, start: int, stop: int) -> None:
+        if not self.sender.started:
+            return  # a backlog: the user's first device gets what was sent before
+        pending = self.sender.pending
+        if not pending or data.find(pending[0][1], start, stop) < 0:
+            if data.find(b'"receipt"', start, stop) < 0:
+                self.traffic.fail(PeerError(f"instead of the next message came {data[start:stop]!r}"))
+            return
+        written, _ = pending.popleft()
+        self.sender.arrived += 1
+        if self.traffic.measuring:
+            self.traffic.latencies.append(perf_counter() - written)
+        self.traffic.delivered += 1
+
+    def turn(self) -> None:
+        if self.out:  # the PUBACKs first: they are on the way when the next message is
+            self.transport.write(b"".join(self.out))
+            self.out.clear()
+        self.sender.pump()
+
+    def fail(self, error: PeerError) -> None:
+        self.traffic.fail(error)
+
+
+class LoneSender(Sender):
+    """A sender to whoever, connected or not: a message is done when it is answered, and timed to that.
+
+    A relay doesn't answer; there the PUBACK is all there is.
+    """
+
+    def turn(self) -> None:
+        if not self.expects_answer:
+            self.arrived = self.pubacks
+        super().turn()
+
+    def received(self, data: bytes, start: int, stop: int) -> None:
+        if not self.answer(data, start, stop):
+            return
+        written, _ = self.pending.popleft()
+        self.arrived += 1
+        if self.traffic.measuring:
+            self.traffic.latencies.append(perf_counter() - written)
+        self.traffic.delivered += 1
+
+
+async def connect_pairs(server: Server, traffic: Traffic, names: Sequence[tuple[str, str]]) -> list[tuple[Sender, Receiver]]:
+    """A connected and subscribed pair for each (sender, recipient)."""
+    pairs = []
+    for user, recipient in names:
+        sender = Sender(traffic, user, [recipient], server)
+        receiver = Receiver(sender)
+        topic = f"{PREFIX}/{recipient}/down" if server.is_ours else f"{PREFIX}/{user}/{DEVICE}/up"
+        await join(server, receiver, recipient, topic)
+        await join(server, sender, user, f"{PREFIX}/{user}/down")
+        pairs.append((sender, receiver))
+    return pairs
+
+
+async def join(server: Server, peer: Peer, user: str, topic_filter: str) -> None:
+    """The peer is connected as the user's device and subscribed."""
+    await peer.dial(server.port, wire.connect(f"{user}:{DEVICE}", user))
+    await peer.subscribe(topic_filter)
+
+
+async def connect_idle(server: Server, users: Sequence[str], topic: str | None = None) -> list[Peer]:
+    """A connection for each user, subscribed to `topic` or to the user's own down topic."""
+    peers = [Peer() for _ in users]
+    for first in range(0, len(users), _DIALS_AT_ONCE):
+        some = zip(peers[first : first + _DIALS_AT_ONCE], users[first : first + _DIALS_AT_ONCE], strict=True)
+        await asyncio.gather(*(join(server, peer, user, topic or f"{PREFIX}/{user}/down") for peer, user in some))
+    return peers
+
+
+async def pace(traffic: Traffic, senders: Sequence[Sender], per_second: float) -> None:
+    """Send one message at a time from one sender after the other, so many a second, while the traffic is sending."""
+    begin, count = perf_counter(), 0
+    while traffic.sending:
+        senders[count % len(senders)].send(1)
+        count += 1
+        await asyncio.sleep(max(0.0, begin + count / per_second - perf_counter()))
+
+
+async def finish(traffic: Traffic, senders: Sequence[Sender], peers: Sequence[Peer]) -> None:
+    """What is on its way has arrived, and everybody has left. Raises `PeerError` where something is missing."""
+    traffic.sending = False
+    await traffic.until(lambda: all(sender.finished() for sender in senders))
+    await close_all(peers)
