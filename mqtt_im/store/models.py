@@ -256,7 +256,7 @@ PROJECTION_MODELS: list[type[peewee.Model]] = [
 
 def open_log(data_dir: Path, synchronous: str = "full", readonly: bool = False) -> peewee.SqliteDatabase:
     """The log's database, with its tables and an epoch. Raises `StoreError`."""
-    db = _open(data_dir / LOG_FILE, synchronous, readonly)
+    db = _open(data_dir / LOG_FILE, synchronous, readonly, cache_kib=8192)
     if not readonly:
         _migrate(db, _LOG_STEPS)
     return db
@@ -289,11 +289,12 @@ def _open_projection(path: Path) -> peewee.SqliteDatabase:
     return db
 
 
-def _open(path: Path, synchronous: str, readonly: bool) -> peewee.SqliteDatabase:
+def _open(path: Path, synchronous: str, readonly: bool, cache_kib: int = 65_536) -> peewee.SqliteDatabase:
+    # The log is written at its end and read by row number; the projections are written all over.
     pragmas: dict[str, Any] = {
         "journal_mode": "wal",
         "synchronous": synchronous,
-        "cache_size": -65_536,
+        "cache_size": -cache_kib,
         "busy_timeout": 5000,
         "wal_autocheckpoint": 4000,
         "journal_size_limit": 64 << 20,

@@ -17,7 +17,7 @@ from mqtt_im.protocol.names import direct
 from .generation import Bulk, Generation
 from .hot import Log, Projection
 
-MAX_CACHED = 200_000
+MAX_CACHED = 50_000
 """Entities of each kind that stay in memory when nobody needs them."""
 
 MAX_DELIVERED = 5000
