@@ -18,9 +18,9 @@ import peewee
 
 from mqtt_im.core.apply import apply, change_members
 from mqtt_im.core.model import Conv, Device, Member, User
-from mqtt_im.core.records import AnyRecord, GroupChange, decode
+from mqtt_im.core.records import AnyRecord, GroupChange
 
-from .folds import Position
+from .folds import Folds, Plan
 from .generation import slices
 from .hot import Log, Projection
 from .state import ProjectedState
@@ -34,6 +34,7 @@ _ENTITY_COLUMNS: Final = {
     "member": "uid, cid, grp, ord, role, active, read, delivered, spans",
     "device": "uid, device, cursor, app, n, created, seen",
 }
+_SET_FLOORS: Final = "UPDATE user SET floor = coalesce((SELECT min(pos) - 1 FROM item i WHERE i.uid = user.uid), head)"
 _FLUSH_ROWS: Final = 20_000
 _SLICE_ROWS: Final = 5_000
 
@@ -159,15 +160,17 @@ def restore(
     log: Log,
     log_db: peewee.SqliteDatabase,
     projection_db: peewee.SqliteDatabase,
-    at: Position,
     epoch: str,
     each: Each = lambda *_: None,
-) -> None:
-    """Empty projections have everything up to the base; they belong to `epoch` only once they do."""
-    if not at.base:
-        return
+) -> int:
+    """Empty projections have everything up to the base; they belong to `epoch` only once they do. Returns the base's row."""
+    folds = Folds(log_db, projection_db)
+    number, base = folds.position()
+    if not base:
+        return 0
+    plan = folds.plan() or Plan()
     projection = Projection(projection_db)
-    _copy_entities(log_db, projection_db)
+    _copy_entities(log_db, projection_db, plan)
     state = ProjectedState(log, projection, lambda _: True, lambda *_: False)
     index = Index(state)
 
@@ -179,21 +182,22 @@ def restore(
         projection.commit("", 0)
         state.thaw()
 
-    for count, (lsn, data) in enumerate(log.after(0), 1):
-        if lsn > at.base:
+    for count, (lsn, record) in enumerate(plan.seen(log.after(0)), 1):
+        if lsn > base:
             break
-        record = decode(data)
         each(lsn, record, index)
         apply(index, lsn, record)
         if count % _FLUSH_ROWS == 0:
             flush()
     flush()
     projection.begin()
-    projection.write("REPLACE INTO meta (key, value) VALUES (?, ?)", [("fold", str(at.number))])
-    projection.commit(epoch, at.base)
+    projection.write(_SET_FLOORS, [()])
+    projection.write("REPLACE INTO meta (key, value) VALUES (?, ?)", [("fold", str(number))])
+    projection.commit(epoch, base)
+    return base
 
 
-def _copy_entities(log_db: peewee.SqliteDatabase, projection_db: peewee.SqliteDatabase) -> None:
+def _copy_entities(log_db: peewee.SqliteDatabase, projection_db: peewee.SqliteDatabase, plan: Plan) -> None:
     source: sqlite3.Connection = log_db.connection()  # type: ignore[no-untyped-call]
     target = Projection(projection_db)
     target.begin()
@@ -202,4 +206,6 @@ def _copy_entities(log_db: peewee.SqliteDatabase, projection_db: peewee.SqliteDa
         marks = ", ".join("?" * (columns.count(",") + 1))
         while part := rows.fetchmany(_SLICE_ROWS):
             target.write(f"INSERT INTO {table} ({columns}) VALUES ({marks})", part)  # noqa: S608 - our own names
+    for statement, changed in plan.base:
+        target.write(statement, changed)
     target.commit("", 0)

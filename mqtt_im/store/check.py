@@ -237,7 +237,7 @@ class _Rebuild:
             if isinstance(record, Act):
                 numbers.act(lsn, record, recipients(index.conv_for(record.conv), record))
 
-        restore(self.log, self._log_db, self.db, self.at, "", each)
+        restore(self.log, self._log_db, self.db, "", each)
         self._state = ProjectedState(self.log, self._projection, lambda _: True, lambda *_: False)
         execute = _connection(self.db).execute
         seqs = dict(execute("SELECT name, head FROM conv"))

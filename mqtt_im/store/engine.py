@@ -98,8 +98,9 @@ class Engine:
         self._rows.clear()
         self._rewrites.clear()
         self._entries.clear()
+        self.folds.finish()
         epoch, position = self.projection.position()
-        if epoch and (epoch != self.epoch or position > self.log.last() or not self.folds.catch_up()):
+        if epoch and (epoch != self.epoch or not self._follows(position) or not self.folds.catch_up()):
             logger.warning("store: the projections belong to another log, and are rebuilt from this one")
             epoch = ""
         if not epoch:
@@ -124,6 +125,10 @@ class Engine:
         if rows:
             logger.info("store: replayed %d rows of the log", rows)
 
+    def _follows(self, position: int) -> bool:
+        """The log goes on without a gap after this row: up to the base some are gone, and a power cut takes back projections."""
+        return self.folds.position().base <= position <= self.log.last()
+
     def _take_back(self, user: str, pos: int) -> bool:
         if user in self._cut_off_users:
             found = self.state.items(self.state.user(user), pos - 1, 1)
@@ -147,9 +152,7 @@ class Engine:
         with self._projection_db.atomic("IMMEDIATE"), self._projection_db.bind_ctx(PROJECTION_MODELS):
             for model in PROJECTION_MODELS:
                 model.delete().execute()
-        at = self.folds.position()
-        restore(self.log, self._log_db, self._projection_db, at, self.epoch)
-        return at.base
+        return restore(self.log, self._log_db, self._projection_db, self.epoch)
 
     def _take(self, lsn: int, record: AnyRecord) -> None:
         live = self.state.live

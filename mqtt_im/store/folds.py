@@ -1,8 +1,10 @@
-"""Folds: the transactions by which retention takes rows out of the log, and how the projections follow them.
+"""Folds: how retention takes rows out of the log, and how the base and the projections follow.
 
-A fold commits in the log first: rows are gone, the base (`base.py`) has what they left behind, and a row of `fold` says what
-that means for the projections. These commit it after, with the fold's number. Where a crash comes in between, the changes are
-made at the next start; where they are not there any more, the projections are made anew.
+A fold is planned first: one row of `fold` says everything that is to be done, in a transaction of its own. From then on it is
+as if it were done; who reads the log looks into the plan too (`Plan`). Then it is worked off in small transactions, in between
+other work; all of it may be done twice, so after a crash it is simply done from the beginning. In the log's file that is lazy:
+a power cut may take back what was done, and never the plan. The next fold is planned when this one is done and the projections'
+file has it for sure; where a reader of that file stands in the way for long, a power cut costs a rebuild.
 
 Raises what `sqlite3` raises.
 """
@@ -10,27 +12,44 @@ Raises what `sqlite3` raises.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import chain
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 import peewee
 
-Changes = dict[str, list[tuple[Any, ...]]]
-"""Rows that are gone from the projections, by table, and the new `floor` of users: the parameters of `_STATEMENTS`."""
+from mqtt_im.core.records import AnyRecord, Message, decode, encode
+
+from .generation import Bulk, slices
+
+T = TypeVar("T")
+
+SLICE_ROWS: Final = 400
+"""Rows that one transaction changes."""
 
 _STATEMENTS: Final = {
-    "item": "DELETE FROM item WHERE uid = ? AND pos = ?",
+    # Messages first: what is not there can't be edited any more, so nothing new comes to stand in `amended`.
     "message": "DELETE FROM message WHERE cid = ? AND seq = ?",
+    "item": "DELETE FROM item WHERE uid = ? AND pos = ?",
     "mention": "DELETE FROM mention WHERE cid = ? AND uid = ? AND seq = ?",
-    "amended": "DELETE FROM amended WHERE cid = ? AND seq = ?",
     "request": "DELETE FROM request WHERE uid = ? AND id = ? AND lsn = ?",
     "packet": "DELETE FROM packet WHERE user = ? AND device = ? AND session = ? AND packet = ? AND lsn = ?",
     "keyed": "DELETE FROM keyed WHERE sender = ? AND conv = ? AND key = ? AND lsn = ?",
-    "floor": "UPDATE user SET floor = ? WHERE uid = ?",
+    # After the log's rows: as long as a message can be found by its row, what became of it is shown too.
+    "amended": "DELETE FROM amended WHERE cid = ? AND seq = ?",
 }
-_pack: Final = msgspec.msgpack.Encoder().encode
-_unpack: Final = msgspec.msgpack.Decoder(Changes).decode
+INDEXES: Final = tuple(table for table in _STATEMENTS if table != "amended")
+"""The tables that point into the log; they forget a row before it goes."""
+AMENDED: Final = ("amended",)
+_NORMAL, _FULL = 1, 2
+_FLOORS: Final = """
+    SELECT coalesce((SELECT min(pos) - 1 FROM item i WHERE i.uid = u.uid), head) AS risen, uid
+    FROM user u WHERE uid = ? AND risen > floor"""
+_SET_FLOOR: Final = "UPDATE user SET floor = ? WHERE uid = ?"
+
+Rows = list[tuple[Any, ...]]
 
 
 class Position(NamedTuple):
@@ -38,6 +57,33 @@ class Position(NamedTuple):
 
     number: int
     base: int
+
+
+class Plan(msgspec.Struct, array_like=True):
+    """What is to be done for a fold."""
+
+    gone: list[int] = []
+    """Log rows."""
+    rewritten: dict[int, bytes] = {}
+    """Log rows with what stands in them from now on."""
+    unpacked: list[int] = []
+    """Log rows of messages that lose their `packet`. They may be recalled meanwhile, so it is said what to do, not what comes."""
+    base: list[tuple[str, Rows]] = []
+    """Statements on the base's tables, with their rows."""
+    changes: dict[str, Rows] = {}
+    """Rows of the projections that are gone, by table: the parameters of `_STATEMENTS`."""
+
+    def seen(self, rows: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, AnyRecord]]:
+        """The log's rows as they are once it is done."""
+        gone, unpacked = set(self.gone), set(self.unpacked)
+        for lsn, data in rows:
+            if lsn not in gone:
+                record: AnyRecord = decode(self.rewritten.get(lsn, data))
+                yield lsn, without_packet(record) if lsn in unpacked else record
+
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder(Plan).decode
 
 
 class Folds:
@@ -49,25 +95,18 @@ class Folds:
 
     def position(self) -> Position:
         """Where the log stands."""
-        row = self._log.execute("SELECT number, base FROM fold ORDER BY number DESC LIMIT 1").fetchone()
+        row = self._log.execute("SELECT number, base FROM fold ORDER BY number DESC").fetchone()
         return Position(*row) if row else Position(0, 0)
+
+    def plan(self) -> Plan | None:
+        """The last fold's, where it may not be done yet."""
+        row = self._log.execute("SELECT plan FROM fold ORDER BY number DESC").fetchone()
+        return _unpack(row[0]) if row and row[0] else None
 
     def projected(self) -> int:
         """The number of the last fold that the projections have."""
         row = self._projection.execute("SELECT value FROM meta WHERE key = 'fold'").fetchone()
         return int(row[0]) if row else 0
-
-    def catch_up(self) -> bool:
-        """The projections have every fold; False where their changes are not known any more."""
-        last, have = self.position().number, self.projected()
-        missing = self._log.execute("SELECT number, changes FROM fold WHERE number > ? ORDER BY number", (have,)).fetchall()
-        if [number for number, changes in missing if changes] != list(range(have + 1, last + 1)):
-            return False
-        for number, changes in missing:
-            self.begin()
-            self.change(_unpack(changes))
-            self.commit(number)
-        return True
 
     def rows(self, after: int, upto: int, limit: int) -> list[tuple[int, bytes]]:
         """The log's rows after `after`, up to `upto`, in order, at most `limit`."""
@@ -75,75 +114,141 @@ class Folds:
             "SELECT lsn, rec FROM log WHERE lsn > ? AND lsn <= ? ORDER BY lsn LIMIT ?", (after, upto, limit)
         ).fetchall()
 
-    # The projections' transaction.
+    # A fold.
 
-    def begin(self) -> None:
-        """The projections' transaction begins; no bulk write may be under way."""
-        self._projection.execute("BEGIN IMMEDIATE")
+    def decide(self, position: Position, plan: Plan) -> None:
+        """On disk: this will be done, and counts as done."""
+        # For sure, also where messages may be lost in a power cut: the projections change from here on, and must be able to tell.
+        with _transaction(self._log, _FULL):
+            self._log.execute("DELETE FROM fold")
+            self._log.execute("INSERT INTO fold (number, base, plan) VALUES (?, ?, ?)", (*position, _pack(plan)))
 
-    def change(self, changes: Changes) -> None:
-        """What a fold takes is gone, and floors are as it says."""
-        for table, rows in changes.items():
-            self._projection.executemany(_STATEMENTS[table], rows)
+    def project(self, plan: Plan, tables: Sequence[str]) -> Iterator[Rows]:
+        """Each step takes rows out of these projections, and tells which. No bulk write may be under way at a step."""
+        for table in tables:
+            for some in _parts(sorted(plan.changes.get(table, ()))):
+                with _transaction(self._projection):
+                    self._projection.executemany(_STATEMENTS[table], some)
+                yield some
 
-    def risen_floors(self, uids: Iterable[int]) -> list[tuple[int, int]]:
-        """`(floor, uid)` of those users of whom more items are gone from the bottom of the inbox than before."""
-        query = """
-            SELECT coalesce((SELECT min(pos) - 1 FROM item i WHERE i.uid = u.uid), head) AS risen, uid
-            FROM user u WHERE uid = ? AND risen > floor"""
-        return [row for uid in uids for row in self._projection.execute(query, (uid,))]
+    def raise_floors(self, plan: Plan) -> Iterator[Rows]:
+        """Each step raises the floors of some users, and tells `(floor, uid)` of each; after everything else is projected."""
+        uids = sorted({uid for uid, _ in plan.changes.get("item", ())})
+        for some in _parts(uids):
+            floors: Rows = [row for uid in some for row in self._projection.execute(_FLOORS, (uid,))]
+            with _transaction(self._projection):
+                self._projection.executemany(_SET_FLOOR, floors)
+            yield floors
 
-    def commit(self, number: int) -> None:
+    def projected_now(self, number: int) -> None:
         """The projections have the fold `number`."""
         self._projection.execute("REPLACE INTO meta (key, value) VALUES ('fold', ?)", (str(number),))
-        self._projection.execute("COMMIT")
 
-    # The log's transaction.
+    def work_off(self, plan: Plan) -> Iterator[list[int]]:
+        """Each step changes some rows of the log's file, and tells which of the log are not as they were."""
+        for some in _parts(sorted([*plan.gone, *plan.rewritten])):  # a message goes with its edits, or before them
+            with _transaction(self._log, _NORMAL):
+                self._log.executemany("DELETE FROM log WHERE lsn = ?", [(lsn,) for lsn in some if lsn not in plan.rewritten])
+                self._rewrite([(plan.rewritten[lsn], lsn) for lsn in some if lsn in plan.rewritten])
+            yield some
+        for some in _parts(plan.unpacked):
+            with _transaction(self._log, _NORMAL):
+                self._rewrite([(encode(without_packet(decode(data))), lsn) for lsn, data in self._read(some)])
+            yield some
+        for statement, rows in slices(_bulks(plan.base), SLICE_ROWS):
+            with _transaction(self._log, _NORMAL):
+                self._log.executemany(statement, rows)
+            yield []
 
-    def fold(
-        self,
-        position: Position,
-        changes: Changes,
-        gone: Sequence[int],
-        rewritten: Sequence[tuple[bytes, int]],
-        base: Iterable[tuple[str, Sequence[Sequence[Any]]]],
-    ) -> None:
-        """On disk: log rows are gone or rewritten, the base has its new rows, and the projections' changes are noted."""
-        execute, many = self._log.execute, self._log.executemany
-        execute("BEGIN IMMEDIATE")
-        try:
-            many("DELETE FROM log WHERE lsn = ?", [(lsn,) for lsn in gone])
-            many("UPDATE log SET rec = ? WHERE lsn = ?", rewritten)
-            for statement, rows in base:
-                many(statement, rows)
-            execute("INSERT INTO fold (number, base, changes) VALUES (?, ?, ?)", (*position, _pack(changes)))
-            execute("COMMIT")
-        except BaseException:
-            if self._log.in_transaction:
-                execute("ROLLBACK")
-            raise
+    def _rewrite(self, rows: list[tuple[bytes, int]]) -> None:
+        self._log.executemany("UPDATE log SET rec = ? WHERE lsn = ?", rows)
+
+    def _read(self, lsns: list[int]) -> Iterator[tuple[int, bytes]]:
+        for lsn in lsns:
+            yield from self._log.execute("SELECT lsn, rec FROM log WHERE lsn = ?", (lsn,)).fetchall()
+
+    def finish(self) -> None:
+        """In the log's file everything planned is done."""
+        plan = self.plan()
+        if plan is not None:
+            for _ in self.work_off(plan):
+                pass
+
+    def catch_up(self) -> bool:
+        """The projections have every fold; False where they lack what is not known any more."""
+        number, plan = self.position().number, self.plan()
+        if plan is not None and self.projected() == number - 1:
+            for _ in chain(self.project(plan, (*INDEXES, *AMENDED)), self.raise_floors(plan)):
+                pass
+            self.projected_now(number)
+        return self.projected() == number
 
     # Durability.
 
     def settle(self) -> bool:
-        """The projections' file has everything for sure, and changes need not be kept; False where a reader stood in the way."""
-        if not _checkpoint(self._projection):
+        """The projections' file has everything for sure, and no plan is needed any more; False where a reader is in the way."""
+        if not _checkpoint(self._projection, "PASSIVE"):
             return False
-        self._log.execute("DELETE FROM fold WHERE number < (SELECT max(number) FROM fold)")
-        self._log.execute("UPDATE fold SET changes = x''")
+        self._log.execute("UPDATE fold SET plan = x'' WHERE plan <> x''")
         return True
 
     def scour(self) -> bool:
-        """What was removed is gone from both write-ahead files too; False where a reader stood in the way."""
-        return _checkpoint(self._projection) and _checkpoint(self._log)
+        """What was removed is gone from both write-ahead files too; False where a reader is in the way."""
+        return _checkpoint(self._projection, "TRUNCATE") and _checkpoint(self._log, "TRUNCATE")
 
 
-def _checkpoint(connection: sqlite3.Connection) -> bool:
+def without_packet(record: AnyRecord) -> AnyRecord:
+    """A message without its `packet`."""
+    if not isinstance(record, Message) or record.extra is None:
+        return record
+    extra = {name: value for name, value in record.extra.items() if name != "packet"}
+    return msgspec.structs.replace(record, extra=extra or None)
+
+
+def _bulks(base: Sequence[tuple[str, Rows]]) -> list[Bulk]:
+    def rows_of(rows: Rows) -> Callable[[], Rows]:
+        return lambda: rows
+
+    return [(statement, rows_of(rows)) for statement, rows in base]
+
+
+def _parts(rows: list[T]) -> Iterator[list[T]]:
+    for start in range(0, len(rows), SLICE_ROWS):
+        yield rows[start : start + SLICE_ROWS]
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection, synchronous: int | None = None) -> Iterator[None]:
+    """What is done inside is one transaction, which leaves nothing where an exception ends it.
+
+    `synchronous`: other than usual. What is committed with `_NORMAL` may be taken back by a power cut, as long as nothing was
+    committed with `_FULL` after it, which syncs all that stands in the write-ahead file.
+    """
+    (usual,) = connection.execute("PRAGMA synchronous").fetchone()
+    other = usual and synchronous is not None  # off stays off
+    if other:
+        connection.execute(f"PRAGMA synchronous = {synchronous:d}")
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+    finally:
+        if other:  # whatever has failed: messages are committed on this connection
+            connection.execute(f"PRAGMA synchronous = {usual:d}")
+
+
+def _checkpoint(connection: sqlite3.Connection, mode: str) -> bool:
+    """Whether all of the write-ahead file was copied into the database's own."""
     # Without waiting for readers: messages would wait too.
     (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
     connection.execute("PRAGMA busy_timeout = 0")
     try:
-        (busy, _, _) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        busy, written, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
     finally:
         connection.execute(f"PRAGMA busy_timeout = {patience:d}")
-    return not busy
+    return not busy and written == copied

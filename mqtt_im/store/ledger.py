@@ -21,9 +21,10 @@ from mqtt_im.core.rules import Limits
 from mqtt_im.protocol.errors import Refusal, StoreError
 
 from . import interface, jobs
+from .compactor import Compactor
 from .engine import ERRORS, Engine
 from .jobs import Job
-from .retention import Compactor, Policy, Removed
+from .retention import Policy, Removed
 
 logger = logging.getLogger(__name__)
 

@@ -1,8 +1,9 @@
 """Tables, as peewee models, and their migrations.
 
 Two SQLite files. `mqtt-im.db` is the truth: the log, which only grows at its end, the base, which is what rows that are gone
-have left behind (`base.py`), and what names the store; it is written with `synchronous=FULL`. `projection.db` is everything
-that can be made from it again; it is written in bulk, with `NORMAL`, and says in `meta` how far it got and whose epoch it is.
+have left behind (`base.py`), and what names the store; it is written with `synchronous=FULL`, but for what a plan of retention
+lets do again (`folds.py`). `projection.db` is everything that can be made from it again; it is written in bulk, with `NORMAL`,
+and says in `meta` how far it got and whose epoch it is.
 
 The statements of the hot path are SQL on the same connections and stand in `hot.py`.
 """
@@ -47,14 +48,14 @@ class LogMeta(peewee.Model):
 
 
 class FoldRow(peewee.Model):
-    """A transaction of retention, counted from 1; `base` is the log row as of which the base is from then on.
+    """The last transaction of retention, counted from 1; `base` is the log row as of which the base is from then on.
 
-    `changes` is what the projections have to change for it. Older rows go once the projections have it for sure.
+    `plan` (`folds.Plan`, MessagePack) is what is to be done for it; empty once it is done.
     """
 
     number = peewee.IntegerField(primary_key=True)
     base = peewee.IntegerField()
-    changes = peewee.BlobField()
+    plan = peewee.BlobField()
 
     class Meta:
         table_name = "fold"
@@ -255,10 +256,9 @@ PROJECTION_MODELS: list[type[peewee.Model]] = [
 
 
 def open_log(data_dir: Path, synchronous: str = "full", readonly: bool = False) -> peewee.SqliteDatabase:
-    """The log's database, with its tables and an epoch. Raises `StoreError`."""
+    """The log's database, with its tables and an epoch. Raises `StoreError`, also where `readonly` and it is an older one."""
     db = _open(data_dir / LOG_FILE, synchronous, readonly, cache_kib=8192)
-    if not readonly:
-        _migrate(db, _LOG_STEPS)
+    _migrate(db, _LOG_STEPS, readonly)
     return db
 
 
@@ -312,12 +312,14 @@ def _open(path: Path, synchronous: str, readonly: bool, cache_kib: int = 65_536)
     return db
 
 
-def _migrate(db: peewee.SqliteDatabase, steps: list[Callable[[peewee.SqliteDatabase], None]]) -> None:
+def _migrate(db: peewee.SqliteDatabase, steps: list[Callable[[peewee.SqliteDatabase], None]], readonly: bool = False) -> None:
     """Bring a database to the newest schema; `user_version` counts the steps that were taken."""
     try:
         done = db.pragma("user_version")
         if done > len(steps):
             raise StoreError(f"{db.database}: written by a newer version of the server (schema {done})")
+        if readonly and done < len(steps):
+            raise StoreError(f"{db.database}: written by an older version of the server; start the server on it once")
         for number, step in enumerate(steps[done:], done + 1):
             with db.atomic("IMMEDIATE"):
                 step(db)
@@ -343,7 +345,17 @@ def _create_base(db: peewee.SqliteDatabase) -> None:
         db.create_tables(models)
 
 
-_LOG_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_log, _create_base]
+def _plan_folds(db: peewee.SqliteDatabase) -> None:
+    """Folds that were done at once, and not planned, are over; projections that lack one are made anew."""
+    with db.bind_ctx([FoldRow]):
+        last = FoldRow.select(FoldRow.number, FoldRow.base).order_by(FoldRow.number.desc()).dicts().first()
+        db.drop_tables([FoldRow])
+        db.create_tables([FoldRow])
+        if last is not None:
+            FoldRow.insert(**last, plan=b"").execute()
+
+
+_LOG_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_log, _create_base, _plan_folds]
 _PROJECTION_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_projection]
 
 

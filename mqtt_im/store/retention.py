@@ -13,9 +13,7 @@ Items that are gone are told to who asks as a `void` (PROTOCOL §3), whichever w
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -37,11 +35,10 @@ from mqtt_im.core.records import (
     decode,
     encode,
 )
-from mqtt_im.protocol.errors import StoreError
+from mqtt_im.protocol.names import members_of_direct
 
 from .base import Groups
-from .folds import Changes, Position
-from .generation import slices
+from .folds import AMENDED, INDEXES, Plan, Position
 from .jobs import Job
 
 if TYPE_CHECKING:
@@ -50,14 +47,14 @@ if TYPE_CHECKING:
 DAY_MS: Final = 86_400_000
 ID_DAYS: Final = 30
 """An `id` is remembered at least so long (PROTOCOL §3)."""
-CHUNK_ROWS: Final = 400
-CHUNK_WEIGHT: Final = 600
-"""One fold looks at so many rows, and changes about so many in all tables; that takes about ten milliseconds."""
+FOLD_WEIGHT: Final = 25_000
+"""One fold changes about so many rows in all tables. The more there are, the fewer pages are written for each."""
+SLICE_ROWS: Final = 50
+"""Rows of the log that are read in one part …"""
+SLICE_WEIGHT: Final = 1_000
+"""… and how much of a fold one part makes; a message to a large group may be a part of its own."""
 _TRIES: Final = 100
 """How often the content of the write-ahead files is tried to be removed, as long as somebody reads them."""
-PAUSE_S: Final = 0.05
-"""Between two folds while there is traffic."""
-
 
 Content = Message | Edited | Recalled | Reacted | Reported | GroupChange
 """Records that make items."""
@@ -90,9 +87,6 @@ class Removed(msgspec.Struct):
     """Whether the content is gone from the write-ahead files too; they are written over in time."""
 
 
-Ended = Callable[[Removed | StoreError], None]
-
-
 class Pass:
     """One pass. `step` is called on the ledger's thread, between batches, until it returns False.
 
@@ -110,13 +104,10 @@ class Pass:
         """Rows from this time on are left alone; 0: none are."""
         self._forgotten = now - ID_DAYS * DAY_MS
         self._unseen = now - policy.device_expiry_days * DAY_MS if policy.device_expiry_days else 0
-        self._upto: int | None = None
-        """The pass goes up to this log row."""
+        self._work: Iterator[bool] | None = None
         self._at = 0
-        self._ready = False
         self.waits = False
         """The next step is for later, however idle the store is."""
-        self._tries = _TRIES
         self._groups = Groups()
         self._held: set[tuple[str, str, str]] = set()
         """Keys (see `_key`) of old messages that are held back. Later ones with the same key are too: else nothing would say that
@@ -125,42 +116,101 @@ class Pass:
 
     def step(self) -> bool:
         """One more part is done; False where there was none left."""
-        engine = self._engine
-        if self._upto is None:
-            self._upto = self._choose_end()
-        if engine.writing:
-            return True
-        if not self._ready:
-            if engine.projection.position()[1] < self._upto:
-                engine.flush_step(hurry=True)
-                return True
-            # Even a power cut must not put the projections back to before the base.
-            engine.folds.settle()
-            self._ready = True
-        position = engine.folds.position()
-        fold = _Fold(position.base)
-        rows = [(lsn, decode(data)) for lsn, data in engine.folds.rows(self._at, self._upto, CHUNK_ROWS)]
-        self._base.prefetch([(one.by, None, _to(one)) for lsn, one in rows if lsn > fold.base and isinstance(one, Message)])
-        for lsn, record in rows:
-            if self._until and record.ts >= self._until:
-                self._upto = self._at
-                break
-            self._look_at(fold, lsn, record)
-            self._at = lsn
-            if fold.weight >= CHUNK_WEIGHT:
-                break
-        if not fold.seen:
-            return self._finish()
-        if fold.gone or fold.rewritten or fold.base != position.base:
-            self._write(fold, Position(position.number + 1, fold.base))
-        return True
+        self.waits = False
+        if self._work is None:
+            self._work = self._run()
+        return next(self._work, False)
 
-    def _finish(self) -> bool:
-        folds = self._engine.folds
-        self.removed.scoured = folds.settle() and folds.scour()
-        self.waits = not self.removed.scoured
-        self._tries -= 1
-        return self.waits and self._tries > 0
+    def _run(self) -> Iterator[bool]:
+        """Yields True after each part."""
+        engine, folds = self._engine, self._engine.folds
+        upto = self._choose_end()
+        while engine.projection.position()[1] < upto:
+            if not engine.writing:
+                engine.flush_step(hurry=True)
+            yield True
+        while self._at < upto:
+            yield from self._settle()
+            number, base = folds.position()
+            fold = _Fold(base)
+            while self._at < upto and fold.weight < FOLD_WEIGHT:
+                rows = [(lsn, decode(data)) for lsn, data in folds.rows(self._at, upto, SLICE_ROWS)]
+                if not rows or (self._until and rows[-1][1].ts >= self._until):
+                    rows = [row for row in rows if row[1].ts < self._until]
+                    upto = rows[-1][0] if rows else self._at
+                self._prefetch(fold, [record for lsn, record in rows if lsn > fold.base])
+                enough = fold.weight + SLICE_WEIGHT
+                for lsn, record in rows:
+                    self._look_at(fold, lsn, record)
+                    self._at = lsn
+                    if fold.weight >= enough:
+                        break
+                yield True
+            if fold.plan.gone or fold.plan.rewritten or fold.plan.unpacked or fold.base != base:
+                yield from self._fold(fold, Position(number + 1, fold.base))
+        yield from self._settle()
+        self.removed.scoured = yield from self._try(folds.scour)
+
+    def _settle(self) -> Iterator[bool]:
+        """What was done before is there for sure. Even a power cut must not put the projections back to before the base."""
+        yield from self._try(self._engine.folds.settle)
+
+    def _try(self, part: Callable[[], bool]) -> Generator[bool, None, bool]:
+        """Until it works, or has been tried often; whether it has worked."""
+        for _ in range(_TRIES):
+            while self._engine.writing:
+                yield True
+            if part():
+                return True
+            self.waits = True
+            yield True
+        return False
+
+    def _prefetch(self, fold: _Fold, records: list[AnyRecord]) -> None:
+        """The base has in memory whom these records are about."""
+        asked: list[tuple[str, str | None, str | None]] = []
+        for record in records:
+            if isinstance(record, Message):
+                pair = members_of_direct(record.conv)
+                to = record.conv if pair is None else pair[1] if pair[0] == record.by else pair[0]
+                asked.append((record.by, None, to))
+        self._base.prefetch(asked)
+
+    def _fold(self, fold: _Fold, position: Position) -> Iterator[bool]:
+        engine, folds, plan = self._engine, self._engine.folds, fold.plan
+        plan.changes["item"] = list(fold.items)
+        for statement, make in self._base.freeze():
+            rows = make()
+            if rows:
+                plan.base.append((statement, rows))
+                yield True
+        folds.decide(position, plan)
+        self.removed.messages += len(fold.messages)
+        self.removed.items += len(fold.items)
+        self.removed.rows += len(plan.gone)
+        yield from self._between_bulks()
+        for _ in folds.project(plan, INDEXES):
+            engine.forget((), ())
+            yield from self._between_bulks()
+        for lsns in folds.work_off(plan):
+            engine.forget(lsns, ())
+            yield True
+        self._base.thaw()
+        yield from self._between_bulks()
+        for messages in folds.project(plan, AMENDED):
+            engine.forget((), messages)
+            yield from self._between_bulks()
+        for floors in folds.raise_floors(plan):
+            for floor, uid in floors:
+                engine.state.user(fold.names[uid]).floor = floor
+            yield from self._between_bulks()
+        folds.projected_now(position.number)
+
+    def _between_bulks(self) -> Iterator[bool]:
+        """The projections may be written."""
+        yield True
+        while self._engine.writing:
+            yield True
 
     def _choose_end(self) -> int:
         """The newest row that may go. A row is put after those that hold something, so that they are not the newest."""
@@ -174,27 +224,26 @@ class Pass:
     # Which records go.
 
     def _look_at(self, fold: _Fold, lsn: int, record: AnyRecord) -> None:
-        fold.seen = True
         fold.weight += len(record.moves) if isinstance(record, Cursors) else 1
         if isinstance(record, GroupChange):
             self._groups.take(record)
         if lsn > fold.base:
             apply(self._base, lsn, record)
             fold.base = lsn
+            fold.weight += 2 + len(record.pos) if isinstance(record, Content) else 1
         if isinstance(record, Gone):
             if record.ts < self._forgotten:
-                fold.gone.append(lsn)
+                fold.plan.gone.append(lsn)
                 self._forget(fold, lsn, record.act)
         elif not isinstance(record, Content):
-            fold.gone.append(lsn)
+            fold.plan.gone.append(lsn)
         elif record.pos and self._may_go(fold, record):
             self._take(fold, lsn, record)
         elif isinstance(record, Message) and record.ts < self._forgotten and _packet(record):
             # What is repeated with DUP after so long is new; and of two with one packet identifier the older one may outlast the
             # newer.
             self._forget_packet(fold, lsn, record)
-            extra = {name: value for name, value in (record.extra or {}).items() if name != "packet"}
-            fold.rewritten.append((encode(msgspec.structs.replace(record, extra=extra or None)), lsn))
+            fold.plan.unpacked.append(lsn)
 
     def _may_go(self, fold: _Fold, record: Content) -> bool:
         policy, state = self._policy, self._engine.state
@@ -233,30 +282,27 @@ class Pass:
     def _take(self, fold: _Fold, lsn: int, record: Content) -> None:
         state = self._engine.state
         for name, pos in zip(self._recipients(record), record.pos, strict=True):
-            user = state.user(name)
-            fold.items[user.uid, pos] = name
-        fold.weight += 2 * len(record.pos)
-        self.removed.items += len(record.pos)
+            uid = state.user(name).uid
+            fold.items[uid, pos] = None
+            fold.names[uid] = name
+        fold.weight += 5 + 3 * len(record.pos)
         if isinstance(record, Message | GroupChange):
             self._take_message(fold, lsn, record)
         if isinstance(record, GroupChange):
-            bare = msgspec.structs.replace(record, pos=[], users=[])
-            fold.rewritten.append((encode(bare), lsn))
+            fold.plan.rewritten[lsn] = encode(msgspec.structs.replace(record, pos=[], users=[]))
             return
         known = record.id is not None or (isinstance(record, Message) and _packet(record))
         if known and record.ts >= self._forgotten:
-            assert not isinstance(record, GroupChange)
-            fold.rewritten.append((encode(remembered(record)), lsn))
+            fold.plan.rewritten[lsn] = encode(remembered(record))
         else:
-            fold.gone.append(lsn)
+            fold.plan.gone.append(lsn)
             self._forget(fold, lsn, record)
 
     def _take_message(self, fold: _Fold, lsn: int, record: Message | GroupChange) -> None:
-        state, changes = self._engine.state, fold.changes
+        state, changes = self._engine.state, fold.plan.changes
         conv = state.conv_for(record.conv)
         key = conv.cid, record.seq
         fold.messages.add(key)
-        self.removed.messages += 1
         changes["message"].append(key)
         changes["amended"].append(key)
         extra = record.extra if isinstance(record, Message) else None
@@ -269,38 +315,14 @@ class Pass:
     def _forget(self, fold: _Fold, lsn: int, act: Act) -> None:
         """Nobody asks for its `id` any more."""
         if act.id is not None:
-            fold.changes["request"].append((self._engine.state.user(act.by).uid, act.id, lsn))
+            fold.plan.changes["request"].append((self._engine.state.user(act.by).uid, act.id, lsn))
         if isinstance(act, Message):
             self._forget_packet(fold, lsn, act)
 
     def _forget_packet(self, fold: _Fold, lsn: int, message: Message) -> None:
         packet = _packet(message)
         if packet:
-            fold.changes["packet"].append((message.by, message.device, *packet, lsn))
-
-    # On disk.
-
-    def _write(self, fold: _Fold, position: Position) -> None:
-        engine, folds = self._engine, self._engine.folds
-        changes = fold.changes
-        changes["item"] = list(fold.items)
-        names = {uid: name for (uid, _), name in fold.items.items()}
-        folds.begin()
-        folds.change(changes)
-        floors = folds.risen_floors(names)
-        folds.change({"floor": floors})
-        for floor, uid in floors:
-            user = self._base.user(names[uid])
-            user.floor = floor
-            self._base.touch_user(user)
-        base = slices(self._base.freeze(), CHUNK_WEIGHT)
-        folds.fold(position, {**changes, "floor": floors}, fold.gone, fold.rewritten, base)
-        folds.commit(position.number)
-        self._base.thaw()
-        for floor, uid in floors:
-            engine.state.user(names[uid]).floor = floor
-        engine.forget([*fold.gone, *(lsn for _, lsn in fold.rewritten)], fold.messages)
-        self.removed.rows += len(fold.gone)
+            fold.plan.changes["packet"].append((message.by, message.device, *packet, lsn))
 
 
 def _key(record: Message | GroupChange) -> tuple[str, str, str] | None:
@@ -315,78 +337,16 @@ def _packet(message: Message) -> list[Any] | None:
     return None if message.extra is None else message.extra.get("packet")
 
 
-class Compactor:
-    """Passes that were asked for, done one after the other, in between what the ledger's thread has to do."""
-
-    def __init__(self) -> None:
-        self._asked: deque[tuple[Policy, int, Ended]] = deque()
-        self._pass: Pass | None = None
-        self._ended: Ended = _nobody
-        self._due = 0.0
-
-    def ask(self, policy: Policy, now: int, ended: Ended) -> None:
-        """A pass is wanted; from any thread. `ended` is called on the ledger's, with what was removed, or why it failed."""
-        self._asked.append((policy, now, ended))
-
-    def pause(self) -> float | None:
-        """Seconds until there is something to do; None where there is nothing."""
-        if self._pass is None and not self._asked:
-            return None
-        return max(0.0, self._due - time.monotonic())
-
-    def work(self, engine: Engine, busy: bool) -> None:
-        """Do a part, where one is due. `busy`: others wait for the thread. Raises what `Pass` raises."""
-        if self._pass is None:
-            if not self._asked:
-                return
-            policy, now, self._ended = self._asked.popleft()
-            self._pass = Pass(engine, policy, now)
-        if busy and time.monotonic() < self._due:
-            return
-        if self._pass.step():
-            self._due = time.monotonic() + (PAUSE_S if busy or self._pass.waits else 0.0)
-        else:
-            self._end(self._pass.removed)
-
-    def fail(self, reason: str) -> None:
-        """The pass that is under way is over: the state that it worked on is not there any more."""
-        if self._pass is not None:
-            self._end(StoreError(reason))
-
-    def stop(self) -> None:
-        """Nothing more is done."""
-        self.fail("the store is closed")
-        while self._asked:
-            self._asked.popleft()[2](StoreError("the store is closed"))
-
-    def _end(self, result: Removed | StoreError) -> None:
-        ended, self._ended, self._pass = self._ended, _nobody, None
-        ended(result)
-
-
-def _nobody(result: Removed | StoreError) -> None:
-    """Nobody waits."""
-
-
-def _to(record: Message) -> str:
-    """The group, or the other user, that a message was written to."""
-    if record.conv[0] == "#":
-        return record.conv
-    first, _, second = record.conv.partition(":")
-    return second if first == record.by else first
-
-
 class _Fold:
-    """What one transaction takes away."""
+    """What one fold takes away."""
 
     def __init__(self, base: int) -> None:
-        self.seen = False
-        self.weight = 0
         self.base = base
-        self.gone: list[int] = []
-        self.rewritten: list[tuple[bytes, int]] = []
-        self.items: dict[tuple[int, int], str] = {}
-        """`(uid, pos)` → the user's name."""
+        self.weight = 0
+        self.items: dict[tuple[int, int], None] = {}
+        """`(uid, pos)`."""
+        self.names: dict[int, str] = {}
+        """uid → the user's name."""
         self.messages: set[tuple[int, int]] = set()
         """`(cid, seq)`."""
-        self.changes: Changes = {table: [] for table in ("message", "mention", "amended", "request", "packet", "keyed")}
+        self.plan = Plan(changes={table: [] for table in (*INDEXES, *AMENDED)})

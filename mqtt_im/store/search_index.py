@@ -265,7 +265,7 @@ class SearchIndex:
 
     def _folds(self) -> int:
         """Counts the times that retention took something."""
-        return int(self._log.execute("SELECT coalesce(max(number), 0) FROM fold").fetchone()[0])
+        return int(self._log.execute("SELECT coalesce(max(number - (plan <> x'')), 0) FROM fold").fetchone()[0])
 
     def _sweep(self, number: int) -> None:
         lsns = number * SHARD_ROWS, _end(number) - 1

@@ -134,9 +134,9 @@ async def _alone(data_dir: Path, policy: Policy, synchronous: str) -> Removed:
 
 def _ask(data_dir: Path, sleep: Callable[[float], None]) -> Removed:
     token = secrets.token_hex(8)
-    _write(data_dir, {_ASKED: token})
-    db = open_log(data_dir, readonly=True)
+    db = open_log(data_dir, readonly=True)  # first, since a server of an older version must keep its file as it is
     try:
+        _write(data_dir, {_ASKED: token})
         patience = PATIENCE_S
         while FolderLock.is_held(data_dir):
             sleep(POLL_S / 5)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Container
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,10 +24,10 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
 from mqtt_im.store.check import check
-from mqtt_im.store.folds import Folds
-from mqtt_im.store.retention import DAY_MS, ID_DAYS, Policy
+from mqtt_im.store.retention import DAY_MS, ID_DAYS, Pass, Policy
 from tests.support.retention import compact
-from tests.support.store import Crash, SqliteStore
+from tests.support.store import SqliteStore
+from tests.unit.store.power import Power
 
 from .actions import CONVS, GHOST, IDS, USERS, WARM, Action, batches
 from .looking import ALL, difference, look
@@ -35,8 +36,10 @@ from .test_store import SMALL
 SMALL_FOLDS = {
     **SMALL,
     "mqtt_im.store.base._FLUSH_ROWS": 3,
-    "mqtt_im.store.retention.CHUNK_ROWS": 4,
-    "mqtt_im.store.retention.CHUNK_WEIGHT": 5,
+    "mqtt_im.store.retention.SLICE_ROWS": 3,
+    "mqtt_im.store.retention.SLICE_WEIGHT": 12,
+    "mqtt_im.store.retention.FOLD_WEIGHT": 30,
+    "mqtt_im.store.folds.SLICE_ROWS": 2,
 }
 
 policies = st.builds(
@@ -98,40 +101,68 @@ class RetentionMachine(RuleBasedStateMachine):
                     if record.id is not None:
                         self.ids[record.by, record.id] = commit.lsn
 
-    @rule(policy=policies, cut=st.integers(0, 6), moment=st.sampled_from(["begin", "fold", "folded", "commit"]))
-    def retain(self, policy: Policy, cut: int, moment: str) -> None:
-        """A pass, after one that may have been cut short."""
+    @rule(
+        policy=policies,
+        cut=st.integers(0, 40),
+        between=st.lists(batches, max_size=3),
+        steps=st.integers(1, 15),
+        end=st.sampled_from(["kill", "power", "trouble"]),
+    )
+    def retain(self, policy: Policy, cut: int, between: list[list[Action]], steps: int, end: str) -> None:
+        """A pass, after one that was perhaps cut short, by the end of the server or of its disk, while others went on working."""
+        if cut:
+            with Power(self.store) as cable:
+                free = self._begin(policy, cut, between, steps)
+                if end == "trouble":
+                    self.store.ledger._trouble(self.store.engine, "disk full")
+                    assert self.store.ledger._recovered(self.store.engine)
+                elif end == "power":
+                    cable.cut()
+                else:
+                    self.store.crash()
+            if end != "trouble":
+                self.store.reopen()
+            self._learn(policy, free)
         before = self._views()
         answers = self._answers()
-        if cut:
-            self._cut_short(policy, cut, moment)
         compact(self.store.engine, policy, self.clock)
-        self._decide(policy)
+        for lsn in self._decide(policy):
+            self.made[lsn].gone = True
+        for name in self._forgotten(policy):
+            del self.ids[name]
         self._compare(before, self._views())
         assert {key: answers[key] for key in self.ids} == self._answers()
         self._rebuild()
 
-    def _cut_short(self, policy: Policy, folds: int, moment: str) -> None:
-        name = "fold" if moment == "folded" else moment
-        original, left = getattr(Folds, name), folds
+    def _begin(self, policy: Policy, cut: int, between: list[list[Action]], steps: int) -> set[int]:
+        """So many steps of a pass were made; returns the log rows of all that was free to go at one time or the other."""
+        engine = self.store.engine
+        free = self._decide(policy)
+        work = Pass(engine, policy, self.clock)
+        for number in range(cut):
+            if not work.step():
+                break
+            if engine.writing:
+                engine.flush_step()
+            if between and number % steps == steps - 1:
+                self._run(between.pop())
+                free |= self._decide(policy)
+                self._look()
+        return free
 
-        def fault(*args: Any) -> None:
-            nonlocal left
-            left -= 1
-            if moment == "folded":
-                original(*args)
-            if not left:
-                raise Crash
-            if moment != "folded":
-                original(*args)
-
-        with patch.object(Folds, name, fault):
-            try:
-                compact(self.store.engine, policy, self.clock)
-            except Crash:
-                self.store.crash()
-        if not left:
-            self.store.reopen()
+    def _learn(self, policy: Policy, free: set[int]) -> None:
+        """What is not there any more is gone."""
+        state = self.store.engine.state
+        for lsn, made in self.made.items():
+            user, pos = made.items[0]
+            found = state.items(state.user(user), pos - 1, 1)
+            if not made.gone and (not found or found[0][0] != pos):
+                assert lsn in free
+                made.gone = True
+        answers = self._answers()
+        for name in self._forgotten(policy):
+            if name not in answers:
+                del self.ids[name]
 
     def _rebuild(self) -> None:
         seen = self._look()
@@ -145,33 +176,44 @@ class RetentionMachine(RuleBasedStateMachine):
 
     # The model.
 
-    def _decide(self, policy: Policy) -> None:
+    def _decide(self, policy: Policy) -> set[int]:
+        """The log rows of all that must go now."""
         before = self.clock - policy.retention_days * DAY_MS if policy.retention_days else 0
         held: set[tuple[str, str, str]] = set()
-        for _, made in sorted(self.made.items()):
+        free: set[int] = set()
+        for lsn, made in sorted(self.made.items()):
             record = made.record
             if made.gone:
                 continue
             old = record.ts < before
             if policy.retention_messages and record.seq <= self._head(record.conv) - policy.retention_messages:
                 old = True
-            free = all(self._has(user, pos, policy) for user, pos in made.items)
+            has = all(self._has(user, pos, policy) for user, pos in made.items)
             if not isinstance(record, Message | GroupChange):
-                made.gone = free and not self._is_kept(record.conv, record.seq) and (old or not policy.removes)
+                if has and not self._is_kept(record.conv, record.seq, free) and (old or not policy.removes):
+                    free.add(lsn)
                 continue
             key = None
             if isinstance(record, Message) and not record.dropped and "key" in (record.extra or {}):
                 key = record.by, record.conv, (record.extra or {})["key"]
-            made.gone = old and free and key not in held
-            if old and not made.gone and key is not None:
+            if old and has and key not in held:
+                free.add(lsn)
+            elif old and key is not None:
                 held.add(key)
-        for name, lsn in list(self.ids.items()):
+        return free
+
+    def _forgotten(self, policy: Policy) -> list[tuple[str, str]]:
+        """The ids that nobody has to remember any more."""
+        found = []
+        for name, lsn in self.ids.items():
             made = self.made[lsn]
             old = made.record.ts < self.clock - ID_DAYS * DAY_MS
             if policy.retention_days and not policy.retention_messages:
-                old = old and made.record.ts < before  # the pass looks at nothing younger
+                # The pass looks at nothing younger.
+                old = old and made.record.ts < self.clock - policy.retention_days * DAY_MS
             if made.gone and old and not isinstance(made.record, GroupChange):
-                del self.ids[name]
+                found.append(name)
+        return found
 
     def _has(self, user: str, pos: int, policy: Policy) -> bool:
         unseen = self.clock - policy.device_expiry_days * DAY_MS if policy.device_expiry_days else 0
@@ -181,13 +223,9 @@ class RetentionMachine(RuleBasedStateMachine):
     def _head(self, conv: str) -> int:
         return self.store.engine.state.conv_for(conv).head
 
-    def _is_kept(self, conv: str, seq: int) -> bool:
-        return any(
-            not made.gone
-            and isinstance(made.record, Message | GroupChange)
-            and (made.record.conv, made.record.seq) == (conv, seq)
-            for made in self.made.values()
-        )
+    def _is_kept(self, conv: str, seq: int, free: Container[int] = ()) -> bool:
+        records = [made.record for lsn, made in self.made.items() if not made.gone and lsn not in free]
+        return any(isinstance(one, Message | GroupChange) and (one.conv, one.seq) == (conv, seq) for one in records)
 
     # What is seen.
 

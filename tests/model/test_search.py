@@ -106,7 +106,7 @@ class Searching(RuleBasedStateMachine):
         with connection:
             connection.execute("BEGIN")
             connection.executemany("DELETE FROM log WHERE lsn = ?", [(lsn,) for lsn in gone])
-            connection.execute("INSERT INTO fold (base, changes) VALUES (?, '')", (self.lsn,))
+            connection.execute("INSERT INTO fold (base, plan) VALUES (?, x'')", (self.lsn,))
         for key in old:
             del self.messages[key]
             self.secrets.update(self.names[key])

@@ -75,7 +75,7 @@ class World:
                 assert isinstance(record, Message)
                 connection.execute("UPDATE log SET rec = ? WHERE lsn = ?", (encode(remains(record)), lsn))
             connection.executemany("DELETE FROM log WHERE lsn = ?", [(lsn,) for lsn in gone])
-            connection.execute("INSERT INTO fold (base, changes) VALUES (0, '')")
+            connection.execute("INSERT INTO fold (base, plan) VALUES (0, x'')")
 
     def catch_up(self) -> None:
         while self.index.follow(1000):
@@ -336,7 +336,7 @@ def test_a_store_of_which_retention_took_everything_is_still_the_same(world: Wor
     world.catch_up()
     with closing(sqlite3.connect(world.folder / LOG_FILE)) as connection, connection:
         connection.execute("DELETE FROM log")
-        connection.execute("INSERT INTO fold (base, changes) VALUES (1, '')")
+        connection.execute("INSERT INTO fold (base, plan) VALUES (1, x'')")
     world.reopen()
     assert world.index.position == world.index.log_end() == 1
 

@@ -206,7 +206,7 @@ def test_retention_is_followed_under_load(store: SqliteStore, monkeypatch: pytes
             assert await count(found) == 2
             with closing(sqlite3.connect(store.data_dir / LOG_FILE)) as connection, connection:
                 connection.execute("DELETE FROM log WHERE lsn = 1")
-                connection.execute("INSERT INTO fold (base, changes) VALUES (0, '')")
+                connection.execute("INSERT INTO fold (base, plan) VALUES (0, x'')")
             sent = 2
             while await count(found) == sent:
                 commit(store, message())  # so there is always something to follow

@@ -17,8 +17,9 @@ from msgspec import Raw
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.protocol.requests import Send
-from mqtt_im.store import retention, upkeep
+from mqtt_im.store import compactor, retention, upkeep
 from mqtt_im.store.check import check
+from mqtt_im.store.engine import Engine
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.folds import Folds
 from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
@@ -63,7 +64,7 @@ async def running(data_dir: Path, messages: int = 20) -> AsyncIterator[Ledger]:
 
 @on_a_loop
 async def test_a_pass_runs_between_other_work(tmp_path: Path) -> None:
-    with patch.object(retention, "CHUNK_ROWS", 2), patch.object(retention, "PAUSE_S", 0.001):
+    with patch.object(retention, "SLICE_ROWS", 2), patch.object(compactor, "PAUSE_S", 0.001):
         async with running(tmp_path) as ledger:
             removed, _ = await asyncio.gather(ledger.compact(FIVE), say(ledger, 100))
             # Of what came meanwhile nothing was acknowledged; but it makes more of the former ones surplus.
@@ -82,12 +83,22 @@ async def test_passes_wait_for_each_other(tmp_path: Path) -> None:
 @on_a_loop
 async def test_a_pass_fails_with_the_store(tmp_path: Path) -> None:
     async with running(tmp_path) as ledger:
-        full = patch.object(Folds, "fold", side_effect=sqlite3.OperationalError("disk full"))
+        full = patch.object(Folds, "decide", side_effect=sqlite3.OperationalError("disk full"))
         with full, pytest.raises(StoreError, match="can't commit: disk full"):
             await ledger.compact(FIVE)
         await say(ledger, 1)
         assert (await ledger.compact(FIVE)).messages == 16
     assert check(tmp_path).problems == []
+
+
+@on_a_loop
+async def test_a_pass_that_can_not_begin_fails(tmp_path: Path) -> None:
+    async with running(tmp_path) as ledger:
+        broken = patch.object(Engine, "base", side_effect=sqlite3.OperationalError("disk I/O error"))
+        with broken, pytest.raises(StoreError, match="disk I/O error"):
+            await asyncio.wait_for(ledger.compact(FIVE), 10)
+        await say(ledger, 1)
+        assert (await ledger.compact(FIVE)).messages == 16
 
 
 @on_a_loop
