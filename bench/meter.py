@@ -81,6 +81,14 @@ def resident_bytes(pid: int) -> int:
     return total
 
 
+def peak_bytes(pid: int) -> int:
+    """The most memory the process ever had resident, shared libraries included, in bytes."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
 def folder_bytes(directory: Path) -> int:
     """What the files under `directory` hold."""
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())

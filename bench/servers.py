@@ -59,11 +59,13 @@ def running(
     settings: Mapping[str, str] | None = None,
     data: Path | None = None,
     passwords: Mapping[str, str] | None = None,
+    *,
+    pinned: bool = True,
 ) -> Iterator[Server]:
     """One server, ready for connections, stopped at the end.
 
     `settings` are `--set` values of ours; `data` is a data directory to go on with; `passwords` switches
-    from anonymous logins to these accounts.
+    from anonymous logins to these accounts; where it is not `pinned` to the server core, it may use all of them.
     """
     with tempfile.TemporaryDirectory(prefix="mqtt-im-bench-") as folder:
         directory = data or Path(folder)
@@ -76,7 +78,7 @@ def running(
             command = [sys.executable, "-m", "bench.stock_amqtt", str(port)]
         log = Path(folder) / "server.log"
         with log.open("wb") as output:
-            process = _spawn(command, output)
+            process = _spawn(command, output, pinned=pinned)
         try:
             _wait(process, lambda: _healthy(health) if name == OURS else _accepts(port), log)
             yield Server(name, process.pid, port, directory)
@@ -101,9 +103,9 @@ def _core(wanted: int) -> int:
     return wanted % (os.cpu_count() or 1)
 
 
-def _spawn(command: Sequence[str], output: object) -> subprocess.Popen[bytes]:
+def _spawn(command: Sequence[str], output: object, *, pinned: bool) -> subprocess.Popen[bytes]:
     own = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {_core(SERVER_CORE)})  # a child starts where its parent is
+    os.sched_setaffinity(0, {_core(SERVER_CORE)} if pinned else range(os.cpu_count() or 1))  # a child starts where its parent is
     try:
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)  # type: ignore[call-overload, no-any-return]
     finally:

@@ -200,22 +200,24 @@ class LoneSender(Sender):
         self.traffic.delivered += 1
 
 
-async def connect_pairs(server: Server, traffic: Traffic, names: Sequence[tuple[str, str]]) -> list[tuple[Sender, Receiver]]:
+async def connect_pairs(
+    server: Server, traffic: Traffic, names: Sequence[tuple[str, str]], password: str | None = None
+) -> list[tuple[Sender, Receiver]]:
     """A connected and subscribed pair for each (sender, recipient)."""
     pairs = []
     for user, recipient in names:
         sender = Sender(traffic, user, [recipient], server)
         receiver = Receiver(sender)
         topic = f"{PREFIX}/{recipient}/down" if server.is_ours else f"{PREFIX}/{user}/{DEVICE}/up"
-        await join(server, receiver, recipient, topic)
-        await join(server, sender, user, f"{PREFIX}/{user}/down")
+        await join(server, receiver, recipient, topic, password)
+        await join(server, sender, user, f"{PREFIX}/{user}/down", password)
         pairs.append((sender, receiver))
     return pairs
 
 
-async def join(server: Server, peer: Peer, user: str, topic_filter: str) -> None:
+async def join(server: Server, peer: Peer, user: str, topic_filter: str, password: str | None = None) -> None:
     """The peer is connected as the user's device and subscribed."""
-    await peer.dial(server.port, wire.connect(f"{user}:{DEVICE}", user))
+    await peer.dial(server.port, wire.connect(f"{user}:{DEVICE}", user, password))
     await peer.subscribe(topic_filter)
 
 

@@ -1,23 +1,25 @@
 """Who a connection is (PROTOCOL §2): names from the CONNECT packet, passwords against the accounts.
 
 Nothing here touches a session. A wrong login costs the one who makes it: passwords are hashed in `password_pool`, in turn
-for each address, and an address that fails too often is not listened to for a while (`login_limits`). A password that was
-right is remembered for some minutes as a keyed hash, so that a reconnect costs microseconds; a changed password, or a
-removed account, voids that at once.
+for each address, and an address that fails too often is not listened to for a while (`login_limits`). Passwords that were
+right or wrong are remembered for some minutes as keyed hashes, so that a reconnect costs microseconds and a device that
+goes on with an old password is no guesser; a changed password, or a removed account, voids that at once.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import logging
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
-from mqtt_im.bridge.login_limits import LoginLimits
-from mqtt_im.bridge.password_pool import PasswordPool, PoolFullError
+from mqtt_im.bridge.login_limits import LoginLimits, network_of
+from mqtt_im.bridge.password_pool import NotYetError, PasswordPool, PoolFullError
 from mqtt_im.config import Config
 from mqtt_im.logs import RateLimited
 from mqtt_im.metrics import Metrics
@@ -31,14 +33,111 @@ UNAVAILABLE = 3
 BAD_CREDENTIALS = 4
 NOT_AUTHORISED = 5
 MAX_REMEMBERED = 100_000
+MAX_REMEMBERED_WRONG = 10_000
 
 log = logging.getLogger(__name__)
 
+_Key = TypeVar("_Key")
 
-class _Remembered(NamedTuple):
+
+class _HeldUp(LoginRefused):
+    """A refusal that has cost nothing, so many of them are held up."""
+
+
+class _Verdict(NamedTuple):
     digest: bytes
-    version: int
+    version: int | None
     until: float
+
+
+class _Memory:
+    """Which passwords were right or wrong lately, as hashes under a key that nobody else has; memory is bounded."""
+
+    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._key = secrets.token_bytes(32)
+        self._right: OrderedDict[str, _Verdict] = OrderedDict()
+        """By user: the last one."""
+        self._wrong: OrderedDict[bytes, _Verdict] = OrderedDict()
+        """By digest, so that guesses never drive out what was right."""
+
+    def digest(self, user: str, password: bytes) -> bytes:
+        """What stands for this password of this user."""
+        return hmac.digest(self._key, user.encode() + b"\0" + password, "sha256")
+
+    def verdict(self, user: str, digest: bytes, version: int | None) -> bool | None:
+        """Whether the password was right; None where it has to be looked at. `version` is the account's, as of now."""
+        right = self._right.get(user)
+        if right is not None and self._voided(right, version):
+            del self._right[user]
+        elif right is not None and hmac.compare_digest(right.digest, digest):
+            return True
+        wrong = self._wrong.get(digest)
+        if wrong is not None and self._voided(wrong, version):
+            del self._wrong[digest]
+        elif wrong is not None:
+            return False
+        return None
+
+    def note(self, user: str, digest: bytes, version: int | None, *, right: bool) -> None:
+        """Remember what a password of this version of the account was found to be."""
+        verdict = _Verdict(digest, version, self._clock() + self.seconds)
+        if right:
+            _put(self._right, user, verdict, MAX_REMEMBERED)
+        else:
+            _put(self._wrong, digest, verdict, MAX_REMEMBERED_WRONG)
+
+    def _voided(self, verdict: _Verdict, version: int | None) -> bool:
+        return verdict.version != version or verdict.until <= self._clock()
+
+
+def _put(entries: OrderedDict[_Key, _Verdict], key: _Key, verdict: _Verdict, most: int) -> None:
+    entries[key] = verdict
+    entries.move_to_end(key)
+    if len(entries) > most:
+        entries.popitem(last=False)
+
+
+@dataclass(slots=True)
+class _Check:
+    """One password on its way through the pool. Takes as long where there is no such account."""
+
+    user: str
+    password: bytes
+    digest: bytes
+    address: str
+    accounts: Accounts
+    limits: LoginLimits
+    memory: _Memory
+    clock: Callable[[], float]
+    credentials: Credentials | None = None
+
+    def permit(self) -> None:
+        """Raises where so many passwords from there were wrong that no more are looked at."""
+        if not self.limits.allows(self.address, self.user, self.clock()):
+            raise _HeldUp(UNAVAILABLE, "too many failed logins from this address")
+
+    def begin(self) -> Callable[[], bool]:
+        """What to compute, with the account as it is now."""
+        self.permit()
+        self.credentials = credentials = self.accounts.credentials(self.user)
+        password = self.password[: passwords.MAX_PASSWORD_BYTES]
+
+        def work() -> bool:
+            return passwords.verify_password(password, credentials.password_hash if credentials else passwords.decoy_hash())
+
+        return work
+
+    def end(self, right: bool) -> int:
+        """The version of the account whose password it is. What was found is remembered, whoever still waits for it."""
+        version = self.credentials.version if self.credentials is not None else None
+        right = right and len(self.password) <= passwords.MAX_PASSWORD_BYTES
+        self.memory.note(self.user, self.digest, version, right=right and version is not None)
+        if version is None or not right:
+            self.limits.failed(self.address, self.user, self.clock())
+            raise LoginRefused(BAD_CREDENTIALS, "wrong username or password")
+        return version
 
 
 class Authenticator:
@@ -56,19 +155,22 @@ class Authenticator:
         self._clock = clock
         self._pool = PasswordPool()
         self._limits = LoginLimits(config.limits.failed_logins_per_minute)
-        self._cache_s = config.auth.credential_cache_s
-        self._cache_key = secrets.token_bytes(32)
-        self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
+        self._memory = _Memory(config.auth.credential_cache_s, clock)
         self._log = RateLimited(log, on_suppressed=lambda: metrics.count("log_lines_suppressed"))
 
     async def login(self, login: Login) -> Identity:
-        """Who this is. Raises `LoginRefused` with 4 (wrong name or password), 5 (not authorised) or 3 (unavailable)."""
+        """Who this is. Raises `LoginRefused` with 4 (wrong name or password), 5 (not authorised) or 3 (unavailable).
+
+        A connection that hangs up meanwhile should cancel it, so that its password is not hashed for nothing.
+        """
         start = self._clock()
         try:
             identity = await self._identify(login)
         except LoginRefused as refused:
             self._metrics.count("logins", result="unavailable" if refused.code == UNAVAILABLE else "refused")
             self._log.info("login refused", user=login.username, address=login.address, reason=refused.reason)
+            if isinstance(refused, _HeldUp):
+                await asyncio.sleep(self._limits.hold_up(login.address, self._clock()))
             raise
         except StoreError as error:
             self._metrics.count("logins", result="unavailable")
@@ -82,7 +184,7 @@ class Authenticator:
     def reload(self, config: Config) -> None:
         """Take over what may change while the server runs."""
         self._limits.failures_per_minute = config.limits.failed_logins_per_minute
-        self._cache_s = config.auth.credential_cache_s
+        self._memory.seconds = config.auth.credential_cache_s
 
     def close(self) -> None:
         """Let go of the threads."""
@@ -118,67 +220,31 @@ class Authenticator:
         if password is None:
             raise LoginRefused(BAD_CREDENTIALS, "no password")
         version = accounts.version(user)
-        digest = self._digest(user, password)
-        if version is not None and self._remembers(user, digest, version):
-            self._limits.succeeded(address, user, self._clock())
-            return
-        credentials = accounts.credentials(user) if version is not None else None
-        if credentials is None or not self._is_token(password, credentials):
-            await self._hash(user, password, digest, credentials, address)
+        digest = self._memory.digest(user, password)
+        right = self._memory.verdict(user, digest, version)
+        if right is False:
+            raise _HeldUp(BAD_CREDENTIALS, "wrong username or password, again")
+        if not right and not _is_token(accounts, user, password):
+            check = _Check(user, password, digest, address, accounts, self._limits, self._memory, self._clock)
+            check.permit()
+            try:
+                verified = await self._pool.run(network_of(address), digest, check)
+            except NotYetError:
+                raise LoginRefused(UNAVAILABLE, "too many logins at once: it is being looked at") from None
+            except PoolFullError:
+                raise _HeldUp(UNAVAILABLE, "too many logins at once") from None
             # The account may have changed while the hash was computed.
-            if credentials is not None and accounts.version(user) != credentials.version:
+            if accounts.version(user) != verified:
                 raise LoginRefused(BAD_CREDENTIALS, "the account changed meanwhile")
         self._limits.succeeded(address, user, self._clock())
 
-    async def _hash(self, user: str, password: bytes, digest: bytes, credentials: Credentials | None, address: str) -> None:
-        """Return where the password is the account's. Takes as long where there is no such account."""
-        known = credentials is not None and len(password) <= passwords.MAX_PASSWORD_BYTES
-        password_hash = credentials.password_hash if credentials is not None else None
 
-        def work() -> bool:
-            return passwords.verify_password(
-                password[: passwords.MAX_PASSWORD_BYTES], passwords.decoy_hash() if password_hash is None else password_hash
-            )
-
-        def wanted() -> bool:
-            return self._limits.allows(address, user, self._clock())
-
-        if not wanted():
-            raise LoginRefused(UNAVAILABLE, "too many failed logins from this address")
-        try:
-            right = await self._pool.run(address, work, wanted)
-        except PoolFullError:
-            raise LoginRefused(UNAVAILABLE, "too many logins at once") from None
-        if right is None:
-            raise LoginRefused(UNAVAILABLE, "too many failed logins from this address")
-        if not (right and known):
-            self._limits.failed(address, user, self._clock())
-            raise LoginRefused(BAD_CREDENTIALS, "wrong username or password")
-        if credentials is not None:
-            self._remember(user, _Remembered(digest, credentials.version, self._clock() + self._cache_s))
-
-    def _is_token(self, password: bytes, credentials: Credentials) -> bool:
-        if not credentials.tokens or len(password) > passwords.MAX_PASSWORD_BYTES:
-            return False
-        return passwords.token_digest(password) in credentials.tokens
-
-    def _digest(self, user: str, password: bytes) -> bytes:
-        return hmac.digest(self._cache_key, user.encode() + b"\0" + password, "sha256")
-
-    def _remembers(self, user: str, digest: bytes, version: int) -> bool:
-        entry = self._remembered.get(user)
-        if entry is None:
-            return False
-        if entry.version != version or entry.until <= self._clock():
-            del self._remembered[user]
-            return False
-        return hmac.compare_digest(entry.digest, digest)
-
-    def _remember(self, user: str, entry: _Remembered) -> None:
-        self._remembered[user] = entry
-        self._remembered.move_to_end(user)
-        if len(self._remembered) > MAX_REMEMBERED:
-            self._remembered.popitem(last=False)
+def _is_token(accounts: Accounts, user: str, password: bytes) -> bool:
+    """Whether it is one of the account's tokens, which takes no hashing."""
+    if not passwords.may_be_token(password):
+        return False
+    credentials = accounts.credentials(user)
+    return credentials is not None and passwords.token_digest(password) in credentials.tokens
 
 
 def device_of(user: str, client_id: str) -> str | None:

@@ -2,7 +2,8 @@
 
 Each address has a bucket of failures, refilled over time. An empty one means that its passwords are no longer looked at
 for a while; users who were let in from it before keep a small bucket of their own, so that a guesser behind the same
-router, or a device with an old password, does not lock out the others.
+router, or a device with an old password, does not lock out the others. Refusals that cost the server nothing are answered
+at once only as long as they are few.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from typing import TypeVar
 _Key = TypeVar("_Key")
 
 KNOWN_USER_FAILURES = 5
+REFUSALS_PER_MINUTE = 30
+"""So many refusals that cost nothing are answered at once to one party."""
+HOLD_UP_S = 2.0
+"""The others are answered so late, so that who hammers waits for his own answers."""
 MAX_ENTRIES = 20_000
 
 
@@ -32,6 +37,7 @@ class LoginLimits:
         self.failures_per_minute = failures_per_minute
         self._addresses: OrderedDict[str, _Bucket] = OrderedDict()
         self._known: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
+        self._refusals: OrderedDict[str, _Bucket] = OrderedDict()
 
     def allows(self, address: str, user: str, now: float) -> bool:
         """Whether a password from there is worth a look."""
@@ -61,6 +67,16 @@ class LoginLimits:
             bucket = self._addresses[network] = _Bucket(self.failures_per_minute, now)
         bucket.left = max(0.0, self._refilled(bucket, self.failures_per_minute, now) - 1)
         _touch(self._addresses, network)
+
+    def hold_up(self, address: str, now: float) -> float:
+        """After how many seconds one more refusal that has cost nothing is to be answered."""
+        network = network_of(address)
+        bucket = self._refusals.setdefault(network, _Bucket(REFUSALS_PER_MINUTE, now))
+        _touch(self._refusals, network)
+        if self._refilled(bucket, REFUSALS_PER_MINUTE, now) < 1:
+            return HOLD_UP_S
+        bucket.left -= 1
+        return 0.0
 
     @staticmethod
     def _refilled(bucket: _Bucket, per_minute: int, now: float) -> float:

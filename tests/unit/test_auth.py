@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mqtt_im.bridge import auth
+from mqtt_im.bridge import auth, login_limits
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.login_limits import LoginLimits, network_of
-from mqtt_im.bridge.password_pool import PasswordPool
+from mqtt_im.bridge.password_pool import NotYetError, Verification
 from mqtt_im.config import AuthConfig, Config, LimitsConfig
 from mqtt_im.metrics import Metrics
 from mqtt_im.store import passwords
-from mqtt_im.store.accounts import Accounts
+from mqtt_im.store.accounts import Accounts, Credentials
 from mqtt_im.transport.api import Identity, Login, LoginRefused
 
 
@@ -170,8 +171,8 @@ def test_a_user_that_does_not_exist_costs_the_same_hash(closed: Authenticator, h
 
 def test_who_fails_too_often_is_not_listened_to_for_a_while(closed: Authenticator, hashing: Hashing, clock: Clock) -> None:
     login(closed)
-    for _ in range(3):
-        assert refusal(closed, username="mallory") == 4
+    for guess in (b"1", b"2", b"3"):
+        assert refusal(closed, username="mallory", password=guess) == 4
     before = hashing.count
     assert refusal(closed, username="mallory") == 3
     assert hashing.count == before
@@ -213,27 +214,133 @@ def test_an_ipv6_party_is_its_64_bit_network() -> None:
     assert network_of("") == ""
 
 
-def test_addresses_take_turns() -> None:
-    done: list[str] = []
+def test_addresses_of_one_party_share_their_turns(closed: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:
+    parties: list[str] = []
+
+    async def run(address: str, digest: bytes, check: Verification) -> int:
+        parties.append(address)
+        raise NotYetError
+
+    monkeypatch.setattr(closed._pool, "run", run)
+    for address in ("2001:db8::1", "2001:db8::2", "192.0.2.1"):
+        assert refusal(closed, address=address) == auth.UNAVAILABLE
+    assert parties == ["2001:db8::/64", "2001:db8::/64", "192.0.2.1"]
+
+
+def test_a_device_with_an_old_password_is_no_guesser(closed: Authenticator, hashing: Hashing, accounts: Accounts) -> None:
+    """It goes on for hours, and its neighbours behind the same router are let in all the same."""
+    for _ in range(10):
+        assert refusal(closed, password=b"old") == 4
+    assert hashing.count == 1
+    accounts.add("bob", "secret")
+    assert login(closed, username="bob") == Identity("bob", "phone")
+    accounts.set_password("alice", "old")
+    assert login(closed, password=b"old") == Identity("alice", "phone"), "what is wrong is wrong for one version only"
+
+
+def test_who_hammers_waits_for_the_answers(closed: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A password that was looked at is answered at once; what costs the server nothing costs the client time, if it is much."""
+    monkeypatch.setattr(login_limits, "HOLD_UP_S", 3600.0)
+    monkeypatch.setattr(login_limits, "REFUSALS_PER_MINUTE", 2)
 
     async def scenario() -> None:
-        pool = PasswordPool(threads=1)
+        async def attempt(password: bytes) -> None:
+            await closed.login(Login("phone", "mallory", password, "192.0.2.1"))
 
-        def job(name: str) -> bool:
-            done.append(name)
-            return True
-
-        def start(address: str, name: str) -> asyncio.Future[bool | None]:
-            return asyncio.ensure_future(pool.run(address, lambda: job(name), lambda: True))
-
-        jobs = [start("a", "a1"), start("a", "a2"), start("a", "a3"), start("b", "b1")]
-        unwanted = asyncio.ensure_future(pool.run("c", lambda: job("c1"), lambda: False))
-        assert await asyncio.gather(*jobs, unwanted) == [True, True, True, True, None]
-        assert pool.waiting == 0
-        pool.close()
+        for guess in (b"1", b"2", b"3", b"1", b"4"):
+            with pytest.raises(LoginRefused):
+                await attempt(guess)
+        held = [asyncio.ensure_future(attempt(guess)) for guess in (b"1", b"4")]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not any(task.done() for task in held)
+        for task in held:
+            task.cancel()
+        await asyncio.wait(held)
 
     asyncio.run(scenario())
-    assert done == ["a1", "a2", "b1", "a3"]
+
+
+def test_a_name_that_becomes_an_account_is_looked_at_anew(closed: Authenticator, accounts: Accounts) -> None:
+    assert refusal(closed, username="bob") == 4
+    accounts.add("bob", "secret")
+    assert login(closed, username="bob") == Identity("bob", "phone")
+
+
+def test_wrong_passwords_do_not_drive_out_right_ones(
+    closed: Authenticator, hashing: Hashing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auth, "MAX_REMEMBERED_WRONG", 1)
+    login(closed)
+    for guess in (b"one", b"two", b"one"):
+        assert refusal(closed, password=guess, address="192.0.2.2") == 4
+    assert hashing.count == 4
+    login(closed)
+    assert hashing.count == 4
+
+
+def test_a_password_may_look_like_a_token(closed: Authenticator, accounts: Accounts) -> None:
+    accounts.set_password("alice", "mqim_secret")
+    assert login(closed, password=b"mqim_secret") == Identity("alice", "phone")
+    assert refusal(closed, password=b"mqim_other") == 4
+
+
+def test_an_account_is_read_when_its_turn_has_come(
+    closed: Authenticator, accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thousands that come at once cost the loop next to nothing, and what counts is the password as it is then."""
+    read: list[str] = []
+    look_up = accounts.credentials
+
+    def credentials(name: str) -> Credentials | None:
+        read.append(name)
+        return look_up(name)
+
+    monkeypatch.setattr(accounts, "credentials", credentials)
+
+    async def scenario() -> None:
+        closed._pool._free, free = 0, closed._pool._free
+        waiting = asyncio.ensure_future(closed.login(Login("phone", "alice", b"new", "192.0.2.1")))
+        await asyncio.sleep(0)
+        assert closed._pool.waiting == 1
+        assert read == []
+        accounts.set_password("alice", "new")
+        closed._pool._free = free
+        closed._pool._start_next()
+        assert await waiting == Identity("alice", "phone")
+        assert read == ["alice"]
+
+    asyncio.run(scenario())
+
+
+def test_what_was_found_for_somebody_who_hung_up_is_remembered(
+    closed: Authenticator, hashing: Hashing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate = threading.Event()
+    verify = passwords.verify_password
+
+    def slow(password: bytes, password_hash: str) -> bool:
+        return gate.wait(10) and verify(password, password_hash)
+
+    monkeypatch.setattr(passwords, "verify_password", slow)
+
+    async def scenario() -> None:
+        gone = asyncio.ensure_future(closed.login(Login("phone", "alice", b"secret", "192.0.2.1")))
+        await asyncio.sleep(0)
+        gone.cancel()
+        await asyncio.wait([gone])
+        [job] = closed._pool._jobs.values()
+        gate.set()
+        await asyncio.wait([job.future])
+        assert await closed.login(Login("phone", "alice", b"secret", "192.0.2.1")) == Identity("alice", "phone")
+
+    asyncio.run(scenario())
+    assert hashing.count == 1
+
+
+def test_who_waits_too_long_is_told_to_come_back(closed: Authenticator) -> None:
+    closed._pool._patience_s = 0.0
+    assert refusal(closed) == auth.UNAVAILABLE
 
 
 def test_a_full_pool_is_unavailable(closed: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ before by its identity, and begins only when everything that one had handed in h
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from mqtt_im.transport.api import Identity, Login, LoginRefused
@@ -73,7 +74,7 @@ async def _identify(connection: Connection, connect: Connect) -> Identity | None
     certificate_user = tls.certificate_user(connection.transport)
     login = Login(connect.client_id, connect.username, connect.password, connection.address, certificate_user)
     try:
-        identity = await hub.handler.login(login)
+        identity = await _login(connection, login)
         if not await hub.plugins.authenticate(login):
             raise LoginRefused(5, "a plugin refused it")
     except LoginRefused as refused:
@@ -85,6 +86,15 @@ async def _identify(connection: Connection, connect: Connect) -> Identity | None
         connection.refuse(connack(SERVER_UNAVAILABLE), "internal_error")
         return None
     return identity
+
+
+async def _login(connection: Connection, login: Login) -> Identity:
+    """Who this is; cancelled when the connection ends, since a login may wait long for its turn and costs much."""
+    connection.login = asyncio.current_task()
+    try:
+        return await connection.hub.handler.login(login)
+    finally:
+        connection.login = None
 
 
 async def _session(connection: Connection, key: Key, clean: bool) -> tuple[Session, bool]:

@@ -70,6 +70,7 @@ class Connection(Answers):
         "device_qos",
         "forbidden",
         "key",
+        "login",
         "mqtt_session",
         "opened",
         "resumed",
@@ -85,6 +86,8 @@ class Connection(Answers):
         """Empty for nobody."""
         self.device = ""
         """Empty for a plain client."""
+        self.login: asyncio.Task[Any] | None = None
+        """The task in which it is being found out who this is; ended with the connection."""
         self.key: Key | None = None
         self.session = ""
         self.mqtt_session: Session | None = None
@@ -141,7 +144,11 @@ class Connection(Answers):
 
     def eof_received(self) -> bool:
         """The peer will send no more: what it has sent is still handled and answered, then the connection ends."""
-        busy = self._held or self._pending or (self.opened and self._stop == TASK)
+        if self.opened:
+            busy = bool(self._held or self._pending or self._stop == TASK)
+        else:
+            # Who hangs up while the login takes its time has given up, unless something was to be published.
+            busy = any(isinstance(held, bytes) and held[0] & 0xF0 == 0x30 for held in self._held or ())
         # Over TLS a transport cannot stay half open.
         if not busy or self.closed or self.transport.get_extra_info("ssl_object") is not None:
             return super().eof_received()
@@ -383,6 +390,8 @@ class Connection(Answers):
         if self._held and _GOODBYE in self._held:
             self.will = None  # it was said, and only waited for its turn
         self._held = self._partial = None
+        if self.login is not None:
+            self.login.cancel()
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
