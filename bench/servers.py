@@ -19,6 +19,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from bench.meter import SERVER_CORE
+from mqtt_im.testing import free_ports
 
 GENERATOR_CORE = 1
 OURS, MOSQUITTO, AMQTT = "mqtt-im", "mosquitto", "amqtt"
@@ -69,7 +70,7 @@ def running(
     """
     with tempfile.TemporaryDirectory(prefix="mqtt-im-bench-") as folder:
         directory = data or Path(folder)
-        port, health = free_port(), free_port()
+        port, health = free_ports(2)
         if name == OURS:
             command = _ours(directory, port, health, settings or {}, passwords)
         elif name == MOSQUITTO:
@@ -84,14 +85,6 @@ def running(
             yield Server(name, process.pid, port, directory)
         finally:
             _stop(process)
-
-
-def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def available(names: Sequence[str]) -> list[str]:
