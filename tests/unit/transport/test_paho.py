@@ -1,8 +1,8 @@
 """The client library that most of the world uses, over TCP and WebSocket.
 
 The first tests are the scenarios of Eclipse's interoperability suite for clients (paho.mqtt.testing), told anew, under
-its names: basic, retained messages, zero-length client id, offline message queueing, will message, overlapping
-subscriptions, keepalive, redelivery on reconnect, subscribe failure, dollar topics; and unsubscribe.
+its names: basic, retained messages, zero-length client id, offline message queueing, overlapping subscriptions,
+keepalive, redelivery on reconnect, subscribe failure, unsubscribe, dollar topics; and will message.
 """
 
 from __future__ import annotations
