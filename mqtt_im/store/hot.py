@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -20,8 +21,9 @@ T = TypeVar("T")
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 
-_INSERT_SIZES = (256, 64, 16, 4, 1)
-_INSERTS = {size: "INSERT INTO log (lsn, rec) VALUES " + ",".join(["(?, ?)"] * size) for size in _INSERT_SIZES}
+_INSERT_ROWS = 64
+_INSERTS = ["INSERT INTO log (lsn, rec) VALUES " + ",".join(["(?, ?)"] * size) for size in range(_INSERT_ROWS + 1)]
+"""By their number of rows."""
 _LOOKUP_SIZES = (256, 64, 16, 4, 1)
 _CHUNK = 500
 """Parameters of one `IN (…)`; far below SQLite's own limit."""
@@ -40,14 +42,14 @@ class Log:
         faster beside a busy event loop than many short ones.
         """
         execute = self._conn.execute
+        if len(rows) <= _INSERT_ROWS and not rewrites:
+            execute(_INSERTS[len(rows)], list(chain.from_iterable(rows)))  # a transaction of its own
+            return
         execute("BEGIN IMMEDIATE")
         try:
-            start, left = 0, len(rows)
-            for size in _INSERT_SIZES:
-                while left >= size:
-                    execute(_INSERTS[size], [value for row in rows[start : start + size] for value in row])
-                    start += size
-                    left -= size
+            for start in range(0, len(rows), _INSERT_ROWS):
+                part = rows[start : start + _INSERT_ROWS]
+                execute(_INSERTS[len(part)], list(chain.from_iterable(part)))
             if rewrites:
                 self._conn.executemany("UPDATE log SET rec = ? WHERE lsn = ?", rewrites)
             execute("COMMIT")
@@ -213,11 +215,20 @@ class Projection:
         row = self._conn.execute(
             "SELECT recalled, edits, reactions FROM amended WHERE cid = ? AND seq = ?", (cid, seq)
         ).fetchone()
-        if row is None:
-            return None
-        amended = Amended()
-        amended.recalled, amended.edits, amended.reactions = bool(row[0]), _unpack(row[1]), _unpack(row[2])
-        return amended
+        return None if row is None else _amended(row)
+
+    def amended_of(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Amended]:
+        """What became of those of these messages, `(cid, seq)`, of which anything did."""
+        found: dict[tuple[int, int], Amended] = {}
+        for size, part in _parts(keys):
+            marks = ",".join(["(?, ?)"] * size)
+            rows = self._conn.execute(
+                f"WITH asked(c, s) AS (VALUES {marks})"
+                " SELECT cid, seq, recalled, edits, reactions FROM asked CROSS JOIN amended ON cid = c AND seq = s",
+                [value for key in part for value in key],
+            )
+            found.update(((row[0], row[1]), _amended(row[2:])) for row in rows)
+        return found
 
     # Indexes into the log.
 
@@ -385,6 +396,12 @@ def _member(row: Sequence[Any]) -> Member:
     member.active, member.read, member.delivered = bool(row[2]), row[3], row[4]
     member.spans = _unpack(row[5]) if row[5] else EVERYTHING
     return member
+
+
+def _amended(row: Sequence[Any]) -> Amended:
+    amended = Amended()
+    amended.recalled, amended.edits, amended.reactions = bool(row[0]), _unpack(row[1]), _unpack(row[2])
+    return amended
 
 
 def _device(user: str, row: Sequence[Any]) -> Device:

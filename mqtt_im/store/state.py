@@ -11,7 +11,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable
 
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
-from mqtt_im.core.records import AnyRecord, Gone, GroupChange, Message, decode
+from mqtt_im.core.records import Act, AnyRecord, Gone, GroupChange, Message, decode
 from mqtt_im.protocol.names import direct
 
 from .generation import Bulk, Generation
@@ -90,7 +90,7 @@ class ProjectedState:
         """
         self._absent.clear()
         self._unused.clear()
-        users, convs = self._users, self._convs
+        users = self._users
         missing: set[str] = set()
         names: set[str] = set()
         for user, _, to in asked:
@@ -110,18 +110,21 @@ class ProjectedState:
             for name in missing:
                 users[name] = User(self._next_uid, name)
                 self._next_uid += 1
-        names = {name for name in names if name not in convs}
-        if names:
-            for conv in self.projection.convs(list(names), self._members_of):
-                convs[conv.name] = conv
-                names.discard(conv.name)
-            self._absent |= names
+        self._prefetch_convs(names)
         generations = [generation.requests for generation in self._generations()]
         keys = {(users[user].uid, request_id) for user, request_id, _ in asked if request_id is not None}
         keys = {key for key in keys if key[0] < self._stored_uids and not any(key in requests for requests in generations)}
         self._unused = keys
         if keys:
             self._unused = keys - self.projection.requests(list(keys)).keys()
+
+    def _prefetch_convs(self, names: set[str]) -> None:
+        missing = {name for name in names if name not in self._convs}
+        if missing:
+            for conv in self.projection.convs(list(missing), self._members_of):
+                self._convs[conv.name] = conv
+                missing.discard(conv.name)
+            self._absent |= missing
 
     # Users.
 
@@ -242,11 +245,15 @@ class ProjectedState:
             data = self.log.get(lsn)
             if data is None:
                 return None
-            record = self._remember(lsn, data)
+            record = decode(data)
+            if len(self._read) >= MAX_RECORDS:
+                self._read.clear()
+            if len(data) < 4096:
+                self._read[lsn] = record
         return record
 
     def records(self, lsns: list[int]) -> dict[int, AnyRecord]:
-        """The records of those log rows that are not gone."""
+        """The records of those log rows that are not gone; in memory is also what became of the messages that they are about."""
         found: dict[int, AnyRecord] = {}
         missing: list[int] = []
         for lsn in lsns:
@@ -258,17 +265,22 @@ class ProjectedState:
             else:
                 missing.append(lsn)
         if missing:
-            for lsn, data in self.log.get_many(missing).items():
-                found[lsn] = self._remember(lsn, data)
+            found.update((lsn, decode(data)) for lsn, data in self.log.get_many(missing).items())
+        self._prefetch_amended(found.values())
         return found
 
-    def _remember(self, lsn: int, data: bytes) -> AnyRecord:
-        record: AnyRecord = decode(data)
-        if len(self._read) >= MAX_RECORDS:
-            self._read.clear()
-        if len(data) < 4096:
-            self._read[lsn] = record
-        return record
+    def _prefetch_amended(self, records: Iterable[AnyRecord]) -> None:
+        acts = [record for record in records if isinstance(record, Act)]
+        self._prefetch_convs({act.conv for act in acts})
+        known = self._amended
+        if len(known) > MAX_CACHED:
+            known.clear()
+            for generation in reversed(self._generations()):
+                known.update(generation.amended)
+        keys = {key for act in acts if (key := (self.conv_for(act.conv).cid, act.seq)) not in known}
+        if keys:
+            known.update(dict.fromkeys(keys))
+            known.update(self.projection.amended_of(list(keys)))
 
     def replace_record(self, lsn: int, record: AnyRecord) -> None:
         """A log row was rewritten."""
