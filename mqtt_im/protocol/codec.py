@@ -7,6 +7,7 @@ JSON devices get without being parsed. Binary stands in it as `{"$bin": base64}`
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import zlib
 from typing import Any, Final
@@ -79,9 +80,9 @@ def _check_raw(raw: bytes, request_id: str | None) -> None:
     """Raise where a device could not be given this JSON text later. Most texts need no parsing to be sure."""
     # Skipping a value, as msgspec does for a raw field, accepts what parsing it does not: escapes that name no character,
     # numbers that are too large.
-    deep = raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
-    if not deep and raw[:1] in (b'"', b"") and b"\\u" not in raw:
+    if raw[:1] in (b'"', b"") and b"\\u" not in raw:
         return
+    deep = raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
     try:
         value = _any_json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
@@ -221,7 +222,11 @@ def _to_msgpack(value: Any) -> Any:
 
 def json_to_msgpack(text: bytes) -> bytes:
     """One JSON value as MessagePack, binary restored."""
-    return _encode_msgpack(_to_msgpack(_any_json.decode(text)))
+    value = _any_json.decode(text)
+    if b"$bin" not in text and b"\\u" not in text:  # so nothing in it is binary, however it was written
+        with contextlib.suppress(OverflowError):
+            return _encode_msgpack(value)
+    return _encode_msgpack(_to_msgpack(value))
 
 
 def encode_json(value: Any) -> bytes:
