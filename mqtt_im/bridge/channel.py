@@ -95,11 +95,11 @@ class Channel:
         publish, encode = link.publish, None if self.codec == "json" and not self.zip else self.encode
         count = 0
         while link.writable:
-            following = delivery.take(now, claim)
-            if following is None:
+            packet = delivery.take(now, claim)
+            if packet is None:
                 break
-            payload = following.payload if encode is None else encode(following.payload)
-            publish(topic, payload, following.packet_id, following.dup)
+            packet_id, payload, dup = packet
+            publish(topic, payload if encode is None else encode(payload), packet_id, dup)
             count += 1
         return count
 

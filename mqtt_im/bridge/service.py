@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from typing import Any, Protocol
 
-from mqtt_im.core.delivery import Delivery
+from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.topics import Topics
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 CURSOR_DELAY_S = 0.2
 """Cursors that PUBACKs have moved are committed so much later, together."""
-FETCH_BYTES = 256 * 1024
+FETCH_BYTES = MAX_BUFFERED_BYTES // 2
 CROWD = 100
 """Recipients of a large group that are served in one turn of the loop."""
 
@@ -58,6 +58,7 @@ class Bridge:
         self.online: dict[str, list[Channel]] = {}
         """The channels that are subscribed, by user. The ledger's thread looks up names in it."""
         self.claims = claims
+        self._offer = claims.offer
         self._logins = logins
         self._channels: dict[Link, Channel] = {}
         self._moved: dict[tuple[str, str], Delivery] = {}
@@ -187,8 +188,8 @@ class Bridge:
             return
         if delivery.acked(packet_id) and not delivery.moved:
             self._cursor_moved(channel, delivery)
-        if delivery.next <= delivery.head:
-            self.pump(channel)
+        if delivery.next <= delivery.head and not channel.ready:
+            self._pump_soon(channel)
 
     def writable(self, link: Link) -> None:
         """See `Handler`."""
@@ -268,13 +269,12 @@ class Bridge:
         if delivery is None:
             return
         before = delivery.cursor
-        count = channel.pump(now_ms(), self.claims.offer)
+        count = channel.pump(now_ms(), self._offer)
         if count:
             self._items[0] += count
         if delivery.cursor != before and not delivery.moved:
             self._cursor_moved(channel, delivery)
-        wanted = delivery.want()
-        if wanted is not None:
+        if delivery.next <= delivery.head and (wanted := delivery.want()) is not None:
             self._fetch(channel, delivery, wanted)
 
     def _fetch(self, channel: Channel, delivery: Delivery, wanted: tuple[int, int]) -> None:
@@ -363,10 +363,10 @@ class Bridge:
                         delivery.amended()
                     delivery.live(pos, entry)
                     if not channel.ready:
-                        channel.ready = True
                         pump_soon(channel)
 
     def _pump_soon(self, channel: Channel) -> None:
+        channel.ready = True
         self._ready.append(channel)
         if len(self._ready) == 1:
             # Once for all items of the turn, and before the transport writes.
@@ -379,6 +379,7 @@ class Bridge:
             self.pump(channel)
 
     def _pump_in_turn(self, channel: Channel) -> None:
+        channel.ready = True
         self._crowd.append(channel)
         if len(self._crowd) == 1:
             asyncio.get_running_loop().call_soon(self._pump_crowd)

@@ -34,26 +34,22 @@ def item_packet_id(pos: int) -> int:
 
 
 class Flight:
-    """One packet that was offered and is not acknowledged, or not contiguously: its items, as they were sent."""
+    """One packet that was offered and is not acknowledged, or not contiguously: its items `first` … `last` as they were sent."""
 
-    __slots__ = ("acked", "entries", "first", "last")
+    __slots__ = ("acked", "entries", "first", "following", "last", "packet_id")
 
-    def __init__(self, last: int, entries: list[tuple[int, Entry]]) -> None:
-        self.first = entries[0][1].first or entries[0][0]
+    def __init__(self, packet_id: int, first: int, last: int, entries: list[tuple[int, Entry]]) -> None:
+        self.packet_id = packet_id
+        self.first = first
         self.last = last
         self.entries = entries
         self.acked = False
+        self.following: Flight | None = None
+        """The packet that was offered next."""
 
 
-class Packet:
-    """One packet to send: `packet_id` 0 at QoS 0. `payload` is JSON text."""
-
-    __slots__ = ("dup", "packet_id", "payload")
-
-    def __init__(self, packet_id: int, payload: bytes, dup: bool = False) -> None:
-        self.packet_id = packet_id
-        self.payload = payload
-        self.dup = dup
+Packet = tuple[int, bytes, bool]
+"""One packet to send: its identifier, 0 at QoS 0; its payload, JSON text; whether it is a repeat (DUP)."""
 
 
 class Delivery:
@@ -65,6 +61,8 @@ class Delivery:
         "_buffered",
         "_delivered",
         "_dup_upto",
+        "_newest",
+        "_oldest",
         "app",
         "batch",
         "cursor",
@@ -95,6 +93,8 @@ class Delivery:
         self.moved = False
         """Whether the cursor waits to be written; for whoever writes it."""
         self.flights: dict[int, Flight] = {}
+        self._oldest: Flight | None = None
+        self._newest: Flight
         self._buffer: deque[tuple[int, Entry]] = deque()
         self._buffered = 0
         self._delivered: dict[str, int] | None = None
@@ -131,12 +131,19 @@ class Delivery:
 
     def want(self) -> tuple[int, int] | None:
         """`(after, limit)` of the items to fetch now; None where none are missing or there is no room."""
-        if self.waiting:
+        if self.waiting or self.next > self.head:
             return None
-        if self._buffer or self.next > self.head or not self._room():
+        buffer = self._buffer
+        after = buffer[-1][0] if buffer else self.next - 1
+        if buffer:
+            # Asked for early, so that the next items are there when these have left.
+            wanted = after < self.head and len(buffer) <= MAX_BUFFERED // 2 and self._buffered <= MAX_BUFFERED_BYTES // 2
+        else:
+            wanted = self._room()
+        if not wanted:
             return None
         self.waiting = True
-        return self.next - 1, MAX_BUFFERED
+        return after, MAX_BUFFERED - len(buffer)
 
     def look_again(self) -> tuple[int, int]:
         """Like `want`, also where nothing is known to be missing."""
@@ -151,23 +158,21 @@ class Delivery:
 
     def acked(self, packet_id: int) -> bool:
         """A PUBACK came; True where the cursor has moved."""
-        flight = self.flights.get(packet_id)
+        flights = self.flights
+        flight = flights.get(packet_id)
         if flight is None or flight.acked:
             return False
         flight.acked = True
-        moved = False
-        flights = self.flights
-        while flights:
-            first = next(iter(flights))
-            flight = flights[first]
-            if not flight.acked:
-                break
-            del flights[first]
-            if not self.app and flight.last > self.cursor:
-                self.cursor = flight.last
-                moved = True
-                self._deliver(flight.entries)
-        return moved
+        before = self.cursor
+        oldest = self._oldest
+        while oldest is not None and oldest.acked:
+            flights.pop(oldest.packet_id, None)
+            if oldest.last > self.cursor and not self.app:
+                self.cursor = oldest.last
+                self._deliver(oldest.entries)
+            oldest = oldest.following
+        self._oldest = oldest
+        return self.cursor != before
 
     def confirmed(self, pos: int) -> None:
         """The device itself has said that it has everything up to `pos` (`ack`)."""
@@ -184,6 +189,7 @@ class Delivery:
         self.cursor = cursor
         self.head = max(self.head, head)
         self.flights.clear()
+        self._oldest = None
         self._again.clear()
         self._jump(cursor + 1)
 
@@ -201,6 +207,20 @@ class Delivery:
     def take(self, now: int, claim: Claim) -> Packet | None:
         """The next packet to send, which counts as offered from now on; None where there is none, or no room."""
         buffer = self._buffer
+        if not buffer or not self._room():
+            return None
+        item = buffer[0]
+        pos, entry = item
+        unusual = entry.keyed or entry.first or entry.expires or entry.void or self.batch or self._again
+        if pos == self.next and not unusual:
+            buffer.popleft()
+            self._buffered -= entry.size
+            return self._offer(pos, pos, [item], entry.item(pos, self.user, self.device, now))
+        return self._choose(now, claim)
+
+    def _choose(self, now: int, claim: Claim) -> Packet | None:
+        """See `take`; with all that may be in the way."""
+        buffer = self._buffer
         while True:
             if not buffer or not self._room():
                 return None
@@ -216,9 +236,8 @@ class Delivery:
             repeated = self._repeat(*self._again.pop(self.next), now)
             if repeated is not None:
                 return repeated
-        if entry.first and self.flights and pos - next(iter(self.flights.values())).last >= ITEM_IDS:
+        if entry.first and self._oldest is not None and pos - self._oldest.last >= ITEM_IDS:
             return None  # its packet identifier may be in use yet
-        packet_id = 0
         if self.batch and len(buffer) > 1:
             taken, payload = self._gather(now, claim)
             if not taken:
@@ -231,17 +250,27 @@ class Delivery:
             self._buffered -= entry.size
             taken = [(pos, entry.offered(self.user, now))]
             payload = entry.item(pos, self.user, self.device, now)
-        last = taken[-1][0]
+        return self._offer(entry.first or pos, taken[-1][0], taken, payload)
+
+    def _offer(self, first: int, last: int, taken: list[tuple[int, Entry]], payload: bytes) -> Packet:
         self.next = last + 1
-        dup = False
         if self.qos:
-            packet_id = item_packet_id(last)
-            self.flights[packet_id] = Flight(last, taken)
-            dup = pos <= self._dup_upto
-        elif not self.app:
+            packet_id = (last - 1) % ITEM_IDS + 1
+            self._fly(packet_id, Flight(packet_id, first, last, taken))
+            return packet_id, payload, taken[0][0] <= self._dup_upto
+        if not self.app:
             self.cursor = last
             self._deliver(taken)
-        return Packet(packet_id, payload, dup)
+        return 0, payload, False
+
+    def _fly(self, packet_id: int, flight: Flight) -> None:
+        self.flights[packet_id] = flight
+        # The oldest is asked for at each acknowledgement, and a dictionary that loses its first keys finds the next one slowly.
+        if self._oldest is None:
+            self._oldest = flight
+        else:
+            self._newest.following = flight
+        self._newest = flight
 
     def _cut(self) -> None:
         """The `void` in front begins at `next`, and ends where a packet that is to be sent again begins, or ends."""
@@ -282,9 +311,11 @@ class Delivery:
     def _deliver(self, entries: list[tuple[int, Entry]]) -> None:
         for _, entry in entries:
             if entry.by != self.user and entry.seq:
-                if self._delivered is None:
-                    self._delivered = {}
-                self._delivered[entry.conv] = max(entry.seq, self._delivered.get(entry.conv, 0))
+                delivered = self._delivered
+                if delivered is None:
+                    delivered = self._delivered = {}
+                if entry.seq > delivered.get(entry.conv, 0):
+                    delivered[entry.conv] = entry.seq
 
     def delivered(self) -> list[str | int]:
         """`[conv, seq, …]` of the messages that the cursor has delivered since this was last asked."""
@@ -325,12 +356,13 @@ class Delivery:
             self._buffered -= entry.size
             now_is.append((pos, entry))
         flight.entries = _newer(flight.entries, now_is + list(self._buffer)[:1])
-        self.flights[packet_id] = flight
+        flight.following = None
+        self._fly(packet_id, flight)
         self.next = flight.last + 1
         if flight.acked:
             return None
         items = [entry.item(pos, self.user, self.device, now) for pos, entry in flight.entries]
-        return Packet(packet_id, _joined(flight.entries, items), dup=True)
+        return packet_id, _joined(flight.entries, items), True
 
 
 def _joined(entries: list[tuple[int, Entry]], items: list[bytes]) -> bytes:

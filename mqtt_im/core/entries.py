@@ -27,10 +27,25 @@ class Entry:
 
     `head` + `pos` + `tail` is the JSON item; for the device that sent a message, `_SENT` + `pos` + `sent`. `seq` is 0 where
     the item is no message. `expires` is ms since 1970, 0 for never; the sender's own devices never see it expire.
-    `first` is where a `void` begins that stands for several items, 0 in all other entries.
+    `first` is where a `void` begins that stands for several items, 0 in all other entries. `size` is about how many bytes an
+    item of it takes.
     """
 
-    __slots__ = ("by", "conv", "device", "expires", "first", "head", "keyed", "recalled", "sent", "seq", "tail", "void")
+    __slots__ = (
+        "by",
+        "conv",
+        "device",
+        "expires",
+        "first",
+        "head",
+        "keyed",
+        "recalled",
+        "sent",
+        "seq",
+        "size",
+        "tail",
+        "void",
+    )
 
     def __init__(self, by: str, device: str, conv: str, seq: int, head: bytes, tail: bytes, sent: bytes | None) -> None:
         self.by = by
@@ -45,6 +60,7 @@ class Entry:
         self.keyed = False
         self.recalled = False
         self.void = ""
+        self.size = len(tail) + 32
 
     def item(self, pos: int, user: str, device: str, now: int) -> bytes:
         """The item that this device sees at `pos`, as JSON."""
@@ -63,11 +79,6 @@ class Entry:
     def is_void(self, user: str, now: int) -> bool:
         """Whether the user's item holds nothing any more."""
         return bool(self.void) or (self.expires > 0 and now >= self.expires and self.by != user)
-
-    @property
-    def size(self) -> int:
-        """About how many bytes an item of it takes."""
-        return len(self.tail) + 32
 
 
 def void(first: int, last: int, why: str) -> bytes:

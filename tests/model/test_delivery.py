@@ -19,8 +19,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.core import delivery as module
-from mqtt_im.core.delivery import Delivery, Packet, item_packet_id
+from mqtt_im.core.delivery import Delivery, item_packet_id
 from mqtt_im.core.entries import Entry, void_entry
+from tests.support.delivery import Packet, taken
 
 USER, DEVICE = "bob", "tel"
 SMALL = {"MAX_BUFFERED": 4, "APP_AHEAD": 7, "BATCH_ITEMS": 3, "BATCH_BYTES": 150, "ITEM_IDS": 23}
@@ -216,7 +217,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         """The socket takes some packets, and what is missing is asked for."""
         for _ in range(room):
             outstanding = len(self.delivery.flights)
-            packet = self.delivery.take(self.now, self.claims.offer)
+            packet = taken(self.delivery, self.now, self.claims.offer)
             if packet is None:
                 break
             if self.qos:

@@ -103,13 +103,12 @@ MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "core/delivery.py",
-                "        packet_id = 0\n        if self.batch and len(buffer) > 1:\n",
+                "        item = buffer[0]\n        pos, entry = item\n        unusual",
                 (
-                    "        if len(buffer) > 1 and pos % 25 == 0 and not entry.first and not buffer[1][1].first:\n"
-                    "            (pos, entry), (after, other) = buffer[0], buffer[1]\n"
-                    "            buffer[0], buffer[1] = (pos, other), (after, entry)\n"
-                    "            entry = other\n"
-                    "        packet_id = 0\n        if self.batch and len(buffer) > 1:\n"
+                    "        (pos, entry), (after, other) = buffer[0], buffer[min(1, len(buffer) - 1)]\n"
+                    "        if pos % 25 == 0 and not entry.first and not other.first:\n"
+                    "            buffer[0], buffer[after - pos] = (pos, other), (after, entry)\n"
+                    "        item = buffer[0]\n        pos, entry = item\n        unusual"
                 ),
             ),
         ),
@@ -128,7 +127,13 @@ MUTATIONS: dict[str, Mutation] = {
     "early-cursor": Mutation(
         "moves a cursor when an item is written, not when it is acknowledged",
         "gap: everything up to",
-        (("core/delivery.py", "        elif not self.app:\n", "        if not self.app:\n"),),
+        (
+            (
+                "core/delivery.py",
+                "        self.next = last + 1\n        if self.qos:\n",
+                "        self.next = last + 1\n        if not self.app:\n            self.cursor = last\n        if self.qos:\n",
+            ),
+        ),
     ),
     "early-app-cursor": Mutation(
         "moves the cursor of a device with ack: app by its PUBACKs",
@@ -136,8 +141,8 @@ MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "core/delivery.py",
-                "            if not self.app and flight.last > self.cursor:\n",
-                "            if flight.last > self.cursor:\n",
+                "            if oldest.last > self.cursor and not self.app:\n",
+                "            if oldest.last > self.cursor:\n",
             ),
         ),
     ),

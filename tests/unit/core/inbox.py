@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from mqtt_im.core.delivery import Delivery, Flight, Packet
+from mqtt_im.core.delivery import Delivery, Flight
 from mqtt_im.core.entries import Entry, void_entry
+from tests.support.delivery import Packet, taken
 
 NOW = 1_000_000
 
@@ -71,7 +72,7 @@ class Inbox:
         return True
 
     def take(self) -> Packet | None:
-        return self.delivery.take(self.now, self.claim)
+        return taken(self.delivery, self.now, self.claim)
 
     def pump(self) -> list[Packet]:
         """Everything that there is room for."""

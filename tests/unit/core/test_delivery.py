@@ -63,6 +63,21 @@ def test_what_is_kept_in_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> N
     assert positions(inbox.pump()) == list(range(1, 51))
 
 
+def test_the_next_items_are_asked_for_before_those_in_memory_have_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BUFFERED", 10)
+    inbox = Inbox(head=30, window=4)
+    assert inbox.fetch() and not inbox.fetch(), "ten are enough for now"
+    first = [inbox.take() for _ in range(4)]
+    assert inbox.take() is None and inbox.delivery.want() is None
+    assert first[0] is not None
+    inbox.delivery.acked(first[0].packet_id)
+    assert inbox.take() is not None and inbox.take() is None
+    assert inbox.delivery.want() == (10, 5)
+    assert inbox.delivery.want() is None, "nothing is asked for twice"
+    inbox.delivery.fetched(inbox.page(10, 5), 30)
+    assert [pos for pos, _ in inbox.delivery._buffer] == list(range(6, 16))
+
+
 def test_at_most_a_window_is_unacknowledged() -> None:
     inbox = Inbox(head=10, window=3)
     assert positions(inbox.pump()) == [1, 2, 3]

@@ -25,6 +25,7 @@ from mqtt_im.store.folds import Folds
 from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
 from mqtt_im.store.models import PROJECTION_FILE
 from mqtt_im.store.retention import Policy, Removed
+from tests.support.delivery import taken
 from tests.support.retention import DAY, compact, projections
 from tests.support.store import Crash, SqliteStore
 
@@ -491,7 +492,7 @@ def test_a_device_below_the_floor_is_offered_a_void(world: World) -> None:
     assert wanted is not None
     delivery.fetched(engine.entries(owner, *wanted, ALL), owner.head)
     offered = []
-    while (packet := delivery.take(world.now, lambda *_: True)) is not None:
+    while (packet := taken(delivery, world.now, lambda *_: True)) is not None:
         offered.append((packet.packet_id, json.loads(packet.payload)))
     assert [(packet_id, item["op"], item.get("from"), item["pos"]) for packet_id, item in offered] == [
         (4, "void", 1, 4),
