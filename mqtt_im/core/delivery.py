@@ -10,7 +10,6 @@ straight from memory only where it is the next one, so live is never ahead of ba
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from .entries import Entry, void_entry
@@ -95,7 +94,8 @@ class Delivery:
         self.flights: dict[int, Flight] = {}
         self._oldest: Flight | None = None
         self._newest: Flight
-        self._buffer: deque[tuple[int, Entry]] = deque()
+        self._buffer: list[tuple[int, Entry]] = []
+        """Short; and an empty `deque` would be a tenth of what an idle connection takes."""
         self._buffered = 0
         self._delivered: dict[str, int] | None = None
         self._dup_upto = 0
@@ -213,7 +213,7 @@ class Delivery:
         pos, entry = item
         unusual = entry.keyed or entry.first or entry.expires or entry.void or self.batch or self._again
         if pos == self.next and not unusual:
-            buffer.popleft()
+            buffer.pop(0)
             self._buffered -= entry.size
             return self._offer(pos, pos, [item], entry.item(pos, self.user, self.device, now))
         return self._choose(now, claim)
@@ -246,7 +246,7 @@ class Delivery:
             if entry.keyed and not claim(self.user, pos):
                 self.amended()
                 return None
-            buffer.popleft()
+            buffer.pop(0)
             self._buffered -= entry.size
             taken = [(pos, entry.offered(self.user, now))]
             payload = entry.item(pos, self.user, self.device, now)
@@ -300,7 +300,7 @@ class Delivery:
             if entry.keyed and not claim(self.user, pos):
                 self.amended()
                 break
-            self._buffer.popleft()
+            self._buffer.pop(0)
             self._buffered -= entry.size
             item = entry.item(pos, self.user, self.device, now)
             size += len(item)
@@ -352,10 +352,10 @@ class Delivery:
         """Send a former packet again; None where it was acknowledged, and only waits for those before it."""
         now_is: list[tuple[int, Entry]] = []
         while self._buffer and self._buffer[0][0] <= flight.last:
-            pos, entry = self._buffer.popleft()
+            pos, entry = self._buffer.pop(0)
             self._buffered -= entry.size
             now_is.append((pos, entry))
-        flight.entries = _newer(flight.entries, now_is + list(self._buffer)[:1])
+        flight.entries = _newer(flight.entries, now_is + self._buffer[:1])
         flight.following = None
         self._fly(packet_id, flight)
         self.next = flight.last + 1
