@@ -47,6 +47,7 @@ _SETTINGS: Final = {"automerge": 0, "hashsize": 4 << 20}
 """A shard is merged when it is complete, not little by little, which writes less."""
 _MERGE_PAGES: Final = 200
 _MAX_CONV_WORDS: Final = 300
+_MAX_CIDS: Final = 10_000
 """With more conversations than that they are told apart by their rows in `doc`, not by words of the index."""
 _CHUNK: Final = 500
 _PAIR: Final = "\ue002"
@@ -100,6 +101,8 @@ class SearchIndex:
         self._shards: dict[int, int] = {}
         """Number → time of its first message."""
         self._key = b""
+        self._cids: dict[str, int] = {}
+        """Numbers of conversations under this key."""
         self._log_db = open_log(data_dir, readonly=True)
         self._log = cast(sqlite3.Connection, self._log_db.connection())  # type: ignore[no-untyped-call]
         try:
@@ -128,6 +131,7 @@ class SearchIndex:
         self._shards = {number: ts for number, ts, _ in rows}
         self.dirty = {number for number, _, dirty in rows if dirty}
         self._key = self._file.meta("key").encode()
+        self._cids.clear()
         self.position = int(self._file.meta("lsn") or 0)
         self._swept, self._unswept = int(self._file.meta("swept") or 0), None
 
@@ -237,7 +241,12 @@ class SearchIndex:
 
     def _cid(self, conv: str) -> int:
         """A conversation's number: 60 bits of a keyed hash, so that nobody can choose names with the same number."""
-        return int.from_bytes(hashlib.blake2b(conv.encode(), digest_size=8, key=self._key).digest()) >> 4
+        cid = self._cids.get(conv)
+        if cid is None:
+            if len(self._cids) >= _MAX_CIDS:
+                self._cids.clear()
+            cid = self._cids[conv] = int.from_bytes(hashlib.blake2b(conv.encode(), digest_size=8, key=self._key).digest()) >> 4
+        return cid
 
     def _write(self, change: Callable[[], None]) -> None:
         try:
