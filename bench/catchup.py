@@ -10,7 +10,7 @@ from time import perf_counter
 import msgspec
 
 from bench import wire
-from bench.meter import usage
+from bench.meter import at_rest, usage
 from bench.peer import Peer, PeerError, close_all
 from bench.report import Row, Target
 from bench.servers import AMQTT, OURS, Server, running
@@ -122,6 +122,7 @@ async def compare(servers: Sequence[str], items: int) -> list[Row]:
         for packed in (False, True) if name == OURS else (False,):
             with running(name) as server:
                 await _leave_behind(server, Traffic(), items)
+                await at_rest(server.pid)
                 result = await _come_back(server, items, packed)
             for row, value in zip((compact, compact_cpu, compact_size) if packed else (plain, cpu, size), result, strict=True):
                 row.values[name] = value

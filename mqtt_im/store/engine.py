@@ -318,6 +318,7 @@ class Engine:
             cache.clear()  # now, since what is looked up below must stay until it is used
         missing = [abs(lsn) for _, lsn in found if abs(lsn) not in cache]
         records = self.state.records(missing) if missing else {}
+        amended = self.state.amended_of(records)
         result: list[tuple[int, Entry]] = []
         expected = after + 1
         for pos, lsn in found:
@@ -333,7 +334,7 @@ class Engine:
                 if record is None:
                     entry = void_entry("retention")
                 else:
-                    entry = self.entry(record)
+                    entry = render(record, amended.get(lsn), self.state.record)
                     if entry.size < 2048:
                         cache[lsn] = entry
             result.append((pos, entry))

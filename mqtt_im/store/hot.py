@@ -71,14 +71,12 @@ class Log:
         row = self._conn.execute("SELECT rec FROM log WHERE lsn = ?", (lsn,)).fetchone()
         return row[0] if row else None
 
-    def get_many(self, lsns: Sequence[int]) -> dict[int, bytes]:
-        """The contents of those rows that exist."""
-        found: dict[int, bytes] = {}
+    def get_many(self, lsns: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        """Those of these rows that exist, with their contents."""
         for start in range(0, len(lsns), _CHUNK):
             part = lsns[start : start + _CHUNK]
             marks = ",".join("?" * len(part))
-            found.update(self._conn.execute(f"SELECT lsn, rec FROM log WHERE lsn IN ({marks})", part))
-        return found
+            yield from self._conn.execute(f"SELECT lsn, rec FROM log WHERE lsn IN ({marks})", part)
 
     def after(self, lsn: int) -> Iterable[tuple[int, bytes]]:
         """Every row after `lsn`, in order."""

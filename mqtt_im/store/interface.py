@@ -5,7 +5,7 @@ Both are used by one thread at a time. `tests/contract` says what both promise, 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from mqtt_im.core import apply, model
@@ -29,6 +29,9 @@ class State(model.View, apply.State, Protocol):
 
     def records(self, lsns: list[int]) -> dict[int, AnyRecord]:
         """The records of those log rows that are not gone."""
+
+    def amended_of(self, records: Mapping[int, AnyRecord]) -> dict[int, Amended]:
+        """What became of the messages that these records, by log row, are or are about, where anything did."""
 
     def devices(self, user: str) -> dict[str, Device]:
         """The registered devices of a user, by name."""

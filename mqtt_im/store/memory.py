@@ -12,7 +12,7 @@ Everything is kept in plain dicts, and every question is answered by looking thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 
 from mqtt_im.core.apply import apply, recipients
 from mqtt_im.core.entries import Entry, render, void_entry
@@ -124,6 +124,11 @@ class MemoryState:
     def records(self, lsns: list[int]) -> dict[int, AnyRecord]:
         """See `interface.State`."""
         return {lsn: self.log[lsn] for lsn in lsns if lsn in self.log}
+
+    def amended_of(self, records: Mapping[int, AnyRecord]) -> dict[int, Amended]:
+        """See `interface.State`."""
+        keys = {lsn: (record.conv, record.seq) for lsn, record in records.items() if isinstance(record, Act)}
+        return {lsn: self._amended[key] for lsn, key in keys.items() if key in self._amended}
 
     def put_item(self, user: User, pos: int, lsn: int) -> None:
         """See `core.apply.State`."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mqtt_im.core.entries import Lookup, fields
-from mqtt_im.core.model import Conv, Member, User
+from mqtt_im.core.model import Amended, Conv, Member, User
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.common import conv_of, known_conv
@@ -105,19 +105,19 @@ class _Walk:
 def _messages(engine: Engine, conv: Conv, first: int, last: int) -> list[bytes]:
     rows = engine.state.messages(conv, first, last)
     records = engine.state.records([lsn for _, lsn in rows])
+    amended = engine.state.amended_of(records)
     found = []
     for _, lsn in rows:
-        message = message_json(engine, conv, records.get(lsn))
+        message = message_json(engine, records.get(lsn), amended.get(lsn))
         if message is not None:
             found.append(message)
     return found
 
 
-def message_json(engine: Engine, conv: Conv, record: AnyRecord | None) -> bytes | None:
+def message_json(engine: Engine, record: AnyRecord | None, amended: Amended | None) -> bytes | None:
     """A message as history shows it: a `msg` without `pos`; None where its content was trimmed."""
     if not isinstance(record, Message | GroupChange):
         return None
-    amended = engine.state.amended(conv, record.seq)
     if isinstance(record, Message) and record.body is None and not (amended is not None and amended.recalled):
         return None
     lookup: Lookup = engine.state.record
@@ -148,6 +148,7 @@ def _part(engine: Engine, conv: Conv, member: Member) -> Part:
 def found(engine: Engine, who: Who, lsns: list[int]) -> list[bytes]:
     """Those of these messages that the user may read now, as history shows them."""
     records = engine.state.records(lsns)
+    amended_of = engine.state.amended_of(records)
     messages = []
     for lsn in lsns:
         record = records.get(lsn)
@@ -155,10 +156,10 @@ def found(engine: Engine, who: Who, lsns: list[int]) -> list[bytes]:
         if not isinstance(record, Message) or conv is None:
             continue
         member = conv.members.get(who.user)
-        amended = engine.state.amended(conv, record.seq)
+        amended = amended_of.get(lsn)
         if member is None or not member.sees(record.seq) or (amended is not None and amended.recalled):
             continue
-        message = message_json(engine, conv, record)
+        message = message_json(engine, record, amended)
         if message is not None:
             messages.append(message)
     return messages
@@ -204,8 +205,7 @@ def _conv(engine: Engine, name: str, conv: Conv, member: Member) -> dict[str, An
     told: dict[str, Any] = {"conv": conv.name, "seq": last}
     if conv.group and conv.title:
         told["name"] = conv.title
-    record = state.message(conv, last)
-    message = message_json(engine, conv, record)
+    message = message_json(engine, state.message(conv, last), state.amended(conv, last))
     if message is not None:
         told["last"] = msgspec.Raw(message)
     # Who left a group and came back may read what came before and after, but not what came between.

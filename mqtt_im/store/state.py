@@ -8,7 +8,7 @@ others may be dropped at any time.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord, Gone, GroupChange, Message, decode
@@ -77,8 +77,7 @@ class ProjectedState:
         if len(self._devices) > MAX_CACHED:
             touched = {name for name, _ in live.devices}
             self._devices = {name: found for name, found in self._devices.items() if name in touched}
-        if len(self._amended) > MAX_CACHED:
-            self._amended = dict(live.amended)
+        self._trim_amended()
 
     def _generations(self) -> tuple[Generation, ...]:
         return (self.live,) if self.frozen is None else (self.live, self.frozen)
@@ -253,7 +252,7 @@ class ProjectedState:
         return record
 
     def records(self, lsns: list[int]) -> dict[int, AnyRecord]:
-        """The records of those log rows that are not gone; in memory is also what became of the messages that they are about."""
+        """The records of those log rows that are not gone."""
         found: dict[int, AnyRecord] = {}
         missing: list[int] = []
         for lsn in lsns:
@@ -265,22 +264,8 @@ class ProjectedState:
             else:
                 missing.append(lsn)
         if missing:
-            found.update((lsn, decode(data)) for lsn, data in self.log.get_many(missing).items())
-        self._prefetch_amended(found.values())
+            found.update((lsn, decode(data)) for lsn, data in self.log.get_many(missing))
         return found
-
-    def _prefetch_amended(self, records: Iterable[AnyRecord]) -> None:
-        acts = [record for record in records if isinstance(record, Act)]
-        self._prefetch_convs({act.conv for act in acts})
-        known = self._amended
-        if len(known) > MAX_CACHED:
-            known.clear()
-            for generation in reversed(self._generations()):
-                known.update(generation.amended)
-        keys = {key for act in acts if (key := (self.conv_for(act.conv).cid, act.seq)) not in known}
-        if keys:
-            known.update(dict.fromkeys(keys))
-            known.update(self.projection.amended_of(list(keys)))
 
     def replace_record(self, lsn: int, record: AnyRecord) -> None:
         """A log row was rewritten."""
@@ -420,8 +405,34 @@ class ProjectedState:
         try:
             return self._amended[key]
         except KeyError:
+            self._trim_amended()
             found = self._amended[key] = self.projection.amended(conv.cid, seq)
             return found
+
+    def amended_of(self, records: Mapping[int, AnyRecord]) -> dict[int, Amended]:
+        """What became of the messages that these records, by log row, are or are about, where anything did."""
+        self._trim_amended()
+        known, found = self._amended, dict[int, Amended]()
+        acts = {lsn: record for lsn, record in records.items() if isinstance(record, Act)}
+        self._prefetch_convs({act.conv for act in acts.values()})
+        asked: dict[tuple[int, int], list[int]] = {}
+        for lsn, act in acts.items():
+            key = (self.conv_for(act.conv).cid, act.seq)
+            if key not in known:
+                asked.setdefault(key, []).append(lsn)
+            elif (amended := known[key]) is not None:
+                found[lsn] = amended
+        if asked:
+            for key, amended in self.projection.amended_of(list(asked)).items():
+                known[key] = amended
+                found.update(dict.fromkeys(asked[key], amended))
+        return found
+
+    def _trim_amended(self) -> None:
+        if len(self._amended) > MAX_CACHED:
+            self._amended.clear()
+            for generation in reversed(self._generations()):
+                self._amended.update(generation.amended)
 
     def amended_in_memory(self, conv: Conv, seq: int) -> Amended | None:
         """What became of a message since it was last read from disk."""
