@@ -163,14 +163,19 @@ class Authenticator:
 
         A connection that hangs up meanwhile should cancel it, so that its password is not hashed for nothing.
         """
+        try:
+            return await self._login(login)
+        except _HeldUp:
+            await asyncio.sleep(self._limits.hold_up(login.address, self._clock()))
+            raise
+
+    async def _login(self, login: Login) -> Identity:
         start = self._clock()
         try:
             identity = await self._identify(login)
         except LoginRefused as refused:
             self._metrics.count("logins", result="unavailable" if refused.code == UNAVAILABLE else "refused")
             self._log.info("login refused", user=login.username, address=login.address, reason=refused.reason)
-            if isinstance(refused, _HeldUp):
-                await asyncio.sleep(self._limits.hold_up(login.address, self._clock()))
             raise
         except StoreError as error:
             self._metrics.count("logins", result="unavailable")

@@ -376,6 +376,7 @@ class Bridge:
         ready, self._ready = self._ready, []
         for channel in ready:
             channel.ready = False
+        for channel in ready:
             self.pump(channel)
 
     def _pump_in_turn(self, channel: Channel) -> None:

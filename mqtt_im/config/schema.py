@@ -106,7 +106,7 @@ class AuthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         Meta(
             ge=0,
             le=86_400,
-            description="Seconds for which a password that was right is not hashed again; a change of it ends that at once.",
+            description="Seconds for which a password that was right, or wrong, is not hashed again; a change ends that at once.",
         ),
     ] = 300
 

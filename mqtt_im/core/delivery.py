@@ -93,7 +93,7 @@ class Delivery:
         """Whether the cursor waits to be written; for whoever writes it."""
         self.flights: dict[int, Flight] = {}
         self._oldest: Flight | None = None
-        self._newest: Flight
+        self._newest: Flight | None = None
         self._buffer: list[tuple[int, Entry]] = []
         """Short; and an empty `deque` would be a tenth of what an idle connection takes."""
         self._buffered = 0
@@ -130,16 +130,19 @@ class Delivery:
                 expected = pos + 1
 
     def want(self) -> tuple[int, int] | None:
-        """`(after, limit)` of the items to fetch now; None where none are missing or there is no room."""
+        """`(after, limit)` of the items to fetch now; None where none are missing, or enough are in memory."""
         if self.waiting or self.next > self.head:
             return None
         buffer = self._buffer
         after = buffer[-1][0] if buffer else self.next - 1
-        if buffer:
-            # Asked for early, so that the next items are there when these have left.
-            wanted = after < self.head and len(buffer) <= MAX_BUFFERED // 2 and self._buffered <= MAX_BUFFERED_BYTES // 2
-        else:
+        if not buffer:
             wanted = self._room()
+        elif after >= self.head or len(buffer) >= MAX_BUFFERED:
+            wanted = False
+        else:
+            # Asked for early, so that the next items are there when these have left.
+            few = len(buffer) <= MAX_BUFFERED // 2 and self._buffered <= MAX_BUFFERED_BYTES // 2
+            wanted = few or self._incomplete()
         if not wanted:
             return None
         self.waiting = True
@@ -172,6 +175,8 @@ class Delivery:
                 self._deliver(oldest.entries)
             oldest = oldest.following
         self._oldest = oldest
+        if oldest is None:
+            self._newest = None
         return self.cursor != before
 
     def confirmed(self, pos: int) -> None:
@@ -189,7 +194,7 @@ class Delivery:
         self.cursor = cursor
         self.head = max(self.head, head)
         self.flights.clear()
-        self._oldest = None
+        self._oldest = self._newest = None
         self._again.clear()
         self._jump(cursor + 1)
 
@@ -200,8 +205,11 @@ class Delivery:
     # What goes out.
 
     def _room(self) -> bool:
-        if self.qos and (len(self.flights) >= self.window or self.next - self.cursor > ITEM_IDS - BATCH_ITEMS):
-            return False
+        if self.qos:
+            # Not from the cursor: what a device confirms may still be without PUBACK, and its packet identifier in use.
+            oldest = self._oldest
+            if len(self.flights) >= self.window or (oldest is not None and self.next - oldest.first >= ITEM_IDS - BATCH_ITEMS):
+                return False
         return not self.app or self.next <= self.cursor + APP_AHEAD
 
     def take(self, now: int, claim: Claim) -> Packet | None:
@@ -233,6 +241,8 @@ class Delivery:
                 return None
             if not self._again or self.next not in self._again:
                 break
+            if self._incomplete():
+                return None
             repeated = self._repeat(*self._again.pop(self.next), now)
             if repeated is not None:
                 return repeated
@@ -266,7 +276,7 @@ class Delivery:
     def _fly(self, packet_id: int, flight: Flight) -> None:
         self.flights[packet_id] = flight
         # The oldest is asked for at each acknowledgement, and a dictionary that loses its first keys finds the next one slowly.
-        if self._oldest is None:
+        if self._newest is None:
             self._oldest = flight
         else:
             self._newest.following = flight
@@ -292,7 +302,8 @@ class Delivery:
         items: list[bytes] = []
         size = 0
         limit = min(BATCH_ITEMS, self.cursor + APP_AHEAD - self.next + 1) if self.app else BATCH_ITEMS
-        end = min((self.cursor + ITEM_IDS, *self._again))
+        oldest = self._oldest
+        end = min(((self.next if oldest is None else oldest.first) - 1 + ITEM_IDS, *self._again))
         while self._buffer and len(taken) < limit and size < BATCH_BYTES:
             pos, entry = self._buffer[0]
             if taken and pos >= end:
@@ -347,6 +358,11 @@ class Delivery:
     def in_flight(self) -> dict[int, Flight]:
         """What was offered and is not acknowledged, for the session to be resumed; by packet identifier, in order."""
         return {**self.flights, **dict(self._again.values())}
+
+    def _incomplete(self) -> bool:
+        """Whether the next packet is one that is to be sent again, and not all of it is in memory as it is now."""
+        again = self._again.get(self.next)
+        return again is not None and self._buffer[-1][0] < again[1].last
 
     def _repeat(self, packet_id: int, flight: Flight, now: int) -> Packet | None:
         """Send a former packet again; None where it was acknowledged, and only waits for those before it."""

@@ -42,6 +42,7 @@ class Log:
         faster beside a busy event loop than many short ones.
         """
         execute = self._conn.execute
+        self._check_idle()
         if len(rows) <= _INSERT_ROWS and not rewrites:
             execute(_INSERTS[len(rows)], list(chain.from_iterable(rows)))  # a transaction of its own
             return
@@ -57,6 +58,10 @@ class Log:
             if self._conn.in_transaction:
                 execute("ROLLBACK")
             raise
+
+    def _check_idle(self) -> None:
+        if self._conn.in_transaction:  # what is written in it would not be on disk yet
+            raise sqlite3.OperationalError("a transaction was left open")
 
     def probe(self) -> None:
         """A write has reached the disk."""

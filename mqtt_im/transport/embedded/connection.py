@@ -350,7 +350,10 @@ class Connection(Answers):
         self.opened = True
 
     def stop(self) -> None:
-        """Handle nothing more: the server is stopping."""
+        """Handle nothing more: the server is stopping. A login that waits for its turn is told to come back."""
+        if self.login is not None:
+            self.refuse(packets.connack(packets.SERVER_UNAVAILABLE), "stopping")
+            return
         self._stop = END
         if not self._paused and not self.closed:
             self._paused = True

@@ -349,3 +349,37 @@ def test_a_restart_forgets_what_was_to_be_sent_again_but_not_that_it_was_sent() 
     following = inbox.again(inbox.delivery.in_flight())
     following.delivery.restart(0, 4)
     assert [(packet.packet_id, packet.dup) for packet in following.pump()] == [(1, True), (2, True), (3, True), (4, False)]
+
+
+# What is kept.
+
+
+def test_what_was_acknowledged_is_not_kept() -> None:
+    inbox = Inbox(head=40)
+    inbox.delivery.batch = True
+    for packet in inbox.pump():
+        inbox.delivery.acked(packet.packet_id)
+    assert inbox.delivery._oldest is inbox.delivery._newest is None and not inbox.delivery.flights
+    inbox.add()
+    assert positions(inbox.pump()) == [41]
+    inbox.delivery.restart(41, 41)
+    assert inbox.delivery._oldest is inbox.delivery._newest is None and not inbox.delivery.flights
+
+
+@pytest.mark.parametrize("app", [False, True])
+def test_an_identifier_is_not_taken_again_while_its_packet_has_no_puback(app: bool) -> None:
+    """A device may have read ahead with `sync`, and confirmed what it has not sent a PUBACK for."""
+    inbox = Inbox(head=ITEM_IDS + 300, window=1, app=app)
+    (first,) = inbox.pump()
+    inbox.delivery.confirmed(ITEM_IDS)
+    inbox.delivery.window = 4
+    assert inbox.pump() == []
+    inbox.delivery.acked(first.packet_id)
+    sent = []
+    while packets := inbox.pump():
+        sent += packets
+        for packet in packets:
+            inbox.delivery.acked(packet.packet_id)
+        inbox.delivery.confirmed(positions(packets)[-1])
+    assert positions(sent) == list(range(ITEM_IDS + 1, ITEM_IDS + 301))
+    assert inbox.delivery.cursor == ITEM_IDS + 300

@@ -11,7 +11,7 @@ import pytest
 
 from mqtt_im.transport.api import Identity, Login
 from tests.support import packets
-from tests.unit.transport.harness import FakeHandler, Server, on_loop
+from tests.unit.transport.harness import PATIENCE_S, FakeHandler, Server, on_loop
 
 CONNECT = packets.connect("phone", username="alice")
 
@@ -70,3 +70,18 @@ async def test_a_refusal_is_not_cut_off_by_its_own_end(tmp_path: Path) -> None:
         client.send(CONNECT)
         assert [packet.body for packet in await client.gone()] == [b"\x00\x03"]
         assert ("ended",) not in handler.log
+
+
+@on_loop
+async def test_a_server_that_stops_waits_for_no_login(tmp_path: Path) -> None:
+    """It would use up the time that others need to get their last bytes."""
+    handler = Patient()
+    async with Server(tmp_path, handler=handler) as server:
+        other = await server.connect(username="bob")
+        handler.login_gate = asyncio.Event()
+        client = await server.open()
+        client.send(CONNECT)
+        await handler.until(lambda: handler.log.count(("asked",)) == 2)
+        await server.transport.drain(PATIENCE_S)
+        assert [packet.body for packet in await client.gone()] == [b"\x00\x03"]
+        assert await other.gone() == []
