@@ -13,7 +13,6 @@ MIN_ZIP_BYTES = 128
 """Shorter payloads are sent as they are."""
 
 TYPING_AGAIN_S = 1.0
-TYPING_FLICKER_S = 0.2
 
 Replies = dict[int, tuple[bool, bytes]]
 """Replies without PUBACK: packet identifier → (to the device topic?, payload as it was sent)."""
@@ -73,10 +72,10 @@ class Channel:
         return self.link.user_qos >= 0 or self.link.device_qos >= 0
 
     def may_tell_typing(self, to: str, on: bool, now: float) -> bool:
-        """Whether a `typing` is news: not the same again within `TYPING_AGAIN_S`, and not flickering."""
+        """Whether a `typing` is news: not the same again within `TYPING_AGAIN_S`."""
         if self.typed is not None:
             last_to, last_on, at = self.typed
-            if now - at < (TYPING_AGAIN_S if (to, on) == (last_to, last_on) else TYPING_FLICKER_S if on else 0):
+            if (to, on) == (last_to, last_on) and now - at < TYPING_AGAIN_S:
                 return False
         self.typed = (to, on, now)
         return True

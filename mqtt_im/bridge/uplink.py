@@ -207,6 +207,8 @@ class Uplink:
         """A request that only reads has its result."""
         channel, request = job.channel, job.request
         self._answered(channel)
+        if isinstance(request, rq.Typing) and (job.refusal is not None or not job.result[1]):
+            channel.typed = None  # nobody was told, so the same again is news
         if job.refusal is not None:
             self._refuse(channel, job.refusal, request.id, job.token)
             return

@@ -207,6 +207,14 @@ def test_typing_with_wrong_fields(im: Clients, name: Name, fields: dict[str, Any
     assert alice.reply("t")["code"] == "bad_field"
 
 
+def test_every_change_of_typing_is_told(im: Clients, name: Name) -> None:
+    alice, bob = im.online(name("alice")), im.online(name("bob"))
+    alice.say(bob.user, "x")
+    for on in (True, False, True, False):
+        alice.request("typing", to=bob.user, on=on)
+        assert bob.wait("typing", on=on)["from"] == alice.user
+
+
 def test_a_flood_of_typing_does_not_reach_the_others_whole(im: Clients, name: Name) -> None:
     """Rate-limited: repeats of the same state are coalesced, and the sender is not punished."""
     alice, bob = im.online(name("alice")), im.online(name("bob"))

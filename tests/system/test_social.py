@@ -57,6 +57,15 @@ def test_typing_of_the_blocked_user_is_dropped(pair: Pair, im: Clients, name: Na
     assert bob.wait("typing")["from"] == carol.user
 
 
+def test_typing_that_was_dropped_does_not_count_as_told(pair: Pair) -> None:
+    alice, bob = pair
+    alice.request("typing", to=bob.user, on=True)
+    alice.flush()
+    bob.must("unblock", user=alice.user)
+    alice.request("typing", to=bob.user, on=True)
+    assert bob.wait("typing")["from"] == alice.user
+
+
 def test_the_blockers_typing_and_presence_hide_from_the_blocked(pair: Pair, im: Clients, name: Name) -> None:
     alice, bob = pair
     carol = im.online(name("carol"))
