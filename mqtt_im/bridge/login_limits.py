@@ -2,7 +2,8 @@
 
 Each address has a bucket of failures, refilled over time. An empty one means that its passwords are no longer looked at
 for a while; users who were let in from it before keep a small bucket of their own, so that a guesser behind the same
-router, or a device with an old password, does not lock out the others. Refusals that cost the server nothing are answered
+router, or a device with an old password, does not lock out the others. Nothing locks out the machine itself: what comes from
+there comes from a proxy, for everybody. Refusals that cost the server nothing are answered
 at once only as long as they are few.
 """
 
@@ -46,7 +47,7 @@ class LoginLimits:
         if bucket is None or self._refilled(bucket, self.failures_per_minute, now) >= 1:
             return True
         known = self._known.get((network, user))
-        return known is not None and self._refilled(known, KNOWN_USER_FAILURES, now) >= 1
+        return (known is not None and self._refilled(known, KNOWN_USER_FAILURES, now) >= 1) or _is_loopback(address)
 
     def succeeded(self, address: str, user: str, now: float) -> None:
         """Note that `user` was let in from there."""
@@ -89,6 +90,15 @@ def _touch(entries: OrderedDict[_Key, _Bucket], key: _Key) -> None:
     entries.move_to_end(key)
     if len(entries) > MAX_ENTRIES:
         entries.popitem(last=False)
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        parsed = ipaddress.ip_address(address)
+    except ValueError:
+        return False
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return (mapped or parsed).is_loopback
 
 
 def network_of(address: str) -> str:

@@ -261,6 +261,13 @@ def test_who_hammers_waits_for_the_answers(closed: Authenticator, monkeypatch: p
     asyncio.run(scenario())
 
 
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", "::ffff:127.0.0.1"])
+def test_nobody_is_locked_out_behind_a_proxy_on_the_machine(closed: Authenticator, address: str) -> None:
+    for number in range(10):
+        assert refusal(closed, username="mallory", password=b"%d" % number, address=address) == 4
+    assert login(closed, address=address) == Identity("alice", "phone")
+
+
 def test_a_name_that_becomes_an_account_is_looked_at_anew(closed: Authenticator, accounts: Accounts) -> None:
     assert refusal(closed, username="bob") == 4
     accounts.add("bob", "secret")
