@@ -36,7 +36,8 @@ ERRORS = (sqlite3.Error, peewee.DatabaseError)
 logger = logging.getLogger(__name__)
 
 FLUSH_ROWS = 20_000
-"""The projections follow the log at the latest after so many rows …"""
+FLUSH_BYTES = 32 << 20
+"""The projections follow the log at the latest after so many rows, or so many bytes of them …"""
 FLUSH_AFTER_S = 3.0
 """… or so many seconds."""
 SLICE_ROWS = 500
@@ -113,8 +114,9 @@ class Engine:
         rows = 0
         for lsn, data in self.log.after(position):
             self._take(lsn, decode(data))
+            self.state.live.size += len(data)
             rows += 1
-            if len(self.state.live.records) >= FLUSH_ROWS:
+            if self._full():
                 self.flush()
         self.last = self.state.live.last
         self._give_back()
@@ -168,8 +170,10 @@ class Engine:
         self.last = lsn = self.last + 1
         if type(record) is Recalled:
             self._scrub(record)
-        self._rows.append((lsn, encode(record)))
+        data = encode(record)
+        self._rows.append((lsn, data))
         self._take(lsn, record)
+        self.state.live.size += len(data)
         commit = Commit(lsn, record)
         if isinstance(record, Act):
             # Now, since the next record of the batch may change who is a member.
@@ -236,7 +240,7 @@ class Engine:
         if self._bulk is None:
             count = len(self.state.live.records)
             due = time.monotonic() - self._flushed_at >= FLUSH_AFTER_S
-            if not count or not (hurry or due or count >= FLUSH_ROWS):
+            if not count or not (hurry or due or self._full()):
                 return False
             self._bulk_rows = self.state.live.rows
             self._bulk = slices(self.state.freeze(), SLICE_ROWS)
@@ -259,7 +263,7 @@ class Engine:
             self.flush_step()
             return
         slices_due = 1 + self._bulk_rows * jobs // (FLUSH_ROWS * SLICE_ROWS)
-        if len(self.state.live.records) >= FLUSH_ROWS:
+        if self._full():
             slices_due = self._bulk_rows
         while slices_due > 0 and self.flush_step():
             slices_due -= 1
@@ -270,6 +274,11 @@ class Engine:
             pass
         while self.flush_step(hurry=True):
             pass
+
+    def _full(self) -> bool:
+        """Whether the live generation has as much as is to be kept in memory."""
+        live = self.state.live
+        return len(live.records) >= FLUSH_ROWS or live.size >= FLUSH_BYTES
 
     def until_flush(self) -> float | None:
         """Seconds until `flush_step` has something to do; None where nothing waits."""

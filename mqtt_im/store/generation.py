@@ -20,6 +20,8 @@ class Generation:
     def __init__(self) -> None:
         self.last = 0
         self.records: dict[int, AnyRecord] = {}
+        self.size = 0
+        """Bytes of the records in the log."""
         self.users: dict[str, User] = {}
         self.convs: dict[str, Conv] = {}
         self.members: dict[tuple[int, str], Conv] = {}

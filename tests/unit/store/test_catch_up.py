@@ -1,4 +1,4 @@
-"""Reading a long inbox: few statements a page, and what became of each message in it."""
+"""A long inbox: few statements a page, what became of each message in it, and what of it stays in memory."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import state
+from mqtt_im.store import engine, state
 from mqtt_im.store.jobs import RequestJob
 from tests.support.store import SqliteStore
 
@@ -44,9 +44,8 @@ def ask(store: SqliteStore, *requests: tuple[str, rq.Request]) -> None:
 
 
 def page(store: SqliteStore, after: int, limit: int = PAGE) -> list[dict[str, Any]]:
-    engine = store.engine
-    entries = engine.entries(engine.state.user("bob"), after, limit, 1 << 20)
-    return [json.loads(entry.item(pos, "bob", "pc", engine.now)) for pos, entry in entries]
+    entries = store.engine.entries(store.engine.state.user("bob"), after, limit, 1 << 20)
+    return [json.loads(entry.item(pos, "bob", "pc", store.engine.now)) for pos, entry in entries]
 
 
 def test_a_page_shows_what_became_of_its_messages(store: SqliteStore) -> None:
@@ -77,3 +76,15 @@ def test_the_pages_of_a_long_inbox_fill_no_memory(store: SqliteStore, monkeypatc
         page(store, after, 20)
         assert len(store.engine.state._amended) <= 50 + 20 + 1
     assert page(store, 0, 1)[0]["reactions"] == {"!": ["s0"]}
+
+
+def test_large_messages_are_written_before_they_fill_the_memory(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engine, "FLUSH_BYTES", 100_000)
+    for number in range(50):
+        ask(store, ("s0", rq.Send(id=f"large{number}", to="bob", body=Raw(b'"%b"' % (b"x" * 10_000)))))
+        store.keep_up()
+        live, frozen = store.engine.state.live, store.engine.state.frozen
+        assert live.size + (frozen.size if frozen is not None else 0) <= 250_000
+    store.crash()
+    store.reopen()
+    assert store.engine.state.live.size <= 250_000
