@@ -14,16 +14,12 @@ from mqtt_im.core.records import DeviceChange
 from mqtt_im.protocol import requests as rq
 
 from . import amending, groups, own, sending
-from .common import Decision, Limits, Who
+from .common import Decision, Limits, Who, next_n, repeat
 
 __all__ = ["CHANGING", "Decision", "Limits", "Who", "decide"]
 
 _RULES: dict[type[rq.Request], Callable[[View, Limits, Who, Any], Decision]] = {
     rq.Send: sending.send,
-    rq.Report: sending.report,
-    rq.Edit: amending.edit,
-    rq.Recall: amending.recall,
-    rq.React: amending.react,
     rq.Read: own.read,
     rq.Ack: own.ack,
     rq.Hello: own.hello,
@@ -32,6 +28,14 @@ _RULES: dict[type[rq.Request], Callable[[View, Limits, Who, Any], Decision]] = {
     rq.Block: own.block,
     rq.Unblock: own.unblock,
     rq.DeviceForget: own.forget,
+}
+"""What changes nothing but the user's own state, and `send`, which may come without an `id`."""
+
+_ACTS: dict[type[rq.Counted], Callable[[View, Limits, Who, Any, int], Decision]] = {
+    rq.Report: sending.report,
+    rq.Edit: amending.edit,
+    rq.Recall: amending.recall,
+    rq.React: amending.react,
     rq.GroupCreate: groups.create,
     rq.GroupAdd: groups.add,
     rq.GroupRemove: groups.remove,
@@ -39,14 +43,21 @@ _RULES: dict[type[rq.Request], Callable[[View, Limits, Who, Any], Decision]] = {
     rq.GroupRename: groups.rename,
     rq.GroupLeave: groups.leave,
 }
+"""Are given the counter that they use up; repeats never get to them."""
 
-CHANGING = frozenset(_RULES)
+CHANGING: frozenset[type[rq.Request]] = frozenset((*_RULES, *_ACTS))
 """The requests that may change something; the others only read."""
 
 
 def decide(view: View, limits: Limits, who: Who, request: rq.Request) -> Decision:
     """What this request of this device does now. Raises `Refusal`, and has changed nothing either way."""
-    decision = _RULES[type(request)](view, limits, who, request)
+    rule = _RULES.get(type(request))
+    if rule is not None:
+        decision = rule(view, limits, who, request)
+    else:
+        assert isinstance(request, rq.Counted)
+        again = repeat(view, who, request)
+        decision = again or _ACTS[type(request)](view, limits, who, request, next_n(view, who, request.n))
     if decision.n and not decision.records:
         decision.records.append(DeviceChange(who.now, who.user, who.device, n=decision.n))
     return decision

@@ -8,15 +8,11 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import members_of_direct
 
-from .common import Decision, Limits, Who, conv_of, message_of, next_n, positions, repeat
+from .common import Decision, Limits, Who, conv_of, message_of, positions
 
 
-def edit(view: View, limits: Limits, who: Who, request: rq.Edit) -> Decision:
+def edit(view: View, limits: Limits, who: Who, request: rq.Edit, n: int) -> Decision:
     """A new body for one's own message."""
-    again = repeat(view, who, request)
-    if again is not None:
-        return again
-    n = next_n(view, who, request.n)
     conv, member = conv_of(view, who, request.conv)
     message = _amendable(view, limits, who, conv, member, request.seq)
     if message.by != who.user:
@@ -28,12 +24,8 @@ def edit(view: View, limits: Limits, who: Who, request: rq.Edit) -> Decision:
     return Decision([record], _ok(request), n)
 
 
-def recall(view: View, limits: Limits, who: Who, request: rq.Recall) -> Decision:
+def recall(view: View, limits: Limits, who: Who, request: rq.Recall, n: int) -> Decision:
     """A message taken back, by its sender or by one who runs the group."""
-    again = repeat(view, who, request)
-    if again is not None:
-        return again
-    n = next_n(view, who, request.n)
     conv, member = conv_of(view, who, request.conv)
     message = message_of(view, conv, member, request.seq)
     amended = view.amended(conv, request.seq)
@@ -46,12 +38,8 @@ def recall(view: View, limits: Limits, who: Who, request: rq.Recall) -> Decision
     return Decision([record], _ok(request), n)
 
 
-def react(view: View, limits: Limits, who: Who, request: rq.React) -> Decision:
+def react(view: View, limits: Limits, who: Who, request: rq.React, n: int) -> Decision:
     """One's own reaction, which replaces the former one; the empty emoji takes it away."""
-    again = repeat(view, who, request)
-    if again is not None:
-        return again
-    n = next_n(view, who, request.n)
     conv, member = conv_of(view, who, request.conv)
     message_of(view, conv, member, request.seq)
     amended = view.amended(conv, request.seq)

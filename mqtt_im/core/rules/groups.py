@@ -10,15 +10,11 @@ from mqtt_im.core.records import AnyRecord, GroupChange
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 
-from .common import Decision, Limits, Who, answer, asked, conv_of, next_n, repeat
+from .common import Decision, Limits, Who, answer, asked, conv_of
 
 
-def create(view: View, limits: Limits, who: Who, request: rq.GroupCreate) -> Decision:
+def create(view: View, limits: Limits, who: Who, request: rq.GroupCreate, n: int) -> Decision:
     """A new group; its creator is the owner."""
-    again = repeat(view, who, request)
-    if again is not None:
-        return again
-    n = next_n(view, who, request.n)
     name = request.group or f"#{who.token}"
     if view.conv(name) is not None:
         raise Refusal("conflict", f"group: {name} exists; choose another id, or none and the server makes one")
@@ -32,12 +28,8 @@ def create(view: View, limits: Limits, who: Who, request: rq.GroupCreate) -> Dec
     return _decided([record], request, who)
 
 
-def add(view: View, limits: Limits, who: Who, request: rq.GroupAdd) -> Decision:
+def add(view: View, limits: Limits, who: Who, request: rq.GroupAdd, n: int) -> Decision:
     """New members; those who are members already stay as they are."""
-    again = repeat(view, who, request)
-    if again is not None:
-        return again
-    n = next_n(view, who, request.n)
     conv, member = conv_of(view, who, request.group)
     _require(member, "owner", "admin", what="add members to", conv=conv)
     _check_accounts(view, request.members)
@@ -52,12 +44,8 @@ def add(view: View, limits: Limits, who: Who, request: rq.GroupAdd) -> Decision:
     return _decided([record], request, who)
 
 
-def remove(view: View, limits: Limits, who: Who, request: rq.GroupRemove) -> Decision:
+def remove(view: View, limits: Limits, who: Who, request: rq.GroupRemove, n: int) -> Decision:
     """Members sent away; this message is the last that they get."""
-    again = repeat(view, who, request)
-    if again is not None:
-        return again
-    n = next_n(view, who, request.n)
     conv, member = conv_of(view, who, request.group)
     _require(member, "owner", "admin", what="remove members from", conv=conv)
     _check_accounts(view, request.members)
@@ -74,12 +62,8 @@ def remove(view: View, limits: Limits, who: Who, request: rq.GroupRemove) -> Dec
     return _decided([record], request, who)
 
 
-def role(view: View, limits: Limits, who: Who, request: rq.GroupRole) -> Decision:
+def role(view: View, limits: Limits, who: Who, request: rq.GroupRole, n: int) -> Decision:
     """A member's new role, given by an owner."""
-    again = repeat(view, who, request)
-    if again is not None:
-        return again
-    n = next_n(view, who, request.n)
     conv, member = conv_of(view, who, request.group)
     _require(member, "owner", what="give roles in", conv=conv)
     other = conv.member(request.user)
@@ -95,12 +79,8 @@ def role(view: View, limits: Limits, who: Who, request: rq.GroupRole) -> Decisio
     return _decided([record], request, who)
 
 
-def rename(view: View, limits: Limits, who: Who, request: rq.GroupRename) -> Decision:
+def rename(view: View, limits: Limits, who: Who, request: rq.GroupRename, n: int) -> Decision:
     """The group's new name."""
-    again = repeat(view, who, request)
-    if again is not None:
-        return again
-    n = next_n(view, who, request.n)
     conv, member = conv_of(view, who, request.group)
     _require(member, "owner", "admin", what="rename", conv=conv)
     record = _change(view, who, request, n, conv, "group.rename", _present(conv))
@@ -108,12 +88,8 @@ def rename(view: View, limits: Limits, who: Who, request: rq.GroupRename) -> Dec
     return _decided([record], request, who)
 
 
-def leave(view: View, limits: Limits, who: Who, request: rq.GroupLeave) -> Decision:
+def leave(view: View, limits: Limits, who: Who, request: rq.GroupLeave, n: int) -> Decision:
     """The user leaves; where that was the last owner, the longest-standing admin, else member, becomes owner."""
-    again = repeat(view, who, request)
-    if again is not None:
-        return again
-    n = next_n(view, who, request.n)
     conv, _ = conv_of(view, who, request.group)
     present = _present(conv)
     left = _change(view, who, request, n, conv, "group.leave", present)

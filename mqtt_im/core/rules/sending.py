@@ -116,12 +116,8 @@ def _repeated_packet(view: View, who: Who, request: rq.Send) -> Decision | None:
     return None
 
 
-def report(view: View, limits: Limits, who: Who, request: rq.Report) -> Decision:
+def report(view: View, limits: Limits, who: Who, request: rq.Report, n: int) -> Decision:
     """What became of a command: an item for its sender."""
-    again = repeat(view, who, request)
-    if again is not None:
-        return again
-    n = next_n(view, who, request.n)
     conv, member = conv_of(view, who, request.conv)
     message = message_of(view, conv, member, request.seq)
     if not isinstance(message, Message):
