@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from typing import Any, Final, Generic, Protocol
 
+from mqtt_im.config import HooksConfig, PushConfig
+from mqtt_im.core.records import AnyRecord
 from mqtt_im.logs import RateLimited
 from mqtt_im.store import outbox
 from mqtt_im.store.interface import Engine
@@ -42,6 +44,16 @@ class Sends(Protocol[Key]):
         """The delivery is attempted soon."""
 
 
+class Rows(Protocol):
+    """What a desk needs of the log."""
+
+    def after(self, lsn: int, limit: int) -> list[tuple[int, AnyRecord]]:
+        """The rows after `lsn`, in order, at most `limit`."""
+
+    def get(self, lsn: int) -> AnyRecord | None:
+        """One row as it is now; None where it is gone."""
+
+
 class Desk(ABC, Generic[Key]):
     """The parent of both desks. `position` is the newest log row that was taken in."""
 
@@ -53,8 +65,12 @@ class Desk(ABC, Generic[Key]):
         sender: Sends[Key],
         count: Counter,
         *,
+        settings: HooksConfig | PushConfig,
+        log_rows: Rows,
+        ask: Ask,
+        online: Container[str],
+        epoch: str,
         position: int,
-        max_attempts: int,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self.outbox = rows
@@ -62,7 +78,12 @@ class Desk(ABC, Generic[Key]):
         self.under_way: set[Key] = set()
         self._sender: Sends[Key] = sender
         self._count = count
-        self._max_attempts = max_attempts
+        self._max_attempts = settings.max_attempts
+        self._include_body = settings.include_body
+        self._log = log_rows
+        self._ask = ask
+        self._online = online
+        self._epoch = epoch
         self._chance = chance
         self._circuit = Circuit()
         self._saved = position

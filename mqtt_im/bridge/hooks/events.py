@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Container, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
@@ -14,8 +14,7 @@ from mqtt_im.store import queries
 from mqtt_im.store.outbox import MAX_EVENTS, Event, Outbox
 
 from . import payloads
-from .desk import BATCH, Ask, Counter, Desk, Sends
-from .push import Rows
+from .desk import BATCH, Counter, Desk, Sends
 from .sender import Delivery
 
 RETURN_MS: Final = 15_000
@@ -34,21 +33,11 @@ class EventDesk(Desk[int]):
         count: Counter,
         *,
         settings: HooksConfig,
-        log_rows: Rows,
-        ask: Ask,
-        online: Container[str],
-        epoch: str,
-        position: int,
         now: int,
-        **options: Any,
+        **common: Any,
     ) -> None:
-        super().__init__(rows, sender, count, position=position, max_attempts=settings.max_attempts, **options)
-        self._log = log_rows
-        self._ask = ask
-        self._online = online
-        self._epoch = epoch
+        super().__init__(rows, sender, count, settings=settings, **common)
         self._events = frozenset(settings.events)
-        self._include_body = settings.include_body
         self._told_online = rows.online()
         self._return_at: int | None = now + RETURN_MS
         self._changes: deque[tuple[str, bool, int]] = deque()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from mqtt_im.config import PushConfig
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
@@ -13,7 +13,7 @@ from mqtt_im.store.interface import Engine
 from mqtt_im.store.outbox import Outbox, Push
 
 from . import payloads, pending
-from .desk import BATCH, Ask, Counter, Desk, Sends
+from .desk import BATCH, Counter, Desk, Sends
 from .sender import Delivery
 
 CHECK_MS: Final = 10_000
@@ -21,16 +21,6 @@ CHECK_MS: Final = 10_000
 SWEEP_MS: Final = 60_000
 _ASK: Final = 200
 """Users of one question to the ledger."""
-
-
-class Rows(Protocol):
-    """What a desk needs of the log."""
-
-    def after(self, lsn: int, limit: int) -> list[tuple[int, AnyRecord]]:
-        """The rows after `lsn`, in order, at most `limit`."""
-
-    def get(self, lsn: int) -> AnyRecord | None:
-        """One row as it is now; None where it is gone."""
 
 
 class PushDesk(Desk[str]):
@@ -45,20 +35,10 @@ class PushDesk(Desk[str]):
         count: Counter,
         *,
         settings: PushConfig,
-        log_rows: Rows,
-        ask: Ask,
-        online: Container[str],
-        epoch: str,
-        position: int,
         now: int,
-        **options: Any,
+        **common: Any,
     ) -> None:
-        super().__init__(rows, sender, count, position=position, max_attempts=settings.max_attempts, **options)
-        self._log = log_rows
-        self._ask = ask
-        self._online = online
-        self._epoch = epoch
-        self._include_body = settings.include_body
+        super().__init__(rows, sender, count, settings=settings, **common)
         self._delay = int(settings.delay_s * 1000)
         self._coalesce = int(settings.coalesce_s * 1000)
         self._not_before = now + self._delay
