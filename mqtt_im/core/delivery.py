@@ -99,7 +99,7 @@ class Delivery:
         self._buffered = 0
         self._delivered: dict[str, int] | None = None
         self._dup_upto = 0
-        self._again: dict[int, tuple[int, Flight]] = {}
+        self._again: dict[int, Flight] = {}
         """Packets of a former connection that are to be sent again, by their first position."""
 
     # What comes in.
@@ -189,7 +189,7 @@ class Delivery:
 
     def restart(self, cursor: int, head: int) -> None:
         """The device has said where it stands (`hello` with `after`): delivery goes on behind it."""
-        sent = max([self.next - 1, *(flight.last for _, flight in self._again.values())])
+        sent = max([self.next - 1, *(flight.last for flight in self._again.values())])
         self._dup_upto = max(self._dup_upto, sent)
         self.cursor = cursor
         self.head = max(self.head, head)
@@ -243,7 +243,7 @@ class Delivery:
                 break
             if self._incomplete():
                 return None
-            repeated = self._repeat(*self._again.pop(self.next), now)
+            repeated = self._repeat(self._again.pop(self.next), now)
             if repeated is not None:
                 return repeated
         if entry.first and self._oldest is not None and pos - self._oldest.last >= ITEM_IDS:
@@ -265,16 +265,16 @@ class Delivery:
     def _offer(self, first: int, last: int, taken: list[tuple[int, Entry]], payload: bytes) -> Packet:
         self.next = last + 1
         if self.qos:
-            packet_id = (last - 1) % ITEM_IDS + 1
-            self._fly(packet_id, Flight(packet_id, first, last, taken))
+            packet_id = item_packet_id(last)
+            self._fly(Flight(packet_id, first, last, taken))
             return packet_id, payload, taken[0][0] <= self._dup_upto
         if not self.app:
             self.cursor = last
             self._deliver(taken)
         return 0, payload, False
 
-    def _fly(self, packet_id: int, flight: Flight) -> None:
-        self.flights[packet_id] = flight
+    def _fly(self, flight: Flight) -> None:
+        self.flights[flight.packet_id] = flight
         # The oldest is asked for at each acknowledgement, and a dictionary that loses its first keys finds the next one slowly.
         if self._newest is None:
             self._oldest = flight
@@ -288,7 +288,7 @@ class Delivery:
         if not entry.first <= self.next <= pos:
             return
         if self.next in self._again:
-            end = self._again[self.next][1].last
+            end = self._again[self.next].last
         else:
             end = min((first for first in self._again if first > self.next), default=pos + 1) - 1
         self._buffer[0] = min(pos, end), void_entry(entry.void, self.next)
@@ -346,9 +346,7 @@ class Delivery:
         is now; the rest is sent as it was.
         """
         self._again = {
-            flight.first: (packet_id, flight)
-            for packet_id, flight in flights.items()
-            if self.cursor < flight.first and flight.last <= self.head
+            flight.first: flight for flight in flights.values() if self.cursor < flight.first and flight.last <= self.head
         }
 
     def resume_blind(self, upto: int) -> None:
@@ -357,14 +355,14 @@ class Delivery:
 
     def in_flight(self) -> dict[int, Flight]:
         """What was offered and is not acknowledged, for the session to be resumed; by packet identifier, in order."""
-        return {**self.flights, **dict(self._again.values())}
+        return {**self.flights, **{flight.packet_id: flight for flight in self._again.values()}}
 
     def _incomplete(self) -> bool:
         """Whether the next packet is one that is to be sent again, and not all of it is in memory as it is now."""
         again = self._again.get(self.next)
-        return again is not None and self._buffer[-1][0] < again[1].last
+        return again is not None and self._buffer[-1][0] < again.last
 
-    def _repeat(self, packet_id: int, flight: Flight, now: int) -> Packet | None:
+    def _repeat(self, flight: Flight, now: int) -> Packet | None:
         """Send a former packet again; None where it was acknowledged, and only waits for those before it."""
         now_is: list[tuple[int, Entry]] = []
         while self._buffer and self._buffer[0][0] <= flight.last:
@@ -373,12 +371,12 @@ class Delivery:
             now_is.append((pos, entry))
         flight.entries = _newer(flight.entries, now_is + self._buffer[:1])
         flight.following = None
-        self._fly(packet_id, flight)
+        self._fly(flight)
         self.next = flight.last + 1
         if flight.acked:
             return None
         items = [entry.item(pos, self.user, self.device, now) for pos, entry in flight.entries]
-        return packet_id, _joined(flight.entries, items), True
+        return flight.packet_id, _joined(flight.entries, items), True
 
 
 def _joined(entries: list[tuple[int, Entry]], items: list[bytes]) -> bytes:
