@@ -87,7 +87,7 @@ class Visitor(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(patience_s):
-                await loop.create_connection(lambda: self, "127.0.0.1", server.port, local_addr=(source, 0))
+                await loop.create_connection(lambda: self, _HOME, server.port, local_addr=(source, 0))
                 self.transport.write(connect)
                 return await self.answer
         except TimeoutError:

@@ -113,8 +113,7 @@ class Engine:
             self.now = max(self.now, decode(newest).ts)  # the clock may be behind what was written before
         rows = 0
         for lsn, data in self.log.after(position):
-            self._take(lsn, decode(data))
-            self.state.live.size += len(data)
+            self._take(lsn, decode(data), len(data))
             rows += 1
             if self._full():
                 self.flush()
@@ -156,9 +155,10 @@ class Engine:
                 model.delete().execute()
         return restore(self.log, self._log_db, self._projection_db, self.epoch)
 
-    def _take(self, lsn: int, record: AnyRecord) -> None:
+    def _take(self, lsn: int, record: AnyRecord, size: int) -> None:
         live = self.state.live
         live.records[lsn] = record
+        live.size += size
         live.last = lsn
         self.now = max(self.now, record.ts)
         apply(self.state, lsn, record)
@@ -172,8 +172,7 @@ class Engine:
             self._scrub(record)
         data = encode(record)
         self._rows.append((lsn, data))
-        self._take(lsn, record)
-        self.state.live.size += len(data)
+        self._take(lsn, record, len(data))
         commit = Commit(lsn, record)
         if isinstance(record, Act):
             # Now, since the next record of the batch may change who is a member.

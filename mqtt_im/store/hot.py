@@ -222,16 +222,8 @@ class Projection:
 
     def amended_of(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Amended]:
         """What became of those of these messages, `(cid, seq)`, of which anything did."""
-        found: dict[tuple[int, int], Amended] = {}
-        for size, part in _parts(keys):
-            marks = ",".join(["(?, ?)"] * size)
-            rows = self._conn.execute(
-                f"WITH asked(c, s) AS (VALUES {marks})"
-                " SELECT cid, seq, recalled, edits, reactions FROM asked CROSS JOIN amended ON cid = c AND seq = s",
-                [value for key in part for value in key],
-            )
-            found.update(((row[0], row[1]), _amended(row[2:])) for row in rows)
-        return found
+        select = "SELECT cid, seq, recalled, edits, reactions FROM asked CROSS JOIN amended ON cid = a AND seq = b"
+        return {(row[0], row[1]): _amended(row[2:]) for row in self._asked(keys, select)}
 
     # Indexes into the log.
 
@@ -280,16 +272,15 @@ class Projection:
 
     def requests(self, keys: Sequence[tuple[int, str]]) -> dict[tuple[int, str], int]:
         """The log rows that these ids made, as far as they were used."""
-        found: dict[tuple[int, str], int] = {}
+        select = "SELECT uid, id, lsn FROM asked CROSS JOIN request ON uid = a AND id = b"
+        return {(uid, request_id): lsn for uid, request_id, lsn in self._asked(keys, select)}
+
+    def _asked(self, keys: Sequence[tuple[Any, Any]], select: str) -> Iterator[Any]:
+        """The rows of `select`, which joins a table with the keys, as `asked(a, b)`."""
+        # A join, since `(uid, id) IN (VALUES …)` makes SQLite read the whole table.
         for size, part in _parts(keys):
             marks = ",".join(["(?, ?)"] * size)
-            # A join, since `(uid, id) IN (VALUES …)` makes SQLite read the whole table.
-            rows = self._conn.execute(
-                f"WITH asked(u, i) AS (VALUES {marks}) SELECT uid, id, lsn FROM asked CROSS JOIN request ON uid = u AND id = i",
-                [value for key in part for value in key],
-            )
-            found.update(((uid, request_id), lsn) for uid, request_id, lsn in rows)
-        return found
+            yield from self._conn.execute(f"WITH asked(a, b) AS (VALUES {marks}) {select}", list(chain.from_iterable(part)))
 
     def packet(self, key: tuple[str, str, str, int]) -> int | None:
         """The log row that a PUBLISH without id made."""
