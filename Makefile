@@ -14,7 +14,7 @@ install: $(STAMP)
 
 test: $(STAMP) check     ## everything that CI runs
 	@tools/need-mosquitto
-	$(PYTEST)
+	$(PYTEST) -n auto
 
 check: $(STAMP)          ## lint, types, floors
 	$(BIN)/ruff check

@@ -27,8 +27,8 @@ from bench.meter import peak_bytes, percentile, resident_bytes, usage
 from bench.report import Row
 from bench.servers import OURS, Server, running
 from bench.traffic import DEVICE, PREFIX
-from mqtt_im.store import passwords
-from mqtt_im.store.accounts import Accounts
+from mqtt_im.accounts import passwords
+from mqtt_im.accounts.table import Accounts
 
 COLD, WARM, GUESSED, IMPATIENT = "1 cold", "2 warm", "3 guesser", "4 impatient"
 _PASSWORD = "correct horse battery staple"

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Final
 
 from mqtt_im import logs
+from mqtt_im.accounts.table import Accounts, Change
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.channel import Channel
 from mqtt_im.bridge.claims import Claims
-from mqtt_im.bridge.hooks import Hooks
 from mqtt_im.bridge.searching import Searching
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.bridge.settings import BridgeSettings
@@ -32,16 +32,16 @@ from mqtt_im.config import KEYS, Address, Config, parse_bind
 from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds
 from mqtt_im.core.rules import Limits as RuleLimits
+from mqtt_im.hooks import Hooks
 from mqtt_im.http import HttpServer
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
 from mqtt_im.protocol.topics import Topics
-from mqtt_im.store import search_file
-from mqtt_im.store.accounts import Accounts, Change
+from mqtt_im.search import file as search_file
+from mqtt_im.search.thread import Search
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.retention import Policy
-from mqtt_im.store.search import Search
+from mqtt_im.store.sqlite.retention.passes import Policy
 from mqtt_im.store.upkeep import Upkeep
 from mqtt_im.transport.embedded import EmbeddedTransport
 

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from mqtt_im.accounts import passwords
+from mqtt_im.accounts.table import Accounts, Credentials
 from mqtt_im.bridge.login_limits import LoginLimits, network_of
 from mqtt_im.bridge.password_pool import NotYetError, PasswordPool, PoolFullError
 from mqtt_im.config import Config
@@ -25,8 +27,6 @@ from mqtt_im.logs import RateLimited
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol import names
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store import passwords
-from mqtt_im.store.accounts import Accounts, Credentials
 from mqtt_im.transport.api import Identity, Login, LoginRefused
 
 UNAVAILABLE = 3

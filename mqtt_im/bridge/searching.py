@@ -16,10 +16,10 @@ import msgspec
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
+from mqtt_im.search.index import FOREVER, Query
+from mqtt_im.search.thread import Search
+from mqtt_im.search.words import phrases_of
 from mqtt_im.store import queries
-from mqtt_im.store.search import Search
-from mqtt_im.store.search_index import FOREVER, Query
-from mqtt_im.store.text import phrases_of
 
 from .channel import Channel
 

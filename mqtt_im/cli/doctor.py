@@ -14,12 +14,12 @@ from typing import Literal, NamedTuple
 
 import typer
 
+from mqtt_im.accounts.table import FILE_NAME, Accounts
 from mqtt_im.cli.options import ConfigFile, Overrides
 from mqtt_im.config import Address, Config, load, parse_bind
 from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds
 from mqtt_im.protocol.errors import MqttImError
-from mqtt_im.store.accounts import FILE_NAME, Accounts
 from mqtt_im.store.folder import FolderLock
 
 _SPARE_FILES = 200

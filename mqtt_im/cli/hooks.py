@@ -11,8 +11,8 @@ import typer
 
 from mqtt_im.cli.options import ConfigFile, Overrides
 from mqtt_im.config import load
+from mqtt_im.hooks.outbox import FILE_NAME, Outbox
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store.outbox import FILE_NAME, Outbox
 
 app = typer.Typer(help="List webhooks that were put aside, and send them again.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -10,8 +10,8 @@ import typer
 from mqtt_im.cli.options import ConfigFile, Overrides
 from mqtt_im.config import load
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store import backup as backups
-from mqtt_im.store import check as checks
+from mqtt_im.store.sqlite import backup as backups
+from mqtt_im.store.sqlite import check as checks
 
 app = typer.Typer(help="Check, back up, restore and compact the stored data.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
+from mqtt_im.accounts.passwords import make_password
+from mqtt_im.accounts.table import Accounts
 from mqtt_im.cli.options import ConfigFile, Overrides
 from mqtt_im.config import load
 from mqtt_im.protocol.errors import MqttImError
-from mqtt_im.store.accounts import Accounts
-from mqtt_im.store.passwords import make_password
 
 app = typer.Typer(help="Add, change, list and remove accounts.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -6,8 +6,9 @@ from typing import Final, overload
 
 import msgspec
 
+from mqtt_im.core.rules.common import digest_of, own_pos
+
 from .records import Edited, Gone, Message, Reacted, Recalled, Reported
-from .rules.common import digest_of, own_pos
 
 _COMPARED: Final = ("reply_to", "ttl", "key", "mentions", "packet", "dropped", "digest", "push_digest")
 """What of a message's `extra` tells a repeat from another request."""

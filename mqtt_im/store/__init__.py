@@ -1,1 +1,1 @@
-"""Floor 2: the log, its projections, and everything that must survive."""
+"""Floor 2: what every store is (interface, jobs, queries), the writer's thread (ledger), and the stores behind it."""

@@ -19,12 +19,12 @@ from typing import Any
 
 from mqtt_im.core.rules import Limits
 from mqtt_im.protocol.errors import Refusal, StoreError
+from mqtt_im.store.sqlite.engine import ERRORS, Engine
+from mqtt_im.store.sqlite.retention.compactor import Compactor
+from mqtt_im.store.sqlite.retention.passes import Policy, Removed
 
 from . import interface, jobs
-from .compactor import Compactor
-from .engine import ERRORS, Engine
 from .jobs import Job
-from .retention import Policy, Removed
 
 logger = logging.getLogger(__name__)
 

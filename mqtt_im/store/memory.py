@@ -21,8 +21,8 @@ from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord, Edited, GroupChange, Message, Recalled, decode, encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.protocol.errors import Refusal
+from mqtt_im.store.sqlite.engine import RECEIPT_MEMBERS
 
-from .engine import RECEIPT_MEMBERS
 from .jobs import Commit, Job
 
 

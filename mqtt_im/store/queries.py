@@ -17,8 +17,7 @@ from mqtt_im.core.rules.common import conv_of, known_conv
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import direct
-
-from .search_index import Part
+from mqtt_im.search.index import Part
 
 if TYPE_CHECKING:
     from .interface import Engine

@@ -19,12 +19,12 @@ import msgspec
 import peewee
 
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.search.thread import refresh
+from mqtt_im.store.sqlite.models import LOG_FILE, LogMeta, open_log
+from mqtt_im.store.sqlite.retention.passes import Policy, Removed
 
 from .folder import FolderLock
 from .ledger import Ledger
-from .models import LOG_FILE, LogMeta, open_log
-from .retention import Policy, Removed
-from .search import refresh
 
 POLL_S: Final = 0.5
 FIRST_S: Final = 300.0

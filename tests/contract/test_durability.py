@@ -12,8 +12,8 @@ import pytest
 
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
-from mqtt_im.store.check import check
 from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.sqlite.check import check
 from tests.support.store import SqliteStore
 from tests.support.writer import AT_ONCE, USERS, request_of
 

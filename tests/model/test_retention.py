@@ -23,8 +23,8 @@ from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
-from mqtt_im.store.check import check
-from mqtt_im.store.retention import DAY_MS, ID_DAYS, Pass, Policy
+from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.retention.passes import DAY_MS, ID_DAYS, Pass, Policy
 from tests.support.retention import compact
 from tests.support.store import SqliteStore
 from tests.unit.store.power import Power
@@ -35,11 +35,11 @@ from .test_store import SMALL
 
 SMALL_FOLDS = {
     **SMALL,
-    "mqtt_im.store.base._FLUSH_ROWS": 3,
-    "mqtt_im.store.retention.SLICE_ROWS": 3,
-    "mqtt_im.store.retention.SLICE_WEIGHT": 12,
-    "mqtt_im.store.retention.FOLD_WEIGHT": 30,
-    "mqtt_im.store.folds.SLICE_ROWS": 2,
+    "mqtt_im.store.sqlite.retention.base._FLUSH_ROWS": 3,
+    "mqtt_im.store.sqlite.retention.passes.SLICE_ROWS": 3,
+    "mqtt_im.store.sqlite.retention.passes.SLICE_WEIGHT": 12,
+    "mqtt_im.store.sqlite.retention.passes.FOLD_WEIGHT": 30,
+    "mqtt_im.store.sqlite.retention.folds.SLICE_ROWS": 2,
 }
 
 policies = st.builds(

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mqtt_im.core.records import Edited, Message, ReadMark, Recalled, encode
-from mqtt_im.store import search_index
-from mqtt_im.store.hot import Log
-from mqtt_im.store.models import open_log
-from mqtt_im.store.search_file import FILE_NAME, remove
-from mqtt_im.store.search_index import FOREVER, Part, Query, SearchIndex
-from mqtt_im.store.text import phrases_of
+from mqtt_im.search import index as search_index
+from mqtt_im.search.file import FILE_NAME, remove
+from mqtt_im.search.index import FOREVER, Part, Query, SearchIndex
+from mqtt_im.search.words import phrases_of
+from mqtt_im.store.sqlite.hot import Log
+from mqtt_im.store.sqlite.models import open_log
 from tests.support.store import Crash
 
 CONVS = ("alice:bob", "alice:carol", "#ops")

@@ -20,18 +20,18 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.core.records import encode
 from mqtt_im.core.rules import Limits
-from mqtt_im.store.check import check
 from mqtt_im.store.memory import MemoryEngine
+from mqtt_im.store.sqlite.check import check
 from tests.support.store import Crash, SqliteStore
 
 from .actions import GHOST, USERS, WARM, Action, batches
 from .looking import difference, look, outcome
 
 SMALL = {
-    "mqtt_im.store.state.MAX_CACHED": 1,
-    "mqtt_im.store.state.MAX_RECORDS": 2,
-    "mqtt_im.store.engine.SLICE_ROWS": 2,
-    "mqtt_im.store.engine.FLUSH_ROWS": 7,
+    "mqtt_im.store.sqlite.state.MAX_CACHED": 1,
+    "mqtt_im.store.sqlite.state.MAX_RECORDS": 2,
+    "mqtt_im.store.sqlite.engine.SLICE_ROWS": 2,
+    "mqtt_im.store.sqlite.engine.FLUSH_ROWS": 7,
     "mqtt_im.store.queries.CHUNK": 2,
 }
 """Bounds that a short test reaches, so that what happens there happens."""
@@ -58,7 +58,7 @@ class StoreMachine(RuleBasedStateMachine):
         entries=st.sampled_from([0, 6, 1000]),
     )
     def start(self, warm: bool, history: bool, window: int, drop: bool, online: set[str], entries: int) -> None:
-        self._patch("mqtt_im.store.engine.MAX_ENTRIES", entries)
+        self._patch("mqtt_im.store.sqlite.engine.MAX_ENTRIES", entries)
         limits = Limits(
             group_members=3, edit_window_s=window, new_members_see_history=history, devices_per_user=2, drop_blocked=drop
         )

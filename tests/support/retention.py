@@ -6,10 +6,10 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
-from mqtt_im.store.check import _TABLES
-from mqtt_im.store.engine import Engine
-from mqtt_im.store.models import PROJECTION_FILE
-from mqtt_im.store.retention import DAY_MS, Pass, Policy, Removed
+from mqtt_im.store.sqlite.check import _TABLES
+from mqtt_im.store.sqlite.engine import Engine
+from mqtt_im.store.sqlite.models import PROJECTION_FILE
+from mqtt_im.store.sqlite.retention.passes import DAY_MS, Pass, Policy, Removed
 
 DAY = DAY_MS
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from mqtt_im.core.rules import Limits
-from mqtt_im.store.engine import Engine
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.models import PROJECTION_FILE
+from mqtt_im.store.sqlite.engine import Engine
+from mqtt_im.store.sqlite.models import PROJECTION_FILE
 
 
 class Crash(BaseException):

@@ -18,9 +18,9 @@ from msgspec import Raw
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.requests import Send
-from mqtt_im.store import engine
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.sqlite import engine
 
 USERS = ("ann", "bob", "cat", "dan")
 AT_ONCE = 3

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from mqtt_im.store.check import check
+from mqtt_im.store.sqlite.check import check
 from mqtt_im.testing import ServerProcess, Value
 from tests.support.im import ImClient
 

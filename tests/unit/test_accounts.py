@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from mqtt_im.accounts.passwords import token_digest, verify_password
+from mqtt_im.accounts.table import Accounts, Change
 from mqtt_im.protocol.errors import MqttImError, StoreError
-from mqtt_im.store.accounts import Accounts, Change
-from mqtt_im.store.passwords import token_digest, verify_password
 
 
 @pytest.fixture

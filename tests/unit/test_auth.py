@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from mqtt_im.accounts import passwords
+from mqtt_im.accounts.table import Accounts, Credentials
 from mqtt_im.bridge import auth, login_limits
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.login_limits import LoginLimits, network_of
 from mqtt_im.bridge.password_pool import NotYetError, Verification
 from mqtt_im.config import AuthConfig, Config, LimitsConfig
 from mqtt_im.metrics import Metrics
-from mqtt_im.store import passwords
-from mqtt_im.store.accounts import Accounts, Credentials
 from mqtt_im.transport.api import Identity, Login, LoginRefused
 
 

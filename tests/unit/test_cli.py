@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from mqtt_im.accounts.passwords import verify_password
+from mqtt_im.accounts.table import Accounts
 from mqtt_im.cli import run
 from mqtt_im.cli.serve import introduction
 from mqtt_im.config import AuthConfig, Config, HttpConfig, MqttConfig, WebsocketConfig
-from mqtt_im.store.accounts import Accounts
-from mqtt_im.store.passwords import verify_password
 
 Command = Callable[..., tuple[int, str, str]]
 

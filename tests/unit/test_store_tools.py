@@ -11,15 +11,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from mqtt_im.accounts.table import Accounts
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.protocol.requests import GroupCreate, React, Request, Send
-from mqtt_im.store.accounts import Accounts
-from mqtt_im.store.backup import backup, restore
-from mqtt_im.store.check import check
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.jobs import AttachJob, Job, RequestJob
 from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.sqlite.backup import backup, restore
+from mqtt_im.store.sqlite.check import check
 
 BODY = msgspec.Raw(b'"hello"')
 

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from mqtt_im.bridge.hooks.sender import signature
+from mqtt_im.hooks.sender import signature
 from mqtt_im.protocol import requests as rq
 from tests.unit.bridge.hooks_world import World
 

@@ -9,19 +9,19 @@ from typing import Any
 
 import msgspec
 
-from mqtt_im.bridge.hooks.desk import Desk
-from mqtt_im.bridge.hooks.events import EventDesk
-from mqtt_im.bridge.hooks.push import PushDesk
-from mqtt_im.bridge.hooks.sender import Delivery, Outcome
 from mqtt_im.config import HooksConfig, PushConfig
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Limits, Who
+from mqtt_im.hooks.desk import Desk
+from mqtt_im.hooks.events import EventDesk
+from mqtt_im.hooks.outbox import Desk as Name
+from mqtt_im.hooks.outbox import Outbox
+from mqtt_im.hooks.push import PushDesk
+from mqtt_im.hooks.sender import Delivery, Outcome
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.follow import LogReader
 from mqtt_im.store.interface import Engine
 from mqtt_im.store.jobs import AttachJob, CallJob, CursorsJob, Job, RequestJob
-from mqtt_im.store.outbox import Desk as Name
-from mqtt_im.store.outbox import Outbox
+from mqtt_im.store.sqlite.follow import LogReader
 from tests.support.store import SqliteStore
 
 START = 1_700_000_000_000

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mqtt_im.bridge.hooks import events
-from mqtt_im.bridge.hooks.events import RETURN_MS
+from mqtt_im.hooks import events
+from mqtt_im.hooks.events import RETURN_MS
 from mqtt_im.protocol import requests as rq
 from tests.unit.bridge.hooks_world import World
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mqtt_im.bridge.hooks.retry import LONGEST_WAIT_MS, Circuit, wait
+from mqtt_im.hooks import outbox as outboxes
+from mqtt_im.hooks.outbox import Event, Outbox, Push
+from mqtt_im.hooks.retry import LONGEST_WAIT_MS, Circuit, wait
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store import outbox as outboxes
-from mqtt_im.store.outbox import Event, Outbox, Push
 
 
 @pytest.fixture

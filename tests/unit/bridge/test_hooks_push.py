@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mqtt_im.bridge.hooks import pending
-from mqtt_im.bridge.hooks.push import CHECK_MS
+from mqtt_im.hooks import pending
+from mqtt_im.hooks.push import CHECK_MS
 from mqtt_im.protocol import requests as rq
 from tests.unit.bridge.hooks_world import START, World
 

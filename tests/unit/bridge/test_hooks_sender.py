@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 import trustme
 
-from mqtt_im.bridge.hooks import sender as senders
-from mqtt_im.bridge.hooks.sender import Delivery, Outcome, Sender, signature
+from mqtt_im.hooks import sender as senders
+from mqtt_im.hooks.sender import Delivery, Outcome, Sender, signature
 from tests.support.raw import PATIENCE_S, eventually
 from tests.support.receiver import SECRET, Receiver
 

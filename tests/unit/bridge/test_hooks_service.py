@@ -10,8 +10,8 @@ from pathlib import Path
 import peewee
 import pytest
 
-from mqtt_im.bridge.hooks import Hooks
 from mqtt_im.config import HooksConfig, PushConfig
+from mqtt_im.hooks import Hooks
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.ledger import Ledger, unavailable
 

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from pwdlib.hashers.argon2 import Argon2Hasher
 
+from mqtt_im.accounts import passwords
+from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.password_pool import PasswordPool
 from mqtt_im.config import Config
 from mqtt_im.metrics import Metrics
-from mqtt_im.store import passwords
-from mqtt_im.store.accounts import Accounts
 from mqtt_im.transport.api import Identity, Login
 from tests.support import packets
 from tests.unit.transport.harness import Client, FakeHandler, Server, on_loop

@@ -13,8 +13,8 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import engine, state
 from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.sqlite import engine, state
 from tests.support.store import SqliteStore
 
 PAGE = 100

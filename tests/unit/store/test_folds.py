@@ -13,12 +13,12 @@ import pytest
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store.check import check
-from mqtt_im.store.engine import Engine
-from mqtt_im.store.folds import Folds, Plan, Position
 from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
-from mqtt_im.store.models import LOG_FILE, PROJECTION_FILE, open_log, open_projection
-from mqtt_im.store.retention import Policy
+from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.engine import Engine
+from mqtt_im.store.sqlite.models import LOG_FILE, PROJECTION_FILE, open_log, open_projection
+from mqtt_im.store.sqlite.retention.folds import Folds, Plan, Position
+from mqtt_im.store.sqlite.retention.passes import Policy
 from tests.support.retention import compact, projections
 from tests.support.store import SqliteStore
 

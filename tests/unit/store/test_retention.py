@@ -19,12 +19,15 @@ from mqtt_im.core.rules import Limits, Who
 from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import backup, folds, queries, retention
-from mqtt_im.store.check import check
-from mqtt_im.store.folds import Folds
+from mqtt_im.store import queries
 from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
-from mqtt_im.store.models import PROJECTION_FILE
-from mqtt_im.store.retention import Policy, Removed
+from mqtt_im.store.sqlite import backup
+from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.models import PROJECTION_FILE
+from mqtt_im.store.sqlite.retention import folds
+from mqtt_im.store.sqlite.retention import passes as retention
+from mqtt_im.store.sqlite.retention.folds import Folds
+from mqtt_im.store.sqlite.retention.passes import Policy, Removed
 from tests.support.delivery import taken
 from tests.support.retention import DAY, compact, projections
 from tests.support.store import Crash, SqliteStore
@@ -640,8 +643,8 @@ def test_a_rebuild_that_is_cut_short_begins_anew(world: World) -> None:
     world.keep(messages=2)
     stored = projections(world.folder)
     world.store.close()
-    cut_short = patch("mqtt_im.store.base.apply", side_effect=[None, Crash()])
-    with patch("mqtt_im.store.base._FLUSH_ROWS", 1), cut_short, pytest.raises(Crash):
+    cut_short = patch("mqtt_im.store.sqlite.retention.base.apply", side_effect=[None, Crash()])
+    with patch("mqtt_im.store.sqlite.retention.base._FLUSH_ROWS", 1), cut_short, pytest.raises(Crash):
         world.store.reopen(lose_projection=True)
     world.store.reopen()
     world.store.engine.flush()

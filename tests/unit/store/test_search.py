@@ -23,12 +23,13 @@ from mqtt_im.core.records import Message, encode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import queries, search_index
+from mqtt_im.search import index as search_index
+from mqtt_im.search.file import FILE_NAME
+from mqtt_im.search.index import FOREVER, Query, SearchIndex
+from mqtt_im.search.words import phrases_of
+from mqtt_im.store import queries
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.models import LOG_FILE
-from mqtt_im.store.search_file import FILE_NAME
-from mqtt_im.store.search_index import FOREVER, Query, SearchIndex
-from mqtt_im.store.text import phrases_of
+from mqtt_im.store.sqlite.models import LOG_FILE
 from tests.support.store import Crash, SqliteStore
 
 
@@ -405,7 +406,7 @@ def test_a_step_that_fails_leaves_nothing(world: World, small_shards: None, monk
 _INDEXER = """\
 import os, signal, sys
 from pathlib import Path
-from mqtt_im.store import search_index
+from mqtt_im.search import index as search_index
 
 class Index(search_index.SearchIndex):
     def _mark(self, number):

@@ -15,12 +15,12 @@ import pytest
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import search
+from mqtt_im.search import thread as search
+from mqtt_im.search.file import FILE_NAME
+from mqtt_im.search.index import FOREVER, Part, Query, SearchIndex
+from mqtt_im.search.thread import Search
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.models import LOG_FILE
-from mqtt_im.store.search import Search
-from mqtt_im.store.search_file import FILE_NAME
-from mqtt_im.store.search_index import FOREVER, Part, Query, SearchIndex
+from mqtt_im.store.sqlite.models import LOG_FILE
 from tests.support.store import SqliteStore
 
 QUERY = Query(["apple"], [Part("alice:bob", 0, FOREVER, ((1, FOREVER),))])

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mqtt_im.store.text import phrases_of, text_of
+from mqtt_im.search.words import phrases_of, text_of
 
 
 def indexed(body: Any) -> list[str]:

@@ -17,14 +17,16 @@ from msgspec import Raw
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.protocol.requests import Send
-from mqtt_im.store import compactor, retention, upkeep
-from mqtt_im.store.check import check
-from mqtt_im.store.engine import Engine
+from mqtt_im.store import upkeep
 from mqtt_im.store.folder import FolderLock
-from mqtt_im.store.folds import Folds
 from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.retention import Policy
+from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.engine import Engine
+from mqtt_im.store.sqlite.retention import compactor
+from mqtt_im.store.sqlite.retention import passes as retention
+from mqtt_im.store.sqlite.retention.folds import Folds
+from mqtt_im.store.sqlite.retention.passes import Policy
 from mqtt_im.store.upkeep import Upkeep, compact
 
 FIVE = Policy(retention_messages=5)

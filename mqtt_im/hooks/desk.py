@@ -10,10 +10,10 @@ from typing import Any, Final, Generic, Protocol
 
 from mqtt_im.config import HooksConfig, PushConfig
 from mqtt_im.core.records import AnyRecord
+from mqtt_im.hooks import outbox
+from mqtt_im.hooks.outbox import Outbox
 from mqtt_im.logs import RateLimited
-from mqtt_im.store import outbox
 from mqtt_im.store.interface import Engine
-from mqtt_im.store.outbox import Outbox
 
 from .retry import Circuit, wait
 from .sender import DEPTH, Delivery, Key, Outcome

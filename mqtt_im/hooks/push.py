@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from mqtt_im.config import PushConfig
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
+from mqtt_im.hooks.outbox import Outbox, Push
 from mqtt_im.protocol.names import members_of_direct
 from mqtt_im.store.interface import Engine
-from mqtt_im.store.outbox import Outbox, Push
 
 from . import payloads, pending
 from .desk import BATCH, Counter, Desk, Sends

@@ -22,8 +22,8 @@ import peewee
 
 from mqtt_im.protocol.errors import Refusal, StoreError
 
-from .search_file import FILE_NAME, remove
-from .search_index import Found, Query, SearchIndex
+from .file import FILE_NAME, remove
+from .index import Found, Query, SearchIndex
 
 CATCH_UP_S: Final = 2.0
 """What a search waits for the index, at most."""

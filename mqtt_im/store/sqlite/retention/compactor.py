@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Final
 
 from mqtt_im.protocol.errors import StoreError
 
-from .retention import Pass, Policy, Removed
+from .passes import Pass, Policy, Removed
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from mqtt_im.store.sqlite.engine import Engine
 
 PAUSE_S: Final = 0.02
 """Between two parts while there is traffic."""

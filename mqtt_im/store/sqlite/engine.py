@@ -21,12 +21,12 @@ from mqtt_im.core.gone import without_content
 from mqtt_im.core.model import Conv, User
 from mqtt_im.core.records import Act, AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, decode, encode
 from mqtt_im.core.rules import Limits
+from mqtt_im.store.jobs import Commit, Job
+from mqtt_im.store.sqlite.retention.base import BaseState, restore
+from mqtt_im.store.sqlite.retention.folds import Folds
 
-from .base import BaseState, restore
-from .folds import Folds
 from .generation import slices
 from .hot import Log, Projection
-from .jobs import Commit, Job
 from .models import PROJECTION_MODELS, LogMeta, open_log, open_projection
 from .state import ProjectedState
 

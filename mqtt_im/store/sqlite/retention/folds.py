@@ -21,8 +21,7 @@ import msgspec
 import peewee
 
 from mqtt_im.core.records import AnyRecord, Message, decode, encode
-
-from .generation import Bulk, slices
+from mqtt_im.store.sqlite.generation import Bulk, slices
 
 T = TypeVar("T")
 

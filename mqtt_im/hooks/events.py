@@ -10,8 +10,8 @@ import msgspec
 
 from mqtt_im.config import HooksConfig
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
+from mqtt_im.hooks.outbox import MAX_EVENTS, Event, Outbox
 from mqtt_im.store import queries
-from mqtt_im.store.outbox import MAX_EVENTS, Event, Outbox
 
 from . import payloads
 from .desk import BATCH, Counter, Desk, Sends

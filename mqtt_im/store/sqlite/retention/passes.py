@@ -36,13 +36,13 @@ from mqtt_im.core.records import (
     encode,
 )
 from mqtt_im.protocol.names import members_of_direct
+from mqtt_im.store.jobs import Job
 
 from .base import Groups
 from .folds import AMENDED, INDEXES, Plan, Position
-from .jobs import Job
 
 if TYPE_CHECKING:
-    from .engine import Engine
+    from mqtt_im.store.sqlite.engine import Engine
 
 DAY_MS: Final = 86_400_000
 ID_DAYS: Final = 30

@@ -12,9 +12,9 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from mqtt_im.accounts import table as accounts
 from mqtt_im.protocol.errors import MqttImError, StoreError
-from mqtt_im.store import accounts
-from mqtt_im.store.models import LOG_FILE, new_epoch
+from mqtt_im.store.sqlite.models import LOG_FILE, new_epoch
 
 _ACCOUNT_TABLES = ("account", "token", "change")
 

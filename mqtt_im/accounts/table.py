@@ -17,9 +17,9 @@ from typing import Any, Literal, NamedTuple
 
 import peewee
 
+from mqtt_im.accounts import passwords
 from mqtt_im.protocol import names
 from mqtt_im.protocol.errors import MqttImError, StoreError
-from mqtt_im.store import passwords
 
 FILE_NAME = "accounts.db"
 _BUSY_TIMEOUT_MS = 5_000

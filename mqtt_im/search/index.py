@@ -27,10 +27,10 @@ from typing import Final, cast
 import msgspec
 
 from mqtt_im.core.records import AnyRecord, Edited, Gone, Message, Recalled, decode, encode
+from mqtt_im.store.sqlite.models import open_log
 
-from . import text
-from .models import open_log
-from .search_file import SearchFile, remove
+from . import words as text
+from .file import SearchFile, remove
 
 SHARD_ROWS: Final = 25_000
 """So few that purging a shard, which happens when a message in it is recalled, writes few megabytes."""

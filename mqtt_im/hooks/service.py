@@ -16,12 +16,12 @@ import peewee
 
 from mqtt_im.bridge.channel import now_ms
 from mqtt_im.config import HooksConfig, PushConfig
+from mqtt_im.hooks import outbox
+from mqtt_im.hooks.outbox import Outbox
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import outbox
-from mqtt_im.store.follow import LogReader
 from mqtt_im.store.interface import Engine
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.outbox import Outbox
+from mqtt_im.store.sqlite.follow import LogReader
 
 from .desk import Counter, Desk
 from .events import EventDesk

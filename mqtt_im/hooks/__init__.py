@@ -4,7 +4,7 @@ Everything here follows the log from behind, on a thread of its own, and meets m
 a receiver that is slow, broken or gone costs a message nothing.
 
     log → desks      what concerns the receiver, after `push.delay_s` for pushes
-        → outbox     in one transaction with the position in the log (store/outbox)
+        → outbox     in one transaction with the position in the log (`outbox`)
         → desks      what is due, and is still to be told, as a payload
         → sender     a few threads that POST it, signed; and back with the outcome
 """

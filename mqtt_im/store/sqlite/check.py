@@ -19,9 +19,9 @@ import peewee
 from mqtt_im.core.apply import apply, recipients
 from mqtt_im.core.records import Act, AnyRecord, Gone, GroupChange, Message, decode
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.store.sqlite.retention.base import Index, restore
+from mqtt_im.store.sqlite.retention.folds import Folds
 
-from .base import Index, restore
-from .folds import Folds
 from .generation import slices
 from .hot import Log, Projection
 from .models import LOG_FILE, PROJECTION_FILE, PROJECTION_MODELS, LogMeta, open_log, open_projection

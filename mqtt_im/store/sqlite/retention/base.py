@@ -19,11 +19,11 @@ import peewee
 from mqtt_im.core.apply import apply, change_members
 from mqtt_im.core.model import Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord, GroupChange
+from mqtt_im.store.sqlite.generation import slices
+from mqtt_im.store.sqlite.hot import Log, Projection
+from mqtt_im.store.sqlite.state import ProjectedState
 
 from .folds import Folds, Plan
-from .generation import slices
-from .hot import Log, Projection
-from .state import ProjectedState
 
 Each = Callable[[int, AnyRecord, "Index"], None]
 """Is told of a log row and its record before it is indexed."""
