@@ -20,6 +20,7 @@ from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Identity, Link, Login, 
 
 from .channel import Channel, now_ms
 from .claims import Claims
+from .cursors import Cursors
 from .parking import Parking
 from .presence import Presence
 from .searching import Searching
@@ -28,8 +29,6 @@ from .uplink import Uplink, error_fields
 
 log = logging.getLogger(__name__)
 
-CURSOR_DELAY_S = 0.2
-"""Cursors that PUBACKs have moved are committed so much later, together."""
 FETCH_BYTES = MAX_BUFFERED_BYTES // 2
 CROWD = 100
 """Recipients of a large group that are served in one turn of the loop."""
@@ -61,15 +60,11 @@ class Bridge:
         self._offer = claims.offer
         self._logins = logins
         self._channels: dict[Link, Channel] = {}
-        self._moved: dict[tuple[str, str], Delivery] = {}
-        """Deliveries whose cursor has moved since it was last written."""
-        self._left: dict[tuple[str, str], bool] = {}
-        """Devices that have gone since that was last written, and whether they had acknowledged all that they were offered."""
+        self.cursors = Cursors(ledger, self.tell, self._has_delivery)
         self._ready: list[Channel] = []
         """Channels to which something new can be sent in this turn of the loop."""
         self._crowd: deque[Channel] = deque()
         """The same of messages to many: a few in each turn, so that nobody else waits for a large group."""
-        self._timer: asyncio.TimerHandle | None = None
         self._parking = Parking()
         self.uplinks = Uplink(self)
         self.searching: Searching | None = None
@@ -81,7 +76,7 @@ class Bridge:
     async def stop(self) -> None:
         """What acknowledgements have moved is handed to the ledger; the transport has drained before."""
         self.presence.stop()
-        self.write_cursors()
+        self.cursors.write()
         for task in list(self._tasks):
             task.cancel()
 
@@ -187,7 +182,7 @@ class Bridge:
         if delivery is None:
             return
         if delivery.acked(packet_id) and not delivery.moved:
-            self._cursor_moved(channel, delivery)
+            self.cursors.moved(delivery)
         if delivery.next <= delivery.head and not channel.ready:
             self._pump_soon(channel)
 
@@ -211,8 +206,7 @@ class Bridge:
         else:
             channels.append(channel)
         key = (channel.user, channel.device)
-        if key in self._moved or key in self._left:
-            self.write_cursors()  # so that the device goes on where its last connection ended
+        self.cursors.comes(*key)
         blind = channel.link.resumed and not self._parking.knows(key)
         who = Who(channel.user, channel.device, 0)
         self.ledger.submit(AttachJob(who, lambda job: self._opened(channel, job), blind))
@@ -220,8 +214,8 @@ class Bridge:
     def _opened(self, channel: Channel, job: AttachJob) -> None:
         state = job.state
         if channel.link.closed or not channel.opening:
-            if not any(other.device == channel.device for other in self.online.get(channel.user, ())):
-                self._has_left(channel, settled=not job.was_exposed)
+            if not self._has_delivery(channel.user, channel.device):
+                self.cursors.left(channel.user, channel.device, settled=not job.was_exposed)
             return
         if job.refusal is not None or state is None:
             if job.refusal is not None:
@@ -232,7 +226,7 @@ class Bridge:
         delivery = Delivery(
             channel.user,
             channel.device,
-            state.cursor,
+            max(state.cursor, self.cursors.known(channel.user, channel.device)),
             state.head,
             qos=channel.item_qos,
             window=channel.window or self.settings.max_inflight,
@@ -258,7 +252,7 @@ class Bridge:
         channels = self.online[channel.user]
         channels.remove(channel)
         if channel.delivery is not None:
-            self._has_left(channel, settled=not channel.delivery.in_flight())
+            self.cursors.left(channel.user, channel.device, settled=not channel.delivery.in_flight())
         if not channels:
             del self.online[channel.user]
             self.presence.went(channel.user)
@@ -273,7 +267,7 @@ class Bridge:
         if count:
             self._items[0] += count
         if delivery.cursor != before and not delivery.moved:
-            self._cursor_moved(channel, delivery)
+            self.cursors.moved(delivery)
         if delivery.next <= delivery.head and (wanted := delivery.want()) is not None:
             self._fetch(channel, delivery, wanted)
 
@@ -291,37 +285,8 @@ class Bridge:
         delivery.fetched(job.entries, job.head)
         self.pump(channel)
 
-    def _cursor_moved(self, channel: Channel, delivery: Delivery) -> None:
-        delivery.moved = True
-        self._moved[channel.user, channel.device] = delivery
-        self._write_soon()
-
-    def _has_left(self, channel: Channel, *, settled: bool) -> None:
-        self._left[channel.user, channel.device] = settled
-        self._write_soon()
-
-    def _write_soon(self) -> None:
-        if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(CURSOR_DELAY_S, self.write_cursors)
-
-    def restarted(self, channel: Channel) -> None:
-        """The device has set its cursor itself: what PUBACKs had moved before that is void."""
-        delivery = self._moved.pop((channel.user, channel.device), None)
-        if delivery is not None:
-            delivery.moved = False
-
-    def write_cursors(self) -> None:
-        """The cursors that acknowledgements have moved are on their way to the ledger, before what is submitted next."""
-        self._timer = None
-        if not self._moved and not self._left:
-            return
-        moves = [(user, device, delivery.cursor, delivery.delivered()) for (user, device), delivery in self._moved.items()]
-        for delivery in self._moved.values():
-            delivery.moved = False
-        self._moved.clear()
-        left = [(user, device, settled) for (user, device), settled in self._left.items()]
-        self._left.clear()
-        self.ledger.submit(CursorsJob(moves, self.tell, left))
+    def _has_delivery(self, user: str, device: str) -> bool:
+        return any(channel.device == device for channel in self.online.get(user, ()))
 
     def note_connected(self) -> None:
         """The store is about to learn that whoever is connected has been seen now; retention asks for that."""
@@ -370,9 +335,10 @@ class Bridge:
         self._ready.append(channel)
         if len(self._ready) == 1:
             # Once for all items of the turn, and before the transport writes.
-            asyncio.get_running_loop().call_soon(self._pump_ready)
+            asyncio.get_running_loop().call_soon(self.pump_ready)
 
-    def _pump_ready(self) -> None:
+    def pump_ready(self) -> None:
+        """Everything that was noted for this turn of the loop is sent."""
         ready, self._ready = self._ready, []
         for channel in ready:
             channel.ready = False
@@ -410,6 +376,7 @@ class Bridge:
 
     def forget(self, user: str, device: str) -> None:
         """The device's session and connection are gone, where it has any."""
+        self.cursors.forget(user, device)
         self._parking.take((user, device))
         if self.transport is not None:
             self.background(self.transport.forget(user, device))

@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mqtt_im.core.records import DeviceChange
 from mqtt_im.core.rules import CHANGING, Who
@@ -121,13 +121,15 @@ class Uplink:
                 who.packet = (link.session, packet_id, dup)
             elif kind is rq.GroupCreate:
                 who.token = secrets.token_hex(6)
+            elif isinstance(request, rq.Hello):
+                self._about_to_restart(channel.user, channel.device, request)
             bridge.ledger.submit(UplinkJob(self, channel, token, who, request))
         elif isinstance(request, rq.Typing) and not channel.may_tell_typing(request.to, request.on, time.monotonic()):
             self._answered(channel)
             self._done(channel, token)
         elif (read := self._reads.get(kind)) is not None:
             if kind in (rq.Devices, rq.Convs):
-                bridge.write_cursors()
+                bridge.cursors.write()
             bridge.ledger.submit(ReadingJob(self, channel, token, who, request, read))
         elif isinstance(request, rq.Search) and bridge.searching is not None:
             bridge.searching.take(channel, token, who, request)
@@ -146,7 +148,16 @@ class Uplink:
             return
         if type(request) in CHANGING:
             who = Who(user, device, 0, listening=False, token=secrets.token_hex(6))
+            if isinstance(request, rq.Hello):
+                self._about_to_restart(user, device, request)
             bridge.ledger.submit(UplinkJob(self, None, 0, who, request))
+
+    def _about_to_restart(self, user: str, device: str, request: rq.Hello) -> None:
+        """What a `hello` says of the cursor comes after everything that the device had acknowledged before it."""
+        if request.epoch is not None and request.epoch != self._bridge.ledger.epoch:
+            request.after = request.n = None  # of another store: positions mean nothing here
+        if _sets_cursor(request):
+            self._bridge.cursors.hold(user, device)
 
     def rate_limited(self, channel: Channel, payload: bytes, token: int, retry_after: float) -> None:
         """See `transport.api.Handler.rate_limited`."""
@@ -177,6 +188,9 @@ class Uplink:
     def decided(self, job: UplinkJob) -> None:
         """A request that may change something is committed, or refused."""
         bridge, channel = self._bridge, job.channel
+        if isinstance(job.request, rq.Hello) and _sets_cursor(job.request):
+            void: Literal["nothing", "since", "all"] = "since" if job.request.after is None else "all"
+            bridge.cursors.release(job.who.user, job.who.device, "nothing" if job.refusal is not None else void)
         if job.commits is not None or job.receipts is not None:
             bridge.tell(job)
         if channel is None:
@@ -245,10 +259,11 @@ class Uplink:
         if delivery is not None:
             delivery.batch = channel.batch
             delivery.window = channel.window or settings.max_inflight
+            if state.app and not delivery.app:
+                delivery.cursor = min(delivery.cursor, state.cursor)  # PUBACKs since the `hello` do not count
             delivery.app = state.app
             if request.after is not None:
-                bridge.restarted(channel)
-                delivery.restart(state.cursor, state.head)
+                delivery.restart(request.after, state.head)
         channel.reply(
             _with_id(
                 {
@@ -340,6 +355,11 @@ def _with_id(fields: dict[str, Any], request_id: str | None) -> dict[str, Any]:
     if request_id is None:
         return fields
     return {"op": fields["op"], "id": request_id, **fields}
+
+
+def _sets_cursor(request: rq.Hello) -> bool:
+    """Whether a `hello` sets the cursor, or what moves it."""
+    return request.after is not None or request.ack == "app"
 
 
 def _limit(request: Any, page: int) -> int:

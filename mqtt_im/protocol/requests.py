@@ -110,6 +110,7 @@ class Ack(Request, kw_only=True, tag="ack", gc=False):
 class Hello(Request, kw_only=True, tag="hello", gc=False):
     """What the device has and how it wants to be served."""
 
+    epoch: str | None = None
     after: Pos | None = None
     n: Pos | None = None
     ack: Literal["transport", "app"] | None = None

@@ -105,13 +105,14 @@ class RequestJob(Job):
         self.decision = decision = rules.decide(engine.state, engine.limits, who, self.request)
         for record in decision.records:
             engine.append(self, record)
+        if type(self.request) is Hello:
+            # Now, since what else is in the batch comes after it.
+            self.device_state = DeviceState.read(engine, who.user, who.device)
 
     def finish(self, engine: Engine) -> None:
         """See `Job`."""
         if self.commits is not None:
             tell(engine, self)
-        if type(self.request) is Hello:
-            self.device_state = DeviceState.read(engine, self.who.user, self.who.device)
 
     def done(self) -> None:
         """See `Job`."""

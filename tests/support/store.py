@@ -34,10 +34,11 @@ class SqliteStore:
         claim: Callable[[str, int], bool] = lambda *_: False,
         unclaim: Callable[[str, int], None] = lambda *_: None,
         online: Container[str] = frozenset(),
+        ledger: type[Ledger] = Ledger,
     ) -> None:
         self.data_dir = data_dir
         self.now = 0.0
-        self.ledger = Ledger(
+        self.ledger = ledger(
             data_dir,
             synchronous="off",
             limits=limits,

@@ -1,0 +1,157 @@
+"""Cursors: what acknowledgements have moved, and who has left, handed to the ledger a moment later and together.
+
+Losing the last of it in a crash only means that items come again. Two things hold all the same (INV-11):
+
+- It never overtakes what the device has said since. Before a `hello` that sets the cursor is handed in, everything that was moved
+  until then stands in the ledger's line; what moves while it is under way waits for its end, and is void where it was accepted.
+- What a failed batch has not kept is handed in again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, Literal
+
+from mqtt_im.core.delivery import Delivery
+from mqtt_im.store.jobs import CursorsJob, Job
+from mqtt_im.store.ledger import Ledger
+
+DELAY_S: Final = 0.2
+"""Acknowledgements are handed in so much later, together."""
+RETRY_S: Final = 1.0
+"""After a batch that failed."""
+MAX_FAILED: Final = 100_000
+"""Devices that have gone, of which something waits to be handed in again; the oldest is forgotten beyond that."""
+
+Key = tuple[str, str]
+"""User and device."""
+
+
+class Cursors:
+    """Lives on the event loop."""
+
+    def __init__(self, ledger: Ledger, tell: Callable[[Job], None], connected: Callable[[str, str], bool]) -> None:
+        """`tell` is given each job that was committed; `connected` says whether a device has its delivery."""
+        self._ledger = ledger
+        self._tell = tell
+        self._connected = connected
+        self._moved: dict[Key, Delivery] = {}
+        """Deliveries whose cursor has moved since it was last handed in."""
+        self._left: dict[Key, bool] = {}
+        """Devices that have gone since that was last handed in, and whether they had acknowledged all that they were offered."""
+        self._failed: dict[Key, tuple[int, dict[str, int]]] = {}
+        """Cursors and delivered marks that a failed batch has not kept."""
+        self._held: dict[Key, int] = {}
+        """Devices that are about to say where they stand, and how often."""
+        self._timer: asyncio.TimerHandle | None = None
+
+    def moved(self, delivery: Delivery) -> None:
+        """The delivery's cursor has moved."""
+        if not delivery.moved:
+            delivery.moved = True
+            self._moved[delivery.user, delivery.device] = delivery
+            self._soon(DELAY_S)
+
+    def left(self, user: str, device: str, *, settled: bool) -> None:
+        """The device's delivery has ended; `settled` says whether it had acknowledged all that it was offered."""
+        self._left[user, device] = settled
+        self._soon(DELAY_S)
+
+    def comes(self, user: str, device: str) -> None:
+        """The device begins a delivery: it goes on where its last one ended."""
+        key = (user, device)
+        if key in self._moved or key in self._left or key in self._failed:
+            self.write()
+
+    def known(self, user: str, device: str) -> int:
+        """The highest cursor of the device that is not in the store, since that failed; 0 for none."""
+        return self._failed.get((user, device), (0, {}))[0]
+
+    def forget(self, user: str, device: str) -> None:
+        """The device is registered no more."""
+        key = (user, device)
+        self._failed.pop(key, None)
+        self._left.pop(key, None)
+        delivery = self._moved.pop(key, None)
+        if delivery is not None:
+            delivery.moved = False
+
+    def hold(self, user: str, device: str) -> None:
+        """The device is about to say where it stands: that is handed in next, and `release` is called at its end."""
+        self.write()
+        key = (user, device)
+        self._held[key] = self._held.get(key, 0) + 1
+
+    def release(self, user: str, device: str, void: Literal["nothing", "since", "all"]) -> None:
+        """What the device had to say is decided, and says which cursors that acknowledgements have moved do not count.
+
+        `since`: those that moved while it was under way. `all`: those from before too, where the store has not got them yet.
+        """
+        key = (user, device)
+        count = self._held.pop(key) - 1
+        if count:
+            self._held[key] = count
+        if void != "nothing":
+            cursor, marks = self._failed.pop(key, (0, {}))
+            delivery = self._moved.pop(key, None)
+            if delivery is not None:
+                delivery.moved = False
+                _merge(marks, delivery.delivered())
+            if void == "all":
+                cursor = 0
+            if cursor or marks:  # what was delivered stays so
+                self._failed[key] = cursor, marks
+        if key in self._moved or key in self._failed:
+            self._soon(DELAY_S)
+
+    def _soon(self, delay_s: float) -> None:
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self.write)
+
+    def write(self) -> None:
+        """Everything that may be handed in is on its way to the ledger, before what is submitted next."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        held = self._held
+        moves: list[tuple[str, str, int, list[Any]]] = []
+        for key in [key for key in self._moved if key not in held]:
+            delivery = self._moved.pop(key)
+            delivery.moved = False
+            cursor, marks = self._failed.pop(key, (0, {}))
+            _merge(marks, delivery.delivered())
+            moves.append((*key, max(cursor, delivery.cursor), _pairs(marks)))
+        for key in [key for key in self._failed if key not in held]:
+            cursor, marks = self._failed.pop(key)
+            moves.append((*key, cursor, _pairs(marks)))
+        left = [(*key, settled) for key, settled in self._left.items()]
+        self._left.clear()
+        if moves or left:
+            self._ledger.submit(CursorsJob(moves, self._written, left))
+
+    def _written(self, job: CursorsJob) -> None:
+        if job.refusal is None:
+            self._tell(job)
+            return
+        # What comes back here was moved before anything that the device has said since was decided: answers keep their order.
+        for user, device, cursor, marks in job.moves:
+            key = (user, device)
+            before, known = self._failed.pop(key, (0, {}))
+            _merge(known, marks)
+            self._failed[key] = max(before, cursor), known
+            if len(self._failed) > MAX_FAILED:
+                del self._failed[next(iter(self._failed))]
+        for user, device, settled in job.left:
+            if not self._connected(user, device):
+                self._left.setdefault((user, device), settled)
+        self._soon(RETRY_S)
+
+
+def _merge(marks: dict[str, int], pairs: list[Any]) -> None:
+    for conv, seq in zip(pairs[::2], pairs[1::2], strict=True):
+        marks[conv] = max(seq, marks.get(conv, 0))
+
+
+def _pairs(marks: dict[str, int]) -> list[Any]:
+    return [part for mark in marks.items() for part in mark]

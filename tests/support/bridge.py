@@ -1,0 +1,141 @@
+"""The bridge over a real store, without sockets and without the ledger's thread: a test says when a batch is committed, and how it fails."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import patch
+
+from mqtt_im.bridge.claims import Claims
+from mqtt_im.bridge.service import Bridge
+from mqtt_im.bridge.settings import BridgeSettings
+from mqtt_im.core.rules import Limits
+from mqtt_im.metrics import Metrics
+from mqtt_im.protocol.topics import Topics
+from mqtt_im.store.jobs import Job
+from mqtt_im.store.ledger import Ledger
+from tests.support.im import ITEMS, Map, decode, encode
+from tests.support.store import SqliteStore
+
+START = 1_700_000_000_000
+
+
+class FakeLink:
+    """One connection of a device that is subscribed to both of its down topics at QoS 1."""
+
+    def __init__(self, user: str, device: str, *, clean: bool = True, resumed: bool = False) -> None:
+        self.user, self.device = user, device
+        self.session = f"{user}:{device}"
+        self.clean, self.resumed = clean, resumed
+        self.user_qos = self.device_qos = 1
+        self.writable = True
+        self.closed = False
+        self.sent: list[tuple[Map, int, bool]] = []
+        """What was written, with packet identifier and DUP."""
+        self.answered: list[int] = []
+        self.failed: list[int] = []
+
+    def publish(self, topic: bytes, payload: bytes, packet_id: int, dup: bool = False, retain: bool = False) -> None:
+        self.sent.append((decode(payload), packet_id, dup))
+
+    def done(self, token: int) -> None:
+        self.answered.append(token)
+
+    def fail(self, token: int) -> None:
+        self.failed.append(token)
+        self.closed = True
+
+    def close(self, reason: str) -> None:
+        self.closed = True
+
+    @property
+    def positions(self) -> list[int]:
+        """The `pos` of every item that was written."""
+        return [item["pos"] for item, _, _ in self.sent if item["op"] in ITEMS]
+
+    def of(self, op: str) -> list[Map]:
+        """Everything of this op that was written."""
+        return [item for item, _, _ in self.sent if item["op"] == op]
+
+
+class _ByHand(Ledger):
+    """Jobs wait in `waiting` until a test runs them."""
+
+    @property
+    def waiting(self) -> list[Job]:
+        return self._pending
+
+    def submit(self, job: Job) -> None:
+        self._pending.append(job)
+
+
+class BridgeWorld:
+    """To be made and used on an event loop."""
+
+    def __init__(self, folder: Path, limits: Limits | None = None, settings: BridgeSettings | None = None) -> None:
+        self.now = START
+        self.claims = Claims()
+        online: dict[str, Any] = {}
+        self.store = SqliteStore(
+            folder, limits, claim=self.claims.take_back, unclaim=self.claims.release, online=online, ledger=_ByHand
+        )
+        self.ledger = cast(_ByHand, self.store.ledger)
+        self.ledger.epoch = self.store.engine.epoch
+        metrics = Metrics()
+        self.bridge = Bridge(self.ledger, Topics("im/v1"), settings or BridgeSettings(), cast(Any, None), self.claims, metrics)
+        self.bridge.online = online
+        self._tokens: dict[FakeLink, int] = defaultdict(int)
+
+    def close(self) -> None:
+        self.store.close()
+
+    # What clients do.
+
+    def connect(self, user: str, device: str = "phone", **session: Any) -> FakeLink:
+        """A connection that has its subscriptions; its delivery begins with the next batch."""
+        link = FakeLink(user, device, **session)
+        self.bridge.attached(link)
+        return link
+
+    def ask(self, link: FakeLink, op: str, **fields: Any) -> int:
+        """An uplink is handed in; its token."""
+        self._tokens[link] = token = self._tokens[link] + 1
+        self.bridge.uplink(link, encode({"op": op, **fields}), token, token, False)
+        return token
+
+    def puback(self, link: FakeLink, *positions: int) -> None:
+        """PUBACKs of the packets that ended with these items, as they were last written."""
+        for pos in positions:
+            packet_id = [packet_id for item, packet_id, _ in link.sent if item.get("pos") == pos][-1]
+            self.bridge.acked(link, packet_id)
+
+    def leave(self, link: FakeLink) -> None:
+        link.closed = True
+        self.bridge.detached(link)
+
+    # What the ledger does.
+
+    def batch(self, *, fails: bool = False) -> None:
+        """What waits is one batch, which is committed, or is not."""
+        waiting = list(self.ledger.waiting)
+        self.ledger.waiting.clear()
+        if fails:
+            with patch.object(self.store.engine.log, "append", side_effect=sqlite3.OperationalError("disk I/O error")):
+                self.store.run(waiting, self.now)
+        else:
+            self.store.run(waiting, self.now)
+
+    def settle(self) -> None:
+        """Everything that waits, and all that follows from it, is committed and told."""
+        self.bridge.pump_ready()
+        while self.ledger.waiting:
+            self.batch()
+            self.bridge.pump_ready()
+
+    def cursor(self, user: str, device: str = "phone") -> int:
+        """The device's cursor in the store."""
+        found = self.store.engine.state.device(user, device)
+        assert found is not None
+        return found.cursor

@@ -1,0 +1,201 @@
+"""Cursors that acknowledgements have moved are written late (INV-11): never over what a device has said since, and again where a batch has failed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from tests.support.bridge import BridgeWorld, FakeLink
+
+
+def with_bob(test: Callable[[BridgeWorld, FakeLink], Coroutine[None, None, None]]) -> Callable[..., None]:
+    """Bob's phone is connected, and was offered ten messages."""
+
+    def run(tmp_path: Path) -> None:
+        async def play() -> None:
+            world = BridgeWorld(tmp_path)
+            try:
+                ann, bob = world.connect("ann"), world.connect("bob")
+                world.settle()
+                for number in range(10):
+                    world.ask(ann, "send", to="bob", body=number)
+                world.settle()
+                assert bob.positions == list(range(1, 11))
+                await test(world, bob)
+            finally:
+                world.close()
+
+        asyncio.run(play())
+
+    run.__doc__ = test.__doc__
+    return run
+
+
+def delivered(world: BridgeWorld, user: str) -> int:
+    conv = world.store.engine.state.conv("ann:bob")
+    assert conv is not None
+    return conv.members[user].delivered
+
+
+@with_bob
+async def test_what_was_acknowledged_before_a_hello_does_not_overrun_it(world: BridgeWorld, bob: FakeLink) -> None:
+    world.puback(bob, 1, 2, 3, 4, 5)
+    world.ask(bob, "hello", id="h", after=2)
+    world.bridge.cursors.write()  # anybody's `convs` or `devices`, or the timer
+    world.settle()
+    assert bob.of("welcome")[-1]["pos"] == 2
+    assert world.cursor("bob") == 2
+    assert bob.positions[10:] == list(range(3, 11))
+    assert delivered(world, "bob") == 5, "what was delivered stays so"
+
+
+@with_bob
+async def test_what_is_acknowledged_while_a_hello_is_under_way_is_void(world: BridgeWorld, bob: FakeLink) -> None:
+    world.ask(bob, "hello", id="h", after=2)
+    world.puback(bob, 1, 2, 3, 4, 5)
+    world.bridge.cursors.write()
+    world.settle()
+    world.bridge.cursors.write()
+    world.settle()
+    assert world.cursor("bob") == 2
+    assert bob.positions[10:] == list(range(3, 11))
+    assert delivered(world, "bob") == 5
+
+
+@with_bob
+async def test_what_is_acknowledged_after_a_hello_counts(world: BridgeWorld, bob: FakeLink) -> None:
+    world.puback(bob, 1, 2, 3, 4, 5)
+    world.ask(bob, "hello", id="h", after=0)
+    world.settle()
+    world.puback(bob, 1, 2, 3)
+    world.leave(bob)
+    again = world.connect("bob")
+    world.settle()
+    assert world.cursor("bob") == 3
+    assert again.positions[0] == 4
+
+
+@with_bob
+async def test_two_hellos_at_once_are_two(world: BridgeWorld, bob: FakeLink) -> None:
+    world.ask(bob, "hello", id="one", after=4)
+    world.ask(bob, "hello", id="two", after=7)
+    world.settle()
+    assert [welcome["pos"] for welcome in bob.of("welcome")] == [4, 7]
+    assert world.cursor("bob") == 7
+
+
+@with_bob
+async def test_a_hello_that_is_refused_makes_nothing_void(world: BridgeWorld, bob: FakeLink) -> None:
+    world.ask(bob, "hello", id="h", after=99)
+    world.puback(bob, 1, 2, 3)
+    world.bridge.cursors.write()
+    world.settle()
+    assert bob.of("error")[-1]["code"] == "bad_field"
+    world.bridge.cursors.write()
+    world.settle()
+    assert world.cursor("bob") == 3
+
+
+@with_bob
+async def test_pubacks_do_not_count_once_only_ack_does(world: BridgeWorld, bob: FakeLink) -> None:
+    world.puback(bob, 1, 2)
+    world.ask(bob, "hello", id="h", ack="app")
+    world.puback(bob, 3, 4, 5)
+    world.settle()
+    world.bridge.cursors.write()
+    world.settle()
+    assert bob.of("welcome")[-1]["pos"] == 2
+    assert world.cursor("bob") == 2
+
+
+@with_bob
+async def test_a_hello_of_another_store_moves_nothing(world: BridgeWorld, bob: FakeLink) -> None:
+    world.puback(bob, 1, 2, 3)
+    world.ask(bob, "hello", id="h", epoch="another", after=9, n=40)
+    world.settle()
+    assert (bob.of("welcome")[-1]["pos"], bob.of("welcome")[-1]["n"]) == (3, 0)
+    world.ask(bob, "hello", id="h2", epoch=world.ledger.epoch, after=9, n=40)
+    world.settle()
+    assert (bob.of("welcome")[-1]["pos"], bob.of("welcome")[-1]["n"]) == (9, 40)
+
+
+@with_bob
+async def test_what_a_failed_batch_has_not_kept_is_written_again(world: BridgeWorld, bob: FakeLink) -> None:
+    world.puback(bob, 1, 2, 3, 4)
+    world.bridge.cursors.write()
+    world.batch(fails=True)
+    assert world.cursor("bob") == 0
+    world.bridge.cursors.write()
+    world.settle()
+    assert world.cursor("bob") == 4
+    assert delivered(world, "bob") == 4
+
+
+@with_bob
+async def test_who_left_meanwhile_is_not_forgotten(world: BridgeWorld, bob: FakeLink) -> None:
+    world.puback(bob, *range(1, 11))
+    world.leave(bob)
+    world.bridge.cursors.write()
+    world.batch(fails=True)
+    world.bridge.cursors.write()
+    world.settle()
+    assert world.cursor("bob") == 10
+    device = world.store.engine.state.device("bob", "phone")
+    assert device is not None and not device.exposed
+
+
+@with_bob
+async def test_who_comes_back_meanwhile_stays_marked(world: BridgeWorld, bob: FakeLink) -> None:
+    """INV-12: that it had left is written late, and must not say that nothing is being offered now."""
+    world.puback(bob, *range(1, 11))
+    world.leave(bob)
+    world.bridge.cursors.write()
+    world.batch(fails=True)
+    world.connect("bob")
+    world.settle()
+    world.bridge.cursors.write()
+    world.settle()
+    device = world.store.engine.state.device("bob", "phone")
+    assert device is not None and device.exposed
+
+
+@with_bob
+async def test_a_failed_cursor_does_not_come_back_over_a_hello(world: BridgeWorld, bob: FakeLink) -> None:
+    world.puback(bob, 1, 2, 3, 4)
+    world.bridge.cursors.write()
+    waiting = list(world.ledger.waiting)
+    world.ask(bob, "hello", id="h", after=1)
+    said = [job for job in world.ledger.waiting if job not in waiting]
+    world.ledger.waiting[:] = waiting
+    world.batch(fails=True)
+    world.ledger.waiting[:] = said
+    world.settle()
+    world.bridge.cursors.write()
+    world.settle()
+    assert world.cursor("bob") == 1
+    assert delivered(world, "bob") == 4
+
+
+def test_the_timer_writes_and_tries_again(tmp_path: Path) -> None:
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        loop: Any = asyncio.get_running_loop()
+        ann, bob = world.connect("ann"), world.connect("bob")
+        world.settle()
+        world.ask(ann, "send", to="bob", body=1)
+        world.settle()
+        world.puback(bob, 1)
+        while not world.ledger.waiting:
+            await asyncio.sleep(0.01)
+        world.batch(fails=True)
+        before = loop.time()
+        while not world.ledger.waiting:
+            await asyncio.sleep(0.01)
+        assert loop.time() > before
+        world.settle()
+        assert world.cursor("bob") == 1
+        world.close()
+
+    asyncio.run(play())
