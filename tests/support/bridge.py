@@ -1,7 +1,8 @@
-"""The bridge over a real store, without sockets and without the ledger's thread: a test says when a batch is committed, and how it fails."""
+"""The bridge over a real store, without sockets or the ledger's thread: a test says when a batch is committed, or fails."""
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from collections import defaultdict
 from pathlib import Path
@@ -63,12 +64,18 @@ class FakeLink:
 class _ByHand(Ledger):
     """Jobs wait in `waiting` until a test runs them."""
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.came = asyncio.Event()
+        """Set with each job that is handed in."""
+
     @property
     def waiting(self) -> list[Job]:
         return self._pending
 
     def submit(self, job: Job) -> None:
         self._pending.append(job)
+        self.came.set()
 
 
 class BridgeWorld:
@@ -119,6 +126,7 @@ class BridgeWorld:
 
     def batch(self, *, fails: bool = False) -> None:
         """What waits is one batch, which is committed, or is not."""
+        self.ledger.came.clear()
         waiting = list(self.ledger.waiting)
         self.ledger.waiting.clear()
         if fails:
