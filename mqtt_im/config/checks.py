@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from mqtt_im.config.addresses import Address, parse_bind
 from mqtt_im.config.schema import Config
+from mqtt_im.mqtt import topics as mqtt_topics
 from mqtt_im.protocol import topics
 
 
@@ -74,7 +75,7 @@ def _check_free(key: str, address: Address, taken: dict[str, Address]) -> Iterat
 
 def _check_topics(config: Config) -> Iterator[str]:
     prefix = config.mqtt.prefix
-    if not topics.valid_topic(prefix) or "" in prefix.split("/") or prefix.startswith("$") or len(prefix) > 128:
+    if not mqtt_topics.valid_topic(prefix) or "" in prefix.split("/") or prefix.startswith("$") or len(prefix) > 128:
         yield (
             f"mqtt.prefix: {prefix!r} is no prefix; it is 1 to 128 characters without wildcards, no level is empty, and "
             'it does not begin with "$"'
@@ -83,7 +84,7 @@ def _check_topics(config: Config) -> Iterator[str]:
     ours = topics.Topics(prefix)
     for text in config.mqtt.plain_topics:
         bare = text.removeprefix("!")
-        if not topics.valid_filter(bare):
+        if not mqtt_topics.valid_filter(bare):
             yield f"mqtt.plain_topics: {text!r} is no topic filter"
         elif ours.owns(bare):
             yield f"mqtt.plain_topics: {text!r} lies under mqtt.prefix, which is closed to plain MQTT"

@@ -191,7 +191,7 @@ async def _nothing_left(server: Server, own_tasks: int) -> None:
     assert len(hub.live) == 1, hub.live
     assert hub.entered == 1, hub.entered
     assert not hub._turns, hub._turns
-    away = [session for session in hub.sessions.values() if session.connection is None]
+    away = [session for session in hub.sessions.in_memory.values() if session.connection is None]
     assert all(session.kept for session in away), "a clean session has outlived its connection"
 
 

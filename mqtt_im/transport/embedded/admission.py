@@ -7,20 +7,18 @@ before by its identity, and begins only when everything that one had handed in h
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
+from mqtt_im.mqtt.encode import IDENTIFIER_REJECTED, SERVER_UNAVAILABLE, connack
+from mqtt_im.mqtt.packets import Connect
 from mqtt_im.transport.api import Identity, Login, LoginRefused
 from mqtt_im.transport.embedded import tls
-from mqtt_im.transport.embedded.packets import IDENTIFIER_REJECTED, SERVER_UNAVAILABLE, Connect, connack
-from mqtt_im.transport.embedded.persistence import StoreFailed
-from mqtt_im.transport.embedded.plain import PlainMessage
-
-if TYPE_CHECKING:
-    from mqtt_im.transport.embedded.connection import Connection
-    from mqtt_im.transport.embedded.session import Key, Session
+from mqtt_im.transport.embedded.peer import Peer
+from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
+from mqtt_im.transport.embedded.sessions.plain import PlainMessage
+from mqtt_im.transport.embedded.sessions.session import Key, Session
 
 
-async def admit(connection: Connection, connect: Connect) -> None:
+async def admit(connection: Peer, connect: Connect) -> None:
     """Answer a CONNECT. Afterwards the connection is attached to its session, or closed."""
     hub = connection.hub
     if not connect.client_id and not connect.clean:
@@ -55,7 +53,7 @@ async def admit(connection: Connection, connect: Connect) -> None:
             connection.refuse(connack(SERVER_UNAVAILABLE), "session_store")
             return
         if _gone(connection):
-            hub.rest(session)
+            hub.sessions.rest(session)
             return
         connection.will = connect.will
         hub.live[key] = connection
@@ -64,12 +62,12 @@ async def admit(connection: Connection, connect: Connect) -> None:
     _begin(connection, session)
 
 
-def _gone(connection: Connection) -> bool:
+def _gone(connection: Peer) -> bool:
     """Whether the connection has ended, which every `await` gives it time for."""
     return connection.closed
 
 
-async def _identify(connection: Connection, connect: Connect) -> Identity | None:
+async def _identify(connection: Peer, connect: Connect) -> Identity | None:
     hub = connection.hub
     certificate_user = tls.certificate_user(connection.transport)
     login = Login(connect.client_id, connect.username, connect.password, connection.address, certificate_user)
@@ -88,7 +86,7 @@ async def _identify(connection: Connection, connect: Connect) -> Identity | None
     return identity
 
 
-async def _login(connection: Connection, login: Login) -> Identity:
+async def _login(connection: Peer, login: Login) -> Identity:
     """Who this is; cancelled when the connection ends, since a login may wait long for its turn and costs much."""
     connection.login = asyncio.current_task()
     try:
@@ -97,29 +95,29 @@ async def _login(connection: Connection, login: Login) -> Identity:
         connection.login = None
 
 
-async def _session(connection: Connection, key: Key, clean: bool) -> tuple[Session, bool]:
+async def _session(connection: Peer, key: Key, clean: bool) -> tuple[Session, bool]:
     """The client's session, and whether it is a kept one that goes on (MQTT-3.2.2-1 to -3).
 
     Raises `StoreFailed` where what CONNACK would say of it could not be so after a crash.
     """
     hub = connection.hub
-    found = await hub.find_session(key)
+    found = await hub.sessions.find(key)
     if found is not None and not clean:
         return found, True
     if found is not None:
-        hub.discard(found)
+        hub.sessions.discard(found)
     if connection.device and clean:
         hub.handler.session_ended(connection.user, connection.device)
     if not clean:
-        await hub.make_room(key[0])
-    session = hub.new_session(key, kept=not clean)
-    if (found is not None or not clean) and not await hub.committed():
-        hub.discard(session)
+        await hub.sessions.make_room(key[0])
+    session = hub.sessions.begin(key, kept=not clean)
+    if (found is not None or not clean) and not await hub.sessions.committed():
+        hub.sessions.discard(session)
         raise StoreFailed("it could not be written")
     return session, False
 
 
-def _begin(connection: Connection, session: Session) -> None:
+def _begin(connection: Peer, session: Session) -> None:
     """Start what a session that goes on has to send, right behind CONNACK."""
     hub = connection.hub
     if connection.device:
@@ -132,7 +130,7 @@ def _begin(connection: Connection, session: Session) -> None:
     hub.plugins.connected(connection)
 
 
-def leave(connection: Connection) -> None:
+def leave(connection: Peer) -> None:
     """A connection has ended: take it out of the shared state, tell the bridge, fire its will unless it said goodbye."""
     hub, session, key = connection.hub, connection.mqtt_session, connection.key
     if key is None:
@@ -143,7 +141,7 @@ def leave(connection: Connection) -> None:
     if hub.live.get(key) is connection:
         del hub.live[key]
     if session.connection is connection:
-        hub.rest(session)
+        hub.sessions.rest(session)
     if connection.device:
         hub.handler.detached(connection)
     hub.plugins.disconnected(connection)
@@ -163,7 +161,7 @@ def leave(connection: Connection) -> None:
         hub.log.note("will", "the will of %s is dropped: it may not publish to %r", connection, will.topic)
 
 
-async def _filtered_will(connection: Connection, message: PlainMessage) -> None:
+async def _filtered_will(connection: Peer, message: PlainMessage) -> None:
     hub = connection.hub
     if await hub.plugins.may_publish(connection, message.topic):
-        hub.plain.publish(message, targets=await hub.plain.allowed(message.topic))
+        hub.plain.publish(message, targets=await hub.plugins.who_may_receive(hub.plain.subscribers(message.topic), message.topic))

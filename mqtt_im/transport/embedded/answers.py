@@ -6,12 +6,8 @@ one row.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.wire import Wire
-
-if TYPE_CHECKING:
-    from mqtt_im.transport.embedded.hub import Hub
 
 
 class Answers(Wire):

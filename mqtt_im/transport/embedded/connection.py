@@ -14,27 +14,16 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
+from mqtt_im.mqtt import V311, encode, packets
+from mqtt_im.mqtt.framing import CONNECT, DISCONNECT, PINGREQ, PUBACK, SUBSCRIBE, UNSUBSCRIBE, body_and_end
+from mqtt_im.mqtt.reasons import Malformed
 from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID
-from mqtt_im.transport.embedded import admission, packets, receiving
-from mqtt_im.transport.embedded.answers import Answers
-from mqtt_im.transport.embedded.framing import (
-    CONNECT,
-    DISCONNECT,
-    PINGREQ,
-    PUBACK,
-    SUBSCRIBE,
-    UNSUBSCRIBE,
-    Malformed,
-    body_and_end,
-)
-from mqtt_im.transport.embedded.limits import FAR_BEYOND_S, Bucket, PerMinute
-from mqtt_im.transport.embedded.packets import Will
-
-if TYPE_CHECKING:
-    from mqtt_im.transport.embedded.hub import Hub
-    from mqtt_im.transport.embedded.session import Key, Session
+from mqtt_im.transport.embedded import admission, receiving
+from mqtt_im.transport.embedded.hub import Hub
+from mqtt_im.transport.embedded.limits import FAR_BEYOND_S
+from mqtt_im.transport.embedded.peer import Peer
 
 RUN: Final = 0
 """Packets are handled as they come."""
@@ -52,55 +41,13 @@ END: Final = 5
 _GOODBYE: Final = bytes((DISCONNECT, 0))
 
 
-class Connection(Answers):
-    """A socket, and once it is logged in the `Link` of a device."""
+class Connection(Peer):
+    """A client's packets, in the order in which they come."""
 
-    __slots__ = (
-        "_held",
-        "_held_bytes",
-        "_held_since",
-        "_missing",
-        "_partial",
-        "_stop",
-        "_up",
-        "_wake",
-        "bucket",
-        "clean",
-        "device",
-        "device_qos",
-        "forbidden",
-        "key",
-        "login",
-        "mqtt_session",
-        "opened",
-        "resumed",
-        "session",
-        "user",
-        "user_qos",
-        "will",
-    )
+    __slots__ = ("_held", "_held_bytes", "_held_since", "_missing", "_partial", "_stop", "_wake")
 
     def __init__(self, hub: Hub, listener: str) -> None:
         super().__init__(hub, listener)
-        self.user = ""
-        """Empty for nobody."""
-        self.device = ""
-        """Empty for a plain client."""
-        self.login: asyncio.Task[Any] | None = None
-        """The task in which it is being found out who this is; ended with the connection."""
-        self.key: Key | None = None
-        self.session = ""
-        self.mqtt_session: Session | None = None
-        self.clean = True
-        self.resumed = False
-        self.user_qos = -1
-        self.device_qos = -1
-        self.will: Will | None = None
-        self.opened = False
-        """CONNACK has been written."""
-        self.bucket: Bucket
-        self.forbidden: PerMinute | None = None
-        self._up = b""
         self._stop = RUN
         self._wake: asyncio.TimerHandle | None = None
         self._partial: list[bytes] | None = None
@@ -109,10 +56,6 @@ class Connection(Answers):
         """Packets that wait; a number before them is the time at which those behind it came in."""
         self._held_bytes = 0
         self._held_since = 0.0
-
-    def __str__(self) -> str:
-        who = f"{self.user or 'nobody'}/{self.device}" if self.device else self.user or "nobody"
-        return f"{who} at {self.address}"
 
     # Input
 
@@ -171,7 +114,10 @@ class Connection(Answers):
         try:
             connect = packets.connect(data[body:stop])
         except packets.OtherVersion as other:
-            self.refuse(other.answer, f"version_{other.name}")
+            self.refuse(encode.connack(encode.UNACCEPTABLE_VERSION), f"version_{other.name}")
+            return
+        if connect.version != V311:
+            self.refuse(encode.CONNACK_UNSUPPORTED, f"version_{connect.version}")
             return
         self.keep_alive(0)  # it was in time; how long a login takes is not the client's fault
         self.start(admission.admit(self, connect))
@@ -256,7 +202,7 @@ class Connection(Answers):
             elif first == 0xC0:
                 if stop != body:
                     raise Malformed("pingreq_length")
-                self.answer(packets.PINGRESP)
+                self.answer(encode.PINGRESP)
             else:
                 if first in (SUBSCRIBE, UNSUBSCRIBE) and (wait := self.bucket.take(now)):
                     self._slow_down(wait)
@@ -334,48 +280,21 @@ class Connection(Answers):
 
     # Beginning and end
 
-    def attach(self, session: Session, resumed: bool) -> None:
-        """The client is let in with this session: write CONNACK. Packets that were held are handled when the task ends."""
-        hub = self.hub
-        self.mqtt_session, self.session, self.resumed = session, session.id, resumed
-        session.connection = self
-        if self.device:
-            up = hub.topics.up(self.user, self.device).encode()
-            self._up = len(up).to_bytes(2, "big") + up
-            if session.filters and session.rights is None:
-                session.rights = hub.access.rights(session.filters, self.user, self.device)
-            if session.rights is not None:
-                self.user_qos, self.device_qos = session.rights.user_qos, session.rights.device_qos
-        self.answer(packets.connack(packets.ACCEPTED, resumed))
-        self.opened = True
-
     def stop(self) -> None:
         """Handle nothing more: the server is stopping. A login that waits for its turn is told to come back."""
         if self.login is not None:
-            self.refuse(packets.connack(packets.SERVER_UNAVAILABLE), "stopping")
+            self.refuse(encode.connack(encode.SERVER_UNAVAILABLE), "stopping")
             return
         self._stop = END
         if not self._paused and not self.closed:
             self._paused = True
             self.transport.pause_reading()
 
-    def refuse(self, answer: bytes, reason: str, *, told: bool = False) -> None:
-        """Answer CONNECT with a refusal, and end; `told` says that the log has it already."""
-        self.hub.count("connects_refused", reason=reason)
-        if not told:
-            self.hub.log.note(reason, "a CONNECT from %s is refused: %s", self.address, reason)
-        self.answer(answer)
-        self.end("refused", linger=True)
-
     def violation(self, wrong: Malformed) -> None:
         """The client broke the protocol (MQTT-4.8.0-1)."""
         self.hub.count("malformed_packets", reason=wrong.reason)
         self.hub.log.note("malformed", "%s sent a malformed packet and is disconnected: %s", self, wrong.reason)
         self.end("malformed")
-
-    def close(self, reason: str) -> None:
-        """Close the connection at once; `reason` is a word for logs and counters."""
-        self.end(reason)
 
     def resume_writing(self) -> None:
         """The write buffer has drained below its low-water mark."""

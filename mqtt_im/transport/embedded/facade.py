@@ -19,10 +19,11 @@ from mqtt_im.transport.api import Handler, Link
 from mqtt_im.transport.embedded import tls
 from mqtt_im.transport.embedded.broker import EmbeddedBroker, Listener
 from mqtt_im.transport.embedded.connection import Connection
-from mqtt_im.transport.embedded.hub import Hub, log
+from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.limits import Count
-from mqtt_im.transport.embedded.persistence import Persistence
 from mqtt_im.transport.embedded.plugins import Plugins
+from mqtt_im.transport.embedded.sessions.ground import log
+from mqtt_im.transport.embedded.sessions.persistence import Persistence
 from mqtt_im.transport.embedded.websocket import WebSocket
 
 FILE: Final = "broker.db"
@@ -64,16 +65,17 @@ class EmbeddedTransport:
         hub = self._hub
         with contextlib.ExitStack() as undo:
             listeners = self._listeners(undo)
-            hub.store = Persistence(self._data_dir / FILE, hub.count, log, self._synchronous)
+            hub.ground.store = Persistence(self._data_dir / FILE, hub.count, log, self._synchronous)
             try:
-                hub.plain.restore_retained(hub.store.retained())
-                for stored in hub.store.plain_sessions():
-                    hub.restore(stored)
+                hub.plain.restore_retained(hub.ground.store.retained())
+                for stored in hub.ground.store.plain_sessions():
+                    hub.sessions.restore(stored)
                 broker = EmbeddedBroker(hub, listeners, self._plugins)
-                hub.plugins = Plugins(hub, broker)
+                hub.plugins = Plugins(broker, hub.background)
+                hub.plain.on_retained = hub.plugins.retained
                 await broker.start()
             except BaseException:
-                await hub.store.close()
+                await hub.ground.store.close()
                 raise
             self._broker = broker
             undo.pop_all()
@@ -129,7 +131,7 @@ class EmbeddedTransport:
             task.cancel()
         await asyncio.gather(*hub.tasks, return_exceptions=True)
         await broker.shutdown()
-        await hub.store.close()
+        await hub.ground.store.close()
 
     def links(self, user: str) -> list[Link]:
         """The connections of this user's devices, for closing them when the account goes."""
@@ -142,9 +144,9 @@ class EmbeddedTransport:
         async with hub.turn(key):
             if (connection := hub.live.get(key)) is not None:
                 connection.end("forgotten")
-            if (session := await hub.find_session(key)) is not None:
-                hub.discard(session)
-                await hub.committed()
+            if (session := await hub.sessions.find(key)) is not None:
+                hub.sessions.discard(session)
+                await hub.sessions.committed()
 
     @property
     def connection_count(self) -> int:

@@ -3,36 +3,50 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
-import secrets
-import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final, Protocol
 
 from mqtt_im.config import LimitsConfig
-from mqtt_im.protocol.names import is_device
 from mqtt_im.protocol.topics import Topics
-from mqtt_im.transport.api import Handler, Identity
-from mqtt_im.transport.embedded import persistence
-from mqtt_im.transport.embedded.access import Access
+from mqtt_im.transport.api import Handler, Identity, Link
 from mqtt_im.transport.embedded.limits import Bucket, Buckets, Count, Quiet
-from mqtt_im.transport.embedded.persistence import Persistence, StoredSession
-from mqtt_im.transport.embedded.plain import Plain
 from mqtt_im.transport.embedded.plugins import Plugins
-from mqtt_im.transport.embedded.session import Key, Message, Outbox, Session
+from mqtt_im.transport.embedded.sessions.access import Access
+from mqtt_im.transport.embedded.sessions.ground import Ground, log
+from mqtt_im.transport.embedded.sessions.keeper import Keeper
+from mqtt_im.transport.embedded.sessions.plain import Plain
+from mqtt_im.transport.embedded.sessions.session import Key
 
-if TYPE_CHECKING:
-    from mqtt_im.transport.embedded.connection import Connection
-    from mqtt_im.transport.embedded.wire import Wire
-
-log: Final = logging.getLogger("mqtt_im.mqtt")
-
-MAX_KEPT_SESSIONS: Final = 256
-"""Kept sessions of one user; of nobody as well."""
 _OVERFLOW: Final = 64
 """Sockets above `limits.max_connections` that are told so instead of being cut."""
+
+
+class Socket(Protocol):
+    """What the hub knows of each open socket."""
+
+    address: str
+    transport: asyncio.Transport
+
+    def flush(self) -> bool:
+        """Hand what was gathered to the socket."""
+
+    def end(self, reason: str, *, abort: bool = False, linger: bool = False) -> None:
+        """End the connection."""
+
+
+class Member(Link, Socket, Protocol):
+    """A client that is logged in."""
+
+    bucket: Bucket
+    key: Key | None
+
+    @property
+    def answered(self) -> bool:
+        """Everything that it handed in has its acknowledgement."""
+
+    def stop(self) -> None:
+        """Handle nothing more."""
 
 
 class User:
@@ -42,7 +56,7 @@ class User:
 
     def __init__(self, rate: float) -> None:
         self.bucket = Bucket(rate)
-        self.connections: list[Connection] = []
+        self.connections: list[Member] = []
 
 
 class Hub:
@@ -59,22 +73,21 @@ class Hub:
         self.loop = asyncio.get_running_loop()
         self.clock = self.loop.time
         self.log = Quiet(log, self.clock, count)
-        self.store: Persistence
+        self.ground = Ground(self.access, limits, count, self.log)
         self.plugins: Plugins
-        self.plain = Plain(self)
-        self.sockets: set[Wire] = set()
+        self.plain = Plain(self.ground)
+        self.sessions = Keeper(self.ground, self.plain, handler.session_ended)
+        self.sockets: set[Socket] = set()
         """Every open socket, logged in or not."""
         self._addresses: dict[str, int] = {}
         """Open sockets by the peer's address; only where they are limited."""
         rate = limits.connects_per_second_per_address
         self._accepts = Buckets(rate) if rate else None
         """How fast each address may connect."""
-        self.live: dict[Key, Connection] = {}
+        self.live: dict[Key, Member] = {}
         """The connections that are logged in."""
         self.entered = 0
         """How many are logged in, those included that wait for their session."""
-        self.sessions: dict[Key, Session] = {}
-        """Sessions in memory: of the live connections, and kept ones that plain messages may reach."""
         self.draining = False
         self.tasks: set[asyncio.Task[None]] = set()
         """Packets that are being handled by a task."""
@@ -83,13 +96,13 @@ class Hub:
         self._all_answered: asyncio.Event | None = None
         self._all_closed: asyncio.Event | None = None
         self._users: dict[str, User] = {}
-        self._dirty: list[Wire] = []
+        self._dirty: list[Socket] = []
         self._turns: dict[Key, tuple[asyncio.Lock, list[None]]] = {}
         self._nobody = 0
 
     # Writing
 
-    def flush_soon(self, connection: Wire) -> None:
+    def flush_soon(self, connection: Socket) -> None:
         """Have the connection write what it gathers until this turn of the loop is over."""
         if not self._dirty:
             self.loop.call_soon(self._flush)
@@ -102,7 +115,7 @@ class Hub:
 
     # Sockets
 
-    def socket_opened(self, wire: Wire) -> str:
+    def socket_opened(self, wire: Socket) -> str:
         """Count a socket in; returns why it cannot stay, or an empty text."""
         self.sockets.add(wire)
         limits, here = self.limits, 0
@@ -118,7 +131,7 @@ class Hub:
             return "connects_per_second_per_address"
         return ""
 
-    def socket_closed(self, wire: Wire) -> None:
+    def socket_closed(self, wire: Socket) -> None:
         """Count a socket out."""
         self.sockets.discard(wire)
         if self._all_closed is not None and not self.sockets:
@@ -145,7 +158,7 @@ class Hub:
 
     # Users and keys
 
-    def enter(self, connection: Connection) -> None:
+    def enter(self, connection: Member) -> None:
         """A connection is logged in, and about to get its session."""
         self.entered += 1
         if connection.user:
@@ -155,7 +168,7 @@ class Hub:
         else:
             connection.bucket = Bucket(self.limits.requests_per_second)
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: Member) -> None:
         """A logged-in connection has ended."""
         self.entered -= 1
         if connection.user:
@@ -169,7 +182,7 @@ class Hub:
             user = self._users[name] = User(self.limits.requests_per_second)
         return user
 
-    def connections(self, name: str) -> list[Connection]:
+    def connections(self, name: str) -> list[Member]:
         """The logged-in connections of a user."""
         user = self._users.get(name)
         return list(user.connections) if user is not None else []
@@ -204,104 +217,6 @@ class Hub:
             waiting.pop()
             if not waiting:
                 del self._turns[key]
-
-    # Sessions
-
-    def outbox(self, session: Session) -> Outbox:
-        """The session's outbox, made at its first use."""
-        if session.outbox is None:
-            session.outbox = Outbox(self.limits.max_inflight, self.limits.max_queued_messages)
-        return session.outbox
-
-    async def find_session(self, key: Key) -> Session | None:
-        """The kept session of this key, from memory or disk. Raises `StoreFailed`."""
-        if key not in self.sessions and not self.store.idle:
-            await self.committed()  # what was written of it last must be found
-        session = self.sessions.get(key)
-        if session is not None:
-            return session
-        stored = self.store.session(*key)
-        return None if stored is None else self.restore(stored)
-
-    async def make_room(self, user: str) -> None:
-        """Let the user have room for one more kept session: of those without a connection, the longest unseen ones go."""
-        names = self.store.names(user, MAX_KEPT_SESSIONS - 1)
-        away = [name for name in names if (user, name) not in self.live]
-        for name in away[: max(0, len(names) + 1 - MAX_KEPT_SESSIONS)]:
-            session = await self.find_session((user, name))
-            if session is not None and session.connection is None:
-                self.discard(session)
-                if user and is_device(name):
-                    self.handler.session_ended(user, name)
-
-    def new_session(self, key: Key, kept: bool) -> Session:
-        """Begin a session."""
-        session = Session(key, secrets.token_hex(8), kept)
-        self.sessions[key] = session
-        if kept:
-            self.save_session(session)
-        return session
-
-    def restore(self, stored: StoredSession) -> Session:
-        """Put a kept session from disk into memory."""
-        session = Session((stored.user, stored.name), stored.id, kept=True)
-        session.filters = stored.filters
-        session.received = set(stored.received) or None
-        if stored.queue:
-            self.outbox(session).restore(
-                Message(row.seq, row.topic.encode(), row.payload, row.qos, row.retain, row.stage) for row in stored.queue
-            )
-        self.plain.subscribe_all(session)
-        self.sessions[session.key] = session
-        return session
-
-    def save_session(self, session: Session) -> None:
-        """Write a kept session's row with the next transaction."""
-        filters = json.dumps(session.filters, ensure_ascii=False, separators=(",", ":"))
-        row = (*session.key, session.id, filters, bool(session.plain), int(time.time()))
-        self.store.write(persistence.SAVE_SESSION, *row)
-
-    def discard(self, session: Session) -> None:
-        """End a session: its subscriptions and queue are gone, from disk with the next transaction."""
-        self.plain.unsubscribe_all(session)
-        session.outbox = session.received = None
-        if self.sessions.get(session.key) is session:
-            del self.sessions[session.key]
-        if session.kept:
-            for statement in (persistence.DROP_SESSION, persistence.DROP_QUEUE, persistence.DROP_RECEIVED):
-                self.store.write(statement, session.id)
-            session.kept = False  # nothing of it is written any more
-
-    def rest(self, session: Session) -> None:
-        """The session's connection is gone: end it, or keep as much of it in memory as is needed there."""
-        session.connection = None
-        session.catch_up = None
-        if not session.kept:
-            self.discard(session)
-            return
-        self.store.write(persistence.SEEN, int(time.time()), session.id)
-        if session.idle:
-            self._evict(session, ok=True)
-
-    def _evict(self, session: Session, *, ok: bool) -> None:
-        """Take a session that is on disk out of memory, once reading it from there would find all of it."""
-        if session.connection is not None or not session.idle or self.sessions.get(session.key) is not session:
-            return
-        if self.store.idle:
-            del self.sessions[session.key]
-        elif ok:
-            self.store.committed(lambda ok: self._evict(session, ok=ok))
-
-    async def committed(self) -> bool:
-        """Wait for what was written so far; whether it was committed."""
-        future: asyncio.Future[bool] = self.loop.create_future()
-
-        def done(ok: bool) -> None:
-            if not future.done():
-                future.set_result(ok)
-
-        self.store.committed(done)
-        return await future
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run this in a task that nobody awaits."""

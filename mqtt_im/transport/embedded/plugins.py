@@ -5,7 +5,8 @@ They see logins and plain topics. Nothing under the prefix is shown to them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
 
 from amqtt.broker import RetainedApplicationMessage
 from amqtt.contexts import Action
@@ -13,19 +14,34 @@ from amqtt.events import BrokerEvents
 from amqtt.session import Session as AmqttSession
 
 from mqtt_im.transport.api import Login
+from mqtt_im.transport.embedded.sessions.session import Key, Session
 
-if TYPE_CHECKING:
-    from mqtt_im.transport.embedded.broker import EmbeddedBroker
-    from mqtt_im.transport.embedded.connection import Connection
-    from mqtt_im.transport.embedded.hub import Hub
-    from mqtt_im.transport.embedded.session import Session
+
+class Broker(Protocol):
+    """What is asked of amqtt's broker."""
+
+    plugins_manager: Any
+
+    async def authenticate(self, session: AmqttSession) -> bool:
+        """What the authentication plugins say together."""
+
+    async def allows(self, session: AmqttSession, topic: str, action: Action) -> bool:
+        """What the topic plugins say together."""
+
+
+class Client(Protocol):
+    """What plugins learn of a client."""
+
+    user: str
+    key: Key | None
 
 
 class Plugins:
     """Asks and tells the plugins of one broker."""
 
-    def __init__(self, hub: Hub, broker: EmbeddedBroker) -> None:
-        self._hub = hub
+    def __init__(self, broker: Broker, background: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        """`background` runs what nobody awaits."""
+        self._background = background
         self._broker = broker
         manager = broker.plugins_manager
         self._authenticates = bool(manager._auth_plugins)  # noqa: SLF001 - see tests/unit/transport/test_amqtt_pins.py
@@ -42,17 +58,21 @@ class Plugins:
         session.password = login.password.decode(errors="replace") if login.password is not None else None
         return await self._broker.authenticate(session)
 
-    async def may_publish(self, connection: Connection, topic: str) -> bool:
+    async def may_publish(self, connection: Client, topic: str) -> bool:
         """Whether the topic plugins let this client publish a plain message."""
         return await self._allowed(connection.user, connection.key, topic, Action.PUBLISH)
 
-    async def may_subscribe(self, connection: Connection, topic_filter: str) -> bool:
+    async def may_subscribe(self, connection: Client, topic_filter: str) -> bool:
         """Whether the topic plugins let this client subscribe to a plain filter."""
         return await self._allowed(connection.user, connection.key, topic_filter, Action.SUBSCRIBE)
 
-    async def may_receive(self, session: Session, topic: str) -> bool:
-        """Whether the topic plugins let this session receive a plain message."""
-        return await self._allowed(session.key[0], session.key, topic, Action.RECEIVE)
+    async def who_may_receive(self, subscribers: dict[Session, int], topic: str) -> dict[Session, int]:
+        """Those of the subscribers whom the topic plugins let receive a plain message."""
+        return {
+            session: options
+            for session, options in subscribers.items()
+            if await self._allowed(session.key[0], session.key, topic, Action.RECEIVE)
+        }
 
     async def _allowed(self, user: str, key: tuple[str, str] | None, topic: str, action: Action) -> bool:
         if not self.filter_topics:
@@ -66,20 +86,20 @@ class Plugins:
         session.username = user or None
         return session
 
-    def connected(self, connection: Connection) -> None:
+    def connected(self, connection: Client) -> None:
         """A client has been let in."""
         self._tell_of(BrokerEvents.CLIENT_CONNECTED, connection)
 
-    def disconnected(self, connection: Connection) -> None:
+    def disconnected(self, connection: Client) -> None:
         """A client has gone."""
         self._tell_of(BrokerEvents.CLIENT_DISCONNECTED, connection)
 
-    def subscribed(self, connection: Connection, topic_filter: str, qos: int) -> None:
+    def subscribed(self, connection: Client, topic_filter: str, qos: int) -> None:
         """A plain filter was granted."""
         if BrokerEvents.CLIENT_SUBSCRIBED in self._events and connection.key is not None:
             self._tell(BrokerEvents.CLIENT_SUBSCRIBED, client_id=connection.key[1], topic=topic_filter, qos=qos)
 
-    def unsubscribed(self, connection: Connection, topic_filter: str) -> None:
+    def unsubscribed(self, connection: Client, topic_filter: str) -> None:
         """A plain filter was given back."""
         if BrokerEvents.CLIENT_UNSUBSCRIBED in self._events and connection.key is not None:
             self._tell(BrokerEvents.CLIENT_UNSUBSCRIBED, client_id=connection.key[1], topic=topic_filter)
@@ -90,10 +110,10 @@ class Plugins:
             message = RetainedApplicationMessage(None, topic, payload, qos)
             self._tell(BrokerEvents.RETAINED_MESSAGE, client_id=None, retained_message=message)
 
-    def _tell_of(self, event: BrokerEvents, connection: Connection) -> None:
+    def _tell_of(self, event: BrokerEvents, connection: Client) -> None:
         if event in self._events and connection.key is not None:
             session = self._describe(connection.user, connection.key)
             self._tell(event, client_id=connection.key[1], client_session=session)
 
     def _tell(self, event: BrokerEvents, **details: Any) -> None:
-        self._hub.background(self._broker.plugins_manager.fire_event(event, **details))
+        self._background(self._broker.plugins_manager.fire_event(event, **details))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from mqtt_im.transport.embedded import packets, subscribing
-from mqtt_im.transport.embedded import persistence as sql
-from mqtt_im.transport.embedded.framing import (
+from mqtt_im.mqtt import encode, packets
+from mqtt_im.mqtt.framing import (
     CONNECT,
     DISCONNECT,
     FIRST_BYTES,
@@ -16,31 +15,32 @@ from mqtt_im.transport.embedded.framing import (
     PUBREL,
     SUBSCRIBE,
     UNSUBSCRIBE,
-    Malformed,
     wrong_first_byte,
 )
+from mqtt_im.mqtt.reasons import Malformed
+from mqtt_im.transport.embedded import subscribing
 from mqtt_im.transport.embedded.limits import PerMinute
-from mqtt_im.transport.embedded.plain import PlainMessage
-
-if TYPE_CHECKING:
-    from mqtt_im.transport.embedded.connection import Connection
-    from mqtt_im.transport.embedded.session import Session
+from mqtt_im.transport.embedded.peer import Peer
+from mqtt_im.transport.embedded.sessions import persistence as sql
+from mqtt_im.transport.embedded.sessions.plain import PlainMessage
+from mqtt_im.transport.embedded.sessions.session import Session
 
 _MAX_UNRELEASED: Final = 4096
 """QoS 2 publishes that a client may leave without PUBREL before it is disconnected."""
 
 
-def publish(connection: Connection, first: int, body: bytes) -> None:
+def publish(connection: Peer, first: int, body: bytes) -> None:
     """A PUBLISH that is not the hot case."""
     if first not in FIRST_BYTES:
         raise wrong_first_byte(first)
-    topic, packet_id, payload = packets.publish(first, body)
+    packet = packets.publish(first, body)
+    topic, packet_id, payload = packet.topic, packet.packet_id, packet.payload
     hub = connection.hub
     qos = first >> 1 & 3
     uplink = bool(connection.device) and topic == hub.topics.up(connection.user, connection.device)
     if qos == 2 and _seen(connection, packet_id):
         return
-    token = connection.token(packets.short(PUBREC if qos == 2 else PUBACK, packet_id)) if qos else 0
+    token = connection.token(encode.short(PUBREC if qos == 2 else PUBACK, packet_id)) if qos else 0
     if uplink:
         if qos == 2:
             if connection.twos is None:
@@ -57,10 +57,10 @@ def publish(connection: Connection, first: int, body: bytes) -> None:
             _publish_plain(connection, token, packet_id, message)
 
 
-def _seen(connection: Connection, packet_id: int) -> bool:
+def _seen(connection: Peer, packet_id: int) -> bool:
     """Answer a QoS 2 PUBLISH that was received before and not released, without handling it again (MQTT-4.3.3-2)."""
-    session = _session(connection)
-    answer = packets.short(PUBREC, packet_id)
+    session = connection.own_session
+    answer = encode.short(PUBREC, packet_id)
     if connection.waits_for(answer):
         return True
     if session.received is None or packet_id not in session.received:
@@ -72,15 +72,15 @@ def _seen(connection: Connection, packet_id: int) -> bool:
 
 
 def _publish_plain(
-    connection: Connection, token: int, packet_id: int, message: PlainMessage, targets: dict[Session, int] | None = None
+    connection: Peer, token: int, packet_id: int, message: PlainMessage, targets: dict[Session, int] | None = None
 ) -> None:
-    hub, session = connection.hub, _session(connection)
+    hub, session = connection.hub, connection.own_session
     hub.count("plain_messages")
     twice = message.qos == 2
     if twice:
         _remember(session, packet_id)
         if session.kept:
-            hub.store.write(sql.RECEIVED, session.id, packet_id)
+            hub.ground.store.write(sql.RECEIVED, session.id, packet_id)
 
     def done(ok: bool) -> None:
         if ok:
@@ -93,18 +93,18 @@ def _publish_plain(
     hub.plain.publish(message, done if token else None, durable=twice and session.kept, targets=targets)
 
 
-async def _publish_filtered(connection: Connection, token: int, packet_id: int, message: PlainMessage) -> None:
+async def _publish_filtered(connection: Peer, token: int, packet_id: int, message: PlainMessage) -> None:
     """The same where amqtt's plugins have a say in who publishes and who receives."""
     hub = connection.hub
     if await hub.plugins.may_publish(connection, message.topic):
-        targets = await hub.plain.allowed(message.topic)
+        targets = await hub.plugins.who_may_receive(hub.plain.subscribers(message.topic), message.topic)
         if not connection.closed or not token:
             _publish_plain(connection, token, packet_id, message, targets)
     else:
         _forbidden(connection, token, message.topic)
 
 
-def _forbidden(connection: Connection, token: int, topic: str) -> None:
+def _forbidden(connection: Peer, token: int, topic: str) -> None:
     """A PUBLISH to a closed topic is acknowledged and dropped; who does it often is disconnected."""
     hub = connection.hub
     hub.count("forbidden_publishes")
@@ -117,34 +117,30 @@ def _forbidden(connection: Connection, token: int, topic: str) -> None:
         connection.acknowledge(token)
 
 
-def beyond_rate(connection: Connection, first: int, body: bytes, wait: float) -> bool:
+def beyond_rate(connection: Peer, first: int, body: bytes, wait: float) -> bool:
     """Refuse an uplink that has waited too long for its turn; False where the packet is no uplink and waits on."""
     if first not in FIRST_BYTES:
         raise wrong_first_byte(first)
-    topic, packet_id, payload = packets.publish(first, body)
+    packet = packets.publish(first, body)
+    topic, packet_id, payload = packet.topic, packet.packet_id, packet.payload
     hub = connection.hub
     if not connection.device or topic != hub.topics.up(connection.user, connection.device):
         return False
-    token = connection.token(packets.short(PUBACK, packet_id)) if packet_id else 0
+    token = connection.token(encode.short(PUBACK, packet_id)) if packet_id else 0
     hub.handler.rate_limited(connection, payload, token, wait)
     return True
 
 
-def uplink_received(connection: Connection, token: int, packet_id: int) -> None:
+def uplink_received(connection: Peer, token: int, packet_id: int) -> None:
     """An uplink at QoS 2 has its answer: a repeat of it is recognised from now on, whatever happens."""
-    session = _session(connection)
+    session = connection.own_session
     _remember(session, packet_id)
     if not session.kept:
         connection.acknowledge(token)
         return
     hub = connection.hub
-    hub.store.write(sql.RECEIVED, session.id, packet_id)
-    hub.store.committed(lambda ok: connection.acknowledge(token) if ok else connection.fail(token))
-
-
-def _session(connection: Connection) -> Session:
-    assert connection.mqtt_session is not None
-    return connection.mqtt_session
+    hub.ground.store.write(sql.RECEIVED, session.id, packet_id)
+    hub.ground.store.committed(lambda ok: connection.acknowledge(token) if ok else connection.fail(token))
 
 
 def _remember(session: Session, packet_id: int) -> None:
@@ -153,26 +149,25 @@ def _remember(session: Session, packet_id: int) -> None:
     session.received.add(packet_id)
 
 
-def puback(connection: Connection, packet_id: int) -> None:
+def puback(connection: Peer, packet_id: int) -> None:
     """PUBACK of a plain message."""
-    connection.hub.plain.acknowledged(_session(connection), packet_id)
+    connection.hub.plain.acknowledged(connection.own_session, packet_id)
 
 
-def other(connection: Connection, first: int, body: bytes) -> None:
+def other(connection: Peer, first: int, body: bytes) -> None:
     """Any packet but PUBLISH, PUBACK and PINGREQ."""
     if first == SUBSCRIBE:
-        connection.start(subscribing.subscribe(connection, *packets.subscribe(body)))
+        connection.start(subscribing.subscribe(connection, *packets.subscribe(body)[:2]))
     elif first == UNSUBSCRIBE:
         connection.start(subscribing.unsubscribe(connection, *packets.unsubscribe(body)))
     elif first == PUBREC:
-        connection.hub.plain.received(_session(connection), packets.packet_id_only(body))
+        connection.hub.plain.received(connection.own_session, packets.acknowledgement(body, "PUBREC")[0])
     elif first == PUBREL:
-        _release(connection, packets.packet_id_only(body))
+        _release(connection, packets.acknowledgement(body, "PUBREL")[0])
     elif first == PUBCOMP:
-        connection.hub.plain.completed(_session(connection), packets.packet_id_only(body))
+        connection.hub.plain.completed(connection.own_session, packets.acknowledgement(body, "PUBCOMP")[0])
     elif first == DISCONNECT:
-        if body:
-            raise Malformed("disconnect_length")
+        packets.disconnect(body)
         connection.will = None  # MQTT-3.14.4-3
         connection.end("disconnect")
     elif first == CONNECT:
@@ -181,10 +176,10 @@ def other(connection: Connection, first: int, body: bytes) -> None:
         raise wrong_first_byte(first)
 
 
-def _release(connection: Connection, packet_id: int) -> None:
+def _release(connection: Peer, packet_id: int) -> None:
     """PUBREL: the identifier is free again; PUBCOMP says so, for a kept session once that is on disk."""
-    hub, session = connection.hub, _session(connection)
-    answer = packets.short(PUBCOMP, packet_id)
+    hub, session = connection.hub, connection.own_session
+    answer = encode.short(PUBCOMP, packet_id)
     if session.received is None or packet_id not in session.received:
         connection.answer(answer)
         return
@@ -197,5 +192,5 @@ def _release(connection: Connection, packet_id: int) -> None:
         if ok and not connection.closed:
             connection.answer(answer)
 
-    hub.store.write(sql.RELEASED, session.id, packet_id)
-    hub.store.committed(done)
+    hub.ground.store.write(sql.RELEASED, session.id, packet_id)
+    hub.ground.store.committed(done)

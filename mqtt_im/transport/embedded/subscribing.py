@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from mqtt_im.mqtt import encode
 from mqtt_im.transport.api import REFUSED
-from mqtt_im.transport.embedded import packets
-from mqtt_im.transport.embedded.access import Claim, Rights
-
-if TYPE_CHECKING:
-    from mqtt_im.transport.embedded.connection import Connection
-    from mqtt_im.transport.embedded.session import Session
+from mqtt_im.transport.embedded.peer import Peer
+from mqtt_im.transport.embedded.sessions.access import Claim, Rights
+from mqtt_im.transport.embedded.sessions.session import Session
 
 _UNSUBACK: Final = 0xB0
 
 
-async def subscribe(connection: Connection, packet_id: int, filters: list[tuple[str, int]]) -> None:
+async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, int]]) -> None:
     """Grant what may be granted, answer, and start what was subscribed. A kept session's filters are on disk before SUBACK."""
     hub, session = connection.hub, connection.mqtt_session
     assert session is not None
@@ -29,14 +27,14 @@ async def subscribe(connection: Connection, packet_id: int, filters: list[tuple[
     if session.connection is not connection:
         return
     if session.kept and session.filters != before:
-        hub.save_session(session)
-        if not await hub.committed():
+        hub.sessions.save(session)
+        if not await hub.sessions.committed():
             _put_back(connection, session, before)
             codes = [REFUSED] * len(codes)
         if connection.closed:
             return
     _update_rights(connection, session)
-    connection.answer(packets.suback(packet_id, codes))
+    connection.answer(encode.suback(packet_id, codes))
     for (topic_filter, _), code in zip(filters, codes, strict=True):
         if code == REFUSED:
             hub.count("refused_subscriptions")
@@ -46,7 +44,7 @@ async def subscribe(connection: Connection, packet_id: int, filters: list[tuple[
     hub.plain.pump(session)
 
 
-async def _grant(connection: Connection, session: Session, topic_filter: str, qos: int) -> int:
+async def _grant(connection: Peer, session: Session, topic_filter: str, qos: int) -> int:
     """The return code for one filter: its granted QoS, or `REFUSED`."""
     hub = connection.hub
     if topic_filter not in session.filters and len(session.filters) >= hub.limits.max_subscriptions:
@@ -63,7 +61,7 @@ async def _grant(connection: Connection, session: Session, topic_filter: str, qo
     return REFUSED
 
 
-def _add(connection: Connection, session: Session, topic_filter: str, qos: int) -> None:
+def _add(connection: Peer, session: Session, topic_filter: str, qos: int) -> None:
     plain = connection.hub.plain
     if plain.is_plain(topic_filter):
         plain.subscribe(session, topic_filter, qos)
@@ -71,7 +69,7 @@ def _add(connection: Connection, session: Session, topic_filter: str, qos: int) 
     session.filters[topic_filter] = qos
 
 
-def _put_back(connection: Connection, session: Session, filters: dict[str, int]) -> None:
+def _put_back(connection: Peer, session: Session, filters: dict[str, int]) -> None:
     """The disk did not take the new filters: neither does memory."""
     plain = connection.hub.plain
     plain.unsubscribe_all(session)
@@ -79,7 +77,7 @@ def _put_back(connection: Connection, session: Session, filters: dict[str, int])
     plain.subscribe_all(session)
 
 
-def _update_rights(connection: Connection, session: Session) -> Rights:
+def _update_rights(connection: Peer, session: Session) -> Rights:
     """Work out anew what the session's filters yield under the prefix; returns what they yielded before."""
     before = session.rights or Rights()
     if connection.device:
@@ -89,7 +87,7 @@ def _update_rights(connection: Connection, session: Session) -> Rights:
     return before
 
 
-def _start(connection: Connection, session: Session, topic_filter: str, qos: int, *, is_new: bool) -> None:
+def _start(connection: Peer, session: Session, topic_filter: str, qos: int, *, is_new: bool) -> None:
     """Tell who feeds this filter that it was granted."""
     hub = connection.hub
     if hub.plain.is_plain(topic_filter):
@@ -104,7 +102,7 @@ def _start(connection: Connection, session: Session, topic_filter: str, qos: int
             hub.handler.watch(connection, other, min(session.rights.watched[other], 1))
 
 
-async def unsubscribe(connection: Connection, packet_id: int, filters: list[str]) -> None:
+async def unsubscribe(connection: Peer, packet_id: int, filters: list[str]) -> None:
     """Take filters away and answer, with UNSUBACK even where none was there (MQTT-3.10.4-5)."""
     hub, session = connection.hub, connection.mqtt_session
     assert session is not None
@@ -116,11 +114,11 @@ async def unsubscribe(connection: Connection, packet_id: int, filters: list[str]
             hub.plugins.unsubscribed(connection, topic_filter)
     before = _update_rights(connection, session)
     if session.kept and gone:
-        hub.save_session(session)
-        await hub.committed()
+        hub.sessions.save(session)
+        await hub.sessions.committed()
         if connection.closed:
             return
-    connection.answer(packets.short(_UNSUBACK, packet_id))
+    connection.answer(encode.short(_UNSUBACK, packet_id))
     if not connection.device or not gone or session.rights is None:
         return
     if connection.user_qos < before.user_qos or connection.device_qos < before.device_qos:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
-from mqtt_im.transport.embedded import packets
-
-if TYPE_CHECKING:
-    from mqtt_im.transport.embedded.hub import Hub
+from mqtt_im.mqtt import encode
+from mqtt_im.transport.embedded.hub import Hub
 
 _GATHER: Final = 64 * 1024
 """Bytes that are gathered for one write before it is made without waiting for the end of the loop's turn."""
@@ -197,7 +195,7 @@ class Wire(asyncio.Protocol):
         elif length < 0x4000:
             out += (bytes((first, length & 0x7F | 0x80, length >> 7, size >> 8, size & 0xFF)), topic, payload)
         else:
-            out += (packets.publish_head(first, size, length - 2 - size), topic, payload)
+            out += (encode.publish_head(first, size, length - 2 - size), topic, payload)
         self._out_bytes += length
         if self._out_bytes > _GATHER:
             self.flush()

@@ -19,7 +19,7 @@ import uvloop
 from mqtt_im.config import LimitsConfig, MqttConfig, TlsConfig, WebsocketConfig
 from mqtt_im.transport.api import Identity, Link, Login, LoginRefused
 from mqtt_im.transport.embedded import EmbeddedTransport
-from mqtt_im.transport.embedded.persistence import StoreFailed
+from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
 from tests.support import packets
 from tests.support.packets import Packet, Parser, Publish, Will
 
@@ -312,7 +312,7 @@ class Server(Clients):
     @contextlib.contextmanager
     def broken_disk(self) -> Iterator[None]:
         """Reading fails while this lasts."""
-        store = self.hub.store
+        store = self.hub.ground.store
         query = store._query
 
         def fail(sql: str, parameters: tuple[object, ...]) -> Any:
@@ -326,12 +326,12 @@ class Server(Clients):
 
     async def stored(self) -> None:
         """Wait until everything that was written so far is on disk."""
-        assert await self.hub.committed()
+        assert await self.hub.sessions.committed()
 
     @contextlib.contextmanager
     def full_disk(self) -> Iterator[None]:
         """Transactions fail while this lasts."""
-        store = self.hub.store
+        store = self.hub.ground.store
         commit = store._commit
 
         def fail(statements: list[Any]) -> bool:

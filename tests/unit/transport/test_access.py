@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqtt_im.protocol.topics import Topics, matches, valid_filter
-from mqtt_im.transport.embedded.access import Access, Claim, PlainTopics, _covers, _intersection
+from mqtt_im.mqtt.topics import matches, valid_filter
+from mqtt_im.protocol.topics import Topics
+from mqtt_im.transport.embedded.sessions.access import Access, Claim, PlainTopics, _covers, _intersection
 
 TOPICS = Topics("im/v1")
 

@@ -248,9 +248,9 @@ async def test_forget_removes_the_kept_session(tmp_path: Path) -> None:
 async def test_kept_sessions_of_one_user_are_bounded_and_the_longest_unseen_goes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mqtt_im.transport.embedded.hub.MAX_KEPT_SESSIONS", 3)
+    monkeypatch.setattr("mqtt_im.transport.embedded.sessions.keeper.MAX_KEPT_SESSIONS", 3)
     clock = iter(range(1_000, 2_000))
-    monkeypatch.setattr("mqtt_im.transport.embedded.hub.time.time", lambda: next(clock))
+    monkeypatch.setattr("mqtt_im.transport.embedded.sessions.keeper.time.time", lambda: next(clock))
     async with Server(tmp_path, plain_topics=("#",)) as server:
         stays = await server.connect("stays", clean=False)
         for name in ("a", "b", "c"):
@@ -306,4 +306,4 @@ async def test_a_client_that_goes_while_it_is_let_in_leaves_nothing(tmp_path: Pa
         handler.quiet["phone"].set()
         await server.connect("phone", clean=False)
         assert [entry[0] for entry in handler.log if entry[0] in ("attached", "detached", "will")] == ["attached"]
-        assert len(server.hub.sessions) == 1
+        assert len(server.hub.sessions.in_memory) == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID
-from mqtt_im.transport.embedded.session import RELEASED, SENT, WAITING, Message, Outbox
+from mqtt_im.transport.embedded.sessions.session import RELEASED, SENT, WAITING, Message, Outbox
 
 
 def put(outbox: Outbox, number: int, qos: int = 1, payload: bytes = b"x") -> list[int]:

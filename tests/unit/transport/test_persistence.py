@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mqtt_im.transport.embedded import persistence as sql
-from mqtt_im.transport.embedded.persistence import Persistence
+from mqtt_im.transport.embedded.sessions import persistence as sql
+from mqtt_im.transport.embedded.sessions.persistence import Persistence
 from tests.unit.transport.harness import on_loop
 
 log = logging.getLogger("test.persistence")

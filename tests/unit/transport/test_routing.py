@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqtt_im.protocol.topics import matches
-from mqtt_im.transport.embedded.routing import Subscriptions, TopicTree
+from mqtt_im.mqtt.topics import matches
+from mqtt_im.transport.embedded.sessions.routing import Subscriptions, TopicTree
 from tests.unit.transport.test_access import FILTER, TOPIC
 
 CHANGES = st.lists(st.tuples(st.booleans(), FILTER, st.sampled_from(["one", "two"]), st.integers(0, 2)), max_size=30)

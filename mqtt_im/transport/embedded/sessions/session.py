@@ -9,13 +9,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
+from mqtt_im.config import LimitsConfig
 from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID
-from mqtt_im.transport.embedded.access import Rights
-
-if TYPE_CHECKING:
-    from mqtt_im.transport.embedded.connection import Connection
+from mqtt_im.transport.embedded.sessions.access import Rights
 
 Key = tuple[str, str]
 """User (empty for nobody), and device or client id."""
@@ -26,6 +24,22 @@ RELEASED: Final = 2
 
 _PACKET_IDS: Final = 0x1_0000 - FIRST_PLAIN_PACKET_ID
 _MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
+
+
+class Receiver(Protocol):
+    """What a session asks of the connection that it has."""
+
+    writable: bool
+    """False while the client does not read."""
+    closed: bool
+
+    def publish_plain(
+        self, topic: bytes, payload: bytes, qos: int = 0, packet_id: int = 0, retain: bool = False, dup: bool = False
+    ) -> None:
+        """Write one PUBLISH of any QoS; at QoS 0 it is dropped while the client does not read."""
+
+    def answer(self, packet: bytes) -> None:
+        """Write one packet."""
 
 
 class Message:
@@ -149,7 +163,7 @@ class Session:
         self.key = key
         self.id = session_id
         self.kept = kept
-        self.connection: Connection | None = None
+        self.connection: Receiver | None = None
         self.filters: dict[str, int] = {}
         """Granted filters → QoS."""
         self.plain = 0
@@ -161,6 +175,12 @@ class Session:
         self.outbox: Outbox | None = None
         self.catch_up: dict[str, int] | None = None
         """Retained messages that a subscription is still to be sent: topic → granted QoS."""
+
+    def need_outbox(self, limits: LimitsConfig) -> Outbox:
+        """The session's outbox, made at its first use."""
+        if self.outbox is None:
+            self.outbox = Outbox(limits.max_inflight, limits.max_queued_messages)
+        return self.outbox
 
     @property
     def idle(self) -> bool:

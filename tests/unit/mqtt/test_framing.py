@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqtt_im.transport.embedded.framing import FIRST_BYTES, Malformed, body_and_end, remaining_length
-from mqtt_im.transport.embedded.packets import publish_head
+from mqtt_im.mqtt.encode import publish_head
+from mqtt_im.mqtt.framing import FIRST_BYTES, body_and_end, remaining_length
+from mqtt_im.mqtt.reasons import Malformed
 from tests.support import packets
 
 LIMIT = 268_435_460
@@ -44,7 +45,7 @@ def test_a_length_is_read_as_it_was_written(length: int) -> None:
 def test_first_bytes_that_no_client_may_send(first: int) -> None:
     with pytest.raises(Malformed) as wrong:
         body_and_end(bytes((first,)), 0, LIMIT)
-    assert wrong.value.reason in ("publish_flags", "reserved_type", "server_packet", "header_flags")
+    assert wrong.value.reason in ("publish_flags", "reserved_type", "server_packet", "header_flags", "auth_packet")
 
 
 def test_a_length_of_five_bytes_is_known_by_its_fourth() -> None:

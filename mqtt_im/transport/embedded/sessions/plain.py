@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from mqtt_im.transport.embedded import packets
-from mqtt_im.transport.embedded import persistence as sql
-from mqtt_im.transport.embedded.framing import PUBREL
-from mqtt_im.transport.embedded.routing import Subscriptions, TopicTree
-from mqtt_im.transport.embedded.session import RELEASED, SENT, Message, Session
-
-if TYPE_CHECKING:
-    from mqtt_im.transport.embedded.hub import Hub
+from mqtt_im.mqtt import encode
+from mqtt_im.mqtt.framing import PUBREL
+from mqtt_im.transport.embedded.sessions import persistence as sql
+from mqtt_im.transport.embedded.sessions.ground import Ground
+from mqtt_im.transport.embedded.sessions.routing import Subscriptions, TopicTree
+from mqtt_im.transport.embedded.sessions.session import RELEASED, SENT, Message, Session
 
 Done = Callable[[bool], None]
 
@@ -43,8 +40,10 @@ class Retained:
 class Plain:
     """Routes plain messages. One object for all connections."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self.on_retained: Callable[[str, bytes, int], None] = lambda *_: None
+        """Is told topic, payload and QoS of what is retained now; an empty payload says that nothing is any more."""
         self._index: Subscriptions[Session] = Subscriptions()
         self._retained: dict[str, Retained] = {}
         self._tree = TopicTree()
@@ -53,7 +52,7 @@ class Plain:
 
     def is_plain(self, topic_filter: str) -> bool:
         """Whether a granted filter stands in this index."""
-        return not self._hub.topics.owns(topic_filter)
+        return not self._ground.access.topics.owns(topic_filter)
 
     def subscribe(self, session: Session, topic_filter: str, qos: int) -> None:
         """Put one filter into the index; the session's own record is the caller's."""
@@ -93,7 +92,7 @@ class Plain:
         `done` is called when its acknowledgement may leave: at once, or when what must survive has been committed; `durable`
         says that the caller has written something of that kind.
         """
-        hub = self._hub
+        ground = self._ground
         topic = message.topic.encode()
         kept: list[tuple[Session, Message]] = []
         for session, granted in (self._index.match(message.topic) if targets is None else targets).items():
@@ -103,10 +102,10 @@ class Plain:
             if qos == 0:
                 if session.connection is not None:
                     session.connection.publish_plain(topic, message.payload)
-            elif session.connection is None and not hub.limits.max_queued_messages:
-                hub.count("plain_dropped")
+            elif session.connection is None and not ground.limits.max_queued_messages:
+                ground.count("plain_dropped")
             else:
-                queued = hub.outbox(session).create(topic, message.payload, qos, retain=False)
+                queued = session.need_outbox(ground.limits).create(topic, message.payload, qos, retain=False)
                 if session.kept:
                     self._enqueue(session, queued)
                     kept.append((session, queued))
@@ -125,24 +124,23 @@ class Plain:
             if done is not None:
                 done(ok)
 
-        hub.store.committed(committed)
+        ground.store.committed(committed)
 
-    async def allowed(self, topic: str) -> dict[Session, int]:
-        """The subscribers of a topic that plugins let receive it."""
-        may_receive = self._hub.plugins.may_receive
-        return {session: qos for session, qos in self._index.match(topic).items() if await may_receive(session, topic)}
+    def subscribers(self, topic: str) -> dict[Session, int]:
+        """Everybody who is to get a message on `topic`, with the QoS granted."""
+        return self._index.match(topic)
 
     def _enqueue(self, session: Session, message: Message) -> None:
         row = (message.seq, message.qos, message.retain, message.stage, message.topic.decode(), message.payload)
-        self._hub.store.write(sql.ENQUEUE, session.id, *row)
+        self._ground.store.write(sql.ENQUEUE, session.id, *row)
 
     def _ready(self, session: Session, message: Message) -> None:
         if session.outbox is None:
             return  # the session was discarded meanwhile
         for dropped in session.outbox.ready(message):
-            self._hub.count("plain_dropped")
+            self._ground.count("plain_dropped")
             if session.kept:
-                self._hub.store.write(sql.DEQUEUE, session.id, dropped.seq)
+                self._ground.store.write(sql.DEQUEUE, session.id, dropped.seq)
         self.pump(session)
 
     # Retained messages
@@ -155,24 +153,24 @@ class Plain:
 
     def retain(self, message: PlainMessage) -> bool:
         """Keep the last message of a topic; an empty one removes it (MQTT-3.3.1-10). Returns whether the disk has to know."""
-        hub, topic = self._hub, message.topic
+        ground, topic = self._ground, message.topic
         durable = not topic.startswith("$")
         if not message.payload:
             if self._retained.pop(topic, None) is None:
                 return False
             self._tree.discard(topic)
             if durable:
-                hub.store.write(sql.UNRETAIN, topic)
-        elif durable and topic not in self._retained and len(self._retained) >= hub.limits.max_retained_messages:
-            hub.count("plain_dropped")
-            hub.log.note("retained", "a message on %r is not retained: there are %d already", topic, len(self._retained))
+                ground.store.write(sql.UNRETAIN, topic)
+        elif durable and topic not in self._retained and len(self._retained) >= ground.limits.max_retained_messages:
+            ground.count("plain_dropped")
+            ground.log.note("retained", "a message on %r is not retained: there are %d already", topic, len(self._retained))
             return False
         else:
             self._retained[topic] = Retained(message.payload, message.qos)
             self._tree.add(topic)
             if durable:
-                hub.store.write(sql.RETAIN, topic, message.qos, message.payload)
-        hub.plugins.retained(topic, message.payload, message.qos)
+                ground.store.write(sql.RETAIN, topic, message.qos, message.payload)
+        self.on_retained(topic, message.payload, message.qos)
         return durable
 
     @property
@@ -182,7 +180,7 @@ class Plain:
 
     def want_retained(self, session: Session, topic_filter: str, qos: int) -> None:
         """Have `pump` send what is retained for a filter that was subscribed just now (MQTT-3.3.1-6), once a topic."""
-        is_open = self._hub.access.plain.is_open
+        is_open = self._ground.access.plain.is_open
         for topic in self._tree.match(topic_filter):
             if is_open(topic):
                 if session.catch_up is None:
@@ -198,7 +196,7 @@ class Plain:
             return
         for packet_id, message in session.outbox.in_flight.items():
             if message.stage == RELEASED:
-                connection.answer(packets.short(PUBREL, packet_id))
+                connection.answer(encode.short(PUBREL, packet_id))
             else:
                 connection.publish_plain(message.topic, message.payload, message.qos, packet_id, message.retain, dup=True)
         self.pump(session)
@@ -211,7 +209,7 @@ class Plain:
             if message is not None:
                 connection.publish_plain(message.topic, message.payload, message.qos, message.packet_id, message.retain)
                 if session.kept:
-                    self._hub.store.write(sql.SET_STAGE, SENT, session.id, message.seq)
+                    self._ground.store.write(sql.SET_STAGE, SENT, session.id, message.seq)
             elif session.catch_up is None or not self._send_one_retained(session, session.catch_up):
                 return
 
@@ -224,7 +222,7 @@ class Plain:
         retained = self._retained.get(topic)
         qos = 0 if retained is None else min(granted, retained.qos)
         if retained is not None and qos:
-            outbox = self._hub.outbox(session)
+            outbox = session.need_outbox(self._ground.limits)
             if not outbox.has_room:
                 return False
             message = outbox.create(topic.encode(), retained.payload, qos, retain=True)
@@ -249,7 +247,7 @@ class Plain:
     def _finished(self, session: Session, message: Message | None) -> None:
         if message is not None:
             if session.kept:
-                self._hub.store.write(sql.DEQUEUE, session.id, message.seq)
+                self._ground.store.write(sql.DEQUEUE, session.id, message.seq)
             self.pump(session)
 
     def received(self, session: Session, packet_id: int) -> None:
@@ -258,10 +256,10 @@ class Plain:
 
         def release(ok: bool) -> None:
             if ok and session.connection is not None:
-                session.connection.answer(packets.short(PUBREL, packet_id))
+                session.connection.answer(encode.short(PUBREL, packet_id))
 
         if message is None or not session.kept:
             release(True)
         else:
-            self._hub.store.write(sql.SET_STAGE, RELEASED, session.id, message.seq)
-            self._hub.store.committed(release)
+            self._ground.store.write(sql.SET_STAGE, RELEASED, session.id, message.seq)
+            self._ground.store.committed(release)

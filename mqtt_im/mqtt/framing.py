@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from mqtt_im.mqtt.reasons import Malformed
+
 CONNECT: Final = 0x10
 PUBACK: Final = 0x40
 PUBREC: Final = 0x50
@@ -17,6 +19,7 @@ SUBSCRIBE: Final = 0x82
 UNSUBSCRIBE: Final = 0xA2
 PINGREQ: Final = 0xC0
 DISCONNECT: Final = 0xE0
+AUTH: Final = 0xF0
 
 _PUBLISH: Final = range(0x30, 0x40)
 
@@ -29,14 +32,6 @@ FIRST_BYTES: Final = frozenset(
     }
 )
 """What the first byte of a client's packet can be: its type and the flags that go with it (MQTT-2.2.2-2)."""
-
-
-class Malformed(Exception):
-    """The peer broke the protocol: the connection is closed at once (MQTT-4.8.0-1). `reason` is a word for counters."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(reason)
-        self.reason = reason
 
 
 def body_and_end(data: bytes, start: int, limit: int) -> tuple[int, int]:
@@ -81,6 +76,8 @@ def wrong_first_byte(first: int) -> Malformed:
     """What to raise for a first byte that is not one of `FIRST_BYTES`."""
     if first in _PUBLISH:
         return Malformed("publish_flags")
+    if first == AUTH:
+        return Malformed("auth_packet")
     if first >> 4 in (0, 15):
         return Malformed("reserved_type")
     if first >> 4 in (2, 9, 11, 13):

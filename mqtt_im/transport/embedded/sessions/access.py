@@ -8,8 +8,9 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final
 
+from mqtt_im.mqtt.topics import matches
 from mqtt_im.protocol.names import is_user
-from mqtt_im.protocol.topics import Topics, matches
+from mqtt_im.protocol.topics import Topics
 
 MAX_LEVELS: Final = 128
 """Levels of a plain topic or filter; deeper ones are closed, so that no tree of them grows with a single packet."""

@@ -6,7 +6,8 @@ from itertools import product
 
 import pytest
 
-from mqtt_im.protocol.topics import Topics, matches, overlap, valid_filter, valid_topic
+from mqtt_im.mqtt.topics import matches, overlap, valid_filter, valid_topic
+from mqtt_im.protocol.topics import Topics
 
 LEVELS = ("a", "b", "$x", "")
 NAMES = ["/".join(levels) for size in (1, 2, 3) for levels in product(LEVELS, repeat=size)]

@@ -1,0 +1,24 @@
+"""What sessions and plain topics stand on: configuration, counters, and the file in which they are kept."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from mqtt_im.config import LimitsConfig
+from mqtt_im.transport.embedded.limits import Count, Quiet
+from mqtt_im.transport.embedded.sessions.access import Access
+from mqtt_im.transport.embedded.sessions.persistence import Persistence
+
+log: Final = logging.getLogger("mqtt_im.mqtt")
+
+
+class Ground:
+    """Shared by all that is in this folder; `store` is set before the first client comes."""
+
+    def __init__(self, access: Access, limits: LimitsConfig, count: Count, notes: Quiet) -> None:
+        self.access = access
+        self.limits = limits
+        self.count = count
+        self.log = notes
+        self.store: Persistence
