@@ -41,8 +41,9 @@ from mqtt_im.search import file as search_file
 from mqtt_im.search.thread import Search
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.sqlite.retention.passes import Policy
-from mqtt_im.store.upkeep import Upkeep
+from mqtt_im.store.policy import Policy
+from mqtt_im.store.sqlite.opening import open_ledger
+from mqtt_im.store.sqlite.upkeep import Upkeep
 from mqtt_im.transport.embedded import EmbeddedTransport
 
 ACCOUNTS_POLL_S: Final = 0.25
@@ -104,7 +105,7 @@ class Server:
 
         claims = Claims()
         online: dict[str, list[Channel]] = {}
-        self._ledger = ledger = Ledger(
+        self._ledger = ledger = open_ledger(
             Path(config.data_dir),
             synchronous=config.store.synchronous,
             limits=rule_limits(config),

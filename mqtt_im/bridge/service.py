@@ -14,7 +14,8 @@ from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.topics import Topics
-from mqtt_im.store.jobs import AttachJob, Commit, CursorsJob, FetchJob, Job, Receipt
+from mqtt_im.store.commits import Commit, Receipt
+from mqtt_im.store.jobs import AttachJob, CursorsJob, FetchJob, Job
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Identity, Link, Login, Transport
 

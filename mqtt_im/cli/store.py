@@ -35,11 +35,12 @@ def check(config: ConfigFile = None, overrides: Overrides = None) -> None:
 def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Remove what store.retention_days and store.retention_messages let go, now; a running server does it between its work."""
     from mqtt_im.app import retention_policy
-    from mqtt_im.store import upkeep
+    from mqtt_im.search.thread import refresh
+    from mqtt_im.store.sqlite import upkeep
 
     loaded = load(config, overrides or ())
     policy = retention_policy(loaded)
-    removed = upkeep.compact(Path(loaded.data_dir), policy, loaded.store.synchronous)
+    removed = upkeep.compact(Path(loaded.data_dir), policy, loaded.store.synchronous, follow=refresh)
     typer.echo(f"Removed {removed.messages} messages with {removed.items} items, and {removed.rows} rows of the log.")
     if not policy.removes:
         typer.echo("All messages are kept: store.retention_days and store.retention_messages are 0.")

@@ -27,6 +27,7 @@ from typing import Final, cast
 import msgspec
 
 from mqtt_im.core.records import AnyRecord, Edited, Gone, Message, Recalled, decode, encode
+from mqtt_im.store.queries import Part
 from mqtt_im.store.sqlite.models import open_log
 
 from . import words as text
@@ -59,15 +60,6 @@ _GONE: Final = encode(Gone(0, Message(0, "", 0, "", "", None, 0, [], None)))[:3]
 
 Key = tuple[str, int]
 """A message: its conversation and its `seq`."""
-
-
-class Part(msgspec.Struct, frozen=True):
-    """What a user may read of one conversation: `spans` of seqs, all within the log rows `first` … `last`."""
-
-    conv: str
-    first: int
-    last: int
-    spans: tuple[tuple[int, int], ...]
 
 
 class Query(msgspec.Struct, frozen=True):

@@ -1,12 +1,13 @@
-"""What jobs and queries need of a store: the ledger's engine on disk (`engine.Engine`), and its twin in memory.
+"""What every store is: what jobs and queries ask of one (`Engine`), and how the ledger works with one (`Store`).
 
-Both are used by one thread at a time. `tests/contract` says what both promise, `tests/model` compares them.
+There are the engine on SQLite (`sqlite.engine.Engine`) and its twin in memory (`memory.MemoryEngine`). Each is used by one
+thread at a time. `tests/contract` says what both promise, `tests/model` compares them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Container, Iterable, Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Final, Protocol
 
 from mqtt_im.core import apply, model
 from mqtt_im.core.entries import Entry
@@ -14,8 +15,11 @@ from mqtt_im.core.model import Amended, Conv, Device, User
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
 from mqtt_im.core.rules import Limits
 
-if TYPE_CHECKING:
-    from .jobs import Job
+from .commits import Author
+from .policy import Ended, Policy
+
+RECEIPT_MEMBERS: Final = 200
+"""In larger groups marks are not sent as events; `convs` tells them."""
 
 
 class State(model.View, apply.State, Protocol):
@@ -89,7 +93,7 @@ class Engine(Protocol):
     def state(self) -> State:
         """What the log says, the batch included."""
 
-    def append(self, job: Job, record: AnyRecord) -> None:
+    def append(self, author: Author, record: AnyRecord) -> None:
         """The record is part of the batch and of the state."""
 
     def fresh_entry(self, record: Message | GroupChange) -> Entry:
@@ -109,3 +113,38 @@ class Engine(Protocol):
 
     def probe(self) -> None:
         """The store can commit. Raises `sqlite3.Error` where it can't."""
+
+
+class Store(Engine, Protocol):
+    """A store that the ledger's thread owns: it gathers records with `append`, and commits them."""
+
+    errors: tuple[type[Exception], ...]
+    """What a store that can't be read or written raises; anything else is a fault of ours."""
+    epoch: str
+    """Names the store."""
+    now: int
+    """See `Engine`; set by the ledger before each batch."""
+
+    def prefetch(self, asked: list[tuple[str, str | None, str | None]]) -> None:
+        """What the requests of a batch will ask for is in memory: `(user, id, user or group written to)` of each."""
+
+    def commit(self) -> None:
+        """Everything appended is on disk. Raises one of `errors`; then the state is stale until `load`."""
+
+    def load(self) -> None:
+        """The state is what is on disk: what was appended and not committed has left nothing. Raises one of `errors`."""
+
+    def side_work(self, jobs: int) -> None:
+        """A part of what is due beside the batches was done; the last one had so many jobs. Raises one of `errors`."""
+
+    def pause(self) -> float | None:
+        """Seconds until `side_work` has something to do; None where nothing waits."""
+
+    def retain(self, policy: Policy, now: int, ended: Ended) -> None:
+        """A pass of retention is wanted, and is done by `side_work`; `now` is ms since 1970."""
+
+    def abandon(self, reason: str) -> None:
+        """A pass that is under way is over: the state it works on is not there any more."""
+
+    def close(self) -> None:
+        """Everything is written, as far as the disk lets it, and the files are closed."""

@@ -12,46 +12,18 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mqtt_im.core import rules
 from mqtt_im.core.entries import Entry
-from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, GroupChange, Message, ReadMark
+from mqtt_im.core.records import Act, Cursors, DeviceChange, GroupChange, Message, ReadMark
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.own import grown, registration
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.requests import Hello, Request, Send
 
+from .commits import Commit, Receipt
+
 if TYPE_CHECKING:
     from .interface import Engine
 
 T = TypeVar("T")
-
-
-class Commit:
-    """One committed record, for those who are connected.
-
-    `to` holds `(user, pos)` of each recipient with a connected device, `away` the names of the others. `entry` is None where
-    `to` is empty.
-    """
-
-    __slots__ = ("away", "entry", "lsn", "record", "to")
-
-    def __init__(self, lsn: int, record: AnyRecord) -> None:
-        self.lsn = lsn
-        self.record = record
-        self.to: list[tuple[str, int]] = []
-        self.away: list[str] = []
-        self.entry: Entry | None = None
-
-
-class Receipt:
-    """A mark that has grown, for the connected users `to`."""
-
-    __slots__ = ("by", "conv", "delivered", "read", "to")
-
-    def __init__(self, conv: str, by: str, delivered: int, read: int, to: list[str]) -> None:
-        self.conv = conv
-        self.by = by
-        self.delivered = delivered
-        self.read = read
-        self.to = to
 
 
 class Job:

@@ -2,7 +2,7 @@
 
 Group commit: while one batch is on its way to the disk, the next one gathers. Numbers are given out inside the batch; a batch
 that fails leaves nothing, neither on disk nor in memory (INV-1: what is answered is on disk). After each commit the thread
-writes a slice of the projections, so that the bulk never holds up the next commit for long.
+does a part of what else the store has to do, so that this never holds up the next commit for long.
 """
 
 from __future__ import annotations
@@ -12,19 +12,16 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Container
-from pathlib import Path
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from mqtt_im.core.rules import Limits
 from mqtt_im.protocol.errors import Refusal, StoreError
-from mqtt_im.store.sqlite.engine import ERRORS, Engine
-from mqtt_im.store.sqlite.retention.compactor import Compactor
-from mqtt_im.store.sqlite.retention.passes import Policy, Removed
 
-from . import interface, jobs
+from . import jobs
+from .interface import Engine, Store
 from .jobs import Job
+from .policy import Policy, Removed
 
 logger = logging.getLogger(__name__)
 
@@ -37,21 +34,9 @@ RETRY_S = 0.5
 class Ledger:
     """The event loop's side of the store. `submit` is called on the loop, and every job's `done` too."""
 
-    def __init__(
-        self,
-        data_dir: Path,
-        *,
-        synchronous: str = "full",
-        limits: Limits | None = None,
-        has_account: Callable[[str], bool] = lambda _: True,
-        claim: Callable[[str, int], bool] = lambda *_: False,
-        unclaim: Callable[[str, int], None] = lambda *_: None,
-        online: Container[str] = frozenset(),
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._make: Callable[[], Engine] = lambda: Engine(
-            data_dir, synchronous, limits or Limits(), has_account, claim, unclaim, online
-        )
+    def __init__(self, make: Callable[[], Store], *, clock: Callable[[], float] = time.time) -> None:
+        """`make` opens the store, on another thread. Raises `StoreError`."""
+        self._make = make
         self._clock = clock
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._pending: list[Job] = []
@@ -59,7 +44,6 @@ class Ledger:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._stale = False
-        self._compactor = Compactor()
         self.on_recovered: Callable[[], None] | None = None
         """Called on the loop when the store commits again after it could not."""
         self.failing: str | None = None
@@ -73,11 +57,8 @@ class Ledger:
     async def start(self) -> None:
         """The store is open and its tail replayed. Raises `StoreError`."""
         self._loop = asyncio.get_running_loop()
-        try:
-            # Not on the loop: a long log takes a while, and health is asked meanwhile.
-            engine = await self._loop.run_in_executor(None, self._make)
-        except (*ERRORS, ValueError) as error:
-            raise StoreError(f"the store can't be opened: {error}") from error
+        # Not on the loop: a long log takes a while, and health is asked meanwhile.
+        engine = await self._loop.run_in_executor(None, self._make)
         self.epoch = engine.epoch
         self._thread = threading.Thread(target=self._run, args=(engine,), name="ledger", daemon=True)
         self._thread.start()
@@ -105,7 +86,7 @@ class Ledger:
             self._queue.put(self._pending)
             self._pending = []
 
-    async def call(self, function: Callable[[interface.Engine], Any]) -> Any:
+    async def call(self, function: Callable[[Engine], Any]) -> Any:
         """What `function` returns on the ledger's thread, after everything submitted before. Raises its `Refusal`."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
@@ -138,15 +119,19 @@ class Ledger:
                 loop.call_soon_threadsafe(settle, result)
 
         now = int(self._clock() * 1000)
+
+        def retain(store: Any) -> None:
+            store.retain(policy, now, ended)
+
         try:
-            await self.call(lambda _: self._compactor.ask(policy, now, ended))
+            await self.call(retain)
         except Refusal as refusal:
             raise StoreError(refusal.message) from refusal
         return await future
 
     # The thread.
 
-    def _run(self, engine: Engine) -> None:
+    def _run(self, engine: Store) -> None:
         stop = False
         while not stop:
             batch, stop = self._gather(engine)
@@ -156,18 +141,16 @@ class Ledger:
                 self._recovered(engine)
             if self.failing is None:
                 try:
-                    engine.keep_up(len(batch))
-                    self._compactor.work(engine, busy=bool(batch))
+                    engine.side_work(len(batch))
                 except Exception as error:
-                    if not isinstance(error, ERRORS):
-                        logger.exception("store: the projections could not be written")
+                    if not isinstance(error, engine.errors):
+                        logger.exception("store: work beside the batches could not be done")
                     self._trouble(engine, error)
-        self._compactor.stop()
         engine.close()
 
-    def _gather(self, engine: Engine) -> tuple[list[Job], bool]:
+    def _gather(self, engine: Store) -> tuple[list[Job], bool]:
         batch: list[Job] = []
-        timeout = self._patience(engine) if self.failing is None else RETRY_S
+        timeout = engine.pause() if self.failing is None else RETRY_S
         try:
             while len(batch) < MAX_BATCH:
                 if batch or timeout == 0.0:
@@ -181,12 +164,7 @@ class Ledger:
             pass
         return batch, False
 
-    def _patience(self, engine: Engine) -> float | None:
-        """Seconds until there is something to do without a job; None where there is nothing."""
-        waits = [pause for pause in (engine.until_flush(), self._compactor.pause()) if pause is not None]
-        return min(waits, default=None)
-
-    def _work(self, engine: Engine, batch: list[Job]) -> None:
+    def _work(self, engine: Store, batch: list[Job]) -> None:
         if self.failing is not None and not self._recovered(engine):
             self._fail(batch)
         else:
@@ -194,7 +172,7 @@ class Ledger:
             try:
                 self._prepare(engine, batch)
                 engine.commit()
-            except ERRORS as error:
+            except engine.errors as error:
                 self._trouble(engine, error)
                 self._fail(batch)
             except Exception:
@@ -211,15 +189,15 @@ class Ledger:
         except RuntimeError:  # the loop was closed before the ledger was
             return
 
-    def _prepare(self, engine: Engine, batch: list[Job]) -> None:
-        engine.state.prefetch([asked for job in batch if (asked := job.asks()) is not None])
+    def _prepare(self, engine: Store, batch: list[Job]) -> None:
+        engine.prefetch([asked for job in batch if (asked := job.asks()) is not None])
         for job in batch:
             before = engine.last
             try:
                 job.prepare(engine)
             except Refusal as refusal:
                 job.refusal = refusal
-            except ERRORS:
+            except engine.errors:
                 raise
             except Exception:
                 if engine.last != before:
@@ -227,14 +205,14 @@ class Ledger:
                 logger.exception("store: a request could not be decided")
                 job.refusal = Refusal("unavailable", "the server has a fault with this request; its log tells more")
 
-    def _finish(self, engine: Engine, batch: list[Job]) -> None:
+    def _finish(self, engine: Store, batch: list[Job]) -> None:
         for job in batch:
             if job.refusal is None:
                 try:
                     job.finish(engine)
                 except Refusal as refusal:
                     job.refusal = refusal
-                except ERRORS as error:
+                except engine.errors as error:
                     logger.error("store: can't be read: %s", error)
                     job.refusal = unavailable()
                 except Exception:
@@ -248,19 +226,19 @@ class Ledger:
             job.commits = None
             job.refusal = unavailable()
 
-    def _trouble(self, engine: Engine, error: object) -> None:
+    def _trouble(self, engine: Store, error: object) -> None:
         """The batch is void: forget what it did to the state, and remember that the store is in trouble."""
         if self.failing is None:
             logger.error("store: can't commit: %s", error)
         self.failing = str(error)
-        self._compactor.fail(f"the store can't commit: {error}")
+        engine.abandon(f"the store can't commit: {error}")
         self._reload(engine)
 
-    def _reload(self, engine: Engine) -> bool:
+    def _reload(self, engine: Store) -> bool:
         try:
             engine.load()
         except Exception as error:
-            if not isinstance(error, ERRORS):
+            if not isinstance(error, engine.errors):
                 logger.exception("store: could not be read")
             self.failing = str(error)
             self._stale = True
@@ -268,13 +246,13 @@ class Ledger:
         self._stale = False
         return True
 
-    def _recovered(self, engine: Engine) -> bool:
+    def _recovered(self, engine: Store) -> bool:
         """Whether the store can be read and written again."""
         if self._stale and not self._reload(engine):
             return False
         try:
             engine.probe()
-        except ERRORS as error:
+        except engine.errors as error:
             self.failing = str(error)
             return False
         self.failing = None

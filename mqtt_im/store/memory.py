@@ -21,9 +21,10 @@ from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord, Edited, GroupChange, Message, Recalled, decode, encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.sqlite.engine import RECEIPT_MEMBERS
 
-from .jobs import Commit, Job
+from .commits import Author, Commit
+from .interface import RECEIPT_MEMBERS
+from .jobs import Job
 
 
 class MemoryState:
@@ -268,7 +269,7 @@ class MemoryEngine:
         for job in batch:
             job.done()
 
-    def append(self, job: Job, record: AnyRecord) -> None:
+    def append(self, author: Author, record: AnyRecord) -> None:
         """See `interface.Engine`."""
         self.last += 1
         if isinstance(record, Recalled):
@@ -282,7 +283,7 @@ class MemoryEngine:
                     commit.to.append((name, pos))
                 else:
                     commit.away.append(name)
-        job.commits = [*(job.commits or ()), commit]
+        author.commits = [*(author.commits or ()), commit]
 
     def _scrub(self, recalled: Recalled) -> None:
         conv = self.state.conv_for(recalled.conv)

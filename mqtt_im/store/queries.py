@@ -17,12 +17,20 @@ from mqtt_im.core.rules.common import conv_of, known_conv
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import direct
-from mqtt_im.search.index import Part
 
 if TYPE_CHECKING:
     from .interface import Engine
 
 CHUNK = 64
+
+
+class Part(msgspec.Struct, frozen=True):
+    """What a user may read of one conversation: `spans` of seqs, all within the log rows `first` … `last`."""
+
+    conv: str
+    first: int
+    last: int
+    spans: tuple[tuple[int, int], ...]
 
 
 def sync(engine: Engine, who: Who, request: rq.Sync, limit: int, max_bytes: int) -> dict[str, Any]:

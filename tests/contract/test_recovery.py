@@ -93,7 +93,7 @@ def test_a_page_is_whole_however_many_entries_are_kept(store: SqliteStore, kept:
     """INV-13, INV-16: what the cache had to forget for this page came as `void` once."""
     for number in range(8):
         say(store, "ann", "bob", number)
-    with patch("mqtt_im.store.sqlite.engine.MAX_ENTRIES", kept):
+    with patch("mqtt_im.store.sqlite.rendering.MAX_ENTRIES", kept):
         for after in (0, 4, 2, 6, 0):
             assert bodies(store, "bob", after, 4) == list(range(after, min(after + 4, 8)))
 
@@ -164,7 +164,7 @@ def test_unread_counts_every_stay_in_a_group_and_nothing_between(store: SqliteSt
 
 def test_generations_stay_bounded_under_load(store: SqliteStore) -> None:
     """INV-16: one is written before the next one is full."""
-    with patch("mqtt_im.store.sqlite.engine.FLUSH_ROWS", 50), patch("mqtt_im.store.sqlite.engine.SLICE_ROWS", 5):
+    with patch("mqtt_im.store.sqlite.flusher.FLUSH_ROWS", 50), patch("mqtt_im.store.sqlite.flusher.SLICE_ROWS", 5):
         for batch in range(40):
             jobs = [
                 RequestJob(Who(f"u{batch}-{number}", "pc", 0), rq.Send(to="bob", body=Raw(b"1")), lambda _: None)

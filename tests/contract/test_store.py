@@ -19,8 +19,9 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
+from mqtt_im.store.commits import Commit
 from mqtt_im.store.interface import Engine
-from mqtt_im.store.jobs import AttachJob, CallJob, Commit, CursorsJob, FetchJob, Job, RequestJob
+from mqtt_im.store.jobs import AttachJob, CallJob, CursorsJob, FetchJob, Job, RequestJob
 from mqtt_im.store.memory import MemoryEngine
 from tests.support.store import SqliteStore
 

@@ -23,8 +23,9 @@ from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
+from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.retention.passes import DAY_MS, ID_DAYS, Pass, Policy
+from mqtt_im.store.sqlite.retention.passes import DAY_MS, ID_DAYS, Pass
 from tests.support.retention import compact
 from tests.support.store import SqliteStore
 from tests.unit.store.power import Power
@@ -87,7 +88,7 @@ class RetentionMachine(RuleBasedStateMachine):
         self.clock += passed
         self._run(batch)
         for _ in range(steps):
-            self.store.engine.flush_step(hurry=True)
+            self.store.engine.flusher.step(hurry=True)
 
     def _run(self, batch: list[Action]) -> None:
         jobs = [action.build(self.store.engine) for action in batch]
@@ -142,8 +143,8 @@ class RetentionMachine(RuleBasedStateMachine):
         for number in range(cut):
             if not work.step():
                 break
-            if engine.writing:
-                engine.flush_step()
+            if engine.flusher.writing:
+                engine.flusher.step()
             if between and number % steps == steps - 1:
                 self._run(between.pop())
                 free |= self._decide(policy)
@@ -171,7 +172,7 @@ class RetentionMachine(RuleBasedStateMachine):
         self.store.reopen(lose_projection=True)
         anew = self._look()
         assert anew == seen, difference(anew, seen)
-        self.store.engine.flush()
+        self.store.engine.flusher.flush()
         assert check(self.store.data_dir).problems == []
 
     # The model.

@@ -15,8 +15,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 from mqtt_im.core.records import Edited, Message, ReadMark, Recalled, encode
 from mqtt_im.search import index as search_index
 from mqtt_im.search.file import FILE_NAME, remove
-from mqtt_im.search.index import FOREVER, Part, Query, SearchIndex
+from mqtt_im.search.index import FOREVER, Query, SearchIndex
 from mqtt_im.search.words import phrases_of
+from mqtt_im.store.queries import Part
 from mqtt_im.store.sqlite.hot import Log
 from mqtt_im.store.sqlite.models import open_log
 from tests.support.store import Crash

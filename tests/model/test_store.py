@@ -30,8 +30,8 @@ from .looking import difference, look, outcome
 SMALL = {
     "mqtt_im.store.sqlite.state.MAX_CACHED": 1,
     "mqtt_im.store.sqlite.state.MAX_RECORDS": 2,
-    "mqtt_im.store.sqlite.engine.SLICE_ROWS": 2,
-    "mqtt_im.store.sqlite.engine.FLUSH_ROWS": 7,
+    "mqtt_im.store.sqlite.flusher.SLICE_ROWS": 2,
+    "mqtt_im.store.sqlite.flusher.FLUSH_ROWS": 7,
     "mqtt_im.store.queries.CHUNK": 2,
 }
 """Bounds that a short test reaches, so that what happens there happens."""
@@ -58,7 +58,7 @@ class StoreMachine(RuleBasedStateMachine):
         entries=st.sampled_from([0, 6, 1000]),
     )
     def start(self, warm: bool, history: bool, window: int, drop: bool, online: set[str], entries: int) -> None:
-        self._patch("mqtt_im.store.sqlite.engine.MAX_ENTRIES", entries)
+        self._patch("mqtt_im.store.sqlite.rendering.MAX_ENTRIES", entries)
         limits = Limits(
             group_members=3, edit_window_s=window, new_members_see_history=history, devices_per_user=2, drop_blocked=drop
         )
@@ -142,7 +142,7 @@ class StoreMachine(RuleBasedStateMachine):
         match then:
             case "writes":
                 for _ in range(steps):
-                    self.store.engine.flush_step(hurry=True)
+                    self.store.engine.flusher.step(hurry=True)
             case "bulk fails":
                 self._bulk_fails(steps)
             case "crash":
@@ -209,7 +209,7 @@ class StoreMachine(RuleBasedStateMachine):
 
         try:
             with patch.object(engine.projection, "write", failing):
-                engine.flush()
+                engine.flusher.flush()
         except sqlite3.OperationalError as error:
             self.store.ledger._trouble(engine, error)
             assert self.store.ledger._recovered(engine)

@@ -6,10 +6,11 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.sqlite.check import _TABLES
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.models import PROJECTION_FILE
-from mqtt_im.store.sqlite.retention.passes import DAY_MS, Pass, Policy, Removed
+from mqtt_im.store.sqlite.retention.passes import DAY_MS, Pass
 
 DAY = DAY_MS
 
@@ -18,8 +19,8 @@ def compact(engine: Engine, policy: Policy, now: int) -> Removed:
     """One pass from its beginning to its end."""
     work = Pass(engine, policy, now)
     while work.step():
-        while engine.writing:
-            engine.flush_step()
+        while engine.flusher.writing:
+            engine.flusher.step()
     return work.removed
 
 

@@ -12,6 +12,7 @@ from mqtt_im.store.jobs import Job
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.models import PROJECTION_FILE
+from mqtt_im.store.sqlite.opening import opener
 
 
 class Crash(BaseException):
@@ -38,7 +39,7 @@ class SqliteStore:
     ) -> None:
         self.data_dir = data_dir
         self.now = 0.0
-        self.ledger = ledger(
+        make = opener(
             data_dir,
             synchronous="off",
             limits=limits,
@@ -46,10 +47,10 @@ class SqliteStore:
             claim=claim,
             unclaim=unclaim,
             online=online,
-            clock=lambda: self.now,
         )
+        self.ledger = ledger(make, clock=lambda: self.now)
         self.ledger._loop = cast(Any, _HereAndNow())
-        self.engine: Engine = self.ledger._make()
+        self.engine = cast(Engine, self.ledger._make())
 
     def run(self, batch: Sequence[Job], now: int) -> None:
         """The jobs are over, and have been told so. `now` is the time in ms since 1970."""
@@ -59,7 +60,7 @@ class SqliteStore:
     def keep_up(self, jobs: int = 1) -> None:
         """What the ledger does after each batch."""
         try:
-            self.engine.keep_up(jobs)
+            self.engine.flusher.keep_up(jobs)
         except sqlite3.Error as error:
             self.ledger._trouble(self.engine, error)
 
@@ -74,7 +75,7 @@ class SqliteStore:
             for file in self.data_dir.glob(PROJECTION_FILE + "*"):
                 file.unlink()
         self.ledger.failing = None
-        self.engine = self.ledger._make()
+        self.engine = cast(Engine, self.ledger._make())
 
     def close(self) -> None:
         """The process ends in good order."""

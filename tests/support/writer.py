@@ -19,8 +19,8 @@ from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.requests import Send
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.sqlite import engine
+from mqtt_im.store.sqlite import flusher
+from mqtt_im.store.sqlite.opening import open_ledger
 
 USERS = ("ann", "bob", "cat", "dan")
 AT_ONCE = 3
@@ -36,7 +36,7 @@ def request_of(number: int, run: str) -> tuple[str, Send]:
 
 async def write(data_dir: Path, run: str) -> None:
     """Write until somebody ends the process."""
-    ledger = Ledger(data_dir)
+    ledger = open_ledger(data_dir)
     await ledger.start()
     numbers = itertools.count()
 
@@ -57,5 +57,5 @@ async def write(data_dir: Path, run: str) -> None:
 
 
 if __name__ == "__main__":
-    engine.FLUSH_ROWS, engine.SLICE_ROWS = 60, 10  # so that a bulk write is always on its way
+    flusher.FLUSH_ROWS, flusher.SLICE_ROWS = 60, 10  # so that a bulk write is always on its way
     asyncio.run(write(Path(sys.argv[1]), sys.argv[2]))

@@ -17,15 +17,15 @@ from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.protocol.requests import GroupCreate, React, Request, Send
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.jobs import AttachJob, Job, RequestJob
-from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.backup import backup, restore
 from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.opening import open_ledger
 
 BODY = msgspec.Raw(b'"hello"')
 
 
 async def _fill(data_dir: Path) -> None:
-    ledger = Ledger(data_dir)
+    ledger = open_ledger(data_dir)
     await ledger.start()
 
     async def done(make: Callable[[Callable[[Job], None]], Job]) -> None:

@@ -16,15 +16,16 @@ from typing import Any, Final, cast
 import msgspec
 import peewee
 
-from mqtt_im.core.apply import apply, recipients
-from mqtt_im.core.records import Act, AnyRecord, Gone, GroupChange, Message, decode
+from mqtt_im.core.apply import recipients
+from mqtt_im.core.records import Act, AnyRecord, Gone, GroupChange, Message
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store.sqlite.retention.base import Index, restore
-from mqtt_im.store.sqlite.retention.folds import Folds
 
-from .generation import slices
+from .flusher import write_all
 from .hot import Log, Projection
 from .models import LOG_FILE, PROJECTION_FILE, PROJECTION_MODELS, LogMeta, open_log, open_projection
+from .replay import decoded, replay
+from .retention.base import Index, restore
+from .retention.folds import Folds
 from .state import ProjectedState
 
 MAX_PROBLEMS: Final = 100
@@ -108,16 +109,19 @@ def _check(log_db: peewee.SqliteDatabase, stored_db: peewee.SqliteDatabase | Non
         comparable = False
 
     numbers = _Numbers(report)
+
+    def take(lsn: int, record: AnyRecord, size: int) -> None:
+        nonlocal comparable
+        if comparable and lsn > position and stored_db is not None:
+            rebuild.flush()
+            _compare(rebuild.db, stored_db, report)
+            comparable = False
+        numbers.row(lsn, record)
+        rebuild.take(lsn, record, size, numbers)
+
     try:
         rebuild.restore(numbers)
-        for lsn, data in rebuild.log.after(at.base):
-            if comparable and lsn > position and stored_db is not None:
-                rebuild.flush()
-                _compare(rebuild.db, stored_db, report)
-                comparable = False
-            record = decode(data)
-            numbers.row(lsn, record)
-            rebuild.take(lsn, record, numbers)
+        replay(decoded(rebuild.log.after(at.base)), take, rebuild.full, rebuild.flush)
     except (KeyError, IndexError, ValueError, AssertionError) as error:
         report.add(f"log row {numbers.lsn}: does not follow from those before it ({type(error).__name__}: {error})")
         return
@@ -243,25 +247,19 @@ class _Rebuild:
         seqs = dict(execute("SELECT name, head FROM conv"))
         numbers.begin(self.at.base, seqs, dict(execute("SELECT name, head FROM user WHERE head > 0")))
 
-    def take(self, lsn: int, record: AnyRecord, numbers: _Numbers) -> None:
+    def take(self, lsn: int, record: AnyRecord, size: int, numbers: _Numbers) -> None:
         """Apply the next row; its recipients are told to `numbers`."""
-        live = self._state.live
-        live.records[lsn] = record
-        live.last = lsn
-        apply(self._state, lsn, record)
+        self._state.take(lsn, record, size)
         if isinstance(record, Act):
             numbers.act(lsn, record, recipients(self._state.conv_for(record.conv), record))
-        if len(live.records) >= _FLUSH_ROWS:
-            self.flush()
+
+    def full(self) -> bool:
+        """Whether so much is in memory that it should be flushed."""
+        return len(self._state.live.records) >= _FLUSH_ROWS
 
     def flush(self) -> None:
         """Everything applied stands in the database."""
-        bulks = self._state.freeze()
-        self._projection.begin()
-        for bulk in slices(bulks, _SLICE_ROWS):
-            self._projection.write(*bulk)
-        self._projection.commit("", self._state.live.last)
-        self._state.thaw()
+        write_all(self._state, self._projection, "", self._state.live.last, _SLICE_ROWS)
 
 
 def _compare(made: peewee.SqliteDatabase, stored: peewee.SqliteDatabase, report: Report) -> None:

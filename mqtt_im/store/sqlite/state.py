@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping
 
+from mqtt_im.core.apply import apply
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord, Gone, GroupChange, Message, decode
 from mqtt_im.protocol.names import direct
@@ -52,6 +53,14 @@ class ProjectedState:
         """Users from this uid on have nothing in the projections yet."""
 
     # Generations.
+
+    def take(self, lsn: int, record: AnyRecord, size: int) -> None:
+        """The next row of the log is part of the state; it has `size` bytes."""
+        live = self.live
+        live.records[lsn] = record
+        live.size += size
+        live.last = lsn
+        apply(self, lsn, record)
 
     def freeze(self) -> list[Bulk]:
         """`live` becomes `frozen`, and its rows are returned; a new `live` begins. There was no frozen one."""

@@ -13,7 +13,8 @@ import pytest
 from mqtt_im.config import HooksConfig, PushConfig
 from mqtt_im.hooks import Hooks
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.ledger import Ledger, unavailable
+from mqtt_im.store.ledger import unavailable
+from mqtt_im.store.sqlite.opening import open_ledger
 
 
 def raising(error: Exception) -> Callable[[], None]:
@@ -25,7 +26,7 @@ def raising(error: Exception) -> Callable[[], None]:
 
 @pytest.fixture
 def hooks(tmp_path: Path) -> Hooks:
-    return Hooks(PushConfig(), HooksConfig(), tmp_path, Ledger(tmp_path), set(), lambda *_, **__: None)
+    return Hooks(PushConfig(), HooksConfig(), tmp_path, open_ledger(tmp_path), set(), lambda *_, **__: None)
 
 
 @pytest.mark.parametrize("error", [peewee.OperationalError("database is locked"), unavailable(), TimeoutError()])

@@ -14,7 +14,7 @@ from msgspec import Raw
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.sqlite import engine, state
+from mqtt_im.store.sqlite import flusher, state
 from tests.support.store import SqliteStore
 
 PAGE = 100
@@ -79,7 +79,7 @@ def test_the_pages_of_a_long_inbox_fill_no_memory(store: SqliteStore, monkeypatc
 
 
 def test_large_messages_are_written_before_they_fill_the_memory(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "FLUSH_BYTES", 100_000)
+    monkeypatch.setattr(flusher, "FLUSH_BYTES", 100_000)
     for number in range(50):
         ask(store, ("s0", rq.Send(id=f"large{number}", to="bob", body=Raw(b'"%b"' % (b"x" * 10_000)))))
         store.keep_up()

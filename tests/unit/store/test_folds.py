@@ -14,11 +14,11 @@ from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
+from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.models import LOG_FILE, PROJECTION_FILE, open_log, open_projection
 from mqtt_im.store.sqlite.retention.folds import Folds, Plan, Position
-from mqtt_im.store.sqlite.retention.passes import Policy
 from tests.support.retention import compact, projections
 from tests.support.store import SqliteStore
 
@@ -76,7 +76,7 @@ def test_a_store_of_before_folds_were_planned_opens(tmp_path: Path, folds: str) 
     store.run([CursorsJob([(user, "pc", 6, []) for user in ("ann", "bob")], ignore)], NOW + 10)
     if folds != "none":
         compact(store.engine, TWO, NOW + 10)
-    store.engine.flush()
+    store.engine.flusher.flush()
     number, base = store.engine.folds.position()
     stored = projections(tmp_path)
     store.close()
@@ -95,7 +95,7 @@ def test_a_store_of_before_folds_were_planned_opens(tmp_path: Path, folds: str) 
         check(tmp_path)
     store.reopen()
     assert store.engine.folds.position() == ((number + 1, base) if number else (0, 0))
-    store.engine.flush()
+    store.engine.flusher.flush()
     assert projections(tmp_path) == stored
     assert check(tmp_path).problems == []
     assert compact(store.engine, Policy(retention_messages=1), NOW + 20).messages == (1 if number else 5)

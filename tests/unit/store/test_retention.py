@@ -21,13 +21,13 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
 from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
+from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.sqlite import backup
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.models import PROJECTION_FILE
 from mqtt_im.store.sqlite.retention import folds
 from mqtt_im.store.sqlite.retention import passes as retention
 from mqtt_im.store.sqlite.retention.folds import Folds
-from mqtt_im.store.sqlite.retention.passes import Policy, Removed
 from tests.support.delivery import taken
 from tests.support.retention import DAY, compact, projections
 from tests.support.store import Crash, SqliteStore
@@ -89,12 +89,12 @@ class World:
 
     def verify(self) -> None:
         """What is stored keeps the promises, and is what a rebuild makes of the log."""
-        self.store.engine.flush()
+        self.store.engine.flusher.flush()
         assert check(self.folder).problems == []
         stored = projections(self.folder)
         self.store.close()
         self.store.reopen(lose_projection=True)
-        self.store.engine.flush()
+        self.store.engine.flusher.flush()
         assert projections(self.folder) == stored
 
     def items(self, user: str, after: int = 0, limit: int = ALL, device: str = "pc") -> list[dict[str, Any]]:
@@ -181,7 +181,7 @@ def test_content_is_gone_from_the_files(world: World) -> None:
     world.ask("bob", rq.Report(conv="ann:bob", seq=1, state="executed", result=Raw(b'"result-secret"'), id="r"))
     world.say("ann", "bob", "kept")
     world.acknowledge("ann", "bob")
-    world.store.engine.flush()
+    world.store.engine.flusher.flush()
     files = [file for file in world.folder.iterdir() if file.is_file()]
     assert any(b"old-secret" in file.read_bytes() for file in files)
     assert world.keep(messages=1).scoured
@@ -521,8 +521,8 @@ def test_a_crash_at_any_moment_of_a_fold(world: World, steps: int, crash: str) -
     with patch.object(folds, "SLICE_ROWS", 3), Power(world.store) as power:
         work = retention.Pass(world.store.engine, Policy(retention_messages=2), world.now)
         for _ in range(steps):
-            if work.step() and world.store.engine.writing:
-                world.store.engine.flush()
+            if work.step() and world.store.engine.flusher.writing:
+                world.store.engine.flusher.flush()
         decided = world.store.engine.folds.position().number
         if crash == "power":
             power.cut()
@@ -563,10 +563,10 @@ def test_a_message_that_is_recalled_while_it_is_looked_at_is_gone(world: World) 
     engine = world.store.engine
     work = retention.Pass(engine, Policy(retention_messages=1), world.now)
     while work.step() and not engine.folds.position().number:
-        engine.flush()
+        engine.flusher.flush()
     world.ask("ann", rq.Recall(id="r", conv="ann:bob", seq=1))
     while work.step():
-        engine.flush()
+        engine.flusher.flush()
     world.verify()
     assert world.items("bob")[0]["recalled"] is True
     bodies = [record.body for record in _records(world) if isinstance(record, Message)]
@@ -583,7 +583,7 @@ def test_a_backup_from_the_middle_of_a_fold_holds_all_of_it_or_nothing(world: Wo
     with patch.object(folds, "SLICE_ROWS", 2):
         work = retention.Pass(engine, Policy(retention_messages=2), world.now)
         while work.step():
-            engine.flush()
+            engine.flusher.flush()
             target = tmp_path / f"backup{len(kept)}"
             backup.backup(world.folder, target)
             kept.append((bool(engine.folds.position().number), target))
@@ -612,7 +612,7 @@ def test_what_is_found_while_its_fold_is_worked_off_is_shown_as_it_was(world: Wo
     with patch.object(folds, "SLICE_ROWS", 1):
         work = retention.Pass(engine, Policy(retention_messages=1), world.now)
         while work.step():
-            engine.flush()
+            engine.flusher.flush()
             found = queries.found(engine, Who("bob", "pc", world.now), rows)
             shown.append([json.loads(one)["body"] for one in found])
     assert shown[0] == ["new"] * 3 and shown[-1] == ["new"]
@@ -630,7 +630,7 @@ def test_a_part_of_a_pass_is_short_in_a_large_group_too(world: World) -> None:
     ):
         work = retention.Pass(world.store.engine, Policy(retention_messages=2), world.now)
         while work.step():
-            world.store.engine.flush()
+            world.store.engine.flusher.flush()
             looked.append(look.call_count - sum(looked))
     assert sum(looked) > 10 and max(looked) <= 4
     world.verify()
@@ -647,7 +647,7 @@ def test_a_rebuild_that_is_cut_short_begins_anew(world: World) -> None:
     with patch("mqtt_im.store.sqlite.retention.base._FLUSH_ROWS", 1), cut_short, pytest.raises(Crash):
         world.store.reopen(lose_projection=True)
     world.store.reopen()
-    world.store.engine.flush()
+    world.store.engine.flusher.flush()
     assert projections(world.folder) == stored
 
 
@@ -663,14 +663,14 @@ def test_projections_of_too_long_ago_are_made_anew(world: World, caplog: pytest.
         projection.execute("UPDATE meta SET value = value - 1 WHERE key = 'fold'")
     world.store.reopen()
     assert "are rebuilt" in caplog.text
-    world.store.engine.flush()
+    world.store.engine.flusher.flush()
     assert projections(world.folder) == stored
 
 
 def test_projections_of_before_the_base_are_made_anew(world: World) -> None:
     """As after a power cut, where somebody read the projections for so long that a pass could not make sure of them."""
     world.say("ann", "bob", id="first")
-    world.store.engine.flush()
+    world.store.engine.flusher.flush()
     with patch.object(retention, "_TRIES", 1), patch.object(Folds, "settle", return_value=False), Power(world.store) as power:
         for number in range(5):
             world.say("ann", "bob", id=f"m{number}")

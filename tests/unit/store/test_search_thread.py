@@ -17,9 +17,10 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.search import thread as search
 from mqtt_im.search.file import FILE_NAME
-from mqtt_im.search.index import FOREVER, Part, Query, SearchIndex
+from mqtt_im.search.index import FOREVER, Query, SearchIndex
 from mqtt_im.search.thread import Search
 from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.queries import Part
 from mqtt_im.store.sqlite.models import LOG_FILE
 from tests.support.store import SqliteStore
 

@@ -17,17 +17,18 @@ from msgspec import Raw
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.protocol.requests import Send
-from mqtt_im.store import upkeep
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
 from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.policy import Policy, Removed
+from mqtt_im.store.sqlite import upkeep
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.engine import Engine
+from mqtt_im.store.sqlite.opening import open_ledger
 from mqtt_im.store.sqlite.retention import compactor
 from mqtt_im.store.sqlite.retention import passes as retention
 from mqtt_im.store.sqlite.retention.folds import Folds
-from mqtt_im.store.sqlite.retention.passes import Policy
-from mqtt_im.store.upkeep import Upkeep, compact
+from mqtt_im.store.sqlite.upkeep import Upkeep, compact
 
 FIVE = Policy(retention_messages=5)
 
@@ -53,7 +54,7 @@ async def say(ledger: Ledger, count: int) -> None:
 
 @asynccontextmanager
 async def running(data_dir: Path, messages: int = 20) -> AsyncIterator[Ledger]:
-    ledger = Ledger(data_dir)
+    ledger = open_ledger(data_dir)
     await ledger.start()
     try:
         await done(ledger, lambda notify: AttachJob(Who("ann", "pc", 0), notify))
@@ -121,7 +122,7 @@ async def test_it_runs_by_itself_where_something_may_go(tmp_path: Path) -> None:
     ran = asyncio.Event()
     noted: list[bool] = []
 
-    async def seen(policy: Policy) -> retention.Removed:
+    async def seen(policy: Policy) -> Removed:
         assert noted, "who is connected is noted first"
         ran.set()
         return await Ledger.compact(ledger, policy)

@@ -11,7 +11,7 @@ messages and ids are, since what they did to the entities is in the base already
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import peewee
@@ -19,8 +19,9 @@ import peewee
 from mqtt_im.core.apply import apply, change_members
 from mqtt_im.core.model import Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord, GroupChange
-from mqtt_im.store.sqlite.generation import slices
+from mqtt_im.store.sqlite.flusher import write_all
 from mqtt_im.store.sqlite.hot import Log, Projection
+from mqtt_im.store.sqlite.replay import replay
 from mqtt_im.store.sqlite.state import ProjectedState
 
 from .folds import Folds, Plan
@@ -174,21 +175,27 @@ def restore(
     state = ProjectedState(log, projection, lambda _: True, lambda *_: False)
     index = Index(state)
 
-    def flush() -> None:
-        bulks = state.freeze()
-        projection.begin()
-        for bulk in slices(bulks, _SLICE_ROWS):
-            projection.write(*bulk)
-        projection.commit("", 0)
-        state.thaw()
+    count = 0
 
-    for count, (lsn, record) in enumerate(plan.seen(log.after(0)), 1):
-        if lsn > base:
-            break
+    def rows() -> Iterator[tuple[int, AnyRecord, int]]:
+        for lsn, record in plan.seen(log.after(0)):
+            if lsn > base:
+                return
+            yield lsn, record, 0
+
+    def take(lsn: int, record: AnyRecord, _: int) -> None:
+        nonlocal count
+        count += 1
         each(lsn, record, index)
         apply(index, lsn, record)
-        if count % _FLUSH_ROWS == 0:
-            flush()
+
+    def full() -> bool:
+        return count % _FLUSH_ROWS == 0
+
+    def flush() -> None:
+        write_all(state, projection, "", 0, _SLICE_ROWS)
+
+    replay(rows(), take, full, flush)
     flush()
     projection.begin()
     projection.write(_SET_FLOORS, [()])

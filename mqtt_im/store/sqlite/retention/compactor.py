@@ -4,20 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.store.policy import Ended, Policy, Removed
 
-from .passes import Pass, Policy, Removed
-
-if TYPE_CHECKING:
-    from mqtt_im.store.sqlite.engine import Engine
+from .passes import Host, Pass
 
 PAUSE_S: Final = 0.02
 """Between two parts while there is traffic."""
-
-Ended = Callable[[Removed | StoreError], None]
 
 
 class Compactor:
@@ -39,7 +34,7 @@ class Compactor:
             return None
         return max(0.0, self._due - time.monotonic())
 
-    def work(self, engine: Engine, busy: bool) -> None:
+    def work(self, engine: Host, busy: bool) -> None:
         """Do a part, where one is due. `busy`: others wait for the thread. Raises what `Pass` raises."""
         if self._pass is None:
             if not self._asked:

@@ -13,8 +13,8 @@ Items that are gone are told to who asks as a `void` (PROTOCOL §3), whichever w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -36,13 +36,15 @@ from mqtt_im.core.records import (
     encode,
 )
 from mqtt_im.protocol.names import members_of_direct
+from mqtt_im.store.commits import Author
 from mqtt_im.store.jobs import Job
+from mqtt_im.store.policy import Policy, Removed
+from mqtt_im.store.sqlite.flusher import Flusher
+from mqtt_im.store.sqlite.hot import Log, Projection
+from mqtt_im.store.sqlite.state import ProjectedState
 
-from .base import Groups
-from .folds import AMENDED, INDEXES, Plan, Position
-
-if TYPE_CHECKING:
-    from mqtt_im.store.sqlite.engine import Engine
+from .base import BaseState, Groups
+from .folds import AMENDED, INDEXES, Folds, Plan, Position
 
 DAY_MS: Final = 86_400_000
 ID_DAYS: Final = 30
@@ -60,31 +62,28 @@ Content = Message | Edited | Recalled | Reacted | Reported | GroupChange
 """Records that make items."""
 
 
-class Policy(msgspec.Struct, frozen=True, kw_only=True):
-    """What is kept, and how long; the keys of `[store]`."""
+class Host(Protocol):
+    """The engine that a pass works on."""
 
-    retention_days: int = 0
-    """0: age alone removes nothing."""
-    retention_messages: int = 0
-    """Of each conversation; 0: all."""
-    device_expiry_days: int = 90
-    """0: every registered device holds back what it has not acknowledged."""
+    log: Log
+    projection: Projection
+    folds: Folds
+    flusher: Flusher
+    state: ProjectedState
+    now: int
+    last: int
 
-    @property
-    def removes(self) -> bool:
-        """Whether anything may ever go."""
-        return bool(self.retention_days or self.retention_messages)
+    def append(self, author: Author, record: AnyRecord) -> None:
+        """See `interface.Engine`."""
 
+    def commit(self) -> None:
+        """See `interface.Store`."""
 
-class Removed(msgspec.Struct):
-    """What a pass has taken away."""
+    def base(self) -> BaseState:
+        """The base, to be moved on."""
 
-    messages: int = 0
-    items: int = 0
-    rows: int = 0
-    """Rows of the log, those of messages included."""
-    scoured: bool = True
-    """Whether the content is gone from the write-ahead files too; they are written over in time."""
+    def forget(self, lsns: Iterable[int], messages: Iterable[tuple[int, int]]) -> None:
+        """Log rows were taken away or emptied, and the messages with these `(cid, seq)` are gone."""
 
 
 class Pass:
@@ -93,7 +92,7 @@ class Pass:
     Raises what `sqlite3` raises; then the pass is over, and so is the state of the engine until it is loaded anew.
     """
 
-    def __init__(self, engine: Engine, policy: Policy, now: int) -> None:
+    def __init__(self, engine: Host, policy: Policy, now: int) -> None:
         """`now` is ms since 1970."""
         self.removed = Removed()
         self._engine = engine
@@ -126,8 +125,8 @@ class Pass:
         engine, folds = self._engine, self._engine.folds
         upto = self._choose_end()
         while engine.projection.position()[1] < upto:
-            if not engine.writing:
-                engine.flush_step(hurry=True)
+            if not engine.flusher.writing:
+                engine.flusher.step(hurry=True)
             yield True
         while self._at < upto:
             yield from self._settle()
@@ -158,7 +157,7 @@ class Pass:
     def _try(self, part: Callable[[], bool]) -> Generator[bool, None, bool]:
         """Until it works, or has been tried often; whether it has worked."""
         for _ in range(_TRIES):
-            while self._engine.writing:
+            while self._engine.flusher.writing:
                 yield True
             if part():
                 return True
@@ -209,7 +208,7 @@ class Pass:
     def _between_bulks(self) -> Iterator[bool]:
         """The projections may be written."""
         yield True
-        while self._engine.writing:
+        while self._engine.flusher.writing:
             yield True
 
     def _choose_end(self) -> int:

@@ -19,12 +19,12 @@ import msgspec
 import peewee
 
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.search.thread import refresh
-from mqtt_im.store.sqlite.models import LOG_FILE, LogMeta, open_log
-from mqtt_im.store.sqlite.retention.passes import Policy, Removed
+from mqtt_im.store.folder import FolderLock
+from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.policy import Policy, Removed
 
-from .folder import FolderLock
-from .ledger import Ledger
+from .models import LOG_FILE, LogMeta, open_log
+from .opening import open_ledger
 
 POLL_S: Final = 0.5
 FIRST_S: Final = 300.0
@@ -107,8 +107,18 @@ class Upkeep:
             logger.error("retention: a request to compact can't be answered: %s", error.message)
 
 
-def compact(data_dir: Path, policy: Policy, synchronous: str = "full", sleep: Callable[[float], None] = time.sleep) -> Removed:
-    """Retention has run, in the server that runs on `data_dir`, by that one's policy, or else here. Raises `StoreError`."""
+def compact(
+    data_dir: Path,
+    policy: Policy,
+    synchronous: str = "full",
+    sleep: Callable[[float], None] = time.sleep,
+    follow: Callable[[Path, str], None] = lambda *_: None,
+) -> Removed:
+    """Retention has run, in the server that runs on `data_dir`, by that one's policy, or else here. Raises `StoreError`.
+
+    Where it has run here, `follow` is called with the folder and the store's epoch, so that what was made of the log forgets
+    too what is gone.
+    """
     if not (data_dir / LOG_FILE).is_file():
         raise StoreError(f"{data_dir / LOG_FILE}: there is no such file; has a server run on this data_dir?")
     if FolderLock.is_held(data_dir):
@@ -116,17 +126,17 @@ def compact(data_dir: Path, policy: Policy, synchronous: str = "full", sleep: Ca
     lock = FolderLock(data_dir)
     lock.take()
     try:
-        return asyncio.run(_alone(data_dir, policy, synchronous))
+        return asyncio.run(_alone(data_dir, policy, synchronous, follow))
     finally:
         lock.release()
 
 
-async def _alone(data_dir: Path, policy: Policy, synchronous: str) -> Removed:
-    ledger = Ledger(data_dir, synchronous=synchronous)
+async def _alone(data_dir: Path, policy: Policy, synchronous: str, follow: Callable[[Path, str], None]) -> Removed:
+    ledger = open_ledger(data_dir, synchronous=synchronous)
     await ledger.start()
     try:
         removed = await ledger.compact(policy)
-        await asyncio.get_running_loop().run_in_executor(None, refresh, data_dir, ledger.epoch)
+        await asyncio.get_running_loop().run_in_executor(None, follow, data_dir, ledger.epoch)
         return removed
     finally:
         await ledger.stop()

@@ -1,0 +1,44 @@
+"""What a job has brought about, for those who are connected: filled in by the store, told on the event loop."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from mqtt_im.core.entries import Entry
+from mqtt_im.core.records import AnyRecord
+
+
+class Commit:
+    """One committed record, for those who are connected.
+
+    `to` holds `(user, pos)` of each recipient with a connected device, `away` the names of the others. `entry` is None where
+    `to` is empty.
+    """
+
+    __slots__ = ("away", "entry", "lsn", "record", "to")
+
+    def __init__(self, lsn: int, record: AnyRecord) -> None:
+        self.lsn = lsn
+        self.record = record
+        self.to: list[tuple[str, int]] = []
+        self.away: list[str] = []
+        self.entry: Entry | None = None
+
+
+class Receipt:
+    """A mark that has grown, for the connected users `to`."""
+
+    __slots__ = ("by", "conv", "delivered", "read", "to")
+
+    def __init__(self, conv: str, by: str, delivered: int, read: int, to: list[str]) -> None:
+        self.conv = conv
+        self.by = by
+        self.delivered = delivered
+        self.read = read
+        self.to = to
+
+
+class Author(Protocol):
+    """Whoever appends records, and is given their commits."""
+
+    commits: list[Commit] | None

@@ -1,0 +1,85 @@
+"""What the ledger is gathering to be committed as one transaction: new rows of the log, and rows written anew."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from mqtt_im.core.apply import recipients
+from mqtt_im.core.gone import without_content
+from mqtt_im.core.records import Act, AnyRecord, Edited, Message, Recalled, encode
+from mqtt_im.store.commits import Author, Commit
+
+from .hot import Log
+from .state import ProjectedState
+
+
+class Batch:
+    """Rows that are part of the state, and of the log once they are committed."""
+
+    def __init__(self, log: Log, state: ProjectedState, online: Container[str]) -> None:
+        self._log = log
+        self._state = state
+        self._online = online
+        self._rows: list[tuple[int, bytes]] = []
+        self._rewrites: list[tuple[bytes, int]] = []
+        self._scrubbed = False
+
+    def append(self, author: Author, lsn: int, record: AnyRecord) -> None:
+        """The record is row `lsn` of the log, the next one."""
+        if type(record) is Recalled:
+            self._scrub(record)
+        data = encode(record)
+        self._rows.append((lsn, data))
+        self._state.take(lsn, record, len(data))
+        commit = Commit(lsn, record)
+        if isinstance(record, Act):
+            # Now, since the next record of the batch may change who is a member.
+            self._address(commit, record)
+        if author.commits is None:
+            author.commits = [commit]
+        else:
+            author.commits.append(commit)
+
+    def commit(self) -> bool:
+        """Everything appended is on disk; whether there was anything. Raises `sqlite3.Error`; then the state is stale."""
+        if not self._rows:
+            return False
+        self._log.append(self._rows, self._rewrites)
+        self._rows.clear()
+        self._rewrites.clear()
+        if self._scrubbed:
+            self._scrubbed = False
+            self._log.checkpoint()
+        return True
+
+    def _address(self, commit: Commit, record: Act) -> None:
+        online = self._online
+        names = recipients(self._state.conv_for(record.conv), record)
+        for index, name in enumerate(names):
+            if name in online:
+                commit.to.append((name, record.pos[index]))
+            else:
+                commit.away.append(name)
+
+    def _scrub(self, recalled: Recalled) -> None:
+        """The content of a recalled message is gone, from its row and from those of its edits, with the same commit."""
+        state = self._state
+        conv = state.conv_for(recalled.conv)
+        lsns = [state.message_lsn(conv, recalled.seq)]
+        amended = state.amended(conv, recalled.seq)
+        if amended is not None:
+            lsns += amended.edits
+        for lsn in lsns:
+            record = state.record(lsn) if lsn is not None else None
+            if lsn is None or not isinstance(record, Message | Edited) or record.body is None:
+                continue
+            gone = without_content(record)
+            state.replace_record(lsn, gone)
+            data = encode(gone)
+            for index, (row, _) in enumerate(self._rows):
+                if row == lsn:  # sent and recalled within one batch
+                    self._rows[index] = (lsn, data)
+                    break
+            else:
+                self._rewrites.append((data, lsn))
+        self._scrubbed = True

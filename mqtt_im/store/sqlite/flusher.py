@@ -1,0 +1,112 @@
+"""Writes what is in memory into the projections, in bulk.
+
+The projections follow the log at the latest after so many rows, bytes or seconds. A bulk write goes in slices between the
+batches, and keeps up with them: a generation is written before the next one is full.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from .generation import slices
+from .hot import Projection
+from .state import ProjectedState
+
+FLUSH_ROWS = 20_000
+FLUSH_BYTES = 32 << 20
+"""The projections follow the log at the latest after so many rows, or so many bytes of them …"""
+FLUSH_AFTER_S = 3.0
+"""… or so many seconds."""
+SLICE_ROWS = 500
+
+
+class Flusher:
+    """The bulk writes of one store. Raises what `sqlite3` raises; then the state is to be loaded anew, and `begin` called."""
+
+    def __init__(self, projection: Projection, epoch: str) -> None:
+        self._projection = projection
+        self._epoch = epoch
+        self._state: ProjectedState
+        self._bulk: Iterator[tuple[str, list[tuple[Any, ...]]]] | None = None
+        self._last = 0
+        self._rows = 0
+        self._done_at = time.monotonic()
+
+    def abort(self) -> None:
+        """A bulk write that is under way leaves nothing."""
+        self._projection.rollback()
+        self._bulk = None
+
+    def begin(self, state: ProjectedState) -> None:
+        """From here on the generations of this state are written."""
+        self._state = state
+
+    @property
+    def writing(self) -> bool:
+        """Whether a bulk write is under way."""
+        return self._bulk is not None
+
+    def full(self) -> bool:
+        """Whether the live generation has as much as is to be kept in memory."""
+        live = self._state.live
+        return len(live.records) >= FLUSH_ROWS or live.size >= FLUSH_BYTES
+
+    def pause(self) -> float | None:
+        """Seconds until `step` has something to do; None where nothing waits."""
+        if self._bulk is not None:
+            return 0.0
+        if not self._state.live.records:
+            return None
+        return max(0.0, FLUSH_AFTER_S - (time.monotonic() - self._done_at))
+
+    def step(self, hurry: bool = False) -> bool:
+        """Write one slice of the projections, where one is due; False where there is nothing to do now."""
+        state = self._state
+        if self._bulk is None:
+            due = time.monotonic() - self._done_at >= FLUSH_AFTER_S
+            if not state.live.records or not (hurry or due or self.full()):
+                return False
+            self._rows = state.live.rows
+            self._bulk = slices(state.freeze(), SLICE_ROWS)
+            assert state.frozen is not None
+            self._last = state.frozen.last
+            self._projection.begin()
+        bulk = next(self._bulk, None)
+        if bulk is not None:
+            self._projection.write(*bulk)
+            return True
+        self._projection.commit(self._epoch, self._last)
+        self._bulk = None
+        self._done_at = time.monotonic()
+        state.thaw()
+        return False
+
+    def keep_up(self, jobs: int) -> None:
+        """Write so much that a generation is written before the next one is full; `jobs` is how many the last batch had."""
+        if self._bulk is None:
+            self.step()
+            return
+        slices_due = 1 + self._rows * jobs // (FLUSH_ROWS * SLICE_ROWS)
+        if self.full():
+            slices_due = self._rows
+        while slices_due > 0 and self.step():
+            slices_due -= 1
+
+    def flush(self) -> None:
+        """The projections hold everything that is committed."""
+        while self.step() or self._bulk is not None:
+            pass
+        while self.step(hurry=True):
+            pass
+
+
+def write_all(state: ProjectedState, projection: Projection, epoch: str, lsn: int, slice_rows: int) -> None:
+    """The projections have what is in memory, in one transaction, and say that they have everything of `epoch` up to `lsn`."""
+    bulks = state.freeze()
+    projection.begin()
+    for bulk in slices(bulks, slice_rows):
+        projection.write(*bulk)
+    projection.commit(epoch, lsn)
+    state.thaw()

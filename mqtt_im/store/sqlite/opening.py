@@ -1,0 +1,43 @@
+"""Puts the ledger and the SQLite engine together."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Container
+from pathlib import Path
+from typing import Any, Final
+
+from mqtt_im.core.rules import Limits
+from mqtt_im.protocol.errors import StoreError
+from mqtt_im.store.ledger import Ledger
+
+from .engine import Engine
+from .errors import ERRORS
+
+_FAILED: Final[tuple[type[Exception], ...]] = (*ERRORS, ValueError)
+
+
+def opener(
+    data_dir: Path,
+    *,
+    synchronous: str = "full",
+    limits: Limits | None = None,
+    has_account: Callable[[str], bool] = lambda _: True,
+    claim: Callable[[str, int], bool] = lambda *_: False,
+    unclaim: Callable[[str, int], None] = lambda *_: None,
+    online: Container[str] = frozenset(),
+) -> Callable[[], Engine]:
+    """What opens the SQLite files of a folder and replays the log's tail. That raises `StoreError`."""
+
+    def make() -> Engine:
+        try:
+            return Engine(data_dir, synchronous, limits or Limits(), has_account, claim, unclaim, online)
+        except _FAILED as error:
+            raise StoreError(f"the store can't be opened: {error}") from error
+
+    return make
+
+
+def open_ledger(data_dir: Path, *, clock: Callable[[], float] = time.time, **options: Any) -> Ledger:
+    """A ledger on the SQLite files of a folder, which are opened when it starts; `options` are those of `opener`."""
+    return Ledger(opener(data_dir, **options), clock=clock)

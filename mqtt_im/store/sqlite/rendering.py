@@ -1,0 +1,74 @@
+"""Records as devices see them now, from the state; what was rendered lately stays in memory."""
+
+from __future__ import annotations
+
+from mqtt_im.core.entries import Entry, render, void_entry
+from mqtt_im.core.model import User
+from mqtt_im.core.records import Act, AnyRecord, GroupChange, Message
+
+from .state import ProjectedState
+
+MAX_ENTRIES = 8192
+_LARGE = 2048
+"""Bytes of an entry that is not kept."""
+
+
+class Rendering:
+    """The entries of one state. What a change makes of an entry is only seen once `forget` was called."""
+
+    def __init__(self, state: ProjectedState) -> None:
+        self._state = state
+        self._entries: dict[int, Entry] = {}
+
+    def forget(self) -> None:
+        """What was rendered is no longer how it is."""
+        self._entries.clear()
+
+    def fresh_entry(self, record: Message | GroupChange) -> Entry:
+        """See `interface.Engine`."""
+        # Nothing on disk can be about a message that has only just been numbered.
+        amended = self._state.amended_in_memory(self._state.conv_for(record.conv), record.seq)
+        return render(record, amended, self._state.record)
+
+    def entry(self, record: AnyRecord) -> Entry:
+        """See `interface.Engine`."""
+        amended = None
+        if isinstance(record, Act):
+            amended = self._state.amended(self._state.conv_for(record.conv), record.seq)
+        return render(record, amended, self._state.record)
+
+    def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
+        """See `interface.Engine`."""
+        state, cache = self._state, self._entries
+        found = state.items(owner, after, limit)
+        if len(cache) + len(found) > MAX_ENTRIES:
+            cache.clear()  # now, since what is looked up below must stay until it is used
+        missing = [abs(lsn) for _, lsn in found if abs(lsn) not in cache]
+        records = state.records(missing) if missing else {}
+        amended = state.amended_of(records)
+        result: list[tuple[int, Entry]] = []
+        expected = after + 1
+        for pos, lsn in found:
+            if pos > expected:
+                result.append((pos - 1, void_entry("retention", expected)))
+            expected = pos + 1
+            if lsn < 0:
+                entry = void_entry("replaced")
+            elif lsn in cache:
+                entry = cache[lsn]
+            else:
+                record = records.get(lsn)
+                if record is None:
+                    entry = void_entry("retention")
+                else:
+                    entry = render(record, amended.get(lsn), state.record)
+                    if entry.size < _LARGE:
+                        cache[lsn] = entry
+            result.append((pos, entry))
+            max_bytes -= entry.size
+            if max_bytes < 0:
+                break
+        else:
+            if len(found) < limit and expected <= owner.head:
+                result.append((owner.head, void_entry("retention", expected)))
+        return result[:limit]

@@ -1,0 +1,51 @@
+"""Items with a `key` that a batch takes back before any device was offered them (INV-12)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Set
+
+from .state import ProjectedState
+
+
+class TakingBack:
+    """What the batch has taken back, so that it can be offered again where the batch fails.
+
+    `claim` and `unclaim` ask and tell those who offer: whether an item was not offered yet, and that it may be again.
+    """
+
+    def __init__(self, claim: Callable[[str, int], bool], unclaim: Callable[[str, int], None]) -> None:
+        self._claim = claim
+        self._unclaim = unclaim
+        self._taken: list[tuple[str, int]] = []
+        self._state: ProjectedState
+        self._loaded_upto = 0
+        self._cut_off: Set[str] = frozenset()
+
+    def begin(self, state: ProjectedState, loaded_upto: int, cut_off: Set[tuple[str, str]]) -> None:
+        """A former server may have offered what it had committed, up to row `loaded_upto`, to the devices in `cut_off`."""
+        self._state = state
+        self._loaded_upto = loaded_upto
+        self._cut_off = {user for user, _ in cut_off}
+
+    def take(self, user: str, pos: int) -> bool:
+        """Whether the item could be taken back."""
+        if user in self._cut_off:
+            found = self._state.items(self._state.user(user), pos - 1, 1)
+            if found and abs(found[0][1]) <= self._loaded_upto:
+                return False  # the former server may have offered it
+        taken = self._claim(user, pos)
+        if taken:
+            self._taken.append((user, pos))
+        return taken
+
+    def keep(self) -> None:
+        """The batch is committed."""
+        self._taken.clear()
+
+    def undo(self, state: ProjectedState) -> None:
+        """What a failed batch has taken back may be offered again, unless the batch was kept after all."""
+        for name, pos in self._taken:
+            found = state.items(state.user(name), pos - 1, 1)
+            if found and found[0][1] > 0:
+                self._unclaim(name, pos)
+        self._taken.clear()
