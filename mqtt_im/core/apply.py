@@ -184,7 +184,7 @@ def _amend(state: State, lsn: int, record: Edited | Recalled | Reacted) -> Amend
 def _edited(state: State, lsn: int, record: Edited) -> None:
     amended = _amend(state, lsn, record)
     if amended is not None:
-        amended.edits.append(lsn)
+        amended.edits = [lsn]
 
 
 def _recalled(state: State, lsn: int, record: Recalled) -> None:

@@ -141,7 +141,7 @@ class Amended:
 
     def __init__(self) -> None:
         self.edits: list[int] = []
-        """Log rows of its edits, the newest last."""
+        """The log row of its newest edit, if there was one; those before it have no content any more."""
         self.recalled = False
         self.reactions: dict[str, str] = {}
         """User → emoji."""

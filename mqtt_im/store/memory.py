@@ -272,7 +272,7 @@ class MemoryEngine:
     def append(self, author: Author, record: AnyRecord) -> None:
         """See `interface.Engine`."""
         self.last += 1
-        if isinstance(record, Recalled):
+        if isinstance(record, Recalled | Edited):
             self._scrub(record)
         self.state.log[self.last] = decode(encode(record))
         apply(self.state, self.last, record)
@@ -285,10 +285,13 @@ class MemoryEngine:
                     commit.away.append(name)
         author.commits = [*(author.commits or ()), commit]
 
-    def _scrub(self, recalled: Recalled) -> None:
-        conv = self.state.conv_for(recalled.conv)
-        amended = self.state.amended(conv, recalled.seq)
-        for lsn in [self.state.message_lsn(conv, recalled.seq), *(amended.edits if amended is not None else ())]:
+    def _scrub(self, act: Recalled | Edited) -> None:
+        conv = self.state.conv_for(act.conv)
+        amended = self.state.amended(conv, act.seq)
+        lsns: list[int | None] = [*(amended.edits if amended is not None else ())]
+        if isinstance(act, Recalled):
+            lsns.append(self.state.message_lsn(conv, act.seq))
+        for lsn in lsns:
             record = self.state.log.get(lsn or 0)
             if lsn is not None and isinstance(record, Message | Edited):
                 self.state.log[lsn] = without_content(record)

@@ -61,6 +61,7 @@ class SqliteStore:
         """What the ledger does after each batch."""
         try:
             self.engine.flusher.keep_up(jobs)
+            self.engine.erasure.work()
         except sqlite3.Error as error:
             self.ledger._trouble(self.engine, error)
 

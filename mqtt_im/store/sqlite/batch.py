@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from mqtt_im.core.apply import recipients
 from mqtt_im.core.gone import without_content
@@ -16,17 +16,19 @@ from .state import ProjectedState
 class Batch:
     """Rows that are part of the state, and of the log once they are committed."""
 
-    def __init__(self, log: Log, state: ProjectedState, online: Container[str]) -> None:
+    def __init__(self, log: Log, state: ProjectedState, online: Container[str], erase: Callable[[], None]) -> None:
+        """`erase` is called when something was recalled with a commit that is on disk."""
         self._log = log
+        self._erase = erase
         self._state = state
         self._online = online
         self._rows: list[tuple[int, bytes]] = []
         self._rewrites: list[tuple[bytes, int]] = []
-        self._scrubbed = False
+        self._recalled = False
 
     def append(self, author: Author, lsn: int, record: AnyRecord) -> None:
         """The record is row `lsn` of the log, the next one."""
-        if type(record) is Recalled:
+        if type(record) is Recalled or type(record) is Edited:
             self._scrub(record)
         data = encode(record)
         self._rows.append((lsn, data))
@@ -47,9 +49,9 @@ class Batch:
         self._log.append(self._rows, self._rewrites)
         self._rows.clear()
         self._rewrites.clear()
-        if self._scrubbed:
-            self._scrubbed = False
-            self._log.checkpoint()
+        if self._recalled:
+            self._recalled = False
+            self._erase()
         return True
 
     def _address(self, commit: Commit, record: Act) -> None:
@@ -61,14 +63,18 @@ class Batch:
             else:
                 commit.away.append(name)
 
-    def _scrub(self, recalled: Recalled) -> None:
-        """The content of a recalled message is gone, from its row and from those of its edits, with the same commit."""
+    def _scrub(self, act: Recalled | Edited) -> None:
+        """The content of a recalled message is gone, from its row and from that of its last edit, with the same commit.
+
+        An edit takes the place of the one before it, so that a recall has little to do however many there were.
+        """
         state = self._state
-        conv = state.conv_for(recalled.conv)
-        lsns = [state.message_lsn(conv, recalled.seq)]
-        amended = state.amended(conv, recalled.seq)
-        if amended is not None:
-            lsns += amended.edits
+        conv = state.conv_for(act.conv)
+        amended = state.amended(conv, act.seq)
+        lsns: list[int | None] = [] if amended is None else [*amended.edits]
+        if type(act) is Recalled:
+            lsns.append(state.message_lsn(conv, act.seq))
+            self._recalled = True
         for lsn in lsns:
             record = state.record(lsn) if lsn is not None else None
             if lsn is None or not isinstance(record, Message | Edited) or record.body is None:
@@ -76,10 +82,7 @@ class Batch:
             gone = without_content(record)
             state.replace_record(lsn, gone)
             data = encode(gone)
-            for index, (row, _) in enumerate(self._rows):
-                if row == lsn:  # sent and recalled within one batch
-                    self._rows[index] = (lsn, data)
-                    break
+            if self._rows and lsn >= self._rows[0][0]:  # sent and changed within one batch
+                self._rows[lsn - self._rows[0][0]] = (lsn, data)
             else:
                 self._rewrites.append((data, lsn))
-        self._scrubbed = True

@@ -20,6 +20,7 @@ from mqtt_im.store.interface import RECEIPT_MEMBERS
 from mqtt_im.store.policy import Ended, Policy
 
 from .batch import Batch
+from .erasure import Erasure
 from .errors import ERRORS
 from .flusher import Flusher
 from .hot import Log, Projection
@@ -68,6 +69,7 @@ class Engine:
         self.projection = Projection(self._projection_db)
         self.folds = Folds(self._log_db, self._projection_db)
         self.flusher = Flusher(self.projection, self.epoch)
+        self.erasure = Erasure(self.log)
         self._compactor = Compactor()
         self.load()
 
@@ -84,7 +86,7 @@ class Engine:
         if not epoch:
             position = self._restore()
         self.state = state = ProjectedState(self.log, self.projection, self._has_account, self._taking_back.take)
-        self._batch = Batch(self.log, state, self.online)
+        self._batch = Batch(self.log, state, self.online, self.erasure.ask)
         self._rendering = Rendering(state)
         self.flusher.begin(state)
         state.live.last = position
@@ -145,10 +147,11 @@ class Engine:
         """See `interface.Store`."""
         self.flusher.keep_up(jobs)
         self._compactor.work(self, busy=jobs > 0)
+        self.erasure.work()
 
     def pause(self) -> float | None:
         """See `interface.Store`."""
-        waits = [pause for pause in (self.flusher.pause(), self._compactor.pause()) if pause is not None]
+        waits = [pause for pause in (self.flusher.pause(), self._compactor.pause(), self.erasure.pause()) if pause is not None]
         return min(waits, default=None)
 
     def retain(self, policy: Policy, now: int, ended: Ended) -> None:

@@ -87,9 +87,9 @@ class Log:
         """Every row after `lsn`, in order."""
         return self._conn.execute("SELECT lsn, rec FROM log WHERE lsn > ? ORDER BY lsn", (lsn,))
 
-    def checkpoint(self) -> None:
-        """What was rewritten or deleted is gone from the write-ahead file too, as far as no reader stands in the way."""
-        self._conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    def checkpoint(self) -> bool:
+        """Whether what was rewritten or deleted is gone from the write-ahead file too; see `checkpoint`."""
+        return checkpoint(self._conn, "TRUNCATE")
 
 
 class Projection:
@@ -293,6 +293,17 @@ class Projection:
         """The log row of the newest message with this key."""
         row = self._conn.execute("SELECT lsn FROM keyed WHERE sender = ? AND conv = ? AND key = ?", key).fetchone()
         return row[0] if row else None
+
+
+def checkpoint(connection: sqlite3.Connection, mode: str) -> bool:
+    """Whether all of the write-ahead file was copied into the database's own. Waits for nobody: messages would wait too."""
+    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        busy, written, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {patience:d}")
+    return not busy and written == copied
 
 
 # Rows of entities, and the statements that write them.

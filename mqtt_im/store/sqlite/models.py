@@ -356,7 +356,16 @@ def _plan_folds(db: peewee.SqliteDatabase) -> None:
 
 
 _LOG_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_log, _create_base, _plan_folds]
-_PROJECTION_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_projection]
+
+
+def _make_projection_anew(db: peewee.SqliteDatabase) -> None:
+    """What a record does has changed, so everything is applied again."""
+    with db.bind_ctx(PROJECTION_MODELS):
+        for model in PROJECTION_MODELS:
+            model.delete().execute()
+
+
+_PROJECTION_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_projection, _make_projection_anew]
 
 
 def new_epoch() -> str:

@@ -22,6 +22,7 @@ import peewee
 
 from mqtt_im.core.records import AnyRecord, Message, decode, encode
 from mqtt_im.store.sqlite.generation import Bulk, slices
+from mqtt_im.store.sqlite.hot import checkpoint
 
 T = TypeVar("T")
 
@@ -186,14 +187,14 @@ class Folds:
 
     def settle(self) -> bool:
         """The projections' file has everything for sure, and no plan is needed any more; False where a reader is in the way."""
-        if not _checkpoint(self._projection, "PASSIVE"):
+        if not checkpoint(self._projection, "PASSIVE"):
             return False
         self._log.execute("UPDATE fold SET plan = x'' WHERE plan <> x''")
         return True
 
     def scour(self) -> bool:
         """What was removed is gone from both write-ahead files too; False where a reader is in the way."""
-        return _checkpoint(self._projection, "TRUNCATE") and _checkpoint(self._log, "TRUNCATE")
+        return checkpoint(self._projection, "TRUNCATE") and checkpoint(self._log, "TRUNCATE")
 
 
 def without_packet(record: AnyRecord) -> AnyRecord:
@@ -239,15 +240,3 @@ def _transaction(connection: sqlite3.Connection, synchronous: int | None = None)
     finally:
         if other:  # whatever has failed: messages are committed on this connection
             connection.execute(f"PRAGMA synchronous = {usual:d}")
-
-
-def _checkpoint(connection: sqlite3.Connection, mode: str) -> bool:
-    """Whether all of the write-ahead file was copied into the database's own."""
-    # Without waiting for readers: messages would wait too.
-    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        busy, written, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {patience:d}")
-    return not busy and written == copied
