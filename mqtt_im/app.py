@@ -21,7 +21,8 @@ from pathlib import Path
 from typing import Final
 
 from mqtt_im import logs
-from mqtt_im.accounts.table import Accounts, Change
+from mqtt_im.accounts.models import Change
+from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.channel import Channel
 from mqtt_im.bridge.claims import Claims
@@ -33,7 +34,7 @@ from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds
 from mqtt_im.core.rules import Limits as RuleLimits
 from mqtt_im.hooks import Hooks
-from mqtt_im.http import HttpServer
+from mqtt_im.http import HttpServer, Services
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
 from mqtt_im.protocol.topics import Topics
@@ -90,18 +91,14 @@ class Server:
         self._lock.take()
         self._undo.callback(self._lock.release)
 
-        accounts: Accounts | None = None
-        if config.auth.mode == "accounts":
-            accounts = Accounts(config.data_dir)
-            self._undo.callback(accounts.close)
+        accounts = Accounts(config.data_dir)
+        self._undo.callback(accounts.close)
         self._auth = auth = Authenticator(config, accounts, self.metrics)
         self._undo.callback(auth.close)
 
-        address = parse_bind(config.http.bind)
-        if address is not None:
-            self.http = HttpServer(address, self.readiness, self.metrics)
-            await self.http.start()
-            self._undo.push_async_callback(self.http.stop)
+        self.http = http = HttpServer(config, self.readiness, self.metrics)
+        await http.start()
+        self._undo.push_async_callback(http.stop)
 
         claims = Claims()
         online: dict[str, list[Channel]] = {}
@@ -109,7 +106,7 @@ class Server:
             Path(config.data_dir),
             synchronous=config.store.synchronous,
             limits=rule_limits(config),
-            has_account=(lambda _: True) if accounts is None else accounts.exists,
+            has_account=accounts.exists if config.auth.mode == "accounts" else (lambda _: True),
             claim=claims.take_back,
             unclaim=claims.release,
             online=online,
@@ -130,6 +127,7 @@ class Server:
             count,
             synchronous=config.store.synchronous,
             plugins=config.mqtt.plugins,
+            trusted_proxies=config.http.trusted_proxies,
         )
         bridge.transport = transport
         hooks = Hooks(config.push, config.hooks, Path(config.data_dir), ledger, online, count)
@@ -146,9 +144,10 @@ class Server:
 
         upkeep = Upkeep(ledger, Path(config.data_dir), retention_policy(config), bridge.note_connected)
         self._undo.push_async_callback(_cancel, asyncio.create_task(upkeep.run(), name="upkeep"))
-        if accounts is not None:
-            watcher = asyncio.create_task(self._watch(accounts), name="accounts")
-            self._undo.push_async_callback(_cancel, watcher)
+        watcher = asyncio.create_task(self._watch(accounts), name="accounts")
+        self._undo.push_async_callback(_cancel, watcher)
+        http.open(Services(config, bridge, transport, auth, accounts, self.metrics, lambda: transport.websocket("http")))
+        self._undo.push_async_callback(http.drain, config.limits.drain_s)
         self._state = "ok"
         log.info("ready", extra=self.addresses())
 
@@ -163,10 +162,10 @@ class Server:
             search_file.remove(data_dir)
 
     def addresses(self) -> dict[str, str]:
-        """Where each listener (`mqtt`, `mqtts`, `websocket`, `http`) really listens."""
+        """Where each listener (`mqtt`, `mqtts`, `websocket`, `http`, `https`, `metrics`) really listens."""
         found = {} if self._transport is None else dict(self._transport.addresses)
         if self.http is not None:
-            found["http"] = self.http.address
+            found.update(self.http.addresses)
         return {name: str(Address(*address)) for name, address in found.items()}
 
     def _show(self, ledger: Ledger, transport: EmbeddedTransport, hooks: Hooks) -> None:
@@ -247,6 +246,8 @@ class Server:
         if self._transport is not None:
             try:
                 self._transport.reload_certificates()
+                if self.http is not None:
+                    self.http.reload_certificates()
             except OSError as error:
                 log.error("the certificates were not reloaded: %s", error)
                 return

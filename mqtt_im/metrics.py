@@ -29,6 +29,7 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "plain_dropped": ("Messages on plain topics that a full queue dropped.", ()),
     "session_store_failures": ("Transactions of the MQTT sessions' store that failed.", ()),
     "webhooks": ("Attempts to send webhooks, by event and result.", ("event", "result")),
+    "http_refused": ("HTTP connections closed or refused, by reason.", ("reason",)),
     "log_lines_suppressed": ("Log lines held back by their rate limit.", ()),
 }
 HISTOGRAMS: Final[dict[str, tuple[str, tuple[float, ...]]]] = {

@@ -10,120 +10,84 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final
 
 import peewee
 
 from mqtt_im.accounts import passwords
+from mqtt_im.accounts.models import (
+    CREATED,
+    PASSWORD,
+    REMOVED,
+    REVOKED,
+    TOKEN,
+    Account,
+    AccountRow,
+    Change,
+    ChangeRow,
+    Credentials,
+    Token,
+    TokenRow,
+    make_tables,
+    token_id,
+)
 from mqtt_im.protocol import names
 from mqtt_im.protocol.errors import MqttImError, StoreError
 
 FILE_NAME = "accounts.db"
-_BUSY_TIMEOUT_MS = 5_000
-_binding = threading.Lock()
+_BUSY_TIMEOUT_MS: Final = 5_000
 
 
-class AccountRow(peewee.Model):
-    """One account."""
-
-    name = peewee.CharField(primary_key=True)
-    password_hash = peewee.CharField()
-    created = peewee.BigIntegerField()
-
-    class Meta:
-        """Names the table."""
-
-        table_name = "account"
-        without_rowid = True
-
-
-class TokenRow(peewee.Model):
-    """One token of an account, as its digest."""
-
-    digest = peewee.BlobField(primary_key=True)
-    name = peewee.CharField(index=True)
-    created = peewee.BigIntegerField()
-
-    class Meta:
-        """Names the table."""
-
-        table_name = "token"
-
-
-class ChangeRow(peewee.Model):
-    """The journal: an account was added, removed, or lost its old password and tokens."""
-
-    id = peewee.AutoField()
-    name = peewee.CharField()
-    what = peewee.CharField()
-
-    class Meta:
-        """Names the table."""
-
-        table_name = "change"
-
-
-What = Literal["added", "removed", "password", "token"]
-
-
-class Change(NamedTuple):
-    """What happened to an account: `added`, `removed`, `password` (old ones, and tokens, are void), `token` (one more)."""
-
-    name: str
-    what: What
-
-
-class Credentials(NamedTuple):
-    """What a login of one account is checked against."""
-
-    password_hash: str
-    tokens: frozenset[bytes]
-    version: int
-    """Changes with the password, and when an account of that name is made anew."""
-
-
-class Account(NamedTuple):
-    """An account as listed."""
-
-    name: str
-    created: int
-    """Milliseconds since 1970."""
-    tokens: int
-    """How many tokens it has."""
+MAX_SESSIONS = 100
+"""Logins of one user whose tokens are kept; one more ends the oldest."""
+MAX_TOKENS = 1000
+"""Tokens of one user that an operator has made."""
+_CACHED_TOKENS: Final = 100_000
 
 
 class Accounts:
-    """The accounts in one folder. Every method may be called from any thread. Failures of SQLite are `StoreError`s."""
+    """The accounts and tokens in one folder. Every method may be called from any thread. Failures of SQLite are `StoreError`s.
+
+    Reads and writes have a connection each, so that nobody who looks something up waits for somebody else's disk.
+    """
 
     def __init__(self, folder: str | os.PathLike[str]) -> None:
         self.path = Path(folder) / FILE_NAME
         self._lock = threading.RLock()
+        self._writer_lock = threading.RLock()
         self._versions: dict[str, int] = {}
         self._last_change = 0
         self._data_version = -1
         self._changes: list[Change] = []
-        self._db = peewee.SqliteDatabase(
-            str(self.path),
-            thread_safe=False,  # one connection for all threads, under our lock: data_version belongs to a connection
-            check_same_thread=False,
-            pragmas={"journal_mode": "wal", "synchronous": "full", "busy_timeout": _BUSY_TIMEOUT_MS},
-        )
+        self._tokens: OrderedDict[str, tuple[bytes, Token]] = OrderedDict()
+        """Tokens that were asked for, with their digests, by `id`."""
+        self._db = self._open()
+        self._writer = self._open()
         with self._guarded():
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
             self._db.connect()
-            models = [AccountRow, TokenRow, ChangeRow]
-            with _binding, self._db.bind_ctx(models):
-                self._db.create_tables(models)
+            self._writer.connect()
+            make_tables(self._writer)
             self._refresh()
             self._changes.clear()
 
+    def _open(self) -> peewee.SqliteDatabase:
+        return peewee.SqliteDatabase(
+            str(self.path),
+            thread_safe=False,  # one connection for all threads, under a lock of ours: data_version belongs to a connection
+            check_same_thread=False,
+            pragmas={"journal_mode": "wal", "synchronous": "full", "busy_timeout": _BUSY_TIMEOUT_MS},
+        )
+
     def close(self) -> None:
         """Close the file. Nothing else may be called after it."""
-        with self._lock:
+        with self._writer_lock, self._lock:
+            self._writer.close()
             self._db.close()
 
     # Reading
@@ -146,8 +110,7 @@ class Accounts:
             hashes = self._rows(AccountRow.select(AccountRow.password_hash).where(AccountRow.name == name))
             if not hashes:
                 return None
-            tokens = self._rows(TokenRow.select(TokenRow.digest).where(TokenRow.name == name))
-            return Credentials(hashes[0][0], frozenset(bytes(digest) for (digest,) in tokens), version)
+            return Credentials(hashes[0][0], version)
 
     def version(self, name: str) -> int | None:
         """The version of an account's credentials, as of now; None where there is no such account. Takes microseconds."""
@@ -167,6 +130,30 @@ class Accounts:
         with self._guarded():
             return [Account(*row) for row in self._rows(query)]
 
+    def token(self, token: bytes) -> Token | None:
+        """The token of this text, from memory where it was asked for before; None where there is none, or it has expired."""
+        digest = passwords.token_digest(token)
+        with self._guarded():
+            self._refresh()
+            known = self._tokens.get(token_id(digest))
+            if known is None or known[0] != digest:
+                rows = self._rows(_tokens().where(TokenRow.digest == digest))
+                if not rows:
+                    return None
+                known = digest, Token.of(rows[0])
+                self._tokens[known[1].id] = known
+                if len(self._tokens) > _CACHED_TOKENS:
+                    self._tokens.popitem(last=False)
+        return None if known[1].is_over(_now()) else known[1]
+
+    def tokens(self, name: str, after: str = "", limit: int = -1) -> list[Token]:
+        """The user's tokens that have not expired, by `id`, those behind `after`."""
+        with self._guarded():
+            rows = self._rows(_tokens().where(TokenRow.name == name).order_by(TokenRow.digest))
+        now = _now()
+        found = [token for token in map(Token.of, rows) if token.id > after and not token.is_over(now)]
+        return found if limit < 0 else found[:limit]
+
     def take_changes(self) -> list[Change]:
         """What has changed since the last call, by any process, in order. Called a few times a second by a server."""
         with self._guarded():
@@ -184,7 +171,7 @@ class Accounts:
         try:
             with self._writing():
                 self._run(AccountRow.insert(name=name, password_hash=password_hash, created=_now()))
-                self._note(name, "added")
+                self._note(name, CREATED)
         except peewee.IntegrityError:
             raise MqttImError("exists", f"there is a user {name} already") from None
 
@@ -194,23 +181,69 @@ class Accounts:
         with self._writing():
             self._found(name, self._run(AccountRow.update(password_hash=password_hash).where(AccountRow.name == name)))
             self._run(TokenRow.delete().where(TokenRow.name == name))
-            self._note(name, "password")
+            self._note(name, PASSWORD)
 
-    def add_token(self, name: str) -> str:
-        """Make a token that the account's clients may send in place of the password. Code `not_found`."""
-        token = passwords.make_token()
+    def add_token(self, name: str, label: str = "", expires: int | None = None) -> str:
+        """Make a token that the account's clients may send in place of the password. Codes `not_found`, `quota`.
+
+        `label` is what the operator calls it; `expires` is in ms since 1970, None for never.
+        """
+        with self._guarded():
+            self._refresh()
+            return self.make_token(name, label, expires)[0]
+
+    def make_token(
+        self, name: str, label: str = "", expires: int | None = None, *, session: bool = False, account: bool = True
+    ) -> tuple[str, Token]:
+        """A new token of a user: its text, which is kept nowhere, and what it is known as.
+
+        `account`: the user must have one, else code `not_found`. A user has at most `MAX_SESSIONS` that are `session`, the newest
+        ones; code `quota` at `MAX_TOKENS` others.
+        """
+        text, now = passwords.make_token(), _now()
+        digest = passwords.token_digest(text.encode())
         with self._writing():
-            self._found(name, len(self._rows(AccountRow.select(AccountRow.name).where(AccountRow.name == name))))
-            self._run(TokenRow.insert(digest=passwords.token_digest(token.encode()), name=name, created=_now()))
-            self._note(name, "token")
-        return token
+            if account:  # read here, so that nobody removes it meanwhile
+                self._found(name, len(self._written(AccountRow.select(AccountRow.name).where(AccountRow.name == name))))
+            self._run(TokenRow.delete().where(TokenRow.name == name, TokenRow.expires <= now))
+            theirs = TokenRow.select(TokenRow.digest).where(TokenRow.name == name, TokenRow.session == session)
+            older = self._written(theirs.order_by(TokenRow.created))
+            if not session and len(older) >= MAX_TOKENS:
+                raise MqttImError("quota", f"{name} has {MAX_TOKENS} tokens; revoke one first")
+            if session:
+                for (oldest,) in older[: max(0, len(older) + 1 - MAX_SESSIONS)]:
+                    self._revoke(name, bytes(oldest))
+            row = {"digest": digest, "name": name, "created": now, "label": label, "expires": expires, "session": session}
+            self._run(TokenRow.insert(row))
+            self._note(name, TOKEN, token_id(digest))
+        return text, Token(token_id(digest), name, label, now, expires, session)
+
+    def revoke(self, name: str, token: str) -> None:
+        """A user's token, by its `id`, is good for nothing any more; its connections are closed. Code `not_found`."""
+        with self._writing():
+            rows = self._written(TokenRow.select(TokenRow.digest).where(TokenRow.name == name))
+            found = [bytes(digest) for (digest,) in rows if token_id(bytes(digest)) == token]
+            if not found:
+                raise MqttImError("not_found", f"{name} has no token {token}")
+            for digest in found:
+                self._revoke(name, digest)
+
+    def revoke_all(self, name: str) -> None:
+        """The user, who need not have an account, has no token any more."""
+        with self._writing():
+            for (digest,) in self._written(TokenRow.select(TokenRow.digest).where(TokenRow.name == name)):
+                self._revoke(name, bytes(digest))
+
+    def _revoke(self, name: str, digest: bytes) -> None:
+        self._run(TokenRow.delete().where(TokenRow.digest == digest))
+        self._note(name, REVOKED, token_id(digest))
 
     def remove(self, name: str) -> None:
         """Remove an account and its tokens; its connections are closed. Code `not_found`."""
         with self._writing():
             self._found(name, self._run(AccountRow.delete().where(AccountRow.name == name)))
             self._run(TokenRow.delete().where(TokenRow.name == name))
-            self._note(name, "removed")
+            self._note(name, REMOVED)
 
     # Within
 
@@ -218,25 +251,33 @@ class Accounts:
         data_version = self._db.pragma("data_version")
         if data_version == self._data_version:
             return
-        journal = ChangeRow.select(ChangeRow.id, ChangeRow.name, ChangeRow.what)
-        for change, name, what in self._rows(journal.where(ChangeRow.id > self._last_change).order_by(ChangeRow.id)):
-            self._apply(change, name, what)
+        journal = ChangeRow.select(ChangeRow.id, ChangeRow.name, ChangeRow.what, ChangeRow.token)
+        for change, name, what, token in self._rows(journal.where(ChangeRow.id > self._last_change).order_by(ChangeRow.id)):
+            self._apply(change, name, what, token)
         # Taken before the journal was read: a change in between is found by the next call.
         self._data_version = data_version
 
-    def _apply(self, change: int, name: str, what: What) -> None:
+    def _apply(self, change: int, name: str, what: str, token: str) -> None:
         self._last_change = change
-        if what == "removed":
+        if what == REMOVED:
             self._versions.pop(name, None)
-        elif what != "token":
+        elif what not in (TOKEN, REVOKED):
             self._versions[name] = change
-        self._changes.append(Change(name, what))
+        if what == REVOKED:
+            self._tokens.pop(token, None)
+        elif what != TOKEN:
+            for known in [id_ for id_, (_, known) in self._tokens.items() if known.user == name]:
+                del self._tokens[known]
+        self._changes.append(Change(name, what, token))
 
-    def _note(self, name: str, what: What) -> None:
-        self._run(ChangeRow.insert(name=name, what=what))
+    def _note(self, name: str, what: str, token: str = "") -> None:
+        self._run(ChangeRow.insert(name=name, what=what, token=token))
 
     def _run(self, query: Any) -> Any:
-        return query.execute(self._db)
+        return query.execute(self._writer)
+
+    def _written(self, query: Any) -> list[Any]:
+        return list(query.tuples().execute(self._writer))
 
     def _rows(self, query: Any) -> list[Any]:
         return list(query.tuples().execute(self._db))
@@ -248,22 +289,29 @@ class Accounts:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        with self._lock:
-            try:
-                yield
-            except peewee.IntegrityError:
-                raise
-            except (peewee.PeeweeException, OSError) as error:
-                raise StoreError(f"{self.path}: {error}") from error
+        with self._lock, self._failures():
+            yield
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except peewee.IntegrityError:
+            raise
+        except (peewee.PeeweeException, OSError) as error:
+            raise StoreError(f"{self.path}: {error}") from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """One transaction; its own journal rows are read back, since data_version tells only of other connections."""
+        """One transaction, which counts as read when it is over."""
+        with self._failures(), self._writer_lock, self._writer.atomic("IMMEDIATE"):
+            yield
         with self._guarded():
-            with self._db.atomic("IMMEDIATE"):
-                yield
-            self._data_version = -1
             self._refresh()
+
+
+def _tokens() -> Any:
+    return TokenRow.select(TokenRow.digest, TokenRow.name, TokenRow.label, TokenRow.created, TokenRow.expires, TokenRow.session)
 
 
 def _hash(password: str) -> str:

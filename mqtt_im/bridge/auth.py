@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from mqtt_im.accounts import passwords
-from mqtt_im.accounts.table import Accounts, Credentials
+from mqtt_im.accounts.models import Credentials, Token
+from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge.login_limits import LoginLimits, network_of
 from mqtt_im.bridge.password_pool import NotYetError, PasswordPool, PoolFullError
 from mqtt_im.config import Config
@@ -27,7 +28,7 @@ from mqtt_im.logs import RateLimited
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol import names
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.transport.api import Identity, Login, LoginRefused
+from mqtt_im.transport.api import Identity, Lease, Login, LoginRefused
 
 UNAVAILABLE = 3
 BAD_CREDENTIALS = 4
@@ -42,6 +43,10 @@ _Key = TypeVar("_Key")
 
 class _HeldUp(LoginRefused):
     """A refusal that has cost nothing, so many of them are held up."""
+
+
+class TooManyFailures(_HeldUp):
+    """So many logins have failed that this one is not looked at."""
 
 
 class _Verdict(NamedTuple):
@@ -116,7 +121,7 @@ class _Check:
     def permit(self) -> None:
         """Raises where so many passwords from there were wrong that no more are looked at."""
         if not self.limits.allows(self.address, self.user, self.clock()):
-            raise _HeldUp(UNAVAILABLE, "too many failed logins from this address")
+            raise TooManyFailures(UNAVAILABLE, "too many failed logins from this address")
 
     def begin(self) -> Callable[[], bool]:
         """What to compute, with the account as it is now."""
@@ -141,7 +146,7 @@ class _Check:
 
 
 class Authenticator:
-    """Answers logins. `accounts` is None in open mode, where every name is a user."""
+    """Answers logins. `accounts` keeps the tokens too; outside of the mode `accounts` every name is a user."""
 
     def __init__(
         self,
@@ -150,7 +155,8 @@ class Authenticator:
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._accounts = accounts
+        self._accounts = accounts if config.auth.mode == "accounts" else None
+        self._tokens = accounts
         self._metrics = metrics
         self._clock = clock
         self._pool = PasswordPool()
@@ -168,6 +174,38 @@ class Authenticator:
         except _HeldUp:
             await asyncio.sleep(self._limits.hold_up(login.address, self._clock()))
             raise
+
+    async def check_password(self, user: str, password: str | None, address: str) -> None:
+        """Return where a user may log in with this password, over HTTP. Raises `LoginRefused` as `login` does."""
+        given = None if password is None else password.encode(errors="replace")
+        await self.login(Login(user, user, given, address))
+
+    def bearer(self, token: bytes, address: str) -> tuple[str, Lease]:
+        """The user whose token this is. Raises `LoginRefused` with 4 (none, or one that has expired), or `TooManyFailures`."""
+        try:
+            found = self._token(token)
+        except StoreError as error:
+            raise LoginRefused(UNAVAILABLE, "the tokens can't be read") from error
+        if found is not None:
+            return found.user, Lease(found.id, found.expires)
+        digest = self._memory.digest("", token)
+        if self._memory.verdict("", digest, 0) is None:
+            self.failed(address)
+            self._memory.note("", digest, 0, right=False)
+        raise LoginRefused(BAD_CREDENTIALS, "a wrong token, or one that has expired")
+
+    def failed(self, address: str) -> None:
+        """Count a wrong token. Raises `TooManyFailures` where there were too many."""
+        now = self._clock()
+        if not self._limits.allows(address, "", now):
+            raise TooManyFailures(UNAVAILABLE, "too many failed logins from this address")
+        self._limits.failed(address, "", now)
+        self._metrics.count("logins", result="refused")
+
+    def _token(self, token: bytes) -> Token | None:
+        if self._tokens is None or not passwords.may_be_token(token):
+            return None
+        return self._tokens.token(token)
 
     async def _login(self, login: Login) -> Identity:
         start = self._clock()
@@ -198,18 +236,22 @@ class Authenticator:
     async def _identify(self, login: Login) -> Identity:
         if login.username is not None and not names.is_user(login.username):
             raise LoginRefused(BAD_CREDENTIALS, "the username is no user id")
+        lease: Lease | None = None
         if login.certificate_user is not None:
             user = self._certified(login, login.certificate_user)
-        elif self._accounts is None:
-            if login.username is None:
-                return named_by_client_id(login.client_id)
-            user = login.username
+        elif login.username is None and self._accounts is None:
+            return named_by_client_id(login.client_id)
         elif login.username is None:
             raise LoginRefused(NOT_AUTHORISED, "no username")
         else:
             user = login.username
-            await self._check_password(self._accounts, user, login.password, login.address)
-        return Identity(user, device_of(user, login.client_id))
+            found = None if login.password is None else self._token(login.password)
+            if found is not None and found.user == user:
+                lease = Lease(found.id, found.expires)
+                self._limits.succeeded(login.address, user, self._clock())
+            elif self._accounts is not None:
+                await self._check_password(self._accounts, user, login.password, login.address)
+        return Identity(user, device_of(user, login.client_id), lease)
 
     def _certified(self, login: Login, user: str) -> str:
         """The user of a verified certificate, who needs no password, but in accounts mode an account."""
@@ -229,7 +271,7 @@ class Authenticator:
         right = self._memory.verdict(user, digest, version)
         if right is False:
             raise _HeldUp(BAD_CREDENTIALS, "wrong username or password, again")
-        if not right and not _is_token(accounts, user, password):
+        if not right:
             check = _Check(user, password, digest, address, accounts, self._limits, self._memory, self._clock)
             check.permit()
             try:
@@ -242,14 +284,6 @@ class Authenticator:
             if accounts.version(user) != verified:
                 raise LoginRefused(BAD_CREDENTIALS, "the account changed meanwhile")
         self._limits.succeeded(address, user, self._clock())
-
-
-def _is_token(accounts: Accounts, user: str, password: bytes) -> bool:
-    """Whether it is one of the account's tokens, which takes no hashing."""
-    if not passwords.may_be_token(password):
-        return False
-    credentials = accounts.credentials(user)
-    return credentials is not None and passwords.token_digest(password) in credentials.tokens
 
 
 def device_of(user: str, client_id: str) -> str | None:

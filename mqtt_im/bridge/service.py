@@ -19,6 +19,7 @@ from mqtt_im.store.jobs import AttachJob, CursorsJob, FetchJob, Job
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Identity, Link, Login, Transport
 
+from .calls import Calls
 from .channel import Channel, now_ms
 from .claims import Claims
 from .cursors import Cursors
@@ -68,6 +69,7 @@ class Bridge:
         """The same of messages to many: a few in each turn, so that nobody else waits for a large group."""
         self._parking = Parking()
         self.uplinks = Uplink(self)
+        self.calls = Calls(self)
         self.searching: Searching | None = None
         """Set before the transport starts; None where search is switched off."""
         self.presence = Presence(self)
@@ -186,6 +188,13 @@ class Bridge:
             self.cursors.moved(delivery)
         if delivery.next <= delivery.head and not channel.ready:
             self._pump_soon(channel)
+
+    def confirmed(self, user: str, device: str, pos: int) -> None:
+        """A device's cursor was moved for it, to `pos`: its delivery, where it has one, goes on behind that."""
+        for channel in self.online.get(user, ()):
+            if channel.device == device and channel.delivery is not None:
+                channel.delivery.confirmed(pos)
+                self.pump(channel)
 
     def writable(self, link: Link) -> None:
         """See `Handler`."""

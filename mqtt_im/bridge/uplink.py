@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from mqtt_im.core.records import DeviceChange
 from mqtt_im.core.rules import CHANGING, Who
+from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.codec import Unreadable, decode_request
 from mqtt_im.protocol.errors import Refusal
@@ -111,6 +112,11 @@ class Uplink:
             channel.reply(error_fields(unreadable, unreadable.id))
             self._done(channel, token)
             return
+        self.ask(channel, request, token, packet_id, dup)
+
+    def ask(self, channel: Channel, request: rq.Request, token: int, packet_id: int, dup: bool) -> None:
+        """One request of a channel; its reply and the end of `token` follow."""
+        bridge = self._bridge
         kind = type(request)
         self._ops[kind][0] += 1
         link = channel.link
@@ -215,6 +221,9 @@ class Uplink:
             bridge.presence.changed(channel.user)
         if job.decision.reply is not None:
             channel.reply(job.decision.reply)
+        elif kind is rq.Send and not channel.device:
+            # A device sees `sent` as an item of its inbox; who has none is told here.
+            channel.reply(answer(job.decision.records[0], "", channel.user))
         self._done(channel, job.token)
 
     def read(self, job: ReadingJob) -> None:
@@ -273,19 +282,24 @@ class Uplink:
                     "floor": state.floor,
                     "n": state.n,
                     "epoch": bridge.ledger.epoch,
-                    "limits": {
-                        "packet": settings.max_packet_bytes,
-                        "body": settings.max_body_bytes,
-                        "window": channel.window or settings.max_inflight,
-                        "rate": settings.requests_per_second,
-                        "page": settings.max_page,
-                    },
+                    "limits": self.limits(channel.window),
                     "ts": job.who.now,
                 },
                 request.id,
             )
         )
         bridge.pump(channel)
+
+    def limits(self, window: int) -> dict[str, int]:
+        """The `limits` of a `welcome`; `window` is what the device has asked for, 0 where it has not."""
+        settings = self._bridge.settings
+        return {
+            "packet": settings.max_packet_bytes,
+            "body": settings.max_body_bytes,
+            "window": window or settings.max_inflight,
+            "rate": settings.requests_per_second,
+            "page": settings.max_page,
+        }
 
     def _forgotten(self, channel: Channel, job: UplinkJob) -> None:
         assert isinstance(job.request, rq.DeviceForget) and job.decision is not None

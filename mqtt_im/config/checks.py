@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from mqtt_im.config.addresses import Address, parse_bind
-from mqtt_im.config.schema import Config
+from mqtt_im.config.schema import Config, HttpTlsConfig, TlsConfig
 from mqtt_im.mqtt import topics as mqtt_topics
 from mqtt_im.protocol import topics
 
@@ -27,7 +28,9 @@ def check(config: Config) -> Iterator[str]:
     if not config.data_dir:
         yield "data_dir: must not be empty"
     yield from _check_topics(config)
-    yield from _check_tls(config)
+    yield from _check_tls("mqtt.tls", config.mqtt.tls, config.mqtt.tls.client_ca)
+    yield from _check_tls("http.tls", config.http.tls)
+    yield from _check_http(config)
     yield from _check_auth(config, listeners)
     yield from _check_receiver("push", config.push.url, config.push.secret)
     yield from _check_receiver("hooks", config.hooks.url, config.hooks.secret)
@@ -64,6 +67,8 @@ def binds(config: Config) -> dict[str, str]:
         "mqtt.tls.bind": config.mqtt.tls.bind,
         "websocket.bind": config.websocket.bind,
         "http.bind": config.http.bind,
+        "http.tls.bind": config.http.tls.bind,
+        "http.metrics_bind": config.http.metrics_bind,
     }
 
 
@@ -90,19 +95,32 @@ def _check_topics(config: Config) -> Iterator[str]:
             yield f"mqtt.plain_topics: {text!r} lies under mqtt.prefix, which is closed to plain MQTT"
 
 
-def _check_tls(config: Config) -> Iterator[str]:
-    tls = config.mqtt.tls
-    files = {"mqtt.tls.cert": tls.cert, "mqtt.tls.key": tls.key, "mqtt.tls.client_ca": tls.client_ca}
+def _check_tls(section: str, tls: TlsConfig | HttpTlsConfig, client_ca: str = "") -> Iterator[str]:
+    files = {f"{section}.cert": tls.cert, f"{section}.key": tls.key, f"{section}.client_ca": client_ca}
     if tls.bind:
-        for key in ("mqtt.tls.cert", "mqtt.tls.key"):
+        for key in (f"{section}.cert", f"{section}.key"):
             if not files[key]:
-                yield f"{key}: needed by mqtt.tls.bind"
+                yield f"{key}: needed by {section}.bind"
     elif bool(tls.cert) != bool(tls.key):
-        missing = "mqtt.tls.key" if tls.cert else "mqtt.tls.cert"
+        missing = f"{section}.key" if tls.cert else f"{section}.cert"
         yield f"{missing}: certificate and key go together"
     for key, file in files.items():
         if file and not Path(file).is_file():
             yield f"{key}: there is no file {file}"
+
+
+def _check_http(config: Config) -> Iterator[str]:
+    for text in config.http.trusted_proxies:
+        try:
+            ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            yield f"http.trusted_proxies: {text!r} is neither an address nor a network"
+    for origin in config.http.origins:
+        parts = urlsplit(origin)
+        if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
+            yield f'http.origins: {origin!r} is no origin; it is "https://host", with the port where it has one'
+    if config.auth.admin_token and (not config.auth.admin_token.isascii() or not config.auth.admin_token.isprintable()):
+        yield "auth.admin_token: a header can carry printable ASCII only; make one with: openssl rand -hex 32"
 
 
 def _check_auth(config: Config, listeners: dict[str, Address]) -> Iterator[str]:

@@ -61,12 +61,42 @@ class WebsocketConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     ] = ()
 
 
-class HttpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Health and metrics over HTTP."""
+class HttpTlsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """HTTP over TLS, on a listener of its own with the same pages."""
 
-    bind: Annotated[str, Meta(description="Where to listen for `/health/live`, `/health/ready` and `/metrics`; empty: off.")] = (
-        "127.0.0.1:8080"
-    )
+    bind: Annotated[str, Meta(description="Where to listen, `host:port` or `[::1]:port`; empty: off.")] = ""
+    cert: Annotated[str, Meta(description="PEM file with the server's certificate and its chain; read again on SIGHUP.")] = ""
+    key: Annotated[str, Meta(description="PEM file with the certificate's private key; read again on SIGHUP.")] = ""
+
+
+class HttpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The HTTP API, the pages, health and metrics; and MQTT over WebSocket at `websocket.path`."""
+
+    bind: Annotated[str, Meta(description="Where to listen, `host:port` or `[::1]:port`; empty: off.")] = "127.0.0.1:8080"
+    origins: Annotated[
+        tuple[str, ...],
+        Meta(description='Web pages of other origins that may use the API (CORS), e.g. `["https://app.example"]`, or `["*"]`.'),
+    ] = ()
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Addresses and networks of proxies whose `X-Forwarded-For` names the client, for HTTP and WebSocket, "
+            'e.g. `["127.0.0.1", "10.0.0.0/8"]`.'
+        ),
+    ] = ()
+    web: Annotated[bool, Meta(description="Serve the web chat at `/` and the dashboard at `/admin`.")] = True
+    metrics_bind: Annotated[
+        str, Meta(description="An address of its own for `/metrics`, which then is nowhere else; it has the health pages too.")
+    ] = ""
+    max_connections: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="HTTP connections at one time, event streams included; above it idle ones are closed, and further ones "
+            "get 503. Health has places of its own.",
+        ),
+    ] = 12_000
+    tls: HttpTlsConfig = field(default_factory=HttpTlsConfig)
 
 
 class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -99,8 +129,14 @@ class AuthConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         ),
     ] = "accounts"
     admin_token: Annotated[
-        str, Meta(description="Bearer token of the HTTP API's admin part, which this version does not have yet; empty: off.")
+        str,
+        Meta(description="Bearer token that may do everything over the HTTP API, its admin part included; empty: off."),
     ] = ""
+    registration: Annotated[bool, Meta(description="Anybody may make an account over HTTP (`POST /api/v1/register`).")] = False
+    registrations_per_hour: Annotated[int, Meta(ge=1, description="Accounts that may be made from one address in an hour.")] = 20
+    session_days: Annotated[
+        int, Meta(ge=0, le=36_500, description="Days for which the token of a login over HTTP is good; 0: until its logout.")
+    ] = 30
     credential_cache_s: Annotated[
         float,
         Meta(

@@ -134,7 +134,8 @@ def _message(record: Message, amended: Amended | None, lookup: Lookup) -> Entry:
         )
     else:
         tail = b",%b}" % fields(record, amended, lookup)
-    sent = b',%b"conv":"%b","seq":%d,"ts":%d}' % (id_field, conv, record.seq, record.ts)
+    # What came without a device, over HTTP, was answered there, and is a `msg` for whoever asks.
+    sent = b',%b"conv":"%b","seq":%d,"ts":%d}' % (id_field, conv, record.seq, record.ts) if record.device else None
     entry = Entry(record.by, record.device, record.conv, record.seq, _MSG, tail, sent)
     if record.extra is not None:
         ttl = record.extra.get("ttl")

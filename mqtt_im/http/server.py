@@ -1,51 +1,33 @@
-"""`/health/live`, `/health/ready` and `/metrics`."""
+"""HTTP listeners on the loop that carries everything else: the site, the same over TLS, and metrics by themselves."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
-from collections.abc import Awaitable, Callable, Iterator
+import ssl
+from collections.abc import Iterator
+from typing import Any, Final, cast
 
 import uvicorn
-from prometheus_client import CONTENT_TYPE_LATEST
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
 
-from mqtt_im.config import Address
+from mqtt_im.config import Address, Config, HttpTlsConfig, parse_bind
+from mqtt_im.http.app import metrics_site, site
+from mqtt_im.http.asgi import App
+from mqtt_im.http.connection import HttpConnection, Places
+from mqtt_im.http.health import Readiness
+from mqtt_im.http.services import Desk, Services
 from mqtt_im.metrics import Metrics
 
-Readiness = Callable[[], Awaitable[dict[str, str]]]
-"""Says of each part, by name, `"ok"` or what is wrong with it."""
+_POLL_S: Final = 0.01
+KEEP_ALIVE_S: Final = 75
+"""A connection without a request is kept so long; proxies' own time is shorter."""
+MAX_HEAD_BYTES: Final = 32 * 1024
+_HEADERS: Final = [("X-Content-Type-Options", "nosniff")]
 
-_POLL_S = 0.01
-_HEADERS = {"Cache-Control": "no-store"}
-
-
-def application(ready: Readiness, metrics: Metrics) -> Starlette:
-    """The pages as an ASGI application."""
-
-    async def live(_: Request) -> Response:
-        return JSONResponse({"status": "ok"}, headers=_HEADERS)
-
-    async def readiness(_: Request) -> Response:
-        parts = await ready()
-        is_ready = all(state == "ok" for state in parts.values())
-        body = {"status": "ok" if is_ready else "unavailable", "parts": parts}
-        return JSONResponse(body, 200 if is_ready else 503, headers=_HEADERS)
-
-    async def show_metrics(_: Request) -> Response:
-        return PlainTextResponse(metrics.render(), media_type=CONTENT_TYPE_LATEST)
-
-    return Starlette(
-        routes=[
-            Route("/health/live", live),
-            Route("/health/ready", readiness),
-            Route("/metrics", show_metrics),
-        ]
-    )
+# What uvicorn says of each broken request and each stop; faults of ours are logged by `app`.
+logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
 
 
 class _Uvicorn(uvicorn.Server):
@@ -55,27 +37,35 @@ class _Uvicorn(uvicorn.Server):
         yield
 
 
-class HttpServer:
-    """One HTTP listener on the running loop."""
+class Listener:
+    """One listener on the running loop."""
 
-    def __init__(self, address: Address, ready: Readiness, metrics: Metrics) -> None:
+    def __init__(self, address: Address, app: App, places: Places, desk: Desk, tls: ssl.SSLContext | None = None) -> None:
         self._address = address
         self._socket: socket.socket | None = None
         self._task: asyncio.Task[None] | None = None
+
+        def connection(**given: Any) -> asyncio.Protocol:
+            return HttpConnection(places, desk.websocket, **given)
+
         self._server = _Uvicorn(
             uvicorn.Config(
-                application(ready, metrics),
+                cast(Any, app),
                 access_log=False,
-                http="h11",
+                backlog=4096,
+                date_header=True,
+                h11_max_incomplete_event_size=MAX_HEAD_BYTES,
+                headers=_HEADERS,
+                http=cast(Any, connection),
                 lifespan="off",
-                limit_concurrency=200,
                 log_config=None,
                 loop="none",
                 proxy_headers=False,
                 server_header=False,
+                ssl_context_factory=None if tls is None else lambda *_: tls,
                 timeout_graceful_shutdown=1,
-                timeout_keep_alive=5,
-                ws="none",
+                timeout_keep_alive=KEEP_ALIVE_S,
+                ws=cast(Any, asyncio.Protocol),
             )
         )
 
@@ -106,6 +96,70 @@ class HttpServer:
             self._socket.close()
 
 
+class HttpServer:
+    """Every HTTP listener of the configuration."""
+
+    def __init__(self, config: Config, ready: Readiness, metrics: Metrics) -> None:
+        http = config.http
+        self.desk = Desk()
+        self._tls_files = http.tls
+        self._tls: ssl.SSLContext | None = None
+        self._listeners: dict[str, Listener] = {}
+        self.places = places = Places(http.max_connections, config.limits.connect_timeout_s, metrics.count)
+        whole = site(http, self.desk, ready, metrics, with_metrics=not http.metrics_bind)
+        if address := parse_bind(http.bind):
+            self._listeners["http"] = Listener(address, whole, places, self.desk)
+        if address := parse_bind(http.tls.bind):
+            self._tls = tls_context(http.tls)
+            self._listeners["https"] = Listener(address, whole, places, self.desk, self._tls)
+        if address := parse_bind(http.metrics_bind):
+            own = Places(64, config.limits.connect_timeout_s, metrics.count)
+            self._listeners["metrics"] = Listener(address, metrics_site(ready, metrics), own, Desk())
+
+    @property
+    def addresses(self) -> dict[str, Address]:
+        """Where each listener (`http`, `https`, `metrics`) listens."""
+        return {name: listener.address for name, listener in self._listeners.items()}
+
+    async def start(self) -> None:
+        """Accept connections; health is answered, and the API with 503 until `open`. Raises `OSError`."""
+        for listener in self._listeners.values():
+            await listener.start()
+
+    def open(self, services: Services) -> None:
+        """Answer requests with these from now on."""
+        self.desk.services = services
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more requests, and finish those under way, for `grace_s` seconds at most; health is answered as before."""
+        await self.desk.drain(grace_s)
+
+    async def stop(self) -> None:
+        """Stop accepting, and close what is open."""
+        await asyncio.gather(*(listener.stop() for listener in self._listeners.values()))
+
+    def reload_certificates(self) -> None:
+        """Read the TLS files again, for handshakes from now on. Raises `OSError`, with the old ones still in use."""
+        if self._tls is not None:
+            tls_context(self._tls_files)
+            _load(self._tls, self._tls_files)
+
+
+def tls_context(files: HttpTlsConfig) -> ssl.SSLContext:
+    """A server's context. Raises `OSError` where a file is missing or wrong, naming it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    _load(context, files)
+    return context
+
+
+def _load(context: ssl.SSLContext, files: HttpTlsConfig) -> None:
+    try:
+        context.load_cert_chain(files.cert, files.key)
+    except (OSError, ValueError) as error:
+        raise OSError(f"http.tls.cert {files.cert!r} and http.tls.key {files.key!r} cannot be used: {error}") from error
+
+
 def _listen(address: Address) -> socket.socket:
     """A listening socket on the first address that the host stands for."""
     family, kind, protocol, _, sockaddr = socket.getaddrinfo(
@@ -115,7 +169,7 @@ def _listen(address: Address) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(sockaddr)
-        listener.listen(256)
+        listener.listen(4096)
         listener.setblocking(False)
     except OSError:
         listener.close()

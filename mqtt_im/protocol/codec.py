@@ -10,6 +10,8 @@ import base64
 import contextlib
 import re
 import zlib
+from collections.abc import Callable
+from functools import cache
 from typing import Any, Final
 
 import msgspec
@@ -53,22 +55,69 @@ def decode_request(payload: bytes, max_body: int, max_unpacked: int) -> Request:
     if not payload:
         raise Unreadable(Refusal("bad_payload", "the payload is empty; send one JSON or MessagePack map"), None)
     if payload[0] in _JSON_FIRST:
-        return _decode_json(payload, max_body)
+        return _decode_json(_json, payload, max_body)
     return _decode_msgpack(payload, max_body)
 
 
-def _decode_json(payload: bytes, max_body: int) -> Request:
+class _Named(msgspec.Struct):
+    id: Any = None
+
+
+_named: Final = msgspec.json.Decoder(_Named)
+
+
+@cache
+def _decoder_of(kind: type[Request]) -> msgspec.json.Decoder[Request]:
+    return msgspec.json.Decoder(kind)
+
+
+def decode_fields(
+    kind: type[Request], payload: bytes, key: str | None, make_id: Callable[[], str] | None, max_body: int
+) -> Request:
+    """The request of a known kind in a JSON map of its fields, without `op`.
+
+    `key` is its id, where that was said beside the map; `make_id` makes one where it has none. Raises `Unreadable`.
+    """
+    try:
+        given = _named.decode(payload).id
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise _no_map(error, payload) from None
+    except UnicodeDecodeError as error:
+        raise Unreadable(Refusal("bad_payload", f"the payload is not UTF-8 (byte {error.start})"), None) from None
+    if key is not None and given is not None and given != key:
+        raise Unreadable(Refusal("bad_field", "id: the map and the header Idempotency-Key name two"), None)
+    if given is None:
+        given = key if key is not None or make_id is None else make_id()
+        if given is not None:
+            inside = payload.strip()[1:].lstrip()
+            comma = b"" if inside.startswith(b"}") else b","
+            payload = b'{"id":%b%b%b' % (_encode_json(given), comma, inside)
+    request = _decode_json(_decoder_of(kind), payload, max_body, known=True)
+    if request.id is None and isinstance(given, str):
+        request.id = given  # the map says `null`
+    return request
+
+
+def _no_map(error: Exception, payload: bytes) -> Unreadable:
+    try:
+        is_map = isinstance(_any_json.decode(payload), dict)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return Unreadable(Refusal("bad_payload", f"no JSON: {error}"), None)
+    return Unreadable(Refusal("bad_payload", str(error) if is_map else "expected one map (a JSON object)"), None)
+
+
+def _decode_json(decoder: msgspec.json.Decoder[Any], payload: bytes, max_body: int, *, known: bool = False) -> Request:
     try:
         if not payload.isascii():
             payload.decode()  # msgspec leaves the text inside a raw body unchecked
-        request: AnyRequest = _json.decode(payload)
+        request: Request = decoder.decode(payload)
         request.check()
     except UnicodeDecodeError as error:
         raise Unreadable(Refusal("bad_payload", f"the payload is not UTF-8 (byte {error.start})"), None) from None
     except RecursionError:
         raise Unreadable(Refusal("bad_payload", "the payload is nested too deeply"), None) from None
     except (msgspec.DecodeError, Refusal) as error:
-        raise _unreadable(error, payload, _any_json) from None
+        raise _unreadable(error, payload, _any_json, known=known) from None
     if (field := _RAW.get(type(request))) is not None:
         raw = bytes(getattr(request, field))
         _check_sizes(request, field, raw, max_body)
@@ -154,7 +203,11 @@ def _inflate(payload: bytes, limit: int) -> bytes:
 
 
 def _unreadable(
-    error: Exception, payload: bytes, decoder: msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any]
+    error: Exception,
+    payload: bytes,
+    decoder: msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any],
+    *,
+    known: bool = False,
 ) -> Unreadable:
     """Find the words for a payload that is no request, and its id where it has one."""
     try:
@@ -168,11 +221,13 @@ def _unreadable(
         request_id = None
     if isinstance(error, Refusal):
         return Unreadable(error, request_id)
-    if "op" not in data:
+    if "op" not in data and not known:
         return Unreadable(Refusal("bad_field", "op: missing"), request_id)
     found = _WHERE.match(str(error))
     what, path = (found["what"], found["path"]) if found else (str(error), None)
     if path == "op":
+        if known:
+            return Unreadable(Refusal("bad_field", "op: another one than the path names"), request_id)
         if isinstance(data["op"], str):
             return Unreadable(Refusal("unknown_op", f"op: {data['op'][:64]!r} is not known"), request_id)
         return Unreadable(Refusal("bad_field", "op: expected a string"), request_id)

@@ -39,6 +39,16 @@ class Login:
 
 
 @dataclass(frozen=True, slots=True)
+class Lease:
+    """What a connection's right to be there hangs on, where that is not a password: when it ends, so does the connection."""
+
+    token: str = ""
+    """The `id` of the token it has shown, which may be revoked; empty for none."""
+    expires: int | None = None
+    """Milliseconds since 1970; None: never by itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Identity:
     """Who a connection is, once it has been let in.
 
@@ -48,6 +58,7 @@ class Identity:
 
     user: str | None
     device: str | None
+    lease: Lease | None = None
 
 
 class LoginRefused(Exception):
@@ -160,6 +171,12 @@ class Transport(Protocol):
 
     def links(self, user: str) -> list[Link]:
         """The connections of this user's devices, for closing them when the account goes."""
+
+    def spend(self, user: str) -> float:
+        """Let one request of the user through, by the rate that all of the user's connections share, and return 0.
+
+        Or return the seconds after which it may be tried again.
+        """
 
     async def forget(self, user: str, device: str) -> None:
         """The device's kept session is gone from disk; its connection is closed."""

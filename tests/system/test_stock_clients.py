@@ -151,9 +151,9 @@ def test_two_stock_clients_with_the_server_killed_in_between(own_server: ServerP
         sub.until(["1", "2", "3", "4"])
 
 
-@pytest.mark.parametrize("transport", ["tcp", "websockets"])
-def test_paho_chats(im: Clients, name: Name, make_paho: MakePaho, transport: str) -> None:
-    port = im.server.mqtt_port if transport == "tcp" else im.server.websocket_port
+@pytest.mark.parametrize(("transport", "listener"), [("tcp", "mqtt"), ("websockets", "websocket"), ("websockets", "http")])
+def test_paho_chats(im: Clients, name: Name, make_paho: MakePaho, transport: str, listener: str) -> None:
+    port = getattr(im.server, f"{listener}_port")
     alice = make_paho(port, name("alice"), "phone", transport=transport)
     bob = make_paho(port, name("bob"), "phone", transport=transport)
     assert alice.connected.wait(PATIENCE_S)

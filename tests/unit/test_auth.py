@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from mqtt_im.accounts import passwords
-from mqtt_im.accounts.table import Accounts, Credentials
+from mqtt_im.accounts.models import Credentials
+from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge import auth, login_limits
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.login_limits import LoginLimits, network_of
@@ -135,7 +136,9 @@ def test_right_and_wrong_passwords(closed: Authenticator) -> None:
 
 def test_a_token_stands_for_the_password_until_it_is_revoked(closed: Authenticator, accounts: Accounts) -> None:
     token = accounts.add_token("alice").encode()
-    assert login(closed, password=token) == Identity("alice", "phone")
+    found = login(closed, password=token)
+    assert (found.user, found.device) == ("alice", "phone")
+    assert found.lease is not None and [found.lease.token] == [known.id for known in accounts.tokens("alice")]
     accounts.set_password("alice", "new")
     assert refusal(closed, password=token) == 4
 

@@ -9,9 +9,13 @@ import socket
 
 import pytest
 
-from mqtt_im.config import Address
+from mqtt_im.config import Address, Config, HttpConfig
 from mqtt_im.http import HttpServer
 from mqtt_im.metrics import Metrics
+
+
+def at(bind: str) -> Config:
+    return Config(http=HttpConfig(bind=bind))
 
 
 def get(address: Address, path: str) -> tuple[int, str]:
@@ -33,11 +37,11 @@ def test_health_and_metrics() -> None:
         return parts
 
     async def scenario() -> None:
-        server = HttpServer(Address("127.0.0.1", 0), ready, metrics)
+        server = HttpServer(at("127.0.0.1:0"), ready, metrics)
         await server.start()
 
         async def ask(path: str) -> tuple[int, str]:
-            return await asyncio.to_thread(get, server.address, path)
+            return await asyncio.to_thread(get, server.addresses["http"], path)
 
         try:
             assert await ask("/health/live") == (200, '{"status":"ok"}')
@@ -61,6 +65,6 @@ def test_a_taken_port_is_an_os_error() -> None:
         return {}
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        server = HttpServer(Address("127.0.0.1", taken.getsockname()[1]), ready, Metrics())
+        server = HttpServer(at(f"127.0.0.1:{taken.getsockname()[1]}"), ready, Metrics())
         with pytest.raises(OSError):
             asyncio.run(server.start())

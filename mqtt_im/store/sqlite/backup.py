@@ -104,7 +104,9 @@ def _take_accounts(connection: sqlite3.Connection, data_dir: Path) -> None:
     connection.execute("ATTACH ? AS accounts", (str(data_dir / accounts.FILE_NAME),))
     with connection:
         for table in _ACCOUNT_TABLES:
-            connection.execute(f'INSERT INTO accounts."{table}" SELECT * FROM main."{table}"')  # noqa: S608 - our own names
+            # An older backup lacks columns, which then have their defaults.
+            columns = ", ".join(f'"{row[1]}"' for row in connection.execute(f'PRAGMA main.table_info("{table}")'))
+            connection.execute(f'INSERT INTO accounts."{table}" ({columns}) SELECT {columns} FROM main."{table}"')  # noqa: S608 - our own names
             connection.execute(f'DROP TABLE main."{table}"')
     connection.execute("DETACH accounts")
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ from amqtt.contexts import ListenerType
 
 from mqtt_im.config import LimitsConfig, MqttConfig, WebsocketConfig
 from mqtt_im.config.addresses import Address, parse_bind
+from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.transport.api import Handler, Link
 from mqtt_im.transport.embedded import tls
@@ -43,8 +44,13 @@ class EmbeddedTransport:
         *,
         synchronous: str = "full",
         plugins: Mapping[str, Mapping[str, Any]] | None = None,
+        trusted_proxies: Iterable[str] = (),
     ) -> None:
-        """`count` adds to the counters of `mqtt_im.metrics`; `plugins` are amqtt's, by dotted name, with their options."""
+        """`count` adds to the counters of `mqtt_im.metrics`; `plugins` are amqtt's, by dotted name, with their options.
+
+        `trusted_proxies`: who may say in `X-Forwarded-For` whose WebSocket it is.
+        """
+        self._proxies = TrustedProxies(trusted_proxies)
         self._mqtt = mqtt
         self._websocket = websocket
         self._data_dir = data_dir
@@ -89,10 +95,7 @@ class EmbeddedTransport:
             self._tls = tls.context(self._mqtt.tls)
             listeners["mqtts"] = Listener(_bind(address, undo), ListenerType.TCP, lambda: Connection(hub, "mqtts"), self._tls)
         if address := parse_bind(self._websocket.bind):
-            path, origins = self._websocket.path, self._websocket.origins
-            listeners["websocket"] = Listener(
-                _bind(address, undo), ListenerType.WS, lambda: WebSocket(hub, "websocket", path, origins)
-            )
+            listeners["websocket"] = Listener(_bind(address, undo), ListenerType.WS, lambda: self.websocket("websocket"))
         return listeners
 
     def reload_certificates(self) -> None:
@@ -136,6 +139,17 @@ class EmbeddedTransport:
     def links(self, user: str) -> list[Link]:
         """The connections of this user's devices, for closing them when the account goes."""
         return [*self._hub.connections(user)]
+
+    def spend(self, user: str) -> float:
+        """See `Transport`."""
+        hub = self._hub
+        wait = hub.user(user).bucket.take(hub.clock())
+        hub.release_user(user)
+        return wait
+
+    def websocket(self, listener: str) -> asyncio.Protocol:
+        """What talks to a client whose request for a WebSocket came to another listener, such as HTTP's, from that request on."""
+        return WebSocket(self._hub, listener, self._websocket.path, self._websocket.origins, self._proxies)
 
     async def forget(self, user: str, device: str) -> None:
         """The device's kept session is gone from disk; its connection is closed."""

@@ -118,16 +118,21 @@ class Hub:
     def socket_opened(self, wire: Socket) -> str:
         """Count a socket in; returns why it cannot stay, or an empty text."""
         self.sockets.add(wire)
-        limits, here = self.limits, 0
-        if limits.max_connections_per_address:
-            here = self._addresses[wire.address] = self._addresses.get(wire.address, 0) + 1
+        refused = self.address_opened(wire.address)
         if self.draining:
             return "stopping"
-        if len(self.sockets) > limits.max_connections + _OVERFLOW:
+        if len(self.sockets) > self.limits.max_connections + _OVERFLOW:
             return "max_connections"
-        if here > limits.max_connections_per_address:
-            return "max_connections_per_address"
-        if self._accepts is not None and self._accepts.take(wire.address, self.clock()):
+        return refused
+
+    def address_opened(self, address: str) -> str:
+        """Count a socket of this address in; returns why it cannot stay, or an empty text."""
+        limits = self.limits
+        if limits.max_connections_per_address:
+            here = self._addresses[address] = self._addresses.get(address, 0) + 1
+            if here > limits.max_connections_per_address:
+                return "max_connections_per_address"
+        if self._accepts is not None and self._accepts.take(address, self.clock()):
             return "connects_per_second_per_address"
         return ""
 
@@ -136,12 +141,16 @@ class Hub:
         self.sockets.discard(wire)
         if self._all_closed is not None and not self.sockets:
             self._all_closed.set()
+        self.address_closed(wire.address)
+
+    def address_closed(self, address: str) -> None:
+        """Count a socket of this address out."""
         if self.limits.max_connections_per_address:
-            left = self._addresses.get(wire.address, 1) - 1
+            left = self._addresses.get(address, 1) - 1
             if left:
-                self._addresses[wire.address] = left
+                self._addresses[address] = left
             else:
-                self._addresses.pop(wire.address, None)
+                self._addresses.pop(address, None)
 
     @property
     def crowded(self) -> bool:

@@ -16,20 +16,24 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 from websockets.typing import Origin, Subprotocol
 
+from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.transport.embedded.connection import Connection
 from mqtt_im.transport.embedded.hub import Hub
 
 _SUBPROTOCOL = Subprotocol("mqtt")
 _SLACK = 64 * 1024
+NO_PROXIES = TrustedProxies(())
 
 
 class WebSocket(asyncio.Protocol):
     """One WebSocket; towards its connection it is the transport."""
 
-    __slots__ = ("_connection", "_path", "_protocol", "_socket")
+    __slots__ = ("_connection", "_path", "_protocol", "_proxies", "_socket")
 
-    def __init__(self, hub: Hub, listener: str, path: str, origins: Sequence[str]) -> None:
+    def __init__(self, hub: Hub, listener: str, path: str, origins: Sequence[str], proxies: TrustedProxies = NO_PROXIES) -> None:
+        """`proxies` may name the client's address."""
         self._path = path
+        self._proxies = proxies
         self._connection = Connection(hub, listener)
         allowed: list[Origin | None] = [None, *map(Origin, origins)]  # programs send no Origin, and need no protection
         self._protocol = ServerProtocol(
@@ -70,6 +74,12 @@ class WebSocket(asyncio.Protocol):
         if protocol.close_expected():  # a broken frame, or a goodbye, came right behind the request
             self._connection.end("handshake")
             return
+        if self._proxies:
+            forwarded = ",".join(request.headers.get_all("X-Forwarded-For"))
+            if reason := self._connection.comes_from(self._proxies.client(self._connection.address, forwarded)):
+                self._connection.hub.count("connects_refused", reason=reason)
+                self._connection.end(reason, abort=True)
+                return
         if request.path.partition("?")[0] != self._path:
             response = protocol.reject(http.HTTPStatus.NOT_FOUND, "There is no WebSocket here.\n")
         elif not all(value.isascii() for _, value in request.headers.raw_items()):

@@ -75,6 +75,14 @@ class Wire(asyncio.Protocol):
             return
         self._timer = hub.loop.call_later(hub.limits.connect_timeout_s, self.end, "connect_timeout")
 
+    def comes_from(self, address: str) -> str:
+        """A proxy has told the client's address; returns why a connection from there cannot stay, or an empty text."""
+        if address == self.address:
+            return ""
+        self.hub.address_closed(self.address)
+        self.address = address
+        return self.hub.address_opened(address)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
         self.end("lost", abort=True)

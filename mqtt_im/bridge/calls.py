@@ -1,0 +1,166 @@
+"""Calls: requests that come without a connection of their own, such as over HTTP, and are answered to who waits for them.
+
+A call is a channel without a device: it stands in the same line as everything that devices send, obeys the same rules, and
+its reply is returned instead of being published.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from typing import TYPE_CHECKING, Any
+
+from mqtt_im.core.rules import CHANGING, Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.store.interface import Engine
+from mqtt_im.store.jobs import RequestJob
+
+from .channel import Channel, now_ms
+
+if TYPE_CHECKING:
+    from .service import Bridge
+
+NEEDS_ID = CHANGING - {rq.Hello, rq.Ack, rq.Read}
+"""What is given an `id` where it has none."""
+
+Fields = dict[str, Any]
+
+
+class _Asker:
+    """The link of a call: nothing can be sent on it, and its one uplink's end is the call's."""
+
+    session = ""
+    address = ""
+    clean = True
+    resumed = False
+    user_qos = -1
+    device_qos = -1
+    writable = True
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+        self.device = ""
+        self.closed = False
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def publish(self, topic: bytes, payload: bytes, packet_id: int, dup: bool = False, retain: bool = False) -> None:
+        """See `Link`."""
+
+    def done(self, token: int) -> None:
+        """See `Link`."""
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+    fail = done
+
+    def close(self, reason: str) -> None:
+        """See `Link`."""
+        self.closed = True
+
+
+class Call(Channel):
+    """One call on its way."""
+
+    __slots__ = ("answer",)
+
+    def __init__(self, asker: _Asker) -> None:
+        super().__init__(asker, b"", b"")
+        self.answer: Fields = {}
+
+    def reply(self, fields: Fields) -> None:
+        """See `Channel`: it is kept for who waits."""
+        self.answer = fields
+
+
+class _AckJob(RequestJob):
+    """`ack` in the name of a registered device."""
+
+    __slots__ = ()
+
+    def prepare(self, engine: Any) -> None:
+        """See `Job`. Raises `not_found`."""
+        if engine.state.device(self.who.user, self.who.device) is None:
+            raise Refusal("not_found", f"device: {self.who.user} has no device {self.who.device}")
+        super().prepare(engine)
+
+
+class Calls:
+    """Makes calls of one bridge."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._open: set[_Asker] = set()
+        self._idle: asyncio.Event | None = None
+
+    async def make(self, user: str, request: rq.Request) -> Fields:
+        """The fields of the answer to a request of a user, which is final: what it changes is committed. Raises `Refusal`.
+
+        It goes on where its task is cancelled. `request.id` is set where it changes something.
+        """
+        if isinstance(request, rq.Hello):
+            return await self._bridge.ledger.call(lambda engine: self._welcome(engine, user))  # type: ignore[no-any-return]
+        asker = _Asker(user)
+        call = Call(asker)
+        self._open.add(asker)
+        try:
+            self._bridge.uplinks.ask(call, request, 1, 0, False)
+            await asyncio.shield(asker.ended)
+        finally:
+            asker.closed = True
+            self._open.discard(asker)
+            if not self._open and self._idle is not None:
+                self._idle.set()
+        fields = call.answer
+        if fields.get("op") == "error":
+            raise Refusal(
+                fields["code"],
+                fields["message"],
+                retry=fields["retry"],
+                retry_after=fields.get("retry_after"),
+                expected=fields.get("expected"),
+            )
+        return fields
+
+    async def ack(self, user: str, device: str, pos: int) -> None:
+        """The device has processed everything up to `pos`: its cursor is there, on disk. Raises `Refusal`, also `not_found`."""
+        bridge = self._bridge
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+        def notify(job: RequestJob) -> None:
+            bridge.tell(job)
+            if job.refusal is None:
+                bridge.confirmed(user, device, pos)
+            if ended.done():
+                return
+            if job.refusal is not None:
+                ended.set_exception(job.refusal)
+            else:
+                ended.set_result(None)
+
+        bridge.metrics.count("uplinks", op="ack")
+        bridge.ledger.submit(_AckJob(Who(user, device, 0), rq.Ack(pos=pos), notify))
+        await ended
+
+    async def settled(self) -> None:
+        """Returns when every call has its answer."""
+        self._idle = asyncio.Event()
+        while self._open:
+            self._idle.clear()
+            await self._idle.wait()
+
+    def _welcome(self, engine: Engine, user: str) -> Fields:
+        owner = engine.state.user(user)
+        return {
+            "op": "welcome",
+            "head": owner.head,
+            "floor": owner.floor,
+            "epoch": self._bridge.ledger.epoch,
+            "limits": self._bridge.uplinks.limits(0),
+            "ts": now_ms(),
+        }
+
+
+def new_id() -> str:
+    """An `id` for a request that came without one."""
+    return secrets.token_hex(12)

@@ -1,0 +1,113 @@
+"""The HTTP application: which path is whose, and how what goes wrong is answered.
+
+Requests of the protocol are found by one look into a dict; everything else is starlette's. A file of this package has one
+subject, and its routes are put together here.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route, Router
+
+from mqtt_im.config import HttpConfig
+from mqtt_im.config.proxies import TrustedProxies
+from mqtt_im.http.asgi import App, Message, Receive, Scope, Send
+from mqtt_im.http.body import Gone
+from mqtt_im.http.errors import Problem, tell, unavailable
+from mqtt_im.http.health import Readiness, health_routes, metrics_route
+from mqtt_im.http.logins import Logins
+from mqtt_im.http.pages import page_routes
+from mqtt_im.http.requests import OPS, Requests
+from mqtt_im.http.services import Desk
+from mqtt_im.metrics import Metrics
+from mqtt_im.protocol.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+PREFIX: Final = "/api/v1/"
+EXPOSED: Final = ["Retry-After", "ETag", "Content-Range"]
+ALLOWED: Final = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Act-As", "Range", "If-None-Match"]
+
+
+def site(config: HttpConfig, desk: Desk, ready: Readiness, metrics: Metrics, *, with_metrics: bool = True) -> App:
+    """Everything that one listener has."""
+    proxies = TrustedProxies(config.trusted_proxies)
+    routes: list[Route] = [
+        *Logins(desk, proxies).routes(),
+        *health_routes(ready),
+        *([metrics_route(metrics)] if with_metrics else []),
+        *page_routes(web=config.web),
+    ]
+    app: App = Site(Requests(desk, proxies), routes)
+    if config.origins:
+        app = CORSMiddleware(
+            app,
+            allow_origins=config.origins,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            allow_headers=ALLOWED,
+            expose_headers=EXPOSED,
+        )
+    return app
+
+
+def metrics_site(ready: Readiness, metrics: Metrics) -> App:
+    """Health and metrics alone, for an address of their own."""
+    return Site(None, [*health_routes(ready), metrics_route(metrics)])
+
+
+class Site:
+    """An ASGI application."""
+
+    def __init__(self, requests: Requests | None, routes: list[Route]) -> None:
+        self._requests = requests
+        self._router = Router(routes, redirect_slashes=False, default=_nothing)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        path = scope["path"]
+        begun = False
+
+        async def sending(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            if self._requests is not None and path.startswith(PREFIX) and path[len(PREFIX) :] in OPS:
+                await self._requests.serve(path[len(PREFIX) :], scope, receive, sending)
+            else:
+                scope["app"] = self  # so that starlette raises what it refuses
+                await self._router(scope, receive, sending)
+        except Gone:
+            return
+        except Exception as error:
+            if begun:
+                raise
+            await tell(_problem(error), send)
+
+
+def _problem(error: Exception) -> Problem:
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, HTTPException) and error.status_code == 405:
+        allow = (error.headers or {}).get("Allow", "")
+        return Problem("method_not_allowed", f"this path knows {allow} only", {"Allow": allow})
+    if isinstance(error, StoreError):
+        log.error("a request over HTTP failed: %s", error.message)
+        return unavailable("the server can't read or write what it needs; try again")
+    log.exception("a request over HTTP failed", exc_info=error)
+    return unavailable("the server has a fault with this request; its log tells more")
+
+
+async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:
+    path = scope["path"]
+    if path.startswith(PREFIX) and "/" not in path[len(PREFIX) :]:
+        raise Problem("unknown_op", f"there is no op {path[len(PREFIX) :][:64]!r}")
+    raise Problem("not_found", "there is nothing here")
+
+
+__all__ = ["Site", "metrics_site", "site"]

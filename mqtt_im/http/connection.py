@@ -1,0 +1,210 @@
+"""One HTTP connection: uvicorn's on h11, with bounds on what a slow, idle or flooding client may take.
+
+- A request's head is due within `limits.connect_timeout_s` of its first byte, or of the accept.
+- Connections without a request under way give up their place, the longest idle first, when places are short.
+- Above all places there are a few spare ones, which health alone is answered on.
+- After an answer, a body that was not read is taken in for a moment and thrown away: closing a socket with unread input would
+  lose the answer.
+- A client that takes nothing off its full buffer for a minute is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+import h11
+import msgspec
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from mqtt_im.http.asgi import Receive, Send
+from mqtt_im.http.errors import TYPE, Problem, tell, unavailable
+
+SPARE: Final = 256
+STALLED_S: Final = 60.0
+LINGER_S: Final = 5.0
+LINGER_BYTES: Final = 64 << 20
+
+Count = Callable[..., None]
+
+
+class Places:
+    """The connections of one listener."""
+
+    def __init__(self, limit: int, head_s: float, count: Count) -> None:
+        """At most `limit` at one time; a head is due within `head_s` seconds; `count` adds to the metrics."""
+        self.limit = limit
+        self.head_s = head_s
+        self.count = count
+        self.all: set[HttpConnection] = set()
+        self._idle: OrderedDict[HttpConnection, None] = OrderedDict()
+        """Without a request under way, the longest idle first."""
+
+    def enter(self, connection: HttpConnection) -> None:
+        """A connection was accepted. It is `spare` where there is no place for it."""
+        if len(self.all) >= self.limit:
+            if self._idle:
+                self.count("http_refused", reason="idle")
+                next(iter(self._idle)).cut()
+            else:
+                connection.spare = True
+        self.all.add(connection)
+        self.idle(connection)
+
+    def idle(self, connection: HttpConnection) -> None:
+        """It waits for a request."""
+        if connection in self.all:
+            self._idle[connection] = None
+            self._idle.move_to_end(connection)
+            if len(self.all) > self.limit + SPARE:
+                self.count("http_refused", reason="max_connections")
+                next(iter(self._idle)).cut()
+
+    def busy(self, connection: HttpConnection) -> None:
+        """It has a request under way."""
+        self._idle.pop(connection, None)
+
+    def leave(self, connection: HttpConnection) -> None:
+        """It is gone."""
+        self.all.discard(connection)
+        self._idle.pop(connection, None)
+
+
+class HttpConnection(H11Protocol):
+    """A connection with a place."""
+
+    def __init__(self, places: Places, websocket: Callable[[], asyncio.Protocol | None], **given: Any) -> None:
+        """`websocket` makes what talks to a client that asks for a WebSocket; None while there is nothing to talk to."""
+        super().__init__(**given)
+        self.places = places
+        self.spare = False
+        self._websocket = websocket
+        self._app = self.app
+        self.app = self._run
+        self._head: asyncio.TimerHandle | None = None
+        self._linger: asyncio.TimerHandle | None = None
+        self._lingering = 0
+        self._stalled: asyncio.TimerHandle | None = None
+        self._stalled_bytes = 0
+
+    # Its life
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A socket was accepted."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self.places.count("connections", listener="http")
+        self.places.enter(self)
+        self._head = self.loop.call_later(self.places.head_s, self._late)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The socket is gone."""
+        self._forget()
+        super().connection_lost(exc)
+
+    def cut(self) -> None:
+        """Close it: its place is wanted, or its client does nothing."""
+        self._forget()
+        self.transport.abort()
+
+    def _forget(self) -> None:
+        self.places.leave(self)
+        for timer in (self._head, self._linger, self._stalled):
+            if timer is not None:
+                timer.cancel()
+        self._head = self._linger = self._stalled = None
+
+    def _late(self) -> None:
+        self.places.count("http_refused", reason="head_timeout")
+        self.cut()
+
+    # Requests
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes came in."""
+        if self._linger is not None:
+            self._lingering += len(data)
+            if self._lingering > LINGER_BYTES:
+                self.cut()
+                return
+        elif self._head is None and (self.cycle is None or self.cycle.response_complete):
+            self._head = self.loop.call_later(self.places.head_s, self._late)
+        super().data_received(data)
+
+    async def _run(self, scope: Any, receive: Receive, send: Send) -> None:
+        scope["mqtt_im.connection"] = self
+        if self.spare and not scope["path"].startswith("/health/"):
+            self.places.count("http_refused", reason="max_connections")
+            problem = unavailable("the server has too many connections", 5)
+            problem.headers["Connection"] = "close"
+            await tell(problem, send)
+            return
+        await self._app(scope, receive, send)
+
+    def handle_events(self) -> None:
+        """Take in what h11 makes of the bytes."""
+        before = self.cycle
+        super().handle_events()
+        if self.cycle is not before and not self.cycle.response_complete:
+            self.places.busy(self)
+            for timer in (self._head, self._linger):
+                if timer is not None:
+                    timer.cancel()
+            self._head = self._linger = None
+
+    def on_response_complete(self) -> None:
+        """The answer was written."""
+        self.places.idle(self)
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._lingering = 0
+            self._linger = self.loop.call_later(LINGER_S, self.cut)
+        super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP, or has too large a head."""
+        self.places.count("http_refused", reason="malformed")
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.cut()  # an answer was begun, and this can't be told any more
+            return
+        body = msgspec.json.encode(Problem("bad_payload", "this is no HTTP/1.1 request").body())
+        fields = [(b"content-type", TYPE), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
+        for event in (h11.Response(status_code=400, headers=fields), h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
+
+    # WebSocket
+
+    def handle_websocket_upgrade(self, event: h11.Request) -> None:
+        """Hand the socket over."""
+        protocol = self._websocket()
+        if protocol is None or self.spare:
+            self.cut()
+            return
+        self._forget()
+        self.ws_protocol_class = lambda **_: protocol  # type: ignore[assignment]
+        super().handle_websocket_upgrade(event)
+
+    # Writing
+
+    def pause_writing(self) -> None:
+        """The write buffer is full."""
+        super().pause_writing()
+        self._stalled_bytes = self.transport.get_write_buffer_size()
+        self._stalled = self.loop.call_later(STALLED_S, self._check_stalled)
+
+    def resume_writing(self) -> None:
+        """The write buffer has room again."""
+        super().resume_writing()
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _check_stalled(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        if left >= self._stalled_bytes:
+            self.places.count("http_refused", reason="not_reading")
+            self.cut()
+            return
+        self._stalled_bytes = left
+        self._stalled = self.loop.call_later(STALLED_S, self._check_stalled)

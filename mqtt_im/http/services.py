@@ -1,0 +1,68 @@
+"""What the HTTP API works with. It is there when everything has started, and gone when the server stops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mqtt_im.accounts.table import Accounts
+from mqtt_im.bridge.auth import Authenticator
+from mqtt_im.bridge.service import Bridge
+from mqtt_im.config import Config
+from mqtt_im.http.errors import unavailable
+from mqtt_im.metrics import Metrics
+from mqtt_im.transport.api import Transport
+
+
+@dataclass
+class Services:
+    """The parts of a running server."""
+
+    config: Config
+    bridge: Bridge
+    transport: Transport
+    auth: Authenticator
+    accounts: Accounts
+    metrics: Metrics
+    websocket: Callable[[], asyncio.Protocol]
+    """Makes what talks MQTT on a WebSocket."""
+
+
+@dataclass
+class Desk:
+    """Hands out the services, while there are any, and counts the requests that use them."""
+
+    services: Services | None = None
+    draining: bool = False
+    busy: int = 0
+    _idle: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def open(self) -> Services:
+        """The services. Raises `Problem` `unavailable` while the server starts or stops."""
+        if self.services is None or self.draining:
+            raise unavailable("the server is stopping" if self.draining else "the server is starting")
+        return self.services
+
+    def __enter__(self) -> None:
+        self.busy += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.busy -= 1
+        if not self.busy:
+            self._idle.set()
+
+    async def drain(self, grace_s: float) -> None:
+        """Take no more requests; returns when those under way are answered, or after `grace_s` seconds."""
+        self.draining = True
+        try:
+            async with asyncio.timeout(grace_s):
+                while self.busy:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            return
+
+    def websocket(self) -> asyncio.Protocol | None:
+        """What talks MQTT on a new WebSocket; None while nothing does."""
+        return None if self.services is None or self.draining else self.services.websocket()
