@@ -17,6 +17,7 @@ from mqtt_im.config import HttpConfig
 from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.http.asgi import App, Message, Receive, Scope, Send
 from mqtt_im.http.body import Gone
+from mqtt_im.http.chat import Chat
 from mqtt_im.http.errors import Problem, tell, unavailable
 from mqtt_im.http.health import Readiness, health_routes, metrics_route
 from mqtt_im.http.logins import Logins
@@ -41,6 +42,7 @@ def site(config: HttpConfig, desk: Desk, ready: Readiness, metrics: Metrics, *, 
         *health_routes(ready),
         *([metrics_route(metrics)] if with_metrics else []),
         *page_routes(web=config.web),
+        *(Chat(desk).routes() if config.web else []),
     ]
     app: App = Site(Requests(desk, proxies), routes)
     if config.origins:

@@ -1,7 +1,7 @@
 """Static pages: every file under `mqtt_im/web`, read once, with headers that keep a page to our own files.
 
-`web/chat/` is served at `/`, `web/admin/` at `/admin`; a folder's page is its `index.html`. A page names its files by their
-whole path (`/app.js`, `/admin/app.js`).
+`web/admin/` is served at `/admin`; a folder's page is its `index.html`. A page names its files by their whole path
+(`/admin/app.js`). The web chat at `/` is served by `chat`.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ POLICY: Final = (
 )
 """Our own files alone; `blob:` is what the page itself holds, such as a picture before it is sent."""
 
-_HEADERS: Final = {
+HEADERS: Final = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": POLICY,
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
 _TYPES: Final = {".js": "text/javascript", ".mjs": "text/javascript", ".webmanifest": "application/manifest+json"}
-_FOLDERS: Final = {"chat": "/", "admin": "/admin/", "docs": "/api/docs/"}
+_FOLDERS: Final = {"admin": "/admin/", "docs": "/api/docs/"}
 """Where each folder of `mqtt_im/web` is served."""
 
 
@@ -66,8 +66,7 @@ def _pages(folder: Traversable, root: str) -> Iterator[tuple[str, Page]]:
         yield root + entry.name, page
         if entry.name == "index.html":
             yield root, page
-            if root != "/":
-                yield root.rstrip("/"), page
+            yield root.rstrip("/"), page
 
 
 def _read(file: Traversable) -> Page:
@@ -81,7 +80,7 @@ def _read(file: Traversable) -> Page:
 
 def _show(page: Page) -> Callable[[Request], Awaitable[Response]]:
     async def show(request: Request) -> Response:
-        headers = {**_HEADERS, "ETag": page.tag}
+        headers = {**HEADERS, "ETag": page.tag}
         if page.tag in request.headers.get("If-None-Match", ""):
             return Response(status_code=304, headers=headers)
         return Response(page.body, headers={**headers, "Content-Type": page.type})

@@ -1,0 +1,62 @@
+/**
+ * Lets the page open without a network. The server writes the version and the files of this version in here, so a new version is
+ * a new service worker; each version's files are kept as a whole and never mixed.
+ */
+const VERSION = "@VERSION@";
+const FILES = ["@FILES@"];
+const CACHE = `page ${VERSION}`;
+const PATIENCE_MS = 3_000;
+
+const page = new URL("./", self.location).href;
+const base = new URL(`web/${VERSION}/`, page).href;
+
+self.addEventListener("install", (event) => {
+  const keep = async () => {
+    const cache = await caches.open(CACHE);
+    await cache.addAll([page, ...FILES.map((file) => base + file)]);
+    await self.skipWaiting();
+  };
+  event.waitUntil(keep());
+});
+
+self.addEventListener("activate", (event) => {
+  const tidy = async () => {
+    const names = (await caches.keys()).filter((name) => name.startsWith("page ") && name !== CACHE);
+    await Promise.all(names.map((name) => caches.delete(name)));
+    await self.clients.claim();
+  };
+  event.waitUntil(tidy());
+});
+
+/** The page from the server; where that takes too long, or does not answer well, the kept one. */
+async function openPage(request) {
+  const kept = await caches.match(page);
+  if (!kept) return fetch(request);
+  try {
+    const response = await fetch(request, { signal: AbortSignal.timeout(PATIENCE_MS) });
+    return response.ok ? response : kept;
+  } catch {
+    return kept;
+  }
+}
+
+self.addEventListener("fetch", (event) => {
+  const { request } = event;
+  if (request.method !== "GET") return;
+  const url = request.url.split(/[?#]/)[0];
+  if (request.mode === "navigate" && url === page) event.respondWith(openPage(request));
+  else if (url.startsWith(base)) event.respondWith(caches.match(url).then((kept) => kept ?? fetch(request)));
+});
+
+self.addEventListener("notificationclick", (event) => {
+  event.notification.close();
+  const conv = event.notification.data?.conv;
+  const show = async () => {
+    const open = await self.clients.matchAll({ type: "window" });
+    const client = open.find((each) => each.visibilityState === "visible") ?? open[0];
+    if (!client) return self.clients.openWindow(conv ? `${page}#/${encodeURIComponent(conv)}` : page);
+    await client.focus();
+    client.postMessage({ open: conv });
+  };
+  event.waitUntil(show());
+});

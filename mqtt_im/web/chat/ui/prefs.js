@@ -1,0 +1,23 @@
+/** What a user chooses for this browser: language, theme, notifications. No secrets: kept in localStorage. */
+
+const KEY = "mqtt-im preferences";
+const DEFAULTS = { language: "", theme: "auto", notify: false };
+
+function read() {
+  try {
+    return { ...DEFAULTS, ...JSON.parse(localStorage.getItem(KEY) ?? "{}") };
+  } catch {
+    return { ...DEFAULTS };
+  }
+}
+
+export const prefs = read();
+
+export function setPref(name, value) {
+  prefs[name] = value;
+  localStorage.setItem(KEY, JSON.stringify(prefs));
+}
+
+export function showTheme() {
+  document.documentElement.dataset.theme = prefs.theme;
+}
