@@ -49,7 +49,17 @@ from mqtt_im.transport.embedded import EmbeddedTransport
 
 ACCOUNTS_POLL_S: Final = 0.25
 PROBE_S: Final = 5.0
-_RELOADABLE: Final = ("log.", "limits.failed_logins_per_minute", "auth.credential_cache_s")
+_RELOADABLE: Final = (
+    "log.",
+    "limits.failed_logins_per_minute",
+    "auth.credential_cache_s",
+    "mqtt.tls.cert",
+    "mqtt.tls.key",
+    "mqtt.tls.client_ca",
+    "mqtt.tls.crl",
+    "http.tls.cert",
+    "http.tls.key",
+)
 _STOPPED_AT_ONCE: Final = 130
 
 log = logging.getLogger(__name__)
@@ -65,6 +75,7 @@ class Server:
         self._reread = reread
         self._stop = asyncio.Event()
         self._state = "starting"
+        self._reload_wanted = False
         self._lock = FolderLock(config.data_dir)
         self._undo = contextlib.AsyncExitStack()
         self._auth: Authenticator | None = None
@@ -177,6 +188,7 @@ class Server:
         show("records", "Records committed to the log.", lambda: ledger.records, grows=True)
         show("webhooks_waiting", "Webhooks that wait to be sent.", lambda: hooks.waiting)
         show("webhooks_dead", "Webhooks that were put aside after too many attempts.", lambda: hooks.dead)
+        show("log_lines_dropped", "Log lines dropped because nobody read stderr in time.", logs.dropped, grows=True)
         show("store_failing", "1 while the store can't commit.", lambda: float(ledger.failing is not None))
 
     async def stop(self) -> None:
@@ -186,8 +198,11 @@ class Server:
             await self._undo.aclose()
             self._state = "stopped"
 
-    async def serve_until_stopped(self) -> None:
-        """Run until SIGTERM, SIGINT or `request_stop`, then stop. SIGHUP reloads; a second SIGINT ends the process at once."""
+    async def run(self, started: Callable[[], None] = lambda: None) -> None:
+        """Start, call `started`, run until SIGTERM, SIGINT or `request_stop`, then stop.
+
+        SIGHUP reloads; a second SIGINT ends the process at once. Signals that come during the start are obeyed after it.
+        """
         loop = asyncio.get_running_loop()
         handlers: dict[signal.Signals, Callable[[], None]] = {
             signal.SIGTERM: self.request_stop,
@@ -197,6 +212,11 @@ class Server:
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
         try:
+            await self.start()
+            if not self._stop.is_set():
+                started()
+            if self._reload_wanted:
+                self.reload()
             await self._stop.wait()
             log.info("stopping: what was received is finished first")
             await self.stop()
@@ -231,26 +251,30 @@ class Server:
         """Read the configuration again and take over what may change while running; a wrong one changes nothing."""
         if self._reread is None:
             return
+        if self._state == "starting":
+            self._reload_wanted = True
+            return
         try:
             config = self._reread()
         except ConfigError as error:
             for mistake in error.mistakes:
                 log.error("not reloaded: %s", mistake)
             return
+        try:
+            swaps = [] if self._transport is None else [self._transport.renewed(config.mqtt.tls)]
+            if self.http is not None:
+                swaps.append(self.http.renewed(config.http.tls))
+        except OSError as error:
+            log.error("not reloaded: %s", error)
+            return
+        for swap in swaps:
+            swap()
         for name in KEYS:
             if value_of(config, name) != value_of(self.config, name) and not name.startswith(_RELOADABLE):
                 log.warning("%s has changed; that takes a restart", name)
         logs.set_up(config.log)
         if self._auth is not None:
             self._auth.reload(config)
-        if self._transport is not None:
-            try:
-                self._transport.reload_certificates()
-                if self.http is not None:
-                    self.http.reload_certificates()
-            except OSError as error:
-                log.error("the certificates were not reloaded: %s", error)
-                return
         log.info("reloaded")
 
     async def _watch(self, accounts: Accounts) -> None:

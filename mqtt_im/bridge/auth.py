@@ -21,9 +21,10 @@ from typing import NamedTuple, TypeVar
 from mqtt_im.accounts import passwords
 from mqtt_im.accounts.models import Credentials, Token
 from mqtt_im.accounts.table import Accounts
-from mqtt_im.bridge.login_limits import LoginLimits, network_of
+from mqtt_im.bridge.login_limits import LoginLimits
 from mqtt_im.bridge.password_pool import NotYetError, PasswordPool, PoolFullError
 from mqtt_im.config import Config
+from mqtt_im.config.peers import network_of
 from mqtt_im.logs import RateLimited
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol import names

@@ -9,9 +9,10 @@ at once only as long as they are few.
 
 from __future__ import annotations
 
-import ipaddress
 from collections import OrderedDict
 from typing import TypeVar
+
+from mqtt_im.config.peers import is_loopback, network_of
 
 _Key = TypeVar("_Key")
 
@@ -47,7 +48,7 @@ class LoginLimits:
         if bucket is None or self._refilled(bucket, self.failures_per_minute, now) >= 1:
             return True
         known = self._known.get((network, user))
-        return (known is not None and self._refilled(known, KNOWN_USER_FAILURES, now) >= 1) or _is_loopback(address)
+        return (known is not None and self._refilled(known, KNOWN_USER_FAILURES, now) >= 1) or is_loopback(address)
 
     def succeeded(self, address: str, user: str, now: float) -> None:
         """Note that `user` was let in from there."""
@@ -90,25 +91,3 @@ def _touch(entries: OrderedDict[_Key, _Bucket], key: _Key) -> None:
     entries.move_to_end(key)
     if len(entries) > MAX_ENTRIES:
         entries.popitem(last=False)
-
-
-def _is_loopback(address: str) -> bool:
-    parsed = _parsed(address)
-    return parsed is not None and parsed.is_loopback
-
-
-def network_of(address: str) -> str:
-    """What one party holds: an IPv4 address, or the /64 of an IPv6 one."""
-    parsed = _parsed(address)
-    if isinstance(parsed, ipaddress.IPv6Address):
-        return str(ipaddress.ip_network((parsed, 64), strict=False))
-    return address if parsed is None else str(parsed)
-
-
-def _parsed(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The address, an IPv4 one that is mapped into IPv6 as such; None where it is none."""
-    try:
-        parsed = ipaddress.ip_address(address)
-    except ValueError:
-        return None
-    return (isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped) or parsed

@@ -25,18 +25,19 @@ else:
 
 def serve(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Run everything in the foreground until SIGTERM or SIGINT."""
+    # The other commands need none of it, and between reading the configuration and obeying signals is no time to lose.
+    from mqtt_im.app import Server
+
     loaded = load(config, overrides or ())
     logs.set_up(loaded.log)
 
     async def run() -> None:
-        from mqtt_im.app import Server  # the other commands need none of it
+        await Server(loaded, lambda: load(config, overrides or ())).run(welcome)
 
-        server = Server(loaded, lambda: load(config, overrides or ()))
-        await server.start()
-        if loaded.auth.mode == "open":
+    def welcome() -> None:
+        if loaded.auth.mode == "open" and loaded.log.format == "text":
             typer.echo("\n".join(introduction(loaded)))
             sys.stdout.flush()
-        await server.serve_until_stopped()
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         runner.run(run())

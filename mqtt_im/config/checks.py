@@ -28,7 +28,7 @@ def check(config: Config) -> Iterator[str]:
     if not config.data_dir:
         yield "data_dir: must not be empty"
     yield from _check_topics(config)
-    yield from _check_tls("mqtt.tls", config.mqtt.tls, config.mqtt.tls.client_ca)
+    yield from _check_tls("mqtt.tls", config.mqtt.tls, config.mqtt.tls.client_ca, config.mqtt.tls.crl)
     yield from _check_tls("http.tls", config.http.tls)
     yield from _check_http(config)
     yield from _check_auth(config, listeners)
@@ -95,8 +95,10 @@ def _check_topics(config: Config) -> Iterator[str]:
             yield f"mqtt.plain_topics: {text!r} lies under mqtt.prefix, which is closed to plain MQTT"
 
 
-def _check_tls(section: str, tls: TlsConfig | HttpTlsConfig, client_ca: str = "") -> Iterator[str]:
-    files = {f"{section}.cert": tls.cert, f"{section}.key": tls.key, f"{section}.client_ca": client_ca}
+def _check_tls(section: str, tls: TlsConfig | HttpTlsConfig, client_ca: str = "", crl: str = "") -> Iterator[str]:
+    files = {f"{section}.cert": tls.cert, f"{section}.key": tls.key, f"{section}.client_ca": client_ca, f"{section}.crl": crl}
+    if crl and not client_ca:
+        yield f"{section}.crl: needs {section}.client_ca, whose certificates it revokes"
     if tls.bind:
         for key in (f"{section}.cert", f"{section}.key"):
             if not files[key]:

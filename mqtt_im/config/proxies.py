@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable
 
+from mqtt_im.config.peers import parse_address
+
 
 class TrustedProxies:
     """Says from where a request really came. Without any proxy it is the peer, whatever a header says."""
@@ -17,12 +19,8 @@ class TrustedProxies:
 
     def trusts(self, address: str) -> bool:
         """Whether this is one of them."""
-        try:
-            parsed = ipaddress.ip_address(address)
-        except ValueError:
-            return False
-        parsed = (isinstance(parsed, ipaddress.IPv6Address) and parsed.ipv4_mapped) or parsed
-        return any(parsed in network for network in self._networks)
+        parsed = parse_address(address)
+        return parsed is not None and any(parsed in network for network in self._networks)
 
     def client(self, peer: str, forwarded_for: str) -> str:
         """The client's address: the last one in `X-Forwarded-For` that is not trusted, where the peer is."""

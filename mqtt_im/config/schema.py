@@ -25,6 +25,13 @@ class TlsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         str,
         Meta(description="PEM file of the authority that signs clients' certificates. Set: one is required; its CN is the user."),
     ] = ""
+    crl: Annotated[
+        str,
+        Meta(
+            description="PEM file with the authority's list of revoked certificates, which may not connect; with `client_ca`. An "
+            "expired list lets nobody in. Read again on SIGHUP."
+        ),
+    ] = ""
 
 
 class MqttConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,6 +54,13 @@ class MqttConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             '`[mqtt.plugins."my_package.MyPlugin"]`. They see logins, which they may refuse, and plain topics.'
         ),
     ] = field(default_factory=dict)
+    proxy_protocol: Annotated[
+        bool,
+        Meta(
+            description="Connections over TCP and TLS begin with a PROXY header, version 2, of a proxy that tells the client's "
+            "address; others are cut."
+        ),
+    ] = False
     tls: TlsConfig = field(default_factory=TlsConfig)
 
 

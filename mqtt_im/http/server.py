@@ -7,7 +7,7 @@ import contextlib
 import logging
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
 import uvicorn
@@ -102,7 +102,6 @@ class HttpServer:
     def __init__(self, config: Config, ready: Readiness, metrics: Metrics) -> None:
         http = config.http
         self.desk = Desk()
-        self._tls_files = http.tls
         self._tls: ssl.SSLContext | None = None
         self._listeners: dict[str, Listener] = {}
         self.places = places = Places(http.max_connections, config.limits.connect_timeout_s, metrics.count)
@@ -138,26 +137,37 @@ class HttpServer:
         """Stop accepting, and close what is open."""
         await asyncio.gather(*(listener.stop() for listener in self._listeners.values()))
 
-    def reload_certificates(self) -> None:
-        """Read the TLS files again, for handshakes from now on. Raises `OSError`, with the old ones still in use."""
-        if self._tls is not None:
-            tls_context(self._tls_files)
-            _load(self._tls, self._tls_files)
+    def renewed(self, files: HttpTlsConfig) -> Callable[[], None]:
+        """Read the TLS files; what is returned makes handshakes use them from then on. Raises `OSError`."""
+        outer = self._tls
+        if outer is None:
+            return lambda: None
+        made = tls_context(files)
+
+        def choose(handshake: ssl.SSLSocket | ssl.SSLObject, name: str, context: ssl.SSLContext) -> None:
+            handshake.context = made
+
+        def swap() -> None:
+            # The server holds on to the context that it was given, so each handshake changes to the new one.
+            outer.sni_callback = choose
+
+        return swap
 
 
 def tls_context(files: HttpTlsConfig) -> ssl.SSLContext:
     """A server's context. Raises `OSError` where a file is missing or wrong, naming it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _load(context, files)
+    try:
+        context.load_cert_chain(files.cert, files.key, password=_no_password)
+    except (OSError, ValueError) as error:
+        raise OSError(f"http.tls.cert {files.cert!r} and http.tls.key {files.key!r} cannot be used: {error}") from error
     return context
 
 
-def _load(context: ssl.SSLContext, files: HttpTlsConfig) -> None:
-    try:
-        context.load_cert_chain(files.cert, files.key)
-    except (OSError, ValueError) as error:
-        raise OSError(f"http.tls.cert {files.cert!r} and http.tls.key {files.key!r} cannot be used: {error}") from error
+def _no_password() -> str:
+    """An encrypted key must not make a server ask on its terminal."""
+    raise ValueError("the key is encrypted; a server can't ask for its password")
 
 
 def _listen(address: Address) -> socket.socket:

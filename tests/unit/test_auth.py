@@ -14,7 +14,7 @@ from mqtt_im.accounts.models import Credentials
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge import auth, login_limits
 from mqtt_im.bridge.auth import Authenticator
-from mqtt_im.bridge.login_limits import LoginLimits, network_of
+from mqtt_im.bridge.login_limits import LoginLimits
 from mqtt_im.bridge.password_pool import NotYetError, Verification
 from mqtt_im.config import AuthConfig, Config, LimitsConfig
 from mqtt_im.metrics import Metrics
@@ -209,12 +209,6 @@ def test_limits_forget_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     for last in range(3):
         limits.failed(f"192.0.2.{last}", "alice", 0)
     assert [limits.allows(f"192.0.2.{last}", "alice", 0) for last in range(3)] == [True, False, False]
-
-
-def test_an_ipv6_party_is_its_64_bit_network() -> None:
-    assert network_of("2001:db8::1") == network_of("2001:db8::ffff:2") != network_of("2001:db8:0:1::1")
-    assert network_of("::ffff:192.0.2.1") == network_of("192.0.2.1")
-    assert network_of("") == ""
 
 
 def test_addresses_of_one_party_share_their_turns(closed: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:

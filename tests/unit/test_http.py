@@ -6,10 +6,13 @@ import asyncio
 import http.client
 import json
 import socket
+import ssl
+from pathlib import Path
 
 import pytest
+import trustme
 
-from mqtt_im.config import Address, Config, HttpConfig
+from mqtt_im.config import Address, Config, HttpConfig, HttpTlsConfig
 from mqtt_im.http import HttpServer
 from mqtt_im.metrics import Metrics
 
@@ -68,3 +71,51 @@ def test_a_taken_port_is_an_os_error() -> None:
         server = HttpServer(at(f"127.0.0.1:{taken.getsockname()[1]}"), ready, Metrics())
         with pytest.raises(OSError):
             asyncio.run(server.start())
+
+
+def test_a_renewed_certificate_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    """A key of another type too: nothing of the old one is offered any more."""
+    authority = trustme.CA()
+    files = HttpTlsConfig(bind="127.0.0.1:0", cert=str(tmp_path / "cert.pem"), key=str(tmp_path / "key.pem"))
+
+    def issue(key_type: trustme.KeyType) -> None:
+        issued = authority.issue_cert("localhost", key_type=key_type)
+        issued.private_key_pem.write_to_path(files.key)
+        issued.cert_chain_pems[0].write_to_path(files.cert)
+
+    def break_key() -> None:
+        Path(files.key).write_text("nonsense")
+
+    async def ready() -> dict[str, str]:
+        return {}
+
+    async def scenario() -> None:
+        issue(trustme.KeyType.ECDSA)
+        server = HttpServer(Config(http=HttpConfig(bind="", tls=files)), ready, Metrics())
+        await server.start()
+
+        def shake(ciphers: str) -> None:
+            context = ssl.create_default_context()
+            authority.configure_trust(context)
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(ciphers)
+            with socket.create_connection(server.addresses["https"]) as raw:
+                context.wrap_socket(raw, server_hostname="localhost").close()
+
+        try:
+            await asyncio.to_thread(shake, "ECDSA")
+            issue(trustme.KeyType.RSA)
+            swap = server.renewed(files)
+            await asyncio.to_thread(shake, "ECDSA")
+            swap()
+            await asyncio.to_thread(shake, "aRSA")
+            with pytest.raises((ssl.SSLError, ConnectionError)):
+                await asyncio.to_thread(shake, "ECDSA")
+            break_key()
+            with pytest.raises(OSError, match=r"key\.pem"):
+                server.renewed(files)
+            await asyncio.to_thread(shake, "aRSA")
+        finally:
+            await server.stop()
+
+    asyncio.run(scenario())

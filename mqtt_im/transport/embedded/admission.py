@@ -24,9 +24,6 @@ async def admit(connection: Peer, connect: Connect) -> None:
     if not connect.client_id and not connect.clean:
         connection.refuse(connack(IDENTIFIER_REJECTED), "identifier")  # MQTT-3.1.3-8
         return
-    if hub.crowded:
-        connection.refuse(connack(SERVER_UNAVAILABLE), "max_connections")
-        return
     identity = await _identify(connection, connect)
     if identity is None or _gone(connection):
         return
@@ -38,8 +35,9 @@ async def admit(connection: Peer, connect: Connect) -> None:
             return
         if (old := hub.live.get(key)) is not None:
             old.end("taken_over")
-        if hub.has_no_room(connection.user):
-            connection.refuse(connack(SERVER_UNAVAILABLE), "max_connections_per_user")
+        # Whoever takes over leaves its own place first, so a full house refuses others alone.
+        if reason := hub.has_no_room(connection.user):
+            connection.refuse(connack(SERVER_UNAVAILABLE), reason)
             return
         # From here on it counts, so that many that come at once cannot be more than may be.
         connection.key = key
@@ -49,7 +47,7 @@ async def admit(connection: Peer, connect: Connect) -> None:
         try:
             session, resumed = await _session(connection, key, connect.clean)
         except StoreFailed as failure:
-            hub.log.note("session_store", "no session for %s: %s", connection, failure)
+            hub.log.note("session_store", connection.address, "no session for %s: %s", connection, failure)
             connection.refuse(connack(SERVER_UNAVAILABLE), "session_store")
             return
         if _gone(connection):
@@ -59,6 +57,7 @@ async def admit(connection: Peer, connect: Connect) -> None:
         hub.live[key] = connection
         connection.keep_alive(connect.keep_alive)
         connection.attach(session, resumed)
+        hub.tell("logged in", connection, listener=connection.listener)
     _begin(connection, session)
 
 
@@ -158,7 +157,7 @@ def leave(connection: Peer) -> None:
             hub.plain.publish(message)
     else:
         hub.count("forbidden_publishes")
-        hub.log.note("will", "the will of %s is dropped: it may not publish to %r", connection, will.topic)
+        hub.log.note("will", connection.address, "the will of %s is dropped: it may not publish to %r", connection, will.topic)
 
 
 async def _filtered_will(connection: Peer, message: PlainMessage) -> None:

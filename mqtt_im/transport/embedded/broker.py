@@ -32,8 +32,7 @@ class Listener:
 
     socket: socket.socket
     type: ListenerType
-    protocol: Callable[[], asyncio.Protocol]
-    tls: ssl.SSLContext | None = None
+    protocol: Callable[[], asyncio.BaseProtocol]
 
 
 class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
@@ -65,11 +64,8 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
     ) -> asyncio.Server:
         """Listen on a socket that is bound already, and speak through our protocol."""
         listener = self._our_listeners[listener_name]
-        timeout = self._hub.limits.connect_timeout_s if listener.tls is not None else None
         loop = asyncio.get_running_loop()
-        return await loop.create_server(
-            listener.protocol, sock=listener.socket, backlog=_BACKLOG, ssl=listener.tls, ssl_handshake_timeout=timeout
-        )
+        return await loop.create_server(listener.protocol, sock=listener.socket, backlog=_BACKLOG)
 
     def stop_accepting(self) -> None:
         """Close the listening sockets; connections stay."""

@@ -293,7 +293,7 @@ class Connection(Peer):
     def violation(self, wrong: Malformed) -> None:
         """The client broke the protocol (MQTT-4.8.0-1)."""
         self.hub.count("malformed_packets", reason=wrong.reason)
-        self.hub.log.note("malformed", "%s sent a malformed packet and is disconnected: %s", self, wrong.reason)
+        self.hub.log.note("malformed", self.address, "%s sent a malformed packet and is disconnected: %s", self, wrong.reason)
         self.end("malformed")
 
     def resume_writing(self) -> None:
@@ -318,4 +318,6 @@ class Connection(Peer):
             self._wake.cancel()
             self._wake = None
         self.hub.count("closes", reason=reason)
+        if self.opened:
+            self.hub.tell("connection ended", self, reason=reason)
         admission.leave(self)

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from amqtt.contexts import ListenerType
 
-from mqtt_im.config import LimitsConfig, MqttConfig, WebsocketConfig
+from mqtt_im.config import LimitsConfig, MqttConfig, TlsConfig, WebsocketConfig
 from mqtt_im.config.addresses import Address, parse_bind
 from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.protocol.topics import Topics
@@ -20,6 +20,7 @@ from mqtt_im.transport.api import Handler, Link
 from mqtt_im.transport.embedded import tls
 from mqtt_im.transport.embedded.broker import EmbeddedBroker, Listener
 from mqtt_im.transport.embedded.connection import Connection
+from mqtt_im.transport.embedded.entrance import Entrance
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.limits import Count
 from mqtt_im.transport.embedded.plugins import Plugins
@@ -88,20 +89,35 @@ class EmbeddedTransport:
         self.addresses = {name: listener.socket.getsockname()[:2] for name, listener in listeners.items()}
 
     def _listeners(self, undo: contextlib.ExitStack) -> dict[str, Listener]:
-        hub, listeners = self._hub, dict[str, Listener]()
+        listeners = dict[str, Listener]()
         if address := parse_bind(self._mqtt.bind):
-            listeners["mqtt"] = Listener(_bind(address, undo), ListenerType.TCP, lambda: Connection(hub, "mqtt"))
+            listeners["mqtt"] = Listener(_bind(address, undo), ListenerType.TCP, self._plain_connection)
         if address := parse_bind(self._mqtt.tls.bind):
             self._tls = tls.context(self._mqtt.tls)
-            listeners["mqtts"] = Listener(_bind(address, undo), ListenerType.TCP, lambda: Connection(hub, "mqtts"), self._tls)
+            listeners["mqtts"] = Listener(_bind(address, undo), ListenerType.TCP, self._secure_connection)
         if address := parse_bind(self._websocket.bind):
             listeners["websocket"] = Listener(_bind(address, undo), ListenerType.WS, lambda: self.websocket("websocket"))
         return listeners
 
-    def reload_certificates(self) -> None:
-        """Read the TLS files again, for handshakes from now on. Raises `OSError`, with the old ones still in use."""
-        if self._tls is not None:
-            tls.renew(self._tls, self._mqtt.tls)
+    def _plain_connection(self) -> asyncio.BaseProtocol:
+        connection = Connection(self._hub, "mqtt")
+        return Entrance(connection, None, proxied=True) if self._mqtt.proxy_protocol else connection
+
+    def _secure_connection(self) -> asyncio.BaseProtocol:
+        return Entrance(Connection(self._hub, "mqtts"), self._tls_context, proxied=self._mqtt.proxy_protocol)
+
+    def _tls_context(self) -> ssl.SSLContext:
+        assert self._tls is not None
+        return self._tls
+
+    def renewed(self, config: TlsConfig) -> Callable[[], None]:
+        """Read the TLS files of `config`; what is returned makes handshakes use them from then on. Raises `OSError`."""
+        made = tls.context(config) if self._tls is not None else None
+
+        def swap() -> None:
+            self._tls = made
+
+        return swap
 
     async def drain(self, grace_s: float) -> None:
         """Stop accepting and reading, let what was received get its answers, write them, close every connection.
@@ -132,7 +148,7 @@ class EmbeddedTransport:
             wire.transport.abort()
         for task in list(hub.tasks):
             task.cancel()
-        await asyncio.gather(*hub.tasks, return_exceptions=True)
+        await asyncio.gather(*hub.tasks, *hub.handshakes, return_exceptions=True)
         await broker.shutdown()
         await hub.ground.store.close()
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 from mqtt_im.config import LimitsConfig
+from mqtt_im.config.peers import network_of
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.transport.api import Handler, Identity, Link
 from mqtt_im.transport.embedded.limits import Bucket, Buckets, Count, Quiet
@@ -26,6 +27,8 @@ class Socket(Protocol):
     """What the hub knows of each open socket."""
 
     address: str
+    party: str
+    """What it counts as, once it is counted for its address."""
     transport: asyncio.Transport
 
     def flush(self) -> bool:
@@ -80,7 +83,7 @@ class Hub:
         self.sockets: set[Socket] = set()
         """Every open socket, logged in or not."""
         self._addresses: dict[str, int] = {}
-        """Open sockets by the peer's address; only where they are limited."""
+        """Open sockets by the client's address; only where they are limited."""
         rate = limits.connects_per_second_per_address
         self._accepts = Buckets(rate) if rate else None
         """How fast each address may connect."""
@@ -91,6 +94,8 @@ class Hub:
         self.draining = False
         self.tasks: set[asyncio.Task[None]] = set()
         """Packets that are being handled by a task."""
+        self.handshakes: set[asyncio.Task[None]] = set()
+        """TLS handshakes that are under way; each ends with its socket."""
         self.max_pending = max(64, 4 * limits.max_inflight)
         """Publishes of one connection that may wait for their acknowledgement before no more are handled."""
         self._all_answered: asyncio.Event | None = None
@@ -118,21 +123,20 @@ class Hub:
     def socket_opened(self, wire: Socket) -> str:
         """Count a socket in; returns why it cannot stay, or an empty text."""
         self.sockets.add(wire)
-        refused = self.address_opened(wire.address)
         if self.draining:
             return "stopping"
         if len(self.sockets) > self.limits.max_connections + _OVERFLOW:
             return "max_connections"
-        return refused
+        return ""
 
-    def address_opened(self, address: str) -> str:
-        """Count a socket of this address in; returns why it cannot stay, or an empty text."""
-        limits = self.limits
-        if limits.max_connections_per_address:
-            here = self._addresses[address] = self._addresses.get(address, 0) + 1
-            if here > limits.max_connections_per_address:
+    def address_known(self, wire: Socket) -> str:
+        """Count a socket for its client's address; returns why it cannot stay, or an empty text."""
+        party = wire.party = network_of(wire.address)
+        if self.limits.max_connections_per_address:
+            here = self._addresses[party] = self._addresses.get(party, 0) + 1
+            if here > self.limits.max_connections_per_address:
                 return "max_connections_per_address"
-        if self._accepts is not None and self._accepts.take(address, self.clock()):
+        if self._accepts is not None and self._accepts.take(party, self.clock()):
             return "connects_per_second_per_address"
         return ""
 
@@ -141,25 +145,25 @@ class Hub:
         self.sockets.discard(wire)
         if self._all_closed is not None and not self.sockets:
             self._all_closed.set()
-        self.address_closed(wire.address)
-
-    def address_closed(self, address: str) -> None:
-        """Count a socket of this address out."""
-        if self.limits.max_connections_per_address:
-            left = self._addresses.get(address, 1) - 1
+        if wire.party and self.limits.max_connections_per_address:
+            left = self._addresses.get(wire.party, 1) - 1
             if left:
-                self._addresses[address] = left
+                self._addresses[wire.party] = left
             else:
-                self._addresses.pop(address, None)
+                self._addresses.pop(wire.party, None)
 
-    @property
-    def crowded(self) -> bool:
-        """There is no room for one more connection; a few sockets above the limit live long enough to be told so."""
-        return self.entered >= self.limits.max_connections
+    def has_no_room(self, user: str) -> str:
+        """The limit that leaves no room for one more connection of this user, or of anybody; empty where there is room."""
+        if self.entered >= self.limits.max_connections:
+            return "max_connections"
+        if user and len(self.connections(user)) >= self.limits.max_connections_per_user:
+            return "max_connections_per_user"
+        return ""
 
-    def has_no_room(self, user: str) -> bool:
-        """Whether there is no room for one more connection of this user, or of anybody."""
-        return self.crowded or (bool(user) and len(self.connections(user)) >= self.limits.max_connections_per_user)
+    def tell(self, what: str, connection: Member, **more: object) -> None:
+        """Log what happened to a client that is, or was, logged in."""
+        who = {"user": connection.user or None, "device": connection.device or None, "address": connection.address}
+        log.info(what, extra={**who, **more})
 
     def failed(self, what: str) -> None:
         """Log an exception of our own, with its traceback: it is a mistake in this program."""
@@ -226,6 +230,12 @@ class Hub:
             waiting.pop()
             if not waiting:
                 del self._turns[key]
+
+    def handshake(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a TLS handshake, which ends with its socket at the latest."""
+        task = self.loop.create_task(work)
+        self.handshakes.add(task)
+        task.add_done_callback(self.handshakes.discard)
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run this in a task that nobody awaits."""

@@ -6,6 +6,9 @@ import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from mqtt_im.config.peers import network_of
+from mqtt_im.logs import Flood
+
 FAR_BEYOND_S: Final = 10.0
 """A request that has waited so long for its turn is refused instead of delayed further."""
 
@@ -90,7 +93,7 @@ class PerMinute:
 
 
 class Quiet:
-    """A log that a flood of one kind of event cannot fill: `burst` lines of each kind in `period` seconds."""
+    """A log that no client can fill: `burst` lines of each kind in `period` seconds, from each address."""
 
     def __init__(
         self, log: logging.Logger, clock: Callable[[], float], count: Count, burst: int = 20, period: float = 10.0
@@ -99,21 +102,14 @@ class Quiet:
         self._log = log
         self._clock = clock
         self._count = count
-        self._burst = burst
-        self._period = period
-        self._kinds: dict[str, tuple[float, int]] = {}
+        self._flood = Flood(burst, period)
 
-    def note(self, kind: str, message: str, *arguments: object) -> None:
-        """Log one line of this kind, or count it for the summary that the next period begins with."""
-        now = self._clock()
-        since, lines = self._kinds.get(kind, (now, 0))
-        if now - since >= self._period:
-            if lines > self._burst:
-                self._log.info("%d more lines of the kind %r were left out", lines - self._burst, kind)
-            since, lines = now, 0
-        lines += 1
-        self._kinds[kind] = (since, lines)
-        if lines <= self._burst:
-            self._log.info(message, *arguments)
-        else:
+    def note(self, kind: str, source: str, message: str, *arguments: object) -> None:
+        """Log one line of this kind that `source`, an address, has caused, or count it for the summary that comes later."""
+        held_back = self._flood.admit(kind, network_of(source), self._clock())
+        if held_back is None:
             self._count("log_lines_suppressed")
+            return
+        if held_back:
+            self._log.info("%d more lines of the kind %r from %s were left out", held_back, kind, source or "all")
+        self._log.info(message, *arguments)

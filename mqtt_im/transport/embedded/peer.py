@@ -86,7 +86,7 @@ class Peer(Answers):
         """Answer CONNECT with a refusal, and end; `told` says that the log has it already."""
         self.hub.count("connects_refused", reason=reason)
         if not told:
-            self.hub.log.note(reason, "a CONNECT from %s is refused: %s", self.address, reason)
+            self.hub.log.note(reason, self.address, "a CONNECT from %s is refused: %s", self.address, reason)
         self.answer(answer)
         self.end("refused", linger=True)
 

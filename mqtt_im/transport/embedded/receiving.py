@@ -108,7 +108,7 @@ def _forbidden(connection: Peer, token: int, topic: str) -> None:
     """A PUBLISH to a closed topic is acknowledged and dropped; who does it often is disconnected."""
     hub = connection.hub
     hub.count("forbidden_publishes")
-    hub.log.note("forbidden", "%s may not publish to %r: dropped", connection, topic)
+    hub.log.note("forbidden", connection.address, "%s may not publish to %r: dropped", connection, topic)
     if connection.forbidden is None:
         connection.forbidden = PerMinute()
     if connection.forbidden.add(hub.clock()) > hub.limits.forbidden_publishes_per_minute:

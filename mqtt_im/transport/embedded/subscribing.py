@@ -38,7 +38,7 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
     for (topic_filter, _), code in zip(filters, codes, strict=True):
         if code == REFUSED:
             hub.count("refused_subscriptions")
-            hub.log.note("subscription", "%s may not subscribe to %r", connection, topic_filter)
+            hub.log.note("subscription", connection.address, "%s may not subscribe to %r", connection, topic_filter)
         elif not connection.closed:
             _start(connection, session, topic_filter, code, is_new=before.get(topic_filter) != code)
     hub.plain.pump(session)

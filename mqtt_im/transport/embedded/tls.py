@@ -13,32 +13,37 @@ class _Transport(Protocol):
 
 
 def context(config: TlsConfig) -> ssl.SSLContext:
-    """A server's context. Raises `OSError` (of which `ssl.SSLError` is one) where a file is missing or wrong, naming it."""
+    """A server's context from the files as they are now. A reload makes a new one and swaps it, so nothing of the old stays.
+
+    Raises `OSError` (of which `ssl.SSLError` is one) where a file is missing or wrong, naming it.
+    """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
-    load(made, config)
-    if config.client_ca:
-        made.verify_mode = ssl.CERT_REQUIRED
-    return made
-
-
-def load(into: ssl.SSLContext, config: TlsConfig) -> None:
-    """Read the files into a context: handshakes from now on use them, connections that are there stay as they are."""
     try:
-        into.load_cert_chain(config.cert, config.key)
+        made.load_cert_chain(config.cert, config.key, password=_no_password)
     except (OSError, ValueError) as error:
         raise OSError(f"mqtt.tls.cert {config.cert!r} and mqtt.tls.key {config.key!r} cannot be used: {error}") from error
     if config.client_ca:
-        try:
-            into.load_verify_locations(config.client_ca)
-        except (OSError, ValueError) as error:
-            raise OSError(f"mqtt.tls.client_ca {config.client_ca!r} cannot be used: {error}") from error
+        _load(made, "client_ca", config.client_ca)
+        made.verify_mode = ssl.CERT_REQUIRED
+        if config.crl:
+            _load(made, "crl", config.crl)
+            if not made.cert_store_stats()["crl"]:
+                raise OSError(f"mqtt.tls.crl {config.crl!r} cannot be used: there is no revocation list in it")
+            made.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    return made
 
 
-def renew(live: ssl.SSLContext, config: TlsConfig) -> None:
-    """Read the files again. Raises `OSError`, with the live context untouched, where they cannot be used."""
-    context(config)
-    load(live, config)
+def _no_password() -> str:
+    """An encrypted key must not make a server ask on its terminal."""
+    raise ValueError("the key is encrypted; a server can't ask for its password")
+
+
+def _load(into: ssl.SSLContext, key: str, file: str) -> None:
+    try:
+        into.load_verify_locations(file)
+    except (OSError, ValueError) as error:
+        raise OSError(f"mqtt.tls.{key} {file!r} cannot be used: {error}") from error
 
 
 def certificate_user(transport: _Transport) -> str | None:

@@ -10,9 +10,10 @@ import http
 from collections.abc import Sequence
 from typing import Any
 
+from websockets.exceptions import SecurityError
 from websockets.frames import OP_BINARY, OP_CONT, OP_TEXT, CloseCode, Frame
 from websockets.http11 import Request
-from websockets.protocol import OPEN
+from websockets.protocol import CONNECTING, OPEN
 from websockets.server import ServerProtocol
 from websockets.typing import Origin, Subprotocol
 
@@ -22,18 +23,25 @@ from mqtt_im.transport.embedded.hub import Hub
 
 _SUBPROTOCOL = Subprotocol("mqtt")
 _SLACK = 64 * 1024
+_MAX_HEAD = 64 * 1024
+"""Bytes of the request that opens a WebSocket. A line of it has 8 KiB and there are 128 at most, as `websockets` has it."""
+_REFUSALS = {
+    http.HTTPStatus.BAD_REQUEST: "A WebSocket is opened by a GET request of HTTP/1.1.",
+    http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The request may have 128 header lines of 8 KiB, and 64 KiB in all.",
+}
 NO_PROXIES = TrustedProxies(())
 
 
 class WebSocket(asyncio.Protocol):
     """One WebSocket; towards its connection it is the transport."""
 
-    __slots__ = ("_connection", "_path", "_protocol", "_proxies", "_socket")
+    __slots__ = ("_connection", "_head", "_path", "_protocol", "_proxies", "_socket")
 
     def __init__(self, hub: Hub, listener: str, path: str, origins: Sequence[str], proxies: TrustedProxies = NO_PROXIES) -> None:
         """`proxies` may name the client's address."""
         self._path = path
         self._proxies = proxies
+        self._head = 0
         self._connection = Connection(hub, listener)
         allowed: list[Origin | None] = [None, *map(Origin, origins)]  # programs send no Origin, and need no protection
         self._protocol = ServerProtocol(
@@ -48,12 +56,26 @@ class WebSocket(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A socket was accepted."""
         self._socket = transport  # type: ignore[assignment]
-        self._connection.connection_made(self)  # type: ignore[arg-type]
+        connection = self._connection
+        connection.accepted(self)  # type: ignore[arg-type]
+        if not connection.closed and not self._proxies.trusts(connection.address):
+            connection.came_from(connection.address)
 
     def data_received(self, data: bytes) -> None:
         """Bytes came in: the handshake first, then frames."""
         connection, protocol = self._connection, self._protocol
+        if connection.closed:
+            return
+        if protocol.state is CONNECTING:
+            self._head += len(data)
+            if self._head > _MAX_HEAD:
+                self._refuse(http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+                return
         protocol.receive_data(data)
+        if protocol.state is CONNECTING and protocol.handshake_exc is not None:
+            too_large = isinstance(protocol.handshake_exc.__cause__, SecurityError)
+            self._refuse(http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else http.HTTPStatus.BAD_REQUEST)
+            return
         for event in protocol.events_received():
             if isinstance(event, Request):
                 self._handshake(event)
@@ -70,16 +92,15 @@ class WebSocket(asyncio.Protocol):
             connection.end("websocket")
 
     def _handshake(self, request: Request) -> None:
-        protocol = self._protocol
+        protocol, connection = self._protocol, self._connection
+        if not connection.party:
+            forwarded_for = ",".join(request.headers.get_all("X-Forwarded-For"))
+            connection.came_from(self._proxies.client(connection.address, forwarded_for))
+            if connection.closed:
+                return
         if protocol.close_expected():  # a broken frame, or a goodbye, came right behind the request
             self._connection.end("handshake")
             return
-        if self._proxies:
-            forwarded = ",".join(request.headers.get_all("X-Forwarded-For"))
-            if reason := self._connection.comes_from(self._proxies.client(self._connection.address, forwarded)):
-                self._connection.hub.count("connects_refused", reason=reason)
-                self._connection.end(reason, abort=True)
-                return
         if request.path.partition("?")[0] != self._path:
             response = protocol.reject(http.HTTPStatus.NOT_FOUND, "There is no WebSocket here.\n")
         elif not all(value.isascii() for _, value in request.headers.raw_items()):
@@ -89,8 +110,21 @@ class WebSocket(asyncio.Protocol):
             response = protocol.accept(request)
         protocol.send_response(response)
         if response.status_code != http.HTTPStatus.SWITCHING_PROTOCOLS:
-            self._connection.hub.count("connects_refused", reason=f"http_{response.status_code}")
-            self._connection.end("handshake")
+            self._refused(response.status_code, response.reason_phrase)
+
+    def _refuse(self, status: http.HTTPStatus) -> None:
+        """Answer what cannot be read as a request, or not in full, and end."""
+        body = f"{_REFUSALS[status]}\n".encode()
+        head = f"HTTP/1.1 {status.value} {status.phrase}\r\nConnection: close\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        self._socket.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        self._refused(status.value, status.phrase)
+
+    def _refused(self, status: int, phrase: str) -> None:
+        connection = self._connection
+        hub, address = connection.hub, connection.address
+        hub.count("connects_refused", reason=f"http_{status}")
+        hub.log.note("handshake", address, "a WebSocket from %s is refused: %d %s", address, status, phrase)
+        connection.end("handshake", linger=True)
 
     def _send(self) -> None:
         for data in self._protocol.data_to_send():

@@ -35,6 +35,7 @@ class Wire(asyncio.Protocol):
         "closed",
         "hub",
         "listener",
+        "party",
         "transport",
         "writable",
     )
@@ -44,7 +45,9 @@ class Wire(asyncio.Protocol):
         self.listener = listener
         self.transport: asyncio.Transport
         self.address = ""
-        """The peer's IP address."""
+        """The client's IP address."""
+        self.party = ""
+        """What it counts as, once it is counted for its address."""
         self.closed = False
         self.writable = True
         self._out: list[bytes] = []
@@ -58,30 +61,45 @@ class Wire(asyncio.Protocol):
         self._stalled_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A socket was accepted; CONNECT is due within `limits.connect_timeout_s`."""
+        """A socket was accepted, and whoever is at its other end speaks MQTT at once."""
+        self.accepted(transport)  # type: ignore[arg-type]
+        if not self.closed:
+            self.came_from(self.address)
+
+    def accepted(self, transport: asyncio.Transport) -> None:
+        """A socket was accepted; CONNECT is due within `limits.connect_timeout_s`, whatever has to come before it.
+
+        `came_from` follows when it is known who is there: a proxy may speak for somebody.
+        """
         hub = self.hub
         # WebSocket connections come with a stand-in of the same interface.
-        self.transport = transport  # type: ignore[assignment]
+        self.transport = transport
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
         self._last_heard = hub.clock()
         hub.count("connections", listener=self.listener)
-        reason = hub.socket_opened(self)
-        if reason:
-            hub.count("connects_refused", reason=reason)
-            hub.log.note(reason, "a connection from %s is refused: %s", self.address, reason)
-            self.closed = True
-            self.transport.abort()
+        if reason := hub.socket_opened(self):
+            self.turn_away(reason, reason)
             return
         self._timer = hub.loop.call_later(hub.limits.connect_timeout_s, self.end, "connect_timeout")
 
-    def comes_from(self, address: str) -> str:
-        """A proxy has told the client's address; returns why a connection from there cannot stay, or an empty text."""
-        if address == self.address:
-            return ""
-        self.hub.address_closed(self.address)
+    def came_from(self, address: str) -> None:
+        """The client's address is known; what is bounded for each address is looked at now."""
         self.address = address
-        return self.hub.address_opened(address)
+        if reason := self.hub.address_known(self):
+            self.turn_away(reason, reason)
+
+    def turn_away(self, reason: str, why: str) -> None:
+        """Cut a connection that has not come as far as CONNECT; `reason` is a word for counters, `why` is for the log."""
+        if self.closed:
+            return
+        self.hub.count("connects_refused", reason=reason)
+        self.hub.log.note(reason, self.address, "a connection from %s is refused: %s", self.address, why)
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
@@ -218,7 +236,7 @@ class Wire(asyncio.Protocol):
         self._out_bytes = 0
         transport = self.transport
         if not self.writable and transport.get_write_buffer_size() > self.hub.limits.max_write_buffer_bytes:
-            self.hub.log.note("write_buffer", "%s does not read; its connection is cut", self)
+            self.hub.log.note("write_buffer", self.address, "%s does not read; its connection is cut", self)
             self.end("write_buffer", abort=True)
             return False
         transport.write(data)
@@ -240,7 +258,7 @@ class Wire(asyncio.Protocol):
     def _check_stalled(self) -> None:
         left = self.transport.get_write_buffer_size()
         if left >= self._stalled_bytes:
-            self.hub.log.note("not_reading", "%s does not read; its connection is cut", self)
+            self.hub.log.note("not_reading", self.address, "%s does not read; its connection is cut", self)
             self.end("not_reading", abort=True)
             return
         self._stalled_bytes = left

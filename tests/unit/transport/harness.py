@@ -271,6 +271,8 @@ class Server(Clients):
         plugins: Mapping[str, Mapping[str, Any]] | None = None,
         handler: FakeHandler | None = None,
         bind: str = "127.0.0.1:0",
+        proxy_protocol: bool = False,
+        trusted_proxies: tuple[str, ...] = (),
     ) -> None:
         super().__init__()
         self.folder = folder
@@ -279,11 +281,12 @@ class Server(Clients):
         options: dict[str, Any] = {"requests_per_second": 100_000, **(limits or {})}
         self.transport = EmbeddedTransport(
             self.handler,
-            MqttConfig(bind=bind, plain_topics=plain_topics, tls=tls or TlsConfig()),
+            MqttConfig(bind=bind, plain_topics=plain_topics, tls=tls or TlsConfig(), proxy_protocol=proxy_protocol),
             WebsocketConfig(bind="127.0.0.1:0", **(websocket or {})),
             LimitsConfig(**options),
             folder,
             self._count,
+            trusted_proxies=trusted_proxies,
             plugins=plugins,
         )
         self.hub = self.transport._hub

@@ -52,11 +52,13 @@ def test_a_quiet_log_tells_how_much_it_left_out(caplog: pytest.LogCaptureFixture
 
     quiet = Quiet(logging.getLogger("test.quiet"), lambda: now, count, burst=2, period=10)
     for number in range(5):
-        quiet.note("flood", "line %d", number)
-    quiet.note("other", "another kind")
+        quiet.note("flood", "192.0.2.1", "line %d", number)
+    quiet.note("other", "192.0.2.1", "another kind")
+    quiet.note("flood", "192.0.2.2", "another address")
     now = 11.0
-    quiet.note("flood", "line %d", 5)
-    assert caplog.messages == ["line 0", "line 1", "another kind", "3 more lines of the kind 'flood' were left out", "line 5"]
+    quiet.note("flood", "192.0.2.1", "line %d", 5)
+    left_out_line = "3 more lines of the kind 'flood' from 192.0.2.1 were left out"
+    assert caplog.messages == ["line 0", "line 1", "another kind", "another address", left_out_line, "line 5"]
     assert left_out == {"log_lines_suppressed": 3}
 
 
@@ -81,9 +83,40 @@ async def test_connections_are_bounded(tmp_path: Path) -> None:
         assert [packet.body for packet in await third.gone()] == [b"\x00\x03"]
         await first.disconnect()
         await server.connect("c", "carol")
-        taking_over = await server.open()
-        taking_over.send(packets.connect("b", username="bob"))
-        assert [packet.body for packet in await taking_over.gone()] == [b"\x00\x03"]
+        assert server.counts["connects_refused:max_connections"] == 1
+
+
+@on_loop
+async def test_a_full_house_lets_a_device_take_over_its_own_place(tmp_path: Path) -> None:
+    async with Server(tmp_path, limits={"max_connections": 2}) as server:
+        await server.connect("a")
+        half_open = await server.connect("b", "bob")
+        await server.connect("b", "bob")
+        assert await half_open.gone() == []
+        another = await server.open()
+        another.send(packets.connect("b", username="alice"))  # not bob's, so no place of its own
+        assert [packet.body for packet in await another.gone()] == [b"\x00\x03"]
+
+
+@on_loop
+async def test_logins_and_ends_of_connections_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "mqtt_im.mqtt")
+    async with Server(tmp_path) as server:
+        first = await server.connect()
+        await server.connect()
+        await first.gone()
+        third = await server.connect("c", "bob")
+        third.send(packets.packet(packets.DISCONNECT))
+        await server.counted("closes:disconnect")
+        told = [(line.message, *(line.__dict__.get(name) for name in ("user", "device", "reason"))) for line in caplog.records]
+        assert told == [
+            ("logged in", "alice", "phone", None),
+            ("connection ended", "alice", "phone", "taken_over"),
+            ("logged in", "alice", "phone", None),
+            ("logged in", "bob", "c", None),
+            ("connection ended", "bob", "c", "disconnect"),
+        ]
+        assert {line.__dict__["address"] for line in caplog.records} == {"127.0.0.1"}
 
 
 @on_loop

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import socket
 import ssl
 from pathlib import Path
 
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
 
 from mqtt_im.config import TlsConfig
 from tests.support import packets
 from tests.unit.transport.harness import Client, Server, on_loop
 
 
-def write(folder: Path, authority: trustme.CA, name: str = "localhost") -> TlsConfig:
+def write(
+    folder: Path, authority: trustme.CA, name: str = "localhost", key_type: trustme.KeyType = trustme.KeyType.ECDSA
+) -> TlsConfig:
     """A server's files, and a client authority."""
-    certificate = authority.issue_cert(name)
+    certificate = authority.issue_cert(name, key_type=key_type)
     certificate.private_key_pem.write_to_path(folder / "key.pem")
     (folder / "cert.pem").write_bytes(b"".join(blob.bytes() for blob in certificate.cert_chain_pems))
     authority.cert_pem.write_to_path(folder / "ca.pem")
@@ -77,16 +82,88 @@ async def test_certificates_are_renewed_and_connections_stay(tmp_path: Path) -> 
     old, new = trustme.CA(), trustme.CA()
     async with Server(tmp_path, tls=write(tmp_path, old)) as server:
         before = await connected(server, trusting(old))
-        write(tmp_path, new)
-        server.transport.reload_certificates()
+        config = write(tmp_path, new)
+        server.transport.renewed(config)()
         await before.silent()
         with pytest.raises(ssl.SSLError):
             await connected(server, trusting(old))
         await connected(server, trusting(new))
         (tmp_path / "cert.pem").write_text("nonsense")
         with pytest.raises(OSError, match=r"cert\.pem"):
-            server.transport.reload_certificates()
+            server.transport.renewed(config)()
         await connected(server, trusting(new))
+
+
+def revocations(authority: trustme.CA, *revoked: trustme.LeafCert) -> bytes:
+    """A list of revoked certificates, signed by the authority, as PEM."""
+    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
+    key = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
+    now = datetime.datetime.now(datetime.UTC)
+    builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject).last_update(now - datetime.timedelta(days=1))
+    builder = builder.next_update(now + datetime.timedelta(days=1))
+    for leaf in revoked:
+        number = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes()).serial_number
+        entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now - datetime.timedelta(hours=1))
+        builder = builder.add_revoked_certificate(entry.build())
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)  # type: ignore[arg-type]
+
+
+def showing(authority: trustme.CA, leaf: trustme.LeafCert) -> ssl.SSLContext:
+    context = trusting(authority)
+    leaf.configure_cert(context)
+    return context
+
+
+@on_loop
+async def test_a_key_of_another_type_takes_the_place_of_the_old_one(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    async with Server(tmp_path, tls=write(tmp_path, authority)) as server:
+        await connected(server, trusting(authority))
+        server.transport.renewed(write(tmp_path, authority, key_type=trustme.KeyType.RSA))()
+        for only in ("ECDSA", "aRSA"):
+            context = trusting(authority)
+            context.maximum_version = ssl.TLSVersion.TLSv1_2
+            context.set_ciphers(only)
+            if only == "aRSA":
+                await connected(server, context)
+            else:  # the old key is not beside the new one
+                with pytest.raises((ssl.SSLError, ConnectionError)):
+                    await connected(server, context)
+
+
+@on_loop
+async def test_a_replaced_authority_lets_in_whom_it_signs_and_nobody_else(tmp_path: Path) -> None:
+    old, new = trustme.CA(), trustme.CA()
+    config = write(tmp_path, old)
+    config = TlsConfig(bind=config.bind, cert=config.cert, key=config.key, client_ca=str(tmp_path / "ca.pem"))
+    async with Server(tmp_path, tls=config) as server:
+        before, after = (authority.issue_cert(common_name="carol") for authority in (old, new))
+        await connected(server, showing(old, before))
+        new.cert_pem.write_to_path(tmp_path / "ca.pem")
+        server.transport.renewed(config)()
+        await connected(server, showing(old, after))
+        with pytest.raises((ssl.SSLError, EOFError, ConnectionError)):
+            await connected(server, showing(old, before))
+
+
+@on_loop
+async def test_revoked_certificates_are_refused_after_a_reload_too(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    config, lost, kept = write(tmp_path, authority), *(authority.issue_cert(common_name=name) for name in ("carol", "dave"))
+    (tmp_path / "crl.pem").write_bytes(revocations(authority))
+    files = {"client_ca": str(tmp_path / "ca.pem"), "crl": str(tmp_path / "crl.pem")}
+    config = TlsConfig(bind=config.bind, cert=config.cert, key=config.key, **files)
+    async with Server(tmp_path, tls=config) as server:
+        await connected(server, showing(authority, lost))
+        (tmp_path / "crl.pem").write_bytes(revocations(authority, lost))
+        server.transport.renewed(config)()
+        with pytest.raises((ssl.SSLError, EOFError, ConnectionError)):
+            await connected(server, showing(authority, lost))
+        await connected(server, showing(authority, kept))
+        (tmp_path / "crl.pem").write_bytes((tmp_path / "ca.pem").read_bytes())
+        with pytest.raises(OSError, match="no revocation list"):
+            server.transport.renewed(config)()
+        await connected(server, showing(authority, kept))
 
 
 @on_loop

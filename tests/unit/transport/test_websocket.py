@@ -138,3 +138,65 @@ async def test_the_handshake_must_come_in_time(tmp_path: Path) -> None:
             with pytest.raises(ConnectionClosed):
                 await socket.recv()
         assert server.counts["closes:connect_timeout"] == 2
+
+
+async def ask(server: Server, request: bytes) -> str:
+    """The status line of what the server answers; it ends the connection."""
+    client = await server.open("websocket")
+    client.send(request)
+    async with asyncio.timeout(PATIENCE_S):
+        answer = (await client.reader.read()).decode()
+    await client.close()
+    return answer.partition("\r\n")[0]
+
+
+def request(*headers: str) -> bytes:
+    lines = ("Host: localhost", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13", *headers)
+    key = "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+    return "\r\n".join(("GET /mqtt HTTP/1.1", *lines, key, "Sec-WebSocket-Protocol: mqtt", "", "")).encode()
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (request(f"Cookie: sso={'x' * 9_000}"), "431 Request Header Fields Too Large"),
+        (request(*(f"X-{number}: {'x' * 1_000}" for number in range(70))), "431 Request Header Fields Too Large"),
+        (request(*(f"X-{number}: x" for number in range(200))), "431 Request Header Fields Too Large"),
+        (b"x" * 100_000, "431 Request Header Fields Too Large"),
+        (b"POST /mqtt HTTP/1.1\r\nContent-Length: 0\r\n\r\n", "400 Bad Request"),
+        (b"nonsense\r\n\r\n", "400 Bad Request"),
+        (b"GET /mqtt HTTP/1.1\r\nHost: localhost\r\n\r\n", "426 Upgrade Required"),
+    ],
+)
+@on_loop
+async def test_a_request_that_is_none_is_answered_counted_and_told(
+    tmp_path: Path, sent: bytes, status: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "mqtt_im.mqtt")
+    async with Server(tmp_path) as server:
+        assert await ask(server, sent) == f"HTTP/1.1 {status}"
+        assert server.counts[f"connects_refused:http_{status[:3]}"] == 1
+        assert f"a WebSocket from 127.0.0.1 is refused: {status}" in caplog.text
+
+
+@on_loop
+async def test_headers_within_the_limits_pass(tmp_path: Path) -> None:
+    async with (
+        Server(tmp_path) as server,
+        connect(url(server), subprotocols=MQTT, additional_headers={"Cookie": "x" * 8_000}) as socket,
+    ):
+        await socket.send(packets.connect("phone", username="alice"))
+        await read(socket, 1)
+
+
+@pytest.mark.parametrize(("proxies", "address"), [(("127.0.0.0/8",), "192.0.2.7"), ((), "127.0.0.1")])
+@on_loop
+async def test_a_trusted_proxy_tells_the_clients_address(tmp_path: Path, proxies: tuple[str, ...], address: str) -> None:
+    async with (
+        Server(tmp_path, trusted_proxies=proxies) as server,
+        connect(url(server), subprotocols=MQTT, additional_headers={"X-Forwarded-For": "6.6.6.6, 192.0.2.7"}) as socket,
+    ):
+        await socket.send(packets.connect("phone", username="alice"))
+        await read(socket, 1)
+        (connection,) = server.hub.live.values()
+        assert connection.address == address

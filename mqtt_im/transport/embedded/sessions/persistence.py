@@ -321,7 +321,7 @@ class Persistence:
         if not ok:
             self._count("session_store_failures")
             self._quiet.note(
-                "commit", "the session store could not commit, nothing it promised was acknowledged: %s", self._failure
+                "commit", "", "the session store could not commit, nothing it promised was acknowledged: %s", self._failure
             )
         for done in waiters:
             done(ok)

@@ -163,7 +163,7 @@ class Plain:
                 ground.store.write(sql.UNRETAIN, topic)
         elif durable and topic not in self._retained and len(self._retained) >= ground.limits.max_retained_messages:
             ground.count("plain_dropped")
-            ground.log.note("retained", "a message on %r is not retained: there are %d already", topic, len(self._retained))
+            ground.log.note("retained", "", "a message on %r is not retained: there are %d already", topic, len(self._retained))
             return False
         else:
             self._retained[topic] = Retained(message.payload, message.qos)
