@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Final
 
 from mqtt_im import logs
-from mqtt_im.accounts.models import Change
+from mqtt_im.accounts.models import PASSWORD, REMOVED, REVOKED, Change
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge.auth import Authenticator
-from mqtt_im.bridge.channel import Channel
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.bridge.searching import Searching
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.bridge.settings import BridgeSettings
+from mqtt_im.bridge.watching import Audience
 from mqtt_im.config import KEYS, Address, Config, parse_bind
 from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds
@@ -60,6 +60,8 @@ _RELOADABLE: Final = (
     "http.tls.cert",
     "http.tls.key",
 )
+_CLOSES: Final = {REMOVED: "account_removed", PASSWORD: "password_changed", REVOKED: "token_revoked"}
+"""Why a change of an account closes connections."""
 _STOPPED_AT_ONCE: Final = 130
 
 log = logging.getLogger(__name__)
@@ -112,7 +114,7 @@ class Server:
         self._undo.push_async_callback(http.stop)
 
         claims = Claims()
-        online: dict[str, list[Channel]] = {}
+        audience = Audience()
         self._ledger = ledger = open_ledger(
             Path(config.data_dir),
             synchronous=config.store.synchronous,
@@ -120,14 +122,13 @@ class Server:
             has_account=accounts.exists if config.auth.mode == "accounts" else (lambda _: True),
             claim=claims.take_back,
             unclaim=claims.release,
-            online=online,
+            online=audience,
         )
         await ledger.start()
         self._undo.push_async_callback(ledger.stop)
 
         count = self.metrics.count
-        bridge = Bridge(ledger, Topics(config.mqtt.prefix), bridge_settings(config), auth, claims, self.metrics)
-        bridge.online = online
+        bridge = Bridge(ledger, Topics(config.mqtt.prefix), bridge_settings(config), auth, claims, self.metrics, audience)
         self._undo.push_async_callback(bridge.stop)
         self._transport = transport = EmbeddedTransport(
             bridge,
@@ -141,7 +142,7 @@ class Server:
             trusted_proxies=config.http.trusted_proxies,
         )
         bridge.transport = transport
-        hooks = Hooks(config.push, config.hooks, Path(config.data_dir), ledger, online, count)
+        hooks = Hooks(config.push, config.hooks, Path(config.data_dir), ledger, audience.online, count)
         await hooks.start()
         self._undo.push_async_callback(hooks.stop)
         bridge.presence.listener = hooks.presence
@@ -290,10 +291,12 @@ class Server:
                 self._apply(change)
 
     def _apply(self, change: Change) -> None:
-        if self._transport is None or change.what not in ("removed", "password"):
+        reason = _CLOSES.get(change.what)
+        if self._transport is None or reason is None:
             return
         for link in self._transport.links(change.name):
-            link.close("account_removed" if change.what == "removed" else "password_changed")
+            if change.what != REVOKED or (link.lease is not None and link.lease.token == change.token):
+                link.close(reason)
         log.info("account changed", extra={"user": change.name, "change": change.what})
 
 

@@ -146,6 +146,15 @@ class Accounts:
                     self._tokens.popitem(last=False)
         return None if known[1].is_over(_now()) else known[1]
 
+    def has_token(self, name: str, token: str) -> bool:
+        """Whether the user has a token of this `id` that has not expired."""
+        with self._guarded():
+            self._refresh()
+            known = self._tokens.get(token)
+        if known is not None:
+            return known[1].user == name and not known[1].is_over(_now())
+        return any(other.id == token for other in self.tokens(name))
+
     def tokens(self, name: str, after: str = "", limit: int = -1) -> list[Token]:
         """The user's tokens that have not expired, by `id`, those behind `after`."""
         with self._guarded():

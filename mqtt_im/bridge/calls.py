@@ -15,6 +15,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.interface import Engine
 from mqtt_im.store.jobs import RequestJob
+from mqtt_im.transport.guest import Guest
 
 from .channel import Channel, now_ms
 
@@ -27,25 +28,13 @@ NEEDS_ID = CHANGING - {rq.Hello, rq.Ack, rq.Read}
 Fields = dict[str, Any]
 
 
-class _Asker:
+class _Asker(Guest):
     """The link of a call: nothing can be sent on it, and its one uplink's end is the call's."""
 
-    session = ""
-    address = ""
-    clean = True
-    resumed = False
-    user_qos = -1
-    device_qos = -1
-    writable = True
-
     def __init__(self, user: str) -> None:
-        self.user = user
-        self.device = ""
-        self.closed = False
+        super().__init__(user, "")
+        self.user_qos = -1
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-    def publish(self, topic: bytes, payload: bytes, packet_id: int, dup: bool = False, retain: bool = False) -> None:
-        """See `Link`."""
 
     def done(self, token: int) -> None:
         """See `Link`."""
@@ -53,10 +42,6 @@ class _Asker:
             self.ended.set_result(None)
 
     fail = done
-
-    def close(self, reason: str) -> None:
-        """See `Link`."""
-        self.closed = True
 
 
 class Call(Channel):

@@ -28,6 +28,11 @@ class Claims:
             _remember(self._offered, key)
             return True
 
+    def still_there(self, user: str, pos: int) -> bool:
+        """Whether the item was not taken back; it may be all the same."""
+        with self._lock:
+            return (user, pos) not in self._taken
+
     def take_back(self, user: str, pos: int) -> bool:
         """The item will be offered to nobody from now on; False where it was offered before."""
         key = (user, pos)

@@ -19,6 +19,7 @@ from mqtt_im.store.jobs import CallJob
 from mqtt_im.transport.api import Link
 
 from .channel import now_ms
+from .nearby import Nearby
 
 if TYPE_CHECKING:
     from .service import Bridge
@@ -34,6 +35,7 @@ class Presence:
         self._watchers: dict[str, dict[Link, int]] = {}
         self._watched: dict[Link, set[str]] = {}
         self._going: dict[str, tuple[asyncio.TimerHandle, int]] = {}
+        self.nearby = Nearby(bridge)
         self.listener: Callable[[str, bool, int], None] = lambda *_: None
         """Is told of each user who has come, or has gone, when (ms since 1970)."""
 
@@ -79,6 +81,7 @@ class Presence:
             return
         self.listener(user, True, now_ms())
         self._tell(user, self._links(user))
+        self.nearby.changed(user)
 
     def went(self, user: str) -> None:
         """A user's last device is gone."""
@@ -89,10 +92,16 @@ class Presence:
         _, seen = self._going.pop(user)
         self.listener(user, False, seen)
         self._tell(user, self._links(user), seen=seen)
+        self.nearby.changed(user, seen)
 
     def changed(self, user: str) -> None:
         """A user's settings or blocks have changed: who sees what may have too."""
         self._tell(user, self._links(user))
+        self.nearby.changed(user)
+
+    def is_online(self, user: str) -> bool:
+        """Whether the user counts as online: a device has its delivery, or had it a moment ago."""
+        return user in self._bridge.online or user in self._going
 
     def _links(self, user: str) -> list[Link]:
         return list(self._watchers.get(user, ()))
@@ -114,7 +123,7 @@ class Presence:
         self._bridge.ledger.submit(CallJob(read, notify))
 
     def _publish(self, user: str, links: list[Link], allowed: set[str], last_seen: int, retained: bool) -> None:
-        online = user in self._bridge.online or user in self._going
+        online = self.is_online(user)
         if not online and not last_seen:
             return  # a user who was never connected has no presence
         shown = encode_json({"state": "online"} if online else {"state": "offline", "last_seen": last_seen})

@@ -28,6 +28,7 @@ from .presence import Presence
 from .searching import Searching
 from .settings import BridgeSettings, Counters
 from .uplink import Uplink, error_fields
+from .watching import Audience, Start, Watching
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +48,16 @@ class Bridge:
     """Implements `transport.api.Handler`."""
 
     def __init__(
-        self, ledger: Ledger, topics: Topics, settings: BridgeSettings, logins: Logins, claims: Claims, metrics: Counters
+        self,
+        ledger: Ledger,
+        topics: Topics,
+        settings: BridgeSettings,
+        logins: Logins,
+        claims: Claims,
+        metrics: Counters,
+        audience: Audience,
     ) -> None:
+        """`audience` is what the ledger asks for who is there."""
         self.ledger = ledger
         self.topics = topics
         self.settings = settings
@@ -56,8 +65,10 @@ class Bridge:
         """Set before the transport starts."""
         self.metrics = metrics
         self._items = metrics.cell("items")
-        self.online: dict[str, list[Channel]] = {}
-        """The channels that are subscribed, by user. The ledger's thread looks up names in it."""
+        self.audience = audience
+        self.online = self.audience.online
+        """The channels of devices that are subscribed, by user."""
+        self.watching = Watching(self)
         self.claims = claims
         self._offer = claims.offer
         self._logins = logins
@@ -133,6 +144,8 @@ class Bridge:
         if channel is None:
             return
         self._close(channel)
+        if not channel.device:
+            self.watching.end(link, channel)
         self.presence.left(link)
         self.uplinks.left(channel)
         if not link.clean:
@@ -201,6 +214,11 @@ class Bridge:
         channel = self._channels.get(link)
         if channel is not None:
             self.pump(channel)
+
+    async def watch_inbox(self, link: Link, after: int | None) -> Start:
+        """A link without a device is shown the items behind `after`; `detached` ends it. Raises `Refusal`."""
+        channel = self._channels[link] = Channel(link, b"", b"")
+        return await self.watching.begin(channel, after)
 
     # Delivery.
 
@@ -273,7 +291,7 @@ class Bridge:
         if delivery is None:
             return
         before = delivery.cursor
-        count = channel.pump(now_ms(), self._offer)
+        count = channel.pump(now_ms(), self._offer if channel.device else self.claims.still_there)
         if count:
             self._items[0] += count
         if delivery.cursor != before and not delivery.moved:
@@ -309,7 +327,7 @@ class Bridge:
 
     def look_again(self) -> None:
         """The store was in trouble, and what it has committed may not have been told: every delivery looks at its inbox."""
-        for channels in self.online.values():
+        for channels in (*self.online.values(), *self.audience.watching.values()):
             for channel in channels:
                 if channel.delivery is not None and not channel.delivery.waiting:
                     self._fetch(channel, channel.delivery, channel.delivery.look_again())
@@ -327,11 +345,11 @@ class Bridge:
                 self._receipt(receipt)
 
     def _live(self, commit: Commit) -> None:
-        entry, online = commit.entry, self.online
+        entry, online, watching = commit.entry, self.online, self.audience.watching
         amends = entry is not None and entry.seq == 0
         pump_soon = self._pump_soon if len(commit.to) <= CROWD else self._pump_in_turn
         for user, pos in commit.to:
-            for channel in online.get(user, ()):
+            for channel in online.get(user, ()) if not watching else (*online.get(user, ()), *watching.get(user, ())):
                 delivery = channel.delivery
                 if delivery is not None:
                     if amends:
@@ -381,7 +399,7 @@ class Bridge:
         """Send an event to all connected devices of these users."""
         payload = encode_json(fields)
         for user in users:
-            for channel in self.online.get(user, ()):
+            for channel in (*self.online.get(user, ()), *self.audience.watching.get(user, ())):
                 channel.event(payload)
 
     def forget(self, user: str, device: str) -> None:

@@ -19,11 +19,13 @@ from mqtt_im.http.asgi import App, Message, Receive, Scope, Send
 from mqtt_im.http.body import Gone
 from mqtt_im.http.chat import Chat
 from mqtt_im.http.errors import Problem, tell, unavailable
+from mqtt_im.http.events import Events
 from mqtt_im.http.health import Readiness, health_routes, metrics_route
 from mqtt_im.http.logins import Logins
 from mqtt_im.http.pages import page_routes
 from mqtt_im.http.requests import OPS, Requests
 from mqtt_im.http.services import Desk
+from mqtt_im.http.tickets import Tickets
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.errors import StoreError
 
@@ -37,8 +39,11 @@ ALLOWED: Final = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Even
 def site(config: HttpConfig, desk: Desk, ready: Readiness, metrics: Metrics, *, with_metrics: bool = True) -> App:
     """Everything that one listener has."""
     proxies = TrustedProxies(config.trusted_proxies)
+    tickets = Tickets(desk, proxies)
     routes: list[Route] = [
         *Logins(desk, proxies).routes(),
+        *tickets.routes(),
+        *Events(desk, tickets).routes(),
         *health_routes(ready),
         *([metrics_route(metrics)] if with_metrics else []),
         *page_routes(web=config.web),

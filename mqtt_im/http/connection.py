@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import h11
 import msgspec
@@ -28,6 +28,19 @@ LINGER_S: Final = 5.0
 LINGER_BYTES: Final = 64 << 20
 
 Count = Callable[..., None]
+
+
+class EventStream(Protocol):
+    """An answer that goes on, and follows how fast its client reads."""
+
+    def paused(self) -> None:
+        """The write buffer is full."""
+
+    def resumed_writing(self) -> None:
+        """It has room again."""
+
+    def end(self, reason: str, *, abort: bool = False, linger: bool = False) -> None:
+        """The socket is gone."""
 
 
 class Places:
@@ -81,6 +94,8 @@ class HttpConnection(H11Protocol):
         self.places = places
         self.spare = False
         self._websocket = websocket
+        self.stream: EventStream | None = None
+        """What is being written to this connection for as long as it lasts."""
         self._app = self.app
         self.app = self._run
         self._head: asyncio.TimerHandle | None = None
@@ -101,6 +116,8 @@ class HttpConnection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
         self._forget()
+        if self.stream is not None:
+            self.stream.end("lost")
         super().connection_lost(exc)
 
     def cut(self) -> None:
@@ -190,6 +207,8 @@ class HttpConnection(H11Protocol):
     def pause_writing(self) -> None:
         """The write buffer is full."""
         super().pause_writing()
+        if self.stream is not None:
+            self.stream.paused()
         self._stalled_bytes = self.transport.get_write_buffer_size()
         self._stalled = self.loop.call_later(STALLED_S, self._check_stalled)
 
@@ -199,6 +218,8 @@ class HttpConnection(H11Protocol):
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
+        if self.stream is not None and not self.transport.is_closing():
+            self.stream.resumed_writing()
 
     def _check_stalled(self) -> None:
         left = self.transport.get_write_buffer_size()

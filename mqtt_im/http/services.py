@@ -12,7 +12,8 @@ from mqtt_im.bridge.service import Bridge
 from mqtt_im.config import Config
 from mqtt_im.http.errors import unavailable
 from mqtt_im.metrics import Metrics
-from mqtt_im.transport.api import Transport
+from mqtt_im.transport.embedded import EmbeddedTransport
+from mqtt_im.transport.guest import Guest
 
 
 @dataclass
@@ -21,12 +22,14 @@ class Services:
 
     config: Config
     bridge: Bridge
-    transport: Transport
+    transport: EmbeddedTransport
     auth: Authenticator
     accounts: Accounts
     metrics: Metrics
     websocket: Callable[[], asyncio.Protocol]
     """Makes what talks MQTT on a WebSocket."""
+    streams: set[Guest] = field(default_factory=set)
+    """The event streams that are open."""
 
 
 @dataclass
@@ -55,6 +58,9 @@ class Desk:
     async def drain(self, grace_s: float) -> None:
         """Take no more requests; returns when those under way are answered, or after `grace_s` seconds."""
         self.draining = True
+        if self.services is not None:
+            for stream in list(self.services.streams):
+                stream.end("stopping")
         try:
             async with asyncio.timeout(grace_s):
                 while self.busy:

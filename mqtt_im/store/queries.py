@@ -5,7 +5,8 @@ Pages hold ready JSON (`msgspec.Raw`), in lists of at most `limit` items and abo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -290,6 +291,43 @@ def sees_presence(engine: Engine, watcher: str, user: str) -> bool:
         return True
     subject = engine.state.user(user)
     return subject.presence and watcher not in subject.blocks and shares_conversation(engine, watcher, user)
+
+
+class Seen(NamedTuple):
+    """Which of some users may know whether a user is connected, and which of them must take the user to be offline."""
+
+    by: list[str]
+    no_more_by: list[str]
+
+
+def seen_by(engine: Engine, user: str, among: Collection[str]) -> Seen:
+    """Those `among` whom the user's presence concerns: they share a conversation, and the user has not blocked them."""
+    state = engine.state
+    subject = state.user(user)
+    found: set[str] = set()
+    for conv in list(state.convs_of(subject)):
+        if conv.users is not None:
+            found.update(name for name in conv.users if name in among)
+        elif conv.member(user) is not None:
+            names = conv.members if len(conv.members) < len(among) else list(among)
+            found.update(name for name in names if name in among and conv.member(name) is not None)
+    found.discard(user)
+    names = sorted(found - subject.blocks)
+    return Seen(names, []) if subject.presence else Seen([], names)
+
+
+def nearby_online(engine: Engine, watcher: str, online: Collection[str]) -> list[str]:
+    """Those `online` who share a conversation with the watcher and let it know."""
+    state = engine.state
+    found: set[str] = set()
+    for conv in list(state.convs_of(state.user(watcher))):
+        if conv.users is not None:
+            found.update(name for name in conv.users if name in online)
+        elif conv.member(watcher) is not None:
+            names = conv.members if len(conv.members) < len(online) else list(online)
+            found.update(name for name in names if name in online and conv.member(name) is not None)
+    found.discard(watcher)
+    return [name for name in sorted(found) if (user := state.user(name)).presence and watcher not in user.blocks]
 
 
 def last_seen(engine: Engine, user: str) -> int:

@@ -75,6 +75,13 @@ class Link(Protocol):
 
     user: str
     device: str
+    """Empty for a stream that no device reads."""
+    address: str
+    """The peer's IP address."""
+    since: int
+    """When it was let in, in ms since 1970."""
+    lease: Lease | None
+    """What its right to be there hangs on, beside the account."""
     session: str
     """Names the MQTT session: new for every clean session, the same for as long as a kept one lives, over restarts too."""
     clean: bool
@@ -88,6 +95,10 @@ class Link(Protocol):
     writable: bool
     """False while the write buffer stands above its high-water mark."""
     closed: bool
+
+    @property
+    def protocol(self) -> str:
+        """`mqtt3`, `mqtt5`, either with `/ws` where it came over WebSocket, or `sse`."""
 
     def publish(self, topic: bytes, payload: bytes, packet_id: int, dup: bool = False, retain: bool = False) -> None:
         """Write one PUBLISH: QoS 1 with `packet_id`, QoS 0 where it is 0. Writes of one loop turn leave together."""
@@ -171,6 +182,9 @@ class Transport(Protocol):
 
     def links(self, user: str) -> list[Link]:
         """The connections of this user's devices, for closing them when the account goes."""
+
+    def all_links(self) -> list[Link]:
+        """Every connection that is logged in as a user, devices or not."""
 
     def spend(self, user: str) -> float:
         """Let one request of the user through, by the rate that all of the user's connections share, and return 0.

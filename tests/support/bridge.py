@@ -12,11 +12,13 @@ from unittest.mock import patch
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.bridge.settings import BridgeSettings
+from mqtt_im.bridge.watching import Audience
 from mqtt_im.core.rules import Limits
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.ledger import Ledger
+from mqtt_im.transport.api import Lease
 from tests.support.im import ITEMS, Map, decode, encode
 from tests.support.store import SqliteStore
 
@@ -28,6 +30,8 @@ class FakeLink:
 
     def __init__(self, user: str, device: str, *, clean: bool = True, resumed: bool = False) -> None:
         self.user, self.device = user, device
+        self.address, self.since, self.protocol = "", 0, "mqtt3"
+        self.lease: Lease | None = None
         self.session = f"{user}:{device}"
         self.clean, self.resumed = clean, resumed
         self.user_qos = self.device_qos = 1
@@ -84,15 +88,15 @@ class BridgeWorld:
     def __init__(self, folder: Path, limits: Limits | None = None, settings: BridgeSettings | None = None) -> None:
         self.now = START
         self.claims = Claims()
-        online: dict[str, Any] = {}
+        audience = Audience()
         self.store = SqliteStore(
-            folder, limits, claim=self.claims.take_back, unclaim=self.claims.release, online=online, ledger=_ByHand
+            folder, limits, claim=self.claims.take_back, unclaim=self.claims.release, online=audience, ledger=_ByHand
         )
         self.ledger = cast(_ByHand, self.store.ledger)
         self.ledger.epoch = self.store.engine.epoch
         metrics = Metrics()
-        self.bridge = Bridge(self.ledger, Topics("im/v1"), settings or BridgeSettings(), cast(Any, None), self.claims, metrics)
-        self.bridge.online = online
+        settings = settings or BridgeSettings()
+        self.bridge = Bridge(self.ledger, Topics("im/v1"), settings, cast(Any, None), self.claims, metrics, audience)
         self._tokens: dict[FakeLink, int] = defaultdict(int)
 
     def close(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import ssl
 from dataclasses import dataclass
 from typing import Any, Self
@@ -32,6 +33,81 @@ class Answer:
         assert problem["type"] == "about:blank" and problem["status"] == self.status, problem
         assert problem["title"] and problem["detail"], problem
         return str(problem["code"])
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEvent:
+    """One server-sent event; `id` is empty where it has none."""
+
+    op: str
+    id: str
+    data: Map
+
+
+class Events:
+    """An open stream of server-sent events, read while something is waited for."""
+
+    def __init__(self, port: int, token: str | None = None, query: str = "", receive_buffer: int = 0, **headers: str) -> None:
+        self._socket = socket.socket()
+        if receive_buffer:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self._socket.settimeout(20)
+        self._socket.connect((HOST, port))
+        fields = {"Host": "test", **{name.replace("_", "-"): value for name, value in headers.items()}}
+        if token is not None:
+            fields["Authorization"] = f"Bearer {token}"
+        lines = [f"GET /api/v1/events{query} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+        self._socket.sendall("\r\n".join([*lines, "", ""]).encode())
+        self._response = http.client.HTTPResponse(self._socket, method="GET")
+        self._response.begin()
+        self.status = self._response.status
+        self.headers = {name.lower(): value for name, value in self._response.getheaders()}
+        self.comments = 0
+        self.seen: list[ServerEvent] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._response.close()
+        self._socket.close()
+
+    @property
+    def problem(self) -> Map:
+        """The body of a refused stream."""
+        found: Map = json.loads(self._response.read())
+        return found
+
+    def next(self) -> ServerEvent | None:
+        """The next event; None at the end of the stream."""
+        fields: dict[str, str] = {}
+        while line := self._response.readline():
+            text = line.decode().rstrip("\n")
+            if not text and fields:
+                event = ServerEvent(fields["event"], fields.get("id", ""), json.loads(fields["data"]))
+                self.seen.append(event)
+                return event
+            if text.startswith(":"):
+                self.comments += 1
+            elif text:
+                name, _, value = text.partition(": ")
+                fields[name] = value
+        return None
+
+    def wait(self, op: str, **fields: Any) -> ServerEvent:
+        """The next event of this op with these fields."""
+        while (event := self.next()) is not None:
+            if event.op == op and fields.items() <= event.data.items():
+                return event
+        raise AssertionError(f"the stream ended before {op} {fields}; it had {self.seen[-10:]}")
+
+    def until_closed(self) -> None:
+        """Read until the server ends the stream."""
+        while self.next() is not None:
+            pass
 
 
 class Web:

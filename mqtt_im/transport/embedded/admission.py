@@ -28,6 +28,7 @@ async def admit(connection: Peer, connect: Connect) -> None:
     if identity is None or _gone(connection):
         return
     connection.user, connection.device = identity.user or "", identity.device or ""
+    connection.lease = identity.lease
     connection.clean = connect.clean
     key = hub.key(identity, connect.client_id)
     async with hub.turn(key):

@@ -17,7 +17,7 @@ from mqtt_im.config.addresses import Address, parse_bind
 from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.transport.api import Handler, Link
-from mqtt_im.transport.embedded import tls
+from mqtt_im.transport.embedded import guests, tls
 from mqtt_im.transport.embedded.broker import EmbeddedBroker, Listener
 from mqtt_im.transport.embedded.connection import Connection
 from mqtt_im.transport.embedded.entrance import Entrance
@@ -27,6 +27,7 @@ from mqtt_im.transport.embedded.plugins import Plugins
 from mqtt_im.transport.embedded.sessions.ground import log
 from mqtt_im.transport.embedded.sessions.persistence import Persistence
 from mqtt_im.transport.embedded.websocket import WebSocket
+from mqtt_im.transport.guest import Guest
 
 FILE: Final = "broker.db"
 
@@ -155,6 +156,21 @@ class EmbeddedTransport:
     def links(self, user: str) -> list[Link]:
         """The connections of this user's devices, for closing them when the account goes."""
         return [*self._hub.connections(user)]
+
+    def all_links(self) -> list[Link]:
+        """See `Transport`."""
+        return [member for member in self._hub.live.values() if member.user]
+
+    async def join(self, guest: Guest) -> str:
+        """Let a guest in as a connection of its user, which takes over from the one of its device.
+
+        Returns why it can't be let in, as a word, or an empty text; then `leave` is due at its end.
+        """
+        return await guests.join(self._hub, guest)
+
+    def leave(self, guest: Guest) -> None:
+        """A guest has ended, whether it was let in or not."""
+        guests.leave(self._hub, guest)
 
     def spend(self, user: str) -> float:
         """See `Transport`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -19,6 +20,7 @@ from mqtt_im.transport.embedded.sessions.keeper import Keeper
 from mqtt_im.transport.embedded.sessions.plain import Plain
 from mqtt_im.transport.embedded.sessions.session import Key
 
+_LOOK_AGAIN_S: Final = 600.0
 _OVERFLOW: Final = 64
 """Sockets above `limits.max_connections` that are told so instead of being cut."""
 
@@ -38,11 +40,15 @@ class Socket(Protocol):
         """End the connection."""
 
 
-class Member(Link, Socket, Protocol):
-    """A client that is logged in."""
+class Member(Link, Protocol):
+    """Who is logged in, over MQTT or not."""
 
-    bucket: Bucket
+    bucket: Any
+    """A `Bucket`: how fast its user may be."""
     key: Key | None
+
+    def end(self, reason: str, *, abort: bool = False, linger: bool = False) -> None:
+        """End the connection."""
 
     @property
     def answered(self) -> bool:
@@ -98,6 +104,8 @@ class Hub:
         """TLS handshakes that are under way; each ends with its socket."""
         self.max_pending = max(64, 4 * limits.max_inflight)
         """Publishes of one connection that may wait for their acknowledgement before no more are handled."""
+        self._expiries: dict[Member, asyncio.TimerHandle] = {}
+        """Of those whose lease ends by itself."""
         self._all_answered: asyncio.Event | None = None
         self._all_closed: asyncio.Event | None = None
         self._users: dict[str, User] = {}
@@ -174,6 +182,8 @@ class Hub:
     def enter(self, connection: Member) -> None:
         """A connection is logged in, and about to get its session."""
         self.entered += 1
+        connection.since = time.time_ns() // 1_000_000
+        self._watch_lease(connection)
         if connection.user:
             user = self.user(connection.user)
             user.connections.append(connection)
@@ -181,9 +191,21 @@ class Hub:
         else:
             connection.bucket = Bucket(self.limits.requests_per_second)
 
+    def _watch_lease(self, connection: Member) -> None:
+        """End the connection when its lease does. Timers don't follow a clock that is set, so they look again now and then."""
+        if connection.lease is None or connection.lease.expires is None:
+            return
+        left = connection.lease.expires / 1000 - time.time()
+        if left <= 0 and connection in self._expiries:
+            connection.end("token_expired")
+            return
+        self._expiries[connection] = self.loop.call_later(min(max(left, 0.0), _LOOK_AGAIN_S), self._watch_lease, connection)
+
     def leave(self, connection: Member) -> None:
         """A logged-in connection has ended."""
         self.entered -= 1
+        if (timer := self._expiries.pop(connection, None)) is not None:
+            timer.cancel()
         if connection.user:
             self.user(connection.user).connections.remove(connection)
             self.release_user(connection.user)

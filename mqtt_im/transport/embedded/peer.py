@@ -8,6 +8,7 @@ from typing import Any
 
 from mqtt_im.mqtt import encode
 from mqtt_im.mqtt.packets import Will
+from mqtt_im.transport.api import Lease
 from mqtt_im.transport.embedded.answers import Answers
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.limits import Bucket, PerMinute
@@ -25,11 +26,13 @@ class Peer(Answers):
         "device_qos",
         "forbidden",
         "key",
+        "lease",
         "login",
         "mqtt_session",
         "opened",
         "resumed",
         "session",
+        "since",
         "user",
         "user_qos",
         "will",
@@ -46,6 +49,8 @@ class Peer(Answers):
         self.key: Key | None = None
         self.session = ""
         self.mqtt_session: Session | None = None
+        self.lease: Lease | None = None
+        self.since = 0
         self.clean = True
         self.resumed = False
         self.user_qos = -1
@@ -60,6 +65,11 @@ class Peer(Answers):
     def __str__(self) -> str:
         who = f"{self.user or 'nobody'}/{self.device}" if self.device else self.user or "nobody"
         return f"{who} at {self.address}"
+
+    @property
+    def protocol(self) -> str:
+        """See `Link`."""
+        return "mqtt3/ws" if self.listener in ("websocket", "http") else "mqtt3"
 
     @property
     def own_session(self) -> Session:

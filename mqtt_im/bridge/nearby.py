@@ -1,0 +1,96 @@
+"""Presence for those who subscribe to nothing: streams are told of everybody who shares a conversation with their user.
+
+Who that is, is asked of the ledger for each change, a few users at a time, and only while there are streams: a storm of
+reconnects takes a bounded part of the ledger's time, however many conversations everybody has.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from mqtt_im.protocol.codec import encode_json
+from mqtt_im.store import queries
+from mqtt_im.store.interface import Engine
+from mqtt_im.store.jobs import CallJob
+from mqtt_im.transport.api import Link
+
+if TYPE_CHECKING:
+    from .service import Bridge
+
+TOPIC: Final = b"presence"
+"""What streams are told under, in place of a topic."""
+AT_ONCE: Final = 16
+"""Changes that one question to the ledger is about."""
+
+
+class Nearby:
+    """The streams that are told of presence, by user, and the changes that they have not been told of."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._links: dict[str, list[Link]] = {}
+        self._changed: dict[str, int] = {}
+        """Users, and when they were last seen, 0 where the store knows."""
+        self._asking = False
+
+    def add(self, link: Link) -> None:
+        """From now on this stream is told; first of who is online now."""
+        self._links.setdefault(link.user, []).append(link)
+
+        def notify(job: CallJob) -> None:
+            if job.refusal is None:
+                for name in job.result:
+                    self._publish([link], name, {"state": "online"})
+
+        online = self._bridge.online
+        self._bridge.ledger.submit(CallJob(lambda engine: queries.nearby_online(engine, link.user, online), notify))
+
+    def remove(self, link: Link) -> None:
+        """This stream is gone."""
+        links = self._links.get(link.user)
+        if links is not None and link in links:
+            links.remove(link)
+            if not links:
+                del self._links[link.user]
+
+    def changed(self, user: str, seen: int = 0) -> None:
+        """A user has come, has gone (at `seen`, ms since 1970), or shows less or more of it."""
+        if self._links:
+            self._changed.pop(user, None)
+            self._changed[user] = seen
+            if not self._asking:
+                self._ask()
+
+    def _ask(self) -> None:
+        users = {name: self._changed.pop(name) for name in list(self._changed)[:AT_ONCE]}
+        self._asking = True
+
+        def read(engine: Engine) -> list[tuple[str, queries.Seen, int]]:
+            return [
+                (name, queries.seen_by(engine, name, self._links), seen or queries.last_seen(engine, name))
+                for name, seen in users.items()
+            ]
+
+        def notify(job: CallJob) -> None:
+            self._asking = False
+            if job.refusal is None:
+                for name, seen, at in job.result:
+                    self._tell(name, seen, at)
+            if self._changed and self._links:
+                self._ask()
+
+        self._bridge.ledger.submit(CallJob(read, notify))
+
+    def _tell(self, user: str, seen: queries.Seen, at: int) -> None:
+        online = self._bridge.presence.is_online(user)
+        offline: dict[str, Any] = {"state": "offline", "last_seen": at}
+        for names, state in ((seen.by, {"state": "online"} if online else offline), (seen.no_more_by, offline)):
+            for name in names:
+                self._publish(self._links.get(name, ()), user, state)
+
+    @staticmethod
+    def _publish(links: Any, user: str, state: dict[str, Any]) -> None:
+        payload = encode_json({"user": user, **state})
+        for link in links:
+            if not link.closed and link.writable:
+                link.publish(TOPIC, payload, 0)

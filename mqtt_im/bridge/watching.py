@@ -1,0 +1,90 @@
+"""Watching an inbox without a device: what comes is shown, nothing is registered, and nobody is online by it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Container
+from typing import TYPE_CHECKING, NamedTuple
+
+from mqtt_im.core.delivery import Delivery
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.store.interface import Engine
+from mqtt_im.store.jobs import CallJob
+from mqtt_im.transport.api import Link
+
+from .channel import Channel
+
+if TYPE_CHECKING:
+    from .service import Bridge
+
+Channels = dict[str, list[Channel]]
+
+
+class Audience(Container[str]):
+    """The users to whom what is committed is to be told: with a device that has its delivery, or with one who watches.
+
+    The ledger's thread looks names up in it.
+    """
+
+    def __init__(self) -> None:
+        self.online: Channels = {}
+        """The channels of devices that are subscribed, by user."""
+        self.watching: Channels = {}
+        """The channels that no device reads, by user."""
+
+    def __contains__(self, user: object) -> bool:
+        return user in self.online or user in self.watching
+
+
+class Start(NamedTuple):
+    """Where a watch begins, and how far the inbox reaches."""
+
+    pos: int
+    head: int
+    floor: int
+
+
+class Watching:
+    """The watchers of one bridge."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+
+    async def begin(self, channel: Channel, after: int | None) -> Start:
+        """The channel is shown every item behind `after` (None: from now on), as soon as its link is writable.
+
+        Raises `Refusal`: `bad_field` where `after` is beyond the head.
+        """
+        channels = self._bridge.audience.watching
+        channels.setdefault(channel.user, []).append(channel)
+        future: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
+
+        def read(engine: Engine) -> Start:
+            owner = engine.state.user(channel.user)
+            if after is not None and after > owner.head:
+                raise Refusal("bad_field", f"after: the newest item is {owner.head}")
+            return Start(owner.head if after is None else after, owner.head, owner.floor)
+
+        def notify(job: CallJob) -> None:
+            if job.refusal is None:
+                # Here, in the turn in which the ledger tells it, so that what is committed after it is not missed.
+                start: Start = job.result
+                channel.delivery = Delivery(channel.user, "", start.pos, start.head, qos=0, window=1, app=False)
+                channel.delivery.moved = True  # its cursor is nobody's, and is never written
+            if future.done():
+                return
+            if job.refusal is not None:
+                future.set_exception(job.refusal)
+            else:
+                future.set_result(job.result)
+
+        self._bridge.ledger.submit(CallJob(read, notify))
+        return await future
+
+    def end(self, link: Link, channel: Channel) -> None:
+        """It watches no more."""
+        channels = self._bridge.audience.watching.get(link.user)
+        if channels is not None and channel in channels:
+            channels.remove(channel)
+            if not channels:
+                del self._bridge.audience.watching[link.user]

@@ -1,0 +1,120 @@
+"""Tickets: a token's right to one thing, in a URL, for where no header can be sent (`EventSource`, `<img>`).
+
+A ticket is a signed sentence and is kept nowhere. It is good for five minutes, or until the token that it was made with ends.
+"""
+
+from __future__ import annotations
+
+import base64
+import hmac
+import re
+import secrets
+import time
+from typing import Final
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from mqtt_im.config.proxies import TrustedProxies
+from mqtt_im.http import body
+from mqtt_im.http.asgi import Scope
+from mqtt_im.http.errors import Problem, unauthorized
+from mqtt_im.http.services import Desk, Services
+from mqtt_im.http.who import Caller, address_of, caller_of, problem_of
+from mqtt_im.protocol.codec import encode_json
+from mqtt_im.transport.api import Lease, LoginRefused
+
+GOOD_MS: Final = 300_000
+MAX_BYTES: Final = 1024
+_FOR: Final = re.compile(r"events|files/[A-Za-z0-9_-]{1,128}")
+
+
+class Wanted(msgspec.Struct):
+    """What `ticket` is asked with."""
+
+    goal: str = msgspec.field(name="for")
+
+
+class _Ticket(msgspec.Struct, array_like=True):
+    goal: str
+    user: str
+    by: str
+    until: int
+    token: str
+    expires: int | None
+
+
+_decode: Final = msgspec.msgpack.Decoder(_Ticket).decode
+
+
+class Tickets:
+    """Makes tickets, and tells whose they are."""
+
+    def __init__(self, desk: Desk, proxies: TrustedProxies) -> None:
+        self._desk = desk
+        self._proxies = proxies
+        self._key = secrets.token_bytes(32)
+
+    def routes(self) -> list[Route]:
+        """Where they are made."""
+        return [Route("/api/v1/ticket", self.make, methods=["POST"])]
+
+    async def make(self, request: Request) -> Response:
+        """A new ticket for the caller."""
+        services = self._desk.open()
+        caller = caller_of(services, request.scope, address_of(request.scope, self._proxies))
+        wanted: Wanted = await body.read_as(request.scope, request.receive, MAX_BYTES, Wanted)
+        if not _FOR.fullmatch(wanted.goal):
+            raise Problem("bad_field", 'for: expected "events" or "files/ID"')
+        lease = caller.lease or Lease()
+        until = _now() + GOOD_MS
+        if lease.expires is not None:
+            until = min(until, lease.expires)
+        text = self._sign(_Ticket(wanted.goal, caller.user, caller.by, until, lease.token, lease.expires))
+        fields = {"url": f"/api/v1/{wanted.goal}?ticket={text}", "expires": until}
+        return Response(encode_json(fields), 201, {"Cache-Control": "no-store"}, "application/json")
+
+    def address(self, scope: Scope) -> str:
+        """The client's IP address."""
+        return address_of(scope, self._proxies)
+
+    def caller(self, services: Services, scope: Scope, goal: str) -> Caller:
+        """Who asks for this: by a ticket in the URL, else by the token in the header. Raises `Problem`."""
+        address = address_of(scope, self._proxies)
+        text = Request(scope).query_params.get("ticket")
+        if text is None:
+            return caller_of(services, scope, address)
+        ticket = self._read(text)
+        if ticket is None:
+            try:
+                services.auth.failed(address)
+            except LoginRefused as refused:
+                raise problem_of(refused) from None
+        if ticket is None or ticket.goal != goal or ticket.until <= _now() or not _holds(services, ticket):
+            raise unauthorized("the ticket is none, is for something else, or has ended; make another")
+        lease = Lease(ticket.token, ticket.expires) if ticket.token or ticket.expires is not None else None
+        return Caller(ticket.user, False, lease, ticket.by)
+
+    def _sign(self, ticket: _Ticket) -> str:
+        sentence = msgspec.msgpack.encode(ticket)
+        return base64.urlsafe_b64encode(hmac.digest(self._key, sentence, "sha256")[:16] + sentence).rstrip(b"=").decode()
+
+    def _read(self, text: str) -> _Ticket | None:
+        try:
+            signed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        except ValueError:
+            return None
+        if not hmac.compare_digest(hmac.digest(self._key, signed[16:], "sha256")[:16], signed[:16]):
+            return None
+        return _decode(signed[16:])
+
+
+def _holds(services: Services, ticket: _Ticket) -> bool:
+    """Whether the token that the ticket was made with is still good."""
+    return not ticket.token or services.accounts.has_token(ticket.user, ticket.token)
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000

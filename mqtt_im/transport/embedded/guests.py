@@ -1,0 +1,47 @@
+"""Guests: connections that come in without CONNECT, and take their place among the others."""
+
+from __future__ import annotations
+
+from mqtt_im.transport.api import Identity
+from mqtt_im.transport.embedded.hub import Hub
+from mqtt_im.transport.guest import Guest
+
+
+async def join(hub: Hub, guest: Guest) -> str:
+    """Let a guest in as a connection of its user, which takes over from the one of its device.
+
+    Returns why it can't be let in, as a word, or an empty text; then `leave` is due at its end.
+    """
+    key = hub.key(Identity(guest.user, guest.device or None), "")
+    async with hub.turn(key):
+        if guest.closed:
+            return "lost"
+        if hub.draining:
+            return "stopping"
+        if (old := hub.live.get(key)) is not None:
+            old.end("taken_over")
+        if full := hub.has_no_room(guest.user):
+            return full
+        guest.key = key
+        hub.enter(guest)
+        if guest.device:
+            await hub.handler.quiesced(guest.user, guest.device)
+        if gone(guest):
+            return "lost"
+        hub.live[key] = guest
+    return ""
+
+
+def gone(guest: Guest) -> bool:
+    """Whether it has ended, which every `await` gives it time for."""
+    return guest.closed
+
+
+def leave(hub: Hub, guest: Guest) -> None:
+    """A guest has ended: take it out of the shared state, where it is there."""
+    key, guest.key = guest.key, None
+    if key is None:
+        return
+    hub.leave(guest)
+    if hub.live.get(key) is guest:
+        del hub.live[key]
