@@ -14,6 +14,7 @@ install: $(STAMP)
 
 test: $(STAMP) check     ## everything that CI runs
 	@tools/need-mosquitto
+	@tools/need-chromium
 	$(PYTEST) -n auto
 
 check: $(STAMP)          ## lint, types, floors

@@ -48,12 +48,17 @@ export class Tabs extends Emitter {
     }
     this.#channel = new BroadcastChannel(`mqtt-im ${user} ${device}`);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
+    const lock = `mqtt-im ${user} ${device}`;
+    const decided = new Promise((resolve, reject) => {
+      // Held until this tab ends: the promise that the callback returns is what holds it.
+      navigator.locks.request(lock, { ifAvailable: true }, (held) => {
+        if (!held) return resolve(false);
+        return this.#lead().then(() => (resolve(true), this.#over()), reject);
+      });
+    });
+    if (await decided) return;
     const signal = this.#ended.signal;
-    const held = async () => {
-      await this.#lead();
-      await new Promise((resolve) => signal.addEventListener("abort", resolve));
-    };
-    navigator.locks.request(`mqtt-im ${user} ${device}`, { signal }, held).catch(() => {}); // ended before it was had
+    navigator.locks.request(lock, { signal }, () => this.#lead().then(() => this.#over())).catch(() => {}); // ended before it was had
     this.#join();
   }
 
@@ -109,7 +114,16 @@ export class Tabs extends Emitter {
     this.messenger = messenger;
     this.#take("state", messenger.state);
     this.#channel?.postMessage({ leads: true });
+    for (const { call, name, args } of this.#calls.values()) {
+      Promise.resolve().then(() => this.#run(name, args)).then((value) => this.#settle({ reply: call, value }), (error) => this.#settle({ reply: call, error }));
+    }
     this.emit("leads");
+  }
+
+  /** Kept when this tab's part ends. */
+  #over() {
+    const { signal } = this.#ended;
+    return new Promise((resolve) => (signal.aborted ? resolve() : signal.addEventListener("abort", resolve)));
   }
 
   #join() {
@@ -136,7 +150,7 @@ export class Tabs extends Emitter {
         this.#calls.delete(call);
         reject(new RequestFailed("offline"));
       }, CALL_MS);
-      this.#calls.set(call, { resolve, reject, timer });
+      this.#calls.set(call, { call, name, args, resolve, reject, timer });
       this.#channel.postMessage({ call, name, args });
     });
   }
@@ -145,7 +159,7 @@ export class Tabs extends Emitter {
     if (data.event === "ended") this.emit("ended");
     else if (data.event) this.#take(data.event, data.data);
     else if (data.reply) this.#settle(data);
-    else if (data.leads) this.emit("leads");
+    else if (data.leads) this.#follow();
     else if (!this.messenger) return;
     else if (data.added) this.messenger.added(data.added);
     else if (data.watch) this.#watch(data.watch, data.users);
@@ -167,6 +181,13 @@ export class Tabs extends Emitter {
     clearTimeout(call.timer);
     if (error) call.reject(new RequestFailed(error.code, error.message));
     else call.resolve(value);
+  }
+
+  /** Another tab has the messenger now: what was asked of the former one is asked of it. */
+  #follow() {
+    for (const { call, name, args } of this.#calls.values()) this.#channel.postMessage({ call, name, args });
+    this.#join();
+    this.emit("leads");
   }
 
   #watch(tab, users) {

@@ -136,15 +136,18 @@ export class Timeline {
   async #load(work) {
     this.#isLoading = true;
     this.element.setAttribute("aria-busy", "true");
+    let isDone = false;
     try {
       await work();
+      isDone = true;
     } catch (error) {
-      if (error.code !== "offline" && error.code !== "not_member" && error.code !== "not_found") throw error;
+      if (!["offline", "not_member", "not_found", "rate_limited"].includes(error.code)) throw error;
     } finally {
       this.#isLoading = false;
       this.element.setAttribute("aria-busy", "false");
       this.render();
     }
+    if (isDone && this.#messages.length) this.#fill();
   }
 
   /** Takes in messages of this conversation, in order, each once. */
@@ -248,13 +251,21 @@ export class Timeline {
   #scrolled() {
     const { scrollTop, scrollHeight, clientHeight } = this.scroller;
     const below = scrollHeight - scrollTop - clientHeight;
+    if (!this.#messages.length && this.#isLoading) return;
     this.#isStuck = this.#isAtEnd && below < BOTTOM_PX;
     if (this.#isStuck) this.#newCount = 0;
     this.#showToEnd();
     this.#read();
+    this.#fill();
+  }
+
+  /** Gets more where the end of the stretch is near what is in view. */
+  #fill() {
     if (this.#isLoading || !this.#messages.length) return;
+    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    if (!clientHeight) return;
     if (scrollTop < NEAR_PX && !this.#isAtTop) this.#more("before");
-    else if (below < NEAR_PX && !this.#isAtEnd) this.#more("after");
+    else if (scrollHeight - scrollTop - clientHeight < NEAR_PX && !this.#isAtEnd) this.#more("after");
   }
 
   async #more(side) {
