@@ -9,6 +9,8 @@ from functools import cache
 from pwdlib.exceptions import PwdlibError
 from pwdlib.hashers.argon2 import Argon2Hasher
 
+MIN_PASSWORD_CHARACTERS = 8
+"""Of new ones; whoever has a shorter one from before keeps it."""
 MAX_PASSWORD_BYTES = 1024
 """A longer password is never right, so that nobody can make the server hash megabytes."""
 

@@ -175,7 +175,7 @@ class Accounts:
     def add(self, name: str, password: str) -> None:
         """Make an account. Code `exists` where there is one, `name` where the name is none for a user."""
         if not names.is_user(name):
-            raise MqttImError("name", f"{name!r} is no user name: it is 1 to 64 of A-Z a-z 0-9 _ . -")
+            raise MqttImError("name", f"{name!r} is no user name: it is 1 to 64 of A-Z a-z 0-9 _ . -, but not . or ..")
         password_hash = _hash(password)
         try:
             with self._writing():
@@ -325,8 +325,9 @@ def _tokens() -> Any:
 
 def _hash(password: str) -> str:
     encoded = password.encode()
-    if not 0 < len(encoded) <= passwords.MAX_PASSWORD_BYTES:
-        raise MqttImError("password", f"a password has 1 to {passwords.MAX_PASSWORD_BYTES} bytes")
+    least, most = passwords.MIN_PASSWORD_CHARACTERS, passwords.MAX_PASSWORD_BYTES
+    if len(password) < least or len(encoded) > most:
+        raise MqttImError("password", f"a password has {least} characters at least and {most} bytes at most")
     return passwords.hash_password(encoded)
 
 

@@ -74,13 +74,10 @@ class _Memory:
 
     def verdict(self, user: str, digest: bytes, version: int | None) -> bool | None:
         """Whether the password was right; None where it has to be looked at. `version` is the account's, as of now."""
-        right = self._right.get(user)
-        if right is not None and self._voided(right, version):
-            del self._right[user]
-        elif right is not None and hmac.compare_digest(right.digest, digest):
+        if self.was_right(user, digest, version) and self._right[user].until > self._clock():
             return True
         wrong = self._wrong.get(digest)
-        if wrong is not None and self._voided(wrong, version):
+        if wrong is not None and (wrong.version != version or wrong.until <= self._clock()):
             del self._wrong[digest]
         elif wrong is not None:
             return False
@@ -94,8 +91,13 @@ class _Memory:
         else:
             _put(self._wrong, digest, verdict, MAX_REMEMBERED_WRONG)
 
-    def _voided(self, verdict: _Verdict, version: int | None) -> bool:
-        return verdict.version != version or verdict.until <= self._clock()
+    def was_right(self, user: str, digest: bytes, version: int | None) -> bool:
+        """Whether this password let the user in once, however long ago. No guesser has it, so it need not wait behind one."""
+        right = self._right.get(user)
+        if right is not None and right.version != version:
+            del self._right[user]
+            return False
+        return right is not None and hmac.compare_digest(right.digest, digest)
 
 
 def _put(entries: OrderedDict[_Key, _Verdict], key: _Key, verdict: _Verdict, most: int) -> None:
@@ -117,12 +119,23 @@ class _Check:
     limits: LoginLimits
     memory: _Memory
     clock: Callable[[], float]
+    preferred: bool
+    """It was right before, or has come back: how many others were wrong does not matter."""
     credentials: Credentials | None = None
 
     def permit(self) -> None:
-        """Raises where so many passwords from there were wrong that no more are looked at."""
-        if not self.limits.allows(self.address, self.user, self.clock()):
-            raise TooManyFailures(UNAVAILABLE, "too many failed logins from this address")
+        """Raises where so many passwords from there, or for this account, were wrong that no more are looked at."""
+        if not self.preferred and not self.limits.allows(self.address, self.user, self.clock()):
+            raise TooManyFailures(UNAVAILABLE, "too many failed logins")
+
+    def enter(self) -> None:
+        """The same before it waits for its turn; but one that was refused so and comes back is looked at."""
+        try:
+            self.permit()
+        except TooManyFailures:
+            if not self.limits.comes_back(self.address, self.user, self.digest, self.clock()):
+                raise
+            self.preferred = True
 
     def begin(self) -> Callable[[], bool]:
         """What to compute, with the account as it is now."""
@@ -161,7 +174,7 @@ class Authenticator:
         self._metrics = metrics
         self._clock = clock
         self._pool = PasswordPool()
-        self._limits = LoginLimits(config.limits.failed_logins_per_minute)
+        self._limits = LoginLimits(config.limits.failed_logins_per_minute, config.limits.failed_logins_per_minute_per_account)
         self._memory = _Memory(config.auth.credential_cache_s, clock)
         self._log = RateLimited(log, on_suppressed=lambda: metrics.count("log_lines_suppressed"))
 
@@ -199,7 +212,7 @@ class Authenticator:
         """Count a wrong token. Raises `TooManyFailures` where there were too many."""
         now = self._clock()
         if not self._limits.allows(address, "", now):
-            raise TooManyFailures(UNAVAILABLE, "too many failed logins from this address")
+            raise TooManyFailures(UNAVAILABLE, "too many failed logins")
         self._limits.failed(address, "", now)
         self._metrics.count("logins", result="refused")
 
@@ -228,6 +241,7 @@ class Authenticator:
     def reload(self, config: Config) -> None:
         """Take over what may change while the server runs."""
         self._limits.failures_per_minute = config.limits.failed_logins_per_minute
+        self._limits.failures_per_account = config.limits.failed_logins_per_minute_per_account
         self._memory.seconds = config.auth.credential_cache_s
 
     def close(self) -> None:
@@ -273,10 +287,11 @@ class Authenticator:
         if right is False:
             raise _HeldUp(BAD_CREDENTIALS, "wrong username or password, again")
         if not right:
-            check = _Check(user, password, digest, address, accounts, self._limits, self._memory, self._clock)
-            check.permit()
+            known = self._memory.was_right(user, digest, version)
+            check = _Check(user, password, digest, address, accounts, self._limits, self._memory, self._clock, known)
+            check.enter()
             try:
-                verified = await self._pool.run(network_of(address), digest, check)
+                verified = await self._pool.run("" if known else network_of(address), digest, check)
             except NotYetError:
                 raise LoginRefused(UNAVAILABLE, "too many logins at once: it is being looked at") from None
             except PoolFullError:

@@ -1,27 +1,52 @@
-"""How often an address may fail to log in. Pure: time comes in as an argument.
+"""How often logins may fail, from one address and for one account. Pure: time comes in as an argument.
 
-Each address has a bucket of failures, refilled over time. An empty one means that its passwords are no longer looked at
-for a while; users who were let in from it before keep a small bucket of their own, so that a guesser behind the same
-router, or a device with an old password, does not lock out the others. Nothing locks out the machine itself: what comes from
-there comes from a proxy, for everybody. Refusals that cost the server nothing are answered
-at once only as long as they are few.
+Each address and each account has a bucket of failures, refilled over time. An empty one means that passwords are no longer
+looked at for a while. That must lock out nobody who knows the right one, so three things pass an empty bucket, each within a
+bound of its own:
+
+- users who were let in from that address before, who keep a small bucket for themselves;
+- an account's first try from an address, where it is the account that others guess at;
+- a password that was refused unseen and comes back, since a guesser has others to try.
+
+Nothing locks out the machine itself: what comes from there comes from a proxy, for everybody. Refusals that cost the server
+nothing are answered at once only as long as they are few.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TypeVar
+from collections.abc import Hashable
+from typing import Final, Generic, TypeVar
 
 from mqtt_im.config.peers import is_loopback, network_of
 
-_Key = TypeVar("_Key")
+_Key = TypeVar("_Key", bound=Hashable)
+_Value = TypeVar("_Value")
 
 KNOWN_USER_FAILURES = 5
+RETURNS_PER_MINUTE: Final = 240
+"""Passwords that come back, for each account and each address: four a second, so a right one waits for seconds at most."""
+RETURN_S: Final = (0.5, 60.0)
+"""After how long, and for how long, a password that was refused unseen may come back."""
 REFUSALS_PER_MINUTE = 30
 """So many refusals that cost nothing are answered at once to one party."""
 HOLD_UP_S = 2.0
 """The others are answered so late, so that who hammers waits for his own answers."""
 MAX_ENTRIES = 20_000
+_FRESH_AGAIN_S: Final = 600.0
+"""So long ago a failure of an account from an address is forgotten."""
+
+
+class _Recent(OrderedDict[_Key, _Value], Generic[_Key, _Value]):
+    """Entries of which the longest unseen go first, so that memory is bounded."""
+
+    def touch(self, key: _Key, value: _Value) -> _Value:
+        """The entry of this key, or `value` where there was none; it is the newest now."""
+        found = self.setdefault(key, value)
+        self.move_to_end(key)
+        if len(self) > MAX_ENTRIES:
+            self.popitem(last=False)
+        return found
 
 
 class _Bucket:
@@ -31,63 +56,86 @@ class _Bucket:
         self.left = left
         self.at = at
 
+    def refilled(self, per_minute: int, now: float) -> float:
+        """What is in it now."""
+        self.left = min(float(per_minute), self.left + (now - self.at) * per_minute / 60)
+        self.at = now
+        return self.left
+
+    def take(self, per_minute: int, now: float) -> bool:
+        """Take one out; False where there is none."""
+        if self.refilled(per_minute, now) < 1:
+            return False
+        self.left -= 1
+        return True
+
 
 class LoginLimits:
     """The failures of the recent past; memory is bounded, the longest unseen entries go first."""
 
-    def __init__(self, failures_per_minute: int) -> None:
+    def __init__(self, failures_per_minute: int, failures_per_account: int) -> None:
+        """From one address, and for one account, in a minute."""
         self.failures_per_minute = failures_per_minute
-        self._addresses: OrderedDict[str, _Bucket] = OrderedDict()
-        self._known: OrderedDict[tuple[str, str], _Bucket] = OrderedDict()
-        self._refusals: OrderedDict[str, _Bucket] = OrderedDict()
+        self.failures_per_account = failures_per_account
+        self._addresses: _Recent[str, _Bucket] = _Recent()
+        self._accounts: _Recent[str, _Bucket] = _Recent()
+        self._known: _Recent[tuple[str, str], _Bucket] = _Recent()
+        self._failed: _Recent[tuple[str, str], float] = _Recent()
+        """When an account last failed to be logged in to from an address."""
+        self._refused: _Recent[bytes, float] = _Recent()
+        """When a password was first refused unseen, by what stands for it."""
+        self._returns: _Recent[str, _Bucket] = _Recent()
+        self._refusals: _Recent[str, _Bucket] = _Recent()
 
     def allows(self, address: str, user: str, now: float) -> bool:
-        """Whether a password from there is worth a look."""
+        """Whether a password from there is worth a look. Without `user` it is a token, of which nobody knows whose."""
         network = network_of(address)
-        bucket = self._addresses.get(network)
-        if bucket is None or self._refilled(bucket, self.failures_per_minute, now) >= 1:
-            return True
         known = self._known.get((network, user))
-        return (known is not None and self._refilled(known, KNOWN_USER_FAILURES, now) >= 1) or is_loopback(address)
+        if known is not None and known.refilled(KNOWN_USER_FAILURES, now) >= 1:
+            return True
+        from_there = self._addresses.get(network)
+        if from_there is not None and from_there.refilled(self.failures_per_minute, now) < 1 and not is_loopback(address):
+            return False
+        account = self._accounts.get(user)
+        if account is None or account.refilled(self.failures_per_account, now) >= 1:
+            return True
+        return now - self._failed.get((network, user), -_FRESH_AGAIN_S) >= _FRESH_AGAIN_S
+
+    def comes_back(self, address: str, user: str, digest: bytes, now: float) -> bool:
+        """Whether a password that is not worth a look is looked at all the same, because it was refused unseen before."""
+        first = self._refused.touch(digest, now)
+        if now - first > RETURN_S[1]:
+            first = self._refused[digest] = now
+        if now - first < RETURN_S[0]:
+            return False
+        for party in (f"@{network_of(address)}", user):
+            bucket = self._returns.touch(party, _Bucket(8, now))
+            if bucket.refilled(RETURNS_PER_MINUTE, now) < 1:
+                return False
+        for party in (f"@{network_of(address)}", user):
+            self._returns[party].left = min(8.0, self._returns[party].left) - 1
+        del self._refused[digest]
+        return True
 
     def succeeded(self, address: str, user: str, now: float) -> None:
         """Note that `user` was let in from there."""
-        key = network_of(address), user
-        if key not in self._known:
-            self._known[key] = _Bucket(KNOWN_USER_FAILURES, now)
-        _touch(self._known, key)
+        self._known.touch((network_of(address), user), _Bucket(KNOWN_USER_FAILURES, now))
 
     def failed(self, address: str, user: str, now: float) -> None:
-        """Note a wrong name or password."""
+        """Note a wrong name, password or token."""
         network = network_of(address)
+        if user:
+            self._failed.touch((network, user), now)
+            self._failed[network, user] = now
+            account = self._accounts.touch(user, _Bucket(self.failures_per_account, now))
+            account.left = max(0.0, account.refilled(self.failures_per_account, now) - 1)
         known = self._known.get((network, user))
-        if known is not None and self._refilled(known, KNOWN_USER_FAILURES, now) >= 1:
-            known.left -= 1
+        if known is not None and known.take(KNOWN_USER_FAILURES, now):
             return
-        bucket = self._addresses.get(network)
-        if bucket is None:
-            bucket = self._addresses[network] = _Bucket(self.failures_per_minute, now)
-        bucket.left = max(0.0, self._refilled(bucket, self.failures_per_minute, now) - 1)
-        _touch(self._addresses, network)
+        from_there = self._addresses.touch(network, _Bucket(self.failures_per_minute, now))
+        from_there.left = max(0.0, from_there.refilled(self.failures_per_minute, now) - 1)
 
     def hold_up(self, address: str, now: float) -> float:
         """After how many seconds one more refusal that has cost nothing is to be answered."""
-        network = network_of(address)
-        bucket = self._refusals.setdefault(network, _Bucket(REFUSALS_PER_MINUTE, now))
-        _touch(self._refusals, network)
-        if self._refilled(bucket, REFUSALS_PER_MINUTE, now) < 1:
-            return HOLD_UP_S
-        bucket.left -= 1
-        return 0.0
-
-    @staticmethod
-    def _refilled(bucket: _Bucket, per_minute: int, now: float) -> float:
-        bucket.left = min(float(per_minute), bucket.left + (now - bucket.at) * per_minute / 60)
-        bucket.at = now
-        return bucket.left
-
-
-def _touch(entries: OrderedDict[_Key, _Bucket], key: _Key) -> None:
-    entries.move_to_end(key)
-    if len(entries) > MAX_ENTRIES:
-        entries.popitem(last=False)
+        bucket = self._refusals.touch(network_of(address), _Bucket(REFUSALS_PER_MINUTE, now))
+        return 0.0 if bucket.take(REFUSALS_PER_MINUTE, now) else HOLD_UP_S

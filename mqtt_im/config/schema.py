@@ -204,6 +204,14 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     failed_logins_per_minute: Annotated[
         int, Meta(ge=1, description="Failed logins from one IP address before its further ones are refused unseen for a while.")
     ] = 30
+    failed_logins_per_minute_per_account: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Failed logins to one account, from wherever, before passwords from where some failed are refused unseen "
+            "for a while. Who was let in before is not, and a password that comes back is looked at, four a second.",
+        ),
+    ] = 30
     drain_s: Annotated[float, Meta(ge=0, le=3600, description="Seconds that a stopping server gives to what was received.")] = 10
 
 

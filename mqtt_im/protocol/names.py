@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from typing import Final
 
-_NAME: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}\Z")
-_GROUP: Final = re.compile(r"#[A-Za-z0-9_.\-]{1,64}\Z")
+_ID: Final = r"(?!\.{1,2}\Z)[A-Za-z0-9_.\-]{1,64}\Z"
+_NAME: Final = re.compile(_ID)
+_GROUP: Final = re.compile("#" + _ID)
 
 
 def is_user(text: str) -> bool:
-    """Whether `text` is a user id: 1–64 of `A-Z a-z 0-9 _ . -`."""
+    """Whether `text` is a user id: 1–64 of `A-Z a-z 0-9 _ . -`, but not `.` or `..`, which paths and URLs have a use for."""
     return _NAME.match(text) is not None
 
 

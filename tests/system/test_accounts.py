@@ -92,7 +92,7 @@ def test_a_changed_password_counts_at_once(im: Clients, name: Name) -> None:
     alice = name("alice")
     add(im.server, alice)
     im.sign_in(alice, password=PASSWORD).disconnect()
-    result = im.server.command("user", "passwd", alice, "--password-stdin", stdin="new one")
+    result = im.server.command("user", "passwd", alice, "--password-stdin", stdin="new password")
     assert result.returncode == 0, result.stderr
 
     def old_fails() -> bool:
@@ -103,7 +103,7 @@ def test_a_changed_password_counts_at_once(im: Clients, name: Name) -> None:
         return False
 
     eventually(old_fails, "the old password is refused")
-    im.sign_in(alice, password="new one")
+    im.sign_in(alice, password="new password")
 
 
 def test_user_list_and_mistakes(im: Clients, name: Name) -> None:
@@ -113,11 +113,11 @@ def test_user_list_and_mistakes(im: Clients, name: Name) -> None:
     listed = im.server.command("user", "list")
     assert listed.returncode == 0
     assert alice in listed.stdout
-    again = im.server.command("user", "add", alice, "--password-stdin", stdin="x")
+    again = im.server.command("user", "add", alice, "--password-stdin", stdin="xxxxxxxx")
     assert (again.returncode, len(again.stderr.strip().splitlines())) == (1, 1)
     gone = im.server.command("user", "remove", name("nobody"))
     assert (gone.returncode, len(gone.stderr.strip().splitlines())) == (1, 1)
-    wrong = im.server.command("user", "add", "no/name", "--password-stdin", stdin="x")
+    wrong = im.server.command("user", "add", "no/name", "--password-stdin", stdin="xxxxxxxx")
     assert wrong.returncode in (1, 2)
     assert "Traceback" not in wrong.stderr
     made = im.server.command("user", "add", name("made"))

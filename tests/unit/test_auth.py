@@ -62,7 +62,7 @@ def opened(clock: Clock) -> Iterator[Authenticator]:
 @pytest.fixture
 def accounts(tmp_path: Path) -> Iterator[Accounts]:
     accounts = Accounts(tmp_path)
-    accounts.add("alice", "secret")
+    accounts.add("alice", "old secret")
     yield accounts
     accounts.close()
 
@@ -79,7 +79,7 @@ def login(
     authenticator: Authenticator,
     client_id: str = "phone",
     username: str | None = "alice",
-    password: bytes | None = b"secret",
+    password: bytes | None = b"old secret",
     address: str = "192.0.2.1",
     certificate_user: str | None = None,
 ) -> Identity:
@@ -139,7 +139,7 @@ def test_a_token_stands_for_the_password_until_it_is_revoked(closed: Authenticat
     found = login(closed, password=token)
     assert (found.user, found.device) == ("alice", "phone")
     assert found.lease is not None and [found.lease.token] == [known.id for known in accounts.tokens("alice")]
-    accounts.set_password("alice", "new")
+    accounts.set_password("alice", "new secret")
     assert refusal(closed, password=token) == 4
 
 
@@ -159,12 +159,12 @@ def test_a_reconnect_costs_no_hash(closed: Authenticator, hashing: Hashing, cloc
     clock.now += 301
     login(closed)
     assert hashing.count == 2
-    accounts.set_password("alice", "new")
+    accounts.set_password("alice", "new secret")
     assert refusal(closed) == 4
-    login(closed, password=b"new")
+    login(closed, password=b"new secret")
     assert hashing.count == 4
     accounts.remove("alice")
-    assert refusal(closed, password=b"new") == 4
+    assert refusal(closed, password=b"new secret") == 4
 
 
 def test_a_user_that_does_not_exist_costs_the_same_hash(closed: Authenticator, hashing: Hashing) -> None:
@@ -192,7 +192,7 @@ def test_an_overlong_password_is_wrong(closed: Authenticator, accounts: Accounts
 
 
 def test_known_users_of_a_failing_address_keep_some_tries() -> None:
-    limits = LoginLimits(1)
+    limits = LoginLimits(1, 100)
     limits.succeeded("192.0.2.1", "alice", 0)
     limits.failed("192.0.2.1", "mallory", 0)
     assert not limits.allows("192.0.2.1", "mallory", 0)
@@ -203,9 +203,62 @@ def test_known_users_of_a_failing_address_keep_some_tries() -> None:
     assert limits.allows("192.0.2.1", "mallory", 60)
 
 
+def test_an_account_that_is_guessed_at_is_bounded_over_all_addresses() -> None:
+    limits = LoginLimits(100, 3)
+    for last in range(3):
+        assert limits.allows(f"192.0.2.{last}", "alice", 0)
+        limits.failed(f"192.0.2.{last}", "alice", 0)
+    for last in range(3):
+        assert not limits.allows(f"192.0.2.{last}", "alice", 0)
+        assert limits.allows(f"192.0.2.{last}", "bob", 0), "another account is not touched"
+    assert limits.allows("192.0.2.9", "alice", 0), "an address from which nothing has failed has a try"
+    limits.failed("192.0.2.9", "alice", 0)
+    assert not limits.allows("192.0.2.9", "alice", 0)
+    limits.failed("127.0.0.1", "alice", 0)
+    assert not limits.allows("127.0.0.1", "alice", 0), "nor does the machine itself guess at one account for ever"
+    assert limits.allows("192.0.2.1", "alice", 20)
+
+
+def test_a_password_that_comes_back_is_looked_at_within_a_bound() -> None:
+    limits = LoginLimits(1, 1)
+    assert not limits.comes_back("192.0.2.1", "alice", b"right", 0)
+    assert not limits.comes_back("192.0.2.1", "alice", b"right", 0.4)
+    assert limits.comes_back("192.0.2.1", "alice", b"right", 0.6)
+    assert not limits.comes_back("192.0.2.1", "alice", b"right", 0.7), "once"
+    assert not limits.comes_back("192.0.2.1", "alice", b"late", 1)
+    assert not limits.comes_back("192.0.2.1", "alice", b"late", 100)
+    passed = 0
+    for guess in range(1000):
+        limits.comes_back("192.0.2.1", "bob", b"%d" % guess, 200)
+    for guess in range(1000):
+        passed += limits.comes_back("192.0.2.1", "bob", b"%d" % guess, 201)
+    assert passed == 8
+    assert not limits.comes_back("192.0.2.2", "bob", b"another address, the same account", 201)
+
+
+def test_right_logins_get_in_whatever_guessers_do(closed: Authenticator, clock: Clock) -> None:
+    """From the guesser's own address, and to the account that is guessed at."""
+    login(closed, username="alice")
+    clock.now += 1_000  # what was right is not remembered as right any more, but it is no guess either
+    for guess in range(10):
+        refusal(closed, password=b"guess %d" % guess)
+    assert refusal(closed, password=b"another guess") == 3
+    assert login(closed) == Identity("alice", "phone")
+
+
+def test_a_right_password_that_was_never_seen_gets_in_at_its_second_try(
+    closed: Authenticator, clock: Clock, accounts: Accounts
+) -> None:
+    for guess in range(5):
+        refusal(closed, password=b"guess %d" % guess)
+    assert refusal(closed) == 3
+    clock.now += 0.6
+    assert login(closed) == Identity("alice", "phone")
+
+
 def test_limits_forget_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mqtt_im.bridge.login_limits.MAX_ENTRIES", 2)
-    limits = LoginLimits(1)
+    limits = LoginLimits(1, 100)
     for last in range(3):
         limits.failed(f"192.0.2.{last}", "alice", 0)
     assert [limits.allows(f"192.0.2.{last}", "alice", 0) for last in range(3)] == [True, False, False]
@@ -227,12 +280,12 @@ def test_addresses_of_one_party_share_their_turns(closed: Authenticator, monkeyp
 def test_a_device_with_an_old_password_is_no_guesser(closed: Authenticator, hashing: Hashing, accounts: Accounts) -> None:
     """It goes on for hours, and its neighbours behind the same router are let in all the same."""
     for _ in range(10):
-        assert refusal(closed, password=b"old") == 4
+        assert refusal(closed, password=b"very old") == 4
     assert hashing.count == 1
-    accounts.add("bob", "secret")
+    accounts.add("bob", "old secret")
     assert login(closed, username="bob") == Identity("bob", "phone")
-    accounts.set_password("alice", "old")
-    assert login(closed, password=b"old") == Identity("alice", "phone"), "what is wrong is wrong for one version only"
+    accounts.set_password("alice", "very old")
+    assert login(closed, password=b"very old") == Identity("alice", "phone"), "what is wrong is wrong for one version only"
 
 
 def test_who_hammers_waits_for_the_answers(closed: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -267,7 +320,7 @@ def test_nobody_is_locked_out_behind_a_proxy_on_the_machine(closed: Authenticato
 
 def test_a_name_that_becomes_an_account_is_looked_at_anew(closed: Authenticator, accounts: Accounts) -> None:
     assert refusal(closed, username="bob") == 4
-    accounts.add("bob", "secret")
+    accounts.add("bob", "old secret")
     assert login(closed, username="bob") == Identity("bob", "phone")
 
 
@@ -304,11 +357,11 @@ def test_an_account_is_read_when_its_turn_has_come(
 
     async def scenario() -> None:
         closed._pool._free, free = 0, closed._pool._free
-        waiting = asyncio.ensure_future(closed.login(Login("phone", "alice", b"new", "192.0.2.1")))
+        waiting = asyncio.ensure_future(closed.login(Login("phone", "alice", b"new secret", "192.0.2.1")))
         await asyncio.sleep(0)
         assert closed._pool.waiting == 1
         assert read == []
-        accounts.set_password("alice", "new")
+        accounts.set_password("alice", "new secret")
         closed._pool._free = free
         closed._pool._start_next()
         assert await waiting == Identity("alice", "phone")
@@ -329,14 +382,14 @@ def test_what_was_found_for_somebody_who_hung_up_is_remembered(
     monkeypatch.setattr(passwords, "verify_password", slow)
 
     async def scenario() -> None:
-        gone = asyncio.ensure_future(closed.login(Login("phone", "alice", b"secret", "192.0.2.1")))
+        gone = asyncio.ensure_future(closed.login(Login("phone", "alice", b"old secret", "192.0.2.1")))
         await asyncio.sleep(0)
         gone.cancel()
         await asyncio.wait([gone])
         [job] = closed._pool._jobs.values()
         gate.set()
         await asyncio.wait([job.future])
-        assert await closed.login(Login("phone", "alice", b"secret", "192.0.2.1")) == Identity("alice", "phone")
+        assert await closed.login(Login("phone", "alice", b"old secret", "192.0.2.1")) == Identity("alice", "phone")
 
     asyncio.run(scenario())
     assert hashing.count == 1

@@ -60,11 +60,11 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_life_of_an_account(command: Command, tmp_path: Path) -> None:
-    assert command("user", "add", "alice", "--password-stdin", stdin="secret\n") == (0, "User alice was added.\n", "")
+    assert command("user", "add", "alice", "--password-stdin", stdin="old secret\n") == (0, "User alice was added.\n", "")
     accounts = Accounts(tmp_path / "data")
     credentials = accounts.credentials("alice")
     assert credentials is not None
-    assert verify_password(b"secret", credentials.password_hash)
+    assert verify_password(b"old secret", credentials.password_hash)
 
     code, made, _ = command("user", "add", "bob")
     assert code == 0
@@ -91,8 +91,18 @@ def test_the_life_of_an_account(command: Command, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "stdin", "code", "message"),
     [
-        (["user", "add", "a b", "--password-stdin"], "x", 2, "'a b' is no user name: it is 1 to 64 of A-Z a-z 0-9 _ . -"),
-        (["user", "add", "alice", "--password-stdin"], "\n", 2, "a password has 1 to 1024 bytes"),
+        (
+            ["user", "add", "a b", "--password-stdin"],
+            "long enough",
+            2,
+            "'a b' is no user name: it is 1 to 64 of A-Z a-z 0-9 _ . -, but not . or ..",
+        ),
+        (
+            ["user", "add", "alice", "--password-stdin"],
+            "7 bytes\n",
+            2,
+            "a password has 8 characters at least and 1024 bytes at most",
+        ),
         (["user", "passwd", "bob"], "", 1, "there is no user bob"),
         (["user", "remove", "bob"], "", 1, "there is no user bob"),
         (["user", "token", "bob"], "", 1, "there is no user bob"),
@@ -103,7 +113,7 @@ def test_mistakes_about_accounts(command: Command, arguments: list[str], stdin: 
 
 
 def test_an_account_that_exists(command: Command) -> None:
-    command("user", "add", "alice", "--password-stdin", stdin="x")
+    command("user", "add", "alice", "--password-stdin", stdin="xxxxxxxx")
     assert command("user", "add", "alice") == (1, "", "mqtt-im: there is a user alice already\n")
 
 

@@ -114,8 +114,8 @@ def test_lost_projections_are_no_problem(data_dir: Path) -> None:
 
 def test_a_backup_restores_messages_and_accounts_under_a_new_epoch(data_dir: Path, tmp_path: Path) -> None:
     accounts = Accounts(data_dir)
-    accounts.add("alice", "secret")
-    accounts.add("bob", "secret")
+    accounts.add("alice", "old secret")
+    accounts.add("bob", "old secret")
     accounts.remove("bob")
     backup(data_dir, tmp_path / "backup")
     accounts.close()
@@ -128,7 +128,7 @@ def test_a_backup_restores_messages_and_accounts_under_a_new_epoch(data_dir: Pat
         restored = Accounts(folder)
         assert [account.name for account in restored.all()] == ["alice"]
         assert restored.exists("alice")
-        restored.add("bob", "new")
+        restored.add("bob", "new secret")
         restored.close()
         epochs.add(epoch(folder / "mqtt-im.db"))
         assert sorted(file.name for file in folder.iterdir()) == ["accounts.db", "mqtt-im.db"]
