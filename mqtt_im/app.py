@@ -304,7 +304,7 @@ async def probe(ledger: Ledger) -> str:
     """`"ok"` where the store can commit now, else why it can't."""
     try:
         async with asyncio.timeout(PROBE_S):
-            await ledger.call(lambda engine: engine.probe())
+            await ledger.probe()
     except Refusal as refusal:
         return ledger.failing or refusal.message
     except TimeoutError:

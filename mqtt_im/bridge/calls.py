@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from mqtt_im.core.rules import CHANGING, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.interface import Engine
+from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.transport.guest import Guest
 
@@ -84,7 +84,7 @@ class Calls:
         It goes on where its task is cancelled. `request.id` is set where it changes something.
         """
         if isinstance(request, rq.Hello):
-            return await self._bridge.ledger.call(lambda engine: self._welcome(engine, user))  # type: ignore[no-any-return]
+            return await self._bridge.ledger.call(lambda engine: self._welcome(engine, user), user)  # type: ignore[no-any-return]
         asker = _Asker(user)
         call = Call(asker)
         self._open.add(asker)
@@ -134,7 +134,7 @@ class Calls:
             self._idle.clear()
             await self._idle.wait()
 
-    def _welcome(self, engine: Engine, user: str) -> Fields:
+    def _welcome(self, engine: Readable, user: str) -> Fields:
         owner = engine.state.user(user)
         return {
             "op": "welcome",

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.store import queries
-from mqtt_im.store.interface import Engine
+from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import CallJob
 from mqtt_im.transport.api import Link
 
@@ -65,7 +65,7 @@ class Nearby:
         users = {name: self._changed.pop(name) for name in list(self._changed)[:AT_ONCE]}
         self._asking = True
 
-        def read(engine: Engine) -> list[tuple[str, queries.Seen, int]]:
+        def read(engine: Readable) -> list[tuple[str, queries.Seen, int]]:
             return [
                 (name, queries.seen_by(engine, name, self._links), seen or queries.last_seen(engine, name))
                 for name, seen in users.items()

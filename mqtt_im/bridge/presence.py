@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
-from mqtt_im.store.interface import Engine
+from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import CallJob
 from mqtt_im.transport.api import Link
 
@@ -48,7 +48,7 @@ class Presence:
     async def may_watch(self, user: str, other: str) -> bool:
         """Whether `user` may subscribe to the presence of `other`: both are in one conversation."""
         try:
-            return bool(await self._bridge.ledger.call(lambda engine: queries.shares_conversation(engine, user, other)))
+            return bool(await self._bridge.ledger.call(lambda engine: queries.shares_conversation(engine, user, other), user))
         except Refusal:
             return False
 
@@ -111,7 +111,7 @@ class Presence:
             return
         names = {link.user for link in links}
 
-        def read(engine: Engine) -> tuple[set[str], int]:
+        def read(engine: Readable) -> tuple[set[str], int]:
             allowed = {name for name in names if queries.sees_presence(engine, name, user)}
             return allowed, seen or queries.last_seen(engine, user)
 
@@ -120,7 +120,7 @@ class Presence:
                 allowed, last_seen = job.result
                 self._publish(user, links, allowed, last_seen, retained)
 
-        self._bridge.ledger.submit(CallJob(read, notify))
+        self._bridge.ledger.submit(CallJob(read, notify, user))
 
     def _publish(self, user: str, links: list[Link], allowed: set[str], last_seen: int, retained: bool) -> None:
         online = self.is_online(user)

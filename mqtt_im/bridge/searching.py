@@ -79,7 +79,7 @@ class Searching:
         ledger, settings = self._bridge.ledger, self._bridge.settings
         limit = min(request.limit or settings.max_page, settings.max_page)
         size = max(1024, settings.max_packet_bytes - 1024)
-        parts = await ledger.call(lambda engine: queries.searchable(engine, who, request.conv))
+        parts = await ledger.call(lambda engine: queries.searchable(engine, who, request.conv), who.user)
         query = Query(phrases_of(request.query), parts, FOREVER if request.before is None else request.before)
         items: list[msgspec.Raw] = []
         below = FOREVER
@@ -90,7 +90,7 @@ class Searching:
             below = found.below
             for start in range(0, len(found.lsns), _PIECE):
                 part = found.lsns[start : start + _PIECE]
-                for message in await ledger.call(partial(queries.found, who=who, lsns=part)):
+                for message in await ledger.call(partial(queries.found, who=who, lsns=part), who.user):
                     if len(items) >= limit or (items and size < len(message)):
                         return _page(items, more=True)
                     items.append(msgspec.Raw(message))

@@ -1,6 +1,6 @@
 """Uplink: a payload becomes a typed request, the request a job, the job's end a reply and a PUBACK.
 
-Whatever changes something waits for its commit. Reads run behind it in the same line, so a device reads its own writes. Every
+Whatever changes something waits for its commit. Reads of a user are done behind it, so a device reads its own writes. Every
 request gets its final answer exactly once: `Link.done`, or `Link.fail` where the client is to send it again.
 """
 
@@ -19,8 +19,8 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.codec import Unreadable, decode_request
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
-from mqtt_im.store.interface import Engine
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.interface import Readable
+from mqtt_im.store.jobs import ReadJob, RequestJob
 
 from .channel import Channel
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 MAX_REPLIES = 256
 """Replies that a device may leave without PUBACK before its further requests wait for their own."""
 
-Reading = Callable[[Engine, Who, Any], Any]
+Reading = Callable[[Readable, Who, Any], Any]
 
 
 class UplinkJob(RequestJob):
@@ -55,7 +55,7 @@ class UplinkJob(RequestJob):
         self.uplink.decided(self)
 
 
-class ReadingJob(Job):
+class ReadingJob(ReadJob):
     """A request that only reads."""
 
     __slots__ = ("channel", "read", "request", "result", "token", "uplink", "who")
@@ -70,7 +70,11 @@ class ReadingJob(Job):
         self.read = read
         self.result: Any = None
 
-    def finish(self, engine: Engine) -> None:
+    def line(self) -> str:
+        """See `Job`."""
+        return self.who.user
+
+    def finish(self, engine: Readable) -> None:
         """See `Job`."""
         self.who.now = engine.now
         self.result = self.read(engine, self.who, self.request)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from mqtt_im.core.delivery import Delivery
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.interface import Engine
+from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import CallJob
 from mqtt_im.transport.api import Link
 
@@ -59,7 +59,7 @@ class Watching:
         channels.setdefault(channel.user, []).append(channel)
         future: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
 
-        def read(engine: Engine) -> Start:
+        def read(engine: Readable) -> Start:
             owner = engine.state.user(channel.user)
             if after is not None and after > owner.head:
                 raise Refusal("bad_field", f"after: the newest item is {owner.head}")
@@ -78,7 +78,7 @@ class Watching:
             else:
                 future.set_result(job.result)
 
-        self._bridge.ledger.submit(CallJob(read, notify))
+        self._bridge.ledger.submit(CallJob(read, notify, channel.user))
         return await future
 
     def end(self, link: Link, channel: Channel) -> None:

@@ -1,5 +1,6 @@
 """Apply: what a record does to the state. The only code that changes entities.
 
+What hangs on an entity (a member, a set, a list) is replaced, not changed: whoever looks at it on another thread keeps what was.
 Everything here follows from the record and the state before it, so the projections are a pure function of the log
 (INV-5): applying the same records to the same state gives the same state, at start, at a rebuild and in `store check`.
 """
@@ -135,9 +136,9 @@ def _dropped(state: State, lsn: int, record: Message) -> None:
     conv.head = record.seq
     conv.lsn = lsn
     state.touch_conv(conv)
-    for name, member in conv.members.items():
+    for name in list(conv.members):
         if name != record.by:
-            member.hide(record.seq)
+            conv.own(name).hide(record.seq)
             state.touch_member(conv, name)
     state.put_message(conv, record.seq, lsn, None)
     _items(state, conv, lsn, record)
@@ -223,25 +224,24 @@ def change_members(state: State, conv: Conv, record: GroupChange) -> None:
         for index, name in enumerate(record.members or ()):
             order = (seq << 20) | index
             former = members.pop(name, None)
-            member = former or Member(order)
+            member = Member(order) if former is None else former.copied()
             member.order = order
             member.active = True
             member.role = "owner" if record.event == "group.create" and index == 0 else "member"
             first = record.history_from
-            if member.spans and first == 1:
-                member.spans.clear()
+            member.spans = [] if first == 1 else list(member.spans)
             member.spans.append([first, FOREVER])
             members[name] = member
             state.touch_member(conv, name)
     elif record.event in ("group.remove", "group.leave"):
         for name in record.members or [record.user or record.by]:
-            member = members[name]
+            member = conv.own(name)
             member.active = False
             member.role = "member"
-            member.spans[-1][1] = seq
+            member.spans = [*member.spans[:-1], [member.spans[-1][0], seq]]
             state.touch_member(conv, name)
     elif record.event == "group.role" and record.user is not None:
-        members[record.user].role = record.role or "member"
+        conv.own(record.user).role = record.role or "member"
         state.touch_member(conv, record.user)
 
 
@@ -293,13 +293,13 @@ def _delivered(state: State, name: str, pairs: Any) -> None:
         conv = state.conv_for(pairs[index])
         member = conv.members.get(name)
         if member is not None and pairs[index + 1] > member.delivered:
-            member.delivered = pairs[index + 1]
+            conv.own(name).delivered = pairs[index + 1]
             state.touch_member(conv, name)
 
 
 def _read_mark(state: State, lsn: int, record: ReadMark) -> None:
     conv = state.conv_for(record.conv)
-    member = conv.members[record.user]
+    member = conv.own(record.user)
     member.read = max(member.read, record.seq)
     state.touch_member(conv, record.user)
 
@@ -308,14 +308,13 @@ def _user_change(state: State, lsn: int, record: UserChange) -> None:
     user = state.user(record.user)
     match record.what:
         case "block":
-            user.blocks.add(record.subject)
+            user.blocks = user.blocks | {record.subject}
         case "unblock":
-            user.blocks.discard(record.subject)
+            user.blocks = user.blocks - {record.subject}
         case "mute":
+            user.mutes = {name: until for name, until in user.mutes.items() if name != record.subject}
             if record.value:
                 user.mutes[record.subject] = record.value
-            else:
-                user.mutes.pop(record.subject, None)
         case "read_receipts":
             user.read_receipts = bool(record.value)
         case "presence":

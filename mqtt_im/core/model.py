@@ -6,7 +6,7 @@ They live in the ledger's thread and are touched by nobody else. `core.apply` is
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, Self
 
 from .records import AnyRecord
 
@@ -15,10 +15,23 @@ EVERYTHING = [[1, FOREVER]]
 """The spans of who sees a whole conversation, shared by all members of direct ones; never changed in place."""
 
 
-class User:
+class _Entity:
+    """Has a copy made of itself, for who looks at it on another thread."""
+
+    __slots__: tuple[str, ...] = ()
+
+    def copied(self) -> Self:
+        """Another one with the same values. What hangs on it is shared, and is replaced and not changed, as members are."""
+        made = type(self).__new__(type(self))
+        for name in self.__slots__:
+            setattr(made, name, getattr(self, name))
+        return made
+
+
+class User(_Entity):
     """One user: how far the inbox reaches, and what the user has set."""
 
-    __slots__ = ("acked", "blocks", "floor", "head", "mutes", "name", "presence", "read_receipts", "registered", "uid")
+    __slots__ = ("acked", "blocks", "changed", "floor", "head", "mutes", "name", "presence", "read_receipts", "registered", "uid")
 
     def __init__(self, uid: int, name: str) -> None:
         self.uid = uid
@@ -35,9 +48,11 @@ class User:
         self.mutes: dict[str, int] = {}
         self.read_receipts = True
         self.presence = True
+        self.changed = 0
+        """Log row of the last change, as far as it is remembered."""
 
 
-class Device:
+class Device(_Entity):
     """One registered device."""
 
     __slots__ = ("app", "created", "cursor", "device", "exposed", "n", "seen", "user")
@@ -58,7 +73,7 @@ class Device:
         self.seen = created
 
 
-class Member:
+class Member(_Entity):
     """A user's part in a conversation, present or past."""
 
     __slots__ = ("active", "delivered", "order", "read", "role", "spans")
@@ -87,10 +102,10 @@ class Member:
         self.spans = [*former, [seq + 1, FOREVER]] if first == seq else [*former, [first, seq - 1], [seq + 1, FOREVER]]
 
 
-class Conv:
+class Conv(_Entity):
     """One conversation, direct or group."""
 
-    __slots__ = ("_load", "_members", "cid", "group", "head", "lsn", "name", "title", "users")
+    __slots__ = ("_load", "_members", "changed", "cid", "group", "head", "lsn", "name", "title", "users")
 
     def __init__(self, cid: int, name: str, load: Callable[[Conv], dict[str, Member]] | None = None) -> None:
         self.cid = cid
@@ -106,6 +121,8 @@ class Conv:
         self.lsn = 0
         """Log row of the newest message."""
         self.title = ""
+        self.changed = 0
+        """Log row of the last change, those of members included, as far as it is remembered."""
         self._load = load
         self._members: dict[str, Member] | None = None if load is not None else {}
 
@@ -121,6 +138,22 @@ class Conv:
     def members(self, members: dict[str, Member]) -> None:
         self._members = members
 
+    @property
+    def loaded(self) -> bool:
+        """Whether its members are in memory."""
+        return self._members is not None
+
+    def shown(self, load: Callable[[Conv], dict[str, Member]]) -> Conv:
+        """A copy, whose members are read by `load` when somebody asks."""
+        made = self.copied()
+        made._load, made._members = load, None  # noqa: SLF001 - of its own kind
+        return made
+
+    def own(self, user: str) -> Member:
+        """A member's part, to be changed: a copy in place of the former, which others may be looking at."""
+        made = self.members[user] = self.members[user].copied()
+        return made
+
     def member(self, user: str) -> Member | None:
         """The user's part, if it is in the conversation now."""
         member = self.members.get(user)
@@ -134,7 +167,7 @@ def readers(conv: Conv, seq: int) -> list[str]:
     return [name for name, member in conv.members.items() if member.active]
 
 
-class Amended:
+class Amended(_Entity):
     """What became of one message after it was sent."""
 
     __slots__ = ("edits", "reactions", "recalled")
@@ -145,6 +178,12 @@ class Amended:
         self.recalled = False
         self.reactions: dict[str, str] = {}
         """User → emoji."""
+
+    def copied(self) -> Amended:
+        """See `_Entity`; this one is changed in place."""
+        made = super().copied()
+        made.edits, made.reactions = list(self.edits), dict(self.reactions)
+        return made
 
 
 class View(Protocol):

@@ -13,7 +13,7 @@ from mqtt_im.core.records import AnyRecord
 from mqtt_im.hooks import outbox
 from mqtt_im.hooks.outbox import Outbox
 from mqtt_im.logs import RateLimited
-from mqtt_im.store.interface import Engine
+from mqtt_im.store.interface import Readable
 
 from .retry import Circuit, wait
 from .sender import DEPTH, Delivery, Key, Outcome
@@ -23,7 +23,7 @@ BATCH: Final = 500
 SAVE_MS: Final = 5_000
 """A position that has moved over rows that concern nobody is written so much later."""
 
-Ask = Callable[[Callable[[Engine], Any]], Any]
+Ask = Callable[[Callable[[Readable], Any]], Any]
 """Puts a question to the ledger and returns its answer. Raises `Refusal` where the ledger can't answer now."""
 
 log = logging.getLogger(__name__)

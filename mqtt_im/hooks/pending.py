@@ -9,7 +9,7 @@ import msgspec
 
 from mqtt_im.core.model import User
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
-from mqtt_im.store.interface import Engine, State
+from mqtt_im.store.interface import Readable, State
 from mqtt_im.store.queries import message_json
 
 MAX_ITEMS: Final = 200
@@ -29,7 +29,7 @@ class Summary(msgspec.Struct):
     more: bool = False
 
 
-def members(engine: Engine, groups: Iterable[str]) -> dict[str, list[str]]:
+def members(engine: Readable, groups: Iterable[str]) -> dict[str, list[str]]:
     """The present members of each of these groups."""
     found = {}
     for name in groups:
@@ -39,7 +39,7 @@ def members(engine: Engine, groups: Iterable[str]) -> dict[str, list[str]]:
     return found
 
 
-def unacknowledged(engine: Engine, newest: Mapping[str, int]) -> set[str]:
+def unacknowledged(engine: Readable, newest: Mapping[str, int]) -> set[str]:
     """Those of these users whom no device has acknowledged everything up to the user's log row."""
     found = set()
     for name, lsn in newest.items():
@@ -51,7 +51,7 @@ def unacknowledged(engine: Engine, newest: Mapping[str, int]) -> set[str]:
     return found
 
 
-def summary(engine: Engine, name: str, told: int, include_body: bool) -> Summary:
+def summary(engine: Readable, name: str, told: int, include_body: bool) -> Summary:
     """What the user is to be told of what came after log row `told` and no device has acknowledged."""
     state = engine.state
     user = state.user(name)
@@ -104,7 +104,7 @@ def _position_after(state: State, user: User, told: int) -> int:
     return low
 
 
-def _tells(engine: Engine, user: User, record: AnyRecord) -> dict[str, Any] | None:
+def _tells(engine: Readable, user: User, record: AnyRecord) -> dict[str, Any] | None:
     """What a push says of one item; None where it is nothing to wake the user for."""
     state, now = engine.state, engine.now
     if not isinstance(record, Message | GroupChange) or record.by == user.name:
@@ -142,7 +142,7 @@ def concerned(record: GroupChange) -> list[str]:
     return record.members or ([record.user] if record.user is not None else [])
 
 
-def _add_body(engine: Engine, entry: dict[str, Any]) -> None:
+def _add_body(engine: Readable, entry: dict[str, Any]) -> None:
     conv = engine.state.conv_for(entry["conv"])
     shown = message_json(engine, engine.state.message(conv, entry["seq"]), engine.state.amended(conv, entry["seq"]))
     body = None if shown is None else msgspec.json.decode(shown).get("body")

@@ -10,7 +10,7 @@ from mqtt_im.config import PushConfig
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
 from mqtt_im.hooks.outbox import Outbox, Push
 from mqtt_im.protocol.names import members_of_direct
-from mqtt_im.store.interface import Engine
+from mqtt_im.store.interface import Readable
 
 from . import payloads, pending
 from .desk import BATCH, Counter, Desk, Sends
@@ -120,7 +120,7 @@ class PushDesk(Desk[str]):
         self.outbox.push_failed(delivery.key, due, reason)
 
 
-def _asked_of(newest: dict[str, int]) -> Callable[[Engine], set[str]]:
+def _asked_of(newest: dict[str, int]) -> Callable[[Readable], set[str]]:
     return lambda engine: pending.unacknowledged(engine, newest)
 
 

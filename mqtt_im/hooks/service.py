@@ -19,7 +19,7 @@ from mqtt_im.config import HooksConfig, PushConfig
 from mqtt_im.hooks import outbox
 from mqtt_im.hooks.outbox import Outbox
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.interface import Engine
+from mqtt_im.store.interface import Readable
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.follow import LogReader
 
@@ -202,7 +202,7 @@ class Hooks:
             log.warning("webhooks: go on again")
         return True
 
-    def _ask(self, question: Callable[[Engine], Any]) -> Any:
+    def _ask(self, question: Callable[[Readable], Any]) -> Any:
         assert self._loop is not None
         return asyncio.run_coroutine_threadsafe(self._ledger.call(question), self._loop).result(ANSWER_S)
 

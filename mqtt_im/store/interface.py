@@ -6,7 +6,8 @@ thread at a time. `tests/contract` says what both promise, `tests/model` compare
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
+from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from mqtt_im.core import apply, model
@@ -62,8 +63,8 @@ class State(model.View, apply.State, Protocol):
         """The conversations that a user is or was in."""
 
 
-class Engine(Protocol):
-    """A store at work on a batch of jobs."""
+class Readable(Protocol):
+    """A store as whoever only reads sees it."""
 
     @property
     def limits(self) -> Limits:
@@ -82,22 +83,8 @@ class Engine(Protocol):
         """The newest log row, the batch included."""
 
     @property
-    def loaded_upto(self) -> int:
-        """The newest log row when the server started."""
-
-    @property
-    def cut_off(self) -> Container[tuple[str, str]] | None:
-        """User and device of all to which a former server may have offered what they have not acknowledged."""
-
-    @property
     def state(self) -> State:
         """What the log says, the batch included."""
-
-    def append(self, author: Author, record: AnyRecord) -> None:
-        """The record is part of the batch and of the state."""
-
-    def fresh_entry(self, record: Message | GroupChange) -> Entry:
-        """A record of this batch as devices see it now."""
 
     def entry(self, record: AnyRecord) -> Entry:
         """The record as devices see it now."""
@@ -110,6 +97,24 @@ class Engine(Protocol):
 
     def connected(self, conv: Conv) -> list[str]:
         """The present members with a connected device; of large groups nobody."""
+
+
+class Engine(Readable, Protocol):
+    """A store at work on a batch of jobs."""
+
+    @property
+    def loaded_upto(self) -> int:
+        """The newest log row when the server started."""
+
+    @property
+    def cut_off(self) -> Container[tuple[str, str]] | None:
+        """User and device of all to which a former server may have offered what they have not acknowledged."""
+
+    def append(self, author: Author, record: AnyRecord) -> None:
+        """The record is part of the batch and of the state."""
+
+    def fresh_entry(self, record: Message | GroupChange) -> Entry:
+        """A record of this batch as devices see it now."""
 
     def probe(self) -> None:
         """The store can commit. Raises `sqlite3.Error` where it can't."""
@@ -124,6 +129,14 @@ class Store(Engine, Protocol):
     """Names the store."""
     now: int
     """See `Engine`; set by the ledger before each batch."""
+
+    @property
+    def changing(self) -> AbstractContextManager[object]:
+        """Nobody looks at the state meanwhile; `prefetch` and `append` are called inside."""
+
+    @property
+    def weight(self) -> int:
+        """What the batch has cost so far, in tenths of a small message: recipients and bytes count too."""
 
     def prefetch(self, asked: list[tuple[str, str | None, str | None]]) -> None:
         """What the requests of a batch will ask for is in memory: `(user, id, user or group written to)` of each."""
@@ -140,6 +153,9 @@ class Store(Engine, Protocol):
     def pause(self) -> float | None:
         """Seconds until `side_work` has something to do; None where nothing waits."""
 
+    def reading(self) -> Reading:
+        """What reads beside this, for another thread, which opens and closes it. Raises one of `errors`."""
+
     def retain(self, policy: Policy, now: int, ended: Ended) -> None:
         """A pass of retention is wanted, and is done by `side_work`; `now` is ms since 1970."""
 
@@ -148,3 +164,24 @@ class Store(Engine, Protocol):
 
     def close(self) -> None:
         """Everything is written, as far as the disk lets it, and the files are closed."""
+
+
+class Reading(Protocol):
+    """A store as the reader's thread has it: what is committed, whatever the ledger's thread does meanwhile."""
+
+    errors: tuple[type[Exception], ...]
+    """See `Store`."""
+
+    def run(self, look: Callable[[Readable], None], tell: Callable[[], None], now: int, exact: bool = False) -> bool:
+        """`look` has seen one moment, and `tell` was called before any later commit that touches that could be told.
+
+        That is a change to a message that was shown, or, with `exact`, to a user that was looked at.
+        False where it has to see what is not committed yet: then it is to be called again a little later. `now` is ms since
+        1970. Raises what `look` raises, and one of `errors`; then nothing was told.
+        """
+
+    def wait(self, seconds: float) -> None:
+        """What the last look that failed has waited for is committed, or so many seconds are over."""
+
+    def close(self) -> None:
+        """The files are closed."""

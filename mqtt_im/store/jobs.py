@@ -1,8 +1,9 @@
-"""Jobs: what the event loop asks of the ledger's thread.
+"""Jobs: what the event loop asks of the ledger's thread and of the reader's.
 
-A job is handed in with `Ledger.submit` and comes back to the loop by its `done`, in the order in which jobs were handed in. In
-between the ledger calls `prepare` before the commit, where a job may append records, and `finish` after it, where it may read;
-`refusal` is set where it was refused or the commit failed.
+A job is handed in with `Ledger.submit` and comes back to the loop by its `done`; those of one user in the order in which they
+were handed in. In between the ledger calls `prepare` before the commit, where a job may append records, and `finish` after it,
+where it may read; `refusal` is set where it was refused or the commit failed. A job that only reads (`ReadJob`) is done by the
+reader's thread, after what its user had handed in before.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from mqtt_im.protocol.requests import Hello, Request, Send
 from .commits import Commit, Receipt
 
 if TYPE_CHECKING:
-    from .interface import Engine
+    from .interface import Engine, Readable
 
 T = TypeVar("T")
 
@@ -35,6 +36,16 @@ class Job:
         self.refusal: Refusal | None = None
         self.commits: list[Commit] | None = None
         self.receipts: list[Receipt] | None = None
+
+    reads = False
+    """Whether it only reads, and so is done by the reader's thread."""
+
+    exact = False
+    """Of one that reads: whether nothing that is told before it may have changed the users it has looked at."""
+
+    def line(self) -> str:
+        """The user in whose turn it is done; `""` for the server itself, which comes first."""
+        return ""
 
     def asks(self) -> tuple[str, str | None, str | None] | None:
         """What `prepare` will look up: the user, the request's id, and to whom it writes; None where nothing."""
@@ -64,6 +75,10 @@ class RequestJob(Job):
         self.notify = notify
         self.decision: rules.Decision | None = None
         self.device_state: DeviceState | None = None
+
+    def line(self) -> str:
+        """See `Job`."""
+        return self.who.user
 
     def asks(self) -> tuple[str, str | None, str | None] | None:
         """See `Job`."""
@@ -105,7 +120,7 @@ class DeviceState:
         self.registered = registered
 
     @classmethod
-    def read(cls, engine: Engine, user: str, device: str) -> DeviceState:
+    def read(cls, engine: Readable, user: str, device: str) -> DeviceState:
         """The state now."""
         owner = engine.state.user(user)
         found = engine.state.device(user, device)
@@ -133,6 +148,10 @@ class AttachJob(Job):
         self.was_exposed = False
         """Whether something may have been in flight before this delivery began (`core.model.Device.exposed`)."""
         self.state: DeviceState | None = None
+
+    def line(self) -> str:
+        """See `Job`."""
+        return self.who.user
 
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""
@@ -214,7 +233,18 @@ class CursorsJob(Job):
         self.notify(self)
 
 
-class FetchJob(Job):
+class ReadJob(Job):
+    """The parent of all jobs that only read: `finish` sees what is committed, the user's own jobs before it included."""
+
+    __slots__ = ()
+
+    reads = True
+
+    def finish(self, engine: Readable) -> None:
+        """Read, and change nothing; it may be called again, where what it saw has changed before it was told."""
+
+
+class FetchJob(ReadJob):
     """Items of an inbox after `after`: at most `limit`, and of `max_bytes` together, but one at least."""
 
     __slots__ = ("after", "entries", "head", "limit", "max_bytes", "notify", "user")
@@ -229,7 +259,11 @@ class FetchJob(Job):
         self.entries: list[tuple[int, Entry]] = []
         self.head = 0
 
-    def finish(self, engine: Engine) -> None:
+    def line(self) -> str:
+        """See `Job`."""
+        return self.user
+
+    def finish(self, engine: Readable) -> None:
         """See `Job`."""
         owner = engine.state.user(self.user)
         self.head = owner.head
@@ -240,18 +274,25 @@ class FetchJob(Job):
         self.notify(self)
 
 
-class CallJob(Job):
-    """Anything that only reads: `call` runs on the ledger's thread after everything before it was committed."""
+class CallJob(ReadJob):
+    """Anything else that only reads, for `user`, or for the server itself."""
 
-    __slots__ = ("call", "notify", "result")
+    __slots__ = ("call", "notify", "result", "user")
 
-    def __init__(self, call: Callable[[Engine], Any], notify: Callable[[CallJob], None]) -> None:
+    exact = True
+
+    def __init__(self, call: Callable[[Readable], Any], notify: Callable[[CallJob], None], user: str = "") -> None:
         super().__init__()
+        self.user = user
         self.call = call
         self.notify = notify
         self.result: Any = None
 
-    def finish(self, engine: Engine) -> None:
+    def line(self) -> str:
+        """See `Job`."""
+        return self.user
+
+    def finish(self, engine: Readable) -> None:
         """See `Job`."""
         self.result = self.call(engine)
 

@@ -3,6 +3,9 @@
 Group commit: while one batch is on its way to the disk, the next one gathers. Numbers are given out inside the batch; a batch
 that fails leaves nothing, neither on disk nor in memory (INV-1: what is answered is on disk). After each commit the thread
 does a part of what else the store has to do, so that this never holds up the next commit for long.
+
+A batch is bounded by what it costs, not by how many jobs it has. What does not fit waits in lines, whose users take turns
+(`turns`). Whatever only reads goes to the reader's thread (`reader`), after what its user has handed in before.
 """
 
 from __future__ import annotations
@@ -18,15 +21,20 @@ from typing import Any
 
 from mqtt_im.protocol.errors import Refusal, StoreError
 
-from . import jobs
-from .interface import Engine, Store
-from .jobs import Job
+from .interface import Readable, Store
+from .jobs import CallJob, Job
 from .policy import Policy, Removed
+from .reader import Reader, unavailable
+from .turns import SERVER, Turns
 
 logger = logging.getLogger(__name__)
 
-MAX_BATCH = 2000
-"""Jobs of one transaction."""
+MAX_WEIGHT = 8000
+"""Of one transaction, see `Store.weight`: a fiftieth of a second."""
+MAX_JOBS = 1000
+"""Jobs that are looked at for one transaction."""
+TOLD_AT_ONCE = 100
+"""Jobs whose answers leave together."""
 RETRY_S = 0.5
 """Between two attempts to write to a store that is in trouble."""
 
@@ -40,7 +48,14 @@ class Ledger:
         self._clock = clock
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._pending: list[Job] = []
+        self._last: dict[str, Job] = {}
+        """By user, the last job that was handed in and is not over."""
+        self._reads: dict[int, list[Job]] = {}
+        """Reads that wait for a job of their user's, by its `id()`."""
+        self._turns = Turns[Job](lambda job: job.line())
         self._thread: threading.Thread | None = None
+        self._store: Store | None = None
+        self._reader = Reader(self._tell_one, clock)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._stale = False
@@ -60,25 +75,44 @@ class Ledger:
         # Not on the loop: a long log takes a while, and health is asked meanwhile.
         engine = await self._loop.run_in_executor(None, self._make)
         self.epoch = engine.epoch
+        self._store = engine
+        self._reader.start(engine.reading)
         self._thread = threading.Thread(target=self._run, args=(engine,), name="ledger", daemon=True)
         self._thread.start()
 
     async def stop(self) -> None:
         """What was submitted is done, the projections are written, the files are closed."""
-        if self._thread is None:
+        if self._thread is None or self._store is None:
             return
+        in_background = asyncio.get_running_loop().run_in_executor
         self._send()
         self._queue.put(None)
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
-        self._thread = None
+        await in_background(None, self._thread.join)
+        await in_background(None, self._reader.stop)
+        await in_background(None, self._store.close)
+        self._thread = self._store = None
 
     def submit(self, job: Job) -> None:
         """The job stands in line. Jobs of one turn of the loop are handed over together."""
+        line = job.line()
+        if job.reads:
+            self._read(job, line)
+            return
+        self._last[line] = job
         self._pending.append(job)
         if not self._scheduled:
             self._scheduled = True
             assert self._loop is not None
             self._loop.call_soon(self._send)
+
+    def _read(self, job: Job, line: str) -> None:
+        """The read is done once its user's jobs are, and the server's own, such as cursors."""
+        for name in (line, SERVER):
+            before = self._last.get(name)
+            if before is not None:
+                self._reads.setdefault(id(before), []).append(job)
+                return
+        self._reader.submit(job)
 
     def _send(self) -> None:
         self._scheduled = False
@@ -86,11 +120,18 @@ class Ledger:
             self._queue.put(self._pending)
             self._pending = []
 
-    async def call(self, function: Callable[[Engine], Any]) -> Any:
-        """What `function` returns on the ledger's thread, after everything submitted before. Raises its `Refusal`."""
+    async def call(self, function: Callable[[Readable], Any], user: str = SERVER) -> Any:
+        """What `function` has read on the reader's thread, in the user's turn. Raises its `Refusal`."""
+        return await self._ended(lambda notify: CallJob(function, notify, user))
+
+    async def probe(self) -> None:
+        """The store can commit. Raises `Refusal`."""
+        await self._ended(lambda notify: _Control(lambda store: store.probe(), notify))
+
+    async def _ended(self, make: Callable[[Callable[[Any], None]], CallJob | _Control]) -> Any:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-        def notify(job: jobs.CallJob) -> None:
+        def notify(job: CallJob | _Control) -> None:
             if future.done():
                 return
             if job.refusal is not None:
@@ -98,7 +139,7 @@ class Ledger:
             else:
                 future.set_result(job.result)
 
-        self.submit(jobs.CallJob(function, notify))
+        self.submit(make(notify))
         return await future
 
     async def compact(self, policy: Policy) -> Removed:
@@ -119,12 +160,8 @@ class Ledger:
                 loop.call_soon_threadsafe(settle, result)
 
         now = int(self._clock() * 1000)
-
-        def retain(store: Any) -> None:
-            store.retain(policy, now, ended)
-
         try:
-            await self.call(retain)
+            await self._ended(lambda notify: _Control(lambda store: store.retain(policy, now, ended), notify))
         except Refusal as refusal:
             raise StoreError(refusal.message) from refusal
         return await future
@@ -133,8 +170,9 @@ class Ledger:
 
     def _run(self, engine: Store) -> None:
         stop = False
-        while not stop:
-            batch, stop = self._gather(engine)
+        while not stop or self._turns:
+            batch, ended = self._gather(engine)
+            stop = stop or ended
             if batch:
                 self._work(engine, batch)
             elif self.failing is not None:
@@ -146,31 +184,41 @@ class Ledger:
                     if not isinstance(error, engine.errors):
                         logger.exception("store: work beside the batches could not be done")
                     self._trouble(engine, error)
-        engine.close()
+        engine.abandon("the store is closed")
 
     def _gather(self, engine: Store) -> tuple[list[Job], bool]:
+        """The jobs of the next batch, as many as there may be, and whether the end has come."""
         batch: list[Job] = []
-        timeout = engine.pause() if self.failing is None else RETRY_S
+        ended = False
+        timeout = 0.0 if self._turns else engine.pause() if self.failing is None else RETRY_S
         try:
-            while len(batch) < MAX_BATCH:
-                if batch or timeout == 0.0:
-                    more = self._queue.get_nowait()
-                else:
-                    more = self._queue.get(timeout=timeout)
+            while True:
+                more = self._queue.get_nowait() if batch or timeout == 0.0 else self._queue.get(timeout=timeout)
                 if more is None:
-                    return batch, True
+                    ended = True
+                    break
                 batch += more
         except Empty:
             pass
-        return batch, False
+        turns = self._turns
+        if turns or len(batch) > MAX_JOBS:
+            for job in batch:
+                turns.put(job)
+            batch = []
+            while len(batch) < MAX_JOBS and (next_one := turns.take()) is not None:
+                batch.append(next_one)
+        return batch, ended
 
     def _work(self, engine: Store, batch: list[Job]) -> None:
+        """The batch is over and its jobs have been told so, but for those that did not fit, which stand in line again."""
         if self.failing is not None and not self._recovered(engine):
             self._fail(batch)
         else:
             engine.now = max(engine.now, int(self._clock() * 1000))
             try:
-                self._prepare(engine, batch)
+                fitting = self._prepare(engine, batch)
+                if fitting < len(batch) or self._turns:
+                    batch = self._cut(batch, fitting)
                 engine.commit()
             except engine.errors as error:
                 self._trouble(engine, error)
@@ -183,43 +231,60 @@ class Ledger:
             else:
                 self.commits += 1
                 self._finish(engine, batch)
-        assert self._loop is not None
-        try:
-            self._loop.call_soon_threadsafe(_report, batch)
-        except RuntimeError:  # the loop was closed before the ledger was
-            return
+                return
+        self._tell(batch)
 
-    def _prepare(self, engine: Store, batch: list[Job]) -> None:
-        engine.prefetch([asked for job in batch if (asked := job.asks()) is not None])
-        for job in batch:
-            before = engine.last
-            try:
-                job.prepare(engine)
-            except Refusal as refusal:
-                job.refusal = refusal
-            except engine.errors:
-                raise
-            except Exception:
-                if engine.last != before:
-                    raise
-                logger.exception("store: a request could not be decided")
-                job.refusal = Refusal("unavailable", "the server has a fault with this request; its log tells more")
-
-    def _finish(self, engine: Store, batch: list[Job]) -> None:
-        for job in batch:
-            if job.refusal is None:
+    def _prepare(self, engine: Store, batch: list[Job]) -> int:
+        """How many of the jobs are decided: as many as one batch may have."""
+        with engine.changing:
+            engine.prefetch([asked for job in batch if (asked := job.asks()) is not None])
+            for count, job in enumerate(batch):
+                before = engine.last
                 try:
-                    job.finish(engine)
+                    job.prepare(engine)
                 except Refusal as refusal:
                     job.refusal = refusal
-                except engine.errors as error:
-                    logger.error("store: can't be read: %s", error)
-                    job.refusal = unavailable()
+                except engine.errors:
+                    raise
                 except Exception:
-                    logger.exception("store: a job could not be finished")
-                    job.refusal = unavailable()
-            if job.commits:
-                self.records += len(job.commits)
+                    if engine.last != before:
+                        raise
+                    logger.exception("store: a request could not be decided")
+                    job.refusal = Refusal("unavailable", "the server has a fault with this request; its log tells more")
+                if engine.weight >= MAX_WEIGHT:
+                    return count + 1
+        return len(batch)
+
+    def _cut(self, batch: list[Job], fitting: int) -> list[Job]:
+        """What fits; the rest stands in line again, and who has had something has paid for it."""
+        turns = self._turns
+        turns.give_back(batch[fitting:])
+        batch = batch[:fitting]
+        for job in batch:
+            turns.charge(job.line(), _cost(job))
+        return batch
+
+    def _finish(self, engine: Store, batch: list[Job]) -> None:
+        for start in range(0, len(batch), TOLD_AT_ONCE):
+            part = batch[start : start + TOLD_AT_ONCE]
+            for job in part:
+                if job.refusal is None:
+                    self._finish_one(engine, job)
+                if job.commits:
+                    self.records += len(job.commits)
+            self._tell(part)
+
+    def _finish_one(self, engine: Store, job: Job) -> None:
+        try:
+            job.finish(engine)
+        except Refusal as refusal:
+            job.refusal = refusal
+        except engine.errors as error:
+            logger.error("store: can't be read: %s", error)
+            job.refusal = unavailable()
+        except Exception:
+            logger.exception("store: a job could not be finished")
+            job.refusal = unavailable()
 
     def _fail(self, batch: list[Job]) -> None:
         for job in batch:
@@ -261,15 +326,53 @@ class Ledger:
             self._loop.call_soon_threadsafe(self.on_recovered)
         return True
 
+    # Answers.
 
-def _report(batch: list[Job]) -> None:
-    for job in batch:
-        try:
-            job.done()
-        except Exception:
-            logger.exception("a job's answer could not be given")
+    def _tell_one(self, job: Job) -> None:
+        self._tell([job])
+
+    def _tell(self, batch: list[Job]) -> None:
+        assert self._loop is not None
+        with contextlib.suppress(RuntimeError):  # the loop was closed before the ledger was
+            self._loop.call_soon_threadsafe(self._report, batch)
+
+    def _report(self, batch: list[Job]) -> None:
+        last, reads = self._last, self._reads
+        for job in batch:
+            try:
+                job.done()
+            except Exception:
+                logger.exception("a job's answer could not be given")
+            line = job.line()
+            if last.get(line) is job:
+                del last[line]
+            if reads and (waiting := reads.pop(id(job), None)) is not None:
+                for read in waiting:
+                    self._read(read, read.line())
 
 
-def unavailable() -> Refusal:
-    """The refusal of everything while the store can't commit."""
-    return Refusal("unavailable", "the server can't store anything at the moment; try again", retry=True, retry_after=1.0)
+class _Control(Job):
+    """What the server itself asks of the store; `result` is None."""
+
+    __slots__ = ("act", "notify")
+
+    result = None
+
+    def __init__(self, act: Callable[[Store], None], notify: Callable[[_Control], None]) -> None:
+        super().__init__()
+        self.act = act
+        self.notify = notify
+
+    def finish(self, engine: Any) -> None:
+        """See `Job`."""
+        self.act(engine)
+
+    def done(self) -> None:
+        """See `Job`."""
+        self.notify(self)
+
+
+def _cost(job: Job) -> float:
+    """What a job has cost the batch, in the measure of `Store.weight`."""
+    records = [commit.record for commit in job.commits or ()]
+    return 10.0 + sum(len(getattr(record, "pos", ())) + (len(getattr(record, "body", None) or b"") >> 10) for record in records)

@@ -1,4 +1,4 @@
-"""What is read for a reply: pages, conversations, groups, devices. Runs on the ledger's thread, after the commit.
+"""What is read for a reply: pages, conversations, groups, devices. Runs on the reader's thread.
 
 Pages hold ready JSON (`msgspec.Raw`), in lists of at most `limit` items and about `max_bytes`.
 """
@@ -20,7 +20,7 @@ from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import direct
 
 if TYPE_CHECKING:
-    from .interface import Engine
+    from .interface import Readable
 
 CHUNK = 64
 
@@ -34,7 +34,7 @@ class Part(msgspec.Struct, frozen=True):
     spans: tuple[tuple[int, int], ...]
 
 
-def sync(engine: Engine, who: Who, request: rq.Sync, limit: int, max_bytes: int) -> dict[str, Any]:
+def sync(engine: Readable, who: Who, request: rq.Sync, limit: int, max_bytes: int) -> dict[str, Any]:
     """The items after a position, as the asking device sees them."""
     owner = engine.state.user(who.user)
     if request.after > owner.head:
@@ -45,7 +45,7 @@ def sync(engine: Engine, who: Who, request: rq.Sync, limit: int, max_bytes: int)
     return {"op": "page", "items": items, "more": last < owner.head}
 
 
-def history(engine: Engine, who: Who, request: rq.History, limit: int, max_bytes: int) -> dict[str, Any]:
+def history(engine: Readable, who: Who, request: rq.History, limit: int, max_bytes: int) -> dict[str, Any]:
     """Messages of one conversation, ascending, as far as the asking user may read them."""
     conv, member = known_conv(engine.state, who, request.conv)
     lowest = (request.after or 0) + 1
@@ -110,7 +110,7 @@ class _Walk:
         return part
 
 
-def _messages(engine: Engine, conv: Conv, first: int, last: int) -> list[bytes]:
+def _messages(engine: Readable, conv: Conv, first: int, last: int) -> list[bytes]:
     rows = engine.state.messages(conv, first, last)
     records = engine.state.records([lsn for _, lsn in rows])
     amended = engine.state.amended_of(records)
@@ -122,7 +122,7 @@ def _messages(engine: Engine, conv: Conv, first: int, last: int) -> list[bytes]:
     return found
 
 
-def message_json(engine: Engine, record: AnyRecord | None, amended: Amended | None) -> bytes | None:
+def message_json(engine: Readable, record: AnyRecord | None, amended: Amended | None) -> bytes | None:
     """A message as history shows it: a `msg` without `pos`; None where its content was trimmed."""
     if not isinstance(record, Message | GroupChange):
         return None
@@ -132,7 +132,7 @@ def message_json(engine: Engine, record: AnyRecord | None, amended: Amended | No
     return b'{"op":"msg",%b}' % fields(record, amended, lookup)
 
 
-def searchable(engine: Engine, who: Who, name: str | None) -> list[Part]:
+def searchable(engine: Readable, who: Who, name: str | None) -> list[Part]:
     """What the user may read of the conversation `name`, or of all that the user is or was in. Raises `not_member`."""
     state = engine.state
     if name is not None:
@@ -142,7 +142,7 @@ def searchable(engine: Engine, who: Who, name: str | None) -> list[Part]:
     return [_part(engine, conv, conv.members[who.user]) for conv in convs]
 
 
-def _part(engine: Engine, conv: Conv, member: Member) -> Part:
+def _part(engine: Readable, conv: Conv, member: Member) -> Part:
     spans = tuple((first, last) for first, last in member.spans)
     first, last = 0, conv.lsn
     if spans:
@@ -153,7 +153,7 @@ def _part(engine: Engine, conv: Conv, member: Member) -> Part:
     return Part(conv.name, first, last, spans)
 
 
-def found(engine: Engine, who: Who, lsns: list[int]) -> list[bytes]:
+def found(engine: Readable, who: Who, lsns: list[int]) -> list[bytes]:
     """Those of these messages that the user may read now, as history shows them."""
     records = engine.state.records(lsns)
     amended_of = engine.state.amended_of(records)
@@ -173,7 +173,7 @@ def found(engine: Engine, who: Who, lsns: list[int]) -> list[bytes]:
     return messages
 
 
-def convs(engine: Engine, who: Who, request: rq.Convs, limit: int, max_bytes: int) -> dict[str, Any]:
+def convs(engine: Readable, who: Who, request: rq.Convs, limit: int, max_bytes: int) -> dict[str, Any]:
     """One's conversations, latest activity first."""
     state = engine.state
     user = state.user(who.user)
@@ -198,7 +198,7 @@ def convs(engine: Engine, who: Who, request: rq.Convs, limit: int, max_bytes: in
     return {"op": "convs", "convs": found, "more": more}
 
 
-def _activity(engine: Engine, user: User, conv: Conv) -> int:
+def _activity(engine: Readable, user: User, conv: Conv) -> int:
     """The log row of the newest message, as far as the user is to know; what a blocked sender's was is nothing to know."""
     if conv.users is None or user.blocks.isdisjoint(conv.users):
         return conv.lsn
@@ -206,7 +206,7 @@ def _activity(engine: Engine, user: User, conv: Conv) -> int:
     return next((lsn for _, lsn in engine.state.messages(conv, newest, newest)), 0)
 
 
-def _conv(engine: Engine, name: str, conv: Conv, member: Member) -> dict[str, Any]:
+def _conv(engine: Readable, name: str, conv: Conv, member: Member) -> dict[str, Any]:
     state = engine.state
     user = state.user(name)
     last = member.newest(conv.head)
@@ -235,7 +235,7 @@ def _conv(engine: Engine, name: str, conv: Conv, member: Member) -> dict[str, An
     return told
 
 
-def _mentions(engine: Engine, conv: Conv, after: int, last: int, name: str) -> int:
+def _mentions(engine: Readable, conv: Conv, after: int, last: int, name: str) -> int:
     state = engine.state
     count = 0
     for seq in state.mentions(conv, after, last, state.user(name)):
@@ -246,14 +246,14 @@ def _mentions(engine: Engine, conv: Conv, after: int, last: int, name: str) -> i
     return count
 
 
-def group_info(engine: Engine, who: Who, request: rq.GroupInfo) -> dict[str, Any]:
+def group_info(engine: Readable, who: Who, request: rq.GroupInfo) -> dict[str, Any]:
     """A group's name, head and present members."""
     conv, _ = conv_of(engine.state, who, request.group)
     members = [{"user": name, "role": member.role} for name, member in conv.members.items() if member.active]
     return {"op": "ok", "group": conv.name, "name": conv.title, "seq": conv.head, "members": members}
 
 
-def devices(engine: Engine, who: Who) -> list[dict[str, Any]]:
+def devices(engine: Readable, who: Who) -> list[dict[str, Any]]:
     """The user's devices, without who of them is connected."""
     return [
         {"device": device.device, "pos": device.cursor, "last_seen": device.seen}
@@ -261,7 +261,7 @@ def devices(engine: Engine, who: Who) -> list[dict[str, Any]]:
     ]
 
 
-def typing_audience(engine: Engine, who: Who, to: str) -> tuple[str, list[str]]:
+def typing_audience(engine: Readable, who: Who, to: str) -> tuple[str, list[str]]:
     """The conversation, and the connected users who are to learn that `who` types in it. Raises `Refusal`."""
     state = engine.state
     if to[0] == "#":
@@ -274,7 +274,7 @@ def typing_audience(engine: Engine, who: Who, to: str) -> tuple[str, list[str]]:
     return conv_name, [] if hidden or to == who.user or to not in engine.online else [to]
 
 
-def shares_conversation(engine: Engine, user: str, other: str) -> bool:
+def shares_conversation(engine: Readable, user: str, other: str) -> bool:
     """Whether two users are in one conversation now."""
     if user == other:
         return True
@@ -285,7 +285,7 @@ def shares_conversation(engine: Engine, user: str, other: str) -> bool:
     return any(conv.group and conv.member(user) and conv.member(other) for conv in mine)
 
 
-def sees_presence(engine: Engine, watcher: str, user: str) -> bool:
+def sees_presence(engine: Readable, watcher: str, user: str) -> bool:
     """Whether `watcher` may know whether `user` is connected."""
     if watcher == user:
         return True
@@ -300,7 +300,7 @@ class Seen(NamedTuple):
     no_more_by: list[str]
 
 
-def seen_by(engine: Engine, user: str, among: Collection[str]) -> Seen:
+def seen_by(engine: Readable, user: str, among: Collection[str]) -> Seen:
     """Those `among` whom the user's presence concerns: they share a conversation, and the user has not blocked them."""
     state = engine.state
     subject = state.user(user)
@@ -316,7 +316,7 @@ def seen_by(engine: Engine, user: str, among: Collection[str]) -> Seen:
     return Seen(names, []) if subject.presence else Seen([], names)
 
 
-def nearby_online(engine: Engine, watcher: str, online: Collection[str]) -> list[str]:
+def nearby_online(engine: Readable, watcher: str, online: Collection[str]) -> list[str]:
     """Those `online` who share a conversation with the watcher and let it know."""
     state = engine.state
     found: set[str] = set()
@@ -330,6 +330,6 @@ def nearby_online(engine: Engine, watcher: str, online: Collection[str]) -> list
     return [name for name in sorted(found) if (user := state.user(name)).presence and watcher not in user.blocks]
 
 
-def last_seen(engine: Engine, user: str) -> int:
+def last_seen(engine: Readable, user: str) -> int:
     """When the last of a user's devices was seen, in ms since 1970; 0 for a user without devices."""
     return max((device.seen for device in engine.state.devices(user).values()), default=0)

@@ -18,7 +18,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.names import direct
 from mqtt_im.store import queries
-from mqtt_im.store.interface import Engine
+from mqtt_im.store.interface import Engine, Readable
 from mqtt_im.store.jobs import AttachJob, CallJob, CursorsJob, FetchJob, Job, RequestJob
 
 USERS = ("ann", "bob", "cat")
@@ -225,7 +225,7 @@ def reads(draw: st.DrawFn) -> Action:
     conv, first, second = draw(anywhere), draw(maybe(st.integers(0, 8))), draw(maybe(st.integers(0, 8)))
     group = draw(st.sampled_from(GROUPS))
 
-    def read(engine: Engine) -> Any:
+    def read(engine: Readable) -> Any:
         who = Who(user, device, engine.now)
         match what:
             case "sync":

@@ -14,7 +14,7 @@ from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
-from mqtt_im.store.interface import Engine
+from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import AttachJob, CallJob, DeviceState, FetchJob, Job, RequestJob
 
 from .actions import CONVS, DEVICES, GROUPS, IDS, USERS
@@ -50,7 +50,7 @@ def outcome(job: Job, now: int) -> dict[str, Any]:
     return told
 
 
-def look(engine: Engine, now: int) -> dict[object, Any]:
+def look(engine: Readable, now: int) -> dict[object, Any]:
     """Everything that clients can come to see, whichever way."""
     seen: dict[object, Any] = {}
     for user in USERS:
@@ -80,7 +80,7 @@ def difference(found: Any, wanted: Any, where: str = "") -> str:
     return next(difference(left, right, f"{where}/{key}") for key, left, right in pairs if left != right)
 
 
-def _of_user(engine: Engine, user: str, now: int) -> dict[str, Any]:
+def _of_user(engine: Readable, user: str, now: int) -> dict[str, Any]:
     state = engine.state
     who = Who(user, "pc", now)
     owner = state.user(user)

@@ -5,14 +5,18 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Container, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from mqtt_im.core.rules import Limits
+from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.reader import Reader
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.models import PROJECTION_FILE
 from mqtt_im.store.sqlite.opening import opener
+
+T = TypeVar("T")
 
 
 class Crash(BaseException):
@@ -50,12 +54,35 @@ class SqliteStore:
         )
         self.ledger = ledger(make, clock=lambda: self.now)
         self.ledger._loop = cast(Any, _HereAndNow())
+        self._open()
+
+    def _open(self) -> None:
+        self.ledger.failing = None
         self.engine = cast(Engine, self.ledger._make())
+        self.reader = Reader(self.ledger._tell_one, lambda: self.now)
+        self.reader._make = self.engine.reading
+
+    def see(self, look: Callable[[Readable], T], now: int) -> T:
+        """What `look` sees as the reader's thread does, at a time in ms since 1970."""
+        seen: list[T] = []
+        if self.reader._reading is None:
+            self.reader._reading = self.engine.reading()
+        assert self.reader._reading.run(lambda view: seen.append(look(view)), lambda: None, now)
+        return seen[-1]
 
     def run(self, batch: Sequence[Job], now: int) -> None:
         """The jobs are over, and have been told so. `now` is the time in ms since 1970."""
         self.now = now / 1000
-        self.ledger._work(self.engine, list(batch))
+        writes = [job for job in batch if not job.reads]
+        if writes:
+            self.ledger._work(self.engine, writes)
+            while len(self.ledger._turns):
+                self.ledger._work(self.engine, self.ledger._gather(self.engine)[0])
+        for job in batch:
+            if job.reads:
+                self.reader.submit(job)
+                self.reader._gather(block=False)
+                self.reader.serve()
 
     def keep_up(self, jobs: int = 1) -> None:
         """What the ledger does after each batch."""
@@ -67,6 +94,7 @@ class SqliteStore:
 
     def crash(self) -> None:
         """The process ends here."""
+        self.reader.close()
         self.engine._log_db.close()
         self.engine._projection_db.close()
 
@@ -75,9 +103,9 @@ class SqliteStore:
         if lose_projection:
             for file in self.data_dir.glob(PROJECTION_FILE + "*"):
                 file.unlink()
-        self.ledger.failing = None
-        self.engine = cast(Engine, self.ledger._make())
+        self._open()
 
     def close(self) -> None:
         """The process ends in good order."""
+        self.reader.close()
         self.engine.close()

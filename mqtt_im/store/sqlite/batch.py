@@ -25,6 +25,8 @@ class Batch:
         self._rows: list[tuple[int, bytes]] = []
         self._rewrites: list[tuple[bytes, int]] = []
         self._recalled = False
+        self.weight = 0
+        """See `interface.Store`."""
 
     def append(self, author: Author, lsn: int, record: AnyRecord) -> None:
         """The record is row `lsn` of the log, the next one."""
@@ -32,9 +34,11 @@ class Batch:
             self._scrub(record)
         data = encode(record)
         self._rows.append((lsn, data))
+        self.weight += 10 + (len(data) >> 10)
         self._state.take(lsn, record, len(data))
         commit = Commit(lsn, record)
         if isinstance(record, Act):
+            self.weight += len(record.pos)
             # Now, since the next record of the batch may change who is a member.
             self._address(commit, record)
         if author.commits is None:
@@ -49,6 +53,7 @@ class Batch:
         self._log.append(self._rows, self._rewrites)
         self._rows.clear()
         self._rewrites.clear()
+        self.weight = 0
         if self._recalled:
             self._recalled = False
             self._erase()

@@ -23,8 +23,10 @@ from .batch import Batch
 from .erasure import Erasure
 from .errors import ERRORS
 from .flusher import Flusher
+from .gate import Gate
 from .hot import Log, Projection
 from .models import PROJECTION_MODELS, LogMeta, open_log, open_projection
+from .reading import Reading
 from .rendering import Rendering
 from .replay import decoded, replay
 from .retention.base import BaseState, restore
@@ -59,6 +61,8 @@ class Engine:
         """User and device of all to which a former server may have offered what they have not acknowledged."""
         self.now = 0
         """ms since 1970 of the batch; never goes back."""
+        self.gate = Gate()
+        self._data_dir = data_dir
         self._has_account = has_account
         self._taking_back = TakingBack(claim, unclaim)
         self._log_db = open_log(data_dir, synchronous)
@@ -68,7 +72,7 @@ class Engine:
         self.log = Log(self._log_db)
         self.projection = Projection(self._projection_db)
         self.folds = Folds(self._log_db, self._projection_db)
-        self.flusher = Flusher(self.projection, self.epoch)
+        self.flusher = Flusher(self.projection, self.epoch, self.gate)
         self.erasure = Erasure(self.log)
         self._compactor = Compactor()
         self.load()
@@ -77,6 +81,12 @@ class Engine:
 
     def load(self) -> None:
         """The state is what the log says: projections, and the log's tail replayed over them."""
+        with self.gate:
+            self._load()
+            self.gate.commit(self.last)
+            self.gate.move()
+
+    def _load(self) -> None:
         self.flusher.abort()
         self.folds.finish()
         epoch, position = self.projection.position()
@@ -120,6 +130,16 @@ class Engine:
 
     # A batch.
 
+    @property
+    def changing(self) -> Gate:
+        """See `interface.Store`."""
+        return self.gate
+
+    @property
+    def weight(self) -> int:
+        """See `interface.Store`."""
+        return self._batch.weight
+
     def prefetch(self, asked: list[tuple[str, str | None, str | None]]) -> None:
         """See `interface.Store`."""
         self.state.prefetch(asked)
@@ -130,12 +150,14 @@ class Engine:
         self.now = max(self.now, record.ts)
         self._batch.append(author, self.last, record)
         if isinstance(record, Edited | Recalled | Reacted):
+            self.gate.changes += 1
             self._rendering.forget()  # what is cached of this message is no longer how it is
 
     def commit(self) -> None:
         """Everything appended is on disk. Raises `sqlite3.Error`; then the state is stale and must be loaded anew."""
         if self._batch.commit():
             self._taking_back.keep()
+            self.gate.commit(self.last)
 
     def probe(self) -> None:
         """The store can commit. Raises `sqlite3.Error` where it can't."""
@@ -154,6 +176,10 @@ class Engine:
         waits = [pause for pause in (self.flusher.pause(), self._compactor.pause(), self.erasure.pause()) if pause is not None]
         return min(waits, default=None)
 
+    def reading(self) -> Reading:
+        """See `interface.Store`."""
+        return Reading(self._data_dir, self.gate, lambda: self.state, self._has_account, self.limits, self.online)
+
     def retain(self, policy: Policy, now: int, ended: Ended) -> None:
         """See `interface.Store`."""
         self._compactor.ask(policy, now, ended)
@@ -168,8 +194,15 @@ class Engine:
 
     def forget(self, lsns: Iterable[int], messages: Iterable[tuple[int, int]]) -> None:
         """Log rows were taken away or emptied, and the messages with these `(cid, seq)` are gone."""
-        self._rendering.forget()
-        self.state.forget(lsns, messages)
+        with self.gate:
+            self.gate.changes += 1
+            self._rendering.forget()
+            self.state.forget(lsns, messages)
+
+    def raise_floor(self, name: str, floor: int) -> None:
+        """A user's items up to this one are gone."""
+        with self.gate:
+            self.state.user(name).floor = floor
 
     # Reading.
 

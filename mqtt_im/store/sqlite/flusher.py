@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from .gate import Gate
 from .generation import slices
 from .hot import Projection
 from .state import ProjectedState
@@ -25,7 +26,8 @@ SLICE_ROWS = 500
 class Flusher:
     """The bulk writes of one store. Raises what `sqlite3` raises; then the state is to be loaded anew, and `begin` called."""
 
-    def __init__(self, projection: Projection, epoch: str) -> None:
+    def __init__(self, projection: Projection, epoch: str, gate: Gate) -> None:
+        self._gate = gate
         self._projection = projection
         self._epoch = epoch
         self._state: ProjectedState
@@ -69,7 +71,9 @@ class Flusher:
             if not state.live.records or not (hurry or due or self.full()):
                 return False
             self._rows = state.live.rows
-            self._bulk = slices(state.freeze(), SLICE_ROWS)
+            with self._gate:
+                self._bulk = slices(state.freeze(), SLICE_ROWS)
+                self._gate.move()
             assert state.frozen is not None
             self._last = state.frozen.last
             self._projection.begin()
@@ -80,7 +84,8 @@ class Flusher:
         self._projection.commit(self._epoch, self._last)
         self._bulk = None
         self._done_at = time.monotonic()
-        state.thaw()
+        with self._gate:
+            state.thaw()
         return False
 
     def keep_up(self, jobs: int) -> None:

@@ -25,9 +25,11 @@ class Generation:
         self.users: dict[str, User] = {}
         self.convs: dict[str, Conv] = {}
         self.members: dict[tuple[int, str], Conv] = {}
-        self.devices: dict[tuple[str, str], Device | None] = {}
-        """None: dropped."""
+        self.devices: dict[str, dict[str, Device | None]] = {}
+        """User → name → device; None: dropped."""
         self.amended: dict[tuple[int, int], Amended] = {}
+        self.amends: dict[str, int] = {}
+        """Conversation → the log row of the last change to one of its messages."""
         self.items: dict[int, list[tuple[int, int]]] = {}
         """uid → `(pos, lsn)`, consecutive."""
         self.voids: set[tuple[int, int]] = set()
@@ -47,8 +49,9 @@ class Generation:
         users = [hot.user_row(row) for row in self.users.values()]
         convs = [hot.conv_row(row) for row in self.convs.values()]
         members = [hot.member_row(user(name).uid, conv, conv.members[name]) for (_, name), conv in self.members.items()]
-        dropped = [(user(name).uid, device) for (name, device), row in self.devices.items() if row is None]
-        devices = [hot.device_row(user(name).uid, row) for (name, _), row in self.devices.items() if row is not None]
+        owned = [(user(name).uid, device, row) for name, rows in self.devices.items() for device, row in rows.items()]
+        dropped = [(uid, device) for uid, device, row in owned if row is None]
+        devices = [hot.device_row(uid, row) for uid, _, row in owned if row is not None]
         amended = [hot.amended_row(cid, seq, row) for (cid, seq), row in self.amended.items()]
         items, messages = self.items, self.messages
         return [

@@ -9,10 +9,9 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 import msgspec
-import peewee
 
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
 
@@ -29,11 +28,18 @@ _CHUNK = 500
 """Parameters of one `IN (…)`; far below SQLite's own limit."""
 
 
+class Connected(Protocol):
+    """A peewee database, or what stands for one."""
+
+    def connection(self) -> Any:
+        """What executes statements, as `sqlite3.Connection` does."""
+
+
 class Log:
     """The log's statements. Raises what `sqlite3` raises."""
 
-    def __init__(self, db: peewee.SqliteDatabase) -> None:
-        self._conn: sqlite3.Connection = db.connection()  # type: ignore[no-untyped-call]
+    def __init__(self, db: Connected) -> None:
+        self._conn: sqlite3.Connection = db.connection()
 
     def append(self, rows: Sequence[tuple[int, bytes]], rewrites: Sequence[tuple[bytes, int]]) -> None:
         """Rows are on disk, and rewritten ones have their new content, as one transaction.
@@ -95,8 +101,8 @@ class Log:
 class Projection:
     """The projections' statements. Raises what `sqlite3` raises."""
 
-    def __init__(self, db: peewee.SqliteDatabase) -> None:
-        self._conn: sqlite3.Connection = db.connection()  # type: ignore[no-untyped-call]
+    def __init__(self, db: Connected) -> None:
+        self._conn: sqlite3.Connection = db.connection()
 
     # Transactions of the bulk writer.
 

@@ -84,8 +84,7 @@ class ProjectedState:
             for conv in live.members.values():
                 self._convs[conv.name] = conv
         if len(self._devices) > MAX_CACHED:
-            touched = {name for name, _ in live.devices}
-            self._devices = {name: found for name, found in self._devices.items() if name in touched}
+            self._devices = {name: found for name, found in self._devices.items() if name in live.devices}
         self._trim_amended()
 
     def _generations(self) -> tuple[Generation, ...]:
@@ -149,6 +148,7 @@ class ProjectedState:
 
     def touch_user(self, user: User) -> None:
         """See `State`."""
+        user.changed = self.live.last
         self.live.users[user.name] = user
 
     # Conversations.
@@ -188,10 +188,12 @@ class ProjectedState:
 
     def touch_conv(self, conv: Conv) -> None:
         """See `State`."""
+        conv.changed = self.live.last
         self.live.convs[conv.name] = conv
 
     def touch_member(self, conv: Conv, name: str) -> None:
         """See `State`."""
+        conv.changed = self.live.last
         self.live.members[conv.cid, name] = conv
         self.live.convs[conv.name] = conv
 
@@ -212,10 +214,11 @@ class ProjectedState:
     def exposed_devices(self) -> set[tuple[str, str]]:
         """User and device of all that are `exposed`; while nothing is frozen."""
         found = self.projection.exposed_devices()
-        for key, device in self.live.devices.items():
-            found.discard(key)
-            if device is not None and device.exposed:
-                found.add(key)
+        for user, devices in self.live.devices.items():
+            for name, device in devices.items():
+                found.discard((user, name))
+                if device is not None and device.exposed:
+                    found.add((user, name))
         return found
 
     def device_count(self, user: str) -> int:
@@ -232,13 +235,18 @@ class ProjectedState:
 
     def touch_device(self, device: Device) -> None:
         """See `State`."""
-        self.live.devices[device.user, device.device] = device
-        self.live.users.setdefault(device.user, self.user(device.user))
+        self._touched_devices(device.user)[device.device] = device
 
     def drop_device(self, user: str, device: str) -> None:
         """See `State`."""
         self.devices(user).pop(device, None)
-        self.live.devices[user, device] = None
+        self._touched_devices(user)[device] = None
+
+    def _touched_devices(self, name: str) -> dict[str, Device | None]:
+        user = self.user(name)
+        user.changed = self.live.last
+        self.live.users.setdefault(name, user)
+        return self.live.devices.setdefault(name, {})
 
     # Messages and items.
 
@@ -453,6 +461,7 @@ class ProjectedState:
         if found is None:
             found = self._amended[conv.cid, seq] = Amended()
         self.live.amended[conv.cid, seq] = found
+        self.live.amends[conv.name] = self.live.last
         return found
 
     # Requests.

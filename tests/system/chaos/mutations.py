@@ -119,8 +119,8 @@ MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "store/ledger.py",
-                "        for job in batch:\n            before = engine.last\n",
-                "        for job in batch[::-1]:\n            before = engine.last\n",
+                "            for count, job in enumerate(batch):\n                before = engine.last\n",
+                "            for count, job in enumerate(batch[::-1]):\n                before = engine.last\n",
             ),
         ),
     ),
@@ -154,7 +154,7 @@ MUTATIONS: dict[str, Mutation] = {
                 "store/ledger.py",
                 "                engine.commit()\n",
                 (
-                    "                self._finish(engine, batch)\n"
+                    "                [self._finish_one(engine, job) for job in batch if job.refusal is None]\n"
                     "                self._loop.call_soon_threadsafe(lambda: [job.uplink._bridge.tell(job) for job in batch"
                     " if hasattr(job, 'uplink') and job.commits])\n"
                     "                time.sleep(0.04)\n"

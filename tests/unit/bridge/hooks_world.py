@@ -19,7 +19,7 @@ from mqtt_im.hooks.outbox import Outbox
 from mqtt_im.hooks.push import PushDesk
 from mqtt_im.hooks.sender import Delivery, Outcome
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.interface import Engine
+from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import AttachJob, CallJob, CursorsJob, Job, RequestJob
 from mqtt_im.store.sqlite.follow import LogReader
 from tests.support.store import SqliteStore
@@ -98,7 +98,7 @@ class World:
         head = self.ask(lambda engine: engine.state.user(user).head)
         self._run(CursorsJob([(user, "phone", head, [])], lambda _: None))
 
-    def ask(self, question: Callable[[Engine], Any]) -> Any:
+    def ask(self, question: Callable[[Readable], Any]) -> Any:
         job = CallJob(question, lambda _: None)
         self._run(job)
         return job.result

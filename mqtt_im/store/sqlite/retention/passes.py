@@ -14,6 +14,7 @@ Items that are gone are told to who asks as a `void` (PROTOCOL §3), whichever w
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -76,8 +77,15 @@ class Host(Protocol):
     def append(self, author: Author, record: AnyRecord) -> None:
         """See `interface.Engine`."""
 
+    @property
+    def changing(self) -> AbstractContextManager[object]:
+        """See `interface.Store`."""
+
     def commit(self) -> None:
         """See `interface.Store`."""
+
+    def raise_floor(self, name: str, floor: int) -> None:
+        """A user's items up to this one are gone."""
 
     def base(self) -> BaseState:
         """The base, to be moved on."""
@@ -201,7 +209,7 @@ class Pass:
             yield from self._between_bulks()
         for floors in folds.raise_floors(plan):
             for floor, uid in floors:
-                engine.state.user(fold.names[uid]).floor = floor
+                engine.raise_floor(fold.names[uid], floor)
             yield from self._between_bulks()
         folds.projected_now(position.number)
 
@@ -216,7 +224,8 @@ class Pass:
         engine = self._engine
         newest = engine.log.get(engine.last)
         if newest is not None and not isinstance(decode(newest), Cursors):
-            engine.append(Job(), Cursors(max(self._now, engine.now), []))
+            with engine.changing:
+                engine.append(Job(), Cursors(max(self._now, engine.now), []))
             engine.commit()
         return engine.last - 1
 

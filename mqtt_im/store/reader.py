@@ -1,0 +1,126 @@
+"""The reader: a thread that does whatever only reads, beside the ledger's and on connections of its own.
+
+Users take turns, by what their reads have cost in time (`turns`). Each answer leaves as soon as it is there. A read that has to
+see what is on its way to the disk is put aside until that is there, and others go before it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from queue import Empty, SimpleQueue
+from typing import Final
+
+from mqtt_im.protocol.errors import Refusal, StoreError
+
+from .interface import Reading
+from .jobs import Job
+from .turns import Turns
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_S: Final = 2.0
+"""So long a read waits for what is on its way to the disk."""
+_WAIT_S: Final = 0.005
+"""So long the thread waits for that before it looks whether somebody else has come."""
+
+
+class Reader:
+    """The event loop's side. `tell` is called on the reader's thread with each job that is over."""
+
+    def __init__(self, tell: Callable[[Job], None], clock: Callable[[], float] = time.time) -> None:
+        self._tell = tell
+        self._clock = clock
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._turns = Turns[Job](lambda job: job.line())
+        self._aside: list[tuple[float, Job]] = []
+        """Reads that wait for the disk, and since when."""
+        self._make: Callable[[], Reading]
+        self._reading: Reading | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(self, make: Callable[[], Reading]) -> None:
+        """Jobs are done from now on, with what `make` opens on the reader's thread."""
+        self._make = make
+        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """The job stands in its user's line."""
+        self._queue.put(job)
+
+    def stop(self) -> None:
+        """Everything submitted is done, and the thread has ended."""
+        if self._thread is not None:
+            self._queue.put(None)
+            self._thread.join()
+            self._thread = None
+
+    # The thread.
+
+    def _run(self) -> None:
+        stopping = False
+        while not stopping or self._turns or self._aside:
+            stopping = self._gather(block=not (stopping or self._turns or self._aside)) or stopping
+            self.serve()
+        self.close()
+
+    def _gather(self, block: bool) -> bool:
+        """What has come stands in its line; whether the end has come."""
+        try:
+            job = self._queue.get() if block else self._queue.get_nowait()
+            while job is not None:
+                self._turns.put(job)
+                job = self._queue.get_nowait()
+        except Empty:
+            return False
+        return True
+
+    def serve(self) -> None:
+        """The next job is done, or has been put aside; and those that were aside, where that makes sense."""
+        job = self._turns.take()
+        if job is not None:
+            began = time.perf_counter()
+            self._do(job, time.monotonic())
+            self._turns.charge(job.line(), time.perf_counter() - began)
+        elif self._aside and self._reading is not None:
+            self._reading.wait(_WAIT_S)
+        if self._aside:
+            aside, self._aside = self._aside, []
+            for since, waiting in aside:
+                self._do(waiting, since)
+
+    def _do(self, job: Job, since: float) -> None:
+        try:
+            if self._reading is None:
+                self._reading = self._make()
+            done = self._reading.run(job.finish, lambda: self._tell(job), int(self._clock() * 1000), job.exact)  # type: ignore[arg-type]
+        except Refusal as refusal:
+            job.refusal = refusal
+        except Exception as error:
+            known = isinstance(error, StoreError) or (self._reading is not None and isinstance(error, self._reading.errors))
+            logger.error("store: can't be read: %s", error, exc_info=not known)
+            if known:
+                self.close()  # and opened anew: the files may be others now
+            job.refusal = unavailable()
+        else:
+            if done:
+                return
+            if time.monotonic() - since < PATIENCE_S:
+                self._aside.append((since, job))
+                return
+            job.refusal = unavailable()
+        self._tell(job)
+
+    def close(self) -> None:
+        """Nothing is open."""
+        reading, self._reading = self._reading, None
+        if reading is not None:
+            reading.close()
+
+
+def unavailable() -> Refusal:
+    """The refusal of everything while the store can't commit, or can't be read."""
+    return Refusal("unavailable", "the server can't store anything at the moment; try again", retry=True, retry_after=1.0)

@@ -1,0 +1,296 @@
+"""What is committed, as the reader's thread sees it: on connections of its own, beside the ledger's.
+
+A *view* is one moment: the projections as one snapshot, and over it the generations as they are. It begins inside the gate, so
+that nothing is missing between the two. What the generations hold is copied as it is looked at, and only where it is committed;
+where it is not yet, it is looked at again later (`_NotYet`). Where generations change places in the middle, a view begins anew.
+
+What was read is told before anything that was committed later is: else a message that was recalled meanwhile would come back.
+So a look that has shown messages begins anew where one of their conversations has had an edit, a reaction or a recall since.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Container, Mapping
+from pathlib import Path
+from typing import Final, cast
+
+import peewee
+
+from mqtt_im.core.entries import Entry
+from mqtt_im.core.model import Amended, Conv, Device, Member, User
+from mqtt_im.core.records import Act, AnyRecord
+from mqtt_im.core.rules import Limits
+from mqtt_im.store.interface import RECEIPT_MEMBERS, Readable
+
+from .errors import ERRORS
+from .gate import Gate, Yielding
+from .hot import Log, Projection
+from .models import open_log, open_projection
+from .rendering import Rendering
+from .state import ProjectedState
+
+_TRIES: Final = 3
+"""After so many beginnings the gate stays closed until the end: others wait for this one look."""
+_CACHE_KIB: Final = 16_384
+
+
+class _MovedError(Exception):
+    """The view is over before its end."""
+
+
+class _NotYetError(Exception):
+    """What was looked at is of a batch that is not on disk yet: row `lsn`."""
+
+    def __init__(self, lsn: int) -> None:
+        super().__init__(lsn)
+        self.lsn = lsn
+
+
+class ReadState(ProjectedState):
+    """The state of a view. What is handed out are copies, and are changed by nobody."""
+
+    def __init__(self, log: Log, projection: Projection, gate: Gate, has_account: Callable[[str], bool]) -> None:
+        super().__init__(log, projection, has_account, lambda *_: False)
+        self._gate = gate
+        self._stored_uids = 1 << 62
+        self.shown: set[str] = set()
+        """Conversations of which the view was asked what became of messages."""
+
+    def begin(self, writer: ProjectedState) -> None:
+        """The view is of now; inside the gate."""
+        self.live, self.frozen = writer.live, writer.frozen
+        for cache in (self._users, self._convs, self._devices, self._amended):
+            cache.clear()
+        self._absent.clear()
+        self.shown.clear()
+
+    def forget_records(self) -> None:
+        """What was read of the log is no longer how it is."""
+        self._read.clear()
+
+    def changed_since(self, lsn: int, exact: bool) -> int:
+        """The log row of a later change to a message that was shown, or to a user that was looked at; 0 where there was none."""
+        rows = [generation.amends.get(name, 0) for generation in self._generations() for name in self.shown]
+        if exact:
+            users = self.live.users
+            rows += [users[name].changed for name in self._users if name in users]
+        newest = max(rows, default=0)
+        return newest if newest > lsn else 0
+
+    def _settled(self, lsn: int) -> None:
+        if lsn > self._gate.committed:
+            raise _NotYetError(lsn)
+
+    # Entities.
+
+    def user(self, name: str) -> User:
+        """See `View`; one that has left no trace has the number 0."""
+        user = self._users.get(name)
+        if user is None:
+            for generation in self._generations():
+                found = generation.users.get(name)
+                if found is not None:
+                    self._settled(found.changed)
+                    user = found.copied()
+                    break
+            else:
+                user = self.projection.user(name) or User(0, name)
+            self._users[name] = user
+        return user
+
+    def conv(self, name: str) -> Conv | None:
+        """See `View`."""
+        self._prefetch_convs({name})
+        return self._convs.get(name)
+
+    def conv_for(self, name: str) -> Conv:
+        """The conversation; one that is not there has the number 0."""
+        return self.conv(name) or Conv(0, name, lambda _: {})
+
+    def _prefetch_convs(self, names: set[str]) -> None:
+        missing = set[str]()
+        for name in names:
+            if name in self._convs or name in self._absent:
+                continue
+            found = self._kept(name)
+            if found is None:
+                missing.add(name)
+            else:
+                self._convs[name] = found.shown(self._members_of)
+        if missing:
+            super()._prefetch_convs(missing)
+
+    def _kept(self, name: str) -> Conv | None:
+        for generation in self._generations():
+            found = generation.convs.get(name)
+            if found is not None:
+                self._settled(found.changed)
+                return found
+        return None
+
+    def _members_of(self, conv: Conv) -> dict[str, Member]:
+        found = self._kept(conv.name)
+        if found is not None and found.loaded:
+            return dict(found.members)
+        return super()._members_of(conv)
+
+    def devices(self, user: str) -> dict[str, Device]:
+        """See `interface.State`."""
+        found = self._devices.get(user)
+        if found is None:
+            found = super().devices(user)
+            for generation in reversed(self._generations()):
+                for name, device in generation.devices.get(user, {}).items():
+                    if device is None:
+                        found.pop(name, None)
+                    else:
+                        found[name] = device.copied()
+        return found
+
+    # Messages and items.
+
+    def items(self, user: User, after: int, limit: int) -> list[tuple[int, int]]:
+        """See `interface.State`; up to the head that the user has in this view."""
+        return super().items(user, after, min(limit, max(0, user.head - after)))
+
+    def amended(self, conv: Conv, seq: int) -> Amended | None:
+        """See `View`."""
+        self._look_for(conv, seq)
+        return super().amended(conv, seq)
+
+    def amended_of(self, records: Mapping[int, AnyRecord]) -> dict[int, Amended]:
+        """See `interface.State`."""
+        acts = [record for record in records.values() if isinstance(record, Act)]
+        self._prefetch_convs({act.conv for act in acts})
+        for act in acts:
+            self._look_for(self.conv_for(act.conv), act.seq)
+        return super().amended_of(records)
+
+    def _look_for(self, conv: Conv, seq: int) -> None:
+        self.shown.add(conv.name)
+        key = (conv.cid, seq)
+        if key not in self._amended:
+            for generation in self._generations():
+                found = generation.amended.get(key)
+                if found is not None:
+                    self._amended[key] = found.copied()
+                    return
+
+
+class View:
+    """`interface.Readable`."""
+
+    def __init__(self, state: ReadState, limits: Limits, online: Container[str]) -> None:
+        self.state = state
+        self.rendering = Rendering(state)
+        self.limits = limits
+        self.online = online
+        self.now = 0
+        self.last = 0
+
+    def entry(self, record: AnyRecord) -> Entry:
+        """See `interface.Readable`."""
+        return self.rendering.entry(record)
+
+    def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
+        """See `interface.Readable`."""
+        return self.rendering.entries(owner, after, limit, max_bytes)
+
+    def connected(self, conv: Conv) -> list[str]:
+        """See `interface.Readable`."""
+        if len(conv.members) > RECEIPT_MEMBERS:
+            return []
+        return [name for name, member in conv.members.items() if member.active and name in self.online]
+
+
+class Reading:
+    """Implements `interface.Reading` beside an engine."""
+
+    errors = ERRORS
+
+    def __init__(
+        self,
+        data_dir: Path,
+        gate: Gate,
+        writer: Callable[[], ProjectedState],
+        has_account: Callable[[str], bool],
+        limits: Limits,
+        online: Container[str],
+    ) -> None:
+        """`writer` tells the ledger's state, which is looked at inside the gate. Raises `StoreError`, and one of `errors`."""
+        self._gate = gate
+        self._writer = writer
+        self._log_db = open_log(data_dir, readonly=True)
+        self._projection_db = open_projection(data_dir, readonly=True)
+        self._projection_db.pragma("cache_size", -_CACHE_KIB)
+        self._projection = Yielding(_connection(self._projection_db), gate, self._check, snapshot=True)
+        self._log = Yielding(_connection(self._log_db), gate, self._check)
+        self._moves = self._changes = 0
+        gate.enter()
+        try:
+            self._moves, self._changes = gate.moves, gate.changes
+            self._log.keep = self._projection.keep = True
+            state = ReadState(Log(self._log), Projection(self._projection), gate, has_account)
+        finally:
+            self._projection.end()
+            gate.leave()
+        self.view = View(state, limits, online)
+        self._awaited = 0
+
+    def run(self, look: Callable[[Readable], None], tell: Callable[[], None], now: int, exact: bool = False) -> bool:
+        """See `interface.Reading`."""
+        for attempt in range(_TRIES + 1):
+            self._log.keep = self._projection.keep = attempt == _TRIES
+            self._gate.enter()
+            try:
+                self._begin(now)
+                look(self.view)
+                self._check()
+                changed = self.view.state.changed_since(self.view.last, exact)
+                if changed > self._gate.committed:
+                    raise _NotYetError(changed)
+                if not changed:
+                    tell()
+                    return True
+            except _MovedError:
+                continue
+            except _NotYetError as later:
+                self._awaited = later.lsn
+                return False
+            finally:
+                self._projection.end()
+                self._gate.leave()
+        raise AssertionError("nothing moves while the gate is closed")
+
+    def wait(self, seconds: float) -> None:
+        """See `interface.Reading`."""
+        self._gate.enter()
+        try:
+            self._gate.wait(self._awaited, seconds)
+        finally:
+            self._gate.leave()
+
+    def close(self) -> None:
+        """See `interface.Reading`."""
+        self._log_db.close()
+        self._projection_db.close()
+
+    def _begin(self, now: int) -> None:
+        view, gate = self.view, self._gate
+        self._moves = gate.moves
+        view.state.begin(self._writer())
+        view.last = gate.committed
+        view.now = max(view.now, now)
+        if gate.changes != self._changes:
+            self._changes = gate.changes
+            view.state.forget_records()
+            view.rendering.forget()
+
+    def _check(self) -> None:
+        if self._gate.moves != self._moves:
+            raise _MovedError
+
+
+def _connection(db: peewee.SqliteDatabase) -> sqlite3.Connection:
+    return cast(sqlite3.Connection, db.connection())  # type: ignore[no-untyped-call]
