@@ -1,0 +1,1 @@
+"""Bytes: addresses, how one of them is reached, and paho-mqtt on what was reached."""
