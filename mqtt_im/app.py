@@ -17,6 +17,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -43,6 +44,7 @@ from mqtt_im.search.thread import Search
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.policy import Policy
+from mqtt_im.store.sqlite.lags import Lags
 from mqtt_im.store.sqlite.opening import open_ledger
 from mqtt_im.store.sqlite.upkeep import Upkeep
 from mqtt_im.transport.embedded import EmbeddedTransport
@@ -84,6 +86,7 @@ class Server:
         self._ledger: Ledger | None = None
         self._transport: EmbeddedTransport | None = None
         self.http: HttpServer | None = None
+        self.lags = Lags(Path(config.data_dir))
 
     async def start(self) -> None:
         """Everything runs and every listener accepts; or what was started is stopped again and the reason raised.
@@ -156,6 +159,7 @@ class Server:
 
         upkeep = Upkeep(ledger, Path(config.data_dir), retention_policy(config), bridge.note_connected)
         self._undo.push_async_callback(_cancel, asyncio.create_task(upkeep.run(), name="upkeep"))
+        self._undo.push_async_callback(_cancel, asyncio.create_task(self.lags.run(), name="lags"))
         watcher = asyncio.create_task(self._watch(accounts), name="accounts")
         self._undo.push_async_callback(_cancel, watcher)
         http.open(Services(config, bridge, transport, auth, accounts, self.metrics, lambda: transport.websocket("http")))
@@ -183,7 +187,11 @@ class Server:
     def _show(self, ledger: Ledger, transport: EmbeddedTransport, hooks: Hooks) -> None:
         """Figures that are read when the metrics are asked for."""
         show = self.metrics.show
-        show("connected", "Clients that are logged in.", lambda: transport.connection_count)
+        self.metrics.show_each("connections", "Connections that are logged in.", "protocol", lambda: transport.protocols)
+        show("ledger_queue_jobs", "Jobs that wait for the ledger's thread.", lambda: ledger.queued)
+        show("devices_behind", "Registered devices that have not acknowledged all.", lambda: self.lags.behind)
+        show("worst_lag_items", "Items that the device which is furthest behind lacks.", lambda: self.lags.worst)
+        ledger.on_batch = partial(self.metrics.observe, "batch_jobs")
         show("tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks()))
         show("commits", "Transactions committed to the log.", lambda: ledger.commits, grows=True)
         show("records", "Records committed to the log.", lambda: ledger.records, grows=True)

@@ -7,14 +7,14 @@ prometheus-client only renders them. Every metric is declared here, with its lab
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Final, NamedTuple
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "connections": ("Connections accepted.", ("listener",)),
+    "connections_accepted": ("Sockets accepted, by listener.", ("listener",)),
     "closes": ("Connections closed, by reason.", ("reason",)),
     "connects_refused": ("Connections closed or refused before they were let in, by reason.", ("reason",)),
     "malformed_packets": ("Packets that broke the protocol, by what was wrong.", ("reason",)),
@@ -22,7 +22,8 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "throttled": ("Requests delayed because their user is too fast.", ()),
     "logins": ("Logins, by result.", ("result",)),
     "uplinks": ("Requests received, by op.", ("op",)),
-    "errors": ("Requests answered with an error, by code.", ("code",)),
+    "refusals": ("Requests that were refused, by code.", ("code",)),
+    "messages_committed": ("Messages, changes to groups among them, that were committed.", ()),
     "forbidden_publishes": ("Publishes to closed topics, acknowledged and dropped.", ()),
     "items": ("Items written to devices, redeliveries included.", ()),
     "plain_messages": ("Messages on plain topics received.", ()),
@@ -33,6 +34,15 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "log_lines_suppressed": ("Log lines held back by their rate limit.", ()),
 }
 HISTOGRAMS: Final[dict[str, tuple[str, tuple[float, ...]]]] = {
+    "commit_seconds": (
+        "From a request's coming to its commit.",
+        (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+    ),
+    "delivery_seconds": (
+        "From an item's commit to its acknowledgement by a device, the time in which the device was away included.",
+        (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 60, 3600, 86_400),
+    ),
+    "batch_jobs": ("Jobs of one transaction.", (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)),
     "login_seconds": ("From a CONNECT to the answer about its password.", (0.001, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)),
 }
 
@@ -57,6 +67,14 @@ class _Histogram:
         self.total = 0.0
 
 
+class Family(NamedTuple):
+    """Values by one label each, that are read when they are asked for."""
+
+    help: str
+    label: str
+    read: Callable[[], Mapping[str, float]]
+
+
 class _Figure(NamedTuple):
     """A value that is read when it is asked for."""
 
@@ -72,8 +90,12 @@ class Metrics:
         self._counts = _Counts()
         self._histograms = {name: _Histogram(bounds) for name, (_, bounds) in HISTOGRAMS.items()}
         self._figures: dict[str, _Figure] = {}
+        self._families: dict[str, Family] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+        PlatformCollector(registry=self._registry)
+        GCCollector(registry=self._registry)
         for name, (_, labels) in COUNTERS.items():
             if not labels:
                 self._counts[name, ()] = [0.0]
@@ -96,6 +118,27 @@ class Metrics:
         """Show what `read` returns whenever the metrics are asked for, on the event loop; `grows` says that it is a counter."""
         self._figures[name] = _Figure(description, read, grows)
 
+    def show_each(self, name: str, description: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Show the values that `read` returns by a label, whenever the metrics are asked for, on the event loop."""
+        self._families[name] = Family(description, label, read)
+
+    def figure(self, name: str) -> float:
+        """What a value of `show` is now."""
+        return self._figures[name].read()
+
+    def total(self, name: str) -> float:
+        """What a counter stands at, over all its labels."""
+        return sum(cell[0] for (other, _), cell in list(self._counts.items()) if other == name)
+
+    def each(self, name: str) -> dict[str, float]:
+        """What a counter with one label stands at, by that label."""
+        return {values[0]: cell[0] for (other, values), cell in list(self._counts.items()) if other == name}
+
+    def buckets(self, name: str) -> tuple[tuple[float, ...], list[int]]:
+        """The bounds of a histogram, and how many values lie below each and above the one before, the last ones above all."""
+        histogram = self._histograms[name]
+        return histogram.bounds, list(histogram.counts)
+
     def value(self, name: str, **labels: str) -> float:
         """What a counter stands at."""
         return self._counts.get((name, tuple(labels.values())), [0.0])[0]
@@ -116,6 +159,11 @@ class Metrics:
             family = HistogramMetricFamily(f"mqtt_im_{name}", HISTOGRAMS[name][0])
             family.add_metric((), _buckets(histogram), histogram.total)
             yield family
+        for name, shown in self._families.items():
+            gauge = GaugeMetricFamily(f"mqtt_im_{name}", shown.help, labels=(shown.label,))
+            for label, value in sorted(shown.read().items()):
+                gauge.add_metric((label,), value)
+            yield gauge
         for name, figure in self._figures.items():
             family_of = CounterMetricFamily if figure.grows else GaugeMetricFamily
             yield family_of(f"mqtt_im_{name}", figure.help, value=figure.read())

@@ -11,6 +11,7 @@ from collections import deque
 from typing import Any, Protocol
 
 from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
+from mqtt_im.core.records import GroupChange, Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.topics import Topics
@@ -65,6 +66,7 @@ class Bridge:
         """Set before the transport starts."""
         self.metrics = metrics
         self._items = metrics.cell("items")
+        self._committed = metrics.cell("messages_committed")
         self.audience = audience
         self.online = self.audience.online
         """The channels of devices that are subscribed, by user."""
@@ -197,6 +199,11 @@ class Bridge:
         delivery = channel.delivery
         if delivery is None:
             return
+        flight = delivery.flights.get(packet_id)
+        if flight is None or flight.acked:
+            return
+        if committed := flight.entries[-1][1].at:
+            self.metrics.observe("delivery_seconds", max(0, now_ms() - committed) / 1000)
         if delivery.acked(packet_id) and not delivery.moved:
             self.cursors.moved(delivery)
         if delivery.next <= delivery.head and not channel.ready:
@@ -338,6 +345,8 @@ class Bridge:
         """Bring a job's committed records, and the receipts that follow from them, to who is connected."""
         if job.commits is not None:
             for commit in job.commits:
+                if isinstance(commit.record, Message | GroupChange):
+                    self._committed[0] += 1
                 if commit.to:
                     self._live(commit)
         if job.receipts is not None:

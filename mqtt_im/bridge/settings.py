@@ -23,6 +23,9 @@ class Counters(Protocol):
     def count(self, name: str, amount: float = 1, **labels: str) -> None:
         """Add `amount` to a counter of `metrics.COUNTERS`."""
 
+    def observe(self, name: str, value: float) -> None:
+        """Add a value to a histogram of `metrics.HISTOGRAMS`."""
+
     def cell(self, name: str, **labels: str) -> list[float]:
         """The counter itself, a list of one number."""
 

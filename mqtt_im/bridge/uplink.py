@@ -36,7 +36,7 @@ Reading = Callable[[Readable, Who, Any], Any]
 class UplinkJob(RequestJob):
     """A request that may change something, with whom its answer goes to."""
 
-    __slots__ = ("channel", "token", "uplink")
+    __slots__ = ("at", "channel", "token", "uplink")
 
     def __init__(self, uplink: Uplink, channel: Channel | None, token: int, who: Who, request: rq.Request) -> None:
         self.refusal = None
@@ -49,6 +49,7 @@ class UplinkJob(RequestJob):
         self.uplink = uplink
         self.channel = channel
         self.token = token
+        self.at = time.perf_counter()
 
     def done(self) -> None:
         """See `Job`."""
@@ -112,7 +113,7 @@ class Uplink:
         try:
             request = decode_request(payload, bridge.settings.max_body_bytes, bridge.settings.max_packet_bytes)
         except Unreadable as unreadable:
-            bridge.metrics.count("errors", code=unreadable.code)
+            bridge.metrics.count("refusals", code=unreadable.code)
             channel.reply(error_fields(unreadable, unreadable.id))
             self._done(channel, token)
             return
@@ -154,7 +155,7 @@ class Uplink:
         try:
             request = decode_request(payload, bridge.settings.max_body_bytes, bridge.settings.max_packet_bytes)
         except Unreadable as unreadable:
-            bridge.metrics.count("errors", code=unreadable.code)
+            bridge.metrics.count("refusals", code=unreadable.code)
             return
         if type(request) in CHANGING:
             who = Who(user, device, 0, listening=False, token=secrets.token_hex(6))
@@ -198,6 +199,8 @@ class Uplink:
     def decided(self, job: UplinkJob) -> None:
         """A request that may change something is committed, or refused."""
         bridge, channel = self._bridge, job.channel
+        if job.refusal is None:
+            bridge.metrics.observe("commit_seconds", time.perf_counter() - job.at)
         if isinstance(job.request, rq.Hello) and _sets_cursor(job.request):
             void: Literal["nothing", "since", "all"] = "since" if job.request.after is None else "all"
             bridge.cursors.release(job.who.user, job.who.device, "nothing" if job.refusal is not None else void)
@@ -311,7 +314,7 @@ class Uplink:
             self._bridge.forget(channel.user, job.request.device)
 
     def _refuse(self, channel: Channel, refusal: Refusal, request_id: str | None, token: int) -> None:
-        self._bridge.metrics.count("errors", code=refusal.code)
+        self._bridge.metrics.count("refusals", code=refusal.code)
         channel.reply(error_fields(refusal, request_id))
         if refusal.retry:
             channel.link.fail(token)

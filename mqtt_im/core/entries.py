@@ -28,10 +28,11 @@ class Entry:
     `head` + `pos` + `tail` is the JSON item; for the device that sent a message, `_SENT` + `pos` + `sent`. `seq` is 0 where
     the item is no message. `expires` is ms since 1970, 0 for never; the sender's own devices never see it expire.
     `first` is where a `void` begins that stands for several items, 0 in all other entries. `size` is about how many bytes an
-    item of it takes.
+    item of it takes. `at` is when the record was committed, in ms since 1970, 0 where nobody knows.
     """
 
     __slots__ = (
+        "at",
         "by",
         "conv",
         "device",
@@ -55,6 +56,7 @@ class Entry:
         self.head = head
         self.tail = tail
         self.sent = sent
+        self.at = 0
         self.expires = 0
         self.first = 0
         self.keyed = False
@@ -95,6 +97,13 @@ def void_entry(why: str, first: int = 0) -> Entry:
 
 
 def render(record: AnyRecord, amended: Amended | None, lookup: Lookup) -> Entry:
+    """See `_render`; the entry knows when its record was committed."""
+    entry = _render(record, amended, lookup)
+    entry.at = record.ts
+    return entry
+
+
+def _render(record: AnyRecord, amended: Amended | None, lookup: Lookup) -> Entry:
     """The entry of a record, as things are now.
 
     `amended` is what became of the message that the record is or is about; `lookup` finds the record of its newest edit.

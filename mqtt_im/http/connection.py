@@ -109,7 +109,7 @@ class HttpConnection(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A socket was accepted."""
         super().connection_made(transport)  # type: ignore[arg-type]
-        self.places.count("connections", listener="http")
+        self.places.count("connections_accepted", listener="http")
         self.places.enter(self)
         self._head = self.loop.call_later(self.places.head_s, self._late)
 

@@ -59,10 +59,14 @@ class Requests:
         kind = OPS[op]
         try:
             make_id = new_id if kind in NEEDS_ID else None
-            request = decode_fields(kind, payload, header(scope, b"idempotency-key"), make_id, limits.max_body_bytes)
+            try:
+                request = decode_fields(kind, payload, header(scope, b"idempotency-key"), make_id, limits.max_body_bytes)
+            except Refusal as refusal:
+                services.metrics.count("refusals", code=refusal.code)
+                raise
             wait = services.transport.spend(caller.user)
             if wait:
-                services.metrics.count("errors", code="rate_limited")
+                services.metrics.count("refusals", code="rate_limited")
                 raise too_fast(f"more than {limits.requests_per_second} requests a second; send it again later", wait)
             with self._desk:
                 answer = await self._answer(services, caller.user, request)

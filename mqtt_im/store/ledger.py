@@ -68,6 +68,15 @@ class Ledger:
         """Transactions so far."""
         self.records = 0
         """Records committed so far."""
+        self.on_batch: Callable[[int], None] = lambda _: None
+        """Called on the ledger's thread with the number of jobs of each batch."""
+        self._submitted = 0
+        self._answered = 0
+
+    @property
+    def queued(self) -> int:
+        """Jobs that were handed in and are not done."""
+        return self._submitted - self._answered
 
     async def start(self) -> None:
         """The store is open and its tail replayed. Raises `StoreError`."""
@@ -95,6 +104,7 @@ class Ledger:
     def submit(self, job: Job) -> None:
         """The job stands in line. Jobs of one turn of the loop are handed over together."""
         line = job.line()
+        self._submitted += 1
         if job.reads:
             self._read(job, line)
             return
@@ -174,6 +184,7 @@ class Ledger:
             batch, ended = self._gather(engine)
             stop = stop or ended
             if batch:
+                self.on_batch(len(batch))
                 self._work(engine, batch)
             elif self.failing is not None:
                 self._recovered(engine)
@@ -338,6 +349,7 @@ class Ledger:
 
     def _report(self, batch: list[Job]) -> None:
         last, reads = self._last, self._reads
+        self._answered += len(batch)
         for job in batch:
             try:
                 job.done()

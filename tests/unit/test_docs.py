@@ -116,7 +116,7 @@ def test_the_pages_name_no_key_that_does_not_exist() -> None:
 
 
 def test_every_metric_is_explained() -> None:
-    shown = re.findall(r'\bshow\("(\w+)"', (ROOT / "mqtt_im" / "app.py").read_text(encoding="utf-8"))
+    shown = re.findall(r'\bshow(?:_each)?\("(\w+)"', (ROOT / "mqtt_im" / "app.py").read_text(encoding="utf-8"))
     assert shown
     for name in (*COUNTERS, *HISTOGRAMS, *shown):
         assert re.search(rf"`{name}[`{{]", OPERATIONS), f"docs/operations.md does not explain {name}"

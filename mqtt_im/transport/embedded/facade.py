@@ -195,6 +195,11 @@ class EmbeddedTransport:
                 await hub.sessions.committed()
 
     @property
+    def protocols(self) -> dict[str, int]:
+        """Connections that are logged in, by their protocol."""
+        return dict(self._hub.protocols)
+
+    @property
     def connection_count(self) -> int:
         """Connections that are logged in."""
         return len(self._hub.live)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
@@ -97,6 +98,8 @@ class Hub:
         """The connections that are logged in."""
         self.entered = 0
         """How many are logged in, those included that wait for their session."""
+        self.protocols: Counter[str] = Counter()
+        """The same, by protocol."""
         self.draining = False
         self.tasks: set[asyncio.Task[None]] = set()
         """Packets that are being handled by a task."""
@@ -182,6 +185,7 @@ class Hub:
     def enter(self, connection: Member) -> None:
         """A connection is logged in, and about to get its session."""
         self.entered += 1
+        self.protocols[connection.protocol] += 1
         connection.since = time.time_ns() // 1_000_000
         self._watch_lease(connection)
         if connection.user:
@@ -204,6 +208,7 @@ class Hub:
     def leave(self, connection: Member) -> None:
         """A logged-in connection has ended."""
         self.entered -= 1
+        self.protocols[connection.protocol] -= 1
         if (timer := self._expiries.pop(connection, None)) is not None:
             timer.cancel()
         if connection.user:

@@ -77,7 +77,7 @@ class Wire(asyncio.Protocol):
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
         self._last_heard = hub.clock()
-        hub.count("connections", listener=self.listener)
+        hub.count("connections_accepted", listener=self.listener)
         if reason := hub.socket_opened(self):
             self.turn_away(reason, reason)
             return

@@ -59,7 +59,7 @@ async def test_logins_and_silent_sockets_do_not_hold_it_up(tmp_path: Path) -> No
         server.handler.login_gate = asyncio.Event()
         client, silent = await server.open(), await server.open("websocket")
         client.send(packets.connect("phone", username="alice"))
-        await server.counted("connections", 2)
+        await server.counted("connections_accepted", 2)
         await all_of(server.transport.drain(0.05), client.gone(), silent.gone())
 
 

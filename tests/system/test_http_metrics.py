@@ -1,0 +1,91 @@
+"""`/metrics`: the names that stay, and health's places of its own."""
+
+from __future__ import annotations
+
+import re
+import socket
+
+import pytest
+
+from mqtt_im.testing import ServerProcess
+from tests.support.raw import eventually
+from tests.support.web import HOST, Web
+from tests.system.conftest import Clients, Name
+
+
+def samples(server: ServerProcess) -> dict[str, float]:
+    status, text = server.get("/metrics")
+    assert status == 200
+    return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in text.splitlines() if line[0] != "#"}
+
+
+def test_the_fixed_names(server: ServerProcess, im: Clients, name: Name) -> None:
+    alice, bob = im.online(name("alice")), im.online(name("bob"))
+    before = samples(server)
+    alice.say(bob.user, "hello")
+    bob.wait("msg")
+    alice.refused("history", "not_member", conv="#none")
+    im.online(name("carol")).disconnect()
+
+    def counted() -> bool:
+        now = samples(server)
+        return (
+            now["mqtt_im_messages_committed_total"] >= before["mqtt_im_messages_committed_total"] + 1
+            and now["mqtt_im_commit_seconds_count"] > before["mqtt_im_commit_seconds_count"]
+            and now["mqtt_im_delivery_seconds_count"] > before["mqtt_im_delivery_seconds_count"]
+            and now["mqtt_im_batch_jobs_count"] > before["mqtt_im_batch_jobs_count"]
+            and now['mqtt_im_connections{protocol="mqtt3"}'] == 2
+            and now['mqtt_im_refusals_total{code="not_member"}'] == 1
+            and now['mqtt_im_closes_total{reason="disconnect"}'] >= 1
+        )
+
+    eventually(counted, "the figures")
+    now = samples(server)
+    assert {"mqtt_im_devices_behind", "mqtt_im_worst_lag_items", "mqtt_im_ledger_queue_jobs"} <= set(now)
+    assert now["process_resident_memory_bytes"] > 0 and any(key.startswith("python_info") for key in now)
+    _, text = server.get("/metrics")
+    names = {re.split(r"[{ ]", line)[0] for line in text.splitlines() if line[0] != "#"}
+    for sample in names:
+        family = re.sub(r"_(total|bucket|count|sum|created)$", "", sample)
+        assert re.search(rf"^# HELP {family}(_total)? ", text, re.MULTILINE), sample
+        assert re.search(rf"^# TYPE {family}(_total)? ", text, re.MULTILINE), sample
+    assert name("alice") not in text
+
+
+@pytest.mark.parametrize("own_server", [{"http.max_connections": 8}], indirect=True)
+def test_health_has_places_of_its_own(own_server: ServerProcess) -> None:
+    port = own_server.http_port
+    busy = [socket.create_connection((HOST, port), timeout=10) for _ in range(8)]
+    try:
+        for connection in busy:  # each waits for the rest of a body
+            connection.sendall(b"POST /api/v1/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+            connection.sendall(b"Content-Length: 9\r\n\r\n{")
+        busy += [socket.create_connection((HOST, port), timeout=10) for _ in range(300)]  # and these say nothing
+        for _ in range(3):
+            assert own_server.get("/health/live")[0] == 200
+            assert own_server.get("/health/ready")[0] == 200
+        with Web(port) as web:
+            answer = web.post("login", user="alice")
+            assert (answer.status, answer.code) == (503, "unavailable")
+            assert answer.headers["retry-after"]
+    finally:
+        for connection in busy:
+            connection.close()
+
+    def answered() -> bool:
+        with Web(port) as web:
+            return web.post("login", user="alice").status == 200
+
+    eventually(answered, "a place")
+
+
+def test_metrics_at_an_address_of_their_own(server: ServerProcess, tmp_path: object) -> None:
+    from mqtt_im.testing import free_ports
+
+    (port,) = free_ports(1)
+    with ServerProcess({"http.metrics_bind": f"{HOST}:{port}"}) as other, Web(port) as metrics:
+        assert metrics.ask("GET", "/metrics").status == 200
+        assert metrics.ask("GET", "/health/ready").status == 200
+        assert metrics.ask("GET", "/").status == 404
+        assert other.get("/metrics")[0] == 404
+        assert other.get("/health/live")[0] == 200
