@@ -28,6 +28,11 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "items": ("Items written to devices, redeliveries included.", ()),
     "plain_messages": ("Messages on plain topics received.", ()),
     "plain_dropped": ("Messages on plain topics that a full queue dropped.", ()),
+    "plain_expired": ("Messages on plain topics whose time was over before they were sent.", ()),
+    "refused_by_clients": (
+        "Acknowledgements of MQTT 5 clients that say that they did not want a message, by reason code.",
+        ("code",),
+    ),
     "session_store_failures": ("Transactions of the MQTT sessions' store that failed.", ()),
     "webhooks": ("Attempts to send webhooks, by event and result.", ("event", "result")),
     "http_refused": ("HTTP connections closed or refused, by reason.", ("reason",)),

@@ -126,7 +126,7 @@ class _Check:
     def permit(self) -> None:
         """Raises where so many passwords from there, or for this account, were wrong that no more are looked at."""
         if not self.preferred and not self.limits.allows(self.address, self.user, self.clock()):
-            raise TooManyFailures(UNAVAILABLE, "too many failed logins")
+            raise TooManyFailures(UNAVAILABLE, "too many failed logins", busy=True)
 
     def enter(self) -> None:
         """The same before it waits for its turn; but one that was refused so and comes back is looked at."""
@@ -212,7 +212,7 @@ class Authenticator:
         """Count a wrong token. Raises `TooManyFailures` where there were too many."""
         now = self._clock()
         if not self._limits.allows(address, "", now):
-            raise TooManyFailures(UNAVAILABLE, "too many failed logins")
+            raise TooManyFailures(UNAVAILABLE, "too many failed logins", busy=True)
         self._limits.failed(address, "", now)
         self._metrics.count("logins", result="refused")
 
@@ -293,9 +293,9 @@ class Authenticator:
             try:
                 verified = await self._pool.run("" if known else network_of(address), digest, check)
             except NotYetError:
-                raise LoginRefused(UNAVAILABLE, "too many logins at once: it is being looked at") from None
+                raise LoginRefused(UNAVAILABLE, "too many logins at once: it is being looked at", busy=True) from None
             except PoolFullError:
-                raise _HeldUp(UNAVAILABLE, "too many logins at once") from None
+                raise _HeldUp(UNAVAILABLE, "too many logins at once", busy=True) from None
             # The account may have changed while the hash was computed.
             if accounts.version(user) != verified:
                 raise LoginRefused(BAD_CREDENTIALS, "the account changed meanwhile")

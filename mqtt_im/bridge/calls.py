@@ -53,7 +53,7 @@ class Call(Channel):
         super().__init__(asker, b"", b"")
         self.answer: Fields = {}
 
-    def reply(self, fields: Fields) -> None:
+    def reply(self, fields: Fields, correlation: bytes | None = None) -> None:
         """See `Channel`: it is kept for who waits."""
         self.answer = fields
 

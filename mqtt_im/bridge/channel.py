@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from typing import Any, Final
 
 from mqtt_im.core.delivery import Claim, Delivery
+from mqtt_im.mqtt import V5
+from mqtt_im.mqtt import properties as props
 from mqtt_im.protocol.codec import deflate, encode_json, json_to_msgpack
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, LAST_REPLY_PACKET_ID, Link
 
@@ -14,20 +16,28 @@ MIN_ZIP_BYTES = 128
 
 TYPING_AGAIN_S = 1.0
 
-Replies = dict[int, tuple[bool, bytes]]
-"""Replies without PUBACK: packet identifier → (to the device topic?, payload as it was sent)."""
+Reply = tuple[bool, bytes, bytes]
+"""To the device topic?, payload as it is sent, encoded properties."""
+Replies = dict[int, Reply]
+"""Replies without PUBACK, by packet identifier."""
+
+_FRAME: Final = 64
+"""Bytes of a packet around topic and payload, at most."""
 
 
 class Channel:
     """Lives as long as its link. `delivery` is None until the device has subscribed and its state was read."""
 
     __slots__ = (
+        "awaited",
         "batch",
         "codec",
+        "correlations",
         "delivery",
         "device",
         "device_topic",
         "held",
+        "late",
         "link",
         "opening",
         "ready",
@@ -39,6 +49,7 @@ class Channel:
         "window",
         "zip",
         "_next_reply",
+        "_unacknowledged",
     )
 
     def __init__(self, link: Link, user_topic: bytes, device_topic: bytes) -> None:
@@ -60,11 +71,19 @@ class Channel:
         self.replies: Replies = {}
         self.waiting = 0
         """Requests that have no answer yet."""
-        self.held: list[int] | None = None
-        """Uplinks that are done, but whose acknowledgement waits until the device has read its replies."""
+        self.held: list[tuple[int, int, str]] | None = None
+        """Uplinks that are done, with reason code and text, but whose acknowledgement waits until the device has read its
+        replies."""
+        self.late: list[tuple[Reply, str | None]] | None = None
+        """Replies that wait until the device takes more packets, with the `id` of their requests (Receive Maximum)."""
+        self.correlations: dict[int, bytes] | None = None
+        """Correlation Data of requests without an answer, by token."""
+        self.awaited: dict[int, bytes] | None = None
+        """The same of `sent` items that have not been offered, by `pos`."""
         self.typed: tuple[str, bool, float] | None = None
         """The last `typing` that was passed on: to whom, its state, and when (seconds, monotonic)."""
         self._next_reply = FIRST_REPLY_PACKET_ID
+        self._unacknowledged = 0
 
     @property
     def listening(self) -> bool:
@@ -91,6 +110,9 @@ class Channel:
         if delivery is None or link.closed:
             return 0
         topic = self.user_topic if link.user_qos >= 0 else self.device_topic
+        if link.version == V5:
+            self.flush_late()
+            return self._pump5(delivery, topic, now, claim)
         publish, encode = link.publish, None if self.codec == "json" and not self.zip else self.encode
         count = 0
         while link.writable:
@@ -102,6 +124,58 @@ class Channel:
             count += 1
         return count
 
+    def _pump5(self, delivery: Delivery, topic: bytes, now: int, claim: Claim) -> int:
+        """The same for a device of MQTT 5, which may take only so many packets, of a certain size, and gets properties."""
+        link, count = self.link, 0
+        while link.writable and (link.room > 0 or not delivery.qos):
+            packet = delivery.take(now, claim)
+            if packet is None:
+                break
+            packet_id, payload, dup = packet
+            if len(delivery.offered) == 1:
+                self._offer_one(delivery, topic, packet_id, payload, dup, now)
+                count += 1
+            elif link.publish(topic, self.encode(payload), packet_id, dup):
+                count += 1
+                if self.awaited:
+                    for pos, _ in delivery.offered:
+                        self.awaited.pop(pos, None)
+            else:
+                delivery.limit = max(1, len(payload) // 2)
+                delivery.put_back(packet_id)
+        return count
+
+    def _offer_one(self, delivery: Delivery, topic: bytes, packet_id: int, payload: bytes, dup: bool, now: int) -> None:
+        pos, entry = delivery.offered[0]
+        properties = correlation = b""
+        if entry.sent is not None and entry.by == self.user and entry.device == self.device:
+            awaited = self.awaited.pop(pos, None) if self.awaited else None
+            if awaited is not None and not dup:
+                correlation = props.one(props.CORRELATION_DATA, awaited)
+        elif entry.expires and not entry.is_void(self.user, now):
+            properties = props.one(props.MESSAGE_EXPIRY, max(1, -((now - entry.expires) // 1000)))
+        publish, encoded = self.link.publish, self.encode(payload)
+        if publish(topic, encoded, packet_id, dup, False, properties + correlation):
+            return
+        if correlation and publish(topic, encoded, packet_id, dup, False, properties):
+            return
+        if not publish(topic, self.encode(delivery.too_large(packet_id)), packet_id, dup) and packet_id:
+            delivery.acked(packet_id)  # not even that fits: it counts as delivered
+
+    def limit_batches(self) -> None:
+        """Batches are as large as the device takes."""
+        if self.delivery is not None:
+            self.delivery.limit = self.payload_bytes
+
+    @property
+    def payload_bytes(self) -> int:
+        """The most bytes of JSON that surely fit into one packet for this device; 0: no bound."""
+        if not self.link.max_packet:
+            return 0
+        left = self.link.max_packet - max(len(self.user_topic), len(self.device_topic)) - _FRAME
+        # A number takes up to nine bytes of MessagePack where it takes four of JSON, its comma included.
+        return max(1, left * 4 // 9 if self.codec == "msgpack" else left)
+
     def encode(self, payload: bytes) -> bytes:
         """JSON text in the form that the device has asked for."""
         if self.codec == "msgpack":
@@ -110,19 +184,48 @@ class Channel:
             payload = deflate(payload)
         return payload
 
-    def reply(self, fields: dict[str, Any]) -> None:
+    def reply(self, fields: dict[str, Any], correlation: bytes | None = None) -> None:
         """Send a reply, where the device listens: to its own topic if it has that one."""
         link = self.link
         if link.closed or not self.listening:
             return
-        to_device = link.device_qos >= 0
-        payload = self.encode(encode_json(fields))
-        packet_id = 0
-        if (link.device_qos if to_device else link.user_qos) > 0:
-            packet_id = self._reply_id()
-            if packet_id:
-                self.replies[packet_id] = (to_device, payload)
-        link.publish(self.device_topic if to_device else self.user_topic, payload, packet_id)
+        properties = b"" if correlation is None else props.one(props.CORRELATION_DATA, correlation)
+        reply = (link.device_qos >= 0, self.encode(encode_json(fields)), properties)
+        if self.late or (link.room <= 0 and self._qos(reply)):
+            if self.late is None:
+                self.late = []
+            self.late.append((reply, fields.get("id")))
+        else:
+            self._send(reply, fields.get("id"))
+
+    def flush_late(self) -> None:
+        """Send the replies that waited for the device to take more packets."""
+        while self.late and self.link.room > 0 and not self.link.closed:
+            self._send(*self.late.pop(0))
+
+    @property
+    def unread(self) -> int:
+        """Replies that the device has not acknowledged."""
+        return len(self.replies) + (len(self.late) if self.late else 0)
+
+    def _qos(self, reply: Reply) -> int:
+        return max(0, self.link.device_qos if reply[0] else self.link.user_qos)
+
+    def _send(self, reply: Reply, request_id: str | None) -> None:
+        to_device, payload, properties = reply
+        packet_id = self._reply_id() if self._qos(reply) else 0
+        topic = self.device_topic if to_device else self.user_topic
+        forms = [(payload, properties)]
+        if self.link.max_packet:
+            told: dict[str, Any] = {"op": "error"} if request_id is None else {"op": "error", "id": request_id}
+            told |= {"code": "too_large", "message": "the reply is larger than the client takes", "retry": False}
+            error = self.encode(encode_json(told))
+            forms += [(payload, b""), (error, properties), (error, b"")]
+        for payload, properties in forms:
+            if self.link.publish(topic, payload, packet_id, False, False, properties):
+                if packet_id:
+                    self.replies[packet_id] = (to_device, payload, properties)
+                return
 
     def event(self, payload: bytes) -> None:
         """Send an event at QoS 0, unless the device does not keep up; it is found again in `convs`."""
@@ -132,10 +235,18 @@ class Channel:
 
     def resend(self, replies: Replies) -> None:
         """Replies that a former connection of the session had not acknowledged leave again (MQTT-4.4.0-1)."""
-        for packet_id, (to_device, payload) in replies.items():
-            if (self.link.device_qos if to_device else self.link.user_qos) > 0:
-                self.replies[packet_id] = (to_device, payload)
-                self.link.publish(self.device_topic if to_device else self.user_topic, payload, packet_id, True)
+        for packet_id, reply in replies.items():
+            if not self._qos(reply):
+                continue
+            to_device, payload, properties = reply
+            if self.link.room <= 0:
+                if self.late is None:
+                    self.late = []
+                self.late.append((reply, None))
+                continue
+            topic = self.device_topic if to_device else self.user_topic
+            if self.link.publish(topic, payload, packet_id, True, False, properties):
+                self.replies[packet_id] = reply
 
     def _reply_id(self) -> int:
         for _ in range(LAST_REPLY_PACKET_ID - FIRST_REPLY_PACKET_ID + 1):
@@ -144,6 +255,22 @@ class Channel:
             if packet_id not in self.replies:
                 return packet_id
         return 0
+
+    def correlate(self, token: int, correlation: bytes | None) -> int:
+        """Remember the Correlation Data of a request until its answer; returns its token, a negative one for what has none."""
+        if correlation is None:
+            return token
+        if self.correlations is None:
+            self.correlations = {}
+        if not token:
+            self._unacknowledged -= 1
+            token = self._unacknowledged
+        self.correlations[token] = correlation
+        return token
+
+    def correlation(self, token: int) -> bytes | None:
+        """The Correlation Data of a request, which is over with that."""
+        return self.correlations.pop(token, None) if self.correlations else None
 
 
 def now_ms() -> int:

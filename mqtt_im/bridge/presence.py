@@ -52,11 +52,12 @@ class Presence:
         except Refusal:
             return False
 
-    def watch(self, link: Link, other: str, qos: int) -> None:
-        """The link is told what is, and from now on what changes."""
+    def watch(self, link: Link, other: str, qos: int, tell: bool = True) -> None:
+        """The link is told what is, unless it does not want that (`tell`), and from now on what changes."""
         self._watchers.setdefault(other, {})[link] = qos
         self._watched.setdefault(link, set()).add(other)
-        self._tell(other, [link], retained=True)
+        if tell:
+            self._tell(other, [link], retained=True)
 
     def unwatch(self, link: Link, other: str) -> None:
         """The link is told nothing more of this user."""

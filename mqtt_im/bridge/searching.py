@@ -78,7 +78,7 @@ class Searching:
     async def _find(self, channel: Channel, who: Who, request: rq.Search) -> dict[str, Any]:
         ledger, settings = self._bridge.ledger, self._bridge.settings
         limit = min(request.limit or settings.max_page, settings.max_page)
-        size = max(1024, settings.max_packet_bytes - 1024)
+        size = self._bridge.uplinks.page_bytes(channel)
         parts = await ledger.call(lambda engine: queries.searchable(engine, who, request.conv), who.user)
         query = Query(phrases_of(request.query), parts, FOREVER if request.before is None else request.before)
         items: list[msgspec.Raw] = []

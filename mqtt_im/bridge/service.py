@@ -18,7 +18,7 @@ from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.commits import Commit, Receipt
 from mqtt_im.store.jobs import AttachJob, CursorsJob, FetchJob, Job
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Identity, Link, Login, Transport
+from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Extra, Identity, Link, Login, Transport
 
 from .calls import Calls
 from .channel import Channel, now_ms
@@ -162,9 +162,9 @@ class Bridge:
         self._parking.take((user, device))
         self._parking.remember((user, device), 0)
 
-    def watch(self, link: Link, other: str, qos: int) -> None:
+    def watch(self, link: Link, other: str, qos: int, tell: bool = True) -> None:
         """See `Handler`."""
-        self.presence.watch(link, other, qos)
+        self.presence.watch(link, other, qos, tell)
 
     def unwatch(self, link: Link, other: str) -> None:
         """See `Handler`."""
@@ -174,17 +174,17 @@ class Bridge:
         """See `Handler`."""
         return await self.presence.may_watch(user, other)
 
-    def uplink(self, link: Link, payload: bytes, token: int, packet_id: int, dup: bool) -> None:
+    def uplink(self, link: Link, payload: bytes, token: int, packet_id: int, dup: bool, extra: Extra | None = None) -> None:
         """See `Handler`."""
-        self.uplinks.take(self._channels[link], payload, token, packet_id, dup)
+        self.uplinks.take(self._channels[link], payload, token, packet_id, dup, extra)
 
-    def rate_limited(self, link: Link, payload: bytes, token: int, retry_after: float) -> None:
+    def rate_limited(self, link: Link, payload: bytes, token: int, retry_after: float, extra: Extra | None = None) -> None:
         """See `Handler`."""
-        self.uplinks.rate_limited(self._channels[link], payload, token, retry_after)
+        self.uplinks.rate_limited(self._channels[link], payload, token, retry_after, extra)
 
-    def will(self, user: str, device: str, payload: bytes) -> None:
+    def will(self, user: str, device: str, payload: bytes, expiry: int | None = None) -> None:
         """See `Handler`."""
-        self.uplinks.will(user, device, payload)
+        self.uplinks.will(user, device, payload, expiry)
 
     def acked(self, link: Link, packet_id: int) -> None:
         """See `Handler`."""
@@ -269,6 +269,7 @@ class Bridge:
         )
         delivery.batch = channel.batch
         channel.delivery = delivery
+        channel.limit_batches()
         key = (channel.user, channel.device)
         parked = self._parking.take(key)
         if not self._parking.knows(key):

@@ -15,14 +15,18 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from mqtt_im.core.records import DeviceChange
 from mqtt_im.core.rules import CHANGING, Who
 from mqtt_im.core.rules.common import answer
+from mqtt_im.mqtt import V5
+from mqtt_im.mqtt.reasons import PAYLOAD_FORMAT, TOPIC_INVALID
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.codec import Unreadable, decode_request
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import ReadJob, RequestJob
+from mqtt_im.transport.api import Extra
 
 from .channel import Channel
+from .reasons import reason_of
 
 if TYPE_CHECKING:
     from .service import Bridge
@@ -30,7 +34,8 @@ if TYPE_CHECKING:
 MAX_REPLIES = 256
 """Replies that a device may leave without PUBACK before its further requests wait for their own."""
 
-Reading = Callable[[Readable, Who, Any], Any]
+Reading = Callable[[Readable, Who, Any, int], Any]
+"""What reads for a request; the last argument is the most bytes that a page may have."""
 
 
 class UplinkJob(RequestJob):
@@ -59,9 +64,11 @@ class UplinkJob(RequestJob):
 class ReadingJob(ReadJob):
     """A request that only reads."""
 
-    __slots__ = ("channel", "read", "request", "result", "token", "uplink", "who")
+    __slots__ = ("channel", "read", "request", "result", "size", "token", "uplink", "who")
 
-    def __init__(self, uplink: Uplink, channel: Channel, token: int, who: Who, request: rq.Request, read: Reading) -> None:
+    def __init__(
+        self, uplink: Uplink, channel: Channel, token: int, who: Who, request: rq.Request, read: Reading, size: int
+    ) -> None:
         super().__init__()
         self.uplink = uplink
         self.channel = channel
@@ -69,6 +76,7 @@ class ReadingJob(ReadJob):
         self.who = who
         self.request = request
         self.read = read
+        self.size = size
         self.result: Any = None
 
     def line(self) -> str:
@@ -78,7 +86,7 @@ class ReadingJob(ReadJob):
     def finish(self, engine: Readable) -> None:
         """See `Job`."""
         self.who.now = engine.now
-        self.result = self.read(engine, self.who, self.request)
+        self.result = self.read(engine, self.who, self.request, self.size)
 
     def done(self) -> None:
         """See `Job`."""
@@ -94,28 +102,31 @@ class Uplink:
         """Channels that are closed, with requests that have no answer yet, by device."""
         self._quiet: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
         settings = bridge.settings
-        page, size = settings.max_page, max(1024, settings.max_packet_bytes - 1024)
+        page = settings.max_page
         self._ops = {kind: bridge.metrics.cell("uplinks", op=str(kind.__struct_config__.tag)) for kind in get_args(rq.AnyRequest)}
         self._reads: dict[type[rq.Request], Reading] = {
-            rq.Sync: lambda engine, who, request: queries.sync(engine, who, request, _limit(request, page), size),
-            rq.History: lambda engine, who, request: queries.history(engine, who, request, _limit(request, page), size),
-            rq.Convs: lambda engine, who, request: queries.convs(engine, who, request, _limit(request, page), size),
-            rq.GroupInfo: queries.group_info,
-            rq.Devices: lambda engine, who, request: queries.devices(engine, who),
-            rq.Typing: lambda engine, who, request: queries.typing_audience(engine, who, request.to),
+            rq.Sync: lambda engine, who, request, size: queries.sync(engine, who, request, _limit(request, page), size),
+            rq.History: lambda engine, who, request, size: queries.history(engine, who, request, _limit(request, page), size),
+            rq.Convs: lambda engine, who, request, size: queries.convs(engine, who, request, _limit(request, page), size),
+            rq.GroupInfo: lambda engine, who, request, _: queries.group_info(engine, who, request),
+            rq.Devices: lambda engine, who, *_: queries.devices(engine, who),
+            rq.Typing: lambda engine, who, request, _: queries.typing_audience(engine, who, request.to),
         }
 
     # In.
 
-    def take(self, channel: Channel, payload: bytes, token: int, packet_id: int, dup: bool) -> None:
+    def take(self, channel: Channel, payload: bytes, token: int, packet_id: int, dup: bool, extra: Extra | None = None) -> None:
         """One uplink of a connected device; see `transport.api.Handler.uplink`."""
         bridge = self._bridge
+        if extra is not None:
+            token = channel.correlate(token, extra.correlation)
         try:
             request = decode_request(payload, bridge.settings.max_body_bytes, bridge.settings.max_packet_bytes)
         except Unreadable as unreadable:
-            bridge.metrics.count("refusals", code=unreadable.code)
-            channel.reply(error_fields(unreadable, unreadable.id))
-            self._done(channel, token)
+            self._refuse(channel, unreadable, unreadable.id, token)
+            return
+        if extra is not None and (wrong := _apply(extra, request, payload, channel)) is not None:
+            self._refuse(channel, wrong[0], request.id, token, wrong[1])
             return
         self.ask(channel, request, token, packet_id, dup)
 
@@ -141,7 +152,7 @@ class Uplink:
         elif (read := self._reads.get(kind)) is not None:
             if kind in (rq.Devices, rq.Convs):
                 bridge.cursors.write()
-            bridge.ledger.submit(ReadingJob(self, channel, token, who, request, read))
+            bridge.ledger.submit(ReadingJob(self, channel, token, who, request, read, self.page_bytes(channel)))
         elif isinstance(request, rq.Search) and bridge.searching is not None:
             bridge.searching.take(channel, token, who, request)
         else:
@@ -149,7 +160,12 @@ class Uplink:
             refusal = Refusal("unknown_op", f"op: {kind.__struct_config__.tag!r} is switched off here")
             self._refuse(channel, refusal, request.id, token)
 
-    def will(self, user: str, device: str, payload: bytes) -> None:
+    def page_bytes(self, channel: Channel) -> int:
+        """The most bytes of a page for this device."""
+        size = max(1024, self._bridge.settings.max_packet_bytes - 1024)
+        return min(size, max(128, channel.payload_bytes - 256)) if channel.payload_bytes else size
+
+    def will(self, user: str, device: str, payload: bytes, expiry: int | None = None) -> None:
         """A will on a device's own `up`: a request that nobody waits for."""
         bridge = self._bridge
         try:
@@ -157,7 +173,9 @@ class Uplink:
         except Unreadable as unreadable:
             bridge.metrics.count("refusals", code=unreadable.code)
             return
-        if type(request) in CHANGING:
+        if (wrong := _expire(request, expiry)) is not None:
+            bridge.metrics.count("refusals", code=wrong.code)
+        elif type(request) in CHANGING:
             who = Who(user, device, 0, listening=False, token=secrets.token_hex(6))
             if isinstance(request, rq.Hello):
                 self._about_to_restart(user, device, request)
@@ -170,8 +188,10 @@ class Uplink:
         if _sets_cursor(request):
             self._bridge.cursors.hold(user, device)
 
-    def rate_limited(self, channel: Channel, payload: bytes, token: int, retry_after: float) -> None:
+    def rate_limited(self, channel: Channel, payload: bytes, token: int, retry_after: float, extra: Extra | None = None) -> None:
         """See `transport.api.Handler.rate_limited`."""
+        if extra is not None:
+            token = channel.correlate(token, extra.correlation)
         settings = self._bridge.settings
         request_id = None
         try:
@@ -212,8 +232,21 @@ class Uplink:
         if job.refusal is not None:
             self._refuse(channel, job.refusal, job.request.id, job.token)
             return
-        kind = type(job.request)
+        self._has_changed(channel, job)
         assert job.decision is not None
+        correlation = channel.correlation(job.token)
+        if job.decision.reply is not None:
+            channel.reply(job.decision.reply, correlation)
+        elif type(job.request) is rq.Send and not channel.device:
+            # A device sees `sent` as an item of its inbox; who has none is told here.
+            channel.reply(answer(job.decision.records[0], "", channel.user))
+        elif correlation is not None:
+            _await_sent(channel, job, correlation)
+        self._done(channel, job.token)
+
+    def _has_changed(self, channel: Channel, job: UplinkJob) -> None:
+        """What a committed request means for who is connected, beside its items."""
+        bridge, kind = self._bridge, type(job.request)
         if kind is rq.Hello:
             self._hello(channel, job)
         elif kind is rq.Ack:
@@ -226,12 +259,6 @@ class Uplink:
             bridge.searching.forgotten()
         elif kind in (rq.Block, rq.Unblock, rq.Settings):
             bridge.presence.changed(channel.user)
-        if job.decision.reply is not None:
-            channel.reply(job.decision.reply)
-        elif kind is rq.Send and not channel.device:
-            # A device sees `sent` as an item of its inbox; who has none is told here.
-            channel.reply(answer(job.decision.records[0], "", channel.user))
-        self._done(channel, job.token)
 
     def read(self, job: ReadingJob) -> None:
         """A request that only reads has its result."""
@@ -248,9 +275,9 @@ class Uplink:
         elif isinstance(request, rq.Devices):
             connected = {other.device for other in self._bridge.online.get(channel.user, ())} | {channel.device}
             found = [{**device, "online": device["device"] in connected} for device in job.result]
-            channel.reply(_with_id({"op": "ok", "devices": found}, request.id))
+            channel.reply(_with_id({"op": "ok", "devices": found}, request.id), channel.correlation(job.token))
         else:
-            channel.reply(_with_id(job.result, request.id))
+            channel.reply(_with_id(job.result, request.id), channel.correlation(job.token))
         self._done(channel, job.token)
 
     def searched(self, channel: Channel, token: int, request: rq.Search, outcome: dict[str, Any] | Refusal) -> None:
@@ -259,7 +286,7 @@ class Uplink:
         if isinstance(outcome, Refusal):
             self._refuse(channel, outcome, request.id, token)
             return
-        channel.reply(_with_id(outcome, request.id))
+        channel.reply(_with_id(outcome, request.id), channel.correlation(token))
         self._done(channel, token)
 
     def _hello(self, channel: Channel, job: UplinkJob) -> None:
@@ -274,6 +301,7 @@ class Uplink:
         delivery = channel.delivery
         if delivery is not None:
             delivery.batch = channel.batch
+            channel.limit_batches()
             delivery.window = channel.window or settings.max_inflight
             if state.app and not delivery.app:
                 delivery.cursor = min(delivery.cursor, state.cursor)  # PUBACKs since the `hello` do not count
@@ -293,7 +321,8 @@ class Uplink:
                     "ts": job.who.now,
                 },
                 request.id,
-            )
+            ),
+            channel.correlation(job.token),
         )
         bridge.pump(channel)
 
@@ -313,30 +342,36 @@ class Uplink:
         if any(isinstance(record, DeviceChange) and record.forgotten for record in job.decision.records):
             self._bridge.forget(channel.user, job.request.device)
 
-    def _refuse(self, channel: Channel, refusal: Refusal, request_id: str | None, token: int) -> None:
+    def _refuse(self, channel: Channel, refusal: Refusal, request_id: str | None, token: int, reason: int | None = None) -> None:
+        """Tell why, in an `error` and in MQTT 5's acknowledgement, whose reason code is `reason` where it is given."""
         self._bridge.metrics.count("refusals", code=refusal.code)
-        channel.reply(error_fields(refusal, request_id))
-        if refusal.retry:
+        channel.reply(error_fields(refusal, request_id), channel.correlation(token))
+        if channel.link.version == V5:
+            code, text = reason_of(refusal)
+            self._done(channel, token, reason or code, text)
+        elif refusal.retry:
             channel.link.fail(token)
         else:
             self._done(channel, token)
 
-    def _done(self, channel: Channel, token: int) -> None:
+    def _done(self, channel: Channel, token: int, code: int = 0, text: str = "") -> None:
         """Acknowledge the uplink, unless the device leaves its replies unread: then it waits, and so does what it sends."""
-        if len(channel.replies) > MAX_REPLIES:
+        if channel.unread > MAX_REPLIES:
             if channel.held is None:
                 channel.held = []
-            channel.held.append(token)
-        elif token:
-            channel.link.done(token)
+            channel.held.append((token, code, text))
+        elif token > 0:
+            if code:
+                channel.link.refuse(token, code, text)
+            else:
+                channel.link.done(token)
 
     def release(self, channel: Channel) -> None:
         """The device has read some of its replies: what was held back is acknowledged."""
-        if channel.held is not None and len(channel.replies) <= MAX_REPLIES:
+        if channel.held is not None and channel.unread <= MAX_REPLIES:
             held, channel.held = channel.held, None
-            for token in held:
-                if token:
-                    channel.link.done(token)
+            for token, code, text in held:
+                self._done(channel, token, code, text)
 
     def left(self, channel: Channel) -> None:
         """The channel's connection is gone; what it handed in is still answered."""
@@ -357,6 +392,40 @@ class Uplink:
             for future in self._quiet.pop(key, ()):
                 if not future.done():
                     future.set_result(None)
+
+
+def _apply(extra: Extra, request: rq.Request, payload: bytes, channel: Channel) -> tuple[Refusal, int] | None:
+    """Let the properties of an uplink have their say; what is wrong with them, and its reason code (PROTOCOL §7)."""
+    topic = extra.response_topic
+    if topic is not None and topic.encode() not in (channel.user_topic, channel.device_topic):
+        return Refusal("bad_field", "Response Topic: expected one of the device's own down topics"), TOPIC_INVALID
+    if extra.is_text:
+        try:
+            payload.decode()
+        except UnicodeDecodeError as error:
+            return Refusal("bad_payload", f"the payload is not UTF-8 (byte {error.start}), as its format says"), PAYLOAD_FORMAT
+    wrong = _expire(request, extra.expiry)
+    return None if wrong is None else (wrong, PAYLOAD_FORMAT)
+
+
+def _expire(request: rq.Request, expiry: int | None) -> Refusal | None:
+    """A Message Expiry Interval is the `ttl` of a `send` that has none; what is wrong with it."""
+    if expiry is None or not isinstance(request, rq.Send) or request.ttl is not None:
+        return None
+    if not expiry:
+        return Refusal("bad_field", "Message Expiry Interval: expected at least 1 second")
+    request.ttl = min(expiry, 2**31)
+    return None
+
+
+def _await_sent(channel: Channel, job: UplinkJob, correlation: bytes) -> None:
+    """The `sent` of this request is on its way, and is to carry its Correlation Data."""
+    for commit in job.commits or () if isinstance(job.request, rq.Send) else ():
+        for user, pos in commit.to:
+            if user == channel.user and channel.delivery is not None:
+                if channel.awaited is None:
+                    channel.awaited = {}
+                channel.awaited[pos] = correlation
 
 
 def error_fields(refusal: Refusal, request_id: str | None) -> dict[str, Any]:

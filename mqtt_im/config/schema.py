@@ -178,7 +178,7 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(
             ge=0,
             description="Connections that one IP address may open in a second, with a burst of twice that; 0: no limit. Further "
-            "ones are cut at once. Clients behind one router, or behind a proxy, share an address.",
+            "ones are cut; some that speak MQTT 5 are told why. Clients behind one router, or behind a proxy, share an address.",
         ),
     ] = 0
     connect_timeout_s: Annotated[float, Meta(gt=0, le=3600, description="Seconds from accept to a complete CONNECT.")] = 10
@@ -212,6 +212,19 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "for a while. Who was let in before is not, and a password that comes back is looked at, four a second.",
         ),
     ] = 30
+    session_expiry_s: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=2_147_483_647,
+            description="The longest that an MQTT session is kept without its client; MQTT 5 clients may ask for less, those of "
+            "3.1.1 with clean session 0 have it whole.",
+        ),
+    ] = 7_776_000
+    max_keepalive_s: Annotated[
+        int,
+        Meta(ge=0, le=65_535, description="The longest keep-alive of an MQTT 5 client, which is told so; 0: as it likes."),
+    ] = 0
     drain_s: Annotated[float, Meta(ge=0, le=3600, description="Seconds that a stopping server gives to what was received.")] = 10
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .entries import Entry, void_entry
+from .entries import Entry, void, void_entry
 
 ITEM_IDS = 32_767
 """Packet identifiers of items are `(pos - 1) % ITEM_IDS + 1`, so a restarted server uses the same ones again."""
@@ -22,6 +22,8 @@ MAX_BUFFERED = 256
 MAX_BUFFERED_BYTES = 256 * 1024
 BATCH_ITEMS = 200
 BATCH_BYTES = 48 * 1024
+_BATCH_FRAME = 64
+"""Bytes of a batch around its items, at most."""
 
 Claim = Callable[[str, int], bool]
 """Says whether an item that a later one may replace is still there to be offered, and from then on it is."""
@@ -68,8 +70,10 @@ class Delivery:
         "device",
         "flights",
         "head",
+        "limit",
         "moved",
         "next",
+        "offered",
         "qos",
         "user",
         "waiting",
@@ -87,6 +91,10 @@ class Delivery:
         self.window = window
         self.app = app
         self.batch = False
+        self.limit = 0
+        """The most bytes of a batch, as JSON, where the device takes only so much; 0: as many as it likes."""
+        self.offered: list[tuple[int, Entry]] = []
+        """The items of the packet that was taken last."""
         self.waiting = False
         """Items were asked for and have not come yet."""
         self.moved = False
@@ -264,6 +272,7 @@ class Delivery:
 
     def _offer(self, first: int, last: int, taken: list[tuple[int, Entry]], payload: bytes) -> Packet:
         self.next = last + 1
+        self.offered = taken
         if self.qos:
             packet_id = item_packet_id(last)
             self._fly(Flight(packet_id, first, last, taken))
@@ -272,6 +281,37 @@ class Delivery:
             self.cursor = last
             self._deliver(taken)
         return 0, payload, False
+
+    def too_large(self, packet_id: int) -> bytes:
+        """What was taken last, one item, is more than the device takes: the `void` that stands for it, for this device alone."""
+        pos, entry = self.offered[0]
+        nothing = void_entry("too_large", entry.first)
+        flight = self.flights.get(packet_id)
+        if flight is not None:
+            flight.entries = [(pos, nothing)]
+        return void(entry.first or pos, pos, "too_large")
+
+    def put_back(self, packet_id: int) -> None:
+        """What was taken last, several items, is more than the device takes at once: offered anew, in smaller packets."""
+        first, last = self.offered[0][1].first or self.offered[0][0], self.offered[-1][0]
+        self._buffer[:0] = self.offered
+        self._buffered += sum(entry.size for _, entry in self.offered)
+        self.next = first
+        self._dup_upto = max(self._dup_upto, last if packet_id in self.flights and self._dup_upto >= first else 0)
+        flight = self.flights.pop(packet_id, None)
+        if flight is None:
+            if not self.app:
+                self.cursor = first - 1
+            return
+        before = self._oldest
+        if before is flight:
+            self._oldest = self._newest = None
+            return
+        while before is not None and before.following is not flight:
+            before = before.following
+        if before is not None:
+            before.following = None
+        self._newest = before
 
     def _fly(self, flight: Flight) -> None:
         self.flights[flight.packet_id] = flight
@@ -308,12 +348,14 @@ class Delivery:
             pos, entry = self._buffer[0]
             if taken and pos >= end:
                 break
+            item = entry.item(pos, self.user, self.device, now)
+            if taken and self.limit and size + len(item) + len(taken) + _BATCH_FRAME > self.limit:
+                break
             if entry.keyed and not claim(self.user, pos):
                 self.amended()
                 break
             self._buffer.pop(0)
             self._buffered -= entry.size
-            item = entry.item(pos, self.user, self.device, now)
             size += len(item)
             taken.append((pos, entry.offered(self.user, now)))
             items.append(item)
@@ -375,6 +417,7 @@ class Delivery:
         self.next = flight.last + 1
         if flight.acked:
             return None
+        self.offered = flight.entries
         items = [entry.item(pos, self.user, self.device, now) for pos, entry in flight.entries]
         return flight.packet_id, _joined(flight.entries, items), True
 

@@ -69,10 +69,19 @@ class Stream(Guest):
         self._timer = asyncio.get_running_loop().call_later(COMMENT_S, self._comment)
         self.writable = not self._connection.flow.write_paused
 
-    def publish(self, topic: bytes, payload: bytes, packet_id: int, dup: bool = False, retain: bool = False) -> None:
+    def publish(
+        self,
+        topic: bytes,
+        payload: bytes,
+        packet_id: int,
+        dup: bool = False,
+        retain: bool = False,
+        properties: bytes = b"",
+    ) -> bool:
         """See `Link`: an item, with its `pos` as `id`, or an event."""
         if not self.closed:
             self._write(b"event: presence\ndata: %b\n\n" % payload if topic == PRESENCE else event_of(payload))
+        return True
 
     def _write(self, data: bytes) -> None:
         if not self._out:

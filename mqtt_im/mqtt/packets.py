@@ -52,11 +52,12 @@ class Connect:
 
 
 class OtherVersion(Exception):
-    """A CONNECT of another protocol version than the two; `name` is it, as text."""
+    """A CONNECT of another protocol version than the two; `name` is it, as text, `newer` whether it comes after them."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, newer: bool = False) -> None:
         super().__init__(name)
         self.name = name
+        self.newer = newer
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ def connect(body: bytes) -> Connect:
     if name != "MQTT":
         raise Malformed("protocol_name")  # MQTT-3.1.2-1
     if version not in (V311, V5):
-        raise OtherVersion("unknown")  # MQTT-3.1.2-2
+        raise OtherVersion("unknown", newer=V5 < version < 0x80)  # MQTT-3.1.2-2
     flags = reader.byte()
     has_will, will_qos, will_retain = flags & 0x04, flags >> 3 & 3, flags & 0x20
     if flags & 0x01:

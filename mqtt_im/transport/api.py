@@ -62,12 +62,29 @@ class Identity:
 
 
 class LoginRefused(Exception):
-    """The login failed; `code` is the CONNACK return code: 4 bad user name or password, 5 not authorised, 3 unavailable."""
+    """The login failed; `code` is the CONNACK return code: 4 bad user name or password, 5 not authorised, 3 unavailable.
 
-    def __init__(self, code: int, reason: str) -> None:
+    `busy` says of 3 that coming back in a while helps, which MQTT 5 has a code of its own for.
+    """
+
+    def __init__(self, code: int, reason: str, *, busy: bool = False) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
+        self.busy = busy
+
+
+@dataclass(frozen=True, slots=True)
+class Extra:
+    """What the properties of an uplink say (MQTT 5)."""
+
+    correlation: bytes | None = None
+    """To be handed back with each reply."""
+    expiry: int | None = None
+    """Message Expiry Interval, in seconds."""
+    response_topic: str | None = None
+    is_text: bool = False
+    """Payload Format Indicator 1: the payload is UTF-8."""
 
 
 class Link(Protocol):
@@ -84,8 +101,10 @@ class Link(Protocol):
     """What its right to be there hangs on, beside the account."""
     session: str
     """Names the MQTT session: new for every clean session, the same for as long as a kept one lives, over restarts too."""
+    version: int
+    """`mqtt.V311` or `mqtt.V5`."""
     clean: bool
-    """The CONNECT asked for a clean session."""
+    """The session ends with the connection; DISCONNECT may change it."""
     resumed: bool
     """A kept session was resumed: CONNACK said session present."""
     user_qos: int
@@ -95,16 +114,37 @@ class Link(Protocol):
     writable: bool
     """False while the write buffer stands above its high-water mark."""
     closed: bool
+    room: int
+    """How many more packets above QoS 0 the client takes now (Receive Maximum, MQTT5-3.1.2.11.3)."""
+    max_packet: int
+    """The largest packet that the client takes, in bytes; 0: any."""
 
     @property
     def protocol(self) -> str:
         """`mqtt3`, `mqtt5`, either with `/ws` where it came over WebSocket, or `sse`."""
 
-    def publish(self, topic: bytes, payload: bytes, packet_id: int, dup: bool = False, retain: bool = False) -> None:
-        """Write one PUBLISH: QoS 1 with `packet_id`, QoS 0 where it is 0. Writes of one loop turn leave together."""
+    def publish(
+        self,
+        topic: bytes,
+        payload: bytes,
+        packet_id: int,
+        dup: bool = False,
+        retain: bool = False,
+        properties: bytes = b"",
+    ) -> bool:
+        """Write one PUBLISH: QoS 1 with `packet_id`, QoS 0 where it is 0. Writes of one loop turn leave together.
+
+        `properties` are encoded ones of MQTT 5. False where the packet is larger than the client takes: it was not written.
+        """
 
     def done(self, token: int) -> None:
         """The uplink `token` has its final answer: its PUBACK or PUBREC leaves when those before it have left."""
+
+    def refuse(self, token: int, code: int, text: str) -> None:
+        """The uplink `token` was refused, for good or for now: MQTT 5's answer, a reason code of 0x80 or more with a text.
+
+        With 3.1.1, which has no such answer, it is `done`.
+        """
 
     def fail(self, token: int) -> None:
         """The uplink `token` is not acknowledged; the connection is closed once what was written has left.
@@ -137,20 +177,23 @@ class Handler(Protocol):
     async def may_watch(self, user: str, other: str) -> bool:
         """Whether `user` may subscribe to the presence of `other`."""
 
-    def watch(self, link: Link, other: str, qos: int) -> None:
-        """The presence topic of `other` was granted to this link (after SUBACK, and again at each resumption)."""
+    def watch(self, link: Link, other: str, qos: int, tell: bool = True) -> None:
+        """The presence topic of `other` was granted to this link (after SUBACK, and again at each resumption).
+
+        What is, is told at once where `tell` is set; what changes, always.
+        """
 
     def unwatch(self, link: Link, other: str) -> None:
         """The presence topic of `other` is no longer subscribed."""
 
-    def uplink(self, link: Link, payload: bytes, token: int, packet_id: int, dup: bool) -> None:
-        """One PUBLISH on the device's `up`. `done` or `fail` is called for `token` (0: QoS 0, nothing to call) exactly once.
+    def uplink(self, link: Link, payload: bytes, token: int, packet_id: int, dup: bool, extra: Extra | None = None) -> None:
+        """One PUBLISH on the device's `up`: exactly one of `done`, `refuse` and `fail` is called for `token` (0, at QoS 0: none).
 
         `packet_id` (0 at QoS 0) and its DUP flag recognise a repeat that carries no id of its own.
         """
 
-    def rate_limited(self, link: Link, payload: bytes, token: int, retry_after: float) -> None:
-        """An uplink that is far beyond the rate: it is answered with an error and `fail`, and has no effect."""
+    def rate_limited(self, link: Link, payload: bytes, token: int, retry_after: float, extra: Extra | None = None) -> None:
+        """An uplink that is far beyond the rate: it is answered with an error and `refuse` or `fail`, and has no effect."""
 
     def acked(self, link: Link, packet_id: int) -> None:
         """PUBACK of a packet identifier below `FIRST_PLAIN_PACKET_ID`. Unknown ones are ignored."""
@@ -161,11 +204,11 @@ class Handler(Protocol):
     def detached(self, link: Link) -> None:
         """The connection is gone (closed, taken over, timed out). Called once, after the last `uplink`."""
 
-    def will(self, user: str, device: str, payload: bytes) -> None:
-        """A will on the device's own `up` fires: an uplink request that nobody waits for."""
+    def will(self, user: str, device: str, payload: bytes, expiry: int | None = None) -> None:
+        """A will on the device's own `up` fires: an uplink request that nobody waits for. `expiry` counts from now (s)."""
 
     def session_ended(self, user: str, device: str) -> None:
-        """The device's MQTT session was discarded (clean session 1): what was in flight is forgotten with its identifiers."""
+        """The device's MQTT session was discarded or has expired: what was in flight is forgotten with its identifiers."""
 
 
 class Transport(Protocol):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from mqtt_im.mqtt import V311
 from mqtt_im.transport.api import Lease
 
 
@@ -25,6 +26,9 @@ class Guest:
         self.user_qos = 0
         self.device_qos = -1
         self.writable = True
+        self.version = V311
+        self.room = 0x1_0000
+        self.max_packet = 0
         self.closed = False
         self.key: tuple[str, str] | None = None
         """Its place among the connections that are logged in."""
@@ -36,10 +40,22 @@ class Guest:
         """See `Link`."""
         return "sse"
 
-    def publish(self, topic: bytes, payload: bytes, packet_id: int, dup: bool = False, retain: bool = False) -> None:
+    def publish(
+        self,
+        topic: bytes,
+        payload: bytes,
+        packet_id: int,
+        dup: bool = False,
+        retain: bool = False,
+        properties: bytes = b"",
+    ) -> bool:
         """See `Link`."""
+        return True
 
     def done(self, token: int) -> None:
+        """See `Link`."""
+
+    def refuse(self, token: int, code: int, text: str) -> None:
         """See `Link`."""
 
     def fail(self, token: int) -> None:

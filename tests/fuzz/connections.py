@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
-from mqtt_im.transport.api import Link
+from mqtt_im.transport.api import Extra, Link
 from tests.fuzz import streams
 from tests.fuzz.mutate import mutated, pieces
 from tests.support import packets
@@ -54,7 +54,7 @@ class MoodyHandler(FakeHandler):
         if link.user != "walter" and self._random.random() < 0.5:
             link.publish(b"im/v1/x/down", self._random.randbytes(200), self._random.randrange(3))
 
-    def uplink(self, link: Link, payload: bytes, token: int, packet_id: int, dup: bool) -> None:
+    def uplink(self, link: Link, payload: bytes, token: int, packet_id: int, dup: bool, extra: Extra | None = None) -> None:
         mood = self._random.random()
         if not token:
             return

@@ -34,6 +34,8 @@ class FakeLink:
         self.lease: Lease | None = None
         self.session = f"{user}:{device}"
         self.clean, self.resumed = clean, resumed
+        self.version = 4
+        self.room, self.max_packet = 65_536, 0
         self.user_qos = self.device_qos = 1
         self.writable = True
         self.closed = False
@@ -42,8 +44,20 @@ class FakeLink:
         self.answered: list[int] = []
         self.failed: list[int] = []
 
-    def publish(self, topic: bytes, payload: bytes, packet_id: int, dup: bool = False, retain: bool = False) -> None:
+    def publish(
+        self,
+        topic: bytes,
+        payload: bytes,
+        packet_id: int,
+        dup: bool = False,
+        retain: bool = False,
+        properties: bytes = b"",
+    ) -> bool:
         self.sent.append((decode(payload), packet_id, dup))
+        return True
+
+    def refuse(self, token: int, code: int, text: str) -> None:
+        self.done(token)
 
     def done(self, token: int) -> None:
         self.answered.append(token)

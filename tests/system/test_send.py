@@ -123,7 +123,7 @@ def test_a_repeat_is_answered_as_the_first_was(im: Clients, name: Name) -> None:
 
 
 CHANGES: list[dict[str, Any]] = [
-    {"body": "other"}, {"to": "carol"}, {"reply_to": 1}, {"mentions": ["bob"]}, {"ttl": 100}, {"key": "k"}, {"push": {"a": 1}},
+    {"body": "other"}, {"to": "carol"}, {"reply_to": 1}, {"mentions": ["bob"]}, {"key": "k"}, {"push": {"a": 1}},
 ]  # fmt: skip
 
 

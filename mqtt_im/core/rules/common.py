@@ -151,7 +151,7 @@ def own_pos(record: Message, user: str) -> int:
 
 
 def _same(record: AnyRecord, request: rq.Request) -> bool:
-    """Whether a request asks for just what this record has done, `n` and `cts` aside."""
+    """Whether a request asks for just what this record has done, `n`, `cts` and `ttl` aside."""
     match record, request:
         case Message(), rq.Send():
             return same_send(record, request)
@@ -183,7 +183,7 @@ def same_send(record: Message, request: rq.Send) -> bool:
     to = record.conv if pair is None else (pair[1] if pair[0] == record.by else pair[0])
     return (
         request.to == to
-        and all(extra.get(name) == getattr(request, name) for name in ("reply_to", "ttl", "key", "mentions"))
+        and all(extra.get(name) == getattr(request, name) for name in ("reply_to", "key", "mentions"))
         and _same_push(extra, request.push)
         and same_content(record.body, extra.get("digest"), bytes(request.body))
     )

@@ -7,30 +7,41 @@ before by its identity, and begins only when everything that one had handed in h
 from __future__ import annotations
 
 import asyncio
+import secrets
+from typing import Final
 
-from mqtt_im.mqtt.encode import IDENTIFIER_REJECTED, SERVER_UNAVAILABLE, connack
-from mqtt_im.mqtt.packets import Connect
+from mqtt_im.mqtt import V5, reasons
+from mqtt_im.mqtt import properties as props
+from mqtt_im.mqtt.encode import IDENTIFIER_REJECTED, SERVER_UNAVAILABLE
+from mqtt_im.mqtt.packets import Connect, Will
 from mqtt_im.transport.api import Identity, Login, LoginRefused
 from mqtt_im.transport.embedded import tls
+from mqtt_im.transport.embedded.farewells import CONNACKS
+from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.peer import Peer
 from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
-from mqtt_im.transport.embedded.sessions.plain import PlainMessage
+from mqtt_im.transport.embedded.sessions.plain import PlainMessage, expires_at
 from mqtt_im.transport.embedded.sessions.session import Key, Session
+
+MAX_CLIENT_ID_BYTES: Final = 256
+"""Of MQTT 5; what 3.1.1 allows is not narrowed here."""
 
 
 async def admit(connection: Peer, connect: Connect) -> None:
     """Answer a CONNECT. Afterwards the connection is attached to its session, or closed."""
     hub = connection.hub
-    if not connect.client_id and not connect.clean:
-        connection.refuse(connack(IDENTIFIER_REJECTED), "identifier")  # MQTT-3.1.3-8
+    if _is_refused_unseen(connection, connect):
         return
-    identity = await _identify(connection, connect)
+    assigned = "" if connect.client_id or connect.version != V5 else f"~{secrets.token_hex(12)}"  # MQTT5-3.1.3-6, -7
+    client_id = connect.client_id or assigned
+    identity = await _identify(connection, connect, client_id)
     if identity is None or _gone(connection):
         return
     connection.user, connection.device = identity.user or "", identity.device or ""
     connection.lease = identity.lease
-    connection.clean = connect.clean
-    key = hub.key(identity, connect.client_id)
+    expiry = _expiry(hub, connect)
+    connection.clean = not expiry
+    key = hub.key(identity, client_id)
     async with hub.turn(key):
         if _gone(connection):
             return
@@ -38,7 +49,8 @@ async def admit(connection: Peer, connect: Connect) -> None:
             old.end("taken_over")
         # Whoever takes over leaves its own place first, so a full house refuses others alone.
         if reason := hub.has_no_room(connection.user):
-            connection.refuse(connack(SERVER_UNAVAILABLE), reason)
+            code = reasons.BUSY if reason == "max_connections" else reasons.QUOTA
+            connection.turn_down(SERVER_UNAVAILABLE, code, reason, text="too many connections")
             return
         # From here on it counts, so that many that come at once cannot be more than may be.
         connection.key = key
@@ -46,20 +58,55 @@ async def admit(connection: Peer, connect: Connect) -> None:
         if connection.device:
             await hub.handler.quiesced(connection.user, connection.device)
         try:
-            session, resumed = await _session(connection, key, connect.clean)
+            session, resumed = await _session(connection, key, connect.clean, expiry)
         except StoreFailed as failure:
             hub.log.note("session_store", connection.address, "no session for %s: %s", connection, failure)
-            connection.refuse(connack(SERVER_UNAVAILABLE), "session_store")
+            connection.turn_down(SERVER_UNAVAILABLE, reasons.UNAVAILABLE, "session_store", text="no session can be kept now")
             return
         if _gone(connection):
             hub.sessions.rest(session)
             return
+        hub.wills.cancel(key)
         connection.will = connect.will
         hub.live[key] = connection
-        connection.keep_alive(connect.keep_alive)
-        connection.attach(session, resumed)
-        hub.tell("logged in", connection, listener=connection.listener)
-    _begin(connection, session)
+        cap = hub.limits.max_keepalive_s
+        capped = connect.version == V5 and cap > 0 and not 0 < connect.keep_alive <= cap
+        connection.keep_alive(cap if capped else connect.keep_alive)
+        connection.attach(session, resumed, connect, assigned, cap if capped else None)
+        hub.tell("logged in", connection, listener=connection.listener, protocol=connection.protocol)
+    if not _gone(connection):
+        _begin(connection, session)
+
+
+def _is_refused_unseen(connection: Peer, connect: Connect) -> bool:
+    """Refuse what needs no look at who it is; returns whether that was done."""
+    hub = connection.hub
+    if connection.turned_away:
+        if connection.version != V5:
+            hub.count("connects_refused", reason=connection.turned_away)
+            connection.end("refused")
+            return True
+        text = "too many connects; come back in a while"
+        connection.turn_down(SERVER_UNAVAILABLE, reasons.CONNECTION_RATE, connection.turned_away, text=text, told=True)
+    elif connect.version == V5 and len(connect.client_id.encode()) > MAX_CLIENT_ID_BYTES:
+        text = f"a client id has at most {MAX_CLIENT_ID_BYTES} bytes"
+        connection.turn_down(IDENTIFIER_REJECTED, reasons.IDENTIFIER_NOT_VALID, "identifier", text=text)
+    elif not connect.client_id and not connect.clean and connect.version != V5:
+        connection.turn_down(IDENTIFIER_REJECTED, reasons.IDENTIFIER_NOT_VALID, "identifier")  # MQTT-3.1.3-8
+    elif props.AUTHENTICATION_METHOD in connect.properties:
+        text = "there is no enhanced authentication here; send username and password"
+        connection.turn_down(SERVER_UNAVAILABLE, reasons.BAD_METHOD, "auth_method", text=text)  # MQTT5-4.12.0-1
+    else:
+        return False
+    return True
+
+
+def _expiry(hub: Hub, connect: Connect) -> int:
+    """How long the session is kept without its client, in seconds; 3.1.1 has only "not" and "as long as may be"."""
+    longest = hub.limits.session_expiry_s
+    if connect.version != V5:
+        return 0 if connect.clean else longest
+    return min(int(connect.properties.get(props.SESSION_EXPIRY, 0)), longest)
 
 
 def _gone(connection: Peer) -> bool:
@@ -67,21 +114,22 @@ def _gone(connection: Peer) -> bool:
     return connection.closed
 
 
-async def _identify(connection: Peer, connect: Connect) -> Identity | None:
+async def _identify(connection: Peer, connect: Connect, client_id: str) -> Identity | None:
     hub = connection.hub
     certificate_user = tls.certificate_user(connection.transport)
-    login = Login(connect.client_id, connect.username, connect.password, connection.address, certificate_user)
+    login = Login(client_id, connect.username, connect.password, connection.address, certificate_user)
     try:
         identity = await _login(connection, login)
         if not await hub.plugins.authenticate(login):
             raise LoginRefused(5, "a plugin refused it")
     except LoginRefused as refused:
         if not _gone(connection):
-            connection.refuse(connack(refused.code), f"connack_{refused.code}", told=True)
+            code5 = reasons.BUSY if refused.busy else CONNACKS.get(refused.code, reasons.UNSPECIFIED)
+            connection.turn_down(refused.code, code5, f"connack_{refused.code}", text=refused.reason, told=True)
         return None
     except Exception:  # noqa: BLE001 - whatever goes wrong with one login is that client's trouble only
         hub.failed(f"the login of {connection.address}")
-        connection.refuse(connack(SERVER_UNAVAILABLE), "internal_error")
+        connection.turn_down(SERVER_UNAVAILABLE, reasons.UNAVAILABLE, "internal_error")
         return None
     return identity
 
@@ -95,23 +143,25 @@ async def _login(connection: Peer, login: Login) -> Identity:
         connection.login = None
 
 
-async def _session(connection: Peer, key: Key, clean: bool) -> tuple[Session, bool]:
-    """The client's session, and whether it is a kept one that goes on (MQTT-3.2.2-1 to -3).
+async def _session(connection: Peer, key: Key, clean: bool, expiry: int) -> tuple[Session, bool]:
+    """The client's session, and whether it is a kept one that goes on (MQTT-3.2.2-1 to -3, MQTT5-3.1.2-4 to -6).
 
     Raises `StoreFailed` where what CONNACK would say of it could not be so after a crash.
     """
     hub = connection.hub
     found = await hub.sessions.find(key)
     if found is not None and not clean:
+        hub.sessions.resume(found, expiry)
         return found, True
+    hub.wills.publish(key)  # the session ends, or there is none (MQTT5-3.1.3.2.2)
     if found is not None:
         hub.sessions.discard(found)
-    if connection.device and clean:
+    if connection.device and (clean or not expiry):
         hub.handler.session_ended(connection.user, connection.device)
-    if not clean:
+    if expiry:
         await hub.sessions.make_room(key[0])
-    session = hub.sessions.begin(key, kept=not clean)
-    if (found is not None or not clean) and not await hub.sessions.committed():
+    session = hub.sessions.begin(key, expiry)
+    if (found is not None or expiry) and not await hub.sessions.committed():
         hub.sessions.discard(session)
         raise StoreFailed("it could not be written")
     return session, False
@@ -131,7 +181,7 @@ def _begin(connection: Peer, session: Session) -> None:
 
 
 def leave(connection: Peer) -> None:
-    """A connection has ended: take it out of the shared state, tell the bridge, fire its will unless it said goodbye."""
+    """A connection has ended: take it out of the shared state, tell the bridge, see to its will unless it said goodbye."""
     hub, session, key = connection.hub, connection.mqtt_session, connection.key
     if key is None:
         return
@@ -148,20 +198,31 @@ def leave(connection: Peer) -> None:
     will, connection.will = connection.will, None
     if will is None:
         return
-    if connection.device and will.topic == hub.topics.up(connection.user, connection.device):
-        hub.handler.will(connection.user, connection.device, will.payload)
+    delay = min(will.delay, session.expiry) if session.kept else 0
+    if delay:
+        hub.wills.delay(key, connection.device, will, delay)
+    else:
+        fire(hub, key, connection.device, will)
+
+
+def fire(hub: Hub, key: Key, device: str, will: Will) -> None:
+    """Publish a will, which follows the publish rules."""
+    user = key[0]
+    if device and will.topic == hub.topics.up(user, device):
+        hub.handler.will(user, device, will.payload, will.expiry)
     elif hub.access.may_publish(will.topic):
-        message = PlainMessage(will.topic, will.payload, will.qos, will.retain)
+        message = PlainMessage(will.topic, will.payload, will.qos, will.retain, will.handed_on, expires_at(will.expiry))
         if hub.plugins.filter_topics:
-            hub.background(_filtered_will(connection, message))
+            hub.background(_filtered_will(hub, user, key, message))
         else:
             hub.plain.publish(message)
     else:
         hub.count("forbidden_publishes")
-        hub.log.note("will", connection.address, "the will of %s is dropped: it may not publish to %r", connection, will.topic)
+        where = (user or "nobody", key[1], will.topic)
+        hub.log.note("will", "", "the will of %s/%s is dropped: it may not publish to %r", *where)
 
 
-async def _filtered_will(connection: Peer, message: PlainMessage) -> None:
-    hub = connection.hub
-    if await hub.plugins.may_publish(connection, message.topic):
-        hub.plain.publish(message, targets=await hub.plugins.who_may_receive(hub.plain.subscribers(message.topic), message.topic))
+async def _filtered_will(hub: Hub, user: str, key: Key, message: PlainMessage) -> None:
+    if await hub.plugins.may_publish(user, key, message.topic):
+        targets = await hub.plugins.who_may_receive(hub.plain.subscribers(message.topic), message.topic)
+        hub.plain.publish(message, targets=targets)

@@ -6,19 +6,29 @@ one row.
 
 from __future__ import annotations
 
+from typing import Final
+
+from mqtt_im.mqtt import V5, encode
+from mqtt_im.mqtt import properties as props
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.wire import Wire
+
+_MAX_REASON_BYTES: Final = 1024
 
 
 class Answers(Wire):
     """A wire with acknowledgements that wait."""
 
-    __slots__ = ("_eof", "_failed", "_marked", "_next", "_pending", "_tokens", "full", "twos")
+    __slots__ = ("_eof", "_failed", "_marked", "_next", "_pending", "_tokens", "explains", "full", "max_pending", "twos")
 
     def __init__(self, hub: Hub, listener: str) -> None:
         super().__init__(hub, listener)
         self.twos: dict[int, int] | None = None
         """Uplinks at QoS 2 that wait for their answer: token → packet identifier."""
+        self.explains = True
+        """The client wants reason strings (Request Problem Information)."""
+        self.max_pending = hub.max_pending
+        """Publishes that may wait for their acknowledgement."""
         self._tokens = 0
         self._next = 1
         self._pending: dict[int, bytes] = {}
@@ -68,7 +78,7 @@ class Answers(Wire):
         self._next = token
         if token == self._failed:
             self.end("uplink_failed", linger=True)
-        elif self.full and len(pending) <= self.hub.max_pending // 2:
+        elif self.full and len(pending) <= self.max_pending // 2:
             self.full = False
             self.window_opened()
         if not pending:
@@ -76,6 +86,28 @@ class Answers(Wire):
                 self.nothing_pending()
             if self.hub.draining:
                 self.hub.answered()
+
+    def refuse(self, token: int, code: int, text: str) -> None:
+        """The uplink `token` was refused: MQTT 5's acknowledgement says so, and why (MQTT5-3.4.2.1); 3.1.1 has only `done`."""
+        if self.version != V5:
+            self.done(token)
+            return
+        pending = self._pending.get(token)
+        if pending is not None:
+            packet_id = int.from_bytes(pending[2:4], "big")
+            self._pending[token] = self.refusal(pending[0], packet_id, code, text)
+        if self.twos is not None:
+            self.twos.pop(token, None)
+        self.acknowledge(token)
+
+    def refusal(self, first: int, packet_id: int, code: int, text: str) -> bytes:
+        """The acknowledgement that says why, as long as the client wants that and takes it (MQTT5-3.1.2-29, -3.4.2-2)."""
+        if self.explains and text:
+            told = text.encode()[:_MAX_REASON_BYTES].decode(errors="ignore").replace("\0", " ")
+            full = encode.acknowledgement(first, packet_id, code, props.one(props.REASON_STRING, told))
+            if not self.max_packet or len(full) <= self.max_packet:
+                return full
+        return encode.acknowledgement(first, packet_id, code)
 
     def fail(self, token: int) -> None:
         """The uplink `token` is not acknowledged; the connection is closed once what was written has left.
@@ -87,6 +119,11 @@ class Answers(Wire):
         elif not self._failed or token < self._failed:
             self._failed = token
             self.handle_nothing_more()
+
+    @property
+    def waiting(self) -> int:
+        """How many publishes wait for their acknowledgement."""
+        return len(self._pending)
 
     @property
     def answered(self) -> bool:

@@ -22,6 +22,7 @@ from amqtt.session import Session as AmqttSession
 from mqtt_im.protocol.errors import MqttImError
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.sessions.plain import PlainMessage
+from mqtt_im.transport.embedded.sessions.retained import RetainedMessage
 
 _BACKLOG = 4096
 
@@ -100,12 +101,12 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
     ) -> None:
         """A plugin retains a message; an empty one removes it."""
         if topic_name and not self._hub.topics.owns(topic_name):
-            self._hub.plain.retain(PlainMessage(topic_name, bytes(data or b""), qos or 0, retain=True))
+            self._hub.plain.retained.keep(topic_name, RetainedMessage(bytes(data or b""), qos or 0))
 
     @property
     def retained_messages(self) -> dict[str, RetainedApplicationMessage]:
         """What is retained on plain topics."""
         return {
             topic: RetainedApplicationMessage(None, topic, message.payload, message.qos)
-            for topic, message in self._hub.plain.retained.items()
+            for topic, message in self._hub.plain.retained.messages.items()
         }

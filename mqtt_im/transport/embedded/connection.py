@@ -16,8 +16,18 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final
 
-from mqtt_im.mqtt import V311, encode, packets
-from mqtt_im.mqtt.framing import CONNECT, DISCONNECT, PINGREQ, PUBACK, SUBSCRIBE, UNSUBSCRIBE, body_and_end
+from mqtt_im.mqtt import V5, encode, packets, reasons
+from mqtt_im.mqtt.framing import (
+    CONNECT,
+    DISCONNECT,
+    FIRST_BYTES,
+    PINGREQ,
+    PUBACK,
+    SUBSCRIBE,
+    UNSUBSCRIBE,
+    body_and_end,
+    wrong_first_byte,
+)
 from mqtt_im.mqtt.reasons import Malformed
 from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID
 from mqtt_im.transport.embedded import admission, receiving
@@ -38,7 +48,10 @@ TASK: Final = 4
 END: Final = 5
 """Nothing more is handled."""
 
-_GOODBYE: Final = bytes((DISCONNECT, 0))
+
+def _is_goodbye(held: bytes | float) -> bool:
+    """Whether what is held is a DISCONNECT that takes the will back (MQTT5-3.14.4-3)."""
+    return isinstance(held, bytes) and held[0] == DISCONNECT and held[2:3] in (b"", b"\0")
 
 
 class Connection(Peer):
@@ -105,20 +118,28 @@ class Connection(Peer):
 
     def _greet(self, data: bytes, now: float) -> None:
         """Take CONNECT, which must be first (MQTT-3.1.0-1)."""
-        body, stop = body_and_end(data, 0, self.hub.limits.max_packet_bytes)
         if data[0] != CONNECT:
-            raise Malformed("no_connect")
-        if stop > len(data):
-            self._await(data, 0, stop)
-            return
+            raise Malformed("no_connect") if data[0] in FIRST_BYTES else wrong_first_byte(data[0])
         try:
+            body, stop = body_and_end(data, 0, self.hub.limits.max_packet_bytes)
+            if stop > len(data):
+                self._await(data, 0, stop)
+                return
             connect = packets.connect(data[body:stop])
+        except Malformed as wrong:
+            # Its length stands before the version (MQTT5-3.1.4-1, -4.13.1-1).
+            if any(packets.claims_v5(data[at : at + 7]) for at in range(2, 6)):
+                self.version = V5
+                self.hub.count("malformed_packets", reason=wrong.reason)
+                self.turn_down(0, wrong.code, "malformed", text=wrong.reason)
+                return
+            raise
         except packets.OtherVersion as other:
-            self.refuse(encode.connack(encode.UNACCEPTABLE_VERSION), f"version_{other.name}")
+            if other.newer:
+                self.version = V5  # an answer in that form says more (MQTT5-3.1.2-2)
+            self.turn_down(encode.UNACCEPTABLE_VERSION, reasons.UNSUPPORTED_VERSION, f"version_{other.name}")
             return
-        if connect.version != V311:
-            self.refuse(encode.CONNACK_UNSUPPORTED, f"version_{connect.version}")
-            return
+        self.wishes(connect)
         self.keep_alive(0)  # it was in time; how long a login takes is not the client's fault
         self.start(admission.admit(self, connect))
         self._hold(data, stop, now)
@@ -171,6 +192,10 @@ class Connection(Peer):
                     self._await(data, at, stop)
                     return -1
             if first == 0x40:
+                if self.version == V5:
+                    receiving.puback5(self, data[body:stop])
+                    at = stop
+                    continue
                 if stop - body != 2:
                     raise Malformed("puback_length")
                 packet_id = data[body] << 8 | data[body + 1]
@@ -181,7 +206,9 @@ class Connection(Peer):
                 elif self.device:
                     handler.acked(self, packet_id)
             elif 0x30 <= first < 0x40:
-                if len(self._pending) >= hub.max_pending or not self.writable:
+                if len(self._pending) >= self.max_pending or not self.writable:
+                    if self.version == V5 and self.writable and first & 0x06:
+                        raise Malformed("receive_maximum")
                     self.full = self.writable
                     self._stop = WINDOW if self.full else WRITE
                     return at
@@ -194,9 +221,19 @@ class Connection(Peer):
                     packet_id = data[start] << 8 | data[start + 1] if start + 2 <= stop else 0
                     if not packet_id:
                         raise Malformed("packet_id_zero")
+                    if self.version == V5:
+                        if start + 3 > stop or data[start + 2]:
+                            receiving.publish(self, first, data[body:stop])
+                            at = stop
+                            if self._stop:
+                                return at
+                            continue
+                        payload = data[start + 3 : stop]
+                    else:
+                        payload = data[start + 2 : stop]
                     self._tokens = token = self._tokens + 1
                     self._pending[token] = b"\x40\x02" + data[start : start + 2]
-                    handler.uplink(self, data[start + 2 : stop], token, packet_id, False)
+                    handler.uplink(self, payload, token, packet_id, False)
                 else:
                     receiving.publish(self, first, data[body:stop])
             elif first == 0xC0:
@@ -283,18 +320,12 @@ class Connection(Peer):
     def stop(self) -> None:
         """Handle nothing more: the server is stopping. A login that waits for its turn is told to come back."""
         if self.login is not None:
-            self.refuse(encode.connack(encode.SERVER_UNAVAILABLE), "stopping")
+            self.turn_down(encode.SERVER_UNAVAILABLE, reasons.UNAVAILABLE, "stopping")
             return
         self._stop = END
         if not self._paused and not self.closed:
             self._paused = True
             self.transport.pause_reading()
-
-    def violation(self, wrong: Malformed) -> None:
-        """The client broke the protocol (MQTT-4.8.0-1)."""
-        self.hub.count("malformed_packets", reason=wrong.reason)
-        self.hub.log.note("malformed", self.address, "%s sent a malformed packet and is disconnected: %s", self, wrong.reason)
-        self.end("malformed")
 
     def resume_writing(self) -> None:
         """The write buffer has drained below its low-water mark."""
@@ -309,7 +340,7 @@ class Connection(Peer):
     def ended(self, reason: str) -> None:
         """Leave the shared state, tell the bridge, and fire the will unless the client said goodbye."""
         self._stop = END
-        if self._held and _GOODBYE in self._held:
+        if self._held and self.will is not None and any(map(_is_goodbye, self._held)):
             self.will = None  # it was said, and only waited for its turn
         self._held = self._partial = None
         if self.login is not None:
@@ -317,6 +348,8 @@ class Connection(Peer):
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
+        if self.turned_away:
+            self.hub.turned_away -= 1
         self.hub.count("closes", reason=reason)
         if self.opened:
             self.hub.tell("connection ended", self, reason=reason)

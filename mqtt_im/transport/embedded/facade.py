@@ -7,6 +7,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.transport.api import Handler, Link
 from mqtt_im.transport.embedded import guests, tls
+from mqtt_im.transport.embedded.admission import fire
 from mqtt_im.transport.embedded.broker import EmbeddedBroker, Listener
 from mqtt_im.transport.embedded.connection import Connection
 from mqtt_im.transport.embedded.entrance import Entrance
@@ -73,16 +75,23 @@ class EmbeddedTransport:
         hub = self._hub
         with contextlib.ExitStack() as undo:
             listeners = self._listeners(undo)
-            hub.ground.store = Persistence(self._data_dir / FILE, hub.count, log, self._synchronous)
+            hub.ground.store = Persistence(
+                self._data_dir / FILE, hub.count, log, self._synchronous, longest_expiry=hub.limits.session_expiry_s
+            )
             try:
-                hub.plain.restore_retained(hub.ground.store.retained())
+                hub.plain.retained.restore(hub.ground.store.retained())
                 for stored in hub.ground.store.plain_sessions():
                     hub.sessions.restore(stored)
                 broker = EmbeddedBroker(hub, listeners, self._plugins)
                 hub.plugins = Plugins(broker, hub.background)
-                hub.plain.on_retained = hub.plugins.retained
+                hub.plain.retained.told = hub.plugins.retained
+                hub.wills.fire = partial(fire, hub)
+                hub.wills.start()
+                hub.sessions.start()
                 await broker.start()
             except BaseException:
+                hub.wills.stop()
+                hub.sessions.stop()
                 await hub.ground.store.close()
                 raise
             self._broker = broker
@@ -150,6 +159,8 @@ class EmbeddedTransport:
         for task in list(hub.tasks):
             task.cancel()
         await asyncio.gather(*hub.tasks, *hub.handshakes, return_exceptions=True)
+        hub.wills.stop()
+        hub.sessions.stop()
         await broker.shutdown()
         await hub.ground.store.close()
 

@@ -20,6 +20,7 @@ from mqtt_im.transport.embedded.sessions.ground import Ground, log
 from mqtt_im.transport.embedded.sessions.keeper import Keeper
 from mqtt_im.transport.embedded.sessions.plain import Plain
 from mqtt_im.transport.embedded.sessions.session import Key
+from mqtt_im.transport.embedded.sessions.wills import Wills
 
 _LOOK_AGAIN_S: Final = 600.0
 _OVERFLOW: Final = 64
@@ -83,10 +84,12 @@ class Hub:
         self.loop = asyncio.get_running_loop()
         self.clock = self.loop.time
         self.log = Quiet(log, self.clock, count)
-        self.ground = Ground(self.access, limits, count, self.log)
+        self.ground = Ground(self.access, limits, count, self.log, self.background)
         self.plugins: Plugins
         self.plain = Plain(self.ground)
         self.sessions = Keeper(self.ground, self.plain, handler.session_ended)
+        self.wills = Wills(self.ground)
+        self.sessions.before_end = self.wills.publish
         self.sockets: set[Socket] = set()
         """Every open socket, logged in or not."""
         self._addresses: dict[str, int] = {}
@@ -100,6 +103,8 @@ class Hub:
         """How many are logged in, those included that wait for their session."""
         self.protocols: Counter[str] = Counter()
         """The same, by protocol."""
+        self.turned_away = 0
+        """How many sockets stay only to be told why they are refused."""
         self.draining = False
         self.tasks: set[asyncio.Task[None]] = set()
         """Packets that are being handled by a task."""

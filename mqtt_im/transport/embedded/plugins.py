@@ -15,6 +15,7 @@ from amqtt.session import Session as AmqttSession
 
 from mqtt_im.transport.api import Login
 from mqtt_im.transport.embedded.sessions.session import Key, Session
+from mqtt_im.transport.embedded.sessions.sharing import Group
 
 
 class Broker(Protocol):
@@ -58,21 +59,24 @@ class Plugins:
         session.password = login.password.decode(errors="replace") if login.password is not None else None
         return await self._broker.authenticate(session)
 
-    async def may_publish(self, connection: Client, topic: str) -> bool:
+    async def may_publish(self, user: str, key: Key | None, topic: str) -> bool:
         """Whether the topic plugins let this client publish a plain message."""
-        return await self._allowed(connection.user, connection.key, topic, Action.PUBLISH)
+        return await self._allowed(user, key, topic, Action.PUBLISH)
 
     async def may_subscribe(self, connection: Client, topic_filter: str) -> bool:
         """Whether the topic plugins let this client subscribe to a plain filter."""
         return await self._allowed(connection.user, connection.key, topic_filter, Action.SUBSCRIBE)
 
-    async def who_may_receive(self, subscribers: dict[Session, int], topic: str) -> dict[Session, int]:
-        """Those of the subscribers whom the topic plugins let receive a plain message."""
-        return {
-            session: options
-            for session, options in subscribers.items()
-            if await self._allowed(session.key[0], session.key, topic, Action.RECEIVE)
-        }
+    async def who_may_receive(
+        self, subscribers: dict[Session | Group, list[int]], topic: str
+    ) -> dict[Session | Group, list[int]]:
+        """Those of the subscribers whom the topic plugins let receive a plain message; a group stays if all its members do."""
+        allowed: dict[Session | Group, list[int]] = {}
+        for subscriber, options in subscribers.items():
+            members = list(subscriber.members) if isinstance(subscriber, Group) else [subscriber]
+            if all([await self._allowed(session.key[0], session.key, topic, Action.RECEIVE) for session in members]):
+                allowed[subscriber] = options
+        return allowed
 
     async def _allowed(self, user: str, key: tuple[str, str] | None, topic: str, action: Action) -> bool:
         if not self.filter_topics:

@@ -1,10 +1,11 @@
-"""Packets of a logged-in client that are not hot: plain publishes, QoS 2, subscriptions, DISCONNECT."""
+"""Packets of a logged-in client that are not hot: plain publishes, QoS 2, properties, subscriptions, DISCONNECT."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from mqtt_im.mqtt import encode, packets
+from mqtt_im.mqtt import V5, encode, packets, reasons
+from mqtt_im.mqtt import properties as props
 from mqtt_im.mqtt.framing import (
     CONNECT,
     DISCONNECT,
@@ -18,43 +19,80 @@ from mqtt_im.mqtt.framing import (
     wrong_first_byte,
 )
 from mqtt_im.mqtt.reasons import Malformed
+from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID, Extra
 from mqtt_im.transport.embedded import subscribing
 from mqtt_im.transport.embedded.limits import PerMinute
-from mqtt_im.transport.embedded.peer import Peer
+from mqtt_im.transport.embedded.peer import TOPIC_ALIASES, Peer
 from mqtt_im.transport.embedded.sessions import persistence as sql
-from mqtt_im.transport.embedded.sessions.plain import PlainMessage
+from mqtt_im.transport.embedded.sessions.plain import PlainMessage, expires_at
 from mqtt_im.transport.embedded.sessions.session import Session
+from mqtt_im.transport.embedded.sessions.sharing import Group
 
 _MAX_UNRELEASED: Final = 4096
-"""QoS 2 publishes that a client may leave without PUBREL before it is disconnected."""
+"""QoS 2 publishes that a client may leave without PUBREL before it is disconnected; of MQTT 5 its Receive Maximum."""
 
 
 def publish(connection: Peer, first: int, body: bytes) -> None:
     """A PUBLISH that is not the hot case."""
-    if first not in FIRST_BYTES:
-        raise wrong_first_byte(first)
-    packet = packets.publish(first, body)
-    topic, packet_id, payload = packet.topic, packet.packet_id, packet.payload
+    packet = _decode(connection, first, body)
+    topic, packet_id = packet.topic, packet.packet_id
     hub = connection.hub
     qos = first >> 1 & 3
-    uplink = bool(connection.device) and topic == hub.topics.up(connection.user, connection.device)
     if qos == 2 and _seen(connection, packet_id):
         return
     token = connection.token(encode.short(PUBREC if qos == 2 else PUBACK, packet_id)) if qos else 0
-    if uplink:
+    if _is_uplink(connection, topic):
         if qos == 2:
             if connection.twos is None:
                 connection.twos = {}
             connection.twos[token] = packet_id
-        hub.handler.uplink(connection, payload, token, packet_id, bool(first & 0x08))
+        hub.handler.uplink(connection, packet.payload, token, packet_id, bool(first & 0x08), _extra(packet))
     elif not hub.access.may_publish(topic):
         _forbidden(connection, token, topic)
     else:
-        message = PlainMessage(topic, payload, qos, bool(first & 0x01))
+        expiry = packet.properties.get(props.MESSAGE_EXPIRY) if packet.properties is not None else None
+        message = PlainMessage(topic, packet.payload, qos, bool(first & 0x01), packet.handed_on, expires_at(expiry))
         if hub.plugins.filter_topics:
             connection.start(_publish_filtered(connection, token, packet_id, message))
         else:
             _publish_plain(connection, token, packet_id, message)
+
+
+def _decode(connection: Peer, first: int, body: bytes) -> packets.Publish:
+    """The PUBLISH, with its topic where an alias stands for it (MQTT5-3.3.2.3.4)."""
+    if first not in FIRST_BYTES:
+        raise wrong_first_byte(first)
+    packet = packets.publish(first, body, connection.version)
+    number = packet.properties.get(props.TOPIC_ALIAS) if packet.properties is not None else None
+    if number is None:
+        return packet
+    if number > TOPIC_ALIASES:
+        raise Malformed("topic_alias")
+    if connection.incoming_aliases is None:
+        connection.incoming_aliases = {}
+    if packet.topic:
+        connection.incoming_aliases[number] = packet.topic
+        return packet
+    if number not in connection.incoming_aliases:
+        raise Malformed("no_topic")
+    topic = connection.incoming_aliases[number]
+    return packets.Publish(topic, packet.packet_id, packet.payload, packet.properties, packet.handed_on)
+
+
+def _is_uplink(connection: Peer, topic: str) -> bool:
+    return bool(connection.device) and topic == connection.hub.topics.up(connection.user, connection.device)
+
+
+def _extra(packet: packets.Publish) -> Extra | None:
+    found = packet.properties
+    if not found:
+        return None
+    return Extra(
+        found.get(props.CORRELATION_DATA),
+        found.get(props.MESSAGE_EXPIRY),
+        found.get(props.RESPONSE_TOPIC),
+        bool(found.get(props.PAYLOAD_FORMAT)),
+    )
 
 
 def _seen(connection: Peer, packet_id: int) -> bool:
@@ -64,15 +102,22 @@ def _seen(connection: Peer, packet_id: int) -> bool:
     if connection.waits_for(answer):
         return True
     if session.received is None or packet_id not in session.received:
-        if session.received is not None and len(session.received) >= _MAX_UNRELEASED:
+        unreleased = len(session.received) if session.received is not None else 0
+        if unreleased >= _MAX_UNRELEASED:
             raise Malformed("too_many_unreleased")
+        if connection.version == V5 and unreleased + connection.waiting >= connection.max_pending:
+            raise Malformed("receive_maximum")
         return False
     connection.acknowledge(connection.token(answer))
     return True
 
 
 def _publish_plain(
-    connection: Peer, token: int, packet_id: int, message: PlainMessage, targets: dict[Session, int] | None = None
+    connection: Peer,
+    token: int,
+    packet_id: int,
+    message: PlainMessage,
+    targets: dict[Session | Group, list[int]] | None = None,
 ) -> None:
     hub, session = connection.hub, connection.own_session
     hub.count("plain_messages")
@@ -88,15 +133,18 @@ def _publish_plain(
             return
         if twice and session.received is not None:
             session.received.discard(packet_id)
-        connection.fail(token)
+        if connection.version == V5:
+            connection.refuse(token, reasons.UNSPECIFIED, "unavailable: it could not be stored; send it again later")
+        else:
+            connection.fail(token)
 
-    hub.plain.publish(message, done if token else None, durable=twice and session.kept, targets=targets)
+    hub.plain.publish(message, done if token else None, durable=twice and session.kept, targets=targets, publisher=session)
 
 
 async def _publish_filtered(connection: Peer, token: int, packet_id: int, message: PlainMessage) -> None:
     """The same where amqtt's plugins have a say in who publishes and who receives."""
     hub = connection.hub
-    if await hub.plugins.may_publish(connection, message.topic):
+    if await hub.plugins.may_publish(connection.user, connection.key, message.topic):
         targets = await hub.plugins.who_may_receive(hub.plain.subscribers(message.topic), message.topic)
         if not connection.closed or not token:
             _publish_plain(connection, token, packet_id, message, targets)
@@ -105,7 +153,7 @@ async def _publish_filtered(connection: Peer, token: int, packet_id: int, messag
 
 
 def _forbidden(connection: Peer, token: int, topic: str) -> None:
-    """A PUBLISH to a closed topic is acknowledged and dropped; who does it often is disconnected."""
+    """A PUBLISH to a closed topic is acknowledged (of MQTT 5: refused) and dropped; who does it often is disconnected."""
     hub = connection.hub
     hub.count("forbidden_publishes")
     hub.log.note("forbidden", connection.address, "%s may not publish to %r: dropped", connection, topic)
@@ -114,20 +162,17 @@ def _forbidden(connection: Peer, token: int, topic: str) -> None:
     if connection.forbidden.add(hub.clock()) > hub.limits.forbidden_publishes_per_minute:
         connection.end("forbidden_publishes")
     elif token and not connection.closed:
-        connection.acknowledge(token)
+        connection.refuse(token, reasons.NOT_AUTHORISED, "forbidden: nobody may publish to this topic from here")
 
 
 def beyond_rate(connection: Peer, first: int, body: bytes, wait: float) -> bool:
     """Refuse an uplink that has waited too long for its turn; False where the packet is no uplink and waits on."""
-    if first not in FIRST_BYTES:
-        raise wrong_first_byte(first)
-    packet = packets.publish(first, body)
-    topic, packet_id, payload = packet.topic, packet.packet_id, packet.payload
-    hub = connection.hub
-    if not connection.device or topic != hub.topics.up(connection.user, connection.device):
+    packet = _decode(connection, first, body)
+    if not _is_uplink(connection, packet.topic):
         return False
-    token = connection.token(encode.short(PUBACK, packet_id)) if packet_id else 0
-    hub.handler.rate_limited(connection, payload, token, wait)
+    answer = PUBREC if first & 0x04 else PUBACK
+    token = connection.token(encode.short(answer, packet.packet_id)) if packet.packet_id else 0
+    connection.hub.handler.rate_limited(connection, packet.payload, token, wait, _extra(packet))
     return True
 
 
@@ -154,26 +199,81 @@ def puback(connection: Peer, packet_id: int) -> None:
     connection.hub.plain.acknowledged(connection.own_session, packet_id)
 
 
+def puback5(connection: Peer, body: bytes) -> None:
+    """PUBACK of MQTT 5, of an item, a reply or a plain message; with a code of 0x80 or more it counts as one all the same."""
+    if len(body) == 2:
+        packet_id, code = body[0] << 8 | body[1], 0
+        if not packet_id:
+            raise Malformed("packet_id_zero")
+    else:
+        packet_id, code = packets.acknowledgement(body, "PUBACK", V5)
+    _note(connection, code)
+    again = connection.vacate(packet_id)
+    if packet_id >= FIRST_PLAIN_PACKET_ID:
+        puback(connection, packet_id)
+    elif connection.device:
+        connection.hub.handler.acked(connection, packet_id)
+    if again:
+        connection.room_again()
+
+
+def _note(connection: Peer, code: int) -> None:
+    if code >= reasons.FIRST_ERROR:
+        connection.hub.count("refused_by_clients", code=f"0x{code:02X}")
+        source = connection.address
+        connection.hub.log.note("refused_by_client", source, "%s did not want a message: reason 0x%02X", connection, code)
+
+
 def other(connection: Peer, first: int, body: bytes) -> None:
     """Any packet but PUBLISH, PUBACK and PINGREQ."""
+    version = connection.version
     if first == SUBSCRIBE:
-        connection.start(subscribing.subscribe(connection, *packets.subscribe(body)[:2]))
+        connection.start(subscribing.subscribe(connection, *packets.subscribe(body, version)))
     elif first == UNSUBSCRIBE:
-        connection.start(subscribing.unsubscribe(connection, *packets.unsubscribe(body)))
+        connection.start(subscribing.unsubscribe(connection, *packets.unsubscribe(body, version)))
     elif first == PUBREC:
-        connection.hub.plain.received(connection.own_session, packets.acknowledgement(body, "PUBREC")[0])
+        _pubrec(connection, *packets.acknowledgement(body, "PUBREC", version))
     elif first == PUBREL:
-        _release(connection, packets.acknowledgement(body, "PUBREL")[0])
+        _release(connection, packets.acknowledgement(body, "PUBREL", version)[0])
     elif first == PUBCOMP:
-        connection.hub.plain.completed(connection.own_session, packets.acknowledgement(body, "PUBCOMP")[0])
+        packet_id, _ = packets.acknowledgement(body, "PUBCOMP", version)
+        again = connection.vacate(packet_id)
+        connection.hub.plain.completed(connection.own_session, packet_id)
+        if again:
+            connection.room_again()
     elif first == DISCONNECT:
-        packets.disconnect(body)
-        connection.will = None  # MQTT-3.14.4-3
-        connection.end("disconnect")
+        _disconnect(connection, *packets.disconnect(body, version))
     elif first == CONNECT:
         raise Malformed("second_connect")  # MQTT-3.1.0-2
     else:
         raise wrong_first_byte(first)
+
+
+def _pubrec(connection: Peer, packet_id: int, code: int) -> None:
+    plain, session = connection.hub.plain, connection.own_session
+    if code >= reasons.FIRST_ERROR:
+        _note(connection, code)
+        again = connection.vacate(packet_id)
+        plain.refused(session, packet_id)
+        if again:
+            connection.room_again()
+    elif connection.version == V5 and not plain.knows(session, packet_id):
+        connection.answer(encode.acknowledgement(PUBREL, packet_id, reasons.IDENTIFIER_NOT_FOUND))
+    else:
+        plain.received(session, packet_id)
+
+
+def _disconnect(connection: Peer, code: int, found: props.Properties) -> None:
+    session = connection.own_session
+    wanted = found.get(props.SESSION_EXPIRY)
+    if wanted is not None:
+        if wanted and not session.expiry:
+            raise Malformed("session_expiry")
+        session.expiry = min(wanted, connection.hub.limits.session_expiry_s)
+        connection.clean = not session.expiry
+    if code != reasons.WITH_WILL:
+        connection.will = None  # MQTT-3.14.4-3, MQTT5-3.14.4-3
+    connection.end("disconnect" if code < reasons.FIRST_ERROR else "disconnect_error")
 
 
 def _release(connection: Peer, packet_id: int) -> None:
@@ -181,6 +281,8 @@ def _release(connection: Peer, packet_id: int) -> None:
     hub, session = connection.hub, connection.own_session
     answer = encode.short(PUBCOMP, packet_id)
     if session.received is None or packet_id not in session.received:
+        if connection.version == V5:
+            answer = encode.acknowledgement(PUBCOMP, packet_id, reasons.IDENTIFIER_NOT_FOUND)
         connection.answer(answer)
         return
     session.received.discard(packet_id)

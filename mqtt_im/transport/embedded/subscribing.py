@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from typing import Final
 
-from mqtt_im.mqtt import encode
+from mqtt_im.mqtt import V5, encode, reasons
+from mqtt_im.mqtt.packets import NO_LOCAL, RETAIN_AS_PUBLISHED
 from mqtt_im.transport.api import REFUSED
 from mqtt_im.transport.embedded.peer import Peer
 from mqtt_im.transport.embedded.sessions.access import Claim, Rights
-from mqtt_im.transport.embedded.sessions.session import Session
+from mqtt_im.transport.embedded.sessions.session import IDENTIFIER_SHIFT, Session
 
 _UNSUBACK: Final = 0xB0
+_ALWAYS, _IF_NEW = 0, 1
+"""Retain Handling (MQTT5-3.3.1-9 to -11)."""
 
 
-async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, int]]) -> None:
+async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, int]], identifier: int) -> None:
     """Grant what may be granted, answer, and start what was subscribed. A kept session's filters are on disk before SUBACK."""
     hub, session = connection.hub, connection.mqtt_session
     assert session is not None
     before = dict(session.filters)
     codes: list[int] = []
-    for topic_filter, qos in filters:
-        code = await _grant(connection, session, topic_filter, qos)
+    for topic_filter, options in filters:
+        code = await _grant(connection, session, topic_filter, options & 3)
         codes.append(code)
-        if code != REFUSED and session.connection is connection:
-            _add(connection, session, topic_filter, code)
+        if code < REFUSED and session.connection is connection:
+            kept = code | options & (NO_LOCAL | RETAIN_AS_PUBLISHED) | identifier << IDENTIFIER_SHIFT
+            _add(connection, session, topic_filter, kept)
     if session.connection is not connection:
         return
     if session.kept and session.filters != before:
@@ -34,39 +38,48 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
         if connection.closed:
             return
     _update_rights(connection, session)
-    connection.answer(encode.suback(packet_id, codes))
-    for (topic_filter, _), code in zip(filters, codes, strict=True):
-        if code == REFUSED:
+    if connection.version == V5:
+        connection.answer(encode.suback5(packet_id, codes))
+    else:
+        connection.answer(encode.suback(packet_id, [min(code, REFUSED) for code in codes]))
+    for (topic_filter, options), code in zip(filters, codes, strict=True):
+        if code >= REFUSED:
             hub.count("refused_subscriptions")
             hub.log.note("subscription", connection.address, "%s may not subscribe to %r", connection, topic_filter)
         elif not connection.closed:
-            _start(connection, session, topic_filter, code, is_new=before.get(topic_filter) != code)
+            is_new = topic_filter not in before
+            handling = options >> 4
+            wants = handling == _ALWAYS or (handling == _IF_NEW and is_new)
+            changed = before.get(topic_filter, REFUSED) & 3 != code or is_new
+            _start(connection, session, topic_filter, code, changed=changed, wants_retained=wants)
     hub.plain.pump(session)
 
 
 async def _grant(connection: Peer, session: Session, topic_filter: str, qos: int) -> int:
-    """The return code for one filter: its granted QoS, or `REFUSED`."""
+    """The code for one filter: its granted QoS, or why it is refused (from `REFUSED` on; 3.1.1 knows only that)."""
     hub = connection.hub
     if topic_filter not in session.filters and len(session.filters) >= hub.limits.max_subscriptions:
-        return REFUSED
+        return reasons.QUOTA
     claim = hub.access.claim(topic_filter, connection.user, connection.device)
+    if topic_filter.startswith("$share/") and connection.version != V5:
+        return REFUSED  # 3.1.1 knows no shared subscriptions
     if claim is Claim.OWN:
         return min(qos, 1) if hub.access.is_down(topic_filter, connection.user, connection.device) else qos
     if claim is Claim.PRESENCE:
         other = hub.topics.presence_of(topic_filter)
         assert other is not None
-        return qos if await hub.handler.may_watch(connection.user, other) else REFUSED
+        return qos if await hub.handler.may_watch(connection.user, other) else reasons.NOT_AUTHORISED
     if claim is Claim.PLAIN and await hub.plugins.may_subscribe(connection, topic_filter):
         return qos
-    return REFUSED
+    return reasons.SHARED_NOT_SUPPORTED if claim is Claim.SHARED else reasons.NOT_AUTHORISED
 
 
-def _add(connection: Peer, session: Session, topic_filter: str, qos: int) -> None:
+def _add(connection: Peer, session: Session, topic_filter: str, options: int) -> None:
     plain = connection.hub.plain
     if plain.is_plain(topic_filter):
-        plain.subscribe(session, topic_filter, qos)
+        plain.subscribe(session, topic_filter, options)
         session.plain += topic_filter not in session.filters
-    session.filters[topic_filter] = qos
+    session.filters[topic_filter] = options
 
 
 def _put_back(connection: Peer, session: Session, filters: dict[str, int]) -> None:
@@ -79,6 +92,7 @@ def _put_back(connection: Peer, session: Session, filters: dict[str, int]) -> No
 
 def _update_rights(connection: Peer, session: Session) -> Rights:
     """Work out anew what the session's filters yield under the prefix; returns what they yielded before."""
+    connection.filters_changed()
     before = session.rights or Rights()
     if connection.device:
         rights = connection.hub.access.rights(session.filters, connection.user, connection.device)
@@ -87,26 +101,33 @@ def _update_rights(connection: Peer, session: Session) -> Rights:
     return before
 
 
-def _start(connection: Peer, session: Session, topic_filter: str, qos: int, *, is_new: bool) -> None:
+def _start(connection: Peer, session: Session, topic_filter: str, qos: int, *, changed: bool, wants_retained: bool) -> None:
     """Tell who feeds this filter that it was granted."""
     hub = connection.hub
     if hub.plain.is_plain(topic_filter):
-        hub.plain.want_retained(session, topic_filter, qos)
+        if wants_retained and not topic_filter.startswith("$share/"):  # MQTT5-4.8.2-6
+            hub.plain.want_retained(session, topic_filter, session.filters[topic_filter])
         hub.plugins.subscribed(connection, topic_filter, qos)
         return
-    if is_new and hub.access.is_down(topic_filter, connection.user, connection.device):
+    if changed and hub.access.is_down(topic_filter, connection.user, connection.device):
         hub.handler.subscribe(connection, topic_filter)
     # Presence is retained, and retained messages come again with each SUBSCRIBE (MQTT-3.8.4-3).
     for other in hub.access.rights({topic_filter: qos}, connection.user, connection.device).watched:
         if session.rights is not None and not connection.closed:
-            hub.handler.watch(connection, other, min(session.rights.watched[other], 1))
+            hub.handler.watch(connection, other, min(session.rights.watched[other], 1), wants_retained)
 
 
 async def unsubscribe(connection: Peer, packet_id: int, filters: list[str]) -> None:
     """Take filters away and answer, with UNSUBACK even where none was there (MQTT-3.10.4-5)."""
     hub, session = connection.hub, connection.mqtt_session
     assert session is not None
-    gone = [topic_filter for topic_filter in dict.fromkeys(filters) if session.filters.pop(topic_filter, None) is not None]
+    codes: list[int] = []
+    gone: list[str] = []
+    for topic_filter in filters:
+        found = session.filters.pop(topic_filter, None) is not None
+        codes.append(reasons.SUCCESS if found else reasons.NO_SUBSCRIPTION)
+        if found:
+            gone.append(topic_filter)
     for topic_filter in gone:
         if hub.plain.is_plain(topic_filter):
             hub.plain.unsubscribe(session, topic_filter)
@@ -118,7 +139,10 @@ async def unsubscribe(connection: Peer, packet_id: int, filters: list[str]) -> N
         await hub.sessions.committed()
         if connection.closed:
             return
-    connection.answer(encode.short(_UNSUBACK, packet_id))
+    if connection.version == V5:
+        connection.answer(encode.suback5(packet_id, codes, unsuback=True))
+    else:
+        connection.answer(encode.short(_UNSUBACK, packet_id))
     if not connection.device or not gone or session.rights is None:
         return
     if connection.user_qos < before.user_qos or connection.device_qos < before.device_qos:

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from typing import Final
 
-from mqtt_im.mqtt import encode
+from mqtt_im.mqtt import V5, V311, encode
+from mqtt_im.mqtt import properties as props
+from mqtt_im.mqtt.properties import with_length
 from mqtt_im.transport.embedded.hub import Hub
 
+UNLIMITED: Final = 0x1_0000
+"""More packets than there are identifiers."""
 _GATHER: Final = 64 * 1024
 """Bytes that are gathered for one write before it is made without waiting for the end of the loop's turn."""
 _STALLED_S: Final = 60.0
@@ -31,12 +36,18 @@ class Wire(asyncio.Protocol):
         "_stalled",
         "_stalled_bytes",
         "_timer",
+        "_unacked",
+        "_untold",
         "address",
+        "aliases",
         "closed",
         "hub",
         "listener",
+        "max_packet",
         "party",
+        "room",
         "transport",
+        "version",
         "writable",
     )
 
@@ -50,6 +61,15 @@ class Wire(asyncio.Protocol):
         """What it counts as, once it is counted for its address."""
         self.closed = False
         self.writable = True
+        self.version = V311
+        self.room = UNLIMITED
+        self.max_packet = 0
+        self.aliases: dict[bytes, bytes] | None = None
+        """Topics that have an alias towards the client → that property."""
+        self._untold: set[bytes] = set()
+        """Those of them that the client has not been told."""
+        self._unacked: set[int] | None = None
+        """Packet identifiers that count against the client's Receive Maximum; None where it has none."""
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._paused = False
@@ -86,8 +106,12 @@ class Wire(asyncio.Protocol):
     def came_from(self, address: str) -> None:
         """The client's address is known; what is bounded for each address is looked at now."""
         self.address = address
-        if reason := self.hub.address_known(self):
+        if (reason := self.hub.address_known(self)) and not self.may_be_told(reason):
             self.turn_away(reason, reason)
+
+    def may_be_told(self, reason: str) -> bool:
+        """Whether a socket that there is no room for stays a moment, to be told so by who knows its version."""
+        return False
 
     def turn_away(self, reason: str, why: str) -> None:
         """Cut a connection that has not come as far as CONNECT; `reason` is a word for counters, `why` is for the log."""
@@ -124,8 +148,10 @@ class Wire(asyncio.Protocol):
         """
         if self.closed:
             return
-        if not abort and not self.flush():
-            return
+        if not abort:
+            linger = self.farewell(reason) or linger
+            if not self.flush():
+                return
         self.closed = True
         for timer in (self._timer, self._stalled):
             if timer is not None:
@@ -157,6 +183,10 @@ class Wire(asyncio.Protocol):
     def _close(self) -> None:
         self._closing = self.hub.loop.call_later(_LAST_BYTES_S, self.transport.abort)
         self.transport.close()
+
+    def farewell(self, reason: str) -> bool:
+        """Write what the peer is told about the end; returns whether to wait for the peer to have read it."""
+        return False
 
     def ended(self, reason: str) -> None:
         """The connection has just ended, for this reason."""
@@ -191,21 +221,106 @@ class Wire(asyncio.Protocol):
             self.hub.flush_soon(self)
         out.append(packet)
 
-    def publish(self, topic: bytes, payload: bytes, packet_id: int, dup: bool = False, retain: bool = False) -> None:
-        """Write one PUBLISH: QoS 1 with `packet_id`, QoS 0 where it is 0. Writes of one loop turn leave together."""
+    def publish(
+        self,
+        topic: bytes,
+        payload: bytes,
+        packet_id: int,
+        dup: bool = False,
+        retain: bool = False,
+        properties: bytes = b"",
+    ) -> bool:
+        """Write one PUBLISH under the prefix: QoS 1 with `packet_id`, QoS 0 where it is 0; see `Link`."""
         first = (0x32 if packet_id else 0x30) | (dup and 0x08) | retain
+        if self.version == V5:
+            return self._publish5(first, topic, payload, packet_id, self.identifiers(topic) + properties)
         self._publish(first, topic, payload, packet_id)
+        return True
 
     def publish_plain(
-        self, topic: bytes, payload: bytes, qos: int = 0, packet_id: int = 0, retain: bool = False, dup: bool = False
-    ) -> None:
-        """Write one PUBLISH of any QoS; at QoS 0 it is dropped while the client does not read."""
-        if qos or self.writable:
-            self._publish(0x30 | (dup and 0x08) | qos << 1 | retain, topic, payload, packet_id)
-        else:
+        self,
+        topic: bytes,
+        payload: bytes,
+        qos: int = 0,
+        packet_id: int = 0,
+        retain: bool = False,
+        dup: bool = False,
+        properties: bytes = b"",
+    ) -> bool:
+        """Write one PUBLISH of any QoS; see `Receiver`."""
+        first = 0x30 | (dup and 0x08) | qos << 1 | retain
+        if not qos and not self.writable:
             self.hub.count("plain_dropped")
+        elif self.version == V5:
+            return self._publish5(first, topic, payload, packet_id, properties)
+        else:
+            self._publish(first, topic, payload, packet_id)
+        return True
+
+    def identifiers(self, topic: bytes) -> bytes:
+        """The Subscription Identifiers of what a topic under the prefix is subscribed by, encoded (MQTT5-3.3.4-3 to -5)."""
+        return b""
+
+    def _publish5(self, first: int, topic: bytes, payload: bytes, packet_id: int, properties: bytes) -> bool:
+        """Write a PUBLISH of MQTT 5; False where it is larger than the client takes (MQTT5-3.1.2-24)."""
+        if self.closed:
+            return True
+        aliases = self.aliases
+        told = b""
+        if aliases is not None and (alias := aliases.get(topic)) is not None:
+            properties += alias
+            if topic in self._untold:
+                told = topic
+            else:
+                topic = b""
+        size = len(topic)
+        width = 2 if packet_id else 0
+        middle = (packet_id.to_bytes(2, "big") if width else b"") + with_length(properties)
+        length = 2 + size + len(middle) + len(payload)
+        head = encode.publish_head(first, size, length - 2 - size)
+        if self.max_packet and len(head) - 2 + length > self.max_packet:
+            return False
+        self._untold.discard(told)
+        if self._unacked is not None and packet_id and packet_id not in self._unacked:
+            self._unacked.add(packet_id)
+            self.room -= 1
+        out = self._out
+        if not out:
+            self.hub.flush_soon(self)
+        out += (head, topic, middle, payload)
+        self._out_bytes += length
+        if self._out_bytes > _GATHER:
+            self.flush()
+        return True
+
+    def limit_room(self, maximum: int) -> None:
+        """From now on at most so many packets above QoS 0 are with the client at a time (MQTT5-3.3.4-7)."""
+        self.room = maximum
+        self._unacked = set()
+
+    def occupy(self, packet_id: int) -> None:
+        """A packet identifier of a former connection is in use here too."""
+        if self._unacked is not None and packet_id not in self._unacked:
+            self._unacked.add(packet_id)
+            self.room -= 1
+
+    def vacate(self, packet_id: int) -> bool:
+        """The client has acknowledged a packet; returns whether there is room again where there was none."""
+        if self._unacked is None or packet_id not in self._unacked:
+            return False
+        self._unacked.discard(packet_id)
+        self.room += 1
+        return self.room == 1
+
+    def alias(self, topics: Iterable[bytes], maximum: int) -> None:
+        """Send these topics by their aliases, as many as the client allows (MQTT5-3.3.2.3.4)."""
+        aliases = {topic: props.one(props.TOPIC_ALIAS, number) for number, topic in enumerate(topics, 1) if number <= maximum}
+        if aliases:
+            self.aliases = aliases
+            self._untold = set(aliases)
 
     def _publish(self, first: int, topic: bytes, payload: bytes, packet_id: int) -> None:
+        """Write a PUBLISH of MQTT 3.1.1."""
         if self.closed:
             return
         size = len(topic)

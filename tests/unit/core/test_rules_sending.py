@@ -15,8 +15,8 @@ FULL: dict[str, Any] = {
     "to": "bob", "body": {"a": 1, "b": [2]}, "reply_to": 1, "ttl": 9, "key": "k", "mentions": ["bob"], "push": {"title": "t"},
 }  # fmt: skip
 CHANGED: list[dict[str, Any]] = [
-    {"to": "cat"}, {"body": "other"}, {"reply_to": 2}, {"ttl": 8}, {"key": "other"}, {"mentions": ["*"]}, {"push": {}},
-    {"reply_to": None}, {"ttl": None}, {"key": None}, {"mentions": None}, {"push": None},
+    {"to": "cat"}, {"body": "other"}, {"reply_to": 2}, {"key": "other"}, {"mentions": ["*"]}, {"push": {}},
+    {"reply_to": None}, {"key": None}, {"mentions": None}, {"push": None},
 ]  # fmt: skip
 
 

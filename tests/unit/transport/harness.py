@@ -17,10 +17,10 @@ from typing import Any, ParamSpec, Self
 import uvloop
 
 from mqtt_im.config import LimitsConfig, MqttConfig, TlsConfig, WebsocketConfig
-from mqtt_im.transport.api import Identity, Link, Login, LoginRefused
+from mqtt_im.transport.api import Extra, Identity, Link, Login, LoginRefused
 from mqtt_im.transport.embedded import EmbeddedTransport
 from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
-from tests.support import packets
+from tests.support import packets, packets5
 from tests.support.packets import Packet, Parser, Publish, Will
 
 PATIENCE_S = 10.0
@@ -61,6 +61,7 @@ class FakeHandler:
     def __init__(self) -> None:
         self.log: list[tuple[Any, ...]] = []
         self.uplinks: list[tuple[Link, bytes, int, int, bool]] = []
+        self.extras: list[Extra | None] = []
         self.answer_at_once = True
         self.refuse: dict[str, int] = {}
         self.watchable: set[str] = set()
@@ -68,7 +69,7 @@ class FakeHandler:
         self.login_gate: asyncio.Event | None = None
         self.links: list[Link] = []
         self.changed = asyncio.Event()
-        self.on_attached: Callable[[Link], None] = lambda _: None
+        self.on_attached: Callable[[Link], object] = lambda _: None
 
     def told(self) -> tuple[Any, ...]:
         """What was noted last."""
@@ -121,21 +122,25 @@ class FakeHandler:
     async def may_watch(self, user: str, other: str) -> bool:
         return other in self.watchable
 
-    def watch(self, link: Link, other: str, qos: int) -> None:
+    def watch(self, link: Link, other: str, qos: int, tell: bool = True) -> None:
         self.note("watch", link.device, other, qos)
 
     def unwatch(self, link: Link, other: str) -> None:
         self.note("unwatch", link.device, other)
 
-    def uplink(self, link: Link, payload: bytes, token: int, packet_id: int, dup: bool) -> None:
+    def uplink(self, link: Link, payload: bytes, token: int, packet_id: int, dup: bool, extra: Extra | None = None) -> None:
+        self.extras.append(extra)
         self.uplinks.append((link, payload, token, packet_id, dup))
         self.note("uplink", link.device, payload, packet_id, dup)
         if self.answer_at_once and token:
             link.done(token)
 
-    def rate_limited(self, link: Link, payload: bytes, token: int, retry_after: float) -> None:
+    def rate_limited(self, link: Link, payload: bytes, token: int, retry_after: float, extra: Extra | None = None) -> None:
         self.note("rate_limited", link.device, payload)
-        link.fail(token)
+        if link.version == 5:
+            link.refuse(token, 0x97, "rate_limited: too fast")
+        else:
+            link.fail(token)
 
     def acked(self, link: Link, packet_id: int) -> None:
         self.note("acked", link.device, packet_id)
@@ -146,7 +151,7 @@ class FakeHandler:
     def detached(self, link: Link) -> None:
         self.note("detached", link.user, link.device)
 
-    def will(self, user: str, device: str, payload: bytes) -> None:
+    def will(self, user: str, device: str, payload: bytes, expiry: int | None = None) -> None:
         self.note("will", user, device, payload)
 
     def session_ended(self, user: str, device: str) -> None:
@@ -217,6 +222,28 @@ class Client:
         assert await self.gone() == []
 
 
+class Client5(Client):
+    """The same for MQTT 5."""
+
+    def __init__(self, opened: Client) -> None:
+        super().__init__(opened.reader, opened.writer)
+        self.connack: packets5.Connack
+
+    async def receive(self) -> packets5.Publish:
+        return packets5.Publish.of(await self.expect(packets.PUBLISH))
+
+    async def subscribe(self, *filters: tuple[str, int], packet_id: int = 1, given: packets5.Given = None) -> list[int]:
+        self.send(packets5.subscribe(packet_id, *filters, given=given))
+        return packets5.codes_of(await self.expect(packets.SUBACK, packet_id))
+
+    async def acknowledged(self, kind: int, packet_id: int) -> tuple[int, dict[int, Any]]:
+        return packets5.code_of(await self.expect(kind, packet_id))
+
+    async def goodbye(self) -> int:
+        """The reason code with which the server closes the connection next."""
+        return packets5.goodbye(await self.gone())
+
+
 class Clients:
     """Opens clients to a server and closes those that are left."""
 
@@ -254,6 +281,16 @@ class Clients:
         client.send(packets.connect(client_id, username=username, clean=clean, keepalive=keepalive, will=will))
         connack = await client.expect(packets.CONNACK)
         assert connack.body == bytes((present, 0))
+        return client
+
+    async def connect5(
+        self, client_id: str = "phone", username: str | None = "alice", *, present: bool = False, **options: Any
+    ) -> Client5:
+        """A client of MQTT 5 that was let in, whose CONNACK said `present`; `options` are those of `packets5.connect`."""
+        client = Client5(await self.open())
+        client.send(packets5.connect(client_id, username=username, **options))
+        client.connack = packets5.Connack.of(await client.expect(packets.CONNACK))
+        assert (client.connack.code, client.connack.present) == (0, present), client.connack
         return client
 
 

@@ -94,7 +94,7 @@ def test_claims_of_a_device_and_of_a_plain_client() -> None:
         "im/v10/#": Claim.PLAIN,
         "a": Claim.PLAIN,
         "#": Claim.PLAIN,
-        "$share/g/a": Claim.NOTHING,
+        "$share/g/a": Claim.PLAIN,
         "$SYS/#": Claim.NOTHING,
     }
     assert {topic_filter: access.claim(topic_filter, "alice", "phone") for topic_filter in expected} == expected

@@ -46,9 +46,8 @@ async def test_what_is_no_connect_is_closed_without_an_answer(tmp_path: Path, na
 @pytest.mark.parametrize(
     ("connect", "answer"),
     [
-        (packets.packet(1, packets.text("MQTT") + b"\x05\x02\0\0" + b"\0" + packets.text("a")), b"\x00\x84\x00"),
         (packets.connect("a", protocol="MQIsdp", level=3), b"\x00\x01"),
-        (packets.connect("a", level=6), b"\x00\x01"),
+        (packets.connect("a", level=6), b"\x00\x84\x00"),
         (packets.connect("a", level=0x84), b"\x00\x01"),
         (packets.connect("", clean=False), b"\x00\x02"),
     ],

@@ -160,6 +160,7 @@ async def test_an_address_connects_only_so_fast(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setattr(server.hub, "clock", lambda: 1_000.0)
         clients = [await server.open() for _ in range(6)]
         seventh = await server.open()
+        seventh.send(packets.connect("seventh", username="alice"))
         assert await seventh.gone() == []
         await server.counted("connects_refused:connects_per_second_per_address")
         for number, client in enumerate(clients):

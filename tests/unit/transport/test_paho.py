@@ -273,7 +273,7 @@ def test_reconnecting_by_itself_after_a_take_over(server: Server) -> None:
     second.leave()
 
 
-@pytest.mark.parametrize("protocol", [mqtt.MQTTv5, mqtt.MQTTv31])
+@pytest.mark.parametrize("protocol", [mqtt.MQTTv31])
 @on_loop
 async def test_other_versions_learn_that_they_are_not_spoken(tmp_path: Path, protocol: Any) -> None:
     def scenario(server: Server) -> None:

@@ -34,18 +34,20 @@ async def committed(store: Persistence) -> bool:
 async def test_what_is_committed_is_found(tmp_path: Path) -> None:
     store = Persistence(tmp_path / "broker.db", Counts(), log)
     try:
-        store.write(sql.SAVE_SESSION, "alice", "phone", "s1", '{"a": 1}', True, 5)
-        store.write(sql.ENQUEUE, "s1", 4, 2, False, 1, "ä/b", b"\0\xff")
+        store.write(sql.SAVE_SESSION, "alice", "phone", "s1", '{"a": 1}', True, 5, 60)
+        store.write(sql.ENQUEUE, "s1", 4, 2, False, 1, "ä/b", b"\0\xff", b"\1\1", 7, "$share/g/+")
         store.write(sql.RECEIVED, "s1", 77)
-        store.write(sql.RETAIN, "ä/b", 1, b"kept")
+        store.write(sql.RETAIN, "ä/b", 1, b"kept", b"\1\1", 9)
         assert await committed(store)
         assert store.idle
         found = store.session("alice", "phone")
         assert found is not None
         assert (found.id, found.filters, found.received) == ("s1", {"a": 1}, frozenset({77}))
+        assert (found.seen, found.expires) == (5, 60)
+        assert [(row.properties, row.expires, row.share) for row in found.queue] == [(b"\1\1", 7, "$share/g/+")]
         assert [(row.seq, row.qos, row.stage, row.topic, row.payload) for row in found.queue] == [(4, 2, 1, "ä/b", b"\0\xff")]
         assert store.plain_sessions() == [found]
-        assert store.retained() == [("ä/b", 1, b"kept")]
+        assert store.retained() == [("ä/b", 1, b"kept", b"\1\1", 9)]
         assert store.session("alice", "tablet") is None
     finally:
         await store.close()
@@ -54,10 +56,10 @@ async def test_what_is_committed_is_found(tmp_path: Path) -> None:
 @on_loop
 async def test_what_nobody_waits_for_is_written_too(tmp_path: Path) -> None:
     store = Persistence(tmp_path / "broker.db", Counts(), log)
-    store.write(sql.RETAIN, "a", 0, b"")
+    store.write(sql.RETAIN, "a", 0, b"", b"", 0)
     await store.close()
     store = Persistence(tmp_path / "broker.db", Counts(), log)
-    assert store.retained() == [("a", 0, b"")]
+    assert store.retained() == [("a", 0, b"", b"", 0)]
     await store.close()
 
 
@@ -67,14 +69,14 @@ async def test_a_failed_transaction_is_told_and_the_next_one_works(tmp_path: Pat
     counts = Counts()
     store = Persistence(tmp_path / "broker.db", counts, log)
     try:
-        store.write(sql.RETAIN, "a", 0, b"")
+        store.write(sql.RETAIN, "a", 0, b"", b"", 0)
         store.write("INSERT INTO nowhere VALUES (1)")
         assert not await committed(store)
         assert counts.seen == ["session_store_failures"]
         assert "nowhere" in caplog.text
         assert store.idle
         assert store.retained() == []
-        store.write(sql.RETAIN, "a", 0, b"")
+        store.write(sql.RETAIN, "a", 0, b"", b"", 0)
         assert await committed(store)
     finally:
         await store.close()
@@ -86,10 +88,10 @@ async def test_a_locked_database_is_a_failure_of_the_transaction(tmp_path: Path)
     other = sqlite3.connect(tmp_path / "broker.db", isolation_level=None)
     try:
         other.execute("BEGIN IMMEDIATE")
-        store.write(sql.RETAIN, "a", 0, b"")
+        store.write(sql.RETAIN, "a", 0, b"", b"", 0)
         assert not await committed(store)
         other.execute("ROLLBACK")
-        store.write(sql.RETAIN, "a", 0, b"")
+        store.write(sql.RETAIN, "a", 0, b"", b"", 0)
         assert await committed(store)
     finally:
         other.close()

@@ -99,7 +99,7 @@ async def test_event_plugins_are_told_and_may_publish(tmp_path: Path) -> None:
     Witness.seen.clear()
     async with Server(tmp_path, plain_topics=("#",), plugins=names(Witness)) as server:
         assert ("post_start",) in Witness.seen
-        assert set(server.hub.plain.retained) == {"news"}
+        assert set(server.hub.plain.retained.messages) == {"news"}
         client = await server.connect()
         await client.subscribe(("news", 1), ("im/v1/alice/down", 1))
         assert (await client.message()).payload == b"started"

@@ -165,7 +165,7 @@ async def test_dup_and_identifier_are_handed_on_and_retain_is_ignored(tmp_path: 
         client.send(packets.publish(UP, b"x", packet_id=300, dup=True, retain=True))
         await client.expect(packets.PUBACK, 300)
         assert ("uplink", "phone", b"x", 300, True) in server.handler.log
-        assert not server.hub.plain.retained
+        assert not server.hub.plain.retained.messages
 
 
 @on_loop

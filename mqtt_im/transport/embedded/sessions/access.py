@@ -8,7 +8,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final
 
-from mqtt_im.mqtt.topics import matches
+from mqtt_im.mqtt.topics import matches, split_share
 from mqtt_im.protocol.names import is_user
 from mqtt_im.protocol.topics import Topics
 
@@ -25,6 +25,8 @@ class Claim(Enum):
     """The presence of another user: the bridge knows who may watch whom."""
     PLAIN = "plain"
     """Plain topics, of which some are open."""
+    SHARED = "shared"
+    """A share of something under the prefix: there is none (PROTOCOL §7)."""
     NOTHING = "nothing"
     """Something of others, or nothing that is open: refused."""
 
@@ -118,10 +120,12 @@ class Access:
     def claim(self, topic_filter: str, user: str, device: str) -> Claim:
         """What a valid filter asks for; `device` is empty for a plain client, which has nothing under the prefix."""
         topics = self.topics
+        if topic_filter.startswith("$share/"):
+            _, topic_filter = split_share(topic_filter)
+            if topics.owns(topic_filter):
+                return Claim.SHARED
         if not topics.owns(topic_filter) or topic_filter == topics.prefix:
-            # A shared subscription would be granted and never fed, so it is refused.
-            open_to_all = not topic_filter.startswith("$share/") and self.plain.may_yield(topic_filter)
-            return Claim.PLAIN if open_to_all else Claim.NOTHING
+            return Claim.PLAIN if self.plain.may_yield(topic_filter) else Claim.NOTHING
         if not device:
             return Claim.NOTHING
         if topic_filter.startswith(f"{topics.prefix}/{user}/"):
@@ -144,7 +148,8 @@ class Access:
         rights = Rights()
         own = f"{topics.prefix}/{user}/"
         user_down, device_down, presence = topics.user_down(user), topics.device_down(user, device), topics.presence(user)
-        for topic_filter, qos in filters.items():
+        for topic_filter, options in filters.items():
+            qos = options & 3
             if topic_filter.startswith(own):
                 if matches(topic_filter, user_down):
                     rights.user_qos = max(rights.user_qos, qos)

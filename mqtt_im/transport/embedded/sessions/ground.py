@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from mqtt_im.config import LimitsConfig
 from mqtt_im.transport.embedded.limits import Count, Quiet
@@ -16,9 +17,18 @@ log: Final = logging.getLogger("mqtt_im.mqtt")
 class Ground:
     """Shared by all that is in this folder; `store` is set before the first client comes."""
 
-    def __init__(self, access: Access, limits: LimitsConfig, count: Count, notes: Quiet) -> None:
+    def __init__(
+        self,
+        access: Access,
+        limits: LimitsConfig,
+        count: Count,
+        notes: Quiet,
+        background: Callable[[Coroutine[Any, Any, None]], None],
+    ) -> None:
+        """`background` runs what nobody awaits."""
         self.access = access
         self.limits = limits
         self.count = count
         self.log = notes
+        self.background = background
         self.store: Persistence

@@ -1,9 +1,11 @@
-"""Sessions by their names: begun, found again, kept on disk, and ended."""
+"""Sessions by their names: begun, found again, kept on disk, and ended, by their clients' wish or by the clock."""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -12,33 +14,60 @@ from typing import Final
 from mqtt_im.protocol.names import is_device
 from mqtt_im.transport.embedded.sessions import persistence
 from mqtt_im.transport.embedded.sessions.ground import Ground
-from mqtt_im.transport.embedded.sessions.persistence import StoredSession
+from mqtt_im.transport.embedded.sessions.persistence import StoredSession, StoreFailed
 from mqtt_im.transport.embedded.sessions.plain import Plain
-from mqtt_im.transport.embedded.sessions.session import Key, Message, Session
+from mqtt_im.transport.embedded.sessions.session import IDENTIFIER_SHIFT, Key, Message, Session
 
 MAX_KEPT_SESSIONS: Final = 256
 """Kept sessions of one user; of nobody as well."""
+_AHEAD_S: Final = 3600
+"""The ends of sessions are looked up on disk so far ahead; only the near ones are in memory."""
+_ALIVE_S: Final = 2.0
 
 
 class Keeper:
     """All sessions. Those that plain messages may reach, and those with a connection, are in memory."""
 
     def __init__(self, ground: Ground, plain: Plain, ended: Callable[[str, str], None]) -> None:
-        """`ended` is told of each device, by user and name, whose kept session was given up."""
+        """`ended` is told of each device, by user and name, whose kept session was given up or has expired."""
         self._ground = ground
         self._plain = plain
         self._ended = ended
         self.in_memory: dict[Key, Session] = {}
+        self.before_end: Callable[[Key], None] = lambda _: None
+        """Is called before a session ends that had no connection."""
+        self._ends: list[tuple[float, Key]] = []
+        """A heap of when sessions without a client end; what was taken up again meanwhile is found out then."""
+        self._looked_ahead_to = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timed: set[str] = set()
+        """Ids of the connected sessions whose expiry is shorter than the longest."""
+        self._alive: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        """The store is there: look for sessions that have ended, or will soon."""
+        self._look_ahead()
+
+    def stop(self) -> None:
+        """No timer is left."""
+        for timer in (self._timer, self._alive):
+            if timer is not None:
+                timer.cancel()
+        self._timer = self._alive = None
+        self._ground.store.still_alive(needed=False)
 
     async def find(self, key: Key) -> Session | None:
-        """The kept session of this key, from memory or disk. Raises `StoreFailed`."""
+        """The kept session of this key, from memory or disk, if it has not expired. Raises `StoreFailed`."""
         if key not in self.in_memory and not self._ground.store.idle:
             await self.committed()  # what was written of it last must be found
         session = self.in_memory.get(key)
-        if session is not None:
-            return session
-        stored = self._ground.store.session(*key)
-        return None if stored is None else self.restore(stored)
+        if session is None:
+            stored = self._ground.store.session(*key)
+            session = None if stored is None else self.restore(stored)
+        if session is not None and session.connection is None and session.seen and session.seen + session.expiry <= time.time():
+            self._give_up(session)
+            return None
+        return session
 
     async def make_room(self, user: str) -> None:
         """Let the user have room for one more kept session: of those without a connection, the longest unseen ones go."""
@@ -47,30 +76,57 @@ class Keeper:
         for name in away[: max(0, len(names) + 1 - MAX_KEPT_SESSIONS)]:
             session = await self.find((user, name))
             if session is not None and session.connection is None:
-                self.discard(session)
-                if user and is_device(name):
-                    self._ended(user, name)
+                self._give_up(session)
 
     def _connected(self, key: Key) -> bool:
         session = self.in_memory.get(key)
         return session is not None and session.connection is not None
 
-    def begin(self, key: Key, kept: bool) -> Session:
-        """Begin a session."""
-        session = Session(key, secrets.token_hex(8), kept)
+    def _give_up(self, session: Session) -> None:
+        """End a session that has no connection."""
+        user, name = session.key
+        self.before_end(session.key)
+        self.discard(session)
+        if user and is_device(name):
+            self._ended(user, name)
+
+    def begin(self, key: Key, expiry: int) -> Session:
+        """Begin a session that is kept for so many seconds without its client; 0: not at all."""
+        session = Session(key, secrets.token_hex(8), expiry)
         self.in_memory[key] = session
-        if kept:
-            self.save(session)
+        self.save(session)
+        self._watch_clock(session)
         return session
+
+    def resume(self, session: Session, expiry: int) -> None:
+        """A kept session has its client again, who may want it kept for another time."""
+        session.seen = 0
+        session.expiry = expiry
+        self.save(session)
+        self._watch_clock(session)
 
     def restore(self, stored: StoredSession) -> Session:
         """Put a kept session from disk into memory."""
-        session = Session((stored.user, stored.name), stored.id, kept=True)
+        session = Session((stored.user, stored.name), stored.id, stored.expires)
+        session.kept = True
+        session.seen = stored.seen
         session.filters = stored.filters
+        session.identified = any(options >> IDENTIFIER_SHIFT for options in stored.filters.values())
         session.received = set(stored.received) or None
         if stored.queue:
             session.need_outbox(self._ground.limits).restore(
-                Message(row.seq, row.topic.encode(), row.payload, row.qos, row.retain, row.stage) for row in stored.queue
+                Message(
+                    row.seq,
+                    row.topic.encode(),
+                    row.payload,
+                    row.qos,
+                    row.retain,
+                    row.stage,
+                    row.properties,
+                    row.expires,
+                    row.share,
+                )
+                for row in stored.queue
             )
         self._plain.subscribe_all(session)
         self.in_memory[session.key] = session
@@ -78,13 +134,19 @@ class Keeper:
 
     def save(self, session: Session) -> None:
         """Write a kept session's row with the next transaction."""
-        filters = json.dumps(session.filters, ensure_ascii=False, separators=(",", ":"))
-        row = (*session.key, session.id, filters, bool(session.plain), int(time.time()))
-        self._ground.store.write(persistence.SAVE_SESSION, *row)
+        if session.kept:
+            filters = json.dumps(session.filters, ensure_ascii=False, separators=(",", ":"))
+            row = (*session.key, session.id, filters, bool(session.plain), session.seen, session.expiry)
+            self._ground.store.write(persistence.SAVE_SESSION, *row)
 
     def discard(self, session: Session) -> None:
-        """End a session: its subscriptions and queue are gone, from disk with the next transaction."""
+        """End a session: its subscriptions and queue are gone, from disk with the next transaction.
+
+        What came by a shared subscription and was not acknowledged goes to another member (MQTT5-4.8.2-5).
+        """
+        self._timed.discard(session.id)
         self._plain.unsubscribe_all(session)
+        left = session.outbox.everything() if session.outbox is not None else []
         session.outbox = session.received = None
         if self.in_memory.get(session.key) is session:
             del self.in_memory[session.key]
@@ -92,15 +154,21 @@ class Keeper:
             for statement in (persistence.DROP_SESSION, persistence.DROP_QUEUE, persistence.DROP_RECEIVED):
                 self._ground.store.write(statement, session.id)
             session.kept = False  # nothing of it is written any more
+        self._plain.share_out(left)
 
     def rest(self, session: Session) -> None:
         """The session's connection is gone: end it, or keep as much of it in memory as is needed there."""
         session.connection = None
         session.catch_up = None
-        if not session.kept:
+        self._timed.discard(session.id)
+        if not session.expiry or not session.kept:
             self.discard(session)
             return
-        self._ground.store.write(persistence.SEEN, int(time.time()), session.id)
+        session.seen = math.ceil(time.time())
+        self._ground.store.write(persistence.SEEN, session.seen, session.expiry, session.id)
+        end = session.seen + session.expiry
+        if end < self._looked_ahead_to:
+            self._push(end, session.key)
         if session.idle:
             self._evict(session, ok=True)
 
@@ -123,3 +191,62 @@ class Keeper:
 
         self._ground.store.committed(done)
         return await future
+
+    # The clock
+
+    def _look_ahead(self) -> None:
+        """Take up the sessions that end before the next look."""
+        now = time.time()
+        self._looked_ahead_to = now + _AHEAD_S
+        try:
+            self._ends = [(end, (user, name)) for user, name, end in self._ground.store.expiring(int(self._looked_ahead_to))]
+        except StoreFailed as failure:
+            self._ground.log.note("session_store", "", "sessions that have expired cannot be looked up: %s", failure)
+        heapq.heapify(self._ends)
+        self._wait()
+
+    def _push(self, end: float, key: Key) -> None:
+        heapq.heappush(self._ends, (end, key))
+        if self._ends[0][0] == end:
+            self._wait()
+
+    def _wait(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        due = min(self._ends[0][0] if self._ends else self._looked_ahead_to, self._looked_ahead_to - _AHEAD_S / 2)
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - time.time()) + 0.01, self._due)
+
+    def _due(self) -> None:
+        self._timer = None
+        now = time.time()
+        ended: list[Key] = []
+        while self._ends and self._ends[0][0] <= now and len(ended) < 100:
+            ended.append(heapq.heappop(self._ends)[1])
+        if ended:
+            self._ground.background(self._end(ended))
+        if now >= self._looked_ahead_to - _AHEAD_S / 2:
+            self._look_ahead()
+        else:
+            self._wait()
+
+    async def _end(self, keys: list[Key]) -> None:
+        for key in keys:
+            try:
+                await self.find(key)  # which ends it, if it has expired
+            except StoreFailed as failure:
+                self._ground.log.note("session_store", "", "a session that has expired cannot be read: %s", failure)
+                return
+
+    def _watch_clock(self, session: Session) -> None:
+        """Where the time of a connected session will count from a crash, the file says now and then that the server is there."""
+        if not session.kept or session.expiry >= self._ground.limits.session_expiry_s:
+            self._timed.discard(session.id)
+            return
+        self._timed.add(session.id)
+        if self._alive is None:
+            self._still_alive()
+
+    def _still_alive(self) -> None:
+        needed = bool(self._timed)
+        self._ground.store.still_alive(needed=needed)
+        self._alive = asyncio.get_running_loop().call_later(_ALIVE_S, self._still_alive) if needed else None

@@ -13,6 +13,7 @@ import json
 import logging
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +28,13 @@ Done = Callable[[bool], None]
 """Told whether the transaction was committed."""
 
 _LAZY_S: Final = 0.2
-_SCHEMA: Final = 1
+_SCHEMA: Final = 2
 
 
 class SessionRow(peewee.Model):
     """A kept session; `filters` is a JSON map of granted filters, `plain` whether one of them is not under the prefix.
 
-    `seen` is when it was begun or its client last went, in seconds since 1970.
+    `seen` is when its client last went, in seconds since 1970, 0 while it is there; `expires` the seconds that it is kept then.
     """
 
     user = peewee.TextField()
@@ -42,6 +43,7 @@ class SessionRow(peewee.Model):
     filters = peewee.TextField(default="{}")
     plain = peewee.BooleanField(default=False, index=True)
     seen = peewee.IntegerField(default=0)
+    expires = peewee.IntegerField(default=0)
 
     class Meta:  # noqa: D106 - peewee's way to name a table
         table_name = "session"
@@ -49,7 +51,7 @@ class SessionRow(peewee.Model):
 
 
 class QueuedRow(peewee.Model):
-    """A plain message at QoS 1 or 2 that a kept session has not acknowledged."""
+    """A plain message at QoS 1 or 2 that a kept session has not acknowledged; `expires` is ms since 1970, 0 for never."""
 
     session = peewee.TextField()
     seq = peewee.IntegerField()
@@ -58,6 +60,9 @@ class QueuedRow(peewee.Model):
     stage = peewee.IntegerField()
     topic = peewee.TextField()
     payload = peewee.BlobField()
+    properties = peewee.BlobField(default=b"")
+    expires = peewee.IntegerField(default=0)
+    share = peewee.TextField(default="")
 
     class Meta:  # noqa: D106 - peewee's way to name a table
         table_name = "queued"
@@ -77,30 +82,67 @@ class ReceivedRow(peewee.Model):
 
 
 class RetainedRow(peewee.Model):
-    """A retained message."""
+    """A retained message; `expires` is ms since 1970, 0 for never."""
 
     topic = peewee.TextField(primary_key=True)
     qos = peewee.IntegerField()
     payload = peewee.BlobField()
+    properties = peewee.BlobField(default=b"")
+    expires = peewee.IntegerField(default=0)
 
     class Meta:  # noqa: D106 - peewee's way to name a table
         table_name = "retained"
 
 
-_MODELS: Final = (SessionRow, QueuedRow, ReceivedRow, RetainedRow)
+class WillRow(peewee.Model):
+    """A will whose delay runs; `due` is when it is published, ms since 1970."""
 
-SAVE_SESSION: Final = "INSERT OR REPLACE INTO session (user, name, id, filters, plain, seen) VALUES (?, ?, ?, ?, ?, ?)"
-SEEN: Final = "UPDATE session SET seen = ? WHERE id = ?"
+    user = peewee.TextField()
+    name = peewee.TextField()
+    device = peewee.TextField()
+    due = peewee.IntegerField()
+    topic = peewee.TextField()
+    payload = peewee.BlobField()
+    qos = peewee.IntegerField()
+    retain = peewee.BooleanField()
+    expiry = peewee.IntegerField(null=True)
+    properties = peewee.BlobField()
+
+    class Meta:  # noqa: D106 - peewee's way to name a table
+        table_name = "will"
+        primary_key = peewee.CompositeKey("user", "name")
+
+
+_MODELS: Final = (SessionRow, QueuedRow, ReceivedRow, RetainedRow, WillRow)
+_SINCE_2: Final = {
+    "session": ("expires INTEGER NOT NULL DEFAULT 0",),
+    "queued": ("properties BLOB NOT NULL DEFAULT x''", "expires INTEGER NOT NULL DEFAULT 0", "share TEXT NOT NULL DEFAULT ''"),
+    "retained": ("properties BLOB NOT NULL DEFAULT x''", "expires INTEGER NOT NULL DEFAULT 0"),
+}
+"""Columns that schema 1 did not have."""
+
+SAVE_SESSION: Final = (
+    "INSERT OR REPLACE INTO session (user, name, id, filters, plain, seen, expires) VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+SEEN: Final = "UPDATE session SET seen = ?, expires = ? WHERE id = ?"
 DROP_SESSION: Final = "DELETE FROM session WHERE id = ?"
 DROP_QUEUE: Final = "DELETE FROM queued WHERE session = ?"
 DROP_RECEIVED: Final = "DELETE FROM received WHERE session = ?"
-ENQUEUE: Final = "INSERT OR REPLACE INTO queued (session, seq, qos, retain, stage, topic, payload) VALUES (?, ?, ?, ?, ?, ?, ?)"
+ENQUEUE: Final = (
+    "INSERT OR REPLACE INTO queued (session, seq, qos, retain, stage, topic, payload, properties, expires, share) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
 SET_STAGE: Final = "UPDATE queued SET stage = ? WHERE session = ? AND seq = ?"
 DEQUEUE: Final = "DELETE FROM queued WHERE session = ? AND seq = ?"
 RECEIVED: Final = "INSERT OR IGNORE INTO received (session, packet_id) VALUES (?, ?)"
 RELEASED: Final = "DELETE FROM received WHERE session = ? AND packet_id = ?"
-RETAIN: Final = "INSERT OR REPLACE INTO retained (topic, qos, payload) VALUES (?, ?, ?)"
+RETAIN: Final = "INSERT OR REPLACE INTO retained (topic, qos, payload, properties, expires) VALUES (?, ?, ?, ?, ?)"
 UNRETAIN: Final = "DELETE FROM retained WHERE topic = ?"
+KEEP_WILL: Final = (
+    "INSERT OR REPLACE INTO will (user, name, device, due, topic, payload, qos, retain, expiry, properties) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+DROP_WILL: Final = "DELETE FROM will WHERE user = ? AND name = ?"
 
 
 class StoreFailed(Exception):
@@ -117,6 +159,9 @@ class StoredMessage:
     stage: int
     topic: str
     payload: bytes
+    properties: bytes
+    expires: int
+    share: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +172,8 @@ class StoredSession:
     name: str
     id: str
     filters: dict[str, int]
+    seen: int
+    expires: int
     received: frozenset[int]
     queue: tuple[StoredMessage, ...]
 
@@ -135,9 +182,21 @@ class Persistence:
     """`broker.db`, written by one thread and read on the event loop."""
 
     def __init__(
-        self, path: Path, count: Count, log: logging.Logger, synchronous: str = "full", busy_timeout_ms: int = 5000
+        self,
+        path: Path,
+        count: Count,
+        log: logging.Logger,
+        synchronous: str = "full",
+        busy_timeout_ms: int = 5000,
+        *,
+        longest_expiry: int = 7_776_000,
     ) -> None:
-        """Open the file, or make it; raises `OSError` where that cannot be done."""
+        """Open the file, or make it; raises `OSError` where that cannot be done.
+
+        `longest_expiry` is what sessions of schema 1, which knew no expiry, are given, in seconds.
+        """
+        self._longest_expiry = longest_expiry
+        self._alive = path.with_suffix(".alive")
         self._count = count
         self._log = log
         self._database = peewee.SqliteDatabase(
@@ -155,6 +214,7 @@ class Persistence:
             self._database.connect()
             with self._database.bind_ctx(_MODELS):
                 self._migrate()
+                self._find_those_who_were_there()
         except peewee.PeeweeException as error:
             self._database.close()
             raise OSError(f"{path}: {error}") from error
@@ -175,19 +235,47 @@ class Persistence:
         self._thread.start()
 
     def _migrate(self) -> None:
-        """Bring the file to the schema of this version; one version so far, so nothing to move."""
+        """Bring the file to the schema of this version. A crash in between leaves it as it was."""
         found = self._database.pragma("user_version")
         if found > _SCHEMA:
             raise peewee.DatabaseError(f"written by a newer version (schema {found}, this one knows {_SCHEMA})")
-        self._database.create_tables(_MODELS, safe=True)
-        self._database.pragma("user_version", _SCHEMA, permanent=True)
+        with self._database.atomic():
+            if found == 1:
+                for table, columns in _SINCE_2.items():
+                    for column in columns:
+                        self._execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+                now = int(time.time())
+                self._execute("UPDATE session SET seen = ?, expires = ?", (now, self._longest_expiry))
+            self._database.create_tables(_MODELS, safe=True)
+            self._database.pragma("user_version", _SCHEMA, permanent=True)
+
+    def _execute(self, sql: str, parameters: Parameters = ()) -> None:
+        execute: Callable[[str, Parameters], Any] = self._database.execute_sql
+        execute(sql, parameters)
+
+    def _find_those_who_were_there(self) -> None:
+        """The clients that were connected when the server ended without closing went then: as far as that is known."""
+        try:
+            ended = int(self._alive.stat().st_mtime)
+        except OSError:
+            ended = int(time.time())
+        self._execute("UPDATE session SET seen = ? WHERE seen = 0", (ended,))
+        self._alive.unlink(missing_ok=True)
+
+    def still_alive(self, *, needed: bool) -> None:
+        """Note that the server runs, where a session is there whose time will count from when it ended; costs no write."""
+        with contextlib.suppress(OSError):
+            if needed:
+                self._alive.touch()
+            else:
+                self._alive.unlink(missing_ok=True)
 
     # Reading: on the event loop, by key or at start.
 
     def session(self, user: str, name: str) -> StoredSession | None:
         """The kept session of this name as of the last commit, or None. Raises `StoreFailed`, like all that reads."""
-        row = self._query("SELECT id, filters FROM session WHERE user = ? AND name = ?", (user, name)).fetchone()
-        return None if row is None else self._stored(user, name, row[0], row[1])
+        row = self._query("SELECT id, filters, seen, expires FROM session WHERE user = ? AND name = ?", (user, name)).fetchone()
+        return None if row is None else self._stored(user, name, *row)
 
     def names(self, user: str, more_than: int) -> list[str]:
         """The names of this user's kept sessions, the longest unseen first; none where there are not `more_than`."""
@@ -198,29 +286,44 @@ class Persistence:
 
     def plain_sessions(self) -> list[StoredSession]:
         """Every kept session that is subscribed to plain topics."""
-        rows = self._query("SELECT user, name, id, filters FROM session WHERE plain", ()).fetchall()
+        rows = self._query("SELECT user, name, id, filters, seen, expires FROM session WHERE plain", ()).fetchall()
         return [self._stored(*row) for row in rows]
 
-    def _stored(self, user: str, name: str, session_id: str, filters: str) -> StoredSession:
+    def expiring(self, before: int) -> list[tuple[str, str, int]]:
+        """User, name and end (seconds since 1970) of the sessions without a client that end before that."""
+        rows = self._query("SELECT user, name, seen + expires FROM session WHERE seen > 0 AND seen + expires < ?", (before,))
+        return [(user, name, end) for user, name, end in rows.fetchall()]
+
+    def wills(self) -> list[tuple[Any, ...]]:
+        """Every will whose delay runs, with the columns of `KEEP_WILL`."""
+        rows = self._query("SELECT user, name, device, due, topic, payload, qos, retain, expiry, properties FROM will", ())
+        return list(rows.fetchall())
+
+    def _stored(self, user: str, name: str, session_id: str, filters: str, seen: int, expires: int) -> StoredSession:
         received = self._query("SELECT packet_id FROM received WHERE session = ?", (session_id,)).fetchall()
         queue = self._query(
-            "SELECT seq, qos, retain, stage, topic, payload FROM queued WHERE session = ? ORDER BY seq", (session_id,)
+            "SELECT seq, qos, retain, stage, topic, payload, properties, expires, share FROM queued "
+            "WHERE session = ? ORDER BY seq",
+            (session_id,),
         ).fetchall()
         return StoredSession(
             user,
             name,
             session_id,
             json.loads(filters),
+            seen,
+            expires,
             frozenset(packet_id for (packet_id,) in received),
             tuple(
-                StoredMessage(seq, qos, bool(retain), stage, topic, bytes(data)) for seq, qos, retain, stage, topic, data in queue
+                StoredMessage(seq, qos, bool(retain), stage, topic, bytes(data), bytes(properties), until, share)
+                for seq, qos, retain, stage, topic, data, properties, until, share in queue
             ),
         )
 
-    def retained(self) -> list[tuple[str, int, bytes]]:
-        """Every retained message: topic, QoS, payload."""
-        rows = self._query("SELECT topic, qos, payload FROM retained", ()).fetchall()
-        return [(topic, qos, bytes(payload)) for topic, qos, payload in rows]
+    def retained(self) -> list[tuple[str, int, bytes, bytes, int]]:
+        """Every retained message: topic, QoS, payload, encoded properties, and when it expires (ms since 1970; 0: never)."""
+        rows = self._query("SELECT topic, qos, payload, properties, expires FROM retained", ()).fetchall()
+        return [(topic, qos, bytes(payload), bytes(properties), expires) for topic, qos, payload, properties, expires in rows]
 
     def _query(self, sql: str, parameters: Parameters) -> Any:
         execute: Callable[[str, Parameters], Any] = self._database.execute_sql

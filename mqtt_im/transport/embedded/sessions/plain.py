@@ -1,4 +1,4 @@
-"""Plain topics: publishing to whoever subscribed, at QoS 0, 1 and 2, and what is retained.
+"""Plain topics: publishing to whoever subscribed, at QoS 0, 1 and 2.
 
 What a PUBACK, PUBREC or SUBACK promises to a kept session is committed before it leaves: a message is first a row of
 each kept session that is to get it at QoS 1 or 2, and is sent to those when the row is there.
@@ -6,15 +6,21 @@ each kept session that is to get it at QoS 1 or 2, and is sent to those when the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from mqtt_im.mqtt import encode
+from mqtt_im.mqtt import properties as props
 from mqtt_im.mqtt.framing import PUBREL
+from mqtt_im.mqtt.packets import NO_LOCAL, RETAIN_AS_PUBLISHED
+from mqtt_im.mqtt.topics import split_share
 from mqtt_im.transport.embedded.sessions import persistence as sql
 from mqtt_im.transport.embedded.sessions.ground import Ground
-from mqtt_im.transport.embedded.sessions.routing import Subscriptions, TopicTree
-from mqtt_im.transport.embedded.sessions.session import RELEASED, SENT, Message, Session
+from mqtt_im.transport.embedded.sessions.retained import Retained, RetainedMessage
+from mqtt_im.transport.embedded.sessions.routing import Subscriptions
+from mqtt_im.transport.embedded.sessions.session import IDENTIFIER_SHIFT, RELEASED, SENT, Message, Receiver, Session
+from mqtt_im.transport.embedded.sessions.sharing import Group, Groups
 
 Done = Callable[[bool], None]
 
@@ -27,14 +33,15 @@ class PlainMessage:
     payload: bytes
     qos: int
     retain: bool
+    properties: bytes = b""
+    """Encoded ones that go with it."""
+    expires: int = 0
+    """When nobody is to get it any more, in ms since 1970; 0: never."""
 
 
-@dataclass(frozen=True, slots=True)
-class Retained:
-    """The last retained message of a topic."""
-
-    payload: bytes
-    qos: int
+def expires_at(interval: int | None) -> int:
+    """When a Message Expiry Interval that begins now, in seconds, is over: ms since 1970; 0 for none."""
+    return 0 if interval is None else int((time.time() + interval) * 1000) or 1
 
 
 class Plain:
@@ -42,11 +49,9 @@ class Plain:
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
-        self.on_retained: Callable[[str, bytes, int], None] = lambda *_: None
-        """Is told topic, payload and QoS of what is retained now; an empty payload says that nothing is any more."""
-        self._index: Subscriptions[Session] = Subscriptions()
-        self._retained: dict[str, Retained] = {}
-        self._tree = TopicTree()
+        self._index: Subscriptions[Session | Group] = Subscriptions()
+        self._groups = Groups()
+        self.retained = Retained(ground)
 
     # Subscriptions
 
@@ -54,20 +59,28 @@ class Plain:
         """Whether a granted filter stands in this index."""
         return not self._ground.access.topics.owns(topic_filter)
 
-    def subscribe(self, session: Session, topic_filter: str, qos: int) -> None:
+    def subscribe(self, session: Session, topic_filter: str, options: int) -> None:
         """Put one filter into the index; the session's own record is the caller's."""
-        self._index.add(topic_filter, session, qos)
+        name, shared = split_share(topic_filter)
+        if not name:
+            self._index.add(topic_filter, session, options)
+        elif (group := self._groups.join(topic_filter, session, options)) is not None:
+            self._index.add(shared, group, 0)
 
     def unsubscribe(self, session: Session, topic_filter: str) -> None:
         """Take one filter out of the index."""
-        self._index.remove(topic_filter, session)
+        name, shared = split_share(topic_filter)
+        if not name:
+            self._index.remove(topic_filter, session)
+        elif (group := self._groups.leave(topic_filter, session)) is not None:
+            self._index.remove(shared, group)
 
     def subscribe_all(self, session: Session) -> None:
         """Put all plain filters of a session in, and count them there."""
         session.plain = 0
-        for topic_filter, qos in session.filters.items():
+        for topic_filter, options in session.filters.items():
             if self.is_plain(topic_filter):
-                self.subscribe(session, topic_filter, qos)
+                self.subscribe(session, topic_filter, options)
                 session.plain += 1
 
     def unsubscribe_all(self, session: Session) -> None:
@@ -85,34 +98,32 @@ class Plain:
         done: Done | None = None,
         *,
         durable: bool = False,
-        targets: dict[Session, int] | None = None,
+        targets: dict[Session | Group, list[int]] | None = None,
+        publisher: Session | None = None,
     ) -> None:
         """Hand a message to every subscriber (or to `targets` alone), and keep it where it is to be retained.
 
         `done` is called when its acknowledgement may leave: at once, or when what must survive has been committed; `durable`
-        says that the caller has written something of that kind.
+        says that the caller has written something of that kind. `publisher` is whose own message it is (No Local).
         """
-        ground = self._ground
         topic = message.topic.encode()
         kept: list[tuple[Session, Message]] = []
-        for session, granted in (self._index.match(message.topic) if targets is None else targets).items():
-            qos = min(message.qos, granted)
-            if session.catch_up is not None and message.retain:
-                session.catch_up.pop(message.topic, None)
-            if qos == 0:
-                if session.connection is not None:
-                    session.connection.publish_plain(topic, message.payload)
-            elif session.connection is None and not ground.limits.max_queued_messages:
-                ground.count("plain_dropped")
+        for subscriber, found in (self._index.match(message.topic) if targets is None else targets).items():
+            session, options, share = _recipient(subscriber, found, message.qos, publisher)
+            if session is None or not options:
+                continue
+            queued = self._hand_to(session, topic, message, options, share)
+            if queued is None:
+                continue
+            if session.kept:
+                self._enqueue(session, queued)
+                kept.append((session, queued))
             else:
-                queued = session.need_outbox(ground.limits).create(topic, message.payload, qos, retain=False)
-                if session.kept:
-                    self._enqueue(session, queued)
-                    kept.append((session, queued))
-                else:
-                    self._ready(session, queued)
-        if message.retain and self.retain(message) and message.qos:
+                self._ready(session, queued)
+        if message.retain and message.qos and self._retain(message):
             durable = True
+        elif message.retain and not message.qos:
+            self._retain(message)
         if not kept and not durable:
             if done is not None:
                 done(True)
@@ -124,15 +135,50 @@ class Plain:
             if done is not None:
                 done(ok)
 
-        ground.store.committed(committed)
+        self._ground.store.committed(committed)
 
-    def subscribers(self, topic: str) -> dict[Session, int]:
-        """Everybody who is to get a message on `topic`, with the QoS granted."""
+    def _hand_to(self, session: Session, topic: bytes, message: PlainMessage, options: list[int], share: str) -> Message | None:
+        """Send it to one session at QoS 0, or make what is to be queued there (MQTT-3.3.5-1)."""
+        limits = self._ground.limits
+        first = options[0]
+        qos = min(message.qos, first & 3 if len(options) == 1 else max(each & 3 for each in options))
+        retain = message.retain and any(each & RETAIN_AS_PUBLISHED for each in options)
+        properties = _identifiers(options) + message.properties
+        connection = session.connection
+        if session.catch_up is not None and message.retain:
+            session.catch_up.pop(message.topic, None)
+        if qos == 0:
+            if connection is not None:
+                connection.publish_plain(
+                    topic, message.payload, retain=retain, properties=_with_expiry(properties, message.expires)
+                )
+            return None
+        if connection is None and not limits.max_queued_messages:
+            self._ground.count("plain_dropped")
+            return None
+        outbox = session.need_outbox(limits)
+        return outbox.create(topic, message.payload, qos, retain, properties, message.expires, share)
+
+    def subscribers(self, topic: str) -> dict[Session | Group, list[int]]:
+        """Everybody who is to get a message on `topic`, with the options of their subscriptions."""
         return self._index.match(topic)
+
+    def share_out(self, messages: Iterable[Message]) -> None:
+        """A session has ended: what came to it by a shared subscription, and was not finished, goes to another member.
+
+        At QoS 2 only what was never sent (MQTT5-4.8.2-4, -5).
+        """
+        for message in messages:
+            group = self._groups.find(message.share) if message.share else None
+            if group is None or (message.qos == 2 and message.stage):
+                continue
+            topic = message.topic.decode()
+            again = PlainMessage(topic, message.payload, message.qos, False, message.properties, message.expires)
+            self.publish(again, targets={group: []})
 
     def _enqueue(self, session: Session, message: Message) -> None:
         row = (message.seq, message.qos, message.retain, message.stage, message.topic.decode(), message.payload)
-        self._ground.store.write(sql.ENQUEUE, session.id, *row)
+        self._ground.store.write(sql.ENQUEUE, session.id, *row, message.properties, message.expires, message.share)
 
     def _ready(self, session: Session, message: Message) -> None:
         if session.outbox is None:
@@ -145,97 +191,110 @@ class Plain:
 
     # Retained messages
 
-    def restore_retained(self, rows: Iterable[tuple[str, int, bytes]]) -> None:
-        """Take over what was found on disk."""
-        for topic, qos, payload in rows:
-            self._retained[topic] = Retained(payload, qos)
-            self._tree.add(topic)
+    def _retain(self, message: PlainMessage) -> bool:
+        kept = RetainedMessage(message.payload, message.qos, message.properties, message.expires)
+        return self.retained.keep(message.topic, kept)
 
-    def retain(self, message: PlainMessage) -> bool:
-        """Keep the last message of a topic; an empty one removes it (MQTT-3.3.1-10). Returns whether the disk has to know."""
-        ground, topic = self._ground, message.topic
-        durable = not topic.startswith("$")
-        if not message.payload:
-            if self._retained.pop(topic, None) is None:
-                return False
-            self._tree.discard(topic)
-            if durable:
-                ground.store.write(sql.UNRETAIN, topic)
-        elif durable and topic not in self._retained and len(self._retained) >= ground.limits.max_retained_messages:
-            ground.count("plain_dropped")
-            ground.log.note("retained", "", "a message on %r is not retained: there are %d already", topic, len(self._retained))
-            return False
-        else:
-            self._retained[topic] = Retained(message.payload, message.qos)
-            self._tree.add(topic)
-            if durable:
-                ground.store.write(sql.RETAIN, topic, message.qos, message.payload)
-        self.on_retained(topic, message.payload, message.qos)
-        return durable
-
-    @property
-    def retained(self) -> Mapping[str, Retained]:
-        """What is retained, by topic."""
-        return self._retained
-
-    def want_retained(self, session: Session, topic_filter: str, qos: int) -> None:
+    def want_retained(self, session: Session, topic_filter: str, options: int) -> None:
         """Have `pump` send what is retained for a filter that was subscribed just now (MQTT-3.3.1-6), once a topic."""
         is_open = self._ground.access.plain.is_open
-        for topic in self._tree.match(topic_filter):
+        for topic in self.retained.matching(topic_filter):
             if is_open(topic):
                 if session.catch_up is None:
                     session.catch_up = {}
-                session.catch_up[topic] = max(qos, session.catch_up.get(topic, 0))
+                before = session.catch_up.get(topic, 0)
+                session.catch_up[topic] = options & ~3 | max(options & 3, before & 3)
 
     # One client's stream
 
     def resume(self, session: Session) -> None:
         """Send again what was in flight, with DUP and its packet identifier, in the old order (MQTT-4.4.0-1); then go on."""
-        connection = session.connection
-        if connection is None or session.outbox is None:
+        if session.connection is None or session.outbox is None:
             return
-        for packet_id, message in session.outbox.in_flight.items():
-            if message.stage == RELEASED:
-                connection.answer(encode.short(PUBREL, packet_id))
-            else:
-                connection.publish_plain(message.topic, message.payload, message.qos, packet_id, message.retain, dup=True)
+        session.outbox.again.clear()
+        session.outbox.again.extend(session.outbox.in_flight.values())
         self.pump(session)
 
     def pump(self, session: Session) -> None:
-        """Send what the window and the write buffer have room for."""
-        connection = session.connection
+        """Send what the window, the client and the write buffer have room for."""
+        connection, outbox = session.connection, session.outbox
         while connection is not None and connection.writable and not connection.closed:
-            message = session.outbox.next() if session.outbox is not None else None
+            if outbox is None or connection.room <= 0:
+                message = None
+            elif outbox.again:
+                self._send_again(session, connection, outbox.again.popleft())
+                continue
+            else:
+                message = outbox.next()
             if message is not None:
-                connection.publish_plain(message.topic, message.payload, message.qos, message.packet_id, message.retain)
-                if session.kept:
-                    self._ground.store.write(sql.SET_STAGE, SENT, session.id, message.seq)
+                self._send(session, connection, message)
             elif session.catch_up is None or not self._send_one_retained(session, session.catch_up):
                 return
+            outbox = session.outbox
+
+    def _send_again(self, session: Session, connection: Receiver, message: Message) -> None:
+        packet_id = message.packet_id
+        if session.outbox is None or session.outbox.in_flight.get(packet_id) is not message:
+            return
+        if message.stage == RELEASED:
+            connection.occupy(packet_id)
+            connection.answer(encode.short(PUBREL, packet_id))
+            return
+        properties = _with_expiry(message.properties, message.expires)
+        if not connection.publish_plain(
+            message.topic, message.payload, message.qos, packet_id, message.retain, dup=True, properties=properties
+        ):
+            self._skip(session, message)
+
+    def _send(self, session: Session, connection: Receiver, message: Message) -> None:
+        """Send a message for the first time, unless its time is over (MQTT5-3.3.2-5)."""
+        if message.expires and message.expires <= time.time() * 1000:
+            self._ground.count("plain_expired")
+            self._skip(session, message)
+            return
+        properties = _with_expiry(message.properties, message.expires)
+        if not connection.publish_plain(
+            message.topic, message.payload, message.qos, message.packet_id, message.retain, properties=properties
+        ):
+            # Larger than the client takes: as if it had been sent and acknowledged (MQTT5-3.1.2-25).
+            self._ground.count("plain_dropped")
+            self._skip(session, message)
+        elif session.kept:
+            self._ground.store.write(sql.SET_STAGE, SENT, session.id, message.seq)
+
+    def _skip(self, session: Session, message: Message) -> None:
+        """Take a message out of flight without its client."""
+        if session.outbox is not None:
+            session.outbox.in_flight.pop(message.packet_id, None)
+            if session.kept:
+                self._ground.store.write(sql.DEQUEUE, session.id, message.seq)
 
     def _send_one_retained(self, session: Session, waiting: dict[str, int]) -> bool:
         """Take the next retained message; False where there is no room for it, or none."""
         if not waiting:
             session.catch_up = None
             return False
-        topic, granted = next(iter(waiting.items()))
-        retained = self._retained.get(topic)
-        qos = 0 if retained is None else min(granted, retained.qos)
+        topic, options = next(iter(waiting.items()))
+        retained = self.retained.get(topic)
+        qos = 0 if retained is None else min(options & 3, retained.qos)
+        connection = session.connection
         if retained is not None and qos:
             outbox = session.need_outbox(self._ground.limits)
-            if not outbox.has_room:
+            if not outbox.has_room or (connection is not None and connection.room <= 0):
                 return False
-            message = outbox.create(topic.encode(), retained.payload, qos, retain=True)
+            properties = _identifiers([options]) + retained.properties
+            message = outbox.create(topic.encode(), retained.payload, qos, True, properties, retained.expires)
             if session.kept:
                 self._enqueue(session, message)
             outbox.ready(message)
-        elif retained is not None and session.connection is not None:
-            session.connection.publish_plain(topic.encode(), retained.payload, retain=True)
+        elif retained is not None and connection is not None:
+            properties = _with_expiry(_identifiers([options]) + retained.properties, retained.expires)
+            connection.publish_plain(topic.encode(), retained.payload, retain=True, properties=properties)
         del waiting[topic]
         return True
 
     def acknowledged(self, session: Session, packet_id: int) -> None:
-        """PUBACK of a plain message."""
+        """PUBACK of a plain message, whatever its reason code."""
         if session.outbox is not None:
             self._finished(session, session.outbox.acknowledged(packet_id))
 
@@ -244,11 +303,20 @@ class Plain:
         if session.outbox is not None:
             self._finished(session, session.outbox.completed(packet_id))
 
+    def refused(self, session: Session, packet_id: int) -> None:
+        """PUBREC of a plain message that says that its client does not want it: it is over (MQTT5-4.3.3-4)."""
+        if session.outbox is not None:
+            self._finished(session, session.outbox.refused(packet_id))
+
     def _finished(self, session: Session, message: Message | None) -> None:
         if message is not None:
             if session.kept:
                 self._ground.store.write(sql.DEQUEUE, session.id, message.seq)
             self.pump(session)
+
+    def knows(self, session: Session, packet_id: int) -> bool:
+        """Whether a message with this packet identifier is in flight."""
+        return session.outbox is not None and packet_id in session.outbox.in_flight
 
     def received(self, session: Session, packet_id: int) -> None:
         """PUBREC of a plain message: PUBREL follows, for a kept session once it is on disk that the client has the message."""
@@ -263,3 +331,32 @@ class Plain:
         else:
             self._ground.store.write(sql.SET_STAGE, RELEASED, session.id, message.seq)
             self._ground.store.committed(release)
+
+
+def _recipient(
+    subscriber: Session | Group, options: list[int], qos: int, publisher: Session | None
+) -> tuple[Session | None, list[int], str]:
+    """Who gets it, by which options, and by which share of a group; nobody, or by none, where it is nobody's."""
+    if isinstance(subscriber, Group):
+        session = subscriber.choose(qos)
+        return session, [] if session is None else [subscriber.members[session]], subscriber.text
+    if subscriber is publisher:
+        options = [each for each in options if not each & NO_LOCAL]  # MQTT5-3.8.3-3
+    return subscriber, options, ""
+
+
+def _identifiers(options: list[int]) -> bytes:
+    """The Subscription Identifiers of all subscriptions by which a message comes (MQTT5-3.3.4-3 to -5)."""
+    if not any(each >> IDENTIFIER_SHIFT for each in options):
+        return b""
+    return b"".join(
+        props.one(props.SUBSCRIPTION_IDENTIFIER, each >> IDENTIFIER_SHIFT) for each in options if each >> IDENTIFIER_SHIFT
+    )
+
+
+def _with_expiry(properties: bytes, expires: int) -> bytes:
+    """With what is left of the Message Expiry Interval, in seconds (MQTT5-3.3.2-6)."""
+    if not expires:
+        return properties
+    left = max(1, -int((time.time() * 1000 - expires) // 1000))
+    return props.one(props.MESSAGE_EXPIRY, left) + properties

@@ -1,4 +1,7 @@
-"""Who gets a plain message: an index over filters, and one over retained topics. No lookup walks over all of them."""
+"""Who gets a plain message: an index over filters, and one over retained topics. No lookup walks over all of them.
+
+What a subscription's options mean is nothing to this file.
+"""
 
 from __future__ import annotations
 
@@ -26,25 +29,25 @@ class _Node(Generic[Subscriber]):
 
 
 class Subscriptions(Generic[Subscriber]):
-    """Filters with their subscribers and granted QoS: a dict for exact filters, a tree for those with wildcards."""
+    """Filters with their subscribers and options: a dict for exact filters, a tree for those with wildcards."""
 
     def __init__(self) -> None:
         self._exact: dict[str, dict[Subscriber, int]] = {}
         self._root: _Node[Subscriber] = _Node()
 
-    def add(self, topic_filter: str, subscriber: Subscriber, qos: int) -> None:
-        """Subscribe, or change the QoS of what is subscribed (MQTT-3.8.4-3)."""
+    def add(self, topic_filter: str, subscriber: Subscriber, options: int) -> None:
+        """Subscribe, or change the options of what is subscribed (MQTT-3.8.4-3)."""
         if "+" not in topic_filter and "#" not in topic_filter:
-            self._exact.setdefault(topic_filter, {})[subscriber] = qos
+            self._exact.setdefault(topic_filter, {})[subscriber] = options
             return
         node = self._root
         levels = topic_filter.split("/")
         for level in levels:
             if level == "#":
-                node.multi[subscriber] = qos
+                node.multi[subscriber] = options
                 return
             node = node.children.setdefault(level, _Node())
-        node.here[subscriber] = qos
+        node.here[subscriber] = options
 
     def remove(self, topic_filter: str, subscriber: Subscriber) -> None:
         """Unsubscribe; nothing happens where it was not subscribed."""
@@ -67,9 +70,9 @@ class Subscriptions(Generic[Subscriber]):
             if child.empty:
                 del node.children[levels[depth]]
 
-    def match(self, topic: str) -> dict[Subscriber, int]:
-        """Everybody who is to get a message on `topic`, once each, with the highest QoS of their matching filters."""
-        found = dict(self._exact.get(topic, ()))
+    def match(self, topic: str) -> dict[Subscriber, list[int]]:
+        """Everybody whose filters match `topic`, once each, with the options of all that do."""
+        found = {subscriber: [options] for subscriber, options in self._exact.get(topic, {}).items()}
         if self._root.empty:
             return found
         levels = topic.split("/")
@@ -94,10 +97,12 @@ class Subscriptions(Generic[Subscriber]):
         return found
 
 
-def _merge(found: dict[Subscriber, int], more: dict[Subscriber, int]) -> None:
-    for subscriber, qos in more.items():
-        if found.get(subscriber, -1) < qos:
-            found[subscriber] = qos
+def _merge(found: dict[Subscriber, list[int]], more: dict[Subscriber, int]) -> None:
+    for subscriber, options in more.items():
+        if subscriber in found:
+            found[subscriber].append(options)
+        else:
+            found[subscriber] = [options]
 
 
 class _Branch:

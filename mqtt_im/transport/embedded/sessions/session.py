@@ -22,6 +22,9 @@ WAITING: Final = 0
 SENT: Final = 1
 RELEASED: Final = 2
 
+IDENTIFIER_SHIFT: Final = 6
+"""Where the Subscription Identifier stands in a filter's options."""
+
 _PACKET_IDS: Final = 0x1_0000 - FIRST_PLAIN_PACKET_ID
 _MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
 
@@ -32,11 +35,27 @@ class Receiver(Protocol):
     writable: bool
     """False while the client does not read."""
     closed: bool
+    room: int
+    """How many more packets above QoS 0 the client takes now."""
 
     def publish_plain(
-        self, topic: bytes, payload: bytes, qos: int = 0, packet_id: int = 0, retain: bool = False, dup: bool = False
-    ) -> None:
-        """Write one PUBLISH of any QoS; at QoS 0 it is dropped while the client does not read."""
+        self,
+        topic: bytes,
+        payload: bytes,
+        qos: int = 0,
+        packet_id: int = 0,
+        retain: bool = False,
+        dup: bool = False,
+        properties: bytes = b"",
+    ) -> bool:
+        """Write one PUBLISH of any QoS; at QoS 0 it is dropped while the client does not read.
+
+        `properties` are left out where the client speaks 3.1.1. False where the packet is larger than the client takes: it was
+        not written.
+        """
+
+    def occupy(self, packet_id: int) -> None:
+        """A packet identifier of a former connection is in use here too."""
 
     def answer(self, packet: bytes) -> None:
         """Write one packet."""
@@ -45,15 +64,32 @@ class Receiver(Protocol):
 class Message:
     """One plain message for one session, at QoS 1 or 2; `stage` is WAITING, SENT or (QoS 2, after PUBREC) RELEASED."""
 
-    __slots__ = ("payload", "qos", "retain", "seq", "stage", "topic")
+    __slots__ = ("expires", "payload", "properties", "qos", "retain", "seq", "share", "stage", "topic")
 
-    def __init__(self, seq: int, topic: bytes, payload: bytes, qos: int, retain: bool, stage: int = WAITING) -> None:
+    def __init__(
+        self,
+        seq: int,
+        topic: bytes,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        stage: int = WAITING,
+        properties: bytes = b"",
+        expires: int = 0,
+        share: str = "",
+    ) -> None:
         self.seq = seq
         self.topic = topic
         self.payload = payload
         self.qos = qos
         self.retain = retain
         self.stage = stage
+        self.properties = properties
+        """Encoded ones, to be sent with it."""
+        self.expires = expires
+        """When nobody is to get it any more, in ms since 1970; 0: never."""
+        self.share = share
+        """The shared subscription by which it came here; empty for none."""
 
     @property
     def packet_id(self) -> int:
@@ -63,13 +99,13 @@ class Message:
     @property
     def size(self) -> int:
         """Bytes that it takes in a queue, roughly."""
-        return len(self.topic) + len(self.payload)
+        return len(self.topic) + len(self.payload) + len(self.properties)
 
 
 class Outbox:
     """Plain messages on their way to one client: some in flight, the others waiting in a bounded queue."""
 
-    __slots__ = ("_last", "_limit", "_queued_bytes", "_waiting", "_window", "in_flight")
+    __slots__ = ("_last", "_limit", "_queued_bytes", "_waiting", "_window", "again", "in_flight")
 
     def __init__(self, window: int, limit: int) -> None:
         """Let at most `window` messages be in flight and `limit` wait."""
@@ -80,6 +116,8 @@ class Outbox:
         self._queued_bytes = 0
         self.in_flight: dict[int, Message] = {}
         """By packet identifier, in the order in which they were sent first."""
+        self.again: deque[Message] = deque()
+        """Those of them that this connection has still to be sent again."""
 
     def restore(self, messages: Iterable[Message]) -> None:
         """Take over what was found on disk, in its order."""
@@ -90,10 +128,23 @@ class Outbox:
             else:
                 self.in_flight[message.packet_id] = message
 
-    def create(self, topic: bytes, payload: bytes, qos: int, retain: bool) -> Message:
+    def create(
+        self,
+        topic: bytes,
+        payload: bytes,
+        qos: int,
+        retain: bool,
+        properties: bytes = b"",
+        expires: int = 0,
+        share: str = "",
+    ) -> Message:
         """Number a message; it is not sent before `ready` has been called with it."""
         self._last += 1
-        return Message(self._last, topic, payload, qos, retain)
+        return Message(self._last, topic, payload, qos, retain, WAITING, properties, expires, share)
+
+    def everything(self) -> list[Message]:
+        """What is in flight, and then what waits, in their order."""
+        return [*self.in_flight.values(), *self._waiting]
 
     def ready(self, message: Message) -> list[Message]:
         """Queue a message; returns those that were dropped for it because the queue is full, the oldest first."""
@@ -146,6 +197,10 @@ class Outbox:
         """PUBCOMP: the message is done. None where it answers nothing."""
         return self._finish(packet_id, 2, RELEASED)
 
+    def refused(self, packet_id: int) -> Message | None:
+        """PUBREC that says that the client does not want it: the message is done. None where it answers nothing."""
+        return self._finish(packet_id, 2, SENT)
+
     def _finish(self, packet_id: int, qos: int, stage: int) -> Message | None:
         message = self.in_flight.get(packet_id)
         if message is None or message.qos != qos or message.stage != stage:
@@ -157,15 +212,37 @@ class Outbox:
 class Session:
     """One MQTT session; `connection` is None while a kept one's client is away."""
 
-    __slots__ = ("catch_up", "connection", "filters", "id", "kept", "key", "outbox", "plain", "received", "rights")
+    __slots__ = (
+        "catch_up",
+        "connection",
+        "expiry",
+        "filters",
+        "id",
+        "identified",
+        "kept",
+        "key",
+        "outbox",
+        "plain",
+        "received",
+        "rights",
+        "seen",
+    )
 
-    def __init__(self, key: Key, session_id: str, kept: bool) -> None:
+    def __init__(self, key: Key, session_id: str, expiry: int) -> None:
         self.key = key
         self.id = session_id
-        self.kept = kept
+        self.expiry = expiry
+        """Seconds that it lives without a connection (MQTT5-3.1.2.11.2)."""
+        self.kept = expiry > 0
+        """It is on disk."""
+        self.seen = 0
+        """When its client went, in seconds since 1970; 0 while it is there."""
         self.connection: Receiver | None = None
         self.filters: dict[str, int] = {}
-        """Granted filters → QoS."""
+        """Granted filters → options: QoS in two bits, `NO_LOCAL`, `RETAIN_AS_PUBLISHED`, and from bit `IDENTIFIER_SHIFT` on
+        the Subscription Identifier, 0 for none."""
+        self.identified = False
+        """One of them has a Subscription Identifier."""
         self.plain = 0
         """How many of them are plain, and stand in the index."""
         self.rights: Rights | None = None
@@ -174,7 +251,7 @@ class Session:
         """QoS 2 identifiers that were received and not released."""
         self.outbox: Outbox | None = None
         self.catch_up: dict[str, int] | None = None
-        """Retained messages that a subscription is still to be sent: topic → granted QoS."""
+        """Retained messages that a subscription is still to be sent: topic → its options."""
 
     def need_outbox(self, limits: LimitsConfig) -> Outbox:
         """The session's outbox, made at its first use."""

@@ -1,0 +1,68 @@
+"""Wills whose delay runs (MQTT5-3.1.3.2.2): kept on disk, so that a restart of the server does not lose them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from mqtt_im.mqtt.packets import Will
+from mqtt_im.transport.embedded.sessions import persistence as sql
+from mqtt_im.transport.embedded.sessions.ground import Ground
+from mqtt_im.transport.embedded.sessions.session import Key
+
+Fire = Callable[[Key, str, Will], None]
+"""Publishes the will of a session, and of the device that it is, if any."""
+
+
+class Wills:
+    """At most one for each session, since it has one connection at a time."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self.fire: Fire = lambda *_: None
+        """Set before the first client comes."""
+        self._running: dict[Key, tuple[asyncio.TimerHandle, str, Will]] = {}
+
+    def start(self) -> None:
+        """Go on with what was running when the server ended; what is due by now is published at once."""
+        for user, name, device, due, topic, payload, qos, retain, expiry, properties in self._ground.store.wills():
+            will = Will(topic, bytes(payload), qos, bool(retain), 0, expiry, bytes(properties))
+            self._run((user, name), device, will, due / 1000 - time.time())
+
+    def stop(self) -> None:
+        """No timer is left; the disk has what was running."""
+        for timer, _, _ in self._running.values():
+            timer.cancel()
+        self._running.clear()
+
+    def delay(self, key: Key, device: str, will: Will, seconds: int) -> None:
+        """Publish this will after so many seconds, unless it is cancelled."""
+        self.publish(key)
+        row = (*key, device, int((time.time() + seconds) * 1000), will.topic, will.payload, will.qos, will.retain, will.expiry)
+        self._ground.store.write(sql.KEEP_WILL, *row, will.handed_on)
+        self._ground.store.committed(lambda _: None)  # now, not lazily
+        self._run(key, device, will, seconds)
+
+    def _run(self, key: Key, device: str, will: Will, seconds: float) -> None:
+        timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self.publish, key)
+        self._running[key] = (timer, device, will)
+
+    def cancel(self, key: Key) -> None:
+        """The session has a client again: its will is not published (MQTT5-3.1.3-9)."""
+        self._take(key)
+
+    def publish(self, key: Key) -> None:
+        """The delay is over, or the session ends: the will, where one is running, is published."""
+        running = self._take(key)
+        if running is not None:
+            self.fire(key, *running)
+
+    def _take(self, key: Key) -> tuple[str, Will] | None:
+        running = self._running.pop(key, None)
+        if running is None:
+            return None
+        timer, device, will = running
+        timer.cancel()
+        self._ground.store.write(sql.DROP_WILL, *key)
+        return device, will
