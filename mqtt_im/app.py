@@ -327,6 +327,12 @@ def rule_limits(config: Config) -> RuleLimits:
         edit_window_s=config.messaging.edit_window_s,
         new_members_see_history=config.messaging.new_members_see_history,
         drop_blocked=config.messaging.blocked_senders == "drop",
+        changes_per_message=config.limits.changes_per_message,
+        reactions_per_message=config.limits.reactions_per_message,
+        quota_messages=config.quota.messages,
+        quota_bytes=config.quota.bytes,
+        quota_groups=config.quota.groups,
+        quota_devices=config.quota.devices,
     )
 
 

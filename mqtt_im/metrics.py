@@ -23,6 +23,7 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "logins": ("Logins, by result.", ("result",)),
     "uplinks": ("Requests received, by op.", ("op",)),
     "refusals": ("Requests that were refused, by code.", ("code",)),
+    "quota_refusals": ("Requests refused since one user keeps too much, by what of.", ("what",)),
     "messages_committed": ("Messages, changes to groups among them, that were committed.", ()),
     "forbidden_publishes": ("Publishes to closed topics, acknowledged and dropped.", ()),
     "items": ("Items written to devices, redeliveries included.", ()),

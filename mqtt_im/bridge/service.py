@@ -14,6 +14,7 @@ from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
 from mqtt_im.core.records import GroupChange, Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.codec import encode_json
+from mqtt_im.protocol.errors import Quota
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.commits import Commit, Receipt
 from mqtt_im.store.jobs import AttachJob, CursorsJob, FetchJob, Job
@@ -254,6 +255,8 @@ class Bridge:
             return
         if job.refusal is not None or state is None:
             if job.refusal is not None:
+                if isinstance(job.refusal, Quota):
+                    self.metrics.count("quota_refusals", what=job.refusal.what)
                 channel.reply(error_fields(job.refusal, None))
             if job.refusal is None or job.refusal.retry:
                 channel.link.close("unavailable")

@@ -19,8 +19,8 @@ from mqtt_im.mqtt import V5
 from mqtt_im.mqtt.reasons import PAYLOAD_FORMAT, TOPIC_INVALID
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.codec import Unreadable, decode_request
-from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import queries
+from mqtt_im.protocol.errors import Quota, Refusal
+from mqtt_im.store import listings, queries
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import ReadJob, RequestJob
 from mqtt_im.transport.api import Extra
@@ -107,8 +107,10 @@ class Uplink:
         self._reads: dict[type[rq.Request], Reading] = {
             rq.Sync: lambda engine, who, request, size: queries.sync(engine, who, request, _limit(request, page), size),
             rq.History: lambda engine, who, request, size: queries.history(engine, who, request, _limit(request, page), size),
-            rq.Convs: lambda engine, who, request, size: queries.convs(engine, who, request, _limit(request, page), size),
-            rq.GroupInfo: lambda engine, who, request, _: queries.group_info(engine, who, request),
+            rq.Convs: lambda engine, who, request, size: listings.convs(engine, who, request, _limit(request, page), size),
+            rq.GroupInfo: lambda engine, who, request, size: listings.group_info(
+                engine, who, request, _limit(request, page), size
+            ),
             rq.Devices: lambda engine, who, *_: queries.devices(engine, who),
             rq.Typing: lambda engine, who, request, _: queries.typing_audience(engine, who, request.to),
         }
@@ -345,6 +347,8 @@ class Uplink:
     def _refuse(self, channel: Channel, refusal: Refusal, request_id: str | None, token: int, reason: int | None = None) -> None:
         """Tell why, in an `error` and in MQTT 5's acknowledgement, whose reason code is `reason` where it is given."""
         self._bridge.metrics.count("refusals", code=refusal.code)
+        if isinstance(refusal, Quota):
+            self._bridge.metrics.count("quota_refusals", what=refusal.what)
         channel.reply(error_fields(refusal, request_id), channel.correlation(token))
         if channel.link.version == V5:
             code, text = reason_of(refusal)

@@ -17,8 +17,10 @@ from mqtt_im.accounts.table import Accounts
 from mqtt_im.cli.options import ConfigFile, Overrides
 from mqtt_im.config import load
 from mqtt_im.protocol.errors import MqttImError
+from mqtt_im.store.sqlite.kept import Kept, kept_by
+from mqtt_im.store.sqlite.models import LOG_FILE
 
-app = typer.Typer(help="Add, change, list and remove accounts.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Add, change, list, show and remove accounts.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(help="The user id: 1 to 64 of A-Z a-z 0-9 _ . -")]
 PasswordStdin = Annotated[
@@ -62,8 +64,33 @@ def list_users(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """List the accounts, one a line: name, when it was made, how many tokens it has; separated by tabs."""
     with _accounts(config, overrides) as accounts:
         for account in accounts.all():
-            made = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(account.created / 1000))
-            typer.echo(f"{account.name}\t{made}\t{account.tokens}")
+            typer.echo(f"{account.name}\t{_time(account.created)}\t{account.tokens}")
+
+
+@app.command()
+def show(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Show when an account was made, and what the user keeps, beside what [quota] allows."""
+    loaded = load(config, overrides or ())
+    data_dir = Path(loaded.data_dir)
+    made = None
+    if loaded.auth.mode == "accounts":
+        with _accounts(config, overrides) as accounts:
+            made = next((account.created for account in accounts.all() if account.name == name), None)
+    kept = kept_by(data_dir, name) if (data_dir / LOG_FILE).exists() else None
+    if made is None and kept is None:
+        raise MqttImError("not_found", f"there is no user {name}")
+    if made is not None:
+        typer.echo(f"made\t{_time(made)}")
+    kept = kept or Kept(0, 0, 0, 0, 0)
+    quota = loaded.quota
+    for what, figure, most in (
+        ("messages", kept.messages, quota.messages),
+        ("bytes", kept.bytes, quota.bytes),
+        ("groups", kept.groups, quota.groups),
+        ("groups made", kept.made, quota.groups),
+        ("devices", kept.devices, quota.devices),
+    ):
+        typer.echo(f"{what}\t{figure}\t" + (f"of {most}" if most else "no limit"))
 
 
 @app.command()
@@ -79,6 +106,10 @@ def token(name: Name, config: ConfigFile = None, overrides: Overrides = None) ->
     """Make a token, which a client sends in place of the password, and print it. It is shown this once."""
     with _accounts(config, overrides) as accounts:
         typer.echo(accounts.add_token(name))
+
+
+def _time(ts: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ts / 1000))
 
 
 def _new_password(from_stdin: bool) -> tuple[str, bool]:

@@ -197,6 +197,12 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ] = 10_000
     requests_per_second: Annotated[int, Meta(ge=1, description="Requests of one user, with a burst of twice that.")] = 200
     group_members: Annotated[int, Meta(ge=1, description="Members of one group.")] = 5_000
+    changes_per_message: Annotated[
+        int, Meta(ge=0, description="Edits, reactions and reports of one message that one user may make; 0: no limit.")
+    ] = 100
+    reactions_per_message: Annotated[
+        int, Meta(ge=0, description="Users whose reaction one message may have at one time; 0: no limit.")
+    ] = 1_000
     max_page: Annotated[int, Meta(ge=1, description="Entries of one page of `sync`, `history` or `convs`.")] = 500
     forbidden_publishes_per_minute: Annotated[
         int, Meta(ge=0, description="Publishes to closed topics before a client is disconnected.")
@@ -242,6 +248,25 @@ class MessagingConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
             "`error` `blocked`. `drop`: the sender gets `sent` and keeps the message, and nobody else ever sees it."
         ),
     ] = "refuse"
+
+
+class QuotaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What each user may keep; 0: no limit. Who has more already keeps it, and gets no further. `mqtt-im user show` tells."""
+
+    messages: Annotated[
+        int, Meta(ge=0, description="Messages that the user has sent, as long as retention has not taken them.")
+    ] = 0
+    bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Bytes of what they say now: bodies, `push`, newest edits, results of reports; not of recalled ones.",
+        ),
+    ] = 0
+    groups: Annotated[
+        int, Meta(ge=0, description="Groups that the user is in; and as many may there be at one time that the user has made.")
+    ] = 1_000
+    devices: Annotated[int, Meta(ge=0, description="Registered devices.")] = 100
 
 
 class SearchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -316,6 +341,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     auth: AuthConfig = field(default_factory=AuthConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     messaging: MessagingConfig = field(default_factory=MessagingConfig)
+    quota: QuotaConfig = field(default_factory=QuotaConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     push: PushConfig = field(default_factory=PushConfig)
     hooks: HooksConfig = field(default_factory=HooksConfig)

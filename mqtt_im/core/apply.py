@@ -26,6 +26,7 @@ from .records import (
     Reported,
     UserChange,
 )
+from .usage import size_of
 
 
 class State(Protocol):
@@ -73,6 +74,12 @@ class State(Protocol):
     def message_lsn(self, conv: Conv, seq: int) -> int | None:
         """The log row of a message; None where it is gone, or never was."""
 
+    def hide_message(self, conv: Conv, seq: int) -> None:
+        """A message was recalled, and counts as unread for nobody from now on."""
+
+    def put_change(self, conv: Conv, seq: int, user: User) -> None:
+        """The user has made one more edit, reaction or report of a message."""
+
     def put_mention(self, conv: Conv, seq: int, user: str) -> None:
         """A message mentions a user, or everybody (`*`)."""
 
@@ -112,9 +119,11 @@ def _message(state: State, lsn: int, record: Message) -> None:
     sender = state.user(record.by)
     conv.head = record.seq
     conv.lsn = lsn
+    sender.sent += 1
+    sender.sent_bytes += size_of(record)
     state.touch_conv(conv)
     state.put_message(conv, record.seq, lsn, sender)
-    _items(state, conv, lsn, record)
+    _items(state, conv, lsn, record)  # the sender's own is among them
     _request(state, sender, lsn, record)
     extra = record.extra
     if extra is not None:
@@ -133,16 +142,21 @@ def _dropped(state: State, lsn: int, record: Message) -> None:
     For the other one it makes no item, counts as nothing unread, and takes no part in `mentions` and `key`.
     """
     conv = state.conv_for(record.conv)
+    sender = state.user(record.by)
+    sender.sent += 1
+    sender.sent_bytes += size_of(record)
+    for name in list(conv.members):
+        if name != record.by:
+            member = conv.own(name)
+            member.last = member.activity(conv)
+            member.hide(record.seq)
+            state.touch_member(conv, name)
     conv.head = record.seq
     conv.lsn = lsn
     state.touch_conv(conv)
-    for name in list(conv.members):
-        if name != record.by:
-            conv.own(name).hide(record.seq)
-            state.touch_member(conv, name)
     state.put_message(conv, record.seq, lsn, None)
     _items(state, conv, lsn, record)
-    _request(state, state.user(record.by), lsn, record)
+    _request(state, sender, lsn, record)
     _packet(state, lsn, record)
 
 
@@ -175,24 +189,50 @@ def _act(state: State, lsn: int, record: Act) -> None:
     _request(state, state.user(record.by), lsn, record)
 
 
+def _reported(state: State, lsn: int, record: Reported) -> None:
+    _act(state, lsn, record)
+    by = state.user(record.by)
+    by.sent_bytes += size_of(record)
+    state.touch_user(by)
+    conv = state.conv_for(record.conv)
+    if state.message_lsn(conv, record.seq) is not None:
+        state.put_change(conv, record.seq, by)
+
+
 def _amend(state: State, lsn: int, record: Edited | Recalled | Reacted) -> Amended | None:
     """What became of the message so far; None where retention has taken it meanwhile."""
     _act(state, lsn, record)
     conv = state.conv_for(record.conv)
-    return None if state.message_lsn(conv, record.seq) is None else state.amended_for(conv, record.seq)
+    if state.message_lsn(conv, record.seq) is None:
+        return None
+    if not isinstance(record, Recalled):
+        state.put_change(conv, record.seq, state.user(record.by))
+    return state.amended_for(conv, record.seq)
 
 
 def _edited(state: State, lsn: int, record: Edited) -> None:
+    size = size_of(record)
+    by = state.user(record.by)
+    by.sent_bytes += size - record.freed
+    state.touch_user(by)
     amended = _amend(state, lsn, record)
     if amended is not None:
-        amended.edits = [lsn]
+        amended.edits += 1
+        amended.edited = lsn
+        amended.size = size
 
 
 def _recalled(state: State, lsn: int, record: Recalled) -> None:
+    if record.of:
+        owner = state.user(record.of)
+        owner.sent_bytes -= record.freed
+        state.touch_user(owner)
     amended = _amend(state, lsn, record)
     if amended is not None:
         amended.recalled = True
+        amended.size = 0
         amended.reactions.clear()
+        state.hide_message(state.conv_for(record.conv), record.seq)
 
 
 def _reacted(state: State, lsn: int, record: Reacted) -> None:
@@ -210,11 +250,42 @@ def _group_change(state: State, lsn: int, record: GroupChange) -> None:
     change_members(state, conv, record)
     if record.event in ("group.create", "group.rename"):
         conv.title = record.name or ""
+    _count_members(state, conv, lsn, record)
     state.touch_conv(conv)
     if record.pos:
         state.put_message(conv, record.seq, lsn, None)
     _items(state, conv, lsn, record)
     _request(state, state.user(record.by), lsn, record)
+
+
+def _count_members(state: State, conv: Conv, lsn: int, record: GroupChange) -> None:
+    """How many are in the group, and in how many each of them is; after the members themselves were changed."""
+    if record.event in ("group.create", "group.add"):
+        names, step = record.members or (), 1
+    elif record.event in ("group.remove", "group.leave"):
+        names, step = _leaving(record), -1
+        for name in names:
+            conv.members[name].last = lsn
+    else:
+        return
+    for name in names:
+        user = state.user(name)
+        user.joined += step
+        state.touch_user(user)
+    conv.size += step * len(names)
+    if record.event == "group.create":
+        conv.maker, conv.born = record.by, record.seq
+    elif conv.size or not conv.maker:
+        return
+    maker = state.user(conv.maker)
+    maker.made += 1 if conv.size else -1
+    state.touch_user(maker)
+    if not conv.size:
+        conv.maker = ""
+
+
+def _leaving(record: GroupChange) -> list[str]:
+    return record.members or [record.user or record.by]
 
 
 def change_members(state: State, conv: Conv, record: GroupChange) -> None:
@@ -229,12 +300,12 @@ def change_members(state: State, conv: Conv, record: GroupChange) -> None:
             member.active = True
             member.role = "owner" if record.event == "group.create" and index == 0 else "member"
             first = record.history_from
-            member.spans = [] if first == 1 else list(member.spans)
-            member.spans.append([first, FOREVER])
+            kept = [] if former is None else former.spans
+            member.spans = [*(span for span in kept if span[0] < first), [first, FOREVER]]
             members[name] = member
             state.touch_member(conv, name)
     elif record.event in ("group.remove", "group.leave"):
-        for name in record.members or [record.user or record.by]:
+        for name in _leaving(record):
             member = conv.own(name)
             member.active = False
             member.role = "member"
@@ -336,7 +407,7 @@ _APPLY: dict[type[Any], Callable[[Any, int, Any], None]] = {
     Edited: _edited,
     Recalled: _recalled,
     Reacted: _reacted,
-    Reported: _act,
+    Reported: _reported,
     DeviceChange: _device_change,
     Cursors: _cursors,
     ReadMark: _read_mark,

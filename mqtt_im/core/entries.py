@@ -195,7 +195,7 @@ def reactions(amended: Amended) -> dict[str, list[str]]:
 
 def _body(record: Message, amended: Amended | None, lookup: Lookup) -> bytes | None:
     if amended is not None and amended.edits:
-        edit = lookup(amended.edits[-1])
+        edit = lookup(amended.edited)
         if isinstance(edit, Edited):
             return edit.body
     return record.body
@@ -204,7 +204,7 @@ def _body(record: Message, amended: Amended | None, lookup: Lookup) -> bytes | N
 def _edited_fields(record: Edited, amended: Amended | None, lookup: Lookup) -> bytes:
     if amended is not None and amended.recalled:
         return b'"recalled":true,'
-    newest = lookup(amended.edits[-1]) if amended is not None and amended.edits else record
+    newest = lookup(amended.edited) if amended is not None and amended.edits else record
     body = newest.body if isinstance(newest, Edited) else record.body
     if body is None:
         return b""

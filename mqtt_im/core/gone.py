@@ -9,6 +9,7 @@ import msgspec
 from mqtt_im.core.rules.common import digest_of, own_pos
 
 from .records import Edited, Gone, Message, Reacted, Recalled, Reported
+from .usage import size_of
 
 _COMPARED: Final = ("reply_to", "ttl", "key", "mentions", "packet", "dropped", "digest", "push_digest")
 """What of a message's `extra` tells a repeat from another request."""
@@ -26,8 +27,8 @@ def without_content(record: Message | Edited) -> Message | Edited:
         return record
     digest = digest_of(record.body)
     if isinstance(record, Edited):
-        return msgspec.structs.replace(record, body=None, digest=digest)
-    extra = {**(record.extra or {}), "digest": digest}
+        return msgspec.structs.replace(record, body=None, digest=digest, size=size_of(record))
+    extra = {**(record.extra or {}), "digest": digest, "size": size_of(record)}
     if "push" in extra:
         extra["push_digest"] = digest_of(msgspec.json.encode(extra.pop("push")))
     return msgspec.structs.replace(record, body=None, extra=extra)

@@ -31,7 +31,25 @@ class _Entity:
 class User(_Entity):
     """One user: how far the inbox reaches, and what the user has set."""
 
-    __slots__ = ("acked", "blocks", "changed", "floor", "head", "mutes", "name", "presence", "read_receipts", "registered", "uid")
+    __slots__ = (
+        "acked",
+        "blocks",
+        "changed",
+        "floor",
+        "gone",
+        "gone_bytes",
+        "head",
+        "joined",
+        "made",
+        "mutes",
+        "name",
+        "presence",
+        "read_receipts",
+        "registered",
+        "sent",
+        "sent_bytes",
+        "uid",
+    )
 
     def __init__(self, uid: int, name: str) -> None:
         self.uid = uid
@@ -50,6 +68,28 @@ class User(_Entity):
         self.presence = True
         self.changed = 0
         """Log row of the last change, as far as it is remembered."""
+        self.sent = 0
+        """Messages that the user has sent …"""
+        self.sent_bytes = 0
+        """… and the bytes of what they say now (`core.usage`)."""
+        self.gone = 0
+        """Those of them that retention has taken …"""
+        self.gone_bytes = 0
+        """… and their bytes."""
+        self.joined = 0
+        """Groups that the user is in."""
+        self.made = 0
+        """Groups that the user has made and somebody is in."""
+
+    @property
+    def kept(self) -> int:
+        """The user's messages that are kept."""
+        return self.sent - self.gone
+
+    @property
+    def kept_bytes(self) -> int:
+        """The bytes of what the user has sent and is kept."""
+        return max(0, self.sent_bytes - self.gone_bytes)
 
 
 class Device(_Entity):
@@ -76,7 +116,7 @@ class Device(_Entity):
 class Member(_Entity):
     """A user's part in a conversation, present or past."""
 
-    __slots__ = ("active", "delivered", "order", "read", "role", "spans")
+    __slots__ = ("active", "delivered", "last", "order", "read", "role", "spans")
 
     def __init__(self, order: int, role: str = "member") -> None:
         self.order = order
@@ -87,6 +127,8 @@ class Member(_Entity):
         """`[first, last]` seqs of what the member may read; the last span of an active member ends at `FOREVER`."""
         self.read = 0
         self.delivered = 0
+        self.last = 0
+        """Log row of the newest message that the member may read, where that is not the conversation's newest."""
 
     def sees(self, seq: int) -> bool:
         """Whether the message `seq` lies in what this member may read."""
@@ -95,6 +137,10 @@ class Member(_Entity):
     def newest(self, head: int) -> int:
         """The newest message up to `head` that this member may read; 0 where there is none."""
         return next((min(last, head) for first, last in reversed(self.spans) if first <= head), 0)
+
+    def activity(self, conv: Conv) -> int:
+        """Log row of the newest message of the conversation that this member may read; 0 where there is none."""
+        return conv.lsn if self.spans is EVERYTHING or self.sees(conv.head) else self.last
 
     def hide(self, seq: int) -> None:
         """The newest message of the conversation, `seq`, is none that this member may read."""
@@ -105,7 +151,7 @@ class Member(_Entity):
 class Conv(_Entity):
     """One conversation, direct or group."""
 
-    __slots__ = ("_load", "_members", "changed", "cid", "group", "head", "lsn", "name", "title", "users")
+    __slots__ = ("_load", "_members", "born", "changed", "cid", "group", "head", "lsn", "maker", "name", "size", "title", "users")
 
     def __init__(self, cid: int, name: str, load: Callable[[Conv], dict[str, Member]] | None = None) -> None:
         self.cid = cid
@@ -123,6 +169,12 @@ class Conv(_Entity):
         self.title = ""
         self.changed = 0
         """Log row of the last change, those of members included, as far as it is remembered."""
+        self.size = 0
+        """Present members of a group."""
+        self.born = 1
+        """The message that made the group; what came before, others have said who have all left."""
+        self.maker = ""
+        """Who has made the group, as long as somebody is in it."""
         self._load = load
         self._members: dict[str, Member] | None = None if load is not None else {}
 
@@ -170,11 +222,15 @@ def readers(conv: Conv, seq: int) -> list[str]:
 class Amended(_Entity):
     """What became of one message after it was sent."""
 
-    __slots__ = ("edits", "reactions", "recalled")
+    __slots__ = ("edited", "edits", "reactions", "recalled", "size")
 
     def __init__(self) -> None:
-        self.edits: list[int] = []
-        """The log row of its newest edit, if there was one; those before it have no content any more."""
+        self.edits = 0
+        """How often it was edited."""
+        self.edited = 0
+        """Log row of the newest edit; the older ones have no content any more."""
+        self.size = 0
+        """Bytes of the newest edit."""
         self.recalled = False
         self.reactions: dict[str, str] = {}
         """User → emoji."""
@@ -182,7 +238,7 @@ class Amended(_Entity):
     def copied(self) -> Amended:
         """See `_Entity`; this one is changed in place."""
         made = super().copied()
-        made.edits, made.reactions = list(self.edits), dict(self.reactions)
+        made.reactions = dict(self.reactions)
         return made
 
 
@@ -203,6 +259,9 @@ class View(Protocol):
 
     def device_count(self, user: str) -> int:
         """How many devices of the user are registered."""
+
+    def changes(self, conv: Conv, seq: int, user: str) -> int:
+        """How many edits, reactions and reports of a message the user has made."""
 
     def request(self, user: str, request_id: str) -> AnyRecord | None:
         """The first record that this id of this user has made."""

@@ -43,7 +43,7 @@ class Message(Act, array_like=True, tag="m", gc=False):
     `cts`, `reply_to`, `ttl`, `key`, `mentions`, `push`: as the sender gave them. `replaced`: `[user, pos]` of each item that
     this message's `key` has made void. `dropped`: the other one has blocked the sender, so only the sender has the message.
     `packet`: `[session, packet id]` of a QoS 1 PUBLISH without an id. `digest`: what
-    stands for a body that is gone, so that a repeat is still recognised.
+    stands for a body that is gone, so that a repeat is still recognised; `size`: how many bytes it had.
     """
 
     body: bytes | None
@@ -74,14 +74,22 @@ class GroupChange(Act, array_like=True, tag="g", gc=False):
 
 
 class Edited(Act, array_like=True, tag="e", gc=False):
-    """A message's new body."""
+    """A message's new body.
+
+    `freed`: bytes of the edit in whose place it stands, whose content goes. `size`: its own, once that is gone itself.
+    """
 
     body: bytes | None
     digest: bytes | None = None
+    freed: int = 0
+    size: int = 0
 
 
 class Recalled(Act, array_like=True, tag="r", gc=False):
-    """A message taken back."""
+    """A message taken back. `of`: its sender; `freed`: bytes of its content, which goes."""
+
+    of: str = ""
+    freed: int = 0
 
 
 class Reacted(Act, array_like=True, tag="a", gc=False):

@@ -13,6 +13,7 @@ Code = Literal[
     "unknown_op",
     "bad_field",
     "too_large",
+    "quota",
     "not_found",
     "not_member",
     "forbidden",
@@ -50,6 +51,14 @@ class Refusal(MqttImError):
         self.retry = retry
         self.retry_after = retry_after
         self.expected = expected
+
+
+class Quota(Refusal):
+    """More than one user may keep; `what` names the bound."""
+
+    def __init__(self, what: Literal["messages", "bytes", "groups", "devices", "changes", "reactions"], message: str) -> None:
+        super().__init__("quota", message)
+        self.what = what
 
 
 class StoreError(MqttImError):

@@ -144,12 +144,8 @@ class Convs(Request, kw_only=True, tag="convs", gc=False):
     """One's own conversations."""
 
     limit: Count | None = None
-    after: str | None = None
-
-    def check(self) -> None:
-        """See `Request.check`."""
-        if self.after is not None:
-            check_conv("after", self.after)
+    after: Annotated[str, Meta(max_length=128)] | None = None
+    """The `next` of the page before."""
 
 
 class Read(Request, kw_only=True, tag="read", gc=False):
@@ -317,13 +313,17 @@ class GroupLeave(GroupRequest, kw_only=True, tag="group.leave", gc=False):
 
 
 class GroupInfo(Request, kw_only=True, tag="group.info", gc=False):
-    """Name, head and members of a group."""
+    """Name, head and members of a group; the members after the user `after`, by name."""
 
     group: str
+    after: str | None = None
+    limit: Count | None = None
 
     def check(self) -> None:
         """See `Request.check`."""
         check_group("group", self.group)
+        if self.after is not None:
+            check_user("after", self.after)
 
 
 class _Blocking(Request, kw_only=True, gc=False):

@@ -6,7 +6,7 @@ thread at a time. `tests/contract` says what both promise, `tests/model` compare
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
@@ -50,17 +50,29 @@ class State(model.View, apply.State, Protocol):
     def nearest_message(self, conv: Conv, first: int, last: int, upward: bool) -> int | None:
         """The lowest, or else the highest, `seq` from `first` to `last` of a message that is kept."""
 
-    def unread(self, conv: Conv, after: int, last: int, user: User) -> int:
-        """How many messages of others, the system's aside, stand from after `after` to `last`."""
+    def unread(self, parts: Sequence[tuple[Conv, int, int]], user: User) -> dict[str, tuple[int, int]]:
+        """How many messages of others stand in these parts (first and last `seq`), and how many mention the user or everybody.
 
-    def mentions(self, conv: Conv, after: int, last: int, user: User) -> set[int]:
-        """The messages from after `after` to `last` that mention the user or everybody."""
+        By conversation. What was recalled, or is the system's, is none of them.
+        """
 
     def amended(self, conv: Conv, seq: int) -> Amended | None:
         """See `View`."""
 
-    def convs_of(self, user: User) -> Iterable[Conv]:
-        """The conversations that a user is or was in."""
+    def latest(self, user: User, below: int, limit: int) -> list[tuple[int, Conv]]:
+        """The user's conversations by activity, the latest first: those with one below that log row, at most `limit`.
+
+        An activity is the log row of the newest message that the user may read; a conversation without one is not told.
+        """
+
+    def later(self, user: User, above: int, name: str, limit: int) -> list[tuple[int, Conv]]:
+        """The user's conversations with an activity above that log row, by name: those after `name`, at most `limit`."""
+
+    def conv_names(self, user: User) -> list[str]:
+        """The names of all conversations that the user is or was in."""
+
+    def share_group(self, user: str, other: str) -> bool:
+        """Whether two users are in one group now."""
 
 
 class Readable(Protocol):

@@ -39,6 +39,7 @@ class MemoryState:
         self._convs: dict[str, Conv] = {}
         self._devices: dict[tuple[str, str], Device] = {}
         self._amended: dict[tuple[str, int], Amended] = {}
+        self._changes: dict[tuple[str, int, str], int] = {}
         self._items: dict[tuple[str, int], int] = {}
         self._voids: set[tuple[str, int]] = set()
         self._messages: dict[tuple[str, int], tuple[int, str | None]] = {}
@@ -77,9 +78,27 @@ class MemoryState:
     def touch_member(self, conv: Conv, name: str) -> None:
         """See `core.apply.State`."""
 
-    def convs_of(self, user: User) -> list[Conv]:
+    def latest(self, user: User, below: int, limit: int) -> list[tuple[int, Conv]]:
         """See `interface.State`."""
-        return [conv for conv in self._convs.values() if user.name in conv.members]
+        found = [(lsn, conv) for lsn, conv in self._activity(user) if lsn < below]
+        return sorted(found, key=lambda entry: -entry[0])[:limit]
+
+    def later(self, user: User, above: int, name: str, limit: int) -> list[tuple[int, Conv]]:
+        """See `interface.State`."""
+        found = [(lsn, conv) for lsn, conv in self._activity(user) if lsn > above and conv.name > name]
+        return sorted(found, key=lambda entry: entry[1].name)[:limit]
+
+    def _activity(self, user: User) -> list[tuple[int, Conv]]:
+        found = [(conv.members[user.name].activity(conv), conv) for conv in self._convs.values() if user.name in conv.members]
+        return [(lsn, conv) for lsn, conv in found if lsn]
+
+    def conv_names(self, user: User) -> list[str]:
+        """See `interface.State`."""
+        return [conv.name for conv in self._convs.values() if user.name in conv.members]
+
+    def share_group(self, user: str, other: str) -> bool:
+        """See `interface.State`."""
+        return any(conv.group and conv.member(user) and conv.member(other) for conv in self._convs.values())
 
     def devices(self, user: str) -> dict[str, Device]:
         """See `interface.State`."""
@@ -115,6 +134,14 @@ class MemoryState:
     def amended_for(self, conv: Conv, seq: int) -> Amended:
         """See `core.apply.State`."""
         return self._amended.setdefault((conv.name, seq), Amended())
+
+    def changes(self, conv: Conv, seq: int, user: str) -> int:
+        """See `View`."""
+        return self._changes.get((conv.name, seq, user), 0)
+
+    def put_change(self, conv: Conv, seq: int, user: User) -> None:
+        """See `core.apply.State`."""
+        self._changes[conv.name, seq, user.name] = self.changes(conv, seq, user.name) + 1
 
     # The log, and what points into it.
 
@@ -181,20 +208,27 @@ class MemoryState:
         found = [seq for seq, _ in self.messages(conv, first, last)]
         return (min if upward else max)(found, default=None)
 
-    def unread(self, conv: Conv, after: int, last: int, user: User) -> int:
+    def unread(self, parts: Sequence[tuple[Conv, int, int]], user: User) -> dict[str, tuple[int, int]]:
         """See `interface.State`."""
-        return sum(
-            name == conv.name and after < seq <= last and by not in (None, user.name)
-            for (name, seq), (_, by) in self._messages.items()
-        )
+        found: dict[str, tuple[int, int]] = {}
+        for conv, first, last in parts:
+            unread, mentions = found.get(conv.name, (0, 0))
+            for seq in range(first, last + 1):
+                message = self._messages.get((conv.name, seq))
+                if message is not None and message[1] not in (None, user.name):
+                    unread += 1
+                    mentions += any((conv.name, seq, who) in self._mentions for who in ("*", user.name))
+            found[conv.name] = unread, mentions
+        return found
+
+    def hide_message(self, conv: Conv, seq: int) -> None:
+        """See `core.apply.State`."""
+        lsn, _ = self._messages[conv.name, seq]
+        self._messages[conv.name, seq] = lsn, None
 
     def put_mention(self, conv: Conv, seq: int, user: str) -> None:
         """See `core.apply.State`."""
         self._mentions.add((conv.name, seq, user))
-
-    def mentions(self, conv: Conv, after: int, last: int, user: User) -> set[int]:
-        """See `interface.State`."""
-        return {seq for name, seq, who in self._mentions if name == conv.name and after < seq <= last and who in ("*", user.name)}
 
     def put_request(self, user: User, request_id: str, lsn: int) -> None:
         """See `core.apply.State`."""
@@ -285,16 +319,16 @@ class MemoryEngine:
                     commit.away.append(name)
         author.commits = [*(author.commits or ()), commit]
 
-    def _scrub(self, act: Recalled | Edited) -> None:
-        conv = self.state.conv_for(act.conv)
-        amended = self.state.amended(conv, act.seq)
-        lsns: list[int | None] = [*(amended.edits if amended is not None else ())]
-        if isinstance(act, Recalled):
-            lsns.append(self.state.message_lsn(conv, act.seq))
+    def _scrub(self, record: Recalled | Edited) -> None:
+        conv = self.state.conv_for(record.conv)
+        amended = self.state.amended(conv, record.seq)
+        lsns = [amended.edited] if amended is not None else []
+        if isinstance(record, Recalled):
+            lsns.append(self.state.message_lsn(conv, record.seq) or 0)
         for lsn in lsns:
-            record = self.state.log.get(lsn or 0)
-            if lsn is not None and isinstance(record, Message | Edited):
-                self.state.log[lsn] = without_content(record)
+            gone = self.state.log.get(lsn)
+            if isinstance(gone, Message | Edited):
+                self.state.log[lsn] = without_content(gone)
 
     def fresh_entry(self, record: Message | GroupChange) -> Entry:
         """See `interface.Engine`."""

@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 
 from mqtt_im.core.entries import Lookup, fields
-from mqtt_im.core.model import Amended, Conv, Member, User
+from mqtt_im.core.model import FOREVER, Amended, Conv, Member
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.common import conv_of, known_conv
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.protocol.names import direct
+from mqtt_im.protocol.names import direct, members_of_direct
 
 if TYPE_CHECKING:
     from .interface import Readable
 
 CHUNK = 64
+FEW = 64
+"""So many users are looked up one by one; for more, all conversations of a user are gone through."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -138,7 +140,7 @@ def searchable(engine: Readable, who: Who, name: str | None) -> list[Part]:
     if name is not None:
         convs = [known_conv(state, who, name)[0]]
     else:
-        convs = list(state.convs_of(state.user(who.user)))
+        convs = [conv for _, conv in state.latest(state.user(who.user), FOREVER, FOREVER)]
     return [_part(engine, conv, conv.members[who.user]) for conv in convs]
 
 
@@ -173,86 +175,6 @@ def found(engine: Readable, who: Who, lsns: list[int]) -> list[bytes]:
     return messages
 
 
-def convs(engine: Readable, who: Who, request: rq.Convs, limit: int, max_bytes: int) -> dict[str, Any]:
-    """One's conversations, latest activity first."""
-    state = engine.state
-    user = state.user(who.user)
-    mine = sorted(state.convs_of(user), key=lambda conv: _activity(engine, user, conv), reverse=True)
-    if request.after is not None:
-        names = [conv.name for conv in mine]
-        if request.after not in names:
-            raise Refusal("not_member", f"after: you are in no conversation {request.after}")
-        mine = mine[names.index(request.after) + 1 :]
-    found: list[msgspec.Raw] = []
-    more = False
-    for conv in mine:
-        member = conv.members[who.user]
-        if not member.newest(conv.head):
-            continue  # all that it holds was sent to somebody who has blocked the sender
-        told = msgspec.json.encode(_conv(engine, who.user, conv, member))
-        if len(found) >= limit or (found and max_bytes < len(told)):
-            more = True
-            break
-        max_bytes -= len(told)
-        found.append(msgspec.Raw(told))
-    return {"op": "convs", "convs": found, "more": more}
-
-
-def _activity(engine: Readable, user: User, conv: Conv) -> int:
-    """The log row of the newest message, as far as the user is to know; what a blocked sender's was is nothing to know."""
-    if conv.users is None or user.blocks.isdisjoint(conv.users):
-        return conv.lsn
-    newest = conv.members[user.name].newest(conv.head)
-    return next((lsn for _, lsn in engine.state.messages(conv, newest, newest)), 0)
-
-
-def _conv(engine: Readable, name: str, conv: Conv, member: Member) -> dict[str, Any]:
-    state = engine.state
-    user = state.user(name)
-    last = member.newest(conv.head)
-    told: dict[str, Any] = {"conv": conv.name, "seq": last}
-    if conv.group and conv.title:
-        told["name"] = conv.title
-    message = message_json(engine, state.message(conv, last), state.amended(conv, last))
-    if message is not None:
-        told["last"] = msgspec.Raw(message)
-    # Who left a group and came back may read what came before and after, but not what came between.
-    parts = (
-        [(max(member.read, first - 1), min(end, last)) for first, end in member.spans] if conv.group else [(member.read, last)]
-    )
-    told["unread"] = sum(state.unread(conv, *part, user) for part in parts)
-    told["mentions"] = sum(_mentions(engine, conv, *part, name) for part in parts)
-    muted = user.mutes.get(conv.name)
-    if muted is not None:
-        told["muted"] = muted
-    receipts = {}
-    for other, part in conv.members.items():
-        if part.active and (part.delivered or part.read):
-            shown = other == name or state.user(other).read_receipts
-            read = part.read if shown else 0
-            receipts[other] = {"delivered": max(part.delivered, read), "read": read}
-    told["receipts"] = receipts
-    return told
-
-
-def _mentions(engine: Readable, conv: Conv, after: int, last: int, name: str) -> int:
-    state = engine.state
-    count = 0
-    for seq in state.mentions(conv, after, last, state.user(name)):
-        record = state.message(conv, seq)
-        amended = state.amended(conv, seq)
-        if isinstance(record, Message) and record.by != name and not (amended is not None and amended.recalled):
-            count += 1
-    return count
-
-
-def group_info(engine: Readable, who: Who, request: rq.GroupInfo) -> dict[str, Any]:
-    """A group's name, head and present members."""
-    conv, _ = conv_of(engine.state, who, request.group)
-    members = [{"user": name, "role": member.role} for name, member in conv.members.items() if member.active]
-    return {"op": "ok", "group": conv.name, "name": conv.title, "seq": conv.head, "members": members}
-
-
 def devices(engine: Readable, who: Who) -> list[dict[str, Any]]:
     """The user's devices, without who of them is connected."""
     return [
@@ -276,13 +198,8 @@ def typing_audience(engine: Readable, who: Who, to: str) -> tuple[str, list[str]
 
 def shares_conversation(engine: Readable, user: str, other: str) -> bool:
     """Whether two users are in one conversation now."""
-    if user == other:
-        return True
     state = engine.state
-    if state.conv(direct(user, other)) is not None:
-        return True
-    mine = state.convs_of(state.user(user))
-    return any(conv.group and conv.member(user) and conv.member(other) for conv in mine)
+    return user == other or state.conv(direct(user, other)) is not None or state.share_group(user, other)
 
 
 def sees_presence(engine: Readable, watcher: str, user: str) -> bool:
@@ -302,32 +219,33 @@ class Seen(NamedTuple):
 
 def seen_by(engine: Readable, user: str, among: Collection[str]) -> Seen:
     """Those `among` whom the user's presence concerns: they share a conversation, and the user has not blocked them."""
-    state = engine.state
-    subject = state.user(user)
-    found: set[str] = set()
-    for conv in list(state.convs_of(subject)):
-        if conv.users is not None:
-            found.update(name for name in conv.users if name in among)
-        elif conv.member(user) is not None:
-            names = conv.members if len(conv.members) < len(among) else list(among)
-            found.update(name for name in names if name in among and conv.member(name) is not None)
-    found.discard(user)
-    names = sorted(found - subject.blocks)
+    subject = engine.state.user(user)
+    names = sorted(_near(engine, user, among) - subject.blocks)
     return Seen(names, []) if subject.presence else Seen([], names)
 
 
 def nearby_online(engine: Readable, watcher: str, online: Collection[str]) -> list[str]:
     """Those `online` who share a conversation with the watcher and let it know."""
     state = engine.state
+    found = sorted(_near(engine, watcher, online))
+    return [name for name in found if (user := state.user(name)).presence and watcher not in user.blocks]
+
+
+def _near(engine: Readable, user: str, among: Collection[str]) -> set[str]:
+    """Those `among`, the user aside, who share a conversation with the user now."""
+    state = engine.state
+    if len(among) <= FEW:
+        return {name for name in list(among) if name != user and shares_conversation(engine, user, name)}
     found: set[str] = set()
-    for conv in list(state.convs_of(state.user(watcher))):
-        if conv.users is not None:
-            found.update(name for name in conv.users if name in online)
-        elif conv.member(watcher) is not None:
-            names = conv.members if len(conv.members) < len(online) else list(online)
-            found.update(name for name in names if name in online and conv.member(name) is not None)
-    found.discard(watcher)
-    return [name for name in sorted(found) if (user := state.user(name)).presence and watcher not in user.blocks]
+    for conv_name in state.conv_names(state.user(user)):
+        pair = members_of_direct(conv_name)
+        if pair is not None:
+            found.update(name for name in pair if name in among)
+        elif (conv := state.conv(conv_name)) is not None and conv.member(user) is not None:
+            names = conv.members if len(conv.members) < len(among) else list(among)
+            found.update(name for name in names if name in among and conv.member(name) is not None)
+    found.discard(user)
+    return found
 
 
 def last_seen(engine: Readable, user: str) -> int:

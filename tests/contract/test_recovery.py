@@ -16,7 +16,7 @@ from mqtt_im.bridge.claims import Claims
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import queries
+from mqtt_im.store import listings
 from mqtt_im.store.jobs import FetchJob, RequestJob
 from mqtt_im.store.sqlite.check import check
 from tests.support.store import SqliteStore
@@ -158,7 +158,7 @@ def test_unread_counts_every_stay_in_a_group_and_nothing_between(store: SqliteSt
     say(store, "cat", "#g", mentions=["bob"])
     ask(store, "ann", rq.GroupAdd(id="3", group="#g", members=["bob"]))
     say(store, "cat", "#g")
-    told = queries.convs(store.engine, Who("bob", "pc", NOW), rq.Convs(), 10, 10**6)["convs"]
+    told = listings.convs(store.engine, Who("bob", "pc", NOW), rq.Convs(), 10, 10**6)["convs"]
     assert [(conv["unread"], conv["mentions"]) for conv in map(json.loads, map(bytes, told))] == [(3, 1)]
 
 

@@ -6,8 +6,6 @@ A third store (tables on another database) would have to pass this suite and not
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -18,12 +16,10 @@ from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import queries
+from mqtt_im.store import listings, queries
 from mqtt_im.store.commits import Commit
 from mqtt_im.store.interface import Engine, Readable
 from mqtt_im.store.jobs import AttachJob, CallJob, CursorsJob, FetchJob, Job, RequestJob
-from mqtt_im.store.memory import MemoryEngine
-from tests.support.store import SqliteStore
 
 ONLINE = {"bob"}
 NOW = 1_000_000
@@ -67,18 +63,6 @@ class Store:
 
     def inbox(self, user: str, device: str = "x") -> list[dict[str, Any]]:
         return [json.loads(entry.item(pos, user, device, NOW)) for pos, entry in self.fetch(user).entries]
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    claims = Claims()
-    if request.param == "memory":
-        memory = MemoryEngine(claim=claims.take_back, online=ONLINE)
-        yield Store(memory, memory, claims)
-        return
-    sqlite = SqliteStore(tmp_path, claim=claims.take_back, unclaim=claims.release, online=ONLINE)
-    yield Store(sqlite, sqlite.engine, claims)
-    sqlite.close()
 
 
 def only(commits: list[Commit] | None) -> Commit:
@@ -206,7 +190,7 @@ def test_marks_only_grow(store: Store) -> None:
     for pos in (3, 1):
         store.batches.run([CursorsJob([("bob", "tel", pos, ["ann:bob", pos])], store.done.append)], NOW)
     store.say("ann", "bob")
-    found = queries.convs(store.engine, Who("bob", "tel", NOW), rq.Convs(), 10, 10**6)["convs"]
+    found = listings.convs(store.engine, Who("bob", "tel", NOW), rq.Convs(), 10, 10**6)["convs"]
     told = json.loads(bytes(found[0]))
     assert told["unread"] == 1
     assert told["receipts"]["bob"] == {"delivered": 3, "read": 3}

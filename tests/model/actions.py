@@ -17,7 +17,7 @@ from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.names import direct
-from mqtt_im.store import queries
+from mqtt_im.store import listings, queries
 from mqtt_im.store.interface import Engine, Readable
 from mqtt_im.store.jobs import AttachJob, CallJob, CursorsJob, FetchJob, Job, RequestJob
 
@@ -65,7 +65,8 @@ def maybe(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
 
 
 def _conv(engine: Engine, user: str, number: int, group: bool) -> str:
-    own = [conv for conv in engine.state.convs_of(engine.state.user(user)) if conv.member(user) and (conv.group or not group)]
+    mine = [conv for _, conv in engine.state.later(engine.state.user(user), 0, "", 1000)]
+    own = [conv for conv in mine if conv.member(user) and (conv.group or not group)]
     names = sorted(conv.name for conv in own)
     if not names or number > 8:
         return (*GROUPS, "#none")[number % 3] if group else CONVS[number % len(CONVS)]
@@ -216,6 +217,14 @@ def cursors(draw: st.DrawFn) -> Action:
     return Action(f"cursors {moved} {left}", build)
 
 
+def _place(engine: Readable, first: int | None, second: int | None, conv: str) -> str | None:
+    """A `next` that some listing may have told, however it went."""
+    if first is None:
+        return None
+    begin = max(0, engine.last - first)
+    return f"{begin}:{conv}" if second is None else f"{begin}.{max(1, begin - second)}"
+
+
 @st.composite
 def reads(draw: st.DrawFn) -> Action:
     """A page of one kind or another."""
@@ -223,7 +232,7 @@ def reads(draw: st.DrawFn) -> Action:
     limit, size = draw(st.integers(1, 4)), draw(st.sampled_from([1, 300, 10**6]))
     what = draw(st.sampled_from(["fetch", "sync", "history", "convs", "info"]))
     conv, first, second = draw(anywhere), draw(maybe(st.integers(0, 8))), draw(maybe(st.integers(0, 8)))
-    group = draw(st.sampled_from(GROUPS))
+    group, after = draw(st.sampled_from(GROUPS)), draw(maybe(users))
 
     def read(engine: Readable) -> Any:
         who = Who(user, device, engine.now)
@@ -233,8 +242,8 @@ def reads(draw: st.DrawFn) -> Action:
             case "history":
                 return queries.history(engine, who, rq.History(conv=conv, after=first, before=second), limit, size)
             case "convs":
-                return queries.convs(engine, who, rq.Convs(after=None if first is None else conv), limit, size)
-        return queries.group_info(engine, who, rq.GroupInfo(group=group))
+                return listings.convs(engine, who, rq.Convs(after=_place(engine, first, second, conv)), limit, size)
+        return listings.group_info(engine, who, rq.GroupInfo(group=group, after=after), limit, size)
 
     def build(_: Engine) -> Job:
         return FetchJob(user, first or 0, limit, size, ignore) if what == "fetch" else CallJob(read, ignore)

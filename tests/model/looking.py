@@ -13,7 +13,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import queries
+from mqtt_im.store import listings, queries
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import AttachJob, CallJob, DeviceState, FetchJob, Job, RequestJob
 
@@ -65,7 +65,8 @@ def look(engine: Readable, now: int) -> dict[object, Any]:
                 request = rq.History(conv=conv, after=after, before=before)
                 seen[user, conv, after, before] = _asked(queries.history, engine, who, request, limit, ALL)
         for group in GROUPS:
-            seen[user, group, "info"] = _asked(queries.group_info, engine, Who(user, "pc", now), rq.GroupInfo(group=group))
+            who, asked = Who(user, "pc", now), rq.GroupInfo(group=group)
+            seen[user, group, "info"] = _asked(listings.group_info, engine, who, asked, ALL, ALL)
     return seen
 
 
@@ -86,8 +87,9 @@ def _of_user(engine: Readable, user: str, now: int) -> dict[str, Any]:
     owner = state.user(user)
     return {
         "numbers": (owner.head, owner.floor, owner.acked, owner.registered),
+        "usage": (owner.sent, owner.sent_bytes, owner.gone, owner.gone_bytes, owner.joined, owner.made),
         "settings": (sorted(owner.blocks), owner.mutes, owner.read_receipts, owner.presence),
-        "convs": _plain(queries.convs(engine, who, rq.Convs(), ALL, ALL)),
+        "convs": _plain(listings.convs(engine, who, rq.Convs(), ALL, ALL)),
         "devices": queries.devices(engine, who),
         "delivered": sorted(_pairs(state.delivered(user, 0, owner.head))),
         "requests": {name: _answer(state.request(user, name), name, user) for name in IDS},

@@ -22,7 +22,7 @@ from mqtt_im.core.rules import Limits, Who
 from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import queries
+from mqtt_im.store import listings, queries
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.retention.passes import DAY_MS, ID_DAYS, Pass
@@ -76,7 +76,7 @@ class RetentionMachine(RuleBasedStateMachine):
     def start(self, drop: bool, replace: bool) -> None:
         self.store = SqliteStore(
             Path(self.folder.name),
-            Limits(group_members=3, edit_window_s=-1, devices_per_user=2, drop_blocked=drop),
+            Limits(group_members=3, edit_window_s=-1, quota_devices=2, drop_blocked=drop),
             lambda name: name != GHOST,
             claim=lambda *_: replace,
             online=USERS,
@@ -244,7 +244,7 @@ class RetentionMachine(RuleBasedStateMachine):
                 "inbox": self._inbox(user),
                 "head": engine.state.user(user).head,
                 "devices": queries.devices(engine, who),
-                "convs": {told["conv"]: told for told in _plain(queries.convs(engine, who, rq.Convs(), ALL, ALL)["convs"])},
+                "convs": {told["conv"]: told for told in _plain(listings.convs(engine, who, rq.Convs(), ALL, ALL)["convs"])},
                 "history": {conv: self._history(who, conv) for conv in CONVS},
             }
         return found
@@ -303,7 +303,8 @@ class RetentionMachine(RuleBasedStateMachine):
         read = now["receipts"].get(user, {}).get("read", 0)
         conv = self.store.engine.state.conv_for(now["conv"])
         read = conv.members[user].read
-        unread = [item for item in stays if item["seq"] > read and item["from"] != user and "system" not in item]
+        others = [item for item in stays if item["seq"] > read and item["from"] != user]
+        unread = [item for item in others if "system" not in item and "recalled" not in item]
         assert now["unread"] == len(unread)
         assert (now["seq"], now["receipts"]) == (was["seq"], was["receipts"])
         assert ("last" in now) == any(item["seq"] == now["seq"] for item in stays)

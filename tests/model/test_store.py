@@ -56,11 +56,34 @@ class StoreMachine(RuleBasedStateMachine):
         drop=st.booleans(),
         online=st.sets(st.sampled_from(USERS)),
         entries=st.sampled_from([0, 6, 1000]),
+        changes=st.sampled_from([0, 0, 2]),
+        reactions=st.sampled_from([0, 0, 1]),
+        quota=st.sampled_from([(0, 0, 0), (0, 0, 0), (6, 0, 1), (0, 30, 0), (9, 0, 2)]),
     )
-    def start(self, warm: bool, history: bool, window: int, drop: bool, online: set[str], entries: int) -> None:
+    def start(
+        self,
+        warm: bool,
+        history: bool,
+        window: int,
+        drop: bool,
+        online: set[str],
+        entries: int,
+        changes: int,
+        reactions: int,
+        quota: tuple[int, int, int],
+    ) -> None:
         self._patch("mqtt_im.store.sqlite.rendering.MAX_ENTRIES", entries)
         limits = Limits(
-            group_members=3, edit_window_s=window, new_members_see_history=history, devices_per_user=2, drop_blocked=drop
+            group_members=3,
+            edit_window_s=window,
+            new_members_see_history=history,
+            drop_blocked=drop,
+            changes_per_message=changes,
+            reactions_per_message=reactions,
+            quota_messages=quota[0],
+            quota_bytes=quota[1],
+            quota_groups=quota[2],
+            quota_devices=2,
         )
         self.online |= online
         self.claims = Claims()

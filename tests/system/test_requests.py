@@ -252,7 +252,7 @@ def test_convs_pages(im: Clients, name: Name) -> None:
         seen += [entry["conv"] for entry in page["convs"]]
         if not page["more"]:
             break
-        fields["after"] = seen[-1]
+        fields["after"] = page["next"]
     assert seen == [direct(alice, peer) for peer in reversed(peers)]
 
 

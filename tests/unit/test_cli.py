@@ -10,12 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import Raw
 
 from mqtt_im.accounts.passwords import verify_password
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.cli import run
 from mqtt_im.cli.serve import introduction
 from mqtt_im.config import AuthConfig, Config, HttpConfig, MqttConfig, WebsocketConfig
+from mqtt_im.core.rules import Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.store.jobs import AttachJob, RequestJob
+from tests.support.store import SqliteStore
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -149,3 +154,27 @@ def test_the_introduction_names_what_listens() -> None:
 def test_the_module_is_the_program() -> None:
     done = subprocess.run([sys.executable, "-m", "mqtt_im", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("mqtt-im ")
+
+
+def test_user_show_tells_what_a_user_keeps_beside_the_quota(command: Command, tmp_path: Path) -> None:
+    assert command("user", "show", "ann") == (1, "", "mqtt-im: there is no user ann\n")
+    command("user", "add", "ann", "--password-stdin", stdin="correct horse")
+    none = ["messages\t0\tno limit", "bytes\t0\tno limit", "groups\t0\tof 1000", "groups made\t0\tof 1000", "devices\t0\tof 100"]
+    assert command("user", "show", "ann")[1].splitlines()[1:] == none
+    store = SqliteStore(tmp_path / "data")
+    who = Who("ann", "pc", 0)
+    store.run([AttachJob(who, lambda _: None)], 5)
+    store.run([RequestJob(who, rq.GroupCreate(id="1", members=["bob"]), lambda _: None)], 5)
+    store.engine.flusher.flush()
+    store.run([RequestJob(who, rq.Send(to="bob", body=Raw(b'"1234"')), lambda _: None)], 5)  # not in the projections yet
+    code, out, _ = command("user", "show", "ann", "--set", "quota.bytes=10", "--set", "quota.groups=0")
+    assert code == 0
+    assert out.splitlines()[1:] == [
+        "messages\t1\tno limit",
+        "bytes\t6\tof 10",
+        "groups\t1\tno limit",
+        "groups made\t1\tno limit",
+        "devices\t1\tof 100",
+    ]
+    assert command("user", "show", "bob")[1].splitlines() == [*none[:2], "groups\t1\tof 1000", *none[3:]]
+    store.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from mqtt_im.core.model import Conv, Member, View
+from mqtt_im.core.model import Amended, Conv, Member, View
 from mqtt_im.core.records import AnyRecord, Edited, Message, Reacted, Recalled
+from mqtt_im.core.usage import size_of
 from mqtt_im.protocol import requests as rq
-from mqtt_im.protocol.errors import Refusal
+from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.names import members_of_direct
 
-from .common import Decision, Limits, Who, conv_of, message_of, positions
+from .common import Decision, Limits, Who, check_changes, check_quota, conv_of, message_of, positions
 
 
 def edit(view: View, limits: Limits, who: Who, request: rq.Edit, n: int) -> Decision:
@@ -19,8 +20,13 @@ def edit(view: View, limits: Limits, who: Who, request: rq.Edit, n: int) -> Deci
         raise Refusal("forbidden", f"seq: message {request.seq} of {conv.name} is not yours to edit")
     if _to_blocker(view, limits, who, conv, request.seq):
         return Decision([], _ok(request), n)
+    check_changes(view, limits, who, conv, request.seq)
+    amended = view.amended(conv, request.seq)
+    freed = amended.size if amended is not None else 0
+    body = bytes(request.body)
+    check_quota(view, limits, who.user, len(body) - freed)
     pos = positions(view, conv, request.seq)
-    record = Edited(who.now, conv.name, request.seq, who.user, who.device, request.id, n, pos, bytes(request.body))
+    record = Edited(who.now, conv.name, request.seq, who.user, who.device, request.id, n, pos, body, freed=freed)
     return Decision([record], _ok(request), n)
 
 
@@ -33,8 +39,10 @@ def recall(view: View, limits: Limits, who: Who, request: rq.Recall, n: int) -> 
         raise Refusal("forbidden", f"seq: message {request.seq} of {conv.name} is not yours to recall")
     if amended is not None and amended.recalled:
         return Decision([], _ok(request), n)
-    _amendable(view, limits, who, conv, member, request.seq)
-    record = Recalled(who.now, conv.name, request.seq, who.user, who.device, request.id, n, positions(view, conv, request.seq))
+    message = _amendable(view, limits, who, conv, member, request.seq)
+    pos = positions(view, conv, request.seq)
+    freed = size_of(message) + (amended.size if amended is not None else 0)
+    record = Recalled(who.now, conv.name, request.seq, who.user, who.device, request.id, n, pos, of=message.by, freed=freed)
     return Decision([record], _ok(request), n)
 
 
@@ -47,9 +55,21 @@ def react(view: View, limits: Limits, who: Who, request: rq.React, n: int) -> De
         raise Refusal("forbidden", f"seq: message {request.seq} of {conv.name} was recalled")
     if _to_blocker(view, limits, who, conv, request.seq):
         return Decision([], _ok(request), n)
+    _check_reactions(view, limits, who, conv, request, amended)
     pos = positions(view, conv, request.seq)
     record = Reacted(who.now, conv.name, request.seq, who.user, who.device, request.id, n, pos, request.emoji)
     return Decision([record], _ok(request), n)
+
+
+def _check_reactions(view: View, limits: Limits, who: Who, conv: Conv, request: rq.React, amended: Amended | None) -> None:
+    """The user may react so. Raises `quota`; what takes a reaction away is always allowed."""
+    reactions = amended.reactions if amended is not None else {}
+    if who.user in reactions and not request.emoji:
+        return
+    check_changes(view, limits, who, conv, request.seq)
+    bound = limits.reactions_per_message
+    if bound and request.emoji and who.user not in reactions and len(reactions) >= bound:
+        raise Quota("reactions", f"seq: message {request.seq} of {conv.name} has {bound} reactions, and takes no more")
 
 
 def _amendable(view: View, limits: Limits, who: Who, conv: Conv, member: Member, seq: int) -> Message:

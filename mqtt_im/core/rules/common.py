@@ -10,7 +10,7 @@ import msgspec
 from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, View, readers
 from mqtt_im.core.records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported
 from mqtt_im.protocol import requests as rq
-from mqtt_im.protocol.errors import Refusal
+from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.names import members_of_direct
 
 MEMBER = Member(0)
@@ -23,7 +23,18 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     group_members: int = 5000
     edit_window_s: int = 86_400
     new_members_see_history: bool = False
-    devices_per_user: int = 1000
+    changes_per_message: int = 100
+    """Edits, reactions and reports of one message by one user; 0 here and below: no bound."""
+    reactions_per_message: int = 1000
+    """Users whose reactions one message has at one time."""
+    quota_messages: int = 0
+    """Messages of one user that are kept."""
+    quota_bytes: int = 0
+    """Bytes of them."""
+    quota_groups: int = 1000
+    """Groups that one user is in, and groups that one user has made."""
+    quota_devices: int = 100
+    """Registered devices of one user."""
     drop_blocked: bool = False
     """Direct messages of a blocked sender are dropped silently; else they are refused."""
 
@@ -91,6 +102,29 @@ def message_of(view: View, conv: Conv, member: Member, seq: int) -> AnyRecord:
     if record is None:
         raise Refusal("not_found", f"seq: there is no message {seq} in {conv.name} that you can see")
     return record
+
+
+def check_quota(view: View, limits: Limits, user: str, size: int, messages: int = 0) -> None:
+    """The user may keep so many messages more, and bytes. Raises `quota`."""
+    if not limits.quota_messages and not limits.quota_bytes:
+        return
+    owner = view.user(user)
+    if limits.quota_messages and messages and owner.kept + messages > limits.quota_messages:
+        raise Quota("messages", f"{user} has {owner.kept} messages here and may have {limits.quota_messages}")
+    if limits.quota_bytes and size > 0 and owner.kept_bytes + size > limits.quota_bytes:
+        raise Quota(
+            "bytes",
+            f"{user} has {owner.kept_bytes} bytes of messages here and may have {limits.quota_bytes}; recall some to make room",
+        )
+
+
+def check_changes(view: View, limits: Limits, who: Who, conv: Conv, seq: int) -> None:
+    """The user may change, or report of, this message once more. Raises `quota`."""
+    bound = limits.changes_per_message
+    if bound and view.changes(conv, seq, who.user) >= bound:
+        raise Quota(
+            "changes", f"seq: {who.user} has edited, reacted to or reported of message {seq} of {conv.name} {bound} times already"
+        )
 
 
 def positions(view: View, conv: Conv, seq: int) -> list[int]:

@@ -8,23 +8,27 @@ from __future__ import annotations
 from mqtt_im.core.model import Conv, Member, View
 from mqtt_im.core.records import AnyRecord, GroupChange
 from mqtt_im.protocol import requests as rq
-from mqtt_im.protocol.errors import Refusal
+from mqtt_im.protocol.errors import Quota, Refusal
 
 from .common import Decision, Limits, Who, answer, asked, conv_of
 
 
 def create(view: View, limits: Limits, who: Who, request: rq.GroupCreate, n: int) -> Decision:
-    """A new group; its creator is the owner."""
+    """A new group; its creator is the owner. An id that everybody has left is free: its messages are counted on, unseen."""
     name = request.group or f"#{who.token}"
-    if view.conv(name) is not None:
+    former = view.conv(name)
+    if former is not None and former.size:
         raise Refusal("conflict", f"group: {name} exists; choose another id, or none and the server makes one")
     members = list(dict.fromkeys([who.user, *request.members]))
     _check_accounts(view, members[1:])
     _check_size(limits, len(members))
-    record = _change(view, who, request, n, Conv(0, name), "group.create", members)
+    if limits.quota_groups and view.user(who.user).made >= limits.quota_groups:
+        raise Quota("groups", f"{who.user} has made {limits.quota_groups} groups, the most there may be; leave some first")
+    _check_joined(view, limits, members)
+    record = _change(view, who, request, n, former or Conv(0, name), "group.create", members)
     record.members = members
     record.name = request.name
-    record.history_from = 1
+    record.history_from = record.seq
     return _decided([record], request, who)
 
 
@@ -38,9 +42,10 @@ def add(view: View, limits: Limits, who: Who, request: rq.GroupAdd, n: int) -> D
         return _unchanged(conv, request, n)
     present = _present(conv)
     _check_size(limits, len(present) + len(new))
+    _check_joined(view, limits, new)
     record = _change(view, who, request, n, conv, "group.add", present + new)
     record.members = new
-    record.history_from = 1 if limits.new_members_see_history else record.seq
+    record.history_from = conv.born if limits.new_members_see_history else record.seq
     return _decided([record], request, who)
 
 
@@ -153,6 +158,13 @@ def _check_accounts(view: View, names: list[str]) -> None:
     for name in names:
         if not view.has_account(name):
             raise Refusal("not_found", f"members: there is no user {name}")
+
+
+def _check_joined(view: View, limits: Limits, names: list[str]) -> None:
+    bound = limits.quota_groups
+    for name in names:
+        if bound and view.user(name).joined >= bound:
+            raise Quota("groups", f"members: {name} is in {bound} groups, the most there may be")
 
 
 def _check_size(limits: Limits, size: int) -> None:

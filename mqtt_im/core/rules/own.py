@@ -7,7 +7,7 @@ from typing import Any
 from mqtt_im.core.model import View
 from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, ReadMark, UserChange
 from mqtt_im.protocol import requests as rq
-from mqtt_im.protocol.errors import Refusal
+from mqtt_im.protocol.errors import Quota, Refusal
 
 from .common import Decision, Limits, Who, known_conv
 
@@ -64,8 +64,9 @@ def grown(view: View, user: str, marks: list[Any]) -> list[Any]:
 
 def registration(view: View, limits: Limits, who: Who) -> DeviceChange:
     """The record that registers a device: the first of a user at 0, every further one at the head (PROTOCOL §4)."""
-    if view.device_count(who.user) >= limits.devices_per_user:
-        raise Refusal("forbidden", f"{who.user} has {limits.devices_per_user} devices; forget one first")
+    bound = limits.quota_devices
+    if bound and view.device_count(who.user) >= bound:
+        raise Quota("devices", f"{who.user} has {bound} devices, the most there may be; forget one first")
     user = view.user(who.user)
     cursor = user.head if user.registered else 0
     return DeviceChange(who.now, who.user, who.device, created=True, cursor=cursor)

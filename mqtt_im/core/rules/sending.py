@@ -6,11 +6,25 @@ from typing import Any
 
 from mqtt_im.core.model import Conv, View
 from mqtt_im.core.records import Message, Reported
+from mqtt_im.core.usage import content_size
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import direct
 
-from .common import MEMBER, Decision, Limits, Who, answer, conv_of, message_of, next_n, repeat, same_send
+from .common import (
+    MEMBER,
+    Decision,
+    Limits,
+    Who,
+    answer,
+    check_changes,
+    check_quota,
+    conv_of,
+    message_of,
+    next_n,
+    repeat,
+    same_send,
+)
 
 
 def send(view: View, limits: Limits, who: Who, request: rq.Send) -> Decision:
@@ -53,6 +67,8 @@ def send(view: View, limits: Limits, who: Who, request: rq.Send) -> Decision:
         part = conv.members.get(user, MEMBER)
         if request.reply_to >= seq or not part.sees(request.reply_to):
             raise Refusal("bad_field", f"reply_to: there is no message {request.reply_to} in {name} that you can see")
+    push = {} if request.push is None else {"push": request.push}
+    check_quota(view, limits, user, content_size(bytes(request.body), push), messages=1)
     extra = _extra(view, who, request, conv, own, dropped)
     record = Message(who.now, name, seq, user, who.device, request.id, n, pos, bytes(request.body), extra)
     return Decision([record], None, n)
@@ -122,7 +138,9 @@ def report(view: View, limits: Limits, who: Who, request: rq.Report, n: int) -> 
     message = message_of(view, conv, member, request.seq)
     if not isinstance(message, Message):
         raise Refusal("forbidden", f"seq: message {request.seq} of {conv.name} is the system's; nobody waits for a report")
+    check_changes(view, limits, who, conv, request.seq)
     result = bytes(request.result) or None
+    check_quota(view, limits, who.user, content_size(result or b""))
     pos = [view.user(message.by).head + 1]
     record = Reported(
         who.now, conv.name, request.seq, who.user, who.device, request.id, n, pos, message.by, request.state, result

@@ -76,7 +76,7 @@ class Batch:
         state = self._state
         conv = state.conv_for(act.conv)
         amended = state.amended(conv, act.seq)
-        lsns: list[int | None] = [] if amended is None else [*amended.edits]
+        lsns: list[int | None] = [] if amended is None else [amended.edited]
         if type(act) is Recalled:
             lsns.append(state.message_lsn(conv, act.seq))
             self._recalled = True

@@ -26,6 +26,7 @@ from .models import LOG_FILE, PROJECTION_FILE, PROJECTION_MODELS, LogMeta, open_
 from .replay import decoded, replay
 from .retention.base import Index, restore
 from .retention.folds import Folds
+from .rows import AMENDED, CONV, USER
 from .state import ProjectedState
 
 MAX_PROBLEMS: Final = 100
@@ -35,10 +36,10 @@ _SLICE_ROWS: Final = 5_000
 
 # Each table with its rows in one order, by names, since internal numbers may differ between two rebuilds.
 _TABLES: Final = {
-    "user": "SELECT name, head, floor, acked, registered, settings FROM user ORDER BY 1",
-    "conv": "SELECT name, head, lsn, title FROM conv ORDER BY 1",
+    "user": f"SELECT name, {USER} FROM user ORDER BY 1",
+    "conv": f"SELECT name, {CONV} FROM conv ORDER BY 1",
     "member": """
-        SELECT c.name, u.name, grp, ord, role, active, read, delivered, spans
+        SELECT c.name, u.name, grp, ord, role, active, read, delivered, spans, last, latest
         FROM member JOIN conv c USING (cid) JOIN user u USING (uid) ORDER BY 1, 2""",
     "device": """
         SELECT name, device, cursor, app, n, created, seen FROM device JOIN user USING (uid) ORDER BY 1, 2""",
@@ -49,7 +50,9 @@ _TABLES: Final = {
     "mention": """
         SELECT c.name, m.seq, u.name
         FROM mention m JOIN conv c USING (cid) LEFT JOIN user u USING (uid) ORDER BY 1, 2, 3""",
-    "amended": "SELECT name, seq, recalled, edits, reactions FROM amended JOIN conv USING (cid) ORDER BY 1, 2",
+    "amended": f"SELECT name, seq, {AMENDED} FROM amended JOIN conv USING (cid) ORDER BY 1, 2",
+    "change": """
+        SELECT c.name, seq, u.name, count FROM change JOIN conv c USING (cid) JOIN user u USING (uid) ORDER BY 1, 2, 3""",
     "request": "SELECT name, id, lsn FROM request JOIN user USING (uid) ORDER BY 1, 2",
     "packet": "SELECT user, device, session, packet, lsn FROM packet ORDER BY 1, 2, 3, 4",
     "keyed": "SELECT sender, conv, key, lsn FROM keyed ORDER BY 1, 2, 3",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from mqtt_im.core.model import Amended, Conv, Device, User
-from mqtt_im.core.records import AnyRecord
+from mqtt_im.core.records import AnyRecord, GroupChange, Message
 
-from . import hot
+from . import rows
 
-Bulk = tuple[str, Callable[[], list[tuple[Any, ...]]]]
+Bulk = tuple[str, Callable[[], Iterable[tuple[Any, ...]]]]
 """A statement, and what makes its rows, sorted as the table is."""
 
 
@@ -24,7 +26,8 @@ class Generation:
         """Bytes of the records in the log."""
         self.users: dict[str, User] = {}
         self.convs: dict[str, Conv] = {}
-        self.members: dict[tuple[int, str], Conv] = {}
+        self.members: dict[str, dict[int, Conv]] = {}
+        """Name → the conversations in which the user's part was changed, by cid."""
         self.devices: dict[str, dict[str, Device | None]] = {}
         """User → name → device; None: dropped."""
         self.amended: dict[tuple[int, int], Amended] = {}
@@ -35,40 +38,106 @@ class Generation:
         self.voids: set[tuple[int, int]] = set()
         self.messages: dict[int, list[tuple[int, int, int]]] = {}
         """cid → `(seq, lsn, uid of the sender)`, consecutive."""
-        self.mentions: list[tuple[int, int, int]] = []
-        """`(cid, uid, seq)`."""
+        self.hidden: dict[int, set[int]] = {}
+        """cid → seqs of older messages that were recalled."""
+        self.mentions: dict[int, list[tuple[int, int]]] = {}
+        """cid → `(uid, seq)`."""
+        self.changes: dict[tuple[int, int], dict[int, int]] = {}
+        """`(cid, seq)` → uid → how often it has edited, reacted to or reported of the message."""
         self.requests: dict[tuple[int, str], int] = {}
         self.packets: dict[tuple[str, str, str, int], int] = {}
         self.keyed: dict[tuple[str, str, str], int] = {}
+        self._latest: dict[int, tuple[int, dict[str, int]]] = {}
+
+    # What is in it.
+
+    def messages_of(self, cid: int, first: int, last: int) -> list[tuple[int, int, int]]:
+        """The messages of a conversation from `first` to `last`."""
+        rows = self.messages.get(cid)
+        if not rows or rows[0][0] > last or rows[-1][0] < first:
+            return []
+        return rows[bisect_left(rows, (first, 0, 0)) : bisect_left(rows, (last + 1, 0, 0))]
+
+    def first_message(self, cid: int, none: int) -> int:
+        """The `seq` of a conversation's oldest message here; `none` where there is none."""
+        rows = self.messages.get(cid)
+        return rows[0][0] if rows else none
+
+    def hide(self, cid: int, seq: int) -> bool:
+        """The message counts as unread for nobody; False where it is not here."""
+        rows = self.messages.get(cid)
+        if not rows or not rows[0][0] <= seq <= rows[-1][0]:
+            return False
+        index = bisect_left(rows, (seq, 0, 0))
+        if rows[index][0] == seq:
+            rows[index] = (seq, rows[index][1], 0)
+        return True
+
+    def unread(self, cid: int, first: int, last: int, uid: int, gone: Container[int]) -> tuple[int, int]:
+        """How many messages of others stand from `first` to `last`, and how many of them mention the user; `gone` are none."""
+        nobody = (0, uid)
+        rows = self.messages_of(cid, first, last)
+        unread = {seq for seq, _, by in rows if by not in nobody and seq not in gone}
+        mentions = {seq for mentioned, seq in self.mentions.get(cid, ()) if mentioned in nobody} if unread else set()
+        return len(unread), len(unread & mentions)
+
+    def latest(self, uid: int) -> dict[str, int]:
+        """The conversations of which the user got a message, and the log row of the newest."""
+        items = self.items.get(uid)
+        if items is None:
+            return {}
+        seen, found = self._latest.get(uid, (0, {}))
+        if seen < len(items):
+            records = self.records
+            for _, lsn in items[seen:]:
+                record = records.get(lsn)
+                if isinstance(record, Message | GroupChange):
+                    found[record.conv] = lsn
+            self._latest[uid] = len(items), found
+        return found
+
+    # How it is written.
 
     def bulks(self, user: Callable[[str], User]) -> list[Bulk]:
         """Everything as rows, as the entities stand now; `user` finds a member's or device's user.
 
         Only what may still change is copied at once. The rest is sorted when its turn comes, so that no step takes long.
         """
-        users = [hot.user_row(row) for row in self.users.values()]
-        convs = [hot.conv_row(row) for row in self.convs.values()]
-        members = [hot.member_row(user(name).uid, conv, conv.members[name]) for (_, name), conv in self.members.items()]
-        owned = [(user(name).uid, device, row) for name, rows in self.devices.items() for device, row in rows.items()]
-        dropped = [(uid, device) for uid, device, row in owned if row is None]
-        devices = [hot.device_row(uid, row) for uid, _, row in owned if row is not None]
-        amended = [hot.amended_row(cid, seq, row) for (cid, seq), row in self.amended.items()]
-        items, messages = self.items, self.messages
-        return [
-            (hot.PUT_USER, lambda: sorted(users, key=_first)),
-            (hot.PUT_CONV, lambda: sorted(convs, key=_first)),
-            (hot.PUT_MEMBER, lambda: sorted(members, key=_two)),
-            (hot.DROP_DEVICE, lambda: dropped),
-            (hot.PUT_DEVICE, lambda: sorted(devices, key=_two)),
-            (hot.PUT_AMENDED, lambda: sorted(amended, key=_two)),
-            (hot.PUT_ITEM, lambda: [(uid, pos, lsn) for uid in sorted(items) for pos, lsn in items[uid]]),
-            (hot.VOID_ITEM, lambda: sorted(self.voids)),
-            (hot.PUT_MESSAGE, lambda: [(cid, seq, lsn, by) for cid in sorted(messages) for seq, lsn, by in messages[cid]]),
-            (hot.PUT_MENTION, lambda: sorted(self.mentions)),
-            (hot.PUT_REQUEST, lambda: sorted((uid, name, lsn) for (uid, name), lsn in self.requests.items())),
-            (hot.PUT_PACKET, lambda: [(*key, lsn) for key, lsn in self.packets.items()]),
-            (hot.PUT_KEYED, lambda: [(*key, lsn) for key, lsn in self.keyed.items()]),
+        users = [rows.user_row(row) for row in self.users.values()]
+        convs = [rows.conv_row(row) for row in self.convs.values()]
+        members = [
+            rows.member_row(user(name).uid, conv, conv.members[name])
+            for name, parts in self.members.items()
+            for conv in parts.values()
         ]
+        owned = [(user(name).uid, device, row) for name, of in self.devices.items() for device, row in of.items()]
+        dropped = [(uid, device) for uid, device, row in owned if row is None]
+        devices = [rows.device_row(uid, row) for uid, _, row in owned if row is not None]
+        amended = [rows.amended_row(cid, seq, row) for (cid, seq), row in self.amended.items()]
+        items, messages, changes = self.items, self.messages, self.changes
+        return [
+            (rows.PUT_USER, lambda: sorted(users, key=_first)),
+            (rows.PUT_CONV, lambda: sorted(convs, key=_first)),
+            (rows.PUT_MEMBER, lambda: sorted(members, key=_two)),
+            (rows.DROP_DEVICE, lambda: dropped),
+            (rows.PUT_DEVICE, lambda: sorted(devices, key=_two)),
+            (rows.PUT_AMENDED, lambda: sorted(amended, key=_two)),
+            (rows.PUT_LATEST, self._latest_rows),
+            (rows.PUT_CHANGE, lambda: sorted((*key, uid, count) for key, of in changes.items() for uid, count in of.items())),
+            (rows.PUT_ITEM, lambda: ((uid, pos, lsn) for uid in sorted(items) for pos, lsn in items[uid])),
+            (rows.VOID_ITEM, lambda: sorted(self.voids)),
+            (rows.PUT_MESSAGE, lambda: ((cid, seq, lsn, by) for cid in sorted(messages) for seq, lsn, by in messages[cid])),
+            (rows.HIDE_MESSAGE, lambda: sorted((cid, seq) for cid, seqs in self.hidden.items() for seq in seqs)),
+            (rows.PUT_MENTION, lambda: sorted((cid, *row) for cid, rows in self.mentions.items() for row in rows)),
+            (rows.PUT_REQUEST, lambda: sorted((uid, name, lsn) for (uid, name), lsn in self.requests.items())),
+            (rows.PUT_PACKET, lambda: [(*key, lsn) for key, lsn in self.packets.items()]),
+            (rows.PUT_KEYED, lambda: [(*key, lsn) for key, lsn in self.keyed.items()]),
+        ]
+
+    def _latest_rows(self) -> Iterator[tuple[int, int, int]]:
+        for uid in sorted(self.items):
+            for name, lsn in self.latest(uid).items():  # of none where only rows up to the base are indexed
+                yield lsn, uid, self.convs[name].cid
 
     @property
     def rows(self) -> int:
@@ -80,9 +149,9 @@ class Generation:
 def slices(bulks: Sequence[Bulk], size: int) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
     """The rows of each statement in their order, at most `size` at a time."""
     for statement, make in bulks:
-        rows = make()
-        for start in range(0, len(rows), size):
-            yield statement, rows[start : start + size]
+        rows = iter(make())
+        while part := list(islice(rows, size)):
+            yield statement, part
 
 
 def _first(row: tuple[Any, ...]) -> Any:

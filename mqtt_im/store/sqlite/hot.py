@@ -11,14 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any, Protocol, TypeVar, cast
 
-import msgspec
+from mqtt_im.core.model import Amended, Conv, Device, Member, User
 
-from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
+from .rows import AMENDED, CONV, MEMBER, USER, read_amended, read_conv, read_device, read_member, read_user
 
 T = TypeVar("T")
-
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder().decode
 
 _INSERT_ROWS = 64
 _INSERTS = ["INSERT INTO log (lsn, rec) VALUES " + ",".join(["(?, ?)"] * size) for size in range(_INSERT_ROWS + 1)]
@@ -139,20 +136,16 @@ class Projection:
 
     def user(self, name: str) -> User | None:
         """The user of this name."""
-        row = self._conn.execute(
-            "SELECT uid, head, floor, acked, registered, settings FROM user WHERE name = ?", (name,)
-        ).fetchone()
-        return None if row is None else _user(name, row)
+        row = self._conn.execute(f"SELECT uid, {USER} FROM user WHERE name = ?", (name,)).fetchone()
+        return None if row is None else read_user(name, row)
 
     def users(self, names: Sequence[str]) -> list[User]:
         """Those of these users that are stored."""
         found: list[User] = []
         for size, part in _parts(names):
             marks = ",".join("?" * size)
-            rows = self._conn.execute(
-                f"SELECT uid, name, head, floor, acked, registered, settings FROM user WHERE name IN ({marks})", part
-            )
-            found += [_user(row[1], (row[0], *row[2:])) for row in rows]
+            rows = self._conn.execute(f"SELECT uid, name, {USER} FROM user WHERE name IN ({marks})", part)
+            found += [read_user(row[1], (row[0], *row[2:])) for row in rows]
         return found
 
     def user_names(self, uids: Sequence[int]) -> dict[int, str]:
@@ -169,11 +162,8 @@ class Projection:
         found: list[Conv] = []
         for size, part in _parts(names):
             marks = ",".join("?" * size)
-            rows = self._conn.execute(f"SELECT cid, name, head, lsn, title FROM conv WHERE name IN ({marks})", part)
-            for cid, name, head, lsn, title in rows:
-                conv = Conv(cid, name, load)
-                conv.head, conv.lsn, conv.title = head, lsn, title
-                found.append(conv)
+            rows = self._conn.execute(f"SELECT cid, name, {CONV} FROM conv WHERE name IN ({marks})", part)
+            found += [read_conv(row, load) for row in rows]
         return found
 
     def conv_name(self, cid: int) -> str | None:
@@ -184,36 +174,63 @@ class Projection:
     def members_of_group(self, cid: int) -> list[tuple[str, Member]]:
         """The members of a group, present and past, in their order."""
         rows = self._conn.execute(
-            "SELECT u.name, m.ord, m.role, m.active, m.read, m.delivered, m.spans FROM member m"
-            " JOIN user u ON u.uid = m.uid WHERE m.cid = ? AND m.grp = 1 ORDER BY m.ord",
+            f"SELECT u.name, {MEMBER} FROM member m JOIN user u ON u.uid = m.uid WHERE m.cid = ? AND m.grp = 1 ORDER BY m.ord",
             (cid,),
         )
-        return [(row[0], _member(row[1:])) for row in rows]
+        return [(row[0], read_member(row[1:])) for row in rows]
 
     def member(self, uid: int, cid: int) -> Member | None:
         """One member's part."""
-        row = self._conn.execute(
-            "SELECT ord, role, active, read, delivered, spans FROM member WHERE uid = ? AND cid = ?", (uid, cid)
-        ).fetchone()
-        return _member(row) if row else None
+        row = self._conn.execute(f"SELECT {MEMBER} FROM member m WHERE uid = ? AND cid = ?", (uid, cid)).fetchone()
+        return read_member(row) if row else None
 
-    def convs_of(self, uid: int) -> list[int]:
-        """The conversations that a user is or was in."""
-        return [row[0] for row in self._conn.execute("SELECT cid FROM member WHERE uid = ?", (uid,))]
+    def members(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Member]:
+        """Those of these members, `(uid, cid)`, that are stored."""
+        select = f"SELECT uid, cid, {MEMBER} FROM asked CROSS JOIN member m ON uid = a AND cid = b"
+        return {(row[0], row[1]): read_member(row[2:]) for row in self._asked(keys, select)}
+
+    def latest(self, uid: int, below: int) -> Iterator[tuple[int, str]]:
+        """The user's conversations by activity, the latest first: `(log row, name)` of those with one below `below`."""
+        return self._conn.execute(
+            "SELECT latest, name FROM member CROSS JOIN conv USING (cid)"
+            " WHERE uid = ? AND latest > 0 AND latest < ? ORDER BY latest DESC",
+            (uid, below),
+        )
+
+    def conv_names(self, uid: int) -> list[str]:
+        """The names of all conversations that a user is or was in."""
+        rows = self._conn.execute("SELECT name FROM member CROSS JOIN conv USING (cid) WHERE uid = ?", (uid,))
+        return [row[0] for row in rows]
+
+    def later(self, uid: int, above: int) -> list[str]:
+        """The names of the user's conversations with an activity after that log row."""
+        rows = self._conn.execute(
+            "SELECT name FROM member CROSS JOIN conv USING (cid) WHERE uid = ? AND latest > ?", (uid, above)
+        )
+        return [row[0] for row in rows]
+
+    def common_groups(self, uid: int, other: int) -> Iterator[int]:
+        """The groups that both users are in now."""
+        rows = self._conn.execute(
+            "SELECT a.cid FROM member a CROSS JOIN member b ON b.uid = ? AND b.cid = a.cid"
+            " WHERE a.uid = ? AND a.grp = 1 AND a.active = 1 AND b.active = 1",
+            (other, uid),
+        )
+        return (row[0] for row in rows)
 
     def device(self, uid: int, user: str, device: str) -> Device | None:
         """One registered device."""
         row = self._conn.execute(
             "SELECT device, cursor, app, n, created, seen FROM device WHERE uid = ? AND device = ?", (uid, device)
         ).fetchone()
-        return _device(user, row) if row else None
+        return read_device(user, row) if row else None
 
     def devices(self, uid: int, user: str) -> list[Device]:
         """All registered devices of a user."""
         rows = self._conn.execute(
             "SELECT device, cursor, app, n, created, seen FROM device WHERE uid = ? ORDER BY device", (uid,)
         )
-        return [_device(user, row) for row in rows]
+        return [read_device(user, row) for row in rows]
 
     def exposed_devices(self) -> set[tuple[str, str]]:
         """User and device of all that are `exposed`."""
@@ -221,15 +238,18 @@ class Projection:
 
     def amended(self, cid: int, seq: int) -> Amended | None:
         """What became of one message."""
-        row = self._conn.execute(
-            "SELECT recalled, edits, reactions FROM amended WHERE cid = ? AND seq = ?", (cid, seq)
-        ).fetchone()
-        return None if row is None else _amended(row)
+        row = self._conn.execute(f"SELECT {AMENDED} FROM amended WHERE cid = ? AND seq = ?", (cid, seq)).fetchone()
+        return None if row is None else read_amended(row)
 
     def amended_of(self, keys: Sequence[tuple[int, int]]) -> dict[tuple[int, int], Amended]:
         """What became of those of these messages, `(cid, seq)`, of which anything did."""
-        select = "SELECT cid, seq, recalled, edits, reactions FROM asked CROSS JOIN amended ON cid = a AND seq = b"
-        return {(row[0], row[1]): _amended(row[2:]) for row in self._asked(keys, select)}
+        select = f"SELECT cid, seq, {AMENDED} FROM asked CROSS JOIN amended ON cid = a AND seq = b"
+        return {(row[0], row[1]): read_amended(row[2:]) for row in self._asked(keys, select)}
+
+    def changes(self, cid: int, seq: int, uid: int) -> int:
+        """How many edits, reactions and reports of a message the user has made."""
+        row = self._conn.execute("SELECT count FROM change WHERE cid = ? AND seq = ? AND uid = ?", (cid, seq, uid)).fetchone()
+        return int(row[0]) if row else 0
 
     # Indexes into the log.
 
@@ -256,20 +276,37 @@ class Projection:
         row = self._conn.execute(f"SELECT {choice}(seq) FROM message WHERE cid = ? AND seq BETWEEN ? AND ?", (cid, first, last))
         return cast(int | None, row.fetchone()[0])
 
-    def unread(self, cid: int, after: int, last: int, uid: int) -> int:
-        """How many messages of others, the system's aside, stand from after `after` to `last`."""
-        row = self._conn.execute(
-            "SELECT count(*) FROM message WHERE cid = ? AND seq > ? AND seq <= ? AND by NOT IN (0, ?)",
-            (cid, after, last, uid),
-        ).fetchone()
-        return int(row[0])
+    def unread(self, parts: Sequence[tuple[int, int, int]], uid: int) -> dict[int, int]:
+        """How many messages of others count as unread in these parts, `(cid, first, last)`, in all of each conversation."""
+        found: dict[int, int] = {}
+        for size, some in _parts(parts, repeat=False):
+            marks = ",".join(["(?, ?, ?)"] * size)
+            rows = self._conn.execute(
+                f"WITH asked(a, b, c) AS (VALUES {marks})"
+                " SELECT cid, count(*) FROM asked CROSS JOIN message ON cid = a AND seq BETWEEN b AND c AND by NOT IN (0, ?)"
+                " GROUP BY cid",
+                [*chain.from_iterable(some), uid],
+            )
+            for cid, count in rows:
+                found[cid] = found.get(cid, 0) + count
+        return found
 
-    def mentions(self, cid: int, after: int, last: int, uid: int) -> set[int]:
-        """The messages from after `after` to `last` that mention the user or everybody."""
-        rows = self._conn.execute(
-            "SELECT seq FROM mention WHERE cid = ? AND uid IN (0, ?) AND seq > ? AND seq <= ?", (cid, uid, after, last)
-        )
-        return {row[0] for row in rows}
+    def mentions(self, parts: Sequence[tuple[int, int, int]], uid: int) -> dict[int, int]:
+        """How many of the messages that `unread` counts mention the user or everybody."""
+        found: dict[int, int] = {}
+        for size, some in _parts(parts, repeat=False):
+            marks = ",".join(["(?, ?, ?)"] * size)
+            rows = self._conn.execute(
+                f"WITH asked(a, b, c) AS (VALUES {marks})"
+                " SELECT m.cid, count(DISTINCT m.seq) FROM asked"
+                " CROSS JOIN mention m ON m.cid = a AND m.uid IN (0, ?) AND m.seq BETWEEN b AND c"
+                " CROSS JOIN message t ON t.cid = m.cid AND t.seq = m.seq AND t.by NOT IN (0, ?)"
+                " GROUP BY m.cid",
+                [*chain.from_iterable(some), uid, uid],
+            )
+            for cid, count in rows:
+                found[cid] = found.get(cid, 0) + count
+        return found
 
     def request(self, uid: int, request_id: str) -> int | None:
         """The log row that an id made."""
@@ -312,111 +349,20 @@ def checkpoint(connection: sqlite3.Connection, mode: str) -> bool:
     return not busy and written == copied
 
 
-# Rows of entities, and the statements that write them.
-
-PUT_USER = "REPLACE INTO user (uid, name, head, floor, acked, registered, settings) VALUES (?, ?, ?, ?, ?, ?, ?)"
-PUT_CONV = "REPLACE INTO conv (cid, name, head, lsn, title) VALUES (?, ?, ?, ?, ?)"
-PUT_MEMBER = "REPLACE INTO member (uid, cid, grp, ord, role, active, read, delivered, spans) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-PUT_DEVICE = "REPLACE INTO device (uid, device, cursor, app, n, created, seen) VALUES (?, ?, ?, ?, ?, ?, ?)"
-DROP_DEVICE = "DELETE FROM device WHERE uid = ? AND device = ?"
-PUT_AMENDED = "REPLACE INTO amended (cid, seq, recalled, edits, reactions) VALUES (?, ?, ?, ?, ?)"
-PUT_ITEM = "REPLACE INTO item (uid, pos, lsn) VALUES (?, ?, ?)"
-VOID_ITEM = "UPDATE item SET lsn = -abs(lsn) WHERE uid = ? AND pos = ?"
-PUT_MESSAGE = "REPLACE INTO message (cid, seq, lsn, by) VALUES (?, ?, ?, ?)"
-PUT_MENTION = "REPLACE INTO mention (cid, uid, seq) VALUES (?, ?, ?)"
-PUT_REQUEST = "REPLACE INTO request (uid, id, lsn) VALUES (?, ?, ?)"
-PUT_PACKET = "REPLACE INTO packet (user, device, session, packet, lsn) VALUES (?, ?, ?, ?, ?)"
-PUT_KEYED = "REPLACE INTO keyed (sender, conv, key, lsn) VALUES (?, ?, ?, ?)"
-
-
-def user_row(user: User) -> tuple[Any, ...]:
-    """For `PUT_USER`."""
-    settings = None
-    if user.blocks or user.mutes or not (user.read_receipts and user.presence):
-        settings = _pack(
-            {
-                "blocks": sorted(user.blocks),
-                "mutes": user.mutes,
-                "read_receipts": user.read_receipts,
-                "presence": user.presence,
-            }
-        )
-    return user.uid, user.name, user.head, user.floor, user.acked, int(user.registered), settings
-
-
-def conv_row(conv: Conv) -> tuple[Any, ...]:
-    """For `PUT_CONV`."""
-    return conv.cid, conv.name, conv.head, conv.lsn, conv.title
-
-
-def member_row(uid: int, conv: Conv, member: Member) -> tuple[Any, ...]:
-    """For `PUT_MEMBER`."""
-    return (
-        uid,
-        conv.cid,
-        int(conv.group),
-        member.order,
-        member.role,
-        int(member.active),
-        member.read,
-        member.delivered,
-        None if member.spans is EVERYTHING else _pack(member.spans),
-    )
-
-
-def device_row(uid: int, device: Device) -> tuple[Any, ...]:
-    """For `PUT_DEVICE`."""
-    seen = -device.seen if device.exposed else device.seen
-    return uid, device.device, device.cursor, int(device.app), device.n, device.created, seen
-
-
-def amended_row(cid: int, seq: int, amended: Amended) -> tuple[Any, ...]:
-    """For `PUT_AMENDED`."""
-    return cid, seq, int(amended.recalled), _pack(amended.edits), _pack(amended.reactions)
-
-
-def _parts(keys: Sequence[T]) -> Iterator[tuple[int, Sequence[T]]]:
+def _parts(keys: Sequence[T], repeat: bool = True) -> Iterator[tuple[int, Sequence[T]]]:
     """The keys in parts of few sizes, so that few statements are ever prepared: the size and the part.
 
-    The last part is filled up with its own last key.
+    The last part is filled up with its own last key, where it does not matter that one is looked up twice.
     """
     start, left = 0, len(keys)
     while left > 0:
-        size = next((size for size in reversed(_LOOKUP_SIZES) if size >= left), _LOOKUP_SIZES[0])
+        if repeat:
+            size = next((size for size in reversed(_LOOKUP_SIZES) if size >= left), _LOOKUP_SIZES[0])
+        else:
+            size = next(size for size in _LOOKUP_SIZES if size <= left)
         part = keys[start : start + size]
         if len(part) < size:
             part = [*part, *[part[-1]] * (size - len(part))]
         yield size, part
         start += size
         left -= size
-
-
-def _user(name: str, row: Sequence[Any]) -> User:
-    user = User(row[0], name)
-    user.head, user.floor, user.acked, user.registered = row[1], row[2], row[3], bool(row[4])
-    if row[5]:
-        settings = _unpack(row[5])
-        user.blocks = set(settings["blocks"])
-        user.mutes = settings["mutes"]
-        user.read_receipts, user.presence = settings["read_receipts"], settings["presence"]
-    return user
-
-
-def _member(row: Sequence[Any]) -> Member:
-    member = Member(row[0], row[1])
-    member.active, member.read, member.delivered = bool(row[2]), row[3], row[4]
-    member.spans = _unpack(row[5]) if row[5] else EVERYTHING
-    return member
-
-
-def _amended(row: Sequence[Any]) -> Amended:
-    amended = Amended()
-    amended.recalled, amended.edits, amended.reactions = bool(row[0]), _unpack(row[1]), _unpack(row[2])
-    return amended
-
-
-def _device(user: str, row: Sequence[Any]) -> Device:
-    device = Device(user, row[0], row[4])
-    device.cursor, device.app, device.n, device.seen = row[1], bool(row[2]), row[3], abs(row[5])
-    device.exposed = row[5] < 0
-    return device

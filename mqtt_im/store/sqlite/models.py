@@ -20,10 +20,15 @@ import peewee
 
 from mqtt_im.protocol.errors import StoreError
 
+from .upgrades import count_usage
+
 logger = logging.getLogger(__name__)
 
 LOG_FILE = "mqtt-im.db"
 PROJECTION_FILE = "projection.db"
+
+
+_ZERO = peewee.SQL("DEFAULT 0")
 
 
 class LogRow(peewee.Model):
@@ -81,6 +86,12 @@ class UserRow(peewee.Model):
     floor = peewee.IntegerField()
     acked = peewee.IntegerField()
     registered = peewee.IntegerField()
+    sent = peewee.IntegerField(constraints=[_ZERO])
+    sent_bytes = peewee.IntegerField(constraints=[_ZERO])
+    gone = peewee.IntegerField(constraints=[_ZERO])
+    gone_bytes = peewee.IntegerField(constraints=[_ZERO])
+    joined = peewee.IntegerField(constraints=[_ZERO])
+    made = peewee.IntegerField(constraints=[_ZERO])
     settings = peewee.BlobField(null=True)
 
     class Meta:
@@ -95,13 +106,19 @@ class ConvRow(peewee.Model):
     head = peewee.IntegerField()
     lsn = peewee.IntegerField()
     title = peewee.TextField()
+    size = peewee.IntegerField(constraints=[_ZERO])
+    born = peewee.IntegerField(constraints=[peewee.SQL("DEFAULT 1")])
+    maker = peewee.TextField(constraints=[peewee.SQL("DEFAULT ''")])
 
     class Meta:
         table_name = "conv"
 
 
 class MemberRow(peewee.Model):
-    """See `core.model.Member`; `grp` marks groups, `spans` is MessagePack, None for all there is."""
+    """See `core.model.Member`; `grp` marks groups, `spans` is MessagePack, None for all there is.
+
+    `latest`, in the projections alone, is the log row of the newest message that the member may read: the order of `convs`.
+    """
 
     uid = peewee.IntegerField()
     cid = peewee.IntegerField()
@@ -112,6 +129,8 @@ class MemberRow(peewee.Model):
     read = peewee.IntegerField()
     delivered = peewee.IntegerField()
     spans = peewee.BlobField(null=True)
+    last = peewee.IntegerField(constraints=[_ZERO])
+    latest = peewee.IntegerField(constraints=[_ZERO])
 
     class Meta:
         table_name = "member"
@@ -153,7 +172,7 @@ class ItemRow(peewee.Model):
 
 
 class MessageRow(peewee.Model):
-    """A message of a conversation: its log row and its sender, 0 for the system."""
+    """A message of a conversation: its log row and its sender, 0 for one that counts as unread for nobody."""
 
     cid = peewee.IntegerField()
     seq = peewee.IntegerField()
@@ -180,17 +199,33 @@ class MentionRow(peewee.Model):
 
 
 class AmendedRow(peewee.Model):
-    """See `core.model.Amended`; `edits` and `reactions` are MessagePack."""
+    """See `core.model.Amended`; `reactions` is MessagePack."""
 
     cid = peewee.IntegerField()
     seq = peewee.IntegerField()
     recalled = peewee.IntegerField()
-    edits = peewee.BlobField()
+    edits = peewee.IntegerField()
+    edited = peewee.IntegerField()
+    bytes = peewee.IntegerField()
     reactions = peewee.BlobField()
 
     class Meta:
         table_name = "amended"
         primary_key = peewee.CompositeKey("cid", "seq")
+        without_rowid = True
+
+
+class ChangeRow(peewee.Model):
+    """How many edits, reactions and reports of a message a user has made."""
+
+    cid = peewee.IntegerField()
+    seq = peewee.IntegerField()
+    uid = peewee.IntegerField()
+    count = peewee.IntegerField()
+
+    class Meta:
+        table_name = "change"
+        primary_key = peewee.CompositeKey("cid", "seq", "uid")
         without_rowid = True
 
 
@@ -236,6 +271,13 @@ class KeyedRow(peewee.Model):
         without_rowid = True
 
 
+PROJECTION_VERSION = 3
+PROJECTION_INDEXES = (
+    "CREATE INDEX member_latest ON member (uid, latest)",
+    "CREATE INDEX member_in_group ON member (uid, cid) WHERE grp = 1 AND active = 1",
+)
+"""Of the projections alone: the base's entities are read one by one."""
+
 LOG_MODELS = [LogRow, LogMeta]
 ENTITY_MODELS = [UserRow, ConvRow, MemberRow, DeviceRow]
 """The projections' tables that the base has too."""
@@ -249,6 +291,7 @@ PROJECTION_MODELS: list[type[peewee.Model]] = [
     MessageRow,
     MentionRow,
     AmendedRow,
+    ChangeRow,
     RequestRow,
     PacketRow,
     KeyedRow,
@@ -283,9 +326,28 @@ def open_projection(data_dir: Path, readonly: bool = False) -> peewee.SqliteData
         return _open_projection(path)
 
 
+def remove_projection(data_dir: Path) -> None:
+    """There are no projections any more; they are made again from the log."""
+    for end in ("", "-wal", "-shm"):
+        (data_dir / (PROJECTION_FILE + end)).unlink(missing_ok=True)
+
+
 def _open_projection(path: Path) -> peewee.SqliteDatabase:
+    """Tables of another version are not changed but made anew: that takes no longer, and is the same for all versions."""
     db = _open(path, "normal", readonly=False)
-    _migrate(db, _PROJECTION_STEPS)
+    try:
+        version = db.pragma("user_version")
+        if version not in (0, PROJECTION_VERSION):
+            logger.info("store: the projections are of another version, and are made again from the log")
+            db.close()
+            remove_projection(path.parent)
+            db = _open(path, "normal", readonly=False)
+            version = 0
+        if version == 0:
+            with db.atomic("IMMEDIATE"):
+                _create_projection(db)
+    except peewee.DatabaseError as error:
+        raise StoreError(f"{path}: {error}") from error
     return db
 
 
@@ -337,6 +399,9 @@ def _create_log(db: peewee.SqliteDatabase) -> None:
 def _create_projection(db: peewee.SqliteDatabase) -> None:
     with db.bind_ctx(PROJECTION_MODELS):
         db.create_tables(PROJECTION_MODELS)
+    for index in PROJECTION_INDEXES:
+        db.execute_sql(index)  # type: ignore[no-untyped-call]
+    db.pragma("user_version", PROJECTION_VERSION)
 
 
 def _create_base(db: peewee.SqliteDatabase) -> None:
@@ -355,17 +420,11 @@ def _plan_folds(db: peewee.SqliteDatabase) -> None:
             FoldRow.insert(**last, plan=b"").execute()
 
 
-_LOG_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_log, _create_base, _plan_folds]
+def _count_usage(db: peewee.SqliteDatabase) -> None:
+    count_usage(db.connection())  # type: ignore[no-untyped-call]
 
 
-def _make_projection_anew(db: peewee.SqliteDatabase) -> None:
-    """What a record does has changed, so everything is applied again."""
-    with db.bind_ctx(PROJECTION_MODELS):
-        for model in PROJECTION_MODELS:
-            model.delete().execute()
-
-
-_PROJECTION_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_projection, _make_projection_anew]
+_LOG_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_log, _create_base, _plan_folds, _count_usage]
 
 
 def new_epoch() -> str:

@@ -135,6 +135,14 @@ class ReadState(ProjectedState):
             return dict(found.members)
         return super()._members_of(conv)
 
+    def _prefetch_members(self, convs: list[Conv]) -> None:
+        super()._prefetch_members([conv for conv in convs if (kept := self._kept(conv.name)) is None or not kept.loaded])
+
+    def _prefetch_users(self, names: set[str]) -> None:
+        stored = {name for name in names if name not in self._users and not any(name in one.users for one in self._generations())}
+        for user in self.projection.users(list(stored)):
+            self._users[user.name] = user
+
     def devices(self, user: str) -> dict[str, Device]:
         """See `interface.State`."""
         found = self._devices.get(user)

@@ -8,7 +8,8 @@ others may be dropped at any time.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from heapq import nsmallest
 
 from mqtt_im.core.apply import apply
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
@@ -81,8 +82,9 @@ class ProjectedState:
             self._users = dict(live.users)
         if len(self._convs) > MAX_CACHED:
             self._convs = dict(live.convs)
-            for conv in live.members.values():
-                self._convs[conv.name] = conv
+            for parts in live.members.values():
+                for conv in parts.values():
+                    self._convs[conv.name] = conv
         if len(self._devices) > MAX_CACHED:
             self._devices = {name: found for name, found in self._devices.items() if name in live.devices}
         self._trim_amended()
@@ -110,13 +112,7 @@ class ProjectedState:
                     names.add(direct(user, to))
                     if to not in users:
                         missing.add(to)
-        if missing:
-            for found in self.projection.users(list(missing)):
-                users[found.name] = found
-                missing.discard(found.name)
-            for name in missing:
-                users[name] = User(self._next_uid, name)
-                self._next_uid += 1
+        self._prefetch_users(missing)
         self._prefetch_convs(names)
         generations = [generation.requests for generation in self._generations()]
         keys = {(users[user].uid, request_id) for user, request_id, _ in asked if request_id is not None}
@@ -124,6 +120,17 @@ class ProjectedState:
         self._unused = keys
         if keys:
             self._unused = keys - self.projection.requests(list(keys)).keys()
+
+    def _prefetch_users(self, names: set[str]) -> None:
+        users = self._users
+        missing = {name for name in names if name not in users}
+        if missing:
+            for found in self.projection.users(list(missing)):
+                users[found.name] = found
+                missing.discard(found.name)
+            for name in missing:
+                users[name] = User(self._next_uid, name)
+                self._next_uid += 1
 
     def _prefetch_convs(self, names: set[str]) -> None:
         missing = {name for name in names if name not in self._convs}
@@ -194,7 +201,11 @@ class ProjectedState:
     def touch_member(self, conv: Conv, name: str) -> None:
         """See `State`."""
         conv.changed = self.live.last
-        self.live.members[conv.cid, name] = conv
+        parts = self.live.members.get(name)
+        if parts is None:
+            self.live.members[name] = {conv.cid: conv}
+        else:
+            parts[conv.cid] = conv
         self.live.convs[conv.name] = conv
 
     # Devices.
@@ -298,6 +309,7 @@ class ProjectedState:
         for key in messages:
             self._amended.pop(key, None)
             self.live.amended.pop(key, None)
+            self.live.changes.pop(key, None)
 
     def put_item(self, user: User, pos: int, lsn: int) -> None:
         """See `State`."""
@@ -362,6 +374,11 @@ class ProjectedState:
                 return row[1] if row[0] == seq else None
         return self.projection.message(conv.cid, seq)
 
+    def hide_message(self, conv: Conv, seq: int) -> None:
+        """See `State`."""
+        if not self.live.hide(conv.cid, seq):
+            self.live.hidden.setdefault(conv.cid, set()).add(seq)
+
     def message(self, conv: Conv, seq: int) -> AnyRecord | None:
         """See `View`."""
         lsn = self.message_lsn(conv, seq)
@@ -371,33 +388,42 @@ class ProjectedState:
         """`(seq, lsn)` of the messages from `first` to `last`, both included, as far as they are kept."""
         found = dict(self.projection.messages(conv.cid, first, last))
         for generation in self._generations():
-            for seq, lsn, _ in generation.messages.get(conv.cid, ()):
-                if first <= seq <= last:
-                    found[seq] = lsn
+            found.update((seq, lsn) for seq, lsn, _ in generation.messages_of(conv.cid, first, last))
         return sorted(found.items())
 
     def nearest_message(self, conv: Conv, first: int, last: int, upward: bool) -> int | None:
         """See `interface.State`."""
-        found = [
-            seq
-            for generation in self._generations()
-            for seq, _, _ in generation.messages.get(conv.cid, ())
-            if first <= seq <= last
-        ]
+        found = [seq for generation in self._generations() for seq, _, _ in generation.messages_of(conv.cid, first, last)]
         stored = self.projection.nearest_message(conv.cid, first, last, upward)
         if stored is not None:
             found.append(stored)
         return (min if upward else max)(found, default=None)
 
-    def unread(self, conv: Conv, after: int, last: int, user: User) -> int:
-        """How many messages of others, the system's aside, stand from after `after` to `last`."""
-        newer: dict[int, int] = {}
-        for generation in self._generations():
-            for seq, _, by in generation.messages.get(conv.cid, ()):
-                if after < seq <= last:
-                    newer[seq] = by
-        count = sum(1 for by in newer.values() if by not in (0, user.uid))
-        return count + self.projection.unread(conv.cid, after, min(newer, default=last + 1) - 1, user.uid)
+    def unread(self, parts: Sequence[tuple[Conv, int, int]], user: User) -> dict[str, tuple[int, int]]:
+        """See `interface.State`."""
+        names: dict[int, str] = {}
+        counts: dict[int, list[int]] = {}
+        stored: list[tuple[int, int, int]] = []
+        hidden: list[tuple[int, int, int]] = []
+        for conv, first, last in parts:
+            names[conv.cid] = conv.name
+            count = counts.setdefault(conv.cid, [0, 0])
+            end = last
+            gone = {seq for generation in self._generations() for seq in generation.hidden.get(conv.cid, ())}
+            for generation in self._generations():
+                unread, mentions = generation.unread(conv.cid, first, last, user.uid, gone)
+                count[0] += unread
+                count[1] += mentions
+                end = min(end, generation.first_message(conv.cid, end + 1) - 1)
+            if first <= end:
+                stored.append((conv.cid, first, end))
+                hidden += [(conv.cid, seq, seq) for seq in gone if first <= seq <= end]
+        for number, look_up in enumerate((self.projection.unread, self.projection.mentions)):
+            for cid, some in look_up(stored, user.uid).items():
+                counts[cid][number] += some
+            for cid, some in look_up(hidden, user.uid).items():  # recalled, and still counted where that was not written yet
+                counts[cid][number] -= some
+        return {names[cid]: (unread, mentions) for cid, (unread, mentions) in counts.items()}
 
     def put_mention(self, conv: Conv, seq: int, user: str) -> None:
         """See `State`."""
@@ -405,16 +431,7 @@ class ProjectedState:
         if user != "*":
             mentioned = self.user(user).uid
             self.touch_user(self.user(user))
-        self.live.mentions.append((conv.cid, mentioned, seq))
-
-    def mentions(self, conv: Conv, after: int, last: int, user: User) -> set[int]:
-        """The messages from after `after` to `last` that mention the user or everybody."""
-        found = self.projection.mentions(conv.cid, after, last, user.uid)
-        for generation in self._generations():
-            for cid, uid, seq in generation.mentions:
-                if cid == conv.cid and uid in (0, user.uid) and after < seq <= last:
-                    found.add(seq)
-        return found
+        self.live.mentions.setdefault(conv.cid, []).append((mentioned, seq))
 
     def amended(self, conv: Conv, seq: int) -> Amended | None:
         """See `View`."""
@@ -464,6 +481,19 @@ class ProjectedState:
         self.live.amends[conv.name] = self.live.last
         return found
 
+    def changes(self, conv: Conv, seq: int, user: str) -> int:
+        """See `View`."""
+        uid = self.user(user).uid
+        for generation in self._generations():
+            count = generation.changes.get((conv.cid, seq), {}).get(uid)
+            if count is not None:
+                return count
+        return self.projection.changes(conv.cid, seq, uid)
+
+    def put_change(self, conv: Conv, seq: int, user: User) -> None:
+        """See `State`."""
+        self.live.changes.setdefault((conv.cid, seq), {})[user.uid] = self.changes(conv, seq, user.name) + 1
+
     # Requests.
 
     def put_request(self, user: User, request_id: str, lsn: int) -> None:
@@ -510,15 +540,74 @@ class ProjectedState:
         lsn = self.projection.keyed(wanted)
         return None if lsn is None else self.record(lsn)
 
-    def convs_of(self, user: User) -> list[Conv]:
-        """The conversations that a user is or was in."""
-        names = {self.projection.conv_name(cid): None for cid in self.projection.convs_of(user.uid)}
+    # Who is in what.
+
+    def latest(self, user: User, below: int, limit: int) -> list[tuple[int, Conv]]:
+        """See `interface.State`."""
+        recent = self._recent(user)
+        found = [(lsn, name) for name, lsn in recent.items() if lsn < below]
+        found.sort(reverse=True)
+        del found[limit:]
+        known = 0
+        for lsn, name in self.projection.latest(user.uid, below):
+            if name in recent:
+                continue
+            known += 1
+            if known > limit:
+                break
+            found.append((lsn, name))
+        found.sort(reverse=True)
+        return self._named(found[:limit])
+
+    def later(self, user: User, above: int, name: str, limit: int) -> list[tuple[int, Conv]]:
+        """See `interface.State`."""
+        recent = self._recent(user)
+        names = {*self.projection.later(user.uid, above), *(name for name, lsn in recent.items() if lsn > above)}
+        found = self._named([(0, name) for name in nsmallest(limit, (other for other in names if other > name))])
+        return [(conv.members[user.name].activity(conv), conv) for _, conv in found]
+
+    def _recent(self, user: User) -> dict[str, int]:
+        """The conversations of which the user got a message that is not in the projections, and its log row."""
+        if self.frozen is None:
+            return self.live.latest(user.uid)
+        return {**self.frozen.latest(user.uid), **self.live.latest(user.uid)}
+
+    def _named(self, found: list[tuple[int, str]]) -> list[tuple[int, Conv]]:
+        """The conversations of these names, with the members of direct ones in memory."""
+        self._prefetch_convs({name for _, name in found})
+        convs = [(lsn, self.conv_for(name)) for lsn, name in found]
+        self._prefetch_members([conv for _, conv in convs if conv.users is not None and not conv.loaded])
+        return convs
+
+    def _prefetch_members(self, convs: list[Conv]) -> None:
+        """The members of these direct conversations, which are nowhere in memory, are in memory."""
+        self._prefetch_users({name for conv in convs for name in conv.users or ()})
+        found = self.projection.members([(self.user(name).uid, conv.cid) for conv in convs for name in conv.users or ()])
+        for conv in convs:
+            conv.members = {
+                name: found.get((self.user(name).uid, conv.cid)) or _everything(order)
+                for order, name in enumerate(conv.users or ())
+            }
+
+    def conv_names(self, user: User) -> list[str]:
+        """See `interface.State`."""
+        names = dict.fromkeys(self.projection.conv_names(user.uid))
         for generation in self._generations():
-            for (_, member), conv in generation.members.items():
-                if member == user.name:
-                    names[conv.name] = None
-        found = [self.conv(name) for name in names if name is not None]
-        return [conv for conv in found if conv is not None]
+            names.update((conv.name, None) for conv in generation.members.get(user.name, {}).values())
+        return list(names)
+
+    def share_group(self, user: str, other: str) -> bool:
+        """See `interface.State`."""
+        changed: set[int] = set()
+        for generation in self._generations():
+            for name in (user, other):
+                for cid, part in generation.members.get(name, {}).items():
+                    if part.group and cid not in changed:
+                        changed.add(cid)
+                        conv = self.conv_for(part.name)
+                        if conv.member(user) is not None and conv.member(other) is not None:
+                            return True
+        return any(cid not in changed for cid in self.projection.common_groups(self.user(user).uid, self.user(other).uid))
 
 
 def _everything(order: int) -> Member:

@@ -37,7 +37,7 @@ def nowhere(lsn: int) -> AnyRecord | None:
 
 def amended(*, edits: int = 0, recalled: bool = False, **reacted: str) -> Amended:
     found = Amended()
-    found.edits = list(range(1, edits + 1))
+    found.edits = found.edited = edits
     found.recalled = recalled
     found.reactions = reacted
     return found

@@ -176,7 +176,27 @@ def test_owners_who_leave_others_behind_name_no_heir_and_the_last_member_may_go(
     assert world.roles() == {} and world.state.conv_for("#g").head == 5
     assert world.refused("bob", "send", to="#g", body="hi") == "not_member"
     assert world.refused("bob", "group.add", id="3", group="#g", members=["bob"]) == "not_member"
-    assert world.refused("cat", "group.create", id="3", group="#g", members=[]) == "conflict"
+
+
+def test_a_group_that_everybody_has_left_can_be_made_anew_and_hides_what_was_said_in_it() -> None:
+    world = World(new_members_see_history=True)
+    world.group("ann", "bob")
+    world.ask("ann", "send", to="#g", body="former")
+    assert world.refused("cat", "group.create", id="1", group="#g", members=[]) == "conflict"
+    for name in ("ann", "bob"):
+        world.ask(name, "group.leave", id="2", group="#g")
+    assert world.reply("cat", "group.create", id="3", group="#g", members=["bob"]) == {
+        "op": "ok",
+        "id": "3",
+        "group": "#g",
+        "seq": 6,
+    }
+    world.ask("cat", "group.add", id="4", group="#g", members=["dan"])
+    assert world.roles() == {"cat": "owner", "bob": "member", "dan": "member"}
+    group = world.state.conv_for("#g")
+    sees = {name: [seq for seq in range(1, 8) if group.members[name].sees(seq)] for name in ("ann", "bob", "cat", "dan")}
+    assert sees == {"ann": [1, 2, 3], "bob": [1, 2, 3, 4, 5, 6, 7], "cat": [6, 7], "dan": [6, 7]}
+    assert world.refused("ann", "send", to="#g", body="hi") == "not_member"
 
 
 @pytest.mark.parametrize("op", ["group.leave", "group.remove"])

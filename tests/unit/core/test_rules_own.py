@@ -49,10 +49,10 @@ def test_the_first_device_of_a_user_starts_at_0_and_every_further_one_at_the_hea
 
 
 def test_devices_of_a_user_are_bounded() -> None:
-    world = World(devices_per_user=1)
+    world = World(quota_devices=1)
     world.ask("bob", "hello")
     world.ask("ann", "hello")
-    assert world.refused("bob", "hello", "pc") == "forbidden"
+    assert world.refused("bob", "hello", "pc") == "quota"
     world.ask("bob", "hello")
     world.ask("bob", "device.forget", id="1", device="tel")
     world.ask("bob", "hello", "pc")

@@ -78,7 +78,7 @@ def test_a_dropped_message_has_its_number_and_is_its_senders_alone() -> None:
     assert [(item["seq"], item["body"]) for item in world.inbox("bob")] == [(1, "seen"), (3, "seen again")]
     assert [item["seq"] for item in world.inbox("ann")] == [1, 2, 3]
     assert world.refused("bob", "send", to="ann", body="re", reply_to=2) == "bad_field"
-    assert world.state.unread(world.state.conv_for("ann:bob"), 0, 9, world.state.user("bob")) == 2
+    assert world.state.unread([(world.state.conv_for("ann:bob"), 1, 9)], world.state.user("bob")) == {"ann:bob": (2, 0)}
 
 
 def test_a_dropped_publish_without_id_is_told_from_its_repeat() -> None:

@@ -19,7 +19,7 @@ from mqtt_im.core.rules import Limits, Who
 from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import queries
+from mqtt_im.store import listings, queries
 from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.sqlite import backup
@@ -113,7 +113,7 @@ class World:
         return [json.loads(bytes(item))["seq"] for item in page["items"]]
 
     def conv(self, user: str, conv: str = "ann:bob") -> dict[str, Any]:
-        page = queries.convs(self.store.engine, Who(user, "pc", self.now), rq.Convs(), ALL, ALL)
+        page = listings.convs(self.store.engine, Who(user, "pc", self.now), rq.Convs(), ALL, ALL)
         found: dict[str, dict[str, Any]] = {told["conv"]: told for told in (json.loads(bytes(c)) for c in page["convs"])}
         return found[conv]
 
@@ -418,9 +418,9 @@ def test_a_group_keeps_its_members_and_loses_its_messages(world: World) -> None:
     world.ask("ann", rq.GroupRemove(id="rem", group="#g", members=["bob"]))
     world.say("cat", "#g")
     world.acknowledge("ann", "bob")
-    info = queries.group_info(world.store.engine, Who("ann", "pc", 0), rq.GroupInfo(group="#g"))
+    info = listings.group_info(world.store.engine, Who("ann", "pc", 0), rq.GroupInfo(group="#g"), 10, 10**6)
     assert world.keep(messages=1).messages == 5
-    assert queries.group_info(world.store.engine, Who("ann", "pc", 0), rq.GroupInfo(group="#g")) == info
+    assert listings.group_info(world.store.engine, Who("ann", "pc", 0), rq.GroupInfo(group="#g"), 10, 10**6) == info
     assert world.history("ann", "#g") == [6]
     assert world.history("bob", "#g") == []
     assert world.shape("bob") == ["1-5 retention"] and world.floor("bob") == 5

@@ -14,6 +14,7 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+import msgspec
 import peewee
 
 from mqtt_im.core.apply import apply, change_members
@@ -22,6 +23,7 @@ from mqtt_im.core.records import AnyRecord, GroupChange
 from mqtt_im.store.sqlite.flusher import write_all
 from mqtt_im.store.sqlite.hot import Log, Projection
 from mqtt_im.store.sqlite.replay import replay
+from mqtt_im.store.sqlite.rows import CONV, PUT_LATEST, USER
 from mqtt_im.store.sqlite.state import ProjectedState
 
 from .folds import Folds, Plan
@@ -30,12 +32,14 @@ Each = Callable[[int, AnyRecord, "Index"], None]
 """Is told of a log row and its record before it is indexed."""
 
 _ENTITY_COLUMNS: Final = {
-    "user": "uid, name, head, floor, acked, registered, settings",
-    "conv": "cid, name, head, lsn, title",
-    "member": "uid, cid, grp, ord, role, active, read, delivered, spans",
+    "user": f"uid, name, {USER}",
+    "conv": f"cid, name, {CONV}",
+    "member": "uid, cid, grp, ord, role, active, read, delivered, spans, last",
     "device": "uid, device, cursor, app, n, created, seen",
 }
 _SET_FLOORS: Final = "UPDATE user SET floor = coalesce((SELECT min(pos) - 1 FROM item i WHERE i.uid = user.uid), head)"
+_SET_LATEST: Final = """
+    UPDATE member SET latest = CASE active WHEN 1 THEN (SELECT lsn FROM conv c WHERE c.cid = member.cid) ELSE last END"""
 _FLUSH_ROWS: Final = 20_000
 _SLICE_ROWS: Final = 5_000
 
@@ -53,6 +57,12 @@ class BaseState(ProjectedState):
         """See `core.apply.State`."""
 
     def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:
+        """See `core.apply.State`."""
+
+    def hide_message(self, conv: Conv, seq: int) -> None:
+        """See `core.apply.State`."""
+
+    def put_change(self, conv: Conv, seq: int, user: User) -> None:
         """See `core.apply.State`."""
 
     def put_mention(self, conv: Conv, seq: int, user: str) -> None:
@@ -104,6 +114,8 @@ class Index:
         self.put_item = state.put_item
         self.void_item = state.void_item
         self.put_message = state.put_message
+        self.hide_message = state.hide_message
+        self.put_change = state.put_change
         self.message_lsn = state.message_lsn
         self.put_mention = state.put_mention
         self.put_request = state.put_request
@@ -199,9 +211,22 @@ def restore(
     flush()
     projection.begin()
     projection.write(_SET_FLOORS, [()])
+    _set_latest(projection_db)
     projection.write("REPLACE INTO meta (key, value) VALUES (?, ?)", [("fold", str(number))])
     projection.commit(epoch, base)
     return base
+
+
+def _set_latest(projection_db: peewee.SqliteDatabase) -> None:
+    """The order of `convs` as of the base."""
+    connection: sqlite3.Connection = projection_db.connection()  # type: ignore[no-untyped-call]
+    connection.execute(_SET_LATEST)
+    hidden = connection.execute(
+        "SELECT uid, cid, spans, last, head, lsn FROM member JOIN conv USING (cid) WHERE grp = 0 AND spans IS NOT NULL"
+    ).fetchall()
+    for uid, cid, spans, last, head, lsn in hidden:
+        seen = any(first <= head <= end for first, end in msgspec.msgpack.decode(spans))
+        connection.execute(PUT_LATEST, (lsn if seen else last, uid, cid))
 
 
 def _copy_entities(log_db: peewee.SqliteDatabase, projection_db: peewee.SqliteDatabase, plan: Plan) -> None:

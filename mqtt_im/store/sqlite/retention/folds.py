@@ -39,10 +39,11 @@ _STATEMENTS: Final = {
     "keyed": "DELETE FROM keyed WHERE sender = ? AND conv = ? AND key = ? AND lsn = ?",
     # After the log's rows: as long as a message can be found by its row, what became of it is shown too.
     "amended": "DELETE FROM amended WHERE cid = ? AND seq = ?",
+    "change": "DELETE FROM change WHERE cid = ? AND seq = ?",
 }
-INDEXES: Final = tuple(table for table in _STATEMENTS if table != "amended")
+AMENDED: Final = ("amended", "change")
+INDEXES: Final = tuple(table for table in _STATEMENTS if table not in AMENDED)
 """The tables that point into the log; they forget a row before it goes."""
-AMENDED: Final = ("amended",)
 _NORMAL, _FULL = 1, 2
 _FLOORS: Final = """
     SELECT coalesce((SELECT min(pos) - 1 FROM item i WHERE i.uid = u.uid), head) AS risen, uid

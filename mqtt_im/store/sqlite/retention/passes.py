@@ -187,7 +187,7 @@ class Pass:
         engine, folds, plan = self._engine, self._engine.folds, fold.plan
         plan.changes["item"] = list(fold.items)
         for statement, make in self._base.freeze():
-            rows = make()
+            rows = list(make())
             if rows:
                 plan.base.append((statement, rows))
                 yield True
@@ -313,6 +313,7 @@ class Pass:
         fold.messages.add(key)
         changes["message"].append(key)
         changes["amended"].append(key)
+        changes["change"].append(key)
         extra = record.extra if isinstance(record, Message) else None
         if extra is not None:
             for name in extra.get("mentions", ()):

@@ -1,0 +1,146 @@
+"""Rows of the projections' tables: the statements that write them, and entities as rows and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+
+USER = "head, floor, acked, registered, settings, sent, sent_bytes, gone, gone_bytes, joined, made"
+CONV = "head, lsn, title, size, born, maker"
+MEMBER = "m.ord, m.role, m.active, m.read, m.delivered, m.spans, m.last"
+AMENDED = "recalled, edits, edited, bytes, reactions"
+
+PUT_USER = f"REPLACE INTO user (uid, name, {USER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+PUT_CONV = f"REPLACE INTO conv (cid, name, {CONV}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+# Not REPLACE, which would forget `latest`, and write its index for each mark.
+PUT_MEMBER = (
+    "INSERT INTO member (uid, cid, grp, ord, role, active, read, delivered, spans, last) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (uid, cid) DO UPDATE SET ord = excluded.ord, role = excluded.role, active = excluded.active,"
+    " read = excluded.read, delivered = excluded.delivered, spans = excluded.spans, last = excluded.last"
+)
+PUT_LATEST = "UPDATE member SET latest = ? WHERE uid = ? AND cid = ?"
+PUT_DEVICE = "REPLACE INTO device (uid, device, cursor, app, n, created, seen) VALUES (?, ?, ?, ?, ?, ?, ?)"
+DROP_DEVICE = "DELETE FROM device WHERE uid = ? AND device = ?"
+PUT_AMENDED = f"REPLACE INTO amended (cid, seq, {AMENDED}) VALUES (?, ?, ?, ?, ?, ?, ?)"
+PUT_CHANGE = "REPLACE INTO change (cid, seq, uid, count) VALUES (?, ?, ?, ?)"
+PUT_ITEM = "REPLACE INTO item (uid, pos, lsn) VALUES (?, ?, ?)"
+VOID_ITEM = "UPDATE item SET lsn = -abs(lsn) WHERE uid = ? AND pos = ?"
+PUT_MESSAGE = "REPLACE INTO message (cid, seq, lsn, by) VALUES (?, ?, ?, ?)"
+HIDE_MESSAGE = "UPDATE message SET by = 0 WHERE cid = ? AND seq = ?"
+PUT_MENTION = "REPLACE INTO mention (cid, uid, seq) VALUES (?, ?, ?)"
+PUT_REQUEST = "REPLACE INTO request (uid, id, lsn) VALUES (?, ?, ?)"
+PUT_PACKET = "REPLACE INTO packet (user, device, session, packet, lsn) VALUES (?, ?, ?, ?, ?)"
+PUT_KEYED = "REPLACE INTO keyed (sender, conv, key, lsn) VALUES (?, ?, ?, ?)"
+
+
+def user_row(user: User) -> tuple[Any, ...]:
+    """For `PUT_USER`."""
+    settings = None
+    if user.blocks or user.mutes or not (user.read_receipts and user.presence):
+        settings = _pack(
+            {
+                "blocks": sorted(user.blocks),
+                "mutes": user.mutes,
+                "read_receipts": user.read_receipts,
+                "presence": user.presence,
+            }
+        )
+    return (
+        user.uid,
+        user.name,
+        user.head,
+        user.floor,
+        user.acked,
+        int(user.registered),
+        settings,
+        user.sent,
+        user.sent_bytes,
+        user.gone,
+        user.gone_bytes,
+        user.joined,
+        user.made,
+    )
+
+
+def conv_row(conv: Conv) -> tuple[Any, ...]:
+    """For `PUT_CONV`."""
+    return conv.cid, conv.name, conv.head, conv.lsn, conv.title, conv.size, conv.born, conv.maker
+
+
+def member_row(uid: int, conv: Conv, member: Member) -> tuple[Any, ...]:
+    """For `PUT_MEMBER`."""
+    return (
+        uid,
+        conv.cid,
+        int(conv.group),
+        member.order,
+        member.role,
+        int(member.active),
+        member.read,
+        member.delivered,
+        None if member.spans is EVERYTHING else _pack(member.spans),
+        member.last,
+    )
+
+
+def device_row(uid: int, device: Device) -> tuple[Any, ...]:
+    """For `PUT_DEVICE`."""
+    seen = -device.seen if device.exposed else device.seen
+    return uid, device.device, device.cursor, int(device.app), device.n, device.created, seen
+
+
+def amended_row(cid: int, seq: int, amended: Amended) -> tuple[Any, ...]:
+    """For `PUT_AMENDED`."""
+    return cid, seq, int(amended.recalled), amended.edits, amended.edited, amended.size, _pack(amended.reactions)
+
+
+def read_user(name: str, row: Sequence[Any]) -> User:
+    """Of its uid and `USER`."""
+    user = User(row[0], name)
+    user.head, user.floor, user.acked, user.registered = row[1], row[2], row[3], bool(row[4])
+    user.sent, user.sent_bytes, user.gone, user.gone_bytes, user.joined, user.made = row[6:12]
+    if row[5]:
+        settings = _unpack(row[5])
+        user.blocks = set(settings["blocks"])
+        user.mutes = settings["mutes"]
+        user.read_receipts, user.presence = settings["read_receipts"], settings["presence"]
+    return user
+
+
+def read_member(row: Sequence[Any]) -> Member:
+    """Of `MEMBER`."""
+    member = Member(row[0], row[1])
+    member.active, member.read, member.delivered = bool(row[2]), row[3], row[4]
+    member.spans = _unpack(row[5]) if row[5] else EVERYTHING
+    member.last = row[6]
+    return member
+
+
+def read_conv(row: Sequence[Any], load: Callable[[Conv], dict[str, Member]]) -> Conv:
+    """Of its cid, its name and `CONV`; `load` reads its members when somebody asks."""
+    conv = Conv(row[0], row[1], load)
+    conv.head, conv.lsn, conv.title, conv.size, conv.born, conv.maker = row[2:8]
+    return conv
+
+
+def read_amended(row: Sequence[Any]) -> Amended:
+    """Of `AMENDED`."""
+    amended = Amended()
+    amended.recalled, amended.edits, amended.edited, amended.size = bool(row[0]), row[1], row[2], row[3]
+    amended.reactions = _unpack(row[4])
+    return amended
+
+
+def read_device(user: str, row: Sequence[Any]) -> Device:
+    """Of its name, cursor, `app`, `n`, `created` and `seen`."""
+    device = Device(user, row[0], row[4])
+    device.cursor, device.app, device.n, device.seen = row[1], bool(row[2]), row[3], abs(row[5])
+    device.exposed = row[5] < 0
+    return device

@@ -1,0 +1,170 @@
+"""Listings that go on from page to page: they end and miss nothing, whatever happens meanwhile, on every store."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mqtt_im.core.rules import Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.store import listings, queries
+from mqtt_im.store.interface import Readable
+from mqtt_im.store.jobs import CallJob
+
+from .test_store import NOW, Store
+
+ALL = 10**6
+
+
+def read(store: Store, look: Callable[[Readable], Any]) -> Any:
+    """What a reader sees."""
+    job = CallJob(look, store.done.append)
+    store.batches.run([job], NOW)
+    if job.refusal is not None:
+        raise job.refusal
+    return job.result
+
+
+def page(store: Store, user: str, limit: int, after: str | None = None, size: int = ALL) -> dict[str, Any]:
+    told = read(store, lambda view: listings.convs(view, Who(user, "pc", NOW), rq.Convs(after=after), limit, size))
+    return {**told, "convs": [json.loads(bytes(conv)) for conv in told["convs"]]}
+
+
+def names(store: Store, user: str) -> list[str]:
+    return [conv["conv"] for conv in page(store, user, ALL)["convs"]]
+
+
+def info(store: Store, user: str, limit: int, after: str | None = None, size: int = ALL) -> dict[str, Any]:
+    who, request = Who(user, "pc", NOW), rq.GroupInfo(group="#g", after=after)
+    told: dict[str, Any] = read(store, lambda view: listings.group_info(view, who, request, limit, size))
+    return told
+
+
+def test_conversations_come_by_activity_and_pages_join(store: Store) -> None:
+    for number in range(7):
+        store.say("ann", f"u{number}")
+    store.say("u3", "ann")
+    expected = [f"ann:u{number}" for number in (3, 6, 5, 4, 2, 1, 0)]
+    assert names(store, "ann") == expected
+    for limit in (1, 2, 3, 7):
+        found: list[str] = []
+        told = page(store, "ann", limit)
+        while True:
+            found += [conv["conv"] for conv in told["convs"]]
+            assert told["more"] == ("next" in told)
+            if not told["more"]:
+                break
+            told = page(store, "ann", limit, told["next"])
+        assert found == expected
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_listing_ends_and_misses_none_while_conversations_move(store: Store, seed: int) -> None:
+    dice = random.Random(seed)
+    peers = [f"u{number}" for number in range(20)]
+    for peer in peers:
+        store.say("ann", peer)
+    seen: list[str] = []
+    told = page(store, "ann", 3)
+    pages = 1
+    while told["more"]:
+        seen += [conv["conv"] for conv in told["convs"]]
+        for peer in dice.choices(peers, k=dice.randrange(5)):
+            store.say(peer, "ann")
+        told = page(store, "ann", 3, told["next"])
+        pages += 1
+    seen += [conv["conv"] for conv in told["convs"]]
+    assert set(seen) == {f"ann:{peer}" for peer in peers}
+    assert max(map(seen.count, seen)) <= 2
+    assert pages <= 2 * len(peers)
+
+
+def test_a_conversation_that_is_always_moving_comes_at_the_end(store: Store) -> None:
+    for number in range(6):
+        store.say("ann", f"u{number}")
+    told = page(store, "ann", 2)
+    seen = [conv["conv"] for conv in told["convs"]]
+    while told["more"]:
+        store.say("u0", "ann")  # the last one of the listing, always on its way to the front
+        told = page(store, "ann", 2, told["next"])
+        seen += [conv["conv"] for conv in told["convs"]]
+    assert seen == [f"ann:u{number}" for number in (5, 4, 3, 2, 1, 0)]
+
+
+@pytest.mark.parametrize("after", ["ann:bob", "", ".", "1.", "1.x", "-1.1", "1", "²:x", "x:y"])
+def test_what_is_no_next_is_refused(store: Store, after: str) -> None:
+    with pytest.raises(Refusal) as refusal:
+        page(store, "ann", 1, after)
+    assert refusal.value.code == "bad_field"
+
+
+def test_a_page_is_bounded_by_bytes_but_never_empty(store: Store) -> None:
+    for number in range(5):
+        store.say("ann", f"u{number}", "x" * 500)
+    told = page(store, "ann", 5, size=1)
+    assert [conv["conv"] for conv in told["convs"]] == ["ann:u4"] and told["more"]
+    assert [conv["conv"] for conv in page(store, "ann", 5, told["next"])["convs"]] == [f"ann:u{n}" for n in (3, 2, 1, 0)]
+
+
+def test_where_one_has_left_nothing_moves_any_more(store: Store) -> None:
+    store.ask("ann", rq.GroupCreate(id="1", group="#g", members=["bob"]))
+    store.ask("bob", rq.GroupLeave(id="2", group="#g"))
+    store.say("bob", "cat")
+    store.say("ann", "#g")
+    assert names(store, "bob") == ["bob:cat", "#g"]
+    assert names(store, "ann") == ["#g"]
+
+
+def test_unread_leaves_out_what_was_recalled_and_what_the_system_said(store: Store) -> None:
+    store.ask("ann", rq.GroupCreate(id="1", group="#g", members=["bob"]))
+    for number in range(4):
+        store.say("ann", "#g", id=f"m{number}", mentions=["bob", "*"])
+    store.say("bob", "#g", mentions=["*"])
+
+    def counts() -> tuple[int, int]:
+        (conv,) = page(store, "bob", 9)["convs"]
+        return conv["unread"], conv["mentions"]
+
+    assert counts() == (4, 4)
+    store.ask("ann", rq.Recall(id="r", conv="#g", seq=3))
+    assert counts() == (3, 3)
+    store.ask("bob", rq.Read(conv="#g", seq=4))
+    assert counts() == (1, 1)
+
+
+def test_a_group_tells_its_members_by_name_and_page(store: Store) -> None:
+    members = [f"u{number}" for number in range(5)]
+    store.ask("x", rq.GroupCreate(id="1", group="#g", members=members))
+    store.ask("u1", rq.GroupLeave(id="1", group="#g"))
+    found: list[str] = []
+    told = info(store, "x", 2)
+    while True:
+        assert told["count"] == 5
+        found += [member["user"] for member in told["members"]]
+        if not told["more"]:
+            break
+        told = info(store, "x", 2, found[-1])
+    assert found == ["u0", "u2", "u3", "u4", "x"]
+    assert [member["user"] for member in info(store, "x", 9, size=1)["members"]] == ["u0"]
+    assert info(store, "x", 9, "x")["members"] == []
+
+
+def test_who_shares_a_group_now(store: Store) -> None:
+    def shares(user: str, other: str) -> bool:
+        return bool(read(store, lambda view: queries.shares_conversation(view, user, other)))
+
+    assert not shares("ann", "bob")
+    for name in ("#g", "#h"):
+        store.ask("ann", rq.GroupCreate(id=name, group=name, members=["bob", "cat"]))
+    assert shares("ann", "bob") and shares("cat", "bob")
+    store.ask("bob", rq.GroupLeave(id="1", group="#g"))
+    assert shares("ann", "bob")
+    store.ask("bob", rq.GroupLeave(id="2", group="#h"))
+    assert not shares("ann", "bob") and shares("ann", "cat")
+    store.say("bob", "ann")
+    assert shares("ann", "bob")
