@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import pwd
 import resource
 import shutil
 import socket
-import ssl
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -16,7 +19,7 @@ import typer
 
 from mqtt_im.accounts.table import FILE_NAME, Accounts
 from mqtt_im.cli.options import ConfigFile, Overrides
-from mqtt_im.config import Address, Config, load, parse_bind
+from mqtt_im.config import Address, Config, certificates, load, parse_bind
 from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds
 from mqtt_im.protocol.errors import MqttImError
@@ -26,6 +29,12 @@ _SPARE_FILES = 200
 """Open files beside the connections: databases, listeners, log."""
 _LITTLE_SPACE = 1 << 30
 _NETWORK_FILE_SYSTEMS = frozenset(("nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs", "ceph"))
+_MANY_FILES = 20
+_SOON = timedelta(days=14)
+_UNLIKELY = 4_102_444_800
+"""2100-01-01."""
+_CLOCK_ERROR = 5
+"""`adjtimex` returns it while the clock is not synchronised (TIME_ERROR)."""
 _RELEASED = 1_735_689_600
 """2025-01-01, before the first release: a clock that says less was never set."""
 
@@ -52,10 +61,10 @@ def doctor(config: ConfigFile = None, overrides: Overrides = None) -> None:
 def examine(config: Config) -> Iterator[Finding]:
     """Everything that there is to say about a valid configuration on this machine."""
     running = FolderLock.is_held(config.data_dir)
-    yield Finding(
-        "ok", f"a server is running on data_dir {config.data_dir}" if running else "no server is running on this data_dir"
-    )
+    folder = Path(config.data_dir).absolute()
+    yield Finding("ok", f"a server is running on data_dir {folder}" if running else f"no server is running on data_dir {folder}")
     yield from _examine_folder(Path(config.data_dir))
+    yield from _examine_files(Path(config.data_dir))
     yield from _examine_accounts(config)
     yield from _examine_ports(config, running)
     yield from _examine_tls(config)
@@ -78,6 +87,34 @@ def _examine_folder(folder: Path) -> Iterator[Finding]:
     kind = _file_system(existing)
     if kind in _NETWORK_FILE_SYSTEMS:
         yield Finding("mend", f"data_dir lies on {kind}; SQLite needs a local file system")
+
+
+def _examine_files(folder: Path) -> Iterator[Finding]:
+    """Files that the one who owns the folder, and so runs the server, can't open: often made by root with a command."""
+    if not folder.is_dir():
+        return
+    owner, found = folder.stat().st_uid, 0
+    for file in sorted(folder.rglob("*")):
+        if file.is_symlink() or not file.is_file():
+            continue
+        about = file.stat()
+        if about.st_uid != owner and not about.st_mode & 0o002:
+            yield Finding("mend", f"{file} belongs to {_name(about.st_uid)}: the server, as {_name(owner)}, can't write it")
+        elif os.geteuid() and not os.access(file, os.R_OK | os.W_OK):
+            yield Finding("mend", f"{file} can't be read and written by {_name(os.geteuid())}")
+        else:
+            continue
+        found += 1
+        if found == _MANY_FILES:
+            yield Finding("mend", "and perhaps more files of that kind")
+            return
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return f"user {user}"
 
 
 def _file_system(path: Path) -> str:
@@ -133,18 +170,38 @@ def _answers(address: Address) -> bool:
 
 
 def _examine_tls(config: Config) -> Iterator[Finding]:
-    tls = config.mqtt.tls
-    if not tls.bind:
-        return
+    for section, tls in (("mqtt.tls", config.mqtt.tls), ("http.tls", config.http.tls)):
+        if not tls.bind:
+            continue
+        if problem := certificates.pair_problem(tls.cert, tls.key):
+            yield Finding("mend", f"{section}: {problem}")
+            continue
+        yield Finding("ok", f"{section}: certificate and key go together")
+        if Path(tls.key).stat().st_mode & 0o007:
+            yield Finding("mend", f"{section}.key: everybody on this machine can read {tls.key}: chmod o= {tls.key}")
+        yield from _examine_end(f"{section}.cert", tls.cert, certificates.certificate_ends)
+    tls_with_clients = config.mqtt.tls
+    if tls_with_clients.bind and tls_with_clients.client_ca:
+        yield from _examine_end("mqtt.tls.client_ca", tls_with_clients.client_ca, certificates.certificate_ends)
+        if tls_with_clients.crl:
+            yield from _examine_end("mqtt.tls.crl", tls_with_clients.crl, certificates.revocations_end)
+
+
+def _examine_end(key: str, file: str, ends: Callable[[str], list[datetime]]) -> Iterator[Finding]:
+    """How long what is in a file is good. Of a list of revocations nobody renews the days before its end."""
     try:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(tls.cert, tls.key)
-        if tls.client_ca:
-            context.load_verify_locations(tls.client_ca)
-    except (OSError, ssl.SSLError) as error:
-        yield Finding("mend", f"mqtt.tls: certificate and key can't be loaded: {error}")
+        end = min(ends(file))
+    except (OSError, ValueError) as error:
+        yield Finding("mend", f"{key}: {error}")
+        return
+    left = end - datetime.now(UTC)
+    when = f"{end:%Y-%m-%d %H:%M} UTC"
+    if left <= timedelta(0):
+        yield Finding("mend", f"{key}: {file} has expired, at {when}")
+    elif left < _SOON and ends is certificates.certificate_ends:
+        yield Finding("mend", f"{key}: {file} expires in {left.days} days, at {when}")
     else:
-        yield Finding("ok", "mqtt.tls: certificate and key go together")
+        yield Finding("ok", f"{key}: good until {when}")
 
 
 def _examine_clock(folder: Path) -> Iterator[Finding]:
@@ -152,10 +209,23 @@ def _examine_clock(folder: Path) -> Iterator[Finding]:
     newest = max((file.stat().st_mtime for file in folder.glob("*.db*")), default=0.0)
     if now < _RELEASED:
         yield Finding("mend", "the clock was never set; messages would carry its time")
+    elif now > _UNLIKELY:
+        yield Finding("mend", "the clock is decades ahead; messages would carry its time")
     elif newest > now + 60:
         yield Finding("mend", f"the clock is {int(newest - now)} s behind the store's newest file")
     else:
         yield Finding("ok", f"the clock says {time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(now))} UTC")
+        if _synchronised() is False:
+            yield Finding("note", "nothing synchronises this machine's clock (NTP); expiry and the order by time depend on it")
+
+
+def _synchronised() -> bool | None:
+    """Whether the kernel says that its clock follows another one; None where it does not tell (adjtimex, STA_UNSYNC)."""
+    if sys.platform != "linux":
+        return None
+    timex = ctypes.create_string_buffer(512)  # the modes, first in it, are 0: nothing is changed
+    state = ctypes.CDLL(None, use_errno=True).adjtimex(timex)
+    return None if state < 0 else state != _CLOCK_ERROR
 
 
 def _examine_file_limit(config: Config) -> Iterator[Finding]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import peewee
 import typer
 
-from mqtt_im.cli.options import ConfigFile, Overrides
+from mqtt_im.cli.options import ConfigFile, Overrides, tell_folder
 from mqtt_im.config import load
 from mqtt_im.hooks.outbox import FILE_NAME, Outbox
 from mqtt_im.protocol.errors import StoreError
@@ -35,6 +35,7 @@ def _outbox(config: Path | None, overrides: list[str] | None) -> Iterator[Outbox
 def list_dead(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """List what was put aside, one a line: event, user or log row, how often it was tried, why it failed; with tabs between."""
     with _outbox(config, overrides) as outbox:
+        tell_folder(outbox.path.parent)
         for dead in outbox.dead():
             typer.echo("\t".join((dead.event, dead.subject, str(dead.attempts), dead.error)))
 
@@ -44,4 +45,4 @@ def retry(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Send what was put aside again, from the first attempt on."""
     with _outbox(config, overrides) as outbox:
         count = outbox.revive()
-    typer.echo(f"{count} webhook{'' if count == 1 else 's'} will be sent again.")
+    typer.echo(f"{count} webhook{'' if count == 1 else 's'} will be sent again from {outbox.path.parent.absolute()}.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -20,3 +21,12 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Goes over file and environment; may be given several times."),
 ]
+
+
+def tell_folder(data_dir: Path) -> None:
+    """Say on a terminal which folder a command works on: a configuration that was not found means another one.
+
+    Not elsewhere, since what programs read from a command has its meaning.
+    """
+    if sys.stderr.isatty():
+        typer.echo(f"data_dir: {data_dir.absolute()}", err=True)

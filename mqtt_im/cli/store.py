@@ -21,9 +21,10 @@ File = Annotated[Path, typer.Argument(metavar="FILE")]
 @app.command()
 def check(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Verify the promises on what is stored: no gap in any seq or pos, no id used twice, projections as the log says."""
-    report = checks.check(Path(load(config, overrides or ()).data_dir))
+    folder = Path(load(config, overrides or ()).data_dir)
+    report = checks.check(folder)
     typer.echo(
-        f"{report.rows} rows: {report.messages} messages in {report.conversations} conversations, "
+        f"{folder.absolute()}: {report.rows} rows: {report.messages} messages in {report.conversations} conversations, "
         f"{report.items} items in {report.inboxes} inboxes."
     )
     if report.problems:
@@ -42,6 +43,7 @@ def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
     policy = retention_policy(loaded)
     removed = upkeep.compact(Path(loaded.data_dir), policy, loaded.store.synchronous, follow=refresh)
     typer.echo(f"Removed {removed.messages} messages with {removed.items} items, and {removed.rows} rows of the log.")
+    typer.echo(f"The folder is {Path(loaded.data_dir).absolute()}.")
     if not policy.removes:
         typer.echo("All messages are kept: store.retention_days and store.retention_messages are 0.")
     if not removed.scoured:
@@ -51,13 +53,15 @@ def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
 @app.command()
 def backup(file: File, config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Copy messages and accounts, as they are at one moment, into FILE, which must not exist yet."""
-    backups.backup(Path(load(config, overrides or ()).data_dir), file)
-    typer.echo(f"{file} holds messages and accounts; `mqtt-im store restore {file}` puts them into an empty data_dir.")
+    folder = Path(load(config, overrides or ()).data_dir)
+    backups.backup(folder, file)
+    typer.echo(f"{file} holds messages and accounts of {folder.absolute()}.")
+    typer.echo(f"`mqtt-im store restore {file}` puts them into an empty data_dir.")
 
 
 @app.command()
 def restore(file: File, config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Put a backup into data_dir, which must not hold a store yet."""
-    data_dir = load(config, overrides or ()).data_dir
-    backups.restore(file, Path(data_dir))
-    typer.echo(f"{data_dir} holds what was in {file}.")
+    folder = Path(load(config, overrides or ()).data_dir)
+    backups.restore(file, folder)
+    typer.echo(f"{folder.absolute()} holds what was in {file}.")

@@ -14,7 +14,7 @@ import typer
 
 from mqtt_im.accounts.passwords import make_password
 from mqtt_im.accounts.table import Accounts
-from mqtt_im.cli.options import ConfigFile, Overrides
+from mqtt_im.cli.options import ConfigFile, Overrides, tell_folder
 from mqtt_im.config import load
 from mqtt_im.protocol.errors import MqttImError
 from mqtt_im.store.sqlite.kept import Kept, kept_by
@@ -45,7 +45,7 @@ def add(name: Name, password_stdin: PasswordStdin = False, config: ConfigFile = 
             raise MqttImError("exists", f"there is a user {name} already")
         password, made = _new_password(password_stdin)
         accounts.add(name, password)
-    _tell(f"User {name} was added.", password if made else None)
+    _tell(f"User {name} was added in {accounts.path.parent.absolute()}.", password if made else None)
 
 
 @app.command()
@@ -56,13 +56,14 @@ def passwd(name: Name, password_stdin: PasswordStdin = False, config: ConfigFile
             raise MqttImError("not_found", f"there is no user {name}")
         password, made = _new_password(password_stdin)
         accounts.set_password(name, password)
-    _tell(f"The password of {name} was changed.", password if made else None)
+    _tell(f"The password of {name} was changed in {accounts.path.parent.absolute()}.", password if made else None)
 
 
 @app.command("list")
 def list_users(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """List the accounts, one a line: name, when it was made, how many tokens it has; separated by tabs."""
     with _accounts(config, overrides) as accounts:
+        tell_folder(accounts.path.parent)
         for account in accounts.all():
             typer.echo(f"{account.name}\t{_time(account.created)}\t{account.tokens}")
 
@@ -98,13 +99,14 @@ def remove(name: Name, config: ConfigFile = None, overrides: Overrides = None) -
     """Remove an account and close the user's connections."""
     with _accounts(config, overrides) as accounts:
         accounts.remove(name)
-    typer.echo(f"User {name} was removed.")
+    typer.echo(f"User {name} was removed from {accounts.path.parent.absolute()}.")
 
 
 @app.command()
 def token(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Make a token, which a client sends in place of the password, and print it. It is shown this once."""
     with _accounts(config, overrides) as accounts:
+        tell_folder(accounts.path.parent)
         typer.echo(accounts.add_token(name))
 
 

@@ -6,6 +6,8 @@ import ipaddress
 import socket
 from typing import NamedTuple
 
+_LOCALHOST = {"localhost": "127.0.0.1"}
+
 
 class Address(NamedTuple):
     """A host (without brackets) and a port; port 0 stands for any free one."""
@@ -22,6 +24,15 @@ class Address(NamedTuple):
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
             return False
+
+    def overlaps(self, other: Address) -> bool:
+        """Whether the two can't be listened on at the same time: they are the same, or one is part of the other."""
+        if self.port != other.port:
+            return False
+        mine, theirs = (_LOCALHOST.get(host, host) for host in (self.host, other.host))
+        if mine == theirs or "::" in (mine, theirs):  # "::" takes IPv4's addresses too
+            return True
+        return "0.0.0.0" in (mine, theirs) and ":" not in mine + theirs  # noqa: S104 - to be compared with
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

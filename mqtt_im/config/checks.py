@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mqtt_im.config.addresses import Address, parse_bind
+from mqtt_im.config.certificates import pair_problem
 from mqtt_im.config.schema import Config, HttpTlsConfig, TlsConfig
 from mqtt_im.mqtt import topics as mqtt_topics
 from mqtt_im.protocol import topics
@@ -25,8 +26,16 @@ def check(config: Config) -> Iterator[str]:
         if address is not None:
             yield from _check_free(key, address, listeners)
             listeners[key] = address
+    if not any(binds(config).values()):
+        yield "mqtt.bind: every listener is switched off, so nobody could connect"
     if not config.data_dir:
         yield "data_dir: must not be empty"
+    yield from _check_home(config)
+    if config.limits.max_body_bytes >= config.limits.max_packet_bytes:
+        yield (
+            f"limits.max_body_bytes: {config.limits.max_body_bytes} does not fit into limits.max_packet_bytes, "
+            f"{config.limits.max_packet_bytes}, which holds other fields too"
+        )
     yield from _check_topics(config)
     yield from _check_tls("mqtt.tls", config.mqtt.tls, config.mqtt.tls.client_ca, config.mqtt.tls.crl)
     yield from _check_tls("http.tls", config.http.tls)
@@ -74,8 +83,27 @@ def binds(config: Config) -> dict[str, str]:
 
 def _check_free(key: str, address: Address, taken: dict[str, Address]) -> Iterator[str]:
     for other, used in taken.items():
-        if address.port and address == used:
-            yield f"{key}: {address} is the address of {other} already"
+        if address.port and address.overlaps(used):
+            if address == used:
+                yield f"{key}: {address} is the address of {other} already"
+            else:
+                yield f"{key}: {address} and {used}, the address of {other}, overlap"
+
+
+def _check_home(config: Config) -> Iterator[str]:
+    """A shell would know what `~` is; nobody else does."""
+    paths = {
+        "data_dir": config.data_dir,
+        "mqtt.tls.cert": config.mqtt.tls.cert,
+        "mqtt.tls.key": config.mqtt.tls.key,
+        "mqtt.tls.client_ca": config.mqtt.tls.client_ca,
+        "mqtt.tls.crl": config.mqtt.tls.crl,
+        "http.tls.cert": config.http.tls.cert,
+        "http.tls.key": config.http.tls.key,
+    }
+    for key, path in paths.items():
+        if path.startswith("~"):
+            yield f'{key}: "~" is not expanded; write the whole path'
 
 
 def _check_topics(config: Config) -> Iterator[str]:
@@ -107,8 +135,10 @@ def _check_tls(section: str, tls: TlsConfig | HttpTlsConfig, client_ca: str = ""
         missing = f"{section}.key" if tls.cert else f"{section}.cert"
         yield f"{missing}: certificate and key go together"
     for key, file in files.items():
-        if file and not Path(file).is_file():
+        if file and not Path(file).is_file() and not file.startswith("~"):
             yield f"{key}: there is no file {file}"
+    if tls.bind and Path(tls.cert).is_file() and Path(tls.key).is_file() and (problem := pair_problem(tls.cert, tls.key)):
+        yield f"{section}.cert: {problem} ({tls.cert}, {tls.key})"
 
 
 def _check_http(config: Config) -> Iterator[str]:
@@ -118,11 +148,31 @@ def _check_http(config: Config) -> Iterator[str]:
         except ValueError:
             yield f"http.trusted_proxies: {text!r} is neither an address nor a network"
     for origin in config.http.origins:
-        parts = urlsplit(origin)
-        if origin != "*" and (parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}"):
-            yield f'http.origins: {origin!r} is no origin; it is "https://host", with the port where it has one'
+        if origin != "*" and (problem := _origin_problem(origin)):
+            yield f"http.origins: {problem}"
+    for origin in config.websocket.origins:
+        if origin == "*":
+            yield 'websocket.origins: "*" matches no page; leave the list empty for every page'
+        elif problem := _origin_problem(origin):
+            yield f"websocket.origins: {problem}"
     if config.auth.admin_token and (not config.auth.admin_token.isascii() or not config.auth.admin_token.isprintable()):
         yield "auth.admin_token: a header can carry printable ASCII only; make one with: openssl rand -hex 32"
+
+
+def _origin_problem(origin: str) -> str | None:
+    """Why no browser would ever send this as its `Origin` (RFC 6454, 6.2)."""
+    try:
+        parts = urlsplit(origin)
+        port = parts.port
+    except ValueError:
+        return f"{origin!r} is no origin"
+    if not parts.scheme or not parts.hostname or origin != f"{parts.scheme}://{parts.netloc}" or "@" in parts.netloc:
+        return f'{origin!r} is no origin; it is "https://host", with the port where it has one'
+    if origin != origin.lower() or not origin.isascii():
+        return f"{origin!r} can never match; browsers write host names in small letters, umlauts as xn--…"
+    if (parts.scheme, port) in (("https", 443), ("http", 80)):
+        return f"{origin!r} can never match; browsers leave out a port that is the usual one"
+    return None
 
 
 def _check_auth(config: Config, listeners: dict[str, Address]) -> Iterator[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import trustme
 from msgspec import Raw
 
 from mqtt_im.accounts.passwords import verify_password
@@ -28,7 +31,7 @@ Command = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def config_file(tmp_path: Path) -> Path:
     file = tmp_path / "mqtt-im.toml"
-    file.write_text(f'data_dir = "{tmp_path}/data"\nmqtt.bind = ""\nwebsocket.bind = ""\nhttp.bind = ""\n')
+    file.write_text(f'data_dir = "{tmp_path}/data"\nmqtt.bind = "127.0.0.1:0"\nwebsocket.bind = ""\nhttp.bind = ""\n')
     return file
 
 
@@ -65,7 +68,8 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_life_of_an_account(command: Command, tmp_path: Path) -> None:
-    assert command("user", "add", "alice", "--password-stdin", stdin="old secret\n") == (0, "User alice was added.\n", "")
+    added = f"User alice was added in {tmp_path / 'data'}.\n"
+    assert command("user", "add", "alice", "--password-stdin", stdin="old secret\n") == (0, added, "")
     accounts = Accounts(tmp_path / "data")
     credentials = accounts.credentials("alice")
     assert credentials is not None
@@ -135,6 +139,42 @@ def test_doctor_finds_a_taken_port(command: Command) -> None:
     assert code == 1
     assert f"mend  http.bind: 127.0.0.1:{port} can't be used: Address already in use" in out
     assert err == "mqtt-im: 1 thing to mend\n"
+
+
+def test_doctor_looks_at_certificates(command: Command, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    settings = ["limits.max_connections=10", "mqtt.tls.bind=127.0.0.1:0", f"mqtt.tls.cert={cert}", f"mqtt.tls.key={key}"]
+
+    def doctor(days: int, mode: int = 0o600) -> tuple[int, str]:
+        issued = authority.issue_cert("localhost", not_after=datetime.now(UTC) + timedelta(days=days, hours=1))
+        issued.private_key_pem.write_to_path(key)
+        issued.cert_chain_pems[0].write_to_path(cert)
+        key.chmod(mode)
+        code, out, _ = command("doctor", *(part for text in settings for part in ("--set", text)))
+        return code, out
+
+    code, out = doctor(100)
+    assert code == 0
+    assert "ok    mqtt.tls: certificate and key go together" in out
+    assert "ok    mqtt.tls.cert: good until 2" in out
+    code, out = doctor(3)
+    assert code == 1
+    assert f"mend  mqtt.tls.cert: {cert} expires in 3 days" in out
+    assert f"mend  mqtt.tls.cert: {cert} has expired" in doctor(-1)[1]
+    assert f"mend  mqtt.tls.key: everybody on this machine can read {key}" in doctor(100, 0o644)[1]
+
+
+def test_doctor_names_files_that_the_server_cannot_open(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command("user", "add", "alice")
+    accounts = tmp_path / "data" / "accounts.db"
+    monkeypatch.setattr(os, "geteuid", lambda: accounts.stat().st_uid + 1)
+    monkeypatch.setattr(os, "access", lambda path, _: path != accounts)
+    code, out, _ = command("doctor", "--set", "limits.max_connections=10")
+    assert code == 1
+    assert f"mend  {accounts} can't be read and written by" in out
 
 
 def test_store_needs_a_store(command: Command, tmp_path: Path) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 
 import pytest
+import trustme
 
-from mqtt_im.config import KEYS, Address, Config, load, parse_bind
+from mqtt_im.config import KEYS, Address, Config, certificates, load, parse_bind
 from mqtt_im.config.reference import render
 from mqtt_im.protocol.errors import ConfigError
+from tests.support.authority import revocations
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,6 +117,36 @@ def test_booleans_and_numbers_of_set() -> None:
             "store.url: other databases than SQLite are not available in this version; leave it empty",
         ),
         ("data_dir = ''", "data_dir: must not be empty"),
+        ("data_dir = '~/im'", 'data_dir: "~" is not expanded; write the whole path'),
+        ("[mqtt.tls]\ncert = '~/c'\nkey = 'k'", 'mqtt.tls.cert: "~" is not expanded; write the whole path'),
+        (
+            "mqtt.bind = ''\nwebsocket.bind = ''\nhttp.bind = ''",
+            "mqtt.bind: every listener is switched off, so nobody could connect",
+        ),
+        ("[http]\nbind = '0.0.0.0:1883'", "http.bind: 0.0.0.0:1883 and 127.0.0.1:1883, the address of mqtt.bind, overlap"),
+        ("[http]\nbind = '[::]:8083'", "http.bind: [::]:8083 and 127.0.0.1:8083, the address of websocket.bind, overlap"),
+        ("[http]\nbind = 'localhost:1883'", "http.bind: localhost:1883 and 127.0.0.1:1883, the address of mqtt.bind, overlap"),
+        (
+            "[limits]\nmax_body_bytes = 300000",
+            "limits.max_body_bytes: 300000 does not fit into limits.max_packet_bytes, 262144, which holds other fields too",
+        ),
+        ("[websocket]\norigins = ['*']", 'websocket.origins: "*" matches no page; leave the list empty for every page'),
+        (
+            "[websocket]\norigins = ['https://a.example/']",
+            "websocket.origins: 'https://a.example/' is no origin; it is \"https://host\", with the port where it has one",
+        ),
+        (
+            "[websocket]\norigins = ['a.example']",
+            "websocket.origins: 'a.example' is no origin; it is \"https://host\", with the port where it has one",
+        ),
+        (
+            "[http]\norigins = ['https://A.example']",
+            "http.origins: 'https://A.example' can never match; browsers write host names in small letters, umlauts as xn--…",
+        ),
+        (
+            "[websocket]\norigins = ['https://a.example:443']",
+            "websocket.origins: 'https://a.example:443' can never match; browsers leave out a port that is the usual one",
+        ),
     ],
 )
 def test_each_mistake_is_one_line(text: str, mistake: str, tmp_path: Path) -> None:
@@ -154,6 +187,55 @@ def test_tls_needs_its_files(tmp_path: Path) -> None:
         "mqtt.tls.cert: needed by mqtt.tls.bind",
         "mqtt.tls.key: needed by mqtt.tls.bind",
     ]
+
+
+def test_certificate_and_key_belong_together(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    one, other = authority.issue_cert("localhost"), authority.issue_cert("localhost")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    one.cert_chain_pems[0].write_to_path(cert)
+    other.private_key_pem.write_to_path(key)
+    text = f"[mqtt.tls]\nbind = '127.0.0.1:8883'\ncert = '{cert}'\nkey = '{key}'"
+    assert mistakes(text, folder=tmp_path) == [f"mqtt.tls.cert: certificate and key do not belong together ({cert}, {key})"]
+    key.write_text("nonsense")
+    assert "is no PEM file that can be used" in mistakes(text, folder=tmp_path)[0]
+    one.private_key_pem.write_to_path(key)
+    load(None, ["mqtt.tls.bind=127.0.0.1:8883", f"mqtt.tls.cert={cert}", f"mqtt.tls.key={key}"], {})
+
+
+def test_how_long_certificates_and_revocations_are_good(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    end = datetime.datetime(2061, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
+    for last in (end, end.replace(year=2049)):  # the two forms of a time in RFC 5280
+        authority.issue_cert("localhost", not_after=last).cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+        assert certificates.certificate_ends(str(tmp_path / "cert.pem")) == [last]
+    (tmp_path / "crl.pem").write_bytes(revocations(authority))
+    (ends,) = certificates.revocations_end(str(tmp_path / "crl.pem"))
+    assert datetime.timedelta(hours=23) < ends - datetime.datetime.now(datetime.UTC) <= datetime.timedelta(days=1)
+    with pytest.raises(ValueError, match="there is no X509 CRL in it"):
+        certificates.revocations_end(str(tmp_path / "cert.pem"))
+    for broken in ("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n", "-----BEGIN CERTIFICATE-----\nMAA="):
+        (tmp_path / "cert.pem").write_text(broken)
+        with pytest.raises(ValueError, match="an entry"):
+            certificates.certificate_ends(str(tmp_path / "cert.pem"))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ("127.0.0.1:1", "127.0.0.1:1", True),
+        ("127.0.0.1:1", "127.0.0.1:2", False),
+        ("127.0.0.1:1", "127.0.0.2:1", False),
+        ("0.0.0.0:1", "192.0.2.1:1", True),
+        ("0.0.0.0:1", "[::1]:1", False),
+        ("[::]:1", "192.0.2.1:1", True),
+        ("localhost:1", "127.0.0.1:1", True),
+    ],
+)
+def test_addresses_that_overlap(one: str, other: str, overlap: bool) -> None:
+    first, second = parse_bind(one), parse_bind(other)
+    assert first is not None and second is not None
+    assert first.overlaps(second) == second.overlaps(first) == overlap
 
 
 @pytest.mark.parametrize(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import socket
 import ssl
 from pathlib import Path
 
 import pytest
 import trustme
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
 
 from mqtt_im.config import TlsConfig
 from tests.support import packets
+from tests.support.authority import revocations
 from tests.unit.transport.harness import Client, Server, on_loop
 
 
@@ -92,20 +90,6 @@ async def test_certificates_are_renewed_and_connections_stay(tmp_path: Path) -> 
         with pytest.raises(OSError, match=r"cert\.pem"):
             server.transport.renewed(config)()
         await connected(server, trusting(new))
-
-
-def revocations(authority: trustme.CA, *revoked: trustme.LeafCert) -> bytes:
-    """A list of revoked certificates, signed by the authority, as PEM."""
-    issuer = x509.load_pem_x509_certificate(authority.cert_pem.bytes())
-    key = serialization.load_pem_private_key(authority.private_key_pem.bytes(), None)
-    now = datetime.datetime.now(datetime.UTC)
-    builder = x509.CertificateRevocationListBuilder().issuer_name(issuer.subject).last_update(now - datetime.timedelta(days=1))
-    builder = builder.next_update(now + datetime.timedelta(days=1))
-    for leaf in revoked:
-        number = x509.load_pem_x509_certificate(leaf.cert_chain_pems[0].bytes()).serial_number
-        entry = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now - datetime.timedelta(hours=1))
-        builder = builder.add_revoked_certificate(entry.build())
-    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)  # type: ignore[arg-type]
 
 
 def showing(authority: trustme.CA, leaf: trustme.LeafCert) -> ssl.SSLContext:
