@@ -135,4 +135,4 @@ async def test_no_handshake_is_counted_and_told(tmp_path: Path, caplog: pytest.L
 async def test_a_stop_does_not_wait_for_handshakes(tmp_path: Path) -> None:
     async with Server(tmp_path, tls=write(tmp_path, trustme.CA()), limits={"connect_timeout_s": 600}) as server:
         await server.open("mqtts")
-        await server.counted("connections:mqtts")
+        await server.counted("connections_accepted:mqtts")

@@ -52,7 +52,7 @@ async def test_the_same_protocol_over_tls(tmp_path: Path) -> None:
         assert (await client.message()).payload == payload
         client.send(packets.packet(packets.DISCONNECT))
         assert await client.gone() == []
-        assert server.counts["connections:mqtts"] == 1
+        assert server.counts["connections_accepted:mqtts"] == 1
 
 
 @on_loop
