@@ -79,7 +79,7 @@ class Tab:
         return self
 
     def message(self, text: str) -> Locator:
-        return self.at("message").filter(has=self.page.get_by_text(text, exact=True))
+        return self.at("message").filter(has=self.page.locator(".body", has_text=re.compile(f"^{re.escape(text)}$")))
 
     def shows(self, text: str, state: str) -> None:
         """Wait until the message with this text is there, once, in this state."""

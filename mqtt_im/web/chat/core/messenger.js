@@ -253,7 +253,7 @@ export class Messenger extends Emitter {
     do {
       const page = await this.ask("convs", { limit, after });
       await this.intake.run((inbox) => page.convs.forEach((summary) => inbox.summary(summary)));
-      after = page.more ? page.next : undefined;
+      after = page.more ? (page.next ?? page.convs.at(-1)?.conv) : undefined;
       limit = this.limits.page ?? SUMMARIES;
     } while (all && after !== undefined);
     this.emit("listed");

@@ -46,8 +46,8 @@ export class App {
       const hash = `#/${encodeURIComponent(conv)}`;
       if (this.chat.conv === null) history.pushState({ conv }, "", hash);
       else history.replaceState({ conv }, "", hash);
+      this.#show(conv);
     }
-    this.#show(conv);
     this.chat.composer.focus();
   }
 
@@ -116,7 +116,7 @@ export class App {
     );
     this.connection = h("div", { class: "connection", role: "status", data: { testid: "connection" } });
     this.hint = h("div", { class: "hint" }, h("p", {}, t("Pick a conversation, or start a new one.")));
-    this.root = h("div", { class: "app" }, this.connection, side, h("main", { class: "main" }, this.chat.element, this.hint));
+    this.root = h("main", { class: "app" }, this.connection, side, h("div", { class: "main" }, this.chat.element, this.hint));
     this.#place.replaceChildren(this.root);
   }
 

@@ -72,7 +72,7 @@ export class Chat {
     this.head.replaceChildren(
       iconButton("back", t("Back"), { class: "back", onclick: this.#back, data: { testid: "back" } }),
       avatar(name, isGroup(conv)),
-      h("div", { class: "chat-title" }, h("h2", { dir: "auto" }, name), h("p", {}, this.#subtitle())),
+      h("div", { class: "chat-title" }, h("h1", { dir: "auto" }, name), h("p", {}, this.#subtitle())),
       more,
     );
   }
@@ -178,7 +178,7 @@ export class Chat {
     const more = iconButton("more", t("More"), { onclick: () => this.#more(more, message) });
     this.#tools?.remove();
     this.#tools = h("div", { class: "tools" }, react, iconButton("reply", t("Reply"), { onclick: () => this.composer.reply(message) }), more);
-    element.append(this.#tools);
+    element.querySelector(".bubble").append(this.#tools);
   }
 
   #emoji(anchor, message) {

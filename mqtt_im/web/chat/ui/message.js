@@ -20,7 +20,7 @@ export class MessageRow {
     this.#actions = actions;
     this.element = h("article", {
       class: "message", tabindex: -1, data: { testid: "message" },
-      onpointerenter: () => this.#tools(), onfocusin: () => this.#tools(),
+      onpointerover: () => this.#tools(), onfocusin: () => this.#tools(),
       onkeydown: (event) => this.#key(event),
     });
   }
@@ -126,7 +126,7 @@ export class MessageRow {
         const isMine = users.includes(me);
         const toggle = () => this.#actions.react(message, isMine ? "" : emoji);
         const label = t("{emoji} from {users}", { emoji, users: users.slice(0, 20).join(", ") });
-        return h("button", { type: "button", class: "reaction", "aria-pressed": String(isMine), "aria-label": label, title: label, onclick: toggle }, `${emoji} ${users.length}`);
+        return h("button", { type: "button", class: "reaction", "aria-pressed": String(isMine), "aria-label": label, title: label, onclick: toggle }, h("span", { class: "emoji" }, emoji), ` ${users.length}`);
       }),
     );
   }

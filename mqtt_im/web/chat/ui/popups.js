@@ -92,7 +92,7 @@ export function menu(anchor, items, above = []) {
   document.addEventListener("pointerdown", outside, true);
   anchor.setAttribute("aria-haspopup", "menu");
   anchor.setAttribute("aria-expanded", "true");
-  document.body.append(element);
+  (anchor.closest("dialog, nav, main") ?? document.body).append(element); // a modal dialog lies over everything outside it
   closeMenu = close;
   const box = anchor.getBoundingClientRect();
   const { offsetWidth: width, offsetHeight: height } = element;

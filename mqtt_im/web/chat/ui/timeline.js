@@ -21,6 +21,7 @@ export class Timeline {
   #actions;
   #rows = new Map();
   #conv = null;
+  #turn = 0; // counts what was shown: an answer for something else comes too late
   #messages = [];
   #isAtEnd = true; // the stretch reaches to the newest message
   #isAtTop = false;
@@ -69,15 +70,15 @@ export class Timeline {
   /** Shows a conversation from its end. */
   async open(conv) {
     const record = this.#session.im.convs.get(conv);
-    this.#start(conv);
+    const turn = this.#start(conv);
     this.#unreadFrom = record?.unread ? (record.read ?? 0) + 1 : 0;
     await this.#load(async () => {
       const { messages, more } = await this.#session.im.before(conv, Infinity, PAGE);
-      if (conv !== this.#conv) return;
+      if (turn !== this.#turn) return;
       this.#merge(messages);
       this.#isAtTop = !more;
+      this.render();
     });
-    this.#stick();
     this.#read();
   }
 
@@ -100,7 +101,7 @@ export class Timeline {
   async show(seq) {
     if (!this.message(seq)) {
       const conv = this.#conv;
-      this.#start(conv);
+      const turn = this.#start(conv);
       this.#isAtEnd = false;
       this.#isStuck = false;
       await this.#load(async () => {
@@ -108,7 +109,7 @@ export class Timeline {
           this.#session.im.before(conv, seq + 1, PAGE),
           this.#session.im.after(conv, seq, PAGE),
         ]);
-        if (conv !== this.#conv) return;
+        if (turn !== this.#turn) return;
         this.#merge([...before.messages, ...after.messages]);
         this.#isAtTop = !before.more;
         this.#isAtEnd = !after.more;
@@ -131,9 +132,12 @@ export class Timeline {
     this.#newCount = 0;
     this.#unreadFrom = 0;
     this.render();
+    this.#turn += 1;
+    return this.#turn;
   }
 
   async #load(work) {
+    const turn = this.#turn;
     this.#isLoading = true;
     this.element.setAttribute("aria-busy", "true");
     let isDone = false;
@@ -143,11 +147,13 @@ export class Timeline {
     } catch (error) {
       if (!["offline", "not_member", "not_found", "rate_limited"].includes(error.code)) throw error;
     } finally {
-      this.#isLoading = false;
-      this.element.setAttribute("aria-busy", "false");
-      this.render();
+      if (turn === this.#turn) {
+        this.#isLoading = false;
+        this.element.setAttribute("aria-busy", "false");
+        this.render();
+      }
     }
-    if (isDone && this.#messages.length) this.#fill();
+    if (isDone && turn === this.#turn) this.#fill();
   }
 
   /** Takes in messages of this conversation, in order, each once. */
@@ -270,10 +276,11 @@ export class Timeline {
 
   async #more(side) {
     const conv = this.#conv;
+    const turn = this.#turn;
     await this.#load(async () => {
       const edge = side === "before" ? this.#messages[0].seq : this.newest.seq;
       const { messages, more } = await this.#session.im[side](conv, edge, PAGE);
-      if (conv !== this.#conv) return;
+      if (turn !== this.#turn) return;
       this.#anchored(() => {
         this.#merge(messages);
         if (side === "before") {
