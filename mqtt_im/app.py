@@ -34,6 +34,7 @@ from mqtt_im.config import KEYS, Address, Config, parse_bind
 from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds
 from mqtt_im.core.rules import Limits as RuleLimits
+from mqtt_im.files import open_files
 from mqtt_im.hooks import Hooks
 from mqtt_im.http import HttpServer, Services
 from mqtt_im.metrics import Metrics
@@ -116,6 +117,8 @@ class Server:
         await http.start()
         self._undo.push_async_callback(http.stop)
 
+        files = open_files(config.files, Path(config.data_dir))
+        self._undo.callback(files.close)
         claims = Claims()
         audience = Audience()
         self._ledger = ledger = open_ledger(
@@ -126,9 +129,12 @@ class Server:
             claim=claims.take_back,
             unclaim=claims.release,
             online=audience,
+            uploads=files.uploads,
         )
         await ledger.start()
         self._undo.push_async_callback(ledger.stop)
+        await files.start(ledger)
+        self._undo.push_async_callback(files.stop)
 
         count = self.metrics.count
         bridge = Bridge(ledger, Topics(config.mqtt.prefix), bridge_settings(config), auth, claims, self.metrics, audience)
@@ -162,7 +168,7 @@ class Server:
         self._undo.push_async_callback(_cancel, asyncio.create_task(self.lags.run(), name="lags"))
         watcher = asyncio.create_task(self._watch(accounts), name="accounts")
         self._undo.push_async_callback(_cancel, watcher)
-        http.open(Services(config, bridge, transport, auth, accounts, self.metrics, lambda: transport.websocket("http")))
+        http.open(Services(config, bridge, transport, auth, accounts, files, self.metrics, lambda: transport.websocket("http")))
         self._undo.push_async_callback(http.drain, config.limits.drain_s)
         self._state = "ok"
         log.info("ready", extra=self.addresses())

@@ -36,6 +36,8 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     ),
     "session_store_failures": ("Transactions of the MQTT sessions' store that failed.", ()),
     "webhooks": ("Attempts to send webhooks, by event and result.", ("event", "result")),
+    "uploads": ("Files uploaded.", ()),
+    "uploads_refused": ("Uploads refused, by code.", ("code",)),
     "http_refused": ("HTTP connections closed or refused, by reason.", ("reason",)),
     "log_lines_suppressed": ("Log lines held back by their rate limit.", ()),
 }

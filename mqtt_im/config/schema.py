@@ -319,6 +319,25 @@ class HooksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     ] = 16
 
 
+class FilesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Files that users upload over HTTP and send in messages."""
+
+    url: Annotated[
+        str,
+        Meta(
+            description="Where contents are: empty for `data_dir/files`, `file:///folder`, or `s3://bucket/prefix` (extra `s3`)."
+        ),
+    ] = ""
+    endpoint: Annotated[
+        str, Meta(description="URL of an S3 store that is not Amazon's. Credentials come from the usual AWS variables.")
+    ] = ""
+    max_bytes: Annotated[int, Meta(ge=1, description="Bytes of one file.")] = 26_214_400
+    quota_bytes: Annotated[int, Meta(ge=0, description="Bytes of all files of one user; 0 = no bound.")] = 1_073_741_824
+    types: Annotated[
+        tuple[str, ...], Meta(description='Media types that are taken, such as `["image/*", "application/pdf"]`; empty for all.')
+    ] = ()
+
+
 class LogConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What goes to stderr."""
 
@@ -345,6 +364,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     search: SearchConfig = field(default_factory=SearchConfig)
     push: PushConfig = field(default_factory=PushConfig)
     hooks: HooksConfig = field(default_factory=HooksConfig)
+    files: FilesConfig = field(default_factory=FilesConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
 

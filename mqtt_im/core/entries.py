@@ -18,6 +18,9 @@ _encode: Final = msgspec.json.Encoder().encode
 _MSG: Final = b'{"op":"msg","pos":'
 _SENT: Final = b'{"op":"sent","pos":'
 
+FILE_FIELDS: Final = ("id", "name", "type", "size")
+"""What devices see of a file that a message carries."""
+
 Lookup = Callable[[int], AnyRecord | None]
 """The record of a log row, None where it is gone."""
 
@@ -176,6 +179,8 @@ def fields(record: Message | GroupChange, amended: Amended | None, lookup: Looku
         for name in ("cts", "reply_to", "mentions"):
             if name in extra and not (recalled and name == "mentions"):
                 add(b'"%b":%b' % (name.encode(), _encode(extra[name])))
+        if "files" in extra and not recalled:
+            add(b'"files":%b' % _encode([dict(zip(FILE_FIELDS, file, strict=True)) for file in extra["files"]]))
         if recalled:
             add(b'"recalled":true')
         elif amended is not None and amended.edits:

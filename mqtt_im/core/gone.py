@@ -11,7 +11,7 @@ from mqtt_im.core.rules.common import digest_of, own_pos
 from .records import Edited, Gone, Message, Reacted, Recalled, Reported
 from .usage import size_of
 
-_COMPARED: Final = ("reply_to", "ttl", "key", "mentions", "packet", "dropped", "digest", "push_digest")
+_COMPARED: Final = ("reply_to", "ttl", "key", "mentions", "packet", "dropped", "digest", "push_digest", "file_ids")
 """What of a message's `extra` tells a repeat from another request."""
 
 
@@ -29,6 +29,8 @@ def without_content(record: Message | Edited) -> Message | Edited:
     if isinstance(record, Edited):
         return msgspec.structs.replace(record, body=None, digest=digest, size=size_of(record))
     extra = {**(record.extra or {}), "digest": digest, "size": size_of(record)}
+    if "files" in extra:
+        extra["file_ids"] = [file[0] for file in extra.pop("files")]
     if "push" in extra:
         extra["push_digest"] = digest_of(msgspec.json.encode(extra.pop("push")))
     return msgspec.structs.replace(record, body=None, extra=extra)

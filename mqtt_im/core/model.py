@@ -6,7 +6,7 @@ They live in the ledger's thread and are touched by nobody else. `core.apply` is
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from .records import AnyRecord
 
@@ -242,6 +242,21 @@ class Amended(_Entity):
         return made
 
 
+class Upload(NamedTuple):
+    """A file that somebody has uploaded, and the messages that were ever to carry it."""
+
+    id: str
+    owner: str
+    """Who uploaded it."""
+    name: str
+    type: str
+    """Its media type, without parameters."""
+    size: int
+    """Bytes."""
+    carriers: tuple[tuple[str, int], ...]
+    """`(conv, seq)` of each message that carries it, and of some that do not, or do not any more."""
+
+
 class View(Protocol):
     """What the rules may ask of the state. Everything answers from committed and pending records alike."""
 
@@ -280,6 +295,9 @@ class View(Protocol):
 
     def delivered(self, user: str, after: int, upto: int) -> list[str | int]:
         """`[conv, seq, …]`: the newest message of others, in each conversation, among the items from after `after` to `upto`."""
+
+    def upload(self, file: str) -> Upload | None:
+        """The uploaded file with this id, as long as it is kept."""
 
     def claim(self, user: str, pos: int) -> bool:
         """Take an item back before any device has been offered it; False where one has."""

@@ -42,8 +42,9 @@ class Message(Act, array_like=True, tag="m", gc=False):
 
     `cts`, `reply_to`, `ttl`, `key`, `mentions`, `push`: as the sender gave them. `replaced`: `[user, pos]` of each item that
     this message's `key` has made void. `dropped`: the other one has blocked the sender, so only the sender has the message.
-    `packet`: `[session, packet id]` of a QoS 1 PUBLISH without an id. `digest`: what
-    stands for a body that is gone, so that a repeat is still recognised; `size`: how many bytes it had.
+    `packet`: `[session, packet id]` of a QoS 1 PUBLISH without an id. `files`: `[id, name, type, size]` of each file, of
+    which `file_ids` is left. `digest`: what stands for a body that is gone, so that a repeat is still recognised; `size`: how
+    many bytes it had.
     """
 
     body: bytes | None

@@ -20,6 +20,7 @@ from mqtt_im.http.body import Gone
 from mqtt_im.http.chat import Chat
 from mqtt_im.http.errors import Problem, tell, unavailable
 from mqtt_im.http.events import Events
+from mqtt_im.http.files import FileRoutes
 from mqtt_im.http.health import Readiness, health_routes, metrics_route
 from mqtt_im.http.logins import Logins
 from mqtt_im.http.pages import page_routes
@@ -44,6 +45,7 @@ def site(config: HttpConfig, desk: Desk, ready: Readiness, metrics: Metrics, *, 
         *Logins(desk, proxies).routes(),
         *tickets.routes(),
         *Events(desk, tickets).routes(),
+        *FileRoutes(desk, tickets).routes(),
         *health_routes(ready),
         *([metrics_route(metrics)] if with_metrics else []),
         *page_routes(web=config.web),

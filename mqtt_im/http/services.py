@@ -10,6 +10,7 @@ from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.config import Config
+from mqtt_im.files import Files
 from mqtt_im.http.errors import unavailable
 from mqtt_im.metrics import Metrics
 from mqtt_im.transport.embedded import EmbeddedTransport
@@ -25,6 +26,7 @@ class Services:
     transport: EmbeddedTransport
     auth: Authenticator
     accounts: Accounts
+    files: Files
     metrics: Metrics
     websocket: Callable[[], asyncio.Protocol]
     """Makes what talks MQTT on a WebSocket."""

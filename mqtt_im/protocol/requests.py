@@ -18,6 +18,7 @@ Seq = Annotated[int, Meta(ge=1, le=2**53)]
 Count = Annotated[int, Meta(ge=1, le=2**31)]
 Millis = Annotated[int, Meta(ge=0, le=2**53)]
 Text = Annotated[str, Meta(max_length=256)]
+FileId = Annotated[str, Meta(min_length=1, max_length=64)]
 
 ABSENT = Raw(b"")
 """A raw field that was not given."""
@@ -26,6 +27,7 @@ MAX_EMOJI_BYTES = 32
 MAX_KEY_CHARS = 64
 MAX_PUSH_BYTES = 4096
 MAX_MENTIONS = 100
+MAX_FILES = 10
 
 
 class Request(Struct, kw_only=True, tag_field="op", gc=False):
@@ -76,6 +78,7 @@ class Send(Counted, kw_only=True, tag="send", gc=False):
     ttl: Annotated[int, Meta(ge=1, le=2**31)] | None = None
     key: Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS)] | None = None
     mentions: Annotated[list[str], Meta(max_length=MAX_MENTIONS)] | None = None
+    files: Annotated[list[FileId], Meta(max_length=MAX_FILES)] | None = None
     push: dict[str, Any] | None = None
 
     def check(self) -> None:
@@ -85,6 +88,8 @@ class Send(Counted, kw_only=True, tag="send", gc=False):
         for name in self.mentions or ():
             if name != "*":
                 check_user("mentions", name)
+        if self.files and len(set(self.files)) != len(self.files):
+            raise bad_field("files", "a file is named twice")
 
 
 class Report(Counted, kw_only=True, tag="report", gc=False):

@@ -134,6 +134,10 @@ class Ledger:
         """What `function` has read on the reader's thread, in the user's turn. Raises its `Refusal`."""
         return await self._ended(lambda notify: CallJob(function, notify, user))
 
+    async def decide(self, function: Callable[[Store], Any]) -> Any:
+        """What `function` has found out between two batches, on the ledger's thread. Raises its `Refusal`."""
+        return await self._ended(lambda notify: _Control(function, notify))
+
     async def probe(self) -> None:
         """The store can commit. Raises `Refusal`."""
         await self._ended(lambda notify: _Control(lambda store: store.probe(), notify))
@@ -364,20 +368,19 @@ class Ledger:
 
 
 class _Control(Job):
-    """What the server itself asks of the store; `result` is None."""
+    """What the server itself asks of the store; `result` is what it was told."""
 
-    __slots__ = ("act", "notify")
+    __slots__ = ("act", "notify", "result")
 
-    result = None
-
-    def __init__(self, act: Callable[[Store], None], notify: Callable[[_Control], None]) -> None:
+    def __init__(self, act: Callable[[Store], Any], notify: Callable[[_Control], None]) -> None:
         super().__init__()
         self.act = act
         self.notify = notify
+        self.result: Any = None
 
     def finish(self, engine: Any) -> None:
         """See `Job`."""
-        self.act(engine)
+        self.result = self.act(engine)
 
     def done(self) -> None:
         """See `Job`."""

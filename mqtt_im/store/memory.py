@@ -17,22 +17,30 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from mqtt_im.core.apply import apply, recipients
 from mqtt_im.core.entries import Entry, render, void_entry
 from mqtt_im.core.gone import without_content
-from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
+from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
 from mqtt_im.core.records import Act, AnyRecord, Edited, GroupChange, Message, Recalled, decode, encode
 from mqtt_im.core.rules import Limits
+from mqtt_im.core.rules.files import files_of
 from mqtt_im.protocol.errors import Refusal
 
 from .commits import Author, Commit
 from .interface import RECEIPT_MEMBERS
 from .jobs import Job
+from .uploads import NoUploads, Uploads
 
 
 class MemoryState:
     """`interface.State` in dicts."""
 
-    def __init__(self, has_account: Callable[[str], bool], claim: Callable[[str, int], bool]) -> None:
+    def __init__(
+        self,
+        has_account: Callable[[str], bool],
+        claim: Callable[[str, int], bool],
+        upload: Callable[[str], Upload | None] = lambda _: None,
+    ) -> None:
         self.has_account = has_account
         self.claim = claim
+        self.upload = upload
         self.log: dict[int, AnyRecord] = {}
         """Log row → record; a row that retention took is not there."""
         self._users: dict[str, User] = {}
@@ -264,6 +272,7 @@ class MemoryEngine:
         has_account: Callable[[str], bool] = lambda _: True,
         claim: Callable[[str, int], bool] = lambda *_: False,
         online: Container[str] = frozenset(),
+        uploads: Uploads | None = None,
     ) -> None:
         self.limits = limits or Limits()
         self.online = online
@@ -273,7 +282,8 @@ class MemoryEngine:
         self.last = 0
         """The newest log row."""
         self._claim = claim
-        self.state = MemoryState(has_account, self._take_back)
+        self._uploads = uploads or NoUploads()
+        self.state = MemoryState(has_account, self._take_back, self._uploads.find)
 
     def restart(self) -> None:
         """As if the process had ended here, and another one had begun with the same log."""
@@ -308,6 +318,8 @@ class MemoryEngine:
         self.last += 1
         if isinstance(record, Recalled | Edited):
             self._scrub(record)
+        elif isinstance(record, Message):
+            self._uploads.carry(files_of(record), record.conv, record.seq)
         self.state.log[self.last] = decode(encode(record))
         apply(self.state, self.last, record)
         commit = Commit(self.last, record)

@@ -27,6 +27,8 @@ GHOST = "ghost"
 DEVICES = ("pc", "tel")
 GROUPS = ("#g", "#h")
 CONVS = (*sorted({direct(a, b) for a in USERS for b in USERS}), *GROUPS, "#none")
+FILES = {"f": "ann", "g": "ann", "h": "bob"}
+"""Uploaded files, and whose they are."""
 IDS = tuple("0123456789abcdefghij")
 BODIES = (b'"hi"', b'"ho"', b'{"a":1,"b":2}', b'{ "b":2, "a":1 }')
 
@@ -151,6 +153,7 @@ _SEND = _kind(
     key=maybe(st.just("k")),
     mentions=maybe(st.lists(st.sampled_from((*USERS, "*")), max_size=2)),
     push=maybe(st.just({"title": "x"})),
+    files=maybe(st.lists(st.sampled_from([*FILES, "none"]), max_size=2, unique=True)),
 )
 _KEYED = _kind(
     rq.Send, id=st.none(), to=st.one_of(st.sampled_from(USERS), which), body=bodies, key=st.just("k"), ttl=maybe(st.just(1))

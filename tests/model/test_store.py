@@ -23,8 +23,9 @@ from mqtt_im.core.rules import Limits
 from mqtt_im.store.memory import MemoryEngine
 from mqtt_im.store.sqlite.check import check
 from tests.support.store import Crash, SqliteStore
+from tests.support.uploads import MemoryUploads
 
-from .actions import GHOST, USERS, WARM, Action, batches
+from .actions import FILES, GHOST, USERS, WARM, Action, batches
 from .looking import difference, look, outcome
 
 SMALL = {
@@ -88,8 +89,16 @@ class StoreMachine(RuleBasedStateMachine):
         self.online |= online
         self.claims = Claims()
         self.twin_claims = Claims()
-        self.store = SqliteStore(Path(self.folder.name), limits, self._has_account, self._take_back, self._release, self.online)
-        self.twin = MemoryEngine(limits, self._has_account, self._twin_take_back, self.online)
+        self.store = SqliteStore(
+            Path(self.folder.name),
+            limits,
+            self._has_account,
+            self._take_back,
+            self._release,
+            self.online,
+            uploads=MemoryUploads(FILES),
+        )
+        self.twin = MemoryEngine(limits, self._has_account, self._twin_take_back, self.online, MemoryUploads(FILES))
         if warm:
             self._kept(WARM)
 

@@ -15,6 +15,7 @@ from mqtt_im.store.reader import Reader
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.models import PROJECTION_FILE
 from mqtt_im.store.sqlite.opening import opener
+from mqtt_im.store.uploads import Uploads
 
 T = TypeVar("T")
 
@@ -40,6 +41,7 @@ class SqliteStore:
         unclaim: Callable[[str, int], None] = lambda *_: None,
         online: Container[str] = frozenset(),
         ledger: type[Ledger] = Ledger,
+        uploads: Uploads | None = None,
     ) -> None:
         self.data_dir = data_dir
         self.now = 0.0
@@ -51,6 +53,7 @@ class SqliteStore:
             claim=claim,
             unclaim=unclaim,
             online=online,
+            uploads=uploads,
         )
         self.ledger = ledger(make, clock=lambda: self.now)
         self.ledger._loop = cast(Any, _HereAndNow())

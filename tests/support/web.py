@@ -8,6 +8,7 @@ import socket
 import ssl
 from dataclasses import dataclass
 from typing import Any, Self
+from urllib.parse import quote
 
 Map = dict[str, Any]
 HOST = "127.0.0.1"
@@ -118,6 +119,8 @@ class Web:
             self._connection = http.client.HTTPConnection(HOST, port, timeout=20)
         else:
             self._connection = http.client.HTTPSConnection(HOST, port, timeout=20, context=tls)
+        self.user = ""
+        """Whose token it is, after `login`."""
         self.token = token
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
@@ -161,9 +164,25 @@ class Web:
         assert (answer.status, answer.code) == (status, code), (op, fields, answer)
         return answer
 
+    def uploaded(self, content: bytes, name: str, kind: str) -> Answer:
+        """The answer to an upload."""
+        return self.ask("POST", f"/api/v1/files?name={quote(name)}", body=content, Content_Type=kind)
+
+    def upload(self, content: bytes, name: str, kind: str) -> Map:
+        """The uploaded file."""
+        answer = self.uploaded(content, name, kind)
+        assert answer.status == 201, answer
+        found: Map = answer.data
+        return found
+
+    def file(self, file: str, method: str = "GET", **headers: str) -> Answer:
+        """A file, as this user gets it."""
+        return self.ask(method, f"/api/v1/files/{file}", None, body=None, **headers)
+
     def login(self, user: str, password: str | None = None) -> Self:
         """Show this user's token from now on."""
         fields = {"user": user} if password is None else {"user": user, "password": password}
         self.token = None
+        self.user = user
         self.token = self.must("login", **fields)["token"]
         return self

@@ -218,6 +218,7 @@ def same_send(record: Message, request: rq.Send) -> bool:
     return (
         request.to == to
         and all(extra.get(name) == getattr(request, name) for name in ("reply_to", "key", "mentions"))
+        and (request.files or []) == ([file[0] for file in extra.get("files", ())] or list(extra.get("file_ids", ())))
         and _same_push(extra, request.push)
         and same_content(record.body, extra.get("digest"), bytes(request.body))
     )

@@ -25,6 +25,7 @@ from .common import (
     repeat,
     same_send,
 )
+from .files import attached
 
 
 def send(view: View, limits: Limits, who: Who, request: rq.Send) -> Decision:
@@ -88,6 +89,8 @@ def _extra(view: View, who: Who, request: rq.Send, conv: Conv, own: int, dropped
         extra["ttl"] = request.ttl
     if request.mentions is not None:
         extra["mentions"] = request.mentions
+    if request.files:
+        extra["files"] = attached(view, who.user, request.files)
     if request.push is not None:
         extra["push"] = request.push
     if request.key is not None:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Container
 from mqtt_im.core.apply import recipients
 from mqtt_im.core.gone import without_content
 from mqtt_im.core.records import Act, AnyRecord, Edited, Message, Recalled, encode
+from mqtt_im.core.rules.files import files_of
 from mqtt_im.store.commits import Author, Commit
+from mqtt_im.store.uploads import Uploads
 
 from .hot import Log
 from .state import ProjectedState
@@ -16,12 +18,15 @@ from .state import ProjectedState
 class Batch:
     """Rows that are part of the state, and of the log once they are committed."""
 
-    def __init__(self, log: Log, state: ProjectedState, online: Container[str], erase: Callable[[], None]) -> None:
+    def __init__(
+        self, log: Log, state: ProjectedState, online: Container[str], uploads: Uploads, erase: Callable[[], None]
+    ) -> None:
         """`erase` is called when something was recalled with a commit that is on disk."""
         self._log = log
         self._erase = erase
         self._state = state
         self._online = online
+        self._uploads = uploads
         self._rows: list[tuple[int, bytes]] = []
         self._rewrites: list[tuple[bytes, int]] = []
         self._recalled = False
@@ -32,6 +37,8 @@ class Batch:
         """The record is row `lsn` of the log, the next one."""
         if type(record) is Recalled or type(record) is Edited:
             self._scrub(record)
+        elif type(record) is Message and record.extra is not None and "files" in record.extra:
+            self._uploads.carry(files_of(record), record.conv, record.seq)
         data = encode(record)
         self._rows.append((lsn, data))
         self.weight += 10 + (len(data) >> 10)
@@ -50,6 +57,7 @@ class Batch:
         """Everything appended is on disk; whether there was anything. Raises `sqlite3.Error`; then the state is stale."""
         if not self._rows:
             return False
+        self._uploads.commit()
         self._log.append(self._rows, self._rewrites)
         self._rows.clear()
         self._rewrites.clear()
@@ -84,6 +92,8 @@ class Batch:
             record = state.record(lsn) if lsn is not None else None
             if lsn is None or not isinstance(record, Message | Edited) or record.body is None:
                 continue
+            if isinstance(record, Message):
+                self._uploads.released(files_of(record))
             gone = without_content(record)
             state.replace_record(lsn, gone)
             data = encode(gone)

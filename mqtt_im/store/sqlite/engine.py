@@ -18,6 +18,7 @@ from mqtt_im.core.rules import Limits
 from mqtt_im.store.commits import Author
 from mqtt_im.store.interface import RECEIPT_MEMBERS
 from mqtt_im.store.policy import Ended, Policy
+from mqtt_im.store.uploads import Uploads
 
 from .batch import Batch
 from .erasure import Erasure
@@ -52,6 +53,7 @@ class Engine:
         claim: Callable[[str, int], bool],
         unclaim: Callable[[str, int], None],
         online: Container[str],
+        uploads: Uploads,
     ) -> None:
         self.limits = limits
         self.online = online
@@ -64,6 +66,7 @@ class Engine:
         self.gate = Gate()
         self._data_dir = data_dir
         self._has_account = has_account
+        self._uploads = uploads
         self._taking_back = TakingBack(claim, unclaim)
         self._log_db = open_log(data_dir, synchronous)
         self._projection_db = open_projection(data_dir)
@@ -95,8 +98,10 @@ class Engine:
             epoch = ""
         if not epoch:
             position = self._restore()
-        self.state = state = ProjectedState(self.log, self.projection, self._has_account, self._taking_back.take)
-        self._batch = Batch(self.log, state, self.online, self.erasure.ask)
+        uploads = self._uploads
+        uploads.rollback()
+        self.state = state = ProjectedState(self.log, self.projection, self._has_account, self._taking_back.take, uploads.find)
+        self._batch = Batch(self.log, state, self.online, uploads, self.erasure.ask)
         self._rendering = Rendering(state)
         self.flusher.begin(state)
         state.live.last = position
@@ -178,7 +183,7 @@ class Engine:
 
     def reading(self) -> Reading:
         """See `interface.Store`."""
-        return Reading(self._data_dir, self.gate, lambda: self.state, self._has_account, self.limits, self.online)
+        return Reading(self._data_dir, self.gate, lambda: self.state, self._has_account, self._uploads, self.limits, self.online)
 
     def retain(self, policy: Policy, now: int, ended: Ended) -> None:
         """See `interface.Store`."""

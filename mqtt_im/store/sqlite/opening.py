@@ -10,6 +10,7 @@ from typing import Any, Final
 from mqtt_im.core.rules import Limits
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.uploads import NoUploads, Uploads
 
 from .engine import Engine
 from .errors import ERRORS
@@ -26,12 +27,13 @@ def opener(
     claim: Callable[[str, int], bool] = lambda *_: False,
     unclaim: Callable[[str, int], None] = lambda *_: None,
     online: Container[str] = frozenset(),
+    uploads: Uploads | None = None,
 ) -> Callable[[], Engine]:
     """What opens the SQLite files of a folder and replays the log's tail. That raises `StoreError`."""
 
     def make() -> Engine:
         try:
-            return Engine(data_dir, synchronous, limits or Limits(), has_account, claim, unclaim, online)
+            return Engine(data_dir, synchronous, limits or Limits(), has_account, claim, unclaim, online, uploads or NoUploads())
         except _FAILED as error:
             raise StoreError(f"the store can't be opened: {error}") from error
 

@@ -22,6 +22,7 @@ from mqtt_im.core.model import Amended, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.core.rules import Limits
 from mqtt_im.store.interface import RECEIPT_MEMBERS, Readable
+from mqtt_im.store.uploads import Uploads
 
 from .errors import ERRORS
 from .gate import Gate, Yielding
@@ -50,8 +51,10 @@ class _NotYetError(Exception):
 class ReadState(ProjectedState):
     """The state of a view. What is handed out are copies, and are changed by nobody."""
 
-    def __init__(self, log: Log, projection: Projection, gate: Gate, has_account: Callable[[str], bool]) -> None:
-        super().__init__(log, projection, has_account, lambda *_: False)
+    def __init__(
+        self, log: Log, projection: Projection, gate: Gate, has_account: Callable[[str], bool], uploads: Uploads
+    ) -> None:
+        super().__init__(log, projection, has_account, lambda *_: False, uploads.stored)
         self._gate = gate
         self._stored_uids = 1 << 62
         self.shown: set[str] = set()
@@ -223,6 +226,7 @@ class Reading:
         gate: Gate,
         writer: Callable[[], ProjectedState],
         has_account: Callable[[str], bool],
+        uploads: Uploads,
         limits: Limits,
         online: Container[str],
     ) -> None:
@@ -239,7 +243,7 @@ class Reading:
         try:
             self._moves, self._changes = gate.moves, gate.changes
             self._log.keep = self._projection.keep = True
-            state = ReadState(Log(self._log), Projection(self._projection), gate, has_account)
+            state = ReadState(Log(self._log), Projection(self._projection), gate, has_account, uploads)
         finally:
             self._projection.end()
             gate.leave()

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 
 from mqtt_im.core.apply import apply
-from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
+from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
 from mqtt_im.core.records import Act, AnyRecord, Gone, GroupChange, Message, decode
 from mqtt_im.protocol.names import direct
 
@@ -32,12 +32,18 @@ class ProjectedState:
     """`core.model.View` and `core.apply.State` over a log and its projections."""
 
     def __init__(
-        self, log: Log, projection: Projection, has_account: Callable[[str], bool], claim: Callable[[str, int], bool]
+        self,
+        log: Log,
+        projection: Projection,
+        has_account: Callable[[str], bool],
+        claim: Callable[[str, int], bool],
+        upload: Callable[[str], Upload | None] = lambda _: None,
     ) -> None:
         self.log = log
         self.projection = projection
         self.has_account = has_account
         self.claim = claim
+        self.upload = upload
         self.live = Generation()
         self.frozen: Generation | None = None
         self._users: dict[str, User] = {}

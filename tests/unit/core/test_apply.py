@@ -72,7 +72,7 @@ def seen(thing: Any) -> Any:
 
 
 def snapshot(state: MemoryState) -> dict[str, Any]:
-    return {name: seen(value) for name, value in vars(state).items() if name not in ("has_account", "claim", "log")}
+    return {name: seen(value) for name, value in vars(state).items() if name not in ("has_account", "claim", "upload", "log")}
 
 
 def empty() -> MemoryState:

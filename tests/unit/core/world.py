@@ -14,6 +14,7 @@ from mqtt_im.protocol.codec import decode_request, encode_json
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.memory import MemoryEngine
+from mqtt_im.store.uploads import Uploads
 
 GHOST = "ghost"
 """A name that is no account."""
@@ -22,9 +23,9 @@ GHOST = "ghost"
 class World:
     """The store's twin in memory, asked as devices ask; keywords are the limits that rules obey."""
 
-    def __init__(self, **limits: Any) -> None:
+    def __init__(self, uploads: Uploads | None = None, **limits: Any) -> None:
         self.claims = Claims()
-        self.engine = MemoryEngine(Limits(**limits), lambda name: name != GHOST, self.claims.take_back)
+        self.engine = MemoryEngine(Limits(**limits), lambda name: name != GHOST, self.claims.take_back, uploads=uploads)
         self.state = self.engine.state
         self.now = 1_000_000
 

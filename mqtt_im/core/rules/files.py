@@ -1,0 +1,53 @@
+"""Who may read an uploaded file, and so hand it on: its owner until a message carries it, then who may read such a message."""
+
+from __future__ import annotations
+
+from mqtt_im.core.model import Upload, View
+from mqtt_im.core.records import Message
+from mqtt_im.protocol.errors import Refusal
+
+
+def attached(view: View, user: str, files: list[str]) -> list[list[object]]:
+    """What a message of this user remembers of the files that it carries: `[id, name, type, size]` each. Raises `not_found`."""
+    found: list[list[object]] = []
+    for file in files:
+        upload = view.upload(file)
+        if upload is None or not may_read_file(view, user, upload):
+            raise Refusal("not_found", f"files: there is no file {file!r} that you may send")
+        found.append([upload.id, upload.name, upload.type, upload.size])
+    return found
+
+
+def may_read_file(view: View, user: str, upload: Upload) -> bool:
+    """Whether this user may read the file now."""
+    if not upload.carriers:
+        return upload.owner == user
+    return any(_reads(view, user, upload.id, conv, seq) for conv, seq in upload.carriers)
+
+
+def is_carried(view: View, upload: Upload) -> bool:
+    """Whether a message carries the file now."""
+    return any(_carrier(view, upload.id, conv, seq) is not None for conv, seq in upload.carriers)
+
+
+def files_of(record: Message) -> list[str]:
+    """The ids of the files that a message carries, or carried before its content went."""
+    extra = record.extra or {}
+    return [file[0] for file in extra.get("files", ())] or list(extra.get("file_ids", ()))
+
+
+def _carrier(view: View, file: str, name: str, seq: int) -> Message | None:
+    conv = view.conv(name)
+    record = view.message(conv, seq) if conv is not None and seq <= conv.head else None
+    if not isinstance(record, Message) or record.extra is None:
+        return None
+    return record if any(found[0] == file for found in record.extra.get("files", ())) else None
+
+
+def _reads(view: View, user: str, file: str, name: str, seq: int) -> bool:
+    conv = view.conv(name)
+    member = conv.members.get(user) if conv is not None else None
+    if member is None or not member.sees(seq):
+        return False
+    record = _carrier(view, file, name, seq)
+    return record is not None and (not record.dropped or record.by == user)

@@ -1,0 +1,345 @@
+"""Uploads and downloads, and what leaves when nobody carries it any more.
+
+An upload is written to a temporary file, moved to its place, and only then known; a crash in between leaves a content without a
+row, which goes after `ORPHAN_S`. A file leaves the other way round: its row first, in the ledger's thread, so that no message can
+take it up meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Protocol
+from urllib.parse import unquote, urlsplit
+
+from mqtt_im.config import FilesConfig
+from mqtt_im.core.records import Message
+from mqtt_im.core.rules.files import files_of, is_carried, may_read_file
+from mqtt_im.files.blobs import Blobs
+from mqtt_im.files.errors import FileRefused
+from mqtt_im.files.folder import Folder
+from mqtt_im.files.receiving import PIECE, Incoming
+from mqtt_im.files.table import FileTable, Stored
+from mqtt_im.files.uploads import FileUploads
+from mqtt_im.protocol.errors import MqttImError, Refusal, StoreError
+from mqtt_im.store.interface import Readable, Store
+from mqtt_im.store.sqlite.follow import LogReader
+
+FOLDER: Final = "files"
+MAX_NAME_BYTES: Final = 255
+THREADS: Final = 4
+SWEEP_S: Final = 10.0
+SLICE: Final = 50
+"""Files looked at in one go on the store's thread."""
+SLICES: Final = 40
+"""Slices of one sweep: with this, 12,000 files are looked at in a minute."""
+UNCARRIED_S: Final = 86_400
+"""So long an upload waits for a message to carry it."""
+ORPHAN_S: Final = 3_600
+ORPHANS_S: Final = 6 * 3_600
+"""So often contents without a row are looked for."""
+
+log = logging.getLogger(__name__)
+
+
+class Ledger(Protocol):
+    """What is needed of the ledger."""
+
+    @property
+    def epoch(self) -> str:
+        """Names the store."""
+
+    async def call(self, function: Callable[[Readable], Any], user: str = ...) -> Any:
+        """What `function` has read."""
+
+    async def decide(self, function: Callable[[Store], Any]) -> Any:
+        """What `function` returns between two batches, on the ledger's thread."""
+
+
+class Files:
+    """The files of one server."""
+
+    def __init__(self, config: FilesConfig, data_dir: Path, blobs: Blobs, table: FileTable) -> None:
+        self.config = config
+        self.uploads = FileUploads(table)
+        """What the ledger is given."""
+        self._data_dir = data_dir
+        self._incoming = data_dir / FOLDER / "incoming"
+        self._blobs = blobs
+        self._table = table
+        self._threads = ThreadPoolExecutor(THREADS, "files")
+        self._ledger: Ledger | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._coming: dict[str, int] = {}
+        """Bytes of uploads that are under way, by user."""
+        self._position = ""
+        self._orphans_due = 0.0
+
+    async def start(self, ledger: Ledger) -> None:
+        """The carriers are those of this store; what nobody carries leaves from now on. Raises `StoreError`."""
+        self._ledger = ledger
+        await self._on_thread(self._open, ledger.epoch)
+        self._task = asyncio.create_task(self._sweep_on(), name="files")
+
+    async def stop(self) -> None:
+        """Nothing is done any more."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        self._threads.shutdown(wait=True)
+
+    def close(self) -> None:
+        """The table is closed; the ledger has stopped before."""
+        self._table.close()
+
+    def _open(self, epoch: str) -> None:
+        used = self._incoming.parent.exists() or bool(self.config.url)
+        shutil.rmtree(self._incoming, ignore_errors=True)
+        self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self._table.epoch == epoch:
+            return
+        if self._table.is_new and not used:
+            self._table.begin(epoch, ())
+            return
+        log.info("looking through the log for messages that carry files")
+        reader = LogReader(self._data_dir)
+        try:
+            self._table.begin(epoch, _carrying(reader))
+        finally:
+            reader.close()
+
+    async def _on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
+
+    # Uploads
+
+    def check(self, kind: str, size: int | None) -> None:
+        """Raise `FileRefused` where a file of this type, and of this size where that is known, is not taken now."""
+        if self.config.types and not any(fnmatchcase(kind, pattern) for pattern in self.config.types):
+            raise FileRefused("unsupported_type", f"files of type {kind} are not taken here")
+        limit = self.config.max_bytes
+        if size is not None and size > limit:
+            raise FileRefused("too_large", f"the file has {size} bytes, of at most {limit}")
+
+    async def receive(self, user: str, name: str, kind: str, size: int | None, pieces: AsyncIterator[bytes]) -> Stored:
+        """The file is on stable storage, and known. Raises `FileRefused`, `OSError`, `StoreError`, and what `pieces` raises."""
+        incoming: Incoming | None = None
+        reserved = 0
+        try:
+            reserved = await self._reserve(user, size or 0)
+            incoming = await self._on_thread(Incoming, self._incoming)
+            async for piece in _gathered(pieces):
+                total = incoming.size + len(piece)
+                if total > self.config.max_bytes:
+                    raise FileRefused("too_large", f"the file has more than {self.config.max_bytes} bytes")
+                if total > reserved:
+                    reserved += await self._reserve(user, total - reserved)
+                await self._on_thread(incoming.write, piece)
+            keeping = asyncio.ensure_future(self._keep(incoming, user, name, kind))
+            try:
+                return await asyncio.shield(keeping)
+            except asyncio.CancelledError:
+                await asyncio.wait([keeping])  # what is half done is done, or leaves nothing
+                raise
+        finally:
+            self._coming[user] = self._coming.get(user, 0) - reserved
+            if not self._coming[user]:
+                del self._coming[user]
+            if incoming is not None:
+                await asyncio.shield(asyncio.ensure_future(self._on_thread(incoming.discard)))
+
+    async def _reserve(self, user: str, size: int) -> int:
+        quota = self.config.quota_bytes
+        if quota and size:
+            used = await self._on_thread(self._table.used, user)
+            if used + self._coming.get(user, 0) + size > quota:
+                raise FileRefused(
+                    "quota", f"your files may have {quota} bytes together; recall messages with files you don't need"
+                )
+        self._coming[user] = self._coming.get(user, 0) + size
+        return size
+
+    async def _keep(self, incoming: Incoming, user: str, name: str, kind: str) -> Stored:
+        def keep() -> Stored:
+            digest = incoming.finish()
+            stored = Stored(secrets.token_urlsafe(16), user, name, kind, incoming.size, digest, time.time_ns() // 1_000_000)
+            self._blobs.put(stored.id, incoming.path)
+            try:
+                self._table.add(stored)
+            except StoreError:
+                self._blobs.remove(stored.id)
+                raise
+            return stored
+
+        found: Stored = await self._on_thread(keep)
+        return found
+
+    # Downloads
+
+    async def readable(self, user: str, file: str) -> Stored | None:
+        """The file, where this user may read it now. Raises `Refusal` while the store can't be asked, and `StoreError`."""
+
+        def ask(engine: Readable) -> bool:
+            upload = engine.state.upload(file)
+            return upload is not None and may_read_file(engine.state, user, upload)
+
+        assert self._ledger is not None
+        if not await self._ledger.call(ask, user):
+            return None
+        found: Stored | None = await self._on_thread(self._table.get, file)
+        return found
+
+    async def open(self, stored: Stored, start: int, size: int) -> Content:
+        """`size` bytes of the file from `start` on. Raises `FileNotFoundError` where its content is lost, `OSError`."""
+        stream = await self._on_thread(self._blobs.open, stored.id, start, size)
+        return Content(stream, size, self._on_thread)
+
+    # What leaves
+
+    async def forget_user(self, user: str) -> None:
+        """The user's uploads that no message carries are gone."""
+        await self._release(await self._on_thread(self._table.owned, user), user)
+
+    async def _sweep_on(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            try:
+                await self.sweep()
+            except (OSError, StoreError, Refusal) as error:
+                log.warning("files that nobody carries could not be removed: %s", error)
+
+    async def sweep(self) -> None:
+        """What no message carries any more is gone, as far as one turn looks."""
+        released = sorted(self.uploads.take_released())
+        for first in range(0, len(released), SLICE):
+            await self._release(released[first : first + SLICE])
+        before = int((time.time() - UNCARRIED_S) * 1000)
+        await self._release(await self._on_thread(self._table.uncarried, before, SLICE))
+        for _ in range(SLICES):
+            part = await self._on_thread(self._table.carried_after, self._position, SLICE)
+            self._position = part[-1] if len(part) == SLICE else ""
+            await self._release(part)
+            if not self._position:
+                break
+        if time.monotonic() >= self._orphans_due:
+            self._orphans_due = time.monotonic() + ORPHANS_S
+            await self._on_thread(self._remove_orphans)
+
+    async def _release(self, files: list[str], owner: str | None = None) -> None:
+        """Those that nobody carries are gone: uploads of `owner` at once, others when they were carried or had their time."""
+        if not files:
+            return
+        oldest = int((time.time() - UNCARRIED_S) * 1000)
+
+        def unused(state: Readable | Store) -> list[str]:
+            found = []
+            for file in files:
+                upload = state.state.upload(file)
+                if upload is None or is_carried(state.state, upload):
+                    continue
+                if upload.carriers or upload.owner == owner or _created(self._table, file) < oldest:
+                    found.append(file)
+            return found
+
+        def take(store: Store) -> list[str]:
+            gone = unused(store)
+            self._table.remove(gone)
+            return gone
+
+        assert self._ledger is not None
+        files = await self._ledger.call(unused)
+        if not files:
+            return
+        for file in await self._ledger.decide(take):
+            await self._on_thread(self._blobs.remove, file)
+            log.info("a file that nobody carries any more was removed", extra={"file": file})
+
+    def _remove_orphans(self) -> None:
+        newest = time.time() - ORPHAN_S
+        for file, came in self._blobs.all():
+            if came < newest and self._table.get(file) is None:
+                self._blobs.remove(file)
+
+
+class Content:
+    """Bytes of a file, to be read piece by piece, and closed."""
+
+    def __init__(self, stream: BinaryIO, size: int, on_thread: Callable[..., Any]) -> None:
+        self._stream = stream
+        self._left = size
+        self._on_thread = on_thread
+
+    async def pieces(self) -> AsyncIterator[bytes]:
+        """The bytes. Raises `OSError`, also where there are too few."""
+        while self._left:
+            piece: bytes = await self._on_thread(self._stream.read, min(PIECE, self._left))
+            if not piece:
+                raise OSError("the file's content is shorter than it was")
+            self._left -= len(piece)
+            yield piece
+
+    async def close(self) -> None:
+        """Nothing more is read."""
+        await self._on_thread(self._stream.close)
+
+
+def open_files(config: FilesConfig, data_dir: Path) -> Files:
+    """The files of this server. Raises `MqttImError` where they can't be kept as configured."""
+    table = FileTable(data_dir)
+    return Files(config, data_dir, blobs_of(config, data_dir), table)
+
+
+def blobs_of(config: FilesConfig, data_dir: Path) -> Blobs:
+    """Where contents are kept. Raises `MqttImError`."""
+    if not config.url:
+        return Folder(data_dir / FOLDER)
+    parts = urlsplit(config.url)
+    if parts.scheme == "file":
+        return Folder(Path(unquote(parts.path)))
+    if parts.scheme == "s3" and parts.netloc:
+        from mqtt_im.files.s3 import S3
+
+        return S3(config.url, config.endpoint)
+    raise MqttImError("files", f"files.url: {config.url!r} is neither s3://bucket/prefix nor file:///folder")
+
+
+def clean_name(name: str) -> str:
+    """The name without path separators and control characters. Raises `FileRefused` where it is too long."""
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise FileRefused("bad_field", f"name: at most {MAX_NAME_BYTES} bytes of UTF-8")
+    return "".join("_" if char in "/\\" or not char.isprintable() else char for char in name) or "file"
+
+
+def _created(table: FileTable, file: str) -> int:
+    found = table.get(file)
+    return found.created if found is not None else 0
+
+
+def _carrying(reader: LogReader) -> Iterator[Message]:
+    last = 0
+    while rows := reader.after(last, 1000):
+        last = rows[-1][0]
+        yield from (record for _, record in rows if isinstance(record, Message) and files_of(record))
+
+
+async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same bytes in pieces of about `PIECE`."""
+    waiting: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        waiting.append(piece)
+        size += len(piece)
+        if size >= PIECE:
+            yield b"".join(waiting)
+            waiting, size = [], 0
+    if waiting:
+        yield b"".join(waiting)

@@ -1,0 +1,221 @@
+"""What is known of uploaded files, in a small SQLite file: rows of files, and the messages that may carry each of them.
+
+A carrier is written before the message that it names is committed, so there may be one too many, never one too few; whether a
+message really carries a file is asked of the store. Transactions wait for the disk: who was told of a file finds it again.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import peewee
+
+from mqtt_im.core.model import Upload
+from mqtt_im.core.records import Message
+from mqtt_im.core.rules.files import files_of
+from mqtt_im.protocol.errors import StoreError
+
+FILE_NAME: Final = "files.db"
+_BUSY_TIMEOUT_MS: Final = 5_000
+
+
+class FileRow(peewee.Model):
+    """One uploaded file."""
+
+    id = peewee.CharField(primary_key=True)
+    owner = peewee.CharField(index=True)
+    name = peewee.CharField()
+    type = peewee.CharField()
+    size = peewee.BigIntegerField()
+    sha256 = peewee.CharField()
+    created = peewee.BigIntegerField()
+    """ms since 1970."""
+
+    class Meta:
+        """Names the table."""
+
+        table_name = "file"
+        without_rowid = True
+
+
+class CarrierRow(peewee.Model):
+    """A message that may carry a file."""
+
+    file = peewee.CharField()
+    conv = peewee.CharField()
+    seq = peewee.BigIntegerField()
+
+    class Meta:
+        """Names the table."""
+
+        table_name = "carrier"
+        primary_key = peewee.CompositeKey("file", "conv", "seq")
+        without_rowid = True
+
+
+class MetaRow(peewee.Model):
+    """`epoch`: the store whose messages the carriers are."""
+
+    key = peewee.CharField(primary_key=True)
+    value = peewee.CharField()
+
+    class Meta:
+        """Names the table."""
+
+        table_name = "meta"
+        without_rowid = True
+
+
+_MODELS: Final = [FileRow, CarrierRow, MetaRow]
+_INTO_FILE: Final = "INTO file (id, owner, name, type, size, sha256, created) VALUES (?, ?, ?, ?, ?, ?, ?)"
+_binding = threading.Lock()
+
+
+class Stored(NamedTuple):
+    """A file as it lies in its place."""
+
+    id: str
+    owner: str
+    name: str
+    type: str
+    size: int
+    sha256: str
+    created: int
+
+
+class FileTable:
+    """The file's rows. Every method may be called from any thread. Failures of SQLite are `StoreError`s."""
+
+    def __init__(self, folder: str | os.PathLike[str], *, readonly: bool = False) -> None:
+        self.path = Path(folder) / FILE_NAME
+        self.is_new = not self.path.exists()
+        """Whether there was no such file before."""
+        self._lock = threading.RLock()
+        target = f"file:{self.path}?mode=ro" if readonly else str(self.path)
+        self._db: Any = peewee.SqliteDatabase(
+            target,
+            uri=readonly,
+            thread_safe=False,  # one connection for all threads, under our lock
+            check_same_thread=False,
+            pragmas={"busy_timeout": _BUSY_TIMEOUT_MS}
+            if readonly
+            else {"journal_mode": "wal", "synchronous": "full", "busy_timeout": _BUSY_TIMEOUT_MS},
+        )
+        with self._guarded():
+            if not readonly:
+                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
+            self._db.connect()
+            if not readonly:
+                with _binding, self._db.bind_ctx(_MODELS):
+                    self._db.create_tables(_MODELS)
+
+    def close(self) -> None:
+        """Close the file. Nothing else may be called after it."""
+        with self._lock:
+            self._db.close()
+
+    # Which store's messages
+
+    @property
+    def epoch(self) -> str:
+        """The store whose messages the carriers are; empty where that is not known."""
+        rows = self._select("SELECT value FROM meta WHERE key = 'epoch'")
+        return str(rows[0][0]) if rows else ""
+
+    def begin(self, epoch: str, messages: Iterable[Message]) -> None:
+        """The carriers are these messages of this store; a file that only they know is theirs who sent it."""
+        with self._guarded(), self._db.atomic("IMMEDIATE"):
+            self._db.execute_sql("DELETE FROM carrier")
+            for message in messages:
+                self._carry((file, message.conv, message.seq) for file in files_of(message))
+                for file, name, kind, size in (message.extra or {}).get("files", ()):
+                    row = (file, message.by, name, kind, size, "", message.ts)
+                    self._db.execute_sql(f"INSERT OR IGNORE {_INTO_FILE}", row)
+            self._db.execute_sql("INSERT OR REPLACE INTO meta (key, value) VALUES ('epoch', ?)", (epoch,))
+
+    # Files
+
+    def add(self, stored: Stored) -> None:
+        """The file is known, on disk."""
+        with self._guarded(), self._db.atomic("IMMEDIATE"):
+            self._db.execute_sql(f"INSERT {_INTO_FILE}", stored)
+
+    def get(self, file: str) -> Stored | None:
+        """The file with this id."""
+        rows = self._select("SELECT id, owner, name, type, size, sha256, created FROM file WHERE id = ?", (file,))
+        return Stored(*rows[0]) if rows else None
+
+    def upload(self, file: str) -> Upload | None:
+        """The file with this id, and the messages that may carry it."""
+        found = self.get(file)
+        if found is None:
+            return None
+        carriers = tuple(self._select("SELECT conv, seq FROM carrier WHERE file = ?", (file,)))
+        return Upload(found.id, found.owner, found.name, found.type, found.size, carriers)
+
+    def used(self, owner: str) -> int:
+        """Bytes of all files of this user."""
+        return int(self._select("SELECT coalesce(sum(size), 0) FROM file WHERE owner = ?", (owner,))[0][0])
+
+    def total(self) -> tuple[int, int]:
+        """How many files there are, and their bytes."""
+        count, size = self._select("SELECT count(*), coalesce(sum(size), 0) FROM file")[0]
+        return int(count), int(size)
+
+    def uncarried(self, before: int, limit: int) -> list[str]:
+        """Files uploaded before this time, in ms since 1970, that no message was ever to carry."""
+        rows = self._select(
+            "SELECT id FROM file WHERE created < ? AND NOT EXISTS (SELECT 1 FROM carrier WHERE file = file.id) LIMIT ?",
+            (before, limit),
+        )
+        return [row[0] for row in rows]
+
+    def carried_after(self, file: str, limit: int) -> list[str]:
+        """Files that a message may carry, in the order of their ids, from after this one on."""
+        rows = self._select("SELECT DISTINCT file FROM carrier WHERE file > ? ORDER BY file LIMIT ?", (file, limit))
+        return [row[0] for row in rows]
+
+    def ids(self, after: str, limit: int) -> list[str]:
+        """All files, in the order of their ids, from after this one on."""
+        return [row[0] for row in self._select("SELECT id FROM file WHERE id > ? ORDER BY id LIMIT ?", (after, limit))]
+
+    def owned(self, owner: str) -> list[str]:
+        """The files of a user."""
+        return [row[0] for row in self._select("SELECT id FROM file WHERE owner = ?", (owner,))]
+
+    def remove(self, files: Sequence[str]) -> None:
+        """The files are not known any more, nor who carried them."""
+        with self._guarded(), self._db.atomic("IMMEDIATE"):
+            for file in files:
+                self._db.execute_sql("DELETE FROM file WHERE id = ?", (file,))
+                self._db.execute_sql("DELETE FROM carrier WHERE file = ?", (file,))
+
+    # Carriers
+
+    def carry(self, carriers: Iterable[tuple[str, str, int]]) -> None:
+        """`(file, conv, seq)`: these messages may carry these files."""
+        with self._guarded(), self._db.atomic("IMMEDIATE"):
+            self._carry(carriers)
+
+    def _carry(self, carriers: Iterable[tuple[str, str, int]]) -> None:
+        connection: sqlite3.Connection = self._db.connection()
+        connection.executemany("INSERT OR IGNORE INTO carrier (file, conv, seq) VALUES (?, ?, ?)", carriers)
+
+    def _select(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        with self._guarded():
+            return list(self._db.execute_sql(sql, values).fetchall())
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        with self._lock:
+            try:
+                yield
+            except (peewee.DatabaseError, sqlite3.Error, OSError) as error:
+                raise StoreError(f"{self.path}: {error}") from error
