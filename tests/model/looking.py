@@ -70,6 +70,20 @@ def look(engine: Readable, now: int) -> dict[object, Any]:
     return seen
 
 
+def told(engine: Readable, user: str, now: int) -> dict[str, Any]:
+    """What one user's reads can tell."""
+    who = Who(user, "pc", now)
+    return {
+        "inbox": _plain(queries.sync(engine, who, rq.Sync(after=0), ALL, ALL)),
+        "convs": _plain(listings.convs(engine, who, rq.Convs(), ALL, ALL)),
+        "devices": queries.devices(engine, who),
+        "history": [_asked(queries.history, engine, who, rq.History(conv=conv), ALL, ALL) for conv in CONVS],
+        "info": [_asked(listings.group_info, engine, who, rq.GroupInfo(group=group), ALL, ALL) for group in GROUPS],
+        "presence": [queries.sees_presence(engine, user, other) for other in USERS],
+        "typing": [_asked(queries.typing_audience, engine, who, to) for to in (*USERS, *GROUPS)],
+    }
+
+
 def difference(found: Any, wanted: Any, where: str = "") -> str:
     """The first place where two of these differ."""
     if isinstance(found, dict) and isinstance(wanted, dict) and found.keys() == wanted.keys():

@@ -26,7 +26,7 @@ from tests.support.store import Crash, SqliteStore
 from tests.support.uploads import MemoryUploads
 
 from .actions import FILES, GHOST, USERS, WARM, Action, batches
-from .looking import difference, look, outcome
+from .looking import difference, look, outcome, told
 
 SMALL = {
     "mqtt_im.store.sqlite.state.MAX_CACHED": 1,
@@ -190,7 +190,14 @@ class StoreMachine(RuleBasedStateMachine):
         self._look(looking)
 
     def _kept(self, batch: list[Action]) -> None:
-        done = self._run(batch)
+        append = self.store.engine.log.append
+
+        def watched(*args: Any) -> None:
+            self._look_beside()
+            append(*args)
+
+        with patch.object(self.store.engine.log, "append", watched):
+            done = self._run(batch)
         now = self.store.engine.now
         expected = self._follow(batch, now)
         for action, job, twin in zip(batch, done, expected, strict=True):
@@ -287,6 +294,15 @@ class StoreMachine(RuleBasedStateMachine):
                     assert seen[key] == value, difference(seen[key], value, str(key))
             rows = dict(self.store.engine.log.after(0))
             assert rows == {lsn: encode(record) for lsn, record in self.twin.state.log.items()}
+
+    def _look_beside(self) -> None:
+        """While a batch is on its way to the disk nobody is told of it: who would see it has to wait."""
+        now = self.store.engine.now
+        user = USERS[self.store.engine.last % len(USERS)]
+        seen = self.store.glance(lambda view: told(view, user, now), now)
+        if seen is not None:
+            expected = told(self.twin, user, now)
+            assert seen == expected, difference(seen, expected, user)
 
     def teardown(self) -> None:
         try:

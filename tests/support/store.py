@@ -67,11 +67,17 @@ class SqliteStore:
 
     def see(self, look: Callable[[Readable], T], now: int) -> T:
         """What `look` sees as the reader's thread does, at a time in ms since 1970."""
+        seen = self.glance(look, now)
+        assert seen is not None, "it would have to wait for what is not committed"
+        return seen
+
+    def glance(self, look: Callable[[Readable], T], now: int) -> T | None:
+        """As `see`, but None where it would have to wait for what is not committed."""
         seen: list[T] = []
         if self.reader._reading is None:
             self.reader._reading = self.engine.reading()
-        assert self.reader._reading.run(lambda view: seen.append(look(view)), lambda: None, now)
-        return seen[-1]
+        done = self.reader._reading.run(lambda view: seen.append(look(view)), lambda: None, now)
+        return seen[-1] if done else None
 
     def run(self, batch: Sequence[Job], now: int) -> None:
         """The jobs are over, and have been told so. `now` is the time in ms since 1970."""

@@ -19,7 +19,7 @@ import peewee
 
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Amended, Conv, Device, Member, User
-from mqtt_im.core.records import Act, AnyRecord
+from mqtt_im.core.records import Act, AnyRecord, GroupChange, Message
 from mqtt_im.core.rules import Limits
 from mqtt_im.store.interface import RECEIPT_MEMBERS, Readable
 from mqtt_im.store.uploads import Uploads
@@ -160,6 +160,16 @@ class ReadState(ProjectedState):
         return found
 
     # Messages and items.
+
+    def _recent(self, user: User) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for generation in reversed(self._generations()):
+            # What the generation itself remembers of it is for the ledger's thread.
+            for pos, lsn in generation.items.get(user.uid, ()):
+                record = generation.records.get(lsn)
+                if pos <= user.head and isinstance(record, Message | GroupChange):
+                    found[record.conv] = lsn
+        return found
 
     def items(self, user: User, after: int, limit: int) -> list[tuple[int, int]]:
         """See `interface.State`; up to the head that the user has in this view."""

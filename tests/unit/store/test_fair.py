@@ -1,0 +1,387 @@
+"""Nobody holds up another in the store: reads beside writes, turns among reads and within batches, bounds by weight."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+from unittest.mock import patch
+
+import pytest
+from msgspec import Raw
+
+from mqtt_im.core.rules import Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.store import ledger as ledgers
+from mqtt_im.store.interface import Readable
+from mqtt_im.store.jobs import CallJob, CursorsJob, FetchJob, Job, RequestJob
+from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.sqlite.engine import Engine
+from mqtt_im.store.sqlite.opening import open_ledger
+from tests.support.store import SqliteStore
+
+NOW = 1_700_000_000_000
+PATIENCE_S = 20.0
+
+
+def on_a_loop(test: Callable[..., Coroutine[None, None, None]]) -> Callable[..., None]:
+    @functools.wraps(test)
+    def run(*args: Any, **fixtures: Any) -> None:
+        async def within() -> None:
+            async with asyncio.timeout(PATIENCE_S):
+                await test(*args, **fixtures)
+
+        asyncio.run(within())
+
+    return run
+
+
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[Ledger]:
+    ledger = open_ledger(folder, synchronous="off")
+    await ledger.start()
+    try:
+        yield ledger
+    finally:
+        await ledger.stop()
+
+
+def send(user: str, to: str, notify: Callable[[Any], None], body: bytes = b"1") -> RequestJob:
+    return RequestJob(Who(user, "pc", 0), rq.Send(to=to, body=Raw(body)), notify)
+
+
+async def done(ledger: Ledger, make: Callable[[Callable[[Any], None]], Job]) -> Any:
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    ledger.submit(make(future.set_result))
+    return await future
+
+
+class SlowDisk:
+    """Commits of the ledger's engine wait until they are let go."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.reached = threading.Event()
+        self.free = threading.Event()
+        log = cast(Engine, ledger._store).log
+        append = log.append
+
+        def slow(*args: Any) -> None:
+            self.reached.set()
+            assert self.free.wait(PATIENCE_S)
+            append(*args)
+
+        self._patch = patch.object(log, "append", slow)
+
+    def __enter__(self) -> SlowDisk:
+        self._patch.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.free.set()
+        self._patch.stop()
+
+
+# Reads beside writes.
+
+
+@on_a_loop
+async def test_a_send_does_not_wait_for_somebodys_reads(tmp_path: Path) -> None:
+    async with running(tmp_path) as ledger:
+        over = threading.Event()
+
+        def slow(view: Any) -> Any:
+            statements = view.state.log._conn
+            statements._connection.create_function("slow", 0, lambda: over.wait(PATIENCE_S))
+            return statements.execute("SELECT slow()").fetchone()
+
+        reads = [asyncio.ensure_future(ledger.call(slow, "greedy")) for _ in range(64)]
+        await asyncio.sleep(0)
+        try:
+            assert (await done(ledger, lambda notify: send("ann", "bob", notify))).refusal is None
+            assert not any(read.done() for read in reads)
+        finally:
+            over.set()
+        await asyncio.gather(*reads)
+
+
+@on_a_loop
+async def test_a_read_does_not_wait_for_somebodys_commit(tmp_path: Path) -> None:
+    async with running(tmp_path) as ledger:
+        await done(ledger, lambda notify: send("cat", "dan", notify))
+        with SlowDisk(ledger) as disk:
+            written = asyncio.ensure_future(done(ledger, lambda notify: send("ann", "bob", notify)))
+            await asyncio.to_thread(disk.reached.wait)
+            fetched = await done(ledger, lambda notify: FetchJob("dan", 0, 10, 10**6, notify))
+            assert [pos for pos, _ in fetched.entries] == [1]
+            assert not written.done()
+        await written
+
+
+@on_a_loop
+async def test_a_user_reads_what_it_has_written_before(tmp_path: Path) -> None:
+    async with running(tmp_path) as ledger:
+        with SlowDisk(ledger) as disk:
+            written = asyncio.ensure_future(done(ledger, lambda notify: send("ann", "ann", notify)))
+            await asyncio.to_thread(disk.reached.wait)
+            read = asyncio.ensure_future(ledger.call(lambda view: view.state.user("ann").head, "ann"))
+            await ledger.call(lambda _: None, "bob")
+            assert not read.done()
+        await written
+        assert await read == 1
+
+
+@on_a_loop
+async def test_a_read_sees_the_cursors_that_were_handed_in_before(tmp_path: Path) -> None:
+    async with running(tmp_path) as ledger:
+        await done(ledger, lambda notify: RequestJob(Who("ann", "pc", 0), rq.Hello(), notify))
+        await done(ledger, lambda notify: send("ann", "ann", notify))
+        ledger.submit(CursorsJob([("ann", "pc", 1, [])], lambda _: None))
+        assert await ledger.call(lambda view: view.state.devices("ann")["pc"].cursor, "ann") == 1
+
+
+@on_a_loop
+async def test_what_is_not_on_disk_is_not_seen(tmp_path: Path) -> None:
+    """INV-1: who asks for bob's inbox waits for what is on its way there, and is not told of it before."""
+    async with running(tmp_path) as ledger:
+        await done(ledger, lambda notify: send("ann", "bob", notify))
+        with SlowDisk(ledger) as disk:
+            written = asyncio.ensure_future(done(ledger, lambda notify: send("ann", "bob", notify)))
+            await asyncio.to_thread(disk.reached.wait)
+            read = asyncio.ensure_future(done(ledger, lambda notify: FetchJob("bob", 0, 10, 10**6, notify)))
+            assert await ledger.call(lambda view: view.state.user("cat").head, "cat") == 0
+            assert not read.done()
+        await written
+        assert (await read).head == 2
+
+
+@on_a_loop
+async def test_reading_goes_on_while_nothing_can_be_written(tmp_path: Path) -> None:
+    async with running(tmp_path) as ledger:
+        await done(ledger, lambda notify: send("ann", "bob", notify))
+        log = cast(Engine, ledger._store).log
+        full = sqlite3.OperationalError("database or disk is full")
+        with patch.object(log, "append", side_effect=full), patch.object(log, "probe", side_effect=full):
+            refused = await done(ledger, lambda notify: send("ann", "bob", notify))
+            assert refused.refusal is not None and refused.refusal.retry
+            fetched = await done(ledger, lambda notify: FetchJob("bob", 0, 10, 10**6, notify))
+            assert [pos for pos, _ in fetched.entries] == [1]
+            assert ledger.failing is not None
+
+
+@on_a_loop
+async def test_everything_handed_in_is_done_before_the_end(tmp_path: Path) -> None:
+    told: list[object] = []
+    async with running(tmp_path) as ledger:
+        for _ in range(50):
+            ledger.submit(send("ann", "ann", told.append))
+            ledger.submit(CallJob(lambda view: view.state.user("ann").head, told.append, "ann"))
+    assert len(told) == 100
+    heads = [job.result for job in told if isinstance(job, CallJob)]
+    assert heads == sorted(heads) and heads[-1] == 50
+
+
+# Turns.
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    found = SqliteStore(tmp_path)
+    yield found
+    found.close()
+
+
+def test_among_reads_users_take_turns(store: SqliteStore) -> None:
+    answered: list[str] = []
+    for user in ["greedy"] * 64 + ["bob"]:
+        store.reader.submit(CallJob(lambda view: view.state.user("x"), lambda job: answered.append(job.user), user))
+    store.reader._gather(block=False)
+    while len(store.reader._turns):
+        store.reader.serve()
+    assert len(answered) == 65
+    assert answered.index("bob") <= 1
+
+
+def test_a_read_of_the_server_itself_comes_first(store: SqliteStore) -> None:
+    answered: list[str] = []
+    for user in ["ann"] * 10 + [""]:
+        store.reader.submit(CallJob(lambda _: None, lambda job: answered.append(job.user), user))
+    store.reader._gather(block=False)
+    store.reader.serve()
+    assert answered == [""]
+
+
+class Batches:
+    """Sees what each transaction has written, and lets the ledger work off what was handed in."""
+
+    def __init__(self, store: SqliteStore) -> None:
+        self.store = store
+        self.senders: list[list[str]] = []
+        """Of each batch."""
+        self.jobs: list[Job] = []
+
+    def hand_in(self, jobs: list[Job]) -> None:
+        self.store.ledger._queue.put(jobs)
+
+    def run(self, count: int = 1_000) -> None:
+        ledger, engine = self.store.ledger, self.store.engine
+        for _ in range(count):
+            if not len(ledger._turns) and ledger._queue.empty():
+                return
+            told: list[Job] = []
+            with patch.object(ledger, "_report", told.extend):
+                ledger._work(engine, ledger._gather(engine)[0])
+            self.senders.append([job.line() for job in told])
+
+
+def group_of(store: SqliteStore, members: int) -> None:
+    names = [f"m{number}" for number in range(members)]
+    job = RequestJob(Who("greedy", "pc", 0), rq.GroupCreate(id="g", group="#g", members=names), lambda _: None)
+    store.run([job], NOW)
+    assert job.refusal is None
+
+
+def test_a_batch_is_bounded_by_what_it_costs_and_the_rest_takes_turns(store: SqliteStore) -> None:
+    """Twenty messages to a hundred members each stand before one of bob's, which is in the second transaction."""
+    group_of(store, 99)
+    batches = Batches(store)
+    with patch.object(ledgers, "MAX_WEIGHT", 500):
+        batches.hand_in([*(send("greedy", "#g", lambda _: None) for _ in range(20)), send("bob", "ann", lambda _: None)])
+        batches.run()
+    assert [len(batch) for batch in batches.senders] == [5, 6, 5, 5]
+    assert "bob" in batches.senders[1]
+    assert store.engine.state.user("ann").head == 1
+    assert store.engine.state.user("m1").head == 21
+
+
+def test_large_bodies_count_as_what_they_are(store: SqliteStore) -> None:
+    batches = Batches(store)
+    with patch.object(ledgers, "MAX_WEIGHT", 500):
+        batches.hand_in([send("greedy", "ann", lambda _: None, b'"%b"' % (b"x" * 60_000)) for _ in range(20)])
+        batches.run()
+    assert max(len(batch) for batch in batches.senders) <= 8
+
+
+def test_what_comes_later_goes_before_what_has_had_its_share(store: SqliteStore) -> None:
+    group_of(store, 99)
+    batches = Batches(store)
+    with patch.object(ledgers, "MAX_WEIGHT", 500):
+        batches.hand_in([send("greedy", "#g", lambda _: None) for _ in range(30)])
+        batches.run(1)
+        batches.hand_in([send("bob", "ann", lambda _: None) for _ in range(10)])
+        batches.run(1)
+    assert batches.senders[1].count("bob") == 10
+
+
+def test_one_users_requests_keep_their_order(store: SqliteStore) -> None:
+    """INV-14, however they are cut into batches."""
+    group_of(store, 99)
+    batches = Batches(store)
+    jobs = [
+        send(user, to, lambda _: None, b"%d" % number) for number in range(30) for user, to in (("greedy", "#g"), ("bob", "ann"))
+    ]
+    with patch.object(ledgers, "MAX_WEIGHT", 500):
+        batches.hand_in(list[Job](jobs))
+        batches.run()
+    for user in ("greedy", "bob"):
+        bodies = [job.decision.records[0].body for job in jobs if job.who.user == user and job.decision]  # type: ignore[union-attr]
+        seqs = [job.decision.records[0].seq for job in jobs if job.who.user == user and job.decision]  # type: ignore[union-attr]
+        assert bodies == [b"%d" % number for number in range(30)]
+        assert seqs == list(range(seqs[0], seqs[0] + 30))
+
+
+def test_answers_leave_in_parts(store: SqliteStore) -> None:
+    told: list[int] = []
+    with patch.object(store.ledger, "_report", lambda batch: told.append(len(batch))):
+        store.run([send("ann", "bob", lambda _: None) for _ in range(250)], NOW)
+    assert told == [100, 100, 50]
+
+
+# What a look sees.
+
+
+def bodies(view: Readable, user: str) -> list[Any]:
+    entries = view.entries(view.state.user(user), 0, 100, 10**6)
+    return [(b'"recalled":true' in entry.item(pos, user, "x", 0), entry.void) for pos, entry in entries]
+
+
+def test_what_is_recalled_meanwhile_is_not_told_as_it_was(store: SqliteStore) -> None:
+    """INV-9: a page that was read before a recall does not arrive after it."""
+    store.run([send("ann", "bob", lambda _: None)], NOW)
+    seen: list[Any] = []
+
+    def look(view: Readable) -> None:
+        seen.append(bodies(view, "bob"))
+        if len(seen) == 1:
+            store.run([RequestJob(Who("ann", "pc", 0), rq.Recall(id="r", conv="ann:bob", seq=1), lambda _: None)], NOW)
+
+    told: list[Any] = []
+    reading = store.engine.reading()
+    assert reading.run(look, lambda: told.append(seen[-1]), NOW)
+    reading.close()
+    assert seen[0] == [(False, "")]
+    assert told == [[(True, ""), (False, "")]]
+
+
+def test_what_changes_all_the_time_is_read_all_the_same(store: SqliteStore) -> None:
+    """In the end the others wait for this one look."""
+    store.run([send("ann", "bob", lambda _: None)], NOW)
+    looks = 0
+
+    def look(view: Readable) -> None:
+        nonlocal looks
+        looks += 1
+        bodies(view, "bob")
+        if looks <= 3:
+            react = rq.React(id=f"r{looks}", conv="ann:bob", seq=1, emoji="+" if looks % 2 else "")
+            store.run([RequestJob(Who("ann", "pc", 0), react, lambda _: None)], NOW)
+
+    reading = store.engine.reading()
+    assert reading.run(look, lambda: None, NOW)
+    assert reading._log.keep and looks == 4
+    reading.close()
+
+
+def test_generations_that_change_places_hide_nothing(store: SqliteStore) -> None:
+    """INV-13: a page that is read while the projections are written is whole."""
+    for _ in range(20):
+        store.run([send("ann", "bob", lambda _: None)], NOW)
+    looks = 0
+
+    def look(view: Readable) -> None:
+        nonlocal looks
+        looks += 1
+        owner = view.state.user("bob")
+        if looks == 1:
+            store.engine.flusher.flush()
+            store.run([send("ann", "bob", lambda _: None)], NOW)
+        seen.append([(pos, entry.void) for pos, entry in view.entries(owner, 0, 100, 10**6)])
+
+    seen: list[Any] = []
+    reading = store.engine.reading()
+    assert reading.run(look, lambda: None, NOW)
+    reading.close()
+    assert seen[-1] == [(pos, "") for pos in range(1, 22)]
+
+
+def test_an_exact_look_is_told_before_what_changes_the_users_it_saw(store: SqliteStore) -> None:
+    looks, head = 0, -1
+
+    def look(view: Readable) -> None:
+        nonlocal looks, head
+        looks += 1
+        head = view.state.user("bob").head
+        if looks == 1:
+            store.run([send("ann", "bob", lambda _: None)], NOW)
+
+    reading = store.engine.reading()
+    assert reading.run(look, lambda: None, NOW, exact=True)
+    assert (head, looks) == (1, 2)
+    looks = 0
+    assert reading.run(look, lambda: None, NOW)
+    assert (head, looks) == (1, 1)
+    reading.close()
