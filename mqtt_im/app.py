@@ -168,7 +168,19 @@ class Server:
         self._undo.push_async_callback(_cancel, asyncio.create_task(self.lags.run(), name="lags"))
         watcher = asyncio.create_task(self._watch(accounts), name="accounts")
         self._undo.push_async_callback(_cancel, watcher)
-        http.open(Services(config, bridge, transport, auth, accounts, files, self.metrics, lambda: transport.websocket("http")))
+        http.open(
+            Services(
+                config,
+                bridge,
+                transport,
+                auth,
+                accounts,
+                files,
+                self.metrics,
+                retention_policy(config),
+                partial(transport.websocket, "http"),
+            )
+        )
         self._undo.push_async_callback(http.drain, config.limits.drain_s)
         self._state = "ok"
         log.info("ready", extra=self.addresses())

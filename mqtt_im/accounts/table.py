@@ -130,6 +130,13 @@ class Accounts:
         with self._guarded():
             return [Account(*row) for row in self._rows(query)]
 
+    def some(self, after: str, limit: int, name: str | None = None) -> list[Account]:
+        """The accounts behind `after`, by name, at most `limit`; or the one of this name alone."""
+        which = AccountRow.name > after if name is None else AccountRow.name == name
+        query = AccountRow.select(AccountRow.name, AccountRow.created).where(which).order_by(AccountRow.name).limit(limit)
+        with self._guarded():
+            return [Account(row[0], row[1], 0) for row in self._rows(query)]
+
     def token(self, token: bytes) -> Token | None:
         """The token of this text, from memory where it was asked for before; None where there is none, or it has expired."""
         digest = passwords.token_digest(token)

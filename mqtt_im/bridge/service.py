@@ -21,6 +21,7 @@ from mqtt_im.store.jobs import AttachJob, CursorsJob, FetchJob, Job
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Extra, Identity, Link, Login, Transport
 
+from . import erasing
 from .calls import Calls
 from .channel import Channel, now_ms
 from .claims import Claims
@@ -227,6 +228,15 @@ class Bridge:
         """A link without a device is shown the items behind `after`; `detached` ends it. Raises `Refusal`."""
         channel = self._channels[link] = Channel(link, b"", b"")
         return await self.watching.begin(channel, after)
+
+    def delivery_of(self, link: Link) -> Delivery | None:
+        """The delivery of a connection, where it has one."""
+        channel = self._channels.get(link)
+        return None if channel is None or not channel.device else channel.delivery
+
+    async def erase(self, user: str) -> None:
+        """What the user had is gone. Raises `Refusal`."""
+        await erasing.erase(self, user)
 
     # Delivery.
 

@@ -65,7 +65,7 @@ def list_users(config: ConfigFile = None, overrides: Overrides = None) -> None:
     with _accounts(config, overrides) as accounts:
         tell_folder(accounts.path.parent)
         for account in accounts.all():
-            typer.echo(f"{account.name}\t{_time(account.created)}\t{account.tokens}")
+            typer.echo(f"{account.name}\t{_when(account.created)}\t{account.tokens}")
 
 
 @app.command()
@@ -81,7 +81,7 @@ def show(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> 
     if made is None and kept is None:
         raise MqttImError("not_found", f"there is no user {name}")
     if made is not None:
-        typer.echo(f"made\t{_time(made)}")
+        typer.echo(f"made\t{_when(made)}")
     kept = kept or Kept(0, 0, 0, 0, 0)
     quota = loaded.quota
     for what, figure, most in (
@@ -103,15 +103,47 @@ def remove(name: Name, config: ConfigFile = None, overrides: Overrides = None) -
 
 
 @app.command()
-def token(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> None:
+def token(
+    name: Name,
+    label: Annotated[str, typer.Option("--name", help="What the token is for; shown in lists.")] = "",
+    days: Annotated[float | None, typer.Option(min=0.0, max=36_500, help="After so many days it is void; else never.")] = None,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
     """Make a token, which a client sends in place of the password, and print it. It is shown this once."""
+    expires = None if days is None else time.time_ns() // 1_000_000 + int(days * 86_400_000)
     with _accounts(config, overrides) as accounts:
         tell_folder(accounts.path.parent)
-        typer.echo(accounts.add_token(name))
+        typer.echo(accounts.add_token(name, label, expires))
 
 
-def _time(ts: int) -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(ts / 1000))
+@app.command()
+def tokens(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """List a user's tokens, one a line: id, name, when it was made, when it ends, `session` or `token`; separated by tabs."""
+    with _accounts(config, overrides) as accounts:
+        if not accounts.exists(name):
+            raise MqttImError("not_found", f"there is no user {name}")
+        for known in accounts.tokens(name):
+            ends = "never" if known.expires is None else _when(known.expires)
+            kind = "session" if known.session else "token"
+            typer.echo(f"{known.id}\t{known.name}\t{_when(known.created)}\t{ends}\t{kind}")
+
+
+@app.command()
+def revoke(
+    name: Name,
+    token: Annotated[str, typer.Argument(metavar="ID", help="The token's id, as `mqtt-im user tokens` shows it.")],
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Make a token void, and close the connections that use it."""
+    with _accounts(config, overrides) as accounts:
+        accounts.revoke(name, token)
+    typer.echo(f"Token {token} of {name} was revoked.")
+
+
+def _when(milliseconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(milliseconds / 1000))
 
 
 def _new_password(from_stdin: bool) -> tuple[str, bool]:

@@ -156,6 +156,11 @@ class Delivery:
         self.waiting = True
         return after, MAX_BUFFERED - len(buffer)
 
+    @property
+    def unacknowledged(self) -> int:
+        """Items that were offered and are not acknowledged."""
+        return self.next - 1 - self.cursor
+
     def look_again(self) -> tuple[int, int]:
         """Like `want`, also where nothing is known to be missing."""
         self.amended()

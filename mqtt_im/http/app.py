@@ -13,8 +13,9 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route, Router
 
-from mqtt_im.config import HttpConfig
+from mqtt_im.config import Config
 from mqtt_im.config.proxies import TrustedProxies
+from mqtt_im.http.admin import admin_routes
 from mqtt_im.http.asgi import App, Message, Receive, Scope, Send
 from mqtt_im.http.body import Gone
 from mqtt_im.http.chat import Chat
@@ -37,25 +38,27 @@ EXPOSED: Final = ["Retry-After", "ETag", "Content-Range"]
 ALLOWED: Final = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Act-As", "Range", "If-None-Match"]
 
 
-def site(config: HttpConfig, desk: Desk, ready: Readiness, metrics: Metrics, *, with_metrics: bool = True) -> App:
+def site(config: Config, desk: Desk, ready: Readiness, metrics: Metrics, *, with_metrics: bool = True) -> App:
     """Everything that one listener has."""
-    proxies = TrustedProxies(config.trusted_proxies)
+    http = config.http
+    proxies = TrustedProxies(http.trusted_proxies)
     tickets = Tickets(desk, proxies)
     routes: list[Route] = [
         *Logins(desk, proxies).routes(),
         *tickets.routes(),
         *Events(desk, tickets).routes(),
         *FileRoutes(desk, tickets).routes(),
+        *(admin_routes(desk, proxies) if config.auth.admin_token else []),
         *health_routes(ready),
         *([metrics_route(metrics)] if with_metrics else []),
-        *page_routes(web=config.web),
-        *(Chat(desk).routes() if config.web else []),
+        *page_routes(web=http.web),
+        *(Chat(desk).routes() if http.web else []),
     ]
     app: App = Site(Requests(desk, proxies), routes)
-    if config.origins:
+    if http.origins:
         app = CORSMiddleware(
             app,
-            allow_origins=config.origins,
+            allow_origins=http.origins,
             allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
             allow_headers=ALLOWED,
             expose_headers=EXPOSED,

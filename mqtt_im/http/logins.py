@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
+from collections import OrderedDict
 from typing import Final
 
 import msgspec
@@ -11,9 +13,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mqtt_im.accounts.passwords import MAX_PASSWORD_BYTES
+from mqtt_im.config.peers import network_of
 from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.http import body
-from mqtt_im.http.errors import Problem
+from mqtt_im.http.errors import Problem, too_fast
 from mqtt_im.http.services import Desk, Services
 from mqtt_im.http.who import address_of, caller_of, problem_of
 from mqtt_im.protocol.codec import encode_json
@@ -21,7 +25,11 @@ from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.protocol.names import is_user
 from mqtt_im.transport.api import LoginRefused
 
+log = logging.getLogger(__name__)
+
 MAX_BYTES: Final = 8192
+MIN_PASSWORD: Final = 8
+MAX_ADDRESSES: Final = 20_000
 DAY_MS: Final = 86_400_000
 
 
@@ -32,18 +40,39 @@ class Credentials(msgspec.Struct):
     password: str | None = None
 
 
+class Hourly:
+    """A bucket of registrations for each address, refilled over an hour; memory is bounded, the longest unseen go first."""
+
+    def __init__(self, per_hour: int) -> None:
+        self._cost = 3600.0 / per_hour
+        self._paid_until: OrderedDict[str, float] = OrderedDict()
+
+    def take(self, address: str, now: float) -> float:
+        """Let one through and return 0, or return the seconds after which to try again."""
+        paid = max(self._paid_until.get(address, now), now)
+        if paid + self._cost > now + 3600.0 + 1e-6:
+            return paid + self._cost - now - 3600.0
+        self._paid_until[address] = paid + self._cost
+        self._paid_until.move_to_end(address)
+        if len(self._paid_until) > MAX_ADDRESSES:
+            self._paid_until.popitem(last=False)
+        return 0.0
+
+
 class Logins:
     """Answers `login` and `logout`."""
 
     def __init__(self, desk: Desk, proxies: TrustedProxies) -> None:
         self._desk = desk
         self._proxies = proxies
+        self._registrations: Hourly | None = None
 
     def routes(self) -> list[Route]:
         """Where they are."""
         return [
             Route("/api/v1/login", self.login, methods=["POST"]),
             Route("/api/v1/logout", self.logout, methods=["POST"]),
+            Route("/api/v1/register", self.register, methods=["POST"]),
         ]
 
     async def login(self, request: Request) -> Response:
@@ -58,6 +87,35 @@ class Logins:
             except LoginRefused as refused:
                 raise problem_of(refused) from None
             return await new_session(services, given.user, 200)
+
+    async def register(self, request: Request) -> Response:
+        """A new account, and a token of it."""
+        services = self._desk.open()
+        auth = services.config.auth
+        if not auth.registration or auth.mode != "accounts":
+            raise Problem("forbidden", "accounts are made by the operator here (auth.registration is off)")
+        given = await read_credentials(request)
+        if given.password is None or len(given.password) < MIN_PASSWORD:
+            raise Problem("bad_field", f"password: at least {MIN_PASSWORD} characters")
+        if len(given.password.encode()) > MAX_PASSWORD_BYTES:
+            raise Problem("bad_field", f"password: at most {MAX_PASSWORD_BYTES} bytes")
+        if self._registrations is None:
+            self._registrations = Hourly(auth.registrations_per_hour)
+        # What fails counts too: else everybody could look up which names there are.
+        wait = self._registrations.take(network_of(address_of(request.scope, self._proxies)), time.monotonic())
+        if wait:
+            raise too_fast("too many accounts were made from this address; try again later", wait)
+        with self._desk:
+            if services.accounts.exists(given.user) or await services.has_inbox(given.user):
+                raise Problem("conflict", f"user: the name {given.user} is taken")
+            try:
+                await asyncio.to_thread(services.accounts.add, given.user, given.password)
+            except MqttImError as error:
+                if error.code != "exists":
+                    raise
+                raise Problem("conflict", f"user: the name {given.user} is taken") from None
+            log.info("account registered", extra={"user": given.user, "address": address_of(request.scope, self._proxies)})
+            return await new_session(services, given.user, 201)
 
     async def logout(self, request: Request) -> Response:
         """The token is good for nothing any more, and the connections that use it are closed."""

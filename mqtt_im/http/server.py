@@ -105,7 +105,7 @@ class HttpServer:
         self._tls: ssl.SSLContext | None = None
         self._listeners: dict[str, Listener] = {}
         self.places = places = Places(http.max_connections, config.limits.connect_timeout_s, metrics.count)
-        whole = site(http, self.desk, ready, metrics, with_metrics=not http.metrics_bind)
+        whole = site(config, self.desk, ready, metrics, with_metrics=not http.metrics_bind)
         if address := parse_bind(http.bind):
             self._listeners["http"] = Listener(address, whole, places, self.desk)
         if address := parse_bind(http.tls.bind):

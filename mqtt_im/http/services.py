@@ -13,6 +13,8 @@ from mqtt_im.config import Config
 from mqtt_im.files import Files
 from mqtt_im.http.errors import unavailable
 from mqtt_im.metrics import Metrics
+from mqtt_im.store import queries
+from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.transport.embedded import EmbeddedTransport
 from mqtt_im.transport.guest import Guest
 
@@ -28,10 +30,22 @@ class Services:
     accounts: Accounts
     files: Files
     metrics: Metrics
+    policy: Policy
     websocket: Callable[[], asyncio.Protocol]
     """Makes what talks MQTT on a WebSocket."""
     streams: set[Guest] = field(default_factory=set)
     """The event streams that are open."""
+    watchers: set[asyncio.Future[None]] = field(default_factory=set)
+    """What the streams of figures wait for: that their client has gone."""
+
+    async def has_inbox(self, user: str) -> bool:
+        """Whether the user has left, or was left, anything in the store. Raises `Refusal`."""
+        return bool(await self.bridge.ledger.call(lambda engine: queries.has_inbox(engine, user)))
+
+    async def compact(self) -> Removed:
+        """What retention lets go is gone. Raises `StoreError`."""
+        self.bridge.note_connected()
+        return await self.bridge.ledger.compact(self.policy)
 
 
 @dataclass
@@ -63,6 +77,8 @@ class Desk:
         if self.services is not None:
             for stream in list(self.services.streams):
                 stream.end("stopping")
+            for gone in list(self.services.watchers):
+                gone.cancel()
         try:
             async with asyncio.timeout(grace_s):
                 while self.busy:

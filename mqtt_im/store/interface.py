@@ -29,6 +29,9 @@ class State(model.View, apply.State, Protocol):
     def user(self, name: str) -> User:
         """See `View`."""
 
+    def user_names(self, after: str, limit: int) -> list[str]:
+        """Who has left a trace, by name, those behind `after`, at most `limit`."""
+
     def record(self, lsn: int) -> AnyRecord | None:
         """The record of a log row; None where it is gone."""
 

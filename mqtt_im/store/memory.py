@@ -64,6 +64,10 @@ class MemoryState:
             self._users[name] = User(len(self._users) + 1, name)
         return self._users[name]
 
+    def user_names(self, after: str, limit: int) -> list[str]:
+        """See `interface.State`."""
+        return sorted(name for name, user in self._users.items() if name > after and (user.head or user.registered))[:limit]
+
     def touch_user(self, user: User) -> None:
         """See `core.apply.State`."""
 

@@ -251,3 +251,32 @@ def _near(engine: Readable, user: str, among: Collection[str]) -> set[str]:
 def last_seen(engine: Readable, user: str) -> int:
     """When the last of a user's devices was seen, in ms since 1970; 0 for a user without devices."""
     return max((device.seen for device in engine.state.devices(user).values()), default=0)
+
+
+def lags(engine: Readable, user: str) -> list[dict[str, Any]]:
+    """The user's registered devices by name, with how far each is behind the inbox."""
+    head = engine.state.user(user).head
+    return [
+        {
+            "device": device.device,
+            "pos": device.cursor,
+            "head": head,
+            "lag": head - device.cursor,
+            "last_seen": device.seen,
+        }
+        for device in sorted(engine.state.devices(user).values(), key=lambda device: device.device)
+    ]
+
+
+def has_inbox(engine: Readable, user: str) -> bool:
+    """Whether the user has left, or was left, anything: items, a device, a setting."""
+    owner = engine.state.user(user)
+    return bool(owner.head or owner.registered or owner.blocks or owner.mutes)
+
+
+def belongings(engine: Readable, user: str) -> tuple[list[str], list[str]]:
+    """The groups that the user is in, and the user's registered devices."""
+    state = engine.state
+    named = [state.conv(name) for name in state.conv_names(state.user(user)) if name[0] == "#"]
+    groups = sorted(conv.name for conv in named if conv is not None and conv.member(user) is not None)
+    return groups, sorted(state.devices(user))

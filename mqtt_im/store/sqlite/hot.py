@@ -139,6 +139,11 @@ class Projection:
         row = self._conn.execute(f"SELECT uid, {USER} FROM user WHERE name = ?", (name,)).fetchone()
         return None if row is None else read_user(name, row)
 
+    def names_after(self, after: str, limit: int) -> list[str]:
+        """The names behind `after`, in their order."""
+        rows = self._conn.execute("SELECT name FROM user WHERE name > ? ORDER BY name LIMIT ?", (after, limit))
+        return [name for (name,) in rows]
+
     def users(self, names: Sequence[str]) -> list[User]:
         """Those of these users that are stored."""
         found: list[User] = []

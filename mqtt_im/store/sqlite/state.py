@@ -159,6 +159,13 @@ class ProjectedState:
             self._users[name] = user
         return user
 
+    def user_names(self, after: str, limit: int) -> list[str]:
+        """See `interface.State`."""
+        found = set(self.projection.names_after(after, limit))
+        for generation in self._generations():
+            found.update(name for name in list(generation.users) if name > after)
+        return sorted(found)[:limit]
+
     def touch_user(self, user: User) -> None:
         """See `State`."""
         user.changed = self.live.last
