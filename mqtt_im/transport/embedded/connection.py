@@ -302,8 +302,17 @@ class Connection(Peer):
         """Packets that come from now on are not handled."""
         self._stop = END
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Handle a packet in a task; the packets behind it wait for its end."""
+    def start(self, work: Coroutine[Any, Any, None], *, at_once: bool = False) -> None:
+        """Handle a packet in a task; the packets behind it wait for its end. `at_once`: here, since it waits for nothing."""
+        if at_once:
+            try:
+                work.send(None)
+            except StopIteration:
+                return
+            except Exception:  # noqa: BLE001 - see `_work`
+                self.hub.failed(f"handling a packet of {self}")
+            self.end("internal_error")
+            return
         self._stop = TASK
         self.hub.background(self._work(work))
 

@@ -156,9 +156,16 @@ class Peer(Answers):
             self.end("max_packet", linger=True)
             return
         self.answer(connack)
-        if self.device:
-            topics = (self.hub.topics.user_down(self.user), self.hub.topics.device_down(self.user, self.device))
-            self.alias((topic.encode() for topic in topics), connect.properties.get(props.TOPIC_ALIAS_MAXIMUM, 0))
+        self.allow_aliases(connect.properties.get(props.TOPIC_ALIAS_MAXIMUM, 0))
+        self._reserve()
+
+    def _reserve(self) -> None:
+        """The down topics that are subscribed come first where aliases are few."""
+        topics = self.hub.topics
+        down = [topics.user_down(self.user)] if self.user_qos >= 0 else []
+        if self.device_qos >= 0:
+            down.append(topics.device_down(self.user, self.device))
+        self.reserve_aliases(topic.encode() for topic in down)
 
     def turn_down(self, code: int, code5: int, reason: str, *, text: str = "", told: bool = False) -> None:
         """Answer CONNECT with a refusal, in its version's code, and end; `told` says that the log has it already."""
@@ -212,7 +219,8 @@ class Peer(Answers):
         return found
 
     def filters_changed(self) -> None:
-        """The session's filters are others now."""
+        """The session's filters, and what they yield, are others now."""
+        self._reserve()
         self._identifiers = None
         session = self.own_session
         session.identified = any(options >> IDENTIFIER_SHIFT for options in session.filters.values())
@@ -239,8 +247,8 @@ class Peer(Answers):
         """Close the connection at once; `reason` is a word for logs and counters."""
         self.end(reason)
 
-    def start(self, work: Coroutine[Any, Any, None]) -> None:
-        """Handle a packet in a task; the packets behind it wait for its end."""
+    def start(self, work: Coroutine[Any, Any, None], *, at_once: bool = False) -> None:
+        """Handle a packet in a task; the packets behind it wait for its end. `at_once`: here, since it waits for nothing."""
         raise NotImplementedError
 
     def stop(self) -> None:

@@ -228,7 +228,9 @@ def other(connection: Peer, first: int, body: bytes) -> None:
     """Any packet but PUBLISH, PUBACK and PINGREQ."""
     version = connection.version
     if first == SUBSCRIBE:
-        connection.start(subscribing.subscribe(connection, *packets.subscribe(body, version)))
+        asked = packets.subscribe(body, version)
+        at_once = not subscribing.waits(connection, asked[1])
+        connection.start(subscribing.subscribe(connection, *asked), at_once=at_once)
     elif first == UNSUBSCRIBE:
         connection.start(subscribing.unsubscribe(connection, *packets.unsubscribe(body, version)))
     elif first == PUBREC:

@@ -16,6 +16,16 @@ _ALWAYS, _IF_NEW = 0, 1
 """Retain Handling (MQTT5-3.3.1-9 to -11)."""
 
 
+def waits(connection: Peer, filters: list[tuple[str, int]]) -> bool:
+    """Whether subscribing to these has to wait: for the disk, for a plugin, or for who may watch whom."""
+    hub, session = connection.hub, connection.own_session
+    return (
+        session.kept
+        or hub.plugins.filter_topics
+        or any(hub.access.claim(name, connection.user, connection.device) is Claim.PRESENCE for name, _ in filters)
+    )
+
+
 async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, int]], identifier: int) -> None:
     """Grant what may be granted, answer, and start what was subscribed. A kept session's filters are on disk before SUBACK."""
     hub, session = connection.hub, connection.mqtt_session
@@ -92,12 +102,12 @@ def _put_back(connection: Peer, session: Session, filters: dict[str, int]) -> No
 
 def _update_rights(connection: Peer, session: Session) -> Rights:
     """Work out anew what the session's filters yield under the prefix; returns what they yielded before."""
-    connection.filters_changed()
     before = session.rights or Rights()
     if connection.device:
         rights = connection.hub.access.rights(session.filters, connection.user, connection.device)
         session.rights = rights
         connection.user_qos, connection.device_qos = rights.user_qos, rights.device_qos
+    connection.filters_changed()
     return before
 
 

@@ -13,6 +13,7 @@ from mqtt_im.transport.embedded.hub import Hub
 
 UNLIMITED: Final = 0x1_0000
 """More packets than there are identifiers."""
+_MOST_ALIASES: Final = 16
 _GATHER: Final = 64 * 1024
 """Bytes that are gathered for one write before it is made without waiting for the end of the loop's turn."""
 _STALLED_S: Final = 60.0
@@ -35,6 +36,8 @@ class Wire(asyncio.Protocol):
         "_paused",
         "_stalled",
         "_stalled_bytes",
+        "_alias_maximum",
+        "_reserved",
         "_timer",
         "_unacked",
         "_untold",
@@ -66,6 +69,9 @@ class Wire(asyncio.Protocol):
         self.max_packet = 0
         self.aliases: dict[bytes, bytes] | None = None
         """Topics that have an alias towards the client → that property."""
+        self._alias_maximum = 0
+        self._reserved: set[bytes] = set()
+        """Topics that are to have an alias, and have none yet."""
         self._untold: set[bytes] = set()
         """Those of them that the client has not been told."""
         self._unacked: set[int] | None = None
@@ -265,9 +271,8 @@ class Wire(asyncio.Protocol):
         """Write a PUBLISH of MQTT 5; False where it is larger than the client takes (MQTT5-3.1.2-24)."""
         if self.closed:
             return True
-        aliases = self.aliases
         told = b""
-        if aliases is not None and (alias := aliases.get(topic)) is not None:
+        if self.aliases is not None and (alias := self._alias(topic)):
             properties += alias
             if topic in self._untold:
                 told = topic
@@ -312,12 +317,25 @@ class Wire(asyncio.Protocol):
         self.room += 1
         return self.room == 1
 
-    def alias(self, topics: Iterable[bytes], maximum: int) -> None:
-        """Send these topics by their aliases, as many as the client allows (MQTT5-3.3.2.3.4)."""
-        aliases = {topic: props.one(props.TOPIC_ALIAS, number) for number, topic in enumerate(topics, 1) if number <= maximum}
-        if aliases:
-            self.aliases = aliases
-            self._untold = set(aliases)
+    def allow_aliases(self, maximum: int) -> None:
+        """The client lets so many topics be shortened (MQTT5-3.3.2.3.4)."""
+        self._alias_maximum = min(maximum, _MOST_ALIASES)
+        self.aliases = {} if maximum else None
+
+    def reserve_aliases(self, topics: Iterable[bytes]) -> None:
+        """These topics get an alias before any others do."""
+        if self.aliases is not None:
+            self._reserved = set(topics).difference(self.aliases)
+
+    def _alias(self, topic: bytes) -> bytes:
+        """The alias of a topic as a property, a new one where there is one left; empty for none."""
+        assert self.aliases is not None
+        alias = self.aliases.get(topic, b"")
+        if not alias and len(self.aliases) + (0 if topic in self._reserved else len(self._reserved)) < self._alias_maximum:
+            alias = self.aliases[topic] = props.one(props.TOPIC_ALIAS, len(self.aliases) + 1)
+            self._reserved.discard(topic)
+            self._untold.add(topic)
+        return alias
 
     def _publish(self, first: int, topic: bytes, payload: bytes, packet_id: int) -> None:
         """Write a PUBLISH of MQTT 3.1.1."""
