@@ -9,6 +9,7 @@ import typer
 
 from mqtt_im.cli.options import ConfigFile, Overrides
 from mqtt_im.config import load
+from mqtt_im.files import tools as file_tools
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.sqlite import backup as backups
 from mqtt_im.store.sqlite import check as checks
@@ -16,19 +17,25 @@ from mqtt_im.store.sqlite import check as checks
 app = typer.Typer(help="Check, back up, restore and compact the stored data.", no_args_is_help=True, rich_markup_mode=None)
 
 File = Annotated[Path, typer.Argument(metavar="FILE")]
+Files = Annotated[Path | None, typer.Option("--files", metavar="FOLDER", help="The uploaded files that messages carry, too.")]
 
 
 @app.command()
 def check(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Verify the promises on what is stored: no gap in any seq or pos, no id used twice, projections as the log says."""
-    folder = Path(load(config, overrides or ()).data_dir)
+    loaded = load(config, overrides or ())
+    folder = Path(loaded.data_dir)
     report = checks.check(folder)
+    files = file_tools.check(loaded.files, folder)
     typer.echo(
         f"{folder.absolute()}: {report.rows} rows: {report.messages} messages in {report.conversations} conversations, "
         f"{report.items} items in {report.inboxes} inboxes."
     )
-    if report.problems:
-        raise StoreError("\n".join(report.problems))
+    if files.files or files.unknown:
+        idle = f"; {files.unknown} contents belong to no file" if files.unknown else ""
+        typer.echo(f"{files.files} files with {files.bytes} bytes, {files.carried} of them carried by messages{idle}.")
+    if report.problems or files.problems:
+        raise StoreError("\n".join(report.problems + files.problems))
     typer.echo("Every number follows the one before it, and the projections are what the log says.")
 
 
@@ -51,17 +58,30 @@ def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
 
 
 @app.command()
-def backup(file: File, config: ConfigFile = None, overrides: Overrides = None) -> None:
+def backup(file: File, files: Files = None, config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Copy messages and accounts, as they are at one moment, into FILE, which must not exist yet."""
-    folder = Path(load(config, overrides or ()).data_dir)
+    loaded = load(config, overrides or ())
+    folder = Path(loaded.data_dir)
     backups.backup(folder, file)
     typer.echo(f"{file} holds messages and accounts of {folder.absolute()}.")
+    if files is not None:
+        count = file_tools.copy_out(loaded.files, folder, files)
+        typer.echo(f"{files} holds the {count} files that messages carry.")
+    left_out = "MQTT sessions, retained plain messages, webhooks that wait" + (
+        ", uploaded files (--files)" if files is None else ""
+    )
+    typer.echo(f"Not in it: {left_out}.")
     typer.echo(f"`mqtt-im store restore {file}` puts them into an empty data_dir.")
 
 
 @app.command()
-def restore(file: File, config: ConfigFile = None, overrides: Overrides = None) -> None:
+def restore(file: File, files: Files = None, config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Put a backup into data_dir, which must not hold a store yet."""
-    folder = Path(load(config, overrides or ()).data_dir)
+    loaded = load(config, overrides or ())
+    folder = Path(loaded.data_dir)
+    if files is not None and not files.is_dir():
+        raise StoreError(f"{files}: there is no such folder")
     backups.restore(file, folder)
+    if files is not None:
+        file_tools.copy_in(loaded.files, folder, files)
     typer.echo(f"{folder.absolute()} holds what was in {file}.")

@@ -13,7 +13,7 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,17 +21,16 @@ from typing import Any, BinaryIO, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from mqtt_im.config import FilesConfig
-from mqtt_im.core.records import Message
-from mqtt_im.core.rules.files import files_of, is_carried, may_read_file
+from mqtt_im.core.rules.files import is_carried, may_read_file
 from mqtt_im.files.blobs import Blobs
 from mqtt_im.files.errors import FileRefused
 from mqtt_im.files.folder import Folder
+from mqtt_im.files.log import carrying
 from mqtt_im.files.receiving import PIECE, Incoming
 from mqtt_im.files.table import FileTable, Stored
 from mqtt_im.files.uploads import FileUploads
 from mqtt_im.protocol.errors import MqttImError, Refusal, StoreError
 from mqtt_im.store.interface import Readable, Store
-from mqtt_im.store.sqlite.follow import LogReader
 
 FOLDER: Final = "files"
 MAX_NAME_BYTES: Final = 255
@@ -111,11 +110,7 @@ class Files:
             self._table.begin(epoch, ())
             return
         log.info("looking through the log for messages that carry files")
-        reader = LogReader(self._data_dir)
-        try:
-            self._table.begin(epoch, _carrying(reader))
-        finally:
-            reader.close()
+        self._table.begin(epoch, carrying(self._data_dir))
 
     async def _on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
@@ -322,13 +317,6 @@ def clean_name(name: str) -> str:
 def _created(table: FileTable, file: str) -> int:
     found = table.get(file)
     return found.created if found is not None else 0
-
-
-def _carrying(reader: LogReader) -> Iterator[Message]:
-    last = 0
-    while rows := reader.after(last, 1000):
-        last = rows[-1][0]
-        yield from (record for _, record in rows if isinstance(record, Message) and files_of(record))
 
 
 async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from mqtt_im.cli import run
 from mqtt_im.files.table import FileTable
 from mqtt_im.testing import ServerProcess
 from tests.support.raw import eventually
@@ -237,3 +239,26 @@ def test_files_survive_a_kill_and_a_lost_table(web: Login, im: Clients, name: Na
     table.close()
     assert found is not None
     assert (found.owner, found.size) == (alice, len(SECRET))
+
+
+def test_check_and_backup_look_after_files(web: Login, name: Name, server: ServerProcess, tmp_path: Path) -> None:
+    alice, bob = web(name("alice")), web(name("bob"))
+    file = alice.upload(SECRET, "f.png", "image/png")["id"]
+    alice.must("send", to=bob.user, body="1", files=[file])
+    settings = ["--set", f"data_dir={server.data_dir}"]
+    assert run(["store", "check", *settings]) == 0
+    assert run(["store", "backup", str(tmp_path / "b.db"), "--files", str(tmp_path / "files"), *settings]) == 0
+    (content,) = (path for path in (Path(server.data_dir) / "files").rglob(file))
+    content.rename(tmp_path / "away")
+    assert run(["store", "check", *settings]) == 1
+    (tmp_path / "away").rename(content)
+    with ServerProcess() as other:
+        other.stop()
+        for path in Path(other.data_dir).iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        elsewhere = ["--set", f"data_dir={other.data_dir}"]
+        assert run(["store", "restore", str(tmp_path / "b.db"), "--files", str(tmp_path / "files"), *elsewhere]) == 0
+        other.start()
+        with Web(other.http_port) as reader:
+            got = reader.login(bob.user).file(file)
+            assert (got.body, got.headers["content-type"]) == (SECRET, "image/png")
