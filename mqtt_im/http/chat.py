@@ -115,7 +115,7 @@ class Chat:
         config = self._desk.open().config
         facts = {
             "mode": config.auth.mode,
-            "registration": config.auth.mode == "accounts" and getattr(config.auth, "registration", False),
+            "registration": config.auth.mode == "accounts" and config.auth.registration,
             "websocket": config.websocket.path,
             "prefix": config.mqtt.prefix,
         }

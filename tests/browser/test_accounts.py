@@ -16,7 +16,7 @@ PASSWORD = "correct horse"
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[ServerProcess]:
-    with ServerProcess({"auth.mode": "accounts"}) as started:
+    with ServerProcess({"auth.mode": "accounts", "auth.registration": True}) as started:
         for user in ("alice", "bob"):
             added = started.command("user", "add", user, "--password-stdin", stdin=PASSWORD)
             assert added.returncode == 0, added.stderr
@@ -96,3 +96,21 @@ def test_logging_out_ends_the_token(open_tab: Open, server: ServerProcess) -> No
     assert len(tokens) == 1
     with Web(server.http_port, tokens[0].removeprefix("Bearer ")) as web:
         web.refused("devices", 401, "unauthorized")
+
+
+def test_anybody_may_make_an_account_where_that_is_allowed(open_tab: Open) -> None:
+    tab = open_tab()
+    tab.page.get_by_role("button", name="Make a new account").click()
+    tab.at("login-user").fill("carol")
+    tab.at("login-password").fill("short")
+    tab.at("login-submit").click()
+    expect(tab.page.get_by_role("alert")).to_have_text("The password needs 8 characters at least.")
+    tab.login("carol", PASSWORD)
+    tab.at("logout").click()
+    tab.page.get_by_role("button", name="Make a new account").click()
+    tab.at("login-user").fill("carol")
+    tab.at("login-password").fill(PASSWORD)
+    tab.at("login-submit").click()
+    expect(tab.page.get_by_role("alert")).to_have_text("That name is taken.")
+    tab.page.get_by_role("button", name="I have an account").click()
+    tab.login("carol", PASSWORD)
