@@ -56,6 +56,7 @@ _RELOADABLE: Final = (
     "log.",
     "limits.failed_logins_per_minute",
     "auth.credential_cache_s",
+    "auth.jwt.",
     "mqtt.tls.cert",
     "mqtt.tls.key",
     "mqtt.tls.client_ca",

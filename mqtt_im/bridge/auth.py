@@ -21,6 +21,8 @@ from typing import NamedTuple, TypeVar
 from mqtt_im.accounts import passwords
 from mqtt_im.accounts.models import Credentials, Token
 from mqtt_im.accounts.table import Accounts
+from mqtt_im.bridge.http_logins import HttpLogins, NoAnswer
+from mqtt_im.bridge.jwts import Claims, JwtVerifier, WrongToken
 from mqtt_im.bridge.login_limits import LoginLimits
 from mqtt_im.bridge.password_pool import NotYetError, PasswordPool, PoolFullError
 from mqtt_im.config import Config
@@ -28,7 +30,7 @@ from mqtt_im.config.peers import network_of
 from mqtt_im.logs import RateLimited
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol import names
-from mqtt_im.protocol.errors import StoreError
+from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.transport.api import Identity, Lease, Login, LoginRefused
 
 UNAVAILABLE = 3
@@ -90,6 +92,10 @@ class _Memory:
             _put(self._right, user, verdict, MAX_REMEMBERED)
         else:
             _put(self._wrong, digest, verdict, MAX_REMEMBERED_WRONG)
+
+    def forget_wrong(self) -> None:
+        """What was wrong may be right now."""
+        self._wrong.clear()
 
     def was_right(self, user: str, digest: bytes, version: int | None) -> bool:
         """Whether this password let the user in once, however long ago. No guesser has it, so it need not wait behind one."""
@@ -176,6 +182,8 @@ class Authenticator:
         self._pool = PasswordPool()
         self._limits = LoginLimits(config.limits.failed_logins_per_minute, config.limits.failed_logins_per_minute_per_account)
         self._memory = _Memory(config.auth.credential_cache_s, clock)
+        self._jwt = JwtVerifier(config.auth.jwt) if config.auth.mode == "jwt" else None
+        self._http = HttpLogins(config.auth.http) if config.auth.mode == "http" else None
         self._log = RateLimited(log, on_suppressed=lambda: metrics.count("log_lines_suppressed"))
 
     async def login(self, login: Login) -> Identity:
@@ -192,7 +200,7 @@ class Authenticator:
     async def check_password(self, user: str, password: str | None, address: str) -> None:
         """Return where a user may log in with this password, over HTTP. Raises `LoginRefused` as `login` does."""
         given = None if password is None else password.encode(errors="replace")
-        await self.login(Login(user, user, given, address))
+        await self.login(Login(user, user, given, address, protocol="http"))
 
     def bearer(self, token: bytes, address: str) -> tuple[str, Lease]:
         """The user whose token this is. Raises `LoginRefused` with 4 (none, or one that has expired), or `TooManyFailures`."""
@@ -202,6 +210,9 @@ class Authenticator:
             raise LoginRefused(UNAVAILABLE, "the tokens can't be read") from error
         if found is not None:
             return found.user, Lease(found.id, found.expires)
+        if self._jwt is not None:
+            claims = self._signed(self._jwt, token, None, address)
+            return claims.user, Lease(expires=claims.expires)
         digest = self._memory.digest("", token)
         if self._memory.verdict("", digest, 0) is None:
             self.failed(address)
@@ -215,6 +226,38 @@ class Authenticator:
             raise TooManyFailures(UNAVAILABLE, "too many failed logins", busy=True)
         self._limits.failed(address, "", now)
         self._metrics.count("logins", result="refused")
+
+    def _signed(self, verifier: JwtVerifier, token: bytes | None, user: str | None, address: str) -> Claims:
+        """What a signed token says. Raises `LoginRefused`."""
+        digest = self._memory.digest(user or "", token or b"")
+        if self._memory.verdict(user or "", digest, 0) is False:
+            raise _HeldUp(BAD_CREDENTIALS, "a wrong token, again")
+        if not self._limits.allows(address, user or "", self._clock()):
+            raise TooManyFailures(UNAVAILABLE, "too many failed logins")
+        try:
+            if token is None:
+                raise WrongToken("no token as the password")
+            claims = verifier.verify(token, user)
+        except WrongToken as wrong:
+            self._limits.failed(address, user or "", self._clock())
+            self._memory.note(user or "", digest, 0, right=False)
+            raise LoginRefused(BAD_CREDENTIALS, str(wrong)) from None
+        self._limits.succeeded(address, claims.user, self._clock())
+        return claims
+
+    async def _asked(self, logins: HttpLogins, user: str, login: Login) -> None:
+        """Return where the other system allows the login. Raises `LoginRefused`."""
+        if not self._limits.allows(login.address, user, self._clock()):
+            raise TooManyFailures(UNAVAILABLE, "too many failed logins")
+        password = None if login.password is None else login.password.decode(errors="replace")
+        try:
+            allowed = await logins.allows(user, password, login.client_id, login.address, login.protocol)
+        except NoAnswer as failure:
+            raise LoginRefused(UNAVAILABLE, f"auth.http.url: {failure}") from None
+        if not allowed:
+            self._limits.failed(login.address, user, self._clock())
+            raise LoginRefused(BAD_CREDENTIALS, "auth.http.url has refused it")
+        self._limits.succeeded(login.address, user, self._clock())
 
     def _token(self, token: bytes) -> Token | None:
         if self._tokens is None or not passwords.may_be_token(token):
@@ -243,10 +286,19 @@ class Authenticator:
         self._limits.failures_per_minute = config.limits.failed_logins_per_minute
         self._limits.failures_per_account = config.limits.failed_logins_per_minute_per_account
         self._memory.seconds = config.auth.credential_cache_s
+        if self._jwt is not None:
+            try:
+                self._jwt = JwtVerifier(config.auth.jwt)
+            except MqttImError as error:
+                log.error("not reloaded: %s", error.message)
+            else:
+                self._memory.forget_wrong()
 
     def close(self) -> None:
         """Let go of the threads."""
         self._pool.close()
+        if self._http is not None:
+            self._http.close()
 
     async def _identify(self, login: Login) -> Identity:
         if login.username is not None and not names.is_user(login.username):
@@ -254,7 +306,9 @@ class Authenticator:
         lease: Lease | None = None
         if login.certificate_user is not None:
             user = self._certified(login, login.certificate_user)
-        elif login.username is None and self._accounts is None:
+        elif self._jwt is not None:
+            return self._by_jwt(self._jwt, login)
+        elif login.username is None and self._accounts is None and self._http is None:
             return named_by_client_id(login.client_id)
         elif login.username is None:
             raise LoginRefused(NOT_AUTHORISED, "no username")
@@ -264,9 +318,18 @@ class Authenticator:
             if found is not None and found.user == user:
                 lease = Lease(found.id, found.expires)
                 self._limits.succeeded(login.address, user, self._clock())
+            elif self._http is not None:
+                await self._asked(self._http, user, login)
             elif self._accounts is not None:
                 await self._check_password(self._accounts, user, login.password, login.address)
         return Identity(user, device_of(user, login.client_id), lease)
+
+    def _by_jwt(self, verifier: JwtVerifier, login: Login) -> Identity:
+        found = None if login.password is None else self._token(login.password)
+        if found is not None and login.username in (None, found.user):
+            return Identity(found.user, device_of(found.user, login.client_id), Lease(found.id, found.expires))
+        claims = self._signed(verifier, login.password, login.username, login.address)
+        return Identity(claims.user, device_of(claims.user, login.client_id), Lease(expires=claims.expires))
 
     def _certified(self, login: Login, user: str) -> str:
         """The user of a verified certificate, who needs no password, but in accounts mode an account."""

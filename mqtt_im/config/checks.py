@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +10,12 @@ from urllib.parse import urlsplit
 
 from mqtt_im.config.addresses import Address, parse_bind
 from mqtt_im.config.certificates import pair_problem
-from mqtt_im.config.schema import Config, HttpTlsConfig, TlsConfig
+from mqtt_im.config.schema import Config, HttpTlsConfig, JwtConfig, TlsConfig
 from mqtt_im.mqtt import topics as mqtt_topics
 from mqtt_im.protocol import topics
+
+ALGORITHMS = (*(f"{kind}{bits}" for kind in ("HS", "RS", "PS", "ES") for bits in (256, 384, 512)), "EdDSA")
+"""What `auth.jwt.algorithms` may name."""
 
 
 def check(config: Config) -> Iterator[str]:
@@ -175,10 +179,45 @@ def _origin_problem(origin: str) -> str | None:
     return None
 
 
+def _check_jwt(jwt: JwtConfig) -> Iterator[str]:
+    wrong = [name for name in jwt.algorithms if name not in ALGORITHMS]
+    if wrong or not jwt.algorithms:
+        yield f"auth.jwt.algorithms: {', '.join(map(repr, wrong)) or 'none'} can't be used; there are {', '.join(ALGORITHMS)}"
+    if not jwt.key:
+        yield 'auth.jwt.key: needed by auth.mode = "jwt"'
+        return
+    file = Path(jwt.key)
+    if not file.is_file():
+        yield f"auth.jwt.key: there is no file {jwt.key}"
+        return
+    secrets = [name for name in jwt.algorithms if name.startswith("HS")]
+    with contextlib.suppress(OSError):
+        if secrets and file.read_bytes().lstrip().startswith(b"-----BEGIN "):
+            yield (
+                f"auth.jwt.algorithms: {', '.join(secrets)} can't go with a key in PEM, which is public: whoever has it could "
+                "make tokens"
+            )
+
+
+def _check_url(key: str, url: str) -> Iterator[str]:
+    try:
+        parts = urlsplit(url)
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isascii()
+    except ValueError:  # the port
+        fits = False
+    if not fits or any(character.isspace() or not character.isprintable() for character in url):
+        yield f'{key}: expected "http://host/path" or "https://host/path"'
+
+
 def _check_auth(config: Config, listeners: dict[str, Address]) -> Iterator[str]:
     mode = config.auth.mode
-    if mode in ("jwt", "http"):
-        yield f'auth.mode: "{mode}" is not available in this version; use "accounts" or "open"'
+    if mode == "jwt":
+        yield from _check_jwt(config.auth.jwt)
+    if mode == "http":
+        if not config.auth.http.url:
+            yield 'auth.http.url: needed by auth.mode = "http"'
+        else:
+            yield from _check_url("auth.http.url", config.auth.http.url)
     if mode == "open":
         exposed = [f"{key} is {address}" for key, address in listeners.items() if not address.is_loopback]
         if exposed:

@@ -36,6 +36,8 @@ class Login:
     """The peer's IP address, without port."""
     certificate_user: str | None = None
     """CN of a verified client certificate."""
+    protocol: str = "mqtt"
+    """What was spoken: `mqtt` or `http`."""
 
 
 @dataclass(frozen=True, slots=True)

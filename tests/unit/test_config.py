@@ -103,7 +103,7 @@ def test_booleans_and_numbers_of_set() -> None:
         ("mqtt = 1", "mqtt: is a section, [mqtt], with keys of its own"),
         ("[websocket]\npath = 'mqtt'", "websocket.path: must begin with \"/\", got 'mqtt'"),
         ("[http]\nbind = '127.0.0.1:1883'", "http.bind: 127.0.0.1:1883 is the address of mqtt.bind already"),
-        ("[auth]\nmode = 'jwt'", 'auth.mode: "jwt" is not available in this version; use "accounts" or "open"'),
+        ("[auth]\nmode = 'jwt'", 'auth.jwt.key: needed by auth.mode = "jwt"'),
         (
             "[auth]\nmode = 'open'\n[http]\nbind = '0.0.0.0:8080'",
             (
