@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from mqtt_im.core import apply, model
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Amended, Conv, Device, User
-from mqtt_im.core.records import AnyRecord, GroupChange, Message
+from mqtt_im.core.records import AnyRecord, DeviceChange, GroupChange, Message
 from mqtt_im.core.rules import Limits
 
 from .commits import Author
@@ -128,6 +128,9 @@ class Engine(Readable, Protocol):
     def append(self, author: Author, record: AnyRecord) -> None:
         """The record is part of the batch and of the state."""
 
+    def append_soon(self, author: Author, record: DeviceChange) -> None:
+        """Like `append`; but where the store can't commit now, the record is part of the next batch that it can."""
+
     def fresh_entry(self, record: Message | GroupChange) -> Entry:
         """A record of this batch as devices see it now."""
 
@@ -160,7 +163,20 @@ class Store(Engine, Protocol):
         """Everything appended is on disk. Raises one of `errors`; then the state is stale until `load`."""
 
     def load(self) -> None:
-        """The state is what is on disk: what was appended and not committed has left nothing. Raises one of `errors`."""
+        """The state is what is on disk: what was appended and not committed has left nothing. Raises one of `errors`.
+
+        Nobody else reads meanwhile.
+        """
+
+    def mends(self, error: Exception) -> bool:
+        """Whether this is damage that the store mends by itself; until then only who meets it is concerned."""
+
+    @property
+    def mended(self) -> bool:
+        """Whether what was damaged is ready to be replaced, or can't be."""
+
+    def replace(self) -> None:
+        """What was damaged is whole, if it could be mended. Nobody else reads meanwhile. Raises one of `errors`."""
 
     def side_work(self, jobs: int) -> None:
         """A part of what is due beside the batches was done; the last one had so many jobs. Raises one of `errors`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mqtt_im.core import rules
 from mqtt_im.core.entries import Entry
-from mqtt_im.core.records import Act, Cursors, DeviceChange, GroupChange, Message, ReadMark
+from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, GroupChange, Message, ReadMark
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.own import grown, registration
 from mqtt_im.protocol.errors import Refusal
@@ -39,6 +39,9 @@ class Job:
 
     reads = False
     """Whether it only reads, and so is done by the reader's thread."""
+
+    patient = True
+    """Of one that does not: whether it needs a commit for sure, and so is refused while nothing can be committed."""
 
     exact = False
     """Of one that reads: whether nothing that is told before it may have changed the users it has looked at."""
@@ -76,6 +79,11 @@ class RequestJob(Job):
         self.decision: rules.Decision | None = None
         self.device_state: DeviceState | None = None
 
+    @property
+    def patient(self) -> bool:  # type: ignore[override]
+        """See `Job`."""
+        return type(self.request) is not Hello
+
     def line(self) -> str:
         """See `Job`."""
         return self.who.user
@@ -90,11 +98,19 @@ class RequestJob(Job):
         who = self.who
         who.now = engine.now
         self.decision = decision = rules.decide(engine.state, engine.limits, who, self.request)
-        for record in decision.records:
-            engine.append(self, record)
+        records = decision.records
         if type(self.request) is Hello:
+            first = records[0] if records else None
+            if isinstance(first, DeviceChange) and len(records) == 1 and first.created:
+                engine.append_soon(self, first)
+                records = []
+            for record in records:
+                engine.append(self, record)
             # Now, since what else is in the batch comes after it.
-            self.device_state = DeviceState.read(engine, who.user, who.device)
+            self.device_state = DeviceState.read(engine, who.user, who.device, first)
+            return
+        for record in records:
+            engine.append(self, record)
 
     def finish(self, engine: Engine) -> None:
         """See `Job`."""
@@ -120,12 +136,13 @@ class DeviceState:
         self.registered = registered
 
     @classmethod
-    def read(cls, engine: Readable, user: str, device: str) -> DeviceState:
-        """The state now."""
+    def read(cls, engine: Readable, user: str, device: str, soon: AnyRecord | None = None) -> DeviceState:
+        """The state now; `soon` is what `append_soon` was given, and may register the device when the store commits again."""
         owner = engine.state.user(user)
         found = engine.state.device(user, device)
         if found is None:
-            return cls(owner.head, owner.head, owner.floor, 0, False, False)
+            cursor = soon.cursor if isinstance(soon, DeviceChange) else None
+            return cls(owner.head if cursor is None else cursor, owner.head, owner.floor, 0, False, cursor is not None)
         return cls(found.cursor, owner.head, owner.floor, found.n, found.app, True)
 
 
@@ -137,7 +154,9 @@ class AttachJob(Job):
     (MQTT-3.3.1-1); else 0.
     """
 
-    __slots__ = ("blind", "notify", "sent_upto", "state", "was_exposed", "who")
+    __slots__ = ("_record", "blind", "notify", "sent_upto", "state", "was_exposed", "who")
+
+    patient = False
 
     def __init__(self, who: Who, notify: Callable[[AttachJob], None], blind: bool = False) -> None:
         super().__init__()
@@ -148,6 +167,7 @@ class AttachJob(Job):
         self.was_exposed = False
         """Whether something may have been in flight before this delivery began (`core.model.Device.exposed`)."""
         self.state: DeviceState | None = None
+        self._record: DeviceChange | None = None
 
     def line(self) -> str:
         """See `Job`."""
@@ -163,12 +183,14 @@ class AttachJob(Job):
         else:
             self.was_exposed = device.exposed
             record = DeviceChange(engine.now, device.user, device.device, exposed=True)
-        # On disk before anything is offered, so that a server that is started later knows that something may have been.
-        engine.append(self, record)
+        # On disk before anything is offered, so that a server that is started later knows that something may have been; or where
+        # nothing can be committed, before anything that was offered could be replaced.
+        self._record = record
+        engine.append_soon(self, record)
 
     def finish(self, engine: Engine) -> None:
         """See `Job`."""
-        self.state = DeviceState.read(engine, self.who.user, self.who.device)
+        self.state = DeviceState.read(engine, self.who.user, self.who.device, self._record)
         if self.blind and engine.cut_off and (self.who.user, self.who.device) in engine.cut_off:
             self.sent_upto = _older_than_start(engine, self.who.user, self.state)
 

@@ -21,10 +21,11 @@ from typing import Any
 
 from mqtt_im.protocol.errors import Refusal, StoreError
 
-from .interface import Readable, Store
+from .interface import Engine, Readable, Store
 from .jobs import CallJob, Job
 from .policy import Policy, Removed
 from .reader import Reader, unavailable
+from .readonly import Owed, read_only
 from .turns import SERVER, Turns
 
 logger = logging.getLogger(__name__)
@@ -55,10 +56,11 @@ class Ledger:
         self._turns = Turns[Job](lambda job: job.line())
         self._thread: threading.Thread | None = None
         self._store: Store | None = None
-        self._reader = Reader(self._tell_one, clock)
+        self._reader = Reader(self._tell_one, clock, self._not_read)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._stale = False
+        self._owed = Owed()
         self.on_recovered: Callable[[], None] | None = None
         """Called on the loop when the store commits again after it could not."""
         self.failing: str | None = None
@@ -177,7 +179,7 @@ class Ledger:
         try:
             await self._ended(lambda notify: _Control(lambda store: store.retain(policy, now, ended), notify))
         except Refusal as refusal:
-            raise StoreError(refusal.message) from refusal
+            raise StoreError(f"the store can't commit: {self.failing}" if self.failing else refusal.message) from refusal
         return await future
 
     # The thread.
@@ -195,6 +197,9 @@ class Ledger:
             if self.failing is None:
                 try:
                     engine.side_work(len(batch))
+                    if engine.mended:
+                        with self._reader.suspended():
+                            engine.replace()
                 except Exception as error:
                     if not isinstance(error, engine.errors):
                         logger.exception("store: work beside the batches could not be done")
@@ -226,46 +231,88 @@ class Ledger:
 
     def _work(self, engine: Store, batch: list[Job]) -> None:
         """The batch is over and its jobs have been told so, but for those that did not fit, which stand in line again."""
-        if self.failing is not None and not self._recovered(engine):
-            self._fail(batch)
+        engine.now = max(engine.now, int(self._clock() * 1000))
+        if self.failing is None or self._recovered(engine):
+            self._commit(engine, [self._owed, *batch] if self._owed else batch)
         else:
-            engine.now = max(engine.now, int(self._clock() * 1000))
-            try:
-                fitting = self._prepare(engine, batch)
-                if fitting < len(batch) or self._turns:
-                    batch = self._cut(batch, fitting)
-                engine.commit()
-            except engine.errors as error:
-                self._trouble(engine, error)
-                self._fail(batch)
-            except Exception:
-                # A fault of ours: what was decided in this batch can't be told from what was not, so none of it stands.
+            self._serve(engine, batch)
+
+    def _commit(self, engine: Store, batch: list[Job]) -> None:
+        """The jobs are committed and finished, or refused; see `_work`."""
+        try:
+            fitting = self._prepare(engine, batch)
+        except Exception as error:
+            fault = not isinstance(error, engine.errors)
+            if fault:
                 logger.exception("store: a batch of %d jobs could not be prepared", len(batch))
-                self._trouble(engine, "a fault of the server")
-                self._fail(batch)
+            if not (fault or engine.mends(error)) or not self._reload(engine):
+                self._trouble(engine, error)
+                self._serve(engine, batch)
+            elif len(batch) > 1:
+                self._halve(engine, batch)
             else:
-                self.commits += 1
-                self._finish(engine, batch)
-                return
+                self._refuse(batch[0], fault_refusal() if fault else unavailable())
+                self._tell(batch)
+            return
+        if fitting < len(batch) or self._turns:
+            batch = self._cut(batch, fitting)
+        try:
+            engine.commit()
+        except engine.errors as error:
+            self._trouble(engine, error)
+            self._serve(engine, batch)
+        else:
+            self.commits += 1
+            self._finish(engine, batch)
+
+    def _halve(self, engine: Store, batch: list[Job]) -> None:
+        """One of the jobs can't be done: the others are, whoever's it is."""
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            for job in half:
+                job.commits = job.refusal = None
+            if self.failing is None:
+                self._commit(engine, half)
+            else:
+                self._serve(engine, half)
+
+    def _serve(self, engine: Store, batch: list[Job]) -> None:
+        """Nothing can be committed: what does not need it is done, everything else refused."""
+        reading = read_only(engine, self._owed)
+        for job in batch:
+            job.commits = job.refusal = None
+            if self._stale or job.patient:
+                self._refuse(job, unavailable())
+                continue
+            try:
+                with engine.changing:
+                    job.prepare(reading)
+            except Refusal as refusal:
+                job.refusal = refusal
+            except Exception as error:  # noqa: BLE001 - told in the log
+                self._refuse(job, self._refusal_of(engine, error))
+            else:
+                self._finish_one(reading, engine, job)
         self._tell(batch)
 
     def _prepare(self, engine: Store, batch: list[Job]) -> int:
         """How many of the jobs are decided: as many as one batch may have."""
         with engine.changing:
-            engine.prefetch([asked for job in batch if (asked := job.asks()) is not None])
+            try:
+                engine.prefetch([asked for job in batch if (asked := job.asks()) is not None])
+            except engine.errors as error:
+                if not engine.mends(error):
+                    raise
             for count, job in enumerate(batch):
                 before = engine.last
                 try:
                     job.prepare(engine)
                 except Refusal as refusal:
                     job.refusal = refusal
-                except engine.errors:
-                    raise
-                except Exception:
-                    if engine.last != before:
+                except Exception as error:
+                    if engine.last != before or (isinstance(error, engine.errors) and not engine.mends(error)):
                         raise
-                    logger.exception("store: a request could not be decided")
-                    job.refusal = Refusal("unavailable", "the server has a fault with this request; its log tells more")
+                    job.refusal = self._refusal_of(engine, error)
                 if engine.weight >= MAX_WEIGHT:
                     return count + 1
         return len(batch)
@@ -284,27 +331,37 @@ class Ledger:
             part = batch[start : start + TOLD_AT_ONCE]
             for job in part:
                 if job.refusal is None:
-                    self._finish_one(engine, job)
+                    self._finish_one(engine, engine, job)
                 if job.commits:
                     self.records += len(job.commits)
             self._tell(part)
 
-    def _finish_one(self, engine: Store, job: Job) -> None:
+    def _finish_one(self, view: Engine, engine: Store, job: Job) -> None:
         try:
-            job.finish(engine)
+            job.finish(view)
         except Refusal as refusal:
             job.refusal = refusal
-        except engine.errors as error:
-            logger.error("store: can't be read: %s", error)
-            job.refusal = unavailable()
-        except Exception:
-            logger.exception("store: a job could not be finished")
-            job.refusal = unavailable()
+        except Exception as error:  # noqa: BLE001 - told in the log
+            why = self._refusal_of(engine, error)
+            if job.commits is None:  # else it is done all the same, and devices fetch what they were not told
+                job.refusal = why
 
-    def _fail(self, batch: list[Job]) -> None:
-        for job in batch:
-            job.commits = None
-            job.refusal = unavailable()
+    def _refuse(self, job: Job, refusal: Refusal) -> None:
+        job.commits = None
+        job.refusal = refusal
+
+    def _refusal_of(self, engine: Store, error: Exception) -> Refusal:
+        """Say what went wrong with one job."""
+        if isinstance(error, engine.errors):
+            if not engine.mends(error):
+                logger.error("store: can't be read: %s", error)
+            return unavailable()
+        logger.error("store: a request met a fault of the server", exc_info=error)
+        return fault_refusal()
+
+    def _not_read(self, error: Exception) -> None:
+        """The reader has met this."""
+        self._queue.put([_Control(lambda store: store.mends(error), lambda _: None)])
 
     def _trouble(self, engine: Store, error: object) -> None:
         """The batch is void: forget what it did to the state, and remember that the store is in trouble."""
@@ -315,11 +372,15 @@ class Ledger:
         self._reload(engine)
 
     def _reload(self, engine: Store) -> bool:
+        engine.abandon("the store was read anew")
         try:
-            engine.load()
+            with self._reader.suspended():
+                engine.load()
         except Exception as error:
             if not isinstance(error, engine.errors):
                 logger.exception("store: could not be read")
+            elif not self._stale:
+                logger.error("store: can't be read: %s", error)
             self.failing = str(error)
             self._stale = True
             return False
@@ -385,6 +446,11 @@ class _Control(Job):
     def done(self) -> None:
         """See `Job`."""
         self.notify(self)
+
+
+def fault_refusal() -> Refusal:
+    """The refusal of what the server can't do, however often it is asked."""
+    return Refusal("unavailable", "the server has a fault with this request; its log tells more")
 
 
 def _cost(job: Job) -> float:

@@ -335,6 +335,8 @@ class MemoryEngine:
                     commit.away.append(name)
         author.commits = [*(author.commits or ()), commit]
 
+    append_soon = append
+
     def _scrub(self, record: Recalled | Edited) -> None:
         conv = self.state.conv_for(record.conv)
         amended = self.state.amended(conv, record.seq)

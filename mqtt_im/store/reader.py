@@ -9,7 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -27,13 +28,28 @@ _WAIT_S: Final = 0.005
 """So long the thread waits for that before it looks whether somebody else has come."""
 
 
+class _Rest:
+    """The reader is to rest: `begun` once it does, until `over`."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.over = threading.Event()
+
+
 class Reader:
     """The event loop's side. `tell` is called on the reader's thread with each job that is over."""
 
-    def __init__(self, tell: Callable[[Job], None], clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self,
+        tell: Callable[[Job], None],
+        clock: Callable[[], float] = time.time,
+        failed: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        """`failed` is told, on the reader's thread, why something could not be read."""
         self._tell = tell
+        self._failed = failed
         self._clock = clock
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._queue: SimpleQueue[Job | _Rest | None] = SimpleQueue()
         self._turns = Turns[Job](lambda job: job.line())
         self._aside: list[tuple[float, Job]] = []
         """Reads that wait for the disk, and since when."""
@@ -58,6 +74,21 @@ class Reader:
             self._thread.join()
             self._thread = None
 
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """Nothing is read meanwhile, and no file is open; from another thread, which waits for the read that is under way."""
+        if self._thread is None:
+            self.close()
+            yield
+            return
+        rest = _Rest()
+        self._queue.put(rest)
+        rest.begun.wait()
+        try:
+            yield
+        finally:
+            rest.over.set()
+
     # The thread.
 
     def _run(self) -> None:
@@ -72,7 +103,12 @@ class Reader:
         try:
             job = self._queue.get() if block else self._queue.get_nowait()
             while job is not None:
-                self._turns.put(job)
+                if isinstance(job, _Rest):
+                    self.close()
+                    job.begun.set()
+                    job.over.wait()
+                else:
+                    self._turns.put(job)
                 job = self._queue.get_nowait()
         except Empty:
             return False
@@ -104,6 +140,7 @@ class Reader:
             logger.error("store: can't be read: %s", error, exc_info=not known)
             if known:
                 self.close()  # and opened anew: the files may be others now
+                self._failed(error)
             job.refusal = unavailable()
         else:
             if done:

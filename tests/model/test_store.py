@@ -20,7 +20,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.core.records import encode
 from mqtt_im.core.rules import Limits
+from mqtt_im.store.jobs import CallJob, FetchJob, Job
 from mqtt_im.store.memory import MemoryEngine
+from mqtt_im.store.readonly import Owed
 from mqtt_im.store.sqlite.check import check
 from tests.support.store import Crash, SqliteStore
 from tests.support.uploads import MemoryUploads
@@ -190,6 +192,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._look(looking)
 
     def _kept(self, batch: list[Action]) -> None:
+        owed = self._owed()
         append = self.store.engine.log.append
 
         def watched(*args: Any) -> None:
@@ -199,23 +202,36 @@ class StoreMachine(RuleBasedStateMachine):
         with patch.object(self.store.engine.log, "append", watched):
             done = self._run(batch)
         now = self.store.engine.now
+        if not all(job.reads for job in done):
+            self.twin.run(owed, now)
         expected = self._follow(batch, now)
         for action, job, twin in zip(batch, done, expected, strict=True):
             found, wanted = outcome(job, now), outcome(twin, now)
             assert found == wanted, f"{action}: {difference(found, wanted)}"
         self.store.keep_up(len(batch))
 
+    def _owed(self) -> list[Job]:
+        """What the next batch begins with, for the twin."""
+        copied = Owed()
+        copied._records.update(self.store.ledger._owed._records)
+        return [copied] if copied else []
+
     def _failed(self, batch: list[Action], when: str) -> None:
-        """The commit fails, or seems to: nobody gets an answer, and a batch that was not kept has left nothing."""
+        """The commit fails, or seems to: a batch that was not kept has left nothing, and of it only what reads is answered."""
         self._hurt(sqlite3.OperationalError("disk I/O error"), when)
+        owed = self._owed()
         done = self._run(batch)
         if self.hurt:
-            for job in done:
-                if not job.reads:
-                    assert job.refusal is not None and job.refusal.code == "unavailable" and job.refusal.retry
-                    assert job.commits is None
             if when == "after":
+                self.twin.run(owed, self.batch_now)
                 self._follow(batch, self.batch_now)
+            for action, job in zip(batch, done, strict=True):
+                assert job.commits is None
+                if isinstance(job, FetchJob | CallJob):
+                    (twin,) = self._follow([action], self.store.engine.now)
+                    assert outcome(job, self.batch_now) == outcome(twin, self.batch_now), action
+                elif job.patient:
+                    assert job.refusal is not None and job.refusal.code == "unavailable" and job.refusal.retry
         else:  # there was nothing to commit
             self._follow(batch, self.store.engine.now)
         del self.store.engine.log.append
@@ -225,10 +241,12 @@ class StoreMachine(RuleBasedStateMachine):
     def _crashed(self, batch: list[Action], when: str) -> None:
         """The process ends at a boundary of the commit."""
         self._hurt(Crash(), when)
+        owed = self._owed()
         try:
             self._run(batch)
         except Crash:
             if when == "after":
+                self.twin.run(owed, self.batch_now)
                 self._follow(batch, self.batch_now)
         else:
             self._follow(batch, self.store.engine.now)

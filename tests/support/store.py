@@ -12,6 +12,7 @@ from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.reader import Reader
+from mqtt_im.store.readonly import Owed
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.models import PROJECTION_FILE
 from mqtt_im.store.sqlite.opening import opener
@@ -61,9 +62,13 @@ class SqliteStore:
 
     def _open(self) -> None:
         self.ledger.failing = None
+        self.ledger._owed = Owed()
         self.engine = cast(Engine, self.ledger._make())
-        self.reader = Reader(self.ledger._tell_one, lambda: self.now)
+        self.reader = self.ledger._reader = Reader(self.ledger._tell_one, lambda: self.now, self._not_read)
         self.reader._make = self.engine.reading
+
+    def _not_read(self, error: Exception) -> None:
+        self.engine.mends(error)
 
     def see(self, look: Callable[[Readable], T], now: int) -> T:
         """What `look` sees as the reader's thread does, at a time in ms since 1970."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -12,6 +14,17 @@ import pytest
 from mqtt_im.testing import ServerFailed, ServerProcess
 from tests.support.raw import Closed, Refused, eventually
 from tests.system.conftest import Clients
+
+
+def damage(file: Path, table: str) -> None:
+    """The pages with the rows of a table are overwritten; nobody has the file open."""
+    with closing(sqlite3.connect(file)) as connection:
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        pages = connection.execute("SELECT pageno FROM dbstat WHERE name = ? AND pagetype = 'leaf'", (table,)).fetchall()
+    with file.open("r+b") as content:
+        for (page,) in pages:
+            content.seek((page - 1) * size)
+            content.write(b"\xaa" * 200)
 
 
 def test_a_database_that_can_not_be_written(own_server: ServerProcess, own_im: Clients) -> None:
@@ -78,6 +91,49 @@ def test_a_full_disk(own_server: ServerProcess, own_im: Clients) -> None:
     assert bodies == ["before", *map(str, range(done + 1))]
 
 
+def test_reading_goes_on_while_nothing_can_be_stored(own_server: ServerProcess, own_im: Clients) -> None:
+    """Devices that come back, and new ones, get what is stored; what they acknowledge is kept when there is room again."""
+    alice = own_im.online("alice")
+    own_im.online("bob").disconnect()
+    for number in range(5):
+        alice.say("bob", number)
+    process = psutil.Process(own_server.pid)
+    process.rlimit(psutil.RLIMIT_FSIZE, (4096, psutil.RLIM_INFINITY))
+    alice.request("send", to="bob", body="does not fit", id="k")
+    alice.wait_closed()
+    back = own_im.online("bob")
+    back.received(5)
+    assert [item["body"] for item in back.items] == list(range(5))
+    assert back.must("hello", codec="msgpack")["pos"] <= 5
+    assert len(back.must("history", conv="alice:bob")["items"]) == 5
+    first = own_im.online("carol")
+    assert first.must("convs")["convs"] == []
+    further = own_im.online("bob", "tablet")
+    assert further.must("hello")["pos"] == 5
+    further.request("send", to="alice", body="no", id="n")
+    assert further.reply("n")["code"] == "unavailable"
+    further.wait_closed()
+    process.rlimit(psutil.RLIMIT_FSIZE, (psutil.RLIM_INFINITY, psutil.RLIM_INFINITY))
+
+    def works() -> bool:
+        try:
+            return own_im.online("alice").ask("send", to="bob", body=5, id="k2").op == "sent"
+        except (Closed, Refused, ConnectionError):
+            return False
+
+    eventually(works, "recovery without a restart")
+    assert back.wait("msg", seq=6)["body"] == 5
+    assert [item["pos"] for item in own_im.online("bob", "tablet").drain()] == [6]
+
+    def written() -> bool:
+        devices = back.must("devices")["devices"]
+        return {device["device"] for device in devices} == {"phone", "tablet"} and devices[0]["pos"] >= 6
+
+    eventually(written, "what was acknowledged meanwhile is kept")
+    own_server.restart(kill=True)
+    assert own_im.online("bob").must("hello")["pos"] >= 6
+
+
 @pytest.mark.parametrize("damage", ["garbage", "truncated", "gone"])
 def test_damaged_projections_are_rebuilt_from_the_log(own_server: ServerProcess, own_im: Clients, damage: str) -> None:
     alice = own_im.online("alice")
@@ -96,6 +152,31 @@ def test_damaged_projections_are_rebuilt_from_the_log(own_server: ServerProcess,
     alice = own_im.online("alice")
     assert alice.say("#g", "after")["seq"] == 52
     assert [item["seq"] for item in own_im.online("bob").drain()] == list(range(1, 53))
+
+
+def test_damage_is_met_by_nobody_else_and_mended_meanwhile(own_server: ServerProcess, own_im: Clients) -> None:
+    alice = own_im.online("alice")
+    for number in range(200):
+        alice.request("send", to="bob", body=number, id=f"a{number}")
+    alice.wait("sent", id="a199")
+    own_im.online("carol").say("dave", "hi")
+    assert own_server.stop() == 0
+    damage(own_server.data_dir / "projection.db", "item")
+    own_server.start()
+    carol = own_im.online("carol")
+    own_im.online("alice", "old")
+    reader = own_im.online("alice")
+    reader.request("sync", after=0, id="s")
+    carol.must("send", to="dave", body="meanwhile")
+
+    def whole() -> bool:
+        try:
+            return len(own_im.online("alice", "reader").must("sync", after=0)["items"]) == 200
+        except (Closed, Refused, ConnectionError, AssertionError):
+            return False
+
+    eventually(whole, "the projections are made anew")
+    carol.say("dave", "after")
 
 
 def test_a_damaged_log_is_told_and_nothing_is_started(own_server: ServerProcess, own_im: Clients) -> None:

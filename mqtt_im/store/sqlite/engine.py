@@ -7,7 +7,9 @@ is read anew from the disk (`Engine.load`).
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import time
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
 
@@ -22,11 +24,12 @@ from mqtt_im.store.uploads import Uploads
 
 from .batch import Batch
 from .erasure import Erasure
-from .errors import ERRORS
+from .errors import ERRORS, is_damage
 from .flusher import Flusher
 from .gate import Gate
 from .hot import Log, Projection
-from .models import PROJECTION_MODELS, LogMeta, open_log, open_projection
+from .mending import Mending, leave_unfinished
+from .models import PROJECTION_FILE, PROJECTION_MODELS, LogMeta, move_aside, open_log, open_projection
 from .reading import Reading
 from .rendering import Rendering
 from .replay import decoded, replay
@@ -37,6 +40,10 @@ from .state import ProjectedState
 from .taking_back import TakingBack
 
 logger = logging.getLogger(__name__)
+
+_MENDING_POLL_S = 0.1
+_AGAIN_S = 60.0
+"""After damaged projections could not be made anew."""
 
 
 class Engine:
@@ -69,25 +76,50 @@ class Engine:
         self._uploads = uploads
         self._taking_back = TakingBack(claim, unclaim)
         self._log_db = open_log(data_dir, synchronous)
-        self._projection_db = open_projection(data_dir)
         with self._log_db.bind_ctx([LogMeta]):
             self.epoch: str = LogMeta.get_by_id("epoch").value
         self.log = Log(self._log_db)
-        self.projection = Projection(self._projection_db)
-        self.folds = Folds(self._log_db, self._projection_db)
-        self.flusher = Flusher(self.projection, self.epoch, self.gate)
+        self._mending: Mending | None = None
+        self._mend_again = 0.0
+        """When the projections may be made anew, in seconds (monotonic), after that has failed."""
+        self._open_projection()
         self.erasure = Erasure(self.log)
         self._compactor = Compactor()
         self.load()
 
     # Start.
 
+    def _open_projection(self) -> None:
+        self._projection_db = open_projection(self._data_dir)
+        self.projection = Projection(self._projection_db)
+        self.folds = Folds(self._log_db, self._projection_db)
+        self.flusher = Flusher(self.projection, self.epoch, self.gate)
+
     def load(self) -> None:
         """The state is what the log says: projections, and the log's tail replayed over them."""
         with self.gate:
-            self._load()
+            if self._projection_db.is_closed():
+                self._open_projection()
+            try:
+                self._load()
+            except ERRORS as error:
+                if not is_damage(error) or time.monotonic() < self._mend_again:
+                    raise
+                logger.error("store: %s is damaged (%s); it is made again from the log", PROJECTION_FILE, error)
+                self._close_projection()
+                move_aside(self._data_dir / PROJECTION_FILE)
+                self._open_projection()
+                self._load()
             self.gate.commit(self.last)
             self.gate.move()
+
+    def _close_projection(self) -> None:
+        if self._mending is not None:
+            self._mending.stop()
+            self._mending = None
+        with contextlib.suppress(*ERRORS):
+            self.flusher.abort()
+        self._projection_db.close()
 
     def _load(self) -> None:
         self.flusher.abort()
@@ -128,9 +160,10 @@ class Engine:
 
     def _restore(self) -> int:
         """The projections have what the base has, and nothing else; up to which log row that is."""
-        with self._projection_db.atomic("IMMEDIATE"), self._projection_db.bind_ctx(PROJECTION_MODELS):
-            for model in PROJECTION_MODELS:
-                model.delete().execute()
+        if not self.projection.empty():  # else a full disk is in nobody's way
+            with self._projection_db.atomic("IMMEDIATE"), self._projection_db.bind_ctx(PROJECTION_MODELS):
+                for model in PROJECTION_MODELS:
+                    model.delete().execute()
         return restore(self.log, self._log_db, self._projection_db, self.epoch)
 
     # A batch.
@@ -158,6 +191,8 @@ class Engine:
             self.gate.changes += 1
             self._rendering.forget()  # what is cached of this message is no longer how it is
 
+    append_soon = append
+
     def commit(self) -> None:
         """Everything appended is on disk. Raises `sqlite3.Error`; then the state is stale and must be loaded anew."""
         if self._batch.commit():
@@ -172,12 +207,53 @@ class Engine:
 
     def side_work(self, jobs: int) -> None:
         """See `interface.Store`."""
-        self.flusher.keep_up(jobs)
-        self._compactor.work(self, busy=jobs > 0)
+        if self._mending is None:
+            try:
+                self.flusher.keep_up(jobs)
+                self._compactor.work(self, busy=jobs > 0)
+            except ERRORS as error:
+                if not self.mends(error):
+                    raise
         self.erasure.work()
+
+    def mends(self, error: Exception) -> bool:
+        """See `interface.Store`; the projections are made anew, unless that was tried, and the log itself can't be read."""
+        if not is_damage(error):
+            return False
+        if self._mending is None and time.monotonic() >= self._mend_again:
+            logger.error("store: %s is damaged (%s); it is made again from the log meanwhile", PROJECTION_FILE, error)
+            self.abandon("the projections are made again from the log")
+            self._mending = Mending(self._data_dir, self.epoch)
+        return True
+
+    @property
+    def mended(self) -> bool:
+        """See `interface.Store`; also where memory would grow too large before, so that everybody waits."""
+        return self._mending is not None and (self._mending.over or self.flusher.full())
+
+    def replace(self) -> None:
+        """See `interface.Store`."""
+        mending = self._mending
+        if mending is None:
+            return
+        mending.wait()
+        self._mending = None
+        if mending.problem is not None:
+            self._mend_again = time.monotonic() + (_AGAIN_S if not mending.hopeless else float("inf"))
+            advice = "the log is damaged too; restore a backup" if mending.hopeless else "it is tried again"
+            logger.error("store: %s could not be made again (%s): %s", PROJECTION_FILE, mending.problem, advice)
+            return
+        with self.gate:
+            self._close_projection()
+            mending.put_in_place()
+            self._open_projection()
+            self.load()
+        logger.warning("store: %s was made again from the log", PROJECTION_FILE)
 
     def pause(self) -> float | None:
         """See `interface.Store`."""
+        if self._mending is not None:
+            return _MENDING_POLL_S
         waits = [pause for pause in (self.flusher.pause(), self._compactor.pause(), self.erasure.pause()) if pause is not None]
         return min(waits, default=None)
 
@@ -233,9 +309,13 @@ class Engine:
     def close(self) -> None:
         """Everything is flushed, as far as the disk lets it, and the files are closed."""
         self._compactor.stop()
+        if self._mending is not None:
+            self._mending.stop()
         try:
             self.flusher.flush()
         except ERRORS as error:
+            if is_damage(error):
+                leave_unfinished(self._data_dir)
             logger.warning("store: the projections were not written (%s); they will be replayed at the next start", error)
         self._log_db.close()
         self._projection_db.close()

@@ -58,8 +58,7 @@ class Log:
                 self._conn.executemany("UPDATE log SET rec = ? WHERE lsn = ?", rewrites)
             execute("COMMIT")
         except BaseException:
-            if self._conn.in_transaction:
-                execute("ROLLBACK")
+            roll_back(self._conn)
             raise
 
     def _check_idle(self) -> None:
@@ -90,6 +89,10 @@ class Log:
         """Every row after `lsn`, in order."""
         return self._conn.execute("SELECT lsn, rec FROM log WHERE lsn > ? ORDER BY lsn", (lsn,))
 
+    def part(self, lsn: int, limit: int) -> list[tuple[int, bytes]]:
+        """The next rows after `lsn`, in order, at most `limit`."""
+        return self._conn.execute("SELECT lsn, rec FROM log WHERE lsn > ? ORDER BY lsn LIMIT ?", (lsn, limit)).fetchall()
+
     def checkpoint(self) -> bool:
         """Whether what was rewritten or deleted is gone from the write-ahead file too; see `checkpoint`."""
         return checkpoint(self._conn, "TRUNCATE")
@@ -118,13 +121,16 @@ class Projection:
 
     def rollback(self) -> None:
         """The bulk write, if one was begun, has left nothing."""
-        if self._conn.in_transaction:
-            self._conn.execute("ROLLBACK")
+        roll_back(self._conn)
 
     def position(self) -> tuple[str, int]:
         """Whose projection this is, and how far it got."""
         meta = dict(self._conn.execute("SELECT key, value FROM meta"))
         return meta.get("epoch", ""), int(meta.get("lsn", "0"))
+
+    def empty(self) -> bool:
+        """Whether nothing was ever written to it."""
+        return not self._conn.execute("SELECT EXISTS (SELECT * FROM meta)").fetchone()[0]
 
     # Entities.
 
@@ -341,6 +347,16 @@ class Projection:
         """The log row of the newest message with this key."""
         row = self._conn.execute("SELECT lsn FROM keyed WHERE sender = ? AND conv = ? AND key = ?", key).fetchone()
         return row[0] if row else None
+
+
+def roll_back(connection: sqlite3.Connection) -> None:
+    """The transaction, if one is open, has left nothing."""
+    if connection.in_transaction:
+        try:
+            connection.execute("ROLLBACK")
+        except sqlite3.OperationalError:  # where writing fails, SQLite may have done so by itself
+            if connection.in_transaction:
+                raise
 
 
 def checkpoint(connection: sqlite3.Connection, mode: str) -> bool:

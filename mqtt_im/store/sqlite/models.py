@@ -20,12 +20,15 @@ import peewee
 
 from mqtt_im.protocol.errors import StoreError
 
+from .errors import is_damage
 from .upgrades import count_usage
 
 logger = logging.getLogger(__name__)
 
 LOG_FILE = "mqtt-im.db"
 PROJECTION_FILE = "projection.db"
+UNFINISHED = "projection.db.new"
+"""Projections that are being made anew, since the others are damaged (`mending.py`)."""
 
 
 _ZERO = peewee.SQL("DEFAULT 0")
@@ -313,23 +316,39 @@ def open_projection(data_dir: Path, readonly: bool = False) -> peewee.SqliteData
     path = data_dir / PROJECTION_FILE
     if readonly:
         return _open(path, "normal", readonly=True)
+    if (data_dir / UNFINISHED).exists():
+        logger.warning("store: %s is damaged, and was being made again from the log; that begins anew", path.name)
+        move_aside(path)
+        remove(data_dir / UNFINISHED)
     try:
         return _open_projection(path)
     except StoreError as error:
-        if not isinstance(error.__cause__, peewee.DatabaseError) or isinstance(error.__cause__, peewee.OperationalError):
+        if not is_damage(error.__cause__):
             raise
-        aside = path.with_name(f"{path.name}.damaged")
-        logger.error("store: %s; it is kept as %s and made again from the log", error.message, aside.name)
-        path.replace(aside)
-        for end in ("-wal", "-shm"):
-            path.with_name(path.name + end).unlink(missing_ok=True)
+        logger.error("store: %s; it is made again from the log", error.message)
+        move_aside(path)
         return _open_projection(path)
 
 
-def remove_projection(data_dir: Path) -> None:
-    """There are no projections any more; they are made again from the log."""
-    for end in ("", "-wal", "-shm"):
-        (data_dir / (PROJECTION_FILE + end)).unlink(missing_ok=True)
+def open_new_projection(path: Path) -> peewee.SqliteDatabase:
+    """Empty projections in a file of their own, whatever it held before. Raises `StoreError`."""
+    remove(path)
+    return _open_projection(path)
+
+
+def move_aside(path: Path) -> None:
+    """A damaged database, which nobody has open, is kept under another name, in place of the one that was kept before."""
+    aside = path.with_name(f"{path.name}.damaged")
+    if path.exists():
+        logger.warning("store: the damaged %s is kept as %s", path.name, aside.name)
+        path.replace(aside)
+    remove(path)
+
+
+def remove(path: Path) -> None:
+    """A database, which nobody has open, is gone with what belongs to it."""
+    for end in ("-wal", "-shm", ""):
+        path.with_name(path.name + end).unlink(missing_ok=True)
 
 
 def _open_projection(path: Path) -> peewee.SqliteDatabase:
@@ -340,7 +359,7 @@ def _open_projection(path: Path) -> peewee.SqliteDatabase:
         if version not in (0, PROJECTION_VERSION):
             logger.info("store: the projections are of another version, and are made again from the log")
             db.close()
-            remove_projection(path.parent)
+            remove(path)
             db = _open(path, "normal", readonly=False)
             version = 0
         if version == 0:

@@ -9,8 +9,10 @@ import msgspec
 
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
 
+from .errors import Damage
+
 _pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder().decode
+_decode = msgspec.msgpack.Decoder().decode
 
 USER = "head, floor, acked, registered, settings, sent, sent_bytes, gone, gone_bytes, joined, made"
 CONV = "head, lsn, title, size, born, maker"
@@ -38,6 +40,13 @@ PUT_MENTION = "REPLACE INTO mention (cid, uid, seq) VALUES (?, ?, ?)"
 PUT_REQUEST = "REPLACE INTO request (uid, id, lsn) VALUES (?, ?, ?)"
 PUT_PACKET = "REPLACE INTO packet (user, device, session, packet, lsn) VALUES (?, ?, ?, ?, ?)"
 PUT_KEYED = "REPLACE INTO keyed (sender, conv, key, lsn) VALUES (?, ?, ?, ?)"
+
+
+def _unpack(data: bytes) -> Any:
+    try:
+        return _decode(data)
+    except (msgspec.DecodeError, TypeError) as error:
+        raise Damage(f"a row of the projections is damaged: {error}") from error
 
 
 def user_row(user: User) -> tuple[Any, ...]:

@@ -123,7 +123,6 @@ class ProjectedState:
         generations = [generation.requests for generation in self._generations()]
         keys = {(users[user].uid, request_id) for user, request_id, _ in asked if request_id is not None}
         keys = {key for key in keys if key[0] < self._stored_uids and not any(key in requests for requests in generations)}
-        self._unused = keys
         if keys:
             self._unused = keys - self.projection.requests(list(keys)).keys()
 

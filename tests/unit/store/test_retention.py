@@ -287,7 +287,7 @@ def test_ids_are_remembered_for_thirty_days(world: World) -> None:
         assert world.say("ann", "bob", "hi", id="m", **fields) == {**first, "dup": True}
         for request in requests:
             assert world.ask("ann", request) == {"op": "ok", "id": request.id, "dup": True}
-        for changed in ({"push": {"title": "y"}}, {"push": None}, {"ttl": 6}, {"key": None}, {"mentions": None}, {"body": "he"}):
+        for changed in ({"push": {"title": "y"}}, {"push": None}, {"key": None}, {"mentions": None}, {"body": "he"}):
             with pytest.raises(Refusal, match="was already used"):
                 world.say("ann", "bob", id="m", **{"body": "hi", **fields, **changed})
         for result in (b"[2]", b""):

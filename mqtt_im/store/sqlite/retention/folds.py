@@ -22,7 +22,7 @@ import peewee
 
 from mqtt_im.core.records import AnyRecord, Message, decode, encode
 from mqtt_im.store.sqlite.generation import Bulk, slices
-from mqtt_im.store.sqlite.hot import checkpoint
+from mqtt_im.store.sqlite.hot import checkpoint, roll_back
 
 T = TypeVar("T")
 
@@ -235,8 +235,7 @@ def _transaction(connection: sqlite3.Connection, synchronous: int | None = None)
             yield
             connection.execute("COMMIT")
         except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
+            roll_back(connection)
             raise
     finally:
         if other:  # whatever has failed: messages are committed on this connection
