@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from mqtt_im.core.rules import CHANGING, Who
@@ -31,10 +32,15 @@ Fields = dict[str, Any]
 class _Asker(Guest):
     """The link of a call: nothing can be sent on it, and its one uplink's end is the call's."""
 
-    def __init__(self, user: str) -> None:
+    def __init__(self, user: str, pay: Callable[[str, float], None]) -> None:
         super().__init__(user, "")
+        self._pay = pay
         self.user_qos = -1
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def charge(self, units: float) -> None:
+        """See `Link`."""
+        self._pay(self.user, units)
 
     def done(self, token: int) -> None:
         """See `Link`."""
@@ -85,7 +91,7 @@ class Calls:
         """
         if isinstance(request, rq.Hello):
             return await self._bridge.ledger.call(lambda engine: self._welcome(engine, user), user)  # type: ignore[no-any-return]
-        asker = _Asker(user)
+        asker = _Asker(user, self._pay)
         call = Call(asker)
         self._open.add(asker)
         try:
@@ -106,6 +112,10 @@ class Calls:
                 expected=fields.get("expected"),
             )
         return fields
+
+    def _pay(self, user: str, units: float) -> None:
+        if self._bridge.transport is not None:
+            self._bridge.transport.charge(user, units)
 
     async def ack(self, user: str, device: str, pos: int) -> None:
         """The device has processed everything up to `pos`: its cursor is there, on disk. Raises `Refusal`, also `not_found`."""

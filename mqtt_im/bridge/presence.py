@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Refusal
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .service import Bridge
 
 OFFLINE_DELAY_S = 2.0
+AT_ONCE: Final = 200
+"""Watchers that are asked about, and told, in one piece."""
 
 
 class Presence:
@@ -35,6 +37,8 @@ class Presence:
         self._watchers: dict[str, dict[Link, int]] = {}
         self._watched: dict[Link, set[str]] = {}
         self._going: dict[str, tuple[asyncio.TimerHandle, int]] = {}
+        self._telling: dict[str, int | None] = {}
+        """Users whose watchers are being told; with when they were last seen, where they are to be told again."""
         self.nearby = Nearby(bridge)
         self.listener: Callable[[str, bool, int], None] = lambda *_: None
         """Is told of each user who has come, or has gone, when (ms since 1970)."""
@@ -108,8 +112,29 @@ class Presence:
         return list(self._watchers.get(user, ()))
 
     def _tell(self, user: str, links: list[Link], retained: bool = False, seen: int = 0) -> None:
+        """Tell these links, a few at a time. Who comes and goes while many are being told is told of once more at the end."""
         if not links:
             return
+        if retained:
+            self._ask(user, links, seen, links[0].user, retained=True)
+        elif user in self._telling:
+            self._telling[user] = seen
+        else:
+            self._telling[user] = None
+            self._go_on(user, links, seen)
+
+    def _go_on(self, user: str, links: list[Link], seen: int) -> None:
+        if links:
+            self._ask(user, links[:AT_ONCE], seen, user, then=links[AT_ONCE:])
+            return
+        again = self._telling.pop(user)
+        if again is not None:
+            self._tell(user, self._links(user), seen=again)
+
+    def _ask(
+        self, user: str, links: list[Link], seen: int, line: str, *, retained: bool = False, then: list[Link] | None = None
+    ) -> None:
+        """Ask who of them may know, in the line of the user who causes it, and tell them; then the others."""
         names = {link.user for link in links}
 
         def read(engine: Readable) -> tuple[set[str], int]:
@@ -120,8 +145,10 @@ class Presence:
             if job.refusal is None:
                 allowed, last_seen = job.result
                 self._publish(user, links, allowed, last_seen, retained)
+            if then is not None:
+                self._go_on(user, then, seen)
 
-        self._bridge.ledger.submit(CallJob(read, notify, user))
+        self._bridge.ledger.submit(CallJob(read, notify, line))
 
     def _publish(self, user: str, links: list[Link], allowed: set[str], last_seen: int, retained: bool) -> None:
         online = self.is_online(user)

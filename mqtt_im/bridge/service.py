@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
@@ -30,6 +31,7 @@ from .parking import Parking
 from .presence import Presence
 from .searching import Searching
 from .settings import BridgeSettings, Counters
+from .slices import Slices
 from .uplink import Uplink, error_fields
 from .watching import Audience, Start, Watching
 
@@ -37,7 +39,7 @@ log = logging.getLogger(__name__)
 
 FETCH_BYTES = MAX_BUFFERED_BYTES // 2
 CROWD = 100
-"""Recipients of a large group that are served in one turn of the loop."""
+"""More recipients are not served in one turn of the loop."""
 
 
 class Logins(Protocol):
@@ -80,8 +82,11 @@ class Bridge:
         self.cursors = Cursors(ledger, self.tell, self._has_delivery)
         self._ready: list[Channel] = []
         """Channels to which something new can be sent in this turn of the loop."""
+        self._lives, self._pumps, self._events = Slices(), Slices(), Slices()
+        """Messages to many, and events: a few recipients in each turn, so that nobody else waits for a large group."""
         self._crowd: deque[Channel] = deque()
-        """The same of messages to many: a few in each turn, so that nobody else waits for a large group."""
+        """Channels to which something of that can be sent."""
+        self._crowding = False
         self._parking = Parking()
         self.uplinks = Uplink(self)
         self.calls = Calls(self)
@@ -188,28 +193,29 @@ class Bridge:
         """See `Handler`."""
         self.uplinks.will(user, device, payload, expiry)
 
-    def acked(self, link: Link, packet_id: int) -> None:
+    def acked(self, link: Link, packet_id: int) -> bool:
         """See `Handler`."""
         channel = self._channels.get(link)
         if channel is None:
-            return
+            return False
         if packet_id >= FIRST_REPLY_PACKET_ID:
-            channel.replies.pop(packet_id, None)
+            waited = channel.replies.pop(packet_id, None) is not None
             if channel.held is not None:
                 self.uplinks.release(channel)
-            return
+            return waited
         delivery = channel.delivery
         if delivery is None:
-            return
+            return False
         flight = delivery.flights.get(packet_id)
         if flight is None or flight.acked:
-            return
+            return False
         if committed := flight.entries[-1][1].at:
             self.metrics.observe("delivery_seconds", max(0, now_ms() - committed) / 1000)
         if delivery.acked(packet_id) and not delivery.moved:
             self.cursors.moved(delivery)
         if delivery.next <= delivery.head and not channel.ready:
             self._pump_soon(channel)
+        return True
 
     def confirmed(self, user: str, device: str, pos: int) -> None:
         """A device's cursor was moved for it, to `pos`: its delivery, where it has one, goes on behind that."""
@@ -306,11 +312,11 @@ class Bridge:
             del self.online[channel.user]
             self.presence.went(channel.user)
 
-    def pump(self, channel: Channel) -> None:
-        """Send what can be sent, and fetch what is missing."""
+    def pump(self, channel: Channel) -> int:
+        """Send what can be sent, and fetch what is missing; returns how many packets that were."""
         delivery = channel.delivery
         if delivery is None:
-            return
+            return 0
         before = delivery.cursor
         count = channel.pump(now_ms(), self._offer if channel.device else self.claims.still_there)
         if count:
@@ -319,6 +325,7 @@ class Bridge:
             self.cursors.moved(delivery)
         if delivery.next <= delivery.head and (wanted := delivery.want()) is not None:
             self._fetch(channel, delivery, wanted)
+        return count
 
     def _fetch(self, channel: Channel, delivery: Delivery, wanted: tuple[int, int]) -> None:
         job = FetchJob(channel.user, *wanted, FETCH_BYTES, lambda job: self._fetched(channel, delivery, job))
@@ -368,18 +375,36 @@ class Bridge:
                 self._receipt(receipt)
 
     def _live(self, commit: Commit) -> None:
-        entry, online, watching = commit.entry, self.online, self.audience.watching
-        amends = entry is not None and entry.seq == 0
-        pump_soon = self._pump_soon if len(commit.to) <= CROWD else self._pump_in_turn
+        entry = commit.entry
+        if entry is not None and entry.seq == 0:
+            # Before anything else is sent: it may say that what a delivery has in its hand is not so any more.
+            for user, _ in commit.to:
+                for channel in self._channels_of(user):
+                    if channel.delivery is not None:
+                        channel.delivery.amended()
+        if len(commit.to) > CROWD:
+            self._lives.start(self._live_in_turn(commit))
+            return
         for user, pos in commit.to:
-            for channel in online.get(user, ()) if not watching else (*online.get(user, ()), *watching.get(user, ())):
-                delivery = channel.delivery
-                if delivery is not None:
-                    if amends:
-                        delivery.amended()
-                    delivery.live(pos, entry)
+            for channel in self._channels_of(user):
+                if channel.delivery is not None:
+                    channel.delivery.live(pos, entry)
                     if not channel.ready:
-                        pump_soon(channel)
+                        self._pump_soon(channel)
+
+    def _live_in_turn(self, commit: Commit) -> Iterator[int]:
+        """The same for a large group, a few recipients at a time. A later item may come before it; then both are fetched."""
+        for user, pos in commit.to:
+            for channel in self._channels_of(user):
+                if channel.delivery is not None:
+                    channel.delivery.live(pos, commit.entry)
+                    if not channel.ready:
+                        self._pump_in_turn(channel)
+            yield 1
+
+    def _channels_of(self, user: str) -> Sequence[Channel]:
+        online, watching = self.online.get(user, ()), self.audience.watching
+        return online if not watching else (*online, *watching.get(user, ()))
 
     def _pump_soon(self, channel: Channel) -> None:
         channel.ready = True
@@ -399,16 +424,18 @@ class Bridge:
     def _pump_in_turn(self, channel: Channel) -> None:
         channel.ready = True
         self._crowd.append(channel)
-        if len(self._crowd) == 1:
-            asyncio.get_running_loop().call_soon(self._pump_crowd)
+        if not self._crowding:
+            self._crowding = True
+            self._pumps.start(self._pump_crowd())
 
-    def _pump_crowd(self) -> None:
-        for _ in range(min(CROWD, len(self._crowd))):
-            channel = self._crowd.popleft()
-            channel.ready = False
-            self.pump(channel)
-        if self._crowd:
-            asyncio.get_running_loop().call_soon(self._pump_crowd)
+    def _pump_crowd(self) -> Iterator[int]:
+        try:
+            while self._crowd:
+                channel = self._crowd.popleft()
+                channel.ready = False
+                yield 2 + 3 * self.pump(channel)
+        finally:
+            self._crowding = False
 
     def _receipt(self, receipt: Receipt) -> None:
         fields: dict[str, Any] = {"op": "receipt", "conv": receipt.conv, "by": receipt.by}
@@ -421,9 +448,18 @@ class Bridge:
     def event(self, users: list[str], fields: dict[str, Any]) -> None:
         """Send an event to all connected devices of these users."""
         payload = encode_json(fields)
+        if len(users) > CROWD:
+            self._events.start(self._event_in_turn(users, payload))
+            return
         for user in users:
-            for channel in (*self.online.get(user, ()), *self.audience.watching.get(user, ())):
+            for channel in self._channels_of(user):
                 channel.event(payload)
+
+    def _event_in_turn(self, users: list[str], payload: bytes) -> Iterator[int]:
+        for user in users:
+            for channel in self._channels_of(user):
+                channel.event(payload)
+            yield 3
 
     def forget(self, user: str, device: str) -> None:
         """The device's session and connection are gone, where it has any."""

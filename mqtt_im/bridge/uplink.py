@@ -10,8 +10,9 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
+from mqtt_im.core import costs
 from mqtt_im.core.records import DeviceChange
 from mqtt_im.core.rules import CHANGING, Who
 from mqtt_im.core.rules.common import answer
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
 MAX_REPLIES = 256
 """Replies that a device may leave without PUBACK before its further requests wait for their own."""
 
+_MAX_LARGE: Final = 10_000
+
 Reading = Callable[[Readable, Who, Any, int], Any]
 """What reads for a request; the last argument is the most bytes that a page may have."""
 
@@ -41,7 +44,7 @@ Reading = Callable[[Readable, Who, Any, int], Any]
 class UplinkJob(RequestJob):
     """A request that may change something, with whom its answer goes to."""
 
-    __slots__ = ("at", "channel", "token", "uplink")
+    __slots__ = ("at", "channel", "charged", "token", "uplink")
 
     def __init__(self, uplink: Uplink, channel: Channel | None, token: int, who: Who, request: rq.Request) -> None:
         self.refusal = None
@@ -54,6 +57,8 @@ class UplinkJob(RequestJob):
         self.uplink = uplink
         self.channel = channel
         self.token = token
+        self.charged = 0.0
+        """Units that were charged for its audience before it was known."""
         self.at = time.perf_counter()
 
     def done(self) -> None:
@@ -101,6 +106,8 @@ class Uplink:
         self._leaving: dict[tuple[str, str], list[Channel]] = {}
         """Channels that are closed, with requests that have no answer yet, by device."""
         self._quiet: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
+        self._large: dict[str, int] = {}
+        """How many a message to a large group reached last, by group."""
         settings = bridge.settings
         page = settings.max_page
         self._ops = {kind: bridge.metrics.cell("uplinks", op=str(kind.__struct_config__.tag)) for kind in get_args(rq.AnyRequest)}
@@ -137,6 +144,10 @@ class Uplink:
         bridge = self._bridge
         kind = type(request)
         self._ops[kind][0] += 1
+        price = costs.at_the_door(request, bridge.settings.max_page)
+        audience = costs.of_audience(self._large.get(request.to, 0)) if isinstance(request, rq.Send) else 0.0
+        if price + audience > 1:
+            channel.link.charge(price + audience - 1)
         link = channel.link
         who = Who(channel.user, channel.device, 0, link.user_qos >= 0 or link.device_qos >= 0)
         channel.waiting += 1
@@ -147,7 +158,9 @@ class Uplink:
                 who.token = secrets.token_hex(6)
             elif isinstance(request, rq.Hello):
                 self._about_to_restart(channel.user, channel.device, request)
-            bridge.ledger.submit(UplinkJob(self, channel, token, who, request))
+            job = UplinkJob(self, channel, token, who, request)
+            job.charged = audience
+            bridge.ledger.submit(job)
         elif isinstance(request, rq.Typing) and not channel.may_tell_typing(request.to, request.on, time.monotonic()):
             self._answered(channel)
             self._done(channel, token)
@@ -230,6 +243,8 @@ class Uplink:
             bridge.tell(job)
         if channel is None:
             return
+        if job.commits is not None:
+            self._charge_audience(channel, job)
         self._answered(channel)
         if job.refusal is not None:
             self._refuse(channel, job.refusal, job.request.id, job.token)
@@ -245,6 +260,18 @@ class Uplink:
         elif correlation is not None:
             _await_sent(channel, job, correlation)
         self._done(channel, job.token)
+
+    def _charge_audience(self, channel: Channel, job: UplinkJob) -> None:
+        """Charge for whom a committed request reaches, beyond what was known at the door; that is remembered for the next one."""
+        reached = sum(len(commit.to) for commit in job.commits or ())
+        if reached <= costs.RECIPIENTS and not job.charged:
+            return
+        channel.link.charge(costs.of_audience(reached) - job.charged)
+        if isinstance(job.request, rq.Send):
+            self._large.pop(job.request.to, None)
+            self._large[job.request.to] = reached
+            if len(self._large) > _MAX_LARGE:
+                del self._large[next(iter(self._large))]
 
     def _has_changed(self, channel: Channel, job: UplinkJob) -> None:
         """What a committed request means for who is connected, beside its items."""
@@ -271,8 +298,10 @@ class Uplink:
         if job.refusal is not None:
             self._refuse(channel, job.refusal, request.id, job.token)
             return
+        channel.link.charge(costs.of_page(job.result) - costs.at_the_door(request, self._bridge.settings.max_page))
         if isinstance(request, rq.Typing):
             conv, users = job.result
+            channel.link.charge(costs.of_audience(len(users)))
             self._bridge.event(users, {"op": "typing", "conv": conv, "from": channel.user, "on": request.on})
         elif isinstance(request, rq.Devices):
             connected = {other.device for other in self._bridge.online.get(channel.user, ())} | {channel.device}
@@ -288,6 +317,7 @@ class Uplink:
         if isinstance(outcome, Refusal):
             self._refuse(channel, outcome, request.id, token)
             return
+        channel.link.charge(costs.of_page(outcome))
         channel.reply(_with_id(outcome, request.id), channel.correlation(token))
         self._done(channel, token)
 

@@ -227,7 +227,14 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_retained_messages: Annotated[
         int, Meta(ge=0, description="Retained messages on plain topics, of all users together; further ones are not kept.")
     ] = 10_000
-    requests_per_second: Annotated[int, Meta(ge=1, description="Requests of one user, with a burst of twice that.")] = 200
+    requests_per_second: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Requests of one user, with a burst of twice that, in units of a small `send`: a page of 10 entries, 8 KiB "
+            "of a body and 20 recipients count for one more each, a search for 10, a subscription to a presence for 2.",
+        ),
+    ] = 200
     group_members: Annotated[int, Meta(ge=1, description="Members of one group.")] = 5_000
     changes_per_message: Annotated[
         int, Meta(ge=0, description="Edits, reactions and reports of one message that one user may make; 0: no limit.")

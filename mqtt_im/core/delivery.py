@@ -114,7 +114,7 @@ class Delivery:
 
     def live(self, pos: int, entry: Entry | None) -> None:
         """The inbox has a new item. It is kept where it continues what is in memory, else (or without it) fetched in its turn."""
-        self.head = pos
+        self.head = max(self.head, pos)
         if entry is None:
             return
         buffer = self._buffer

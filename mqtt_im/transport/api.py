@@ -139,6 +139,9 @@ class Link(Protocol):
         `properties` are encoded ones of MQTT 5. False where the packet is larger than the client takes: it was not written.
         """
 
+    def charge(self, units: float) -> None:
+        """The user pays for so many small requests more (or, below 0, less): what comes next waits the longer."""
+
     def done(self, token: int) -> None:
         """The uplink `token` has its final answer: its PUBACK or PUBREC leaves when those before it have left."""
 
@@ -197,8 +200,8 @@ class Handler(Protocol):
     def rate_limited(self, link: Link, payload: bytes, token: int, retry_after: float, extra: Extra | None = None) -> None:
         """An uplink that is far beyond the rate: it is answered with an error and `refuse` or `fail`, and has no effect."""
 
-    def acked(self, link: Link, packet_id: int) -> None:
-        """PUBACK of a packet identifier below `FIRST_PLAIN_PACKET_ID`. Unknown ones are ignored."""
+    def acked(self, link: Link, packet_id: int) -> bool:
+        """PUBACK of a packet identifier below `FIRST_PLAIN_PACKET_ID`; False where nothing waited for it, and it is ignored."""
 
     def writable(self, link: Link) -> None:
         """The write buffer has drained below its low-water mark."""
@@ -236,6 +239,9 @@ class Transport(Protocol):
 
         Or return the seconds after which it may be tried again.
         """
+
+    def charge(self, user: str, units: float) -> None:
+        """Have a user pay for what came in without a connection; see `Link.charge`."""
 
     async def forget(self, user: str, device: str) -> None:
         """The device's kept session is gone from disk; its connection is closed."""

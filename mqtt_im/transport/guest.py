@@ -52,6 +52,9 @@ class Guest:
         """See `Link`."""
         return True
 
+    def charge(self, units: float) -> None:
+        """See `Link`."""
+
     def done(self, token: int) -> None:
         """See `Link`."""
 

@@ -41,6 +41,8 @@ class FakeLink:
         self.closed = False
         self.sent: list[tuple[Map, int, bool]] = []
         """What was written, with packet identifier and DUP."""
+        self.charged = 0.0
+        """Units beside the one for each request."""
         self.answered: list[int] = []
         self.failed: list[int] = []
 
@@ -55,6 +57,9 @@ class FakeLink:
     ) -> bool:
         self.sent.append((decode(payload), packet_id, dup))
         return True
+
+    def charge(self, units: float) -> None:
+        self.charged += units
 
     def refuse(self, token: int, code: int, text: str) -> None:
         self.done(token)

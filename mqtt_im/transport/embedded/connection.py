@@ -48,6 +48,15 @@ TASK: Final = 4
 END: Final = 5
 """Nothing more is handled."""
 
+_PING_S: Final = 0.05
+"""What a ping is paid for with: 20 of them a second, and 40 at once."""
+_ACKNOWLEDGEMENT_S: Final = 0.002
+"""The same of an acknowledgement that nothing waited for: 500 a second, and 1,000 at once."""
+CONTROL_BURST_S: Final = 2.0
+_MANY_HELD: Final = 1_000
+"""So many held packets are taken apart; what comes behind them is not."""
+_LOOK_AGAIN_S: Final = 0.25
+
 
 def _is_goodbye(held: bytes | float) -> bool:
     """Whether what is held is a DISCONNECT that takes the will back (MQTT5-3.14.4-3)."""
@@ -57,7 +66,7 @@ def _is_goodbye(held: bytes | float) -> bool:
 class Connection(Peer):
     """A client's packets, in the order in which they come."""
 
-    __slots__ = ("_held", "_held_bytes", "_held_since", "_missing", "_partial", "_stop", "_wake")
+    __slots__ = ("_control_until", "_held", "_held_bytes", "_held_since", "_missing", "_partial", "_rest", "_stop", "_wake")
 
     def __init__(self, hub: Hub, listener: str) -> None:
         super().__init__(hub, listener)
@@ -69,6 +78,10 @@ class Connection(Peer):
         """Packets that wait; a number before them is the time at which those behind it came in."""
         self._held_bytes = 0
         self._held_since = 0.0
+        self._rest: list[bytes] | None = None
+        """What came behind too many packets to be looked at now: bytes as they came."""
+        self._control_until = 0.0
+        """The time up to which packets that nobody pays for as requests are paid for, as in a `Bucket`."""
 
     # Input
 
@@ -153,6 +166,9 @@ class Connection(Peer):
         """Keep packets until what is being waited for is over; handle what need not wait."""
         if self.closed:
             return
+        if self._rest is not None:
+            self._rest.append(data[at:])
+            return
         held = self._held
         if held is None:
             held = self._held = deque()
@@ -163,7 +179,13 @@ class Connection(Peer):
             if stop > end:
                 self._await(data, at, stop)
                 break
-            if self.opened and data[at] in (PUBACK, PINGREQ):
+            passes = self.opened and data[at] in (PUBACK, PINGREQ)
+            if (passes and (self._flooding(now) or not self.writable)) or len(held) > _MANY_HELD:
+                # No more of it is looked at, and nothing more read, before those that are held had their turn.
+                self._rest = [data[at:]]
+                self._read_no_more()
+                return
+            if passes:
                 self._run(data[at:stop], now)
             else:
                 if not marked:
@@ -172,9 +194,21 @@ class Connection(Peer):
                 held.append(data[at:stop])
                 self._held_bytes += stop - at
             at = stop
-        if self._held_bytes > limit and not self._paused and not self.transport.is_closing():
+        if self._held_bytes > limit:
+            self._read_no_more()
+
+    def _read_no_more(self) -> None:
+        if not self._paused and not self.transport.is_closing():
             self._paused = True
             self.transport.pause_reading()
+
+    def _flooding(self, now: float) -> bool:
+        """Whether so many pings, and acknowledgements of nothing, came lately that the next ones wait."""
+        return self._control_until - now > CONTROL_BURST_S
+
+    def meter(self, now: float) -> None:
+        """See `Peer`."""
+        self._control_until = max(self._control_until, now) + _ACKNOWLEDGEMENT_S
 
     def _run(self, data: bytes, now: float) -> int:  # noqa: C901 - the hot loop, in one piece for speed
         """Handle the packets in `data`; returns where it stopped because `_stop` was set, or -1 where it did not."""
@@ -192,6 +226,9 @@ class Connection(Peer):
                     self._await(data, at, stop)
                     return -1
             if first == 0x40:
+                if self._control_until - now > CONTROL_BURST_S:
+                    self._slow_down(self._control_until - now - CONTROL_BURST_S)
+                    return at
                 if self.version == V5:
                     receiving.puback5(self, data[body:stop])
                     at = stop
@@ -203,8 +240,8 @@ class Connection(Peer):
                     receiving.puback(self, packet_id)
                 elif not packet_id:
                     raise Malformed("packet_id_zero")
-                elif self.device:
-                    handler.acked(self, packet_id)
+                elif self.device and not handler.acked(self, packet_id):
+                    self.meter(now)
             elif 0x30 <= first < 0x40:
                 if len(self._pending) >= self.max_pending or not self.writable:
                     if self.version == V5 and self.writable and first & 0x06:
@@ -239,10 +276,20 @@ class Connection(Peer):
             elif first == 0xC0:
                 if stop != body:
                     raise Malformed("pingreq_length")
+                if not self.writable:
+                    self._stop = WRITE
+                    return at
+                if self._flooding(now):
+                    self._slow_down(self._control_until - now - CONTROL_BURST_S)
+                    return at
+                self._control_until = max(self._control_until, now) + _PING_S
                 self.answer(encode.PINGRESP)
             else:
                 if first in (SUBSCRIBE, UNSUBSCRIBE) and (wait := self.bucket.take(now)):
                     self._slow_down(wait)
+                    return at
+                if self._flooding(now):
+                    self._slow_down(self._control_until - now - CONTROL_BURST_S)
                     return at
                 receiving.other(self, first, data[body:stop])
             at = stop
@@ -254,7 +301,8 @@ class Connection(Peer):
         hub = self.hub
         self._stop = RATE
         hub.count("throttled")
-        self._wake = hub.loop.call_later(wait, self._go_on, RATE)
+        # Something may be given back meanwhile, so it is looked again before the whole time is over.
+        self._wake = hub.loop.call_later(min(wait, _LOOK_AGAIN_S), self._go_on, RATE)
 
     def _go_on(self, reason: int) -> None:
         """What packets waited for is over: handle those that are held."""
@@ -282,6 +330,16 @@ class Connection(Peer):
             return
         self._held = None
         self._held_since = now
+        if self._rest is not None:
+            rest, self._rest = b"".join(self._rest), None
+            try:
+                at = self._run(rest, now)
+                if at >= 0:
+                    self._hold(rest, at, now)
+            except Malformed as wrong:
+                self.violation(wrong)
+            if self._stop or self.closed:
+                return
         if self._eof:
             if not self._pending:
                 self.end("lost")
@@ -351,7 +409,7 @@ class Connection(Peer):
         self._stop = END
         if self._held and self.will is not None and any(map(_is_goodbye, self._held)):
             self.will = None  # it was said, and only waited for its turn
-        self._held = self._partial = None
+        self._held = self._partial = self._rest = None
         if self.login is not None:
             self.login.cancel()
         if self._wake is not None:

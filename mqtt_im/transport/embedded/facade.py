@@ -190,6 +190,12 @@ class EmbeddedTransport:
         hub.release_user(user)
         return wait
 
+    def charge(self, user: str, units: float) -> None:
+        """See `Transport`."""
+        hub = self._hub
+        hub.user(user).bucket.charge(units, hub.clock())
+        hub.release_user(user)
+
     def websocket(self, listener: str) -> asyncio.Protocol:
         """What talks to a client whose request for a WebSocket came to another listener, such as HTTP's, from that request on."""
         return WebSocket(self._hub, listener, self._websocket.path, self._websocket.origins, self._proxies)

@@ -11,6 +11,8 @@ from mqtt_im.logs import Flood
 
 FAR_BEYOND_S: Final = 10.0
 """A request that has waited so long for its turn is refused instead of delayed further."""
+MAX_DEBT_S: Final = 5.0
+"""No request, however much it turned out to cost, makes the next one wait longer than that."""
 
 _FEW: Final = 1024
 """So many buckets are not worth a look at which of them are full again."""
@@ -50,6 +52,11 @@ class Bucket:
             return wait
         self.paid_until = paid + self.cost
         return 0.0
+
+    def charge(self, units: float, now: float) -> None:
+        """Have what was let through pay for so many requests more, or give some of that back where it is less than 0."""
+        paid = max(self.paid_until, now) + units * self.cost
+        self.paid_until = min(paid, max(self.paid_until, now + self.burst + MAX_DEBT_S))
 
 
 class Buckets:

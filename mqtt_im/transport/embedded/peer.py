@@ -247,6 +247,14 @@ class Peer(Answers):
         """Close the connection at once; `reason` is a word for logs and counters."""
         self.end(reason)
 
+    def charge(self, units: float) -> None:
+        """See `Link`."""
+        self.bucket.charge(units, self.hub.clock())
+
+    def meter(self, now: float) -> None:
+        """Count an acknowledgement that nothing waited for; after very many of them the client's packets wait."""
+        raise NotImplementedError
+
     def start(self, work: Coroutine[Any, Any, None], *, at_once: bool = False) -> None:
         """Handle a packet in a task; the packets behind it wait for its end. `at_once`: here, since it waits for nothing."""
         raise NotImplementedError

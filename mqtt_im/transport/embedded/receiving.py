@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from mqtt_im.core import costs
 from mqtt_im.mqtt import V5, encode, packets, reasons
 from mqtt_im.mqtt import properties as props
 from mqtt_im.mqtt.framing import (
@@ -138,7 +139,10 @@ def _publish_plain(
         else:
             connection.fail(token)
 
-    hub.plain.publish(message, done if token else None, durable=twice and session.kept, targets=targets, publisher=session)
+    reached = hub.plain.publish(
+        message, done if token else None, durable=twice and session.kept, targets=targets, publisher=session
+    )
+    connection.charge(costs.of_audience(reached) + len(message.payload) / costs.BODY_BYTES)
 
 
 async def _publish_filtered(connection: Peer, token: int, packet_id: int, message: PlainMessage) -> None:
@@ -196,7 +200,14 @@ def _remember(session: Session, packet_id: int) -> None:
 
 def puback(connection: Peer, packet_id: int) -> None:
     """PUBACK of a plain message."""
+    _meter_unknown(connection, packet_id)
     connection.hub.plain.acknowledged(connection.own_session, packet_id)
+
+
+def _meter_unknown(connection: Peer, packet_id: int) -> None:
+    """Count an acknowledgement of a plain message that was not sent, or is over."""
+    if not connection.hub.plain.knows(connection.own_session, packet_id):
+        connection.meter(connection.hub.clock())
 
 
 def puback5(connection: Peer, body: bytes) -> None:
@@ -211,8 +222,8 @@ def puback5(connection: Peer, body: bytes) -> None:
     again = connection.vacate(packet_id)
     if packet_id >= FIRST_PLAIN_PACKET_ID:
         puback(connection, packet_id)
-    elif connection.device:
-        connection.hub.handler.acked(connection, packet_id)
+    elif connection.device and not connection.hub.handler.acked(connection, packet_id):
+        connection.meter(connection.hub.clock())
     if again:
         connection.room_again()
 
@@ -229,10 +240,13 @@ def other(connection: Peer, first: int, body: bytes) -> None:
     version = connection.version
     if first == SUBSCRIBE:
         asked = packets.subscribe(body, version)
+        subscribing.pay(connection, [topic_filter for topic_filter, _ in asked[1]])
         at_once = not subscribing.waits(connection, asked[1])
         connection.start(subscribing.subscribe(connection, *asked), at_once=at_once)
     elif first == UNSUBSCRIBE:
-        connection.start(subscribing.unsubscribe(connection, *packets.unsubscribe(body, version)))
+        packet_id, unwanted = packets.unsubscribe(body, version)
+        subscribing.pay(connection, unwanted)
+        connection.start(subscribing.unsubscribe(connection, packet_id, unwanted))
     elif first == PUBREC:
         _pubrec(connection, *packets.acknowledgement(body, "PUBREC", version))
     elif first == PUBREL:
@@ -240,6 +254,7 @@ def other(connection: Peer, first: int, body: bytes) -> None:
     elif first == PUBCOMP:
         packet_id, _ = packets.acknowledgement(body, "PUBCOMP", version)
         again = connection.vacate(packet_id)
+        _meter_unknown(connection, packet_id)
         connection.hub.plain.completed(connection.own_session, packet_id)
         if again:
             connection.room_again()
@@ -253,6 +268,7 @@ def other(connection: Peer, first: int, body: bytes) -> None:
 
 def _pubrec(connection: Peer, packet_id: int, code: int) -> None:
     plain, session = connection.hub.plain, connection.own_session
+    _meter_unknown(connection, packet_id)
     if code >= reasons.FIRST_ERROR:
         _note(connection, code)
         again = connection.vacate(packet_id)
@@ -283,6 +299,7 @@ def _release(connection: Peer, packet_id: int) -> None:
     hub, session = connection.hub, connection.own_session
     answer = encode.short(PUBCOMP, packet_id)
     if session.received is None or packet_id not in session.received:
+        connection.meter(hub.clock())
         if connection.version == V5:
             answer = encode.acknowledgement(PUBCOMP, packet_id, reasons.IDENTIFIER_NOT_FOUND)
         connection.answer(answer)

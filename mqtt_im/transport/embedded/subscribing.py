@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from mqtt_im.core import costs
 from mqtt_im.mqtt import V5, encode, reasons
 from mqtt_im.mqtt.packets import NO_LOCAL, RETAIN_AS_PUBLISHED
 from mqtt_im.transport.api import REFUSED
@@ -24,6 +25,14 @@ def waits(connection: Peer, filters: list[tuple[str, int]]) -> bool:
         or hub.plugins.filter_topics
         or any(hub.access.claim(name, connection.user, connection.device) is Claim.PRESENCE for name, _ in filters)
     )
+
+
+def pay(connection: Peer, filters: list[str]) -> None:
+    """Have the user pay for a SUBSCRIBE or UNSUBSCRIBE by what it costs: each filter, each look at who may see whom."""
+    hub = connection.hub
+    presences = sum(hub.topics.presence_of(topic_filter) is not None for topic_filter in filters)
+    kept = len(connection.own_session.filters)
+    connection.charge(costs.of_subscriptions(len(filters), presences, kept) - 1)
 
 
 async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, int]], identifier: int) -> None:

@@ -25,6 +25,15 @@ _SUBPROTOCOL = Subprotocol("mqtt")
 _SLACK = 64 * 1024
 _MAX_HEAD = 64 * 1024
 """Bytes of the request that opens a WebSocket. A line of it has 8 KiB and there are 128 at most, as `websockets` has it."""
+_PIECE = 4096
+"""So many bytes are taken apart at once."""
+_FRAME_S = 0.0002
+"""What a frame is paid for with: 5,000 of them a second, and 10,000 at once."""
+_CONTROL_S = 0.05
+"""The same of a ping or pong, which is answered or for nothing: 20 a second, and 40 at once."""
+_BURST_S = 2.0
+_CONNECTION, _UNREAD, _FRAMES = 1, 2, 4
+"""Why nothing is read: the connection says so, the client does not read, too many frames came."""
 _REFUSALS = {
     http.HTTPStatus.BAD_REQUEST: "A WebSocket is opened by a GET request of HTTP/1.1.",
     http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE: "The request may have 128 header lines of 8 KiB, and 64 KiB in all.",
@@ -35,13 +44,19 @@ NO_PROXIES = TrustedProxies(())
 class WebSocket(asyncio.Protocol):
     """One WebSocket; towards its connection it is the transport."""
 
-    __slots__ = ("_connection", "_head", "_path", "_protocol", "_proxies", "_socket")
+    __slots__ = ("_connection", "_frames_until", "_head", "_path", "_pauses", "_protocol", "_proxies", "_rest", "_socket")
 
     def __init__(self, hub: Hub, listener: str, path: str, origins: Sequence[str], proxies: TrustedProxies = NO_PROXIES) -> None:
         """`proxies` may name the client's address."""
         self._path = path
         self._proxies = proxies
         self._head = 0
+        self._rest: list[bytes] | None = None
+        """What came behind too many frames to be looked at now."""
+        self._frames_until = 0.0
+        """The time up to which frames are paid for."""
+        self._pauses = 0
+        """Why nothing is read at the moment."""
         self._connection = Connection(hub, listener)
         allowed: list[Origin | None] = [None, *map(Origin, origins)]  # programs send no Origin, and need no protection
         self._protocol = ServerProtocol(
@@ -71,15 +86,67 @@ class WebSocket(asyncio.Protocol):
             if self._head > _MAX_HEAD:
                 self._refuse(http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return
+        if self._rest is not None:
+            self._rest.append(data)
+        elif len(data) <= _PIECE:
+            self._take(data)
+        else:
+            self._take_pieces(data)
+
+    def _take_pieces(self, data: bytes) -> None:
+        """Handle bytes in small pieces: the rest waits where the client has sent too many frames, or does not read."""
+        for at in range(0, len(data), _PIECE):
+            if self._connection.closed:
+                return
+            if self._stop_reading():
+                self._rest = [data[at:]]
+                return
+            self._take(data[at : at + _PIECE])
+
+    def _stop_reading(self) -> bool:
+        """Stop for a while, where that is due."""
+        if self._pauses & (_FRAMES | _UNREAD):
+            return True
+        if not self._connection.writable and self._protocol.state is OPEN:
+            self._pause(_UNREAD)
+            return True
+        loop = self._connection.hub.loop
+        if (wait := self._frames_until - loop.time() - _BURST_S) > 0:
+            self._connection.hub.count("throttled")
+            self._pause(_FRAMES)
+            loop.call_later(wait, self._go_on, _FRAMES)
+            return True
+        return False
+
+    def _go_on(self, reason: int) -> None:
+        self._resume(reason)
+        if self._rest is not None and not self._pauses & (_FRAMES | _UNREAD) and not self._connection.closed:
+            rest, self._rest = b"".join(self._rest), None
+            self._take_pieces(rest)
+
+    def _pause(self, reason: int) -> None:
+        if not self._pauses and not self._socket.is_closing():
+            self._socket.pause_reading()
+        self._pauses |= reason
+
+    def _resume(self, reason: int) -> None:
+        was, self._pauses = self._pauses, self._pauses & ~reason
+        if was and not self._pauses and not self._socket.is_closing():
+            self._socket.resume_reading()
+
+    def _take(self, data: bytes) -> None:
+        connection, protocol = self._connection, self._protocol
         protocol.receive_data(data)
         if protocol.state is CONNECTING and protocol.handshake_exc is not None:
             too_large = isinstance(protocol.handshake_exc.__cause__, SecurityError)
             self._refuse(http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE if too_large else http.HTTPStatus.BAD_REQUEST)
             return
+        price = 0.0
         for event in protocol.events_received():
             if isinstance(event, Request):
                 self._handshake(event)
             elif isinstance(event, Frame):
+                price += _FRAME_S
                 if event.opcode is OP_BINARY or event.opcode is OP_CONT:
                     if event.data:
                         connection.data_received(bytes(event.data))
@@ -87,9 +154,15 @@ class WebSocket(asyncio.Protocol):
                     protocol.fail(CloseCode.UNSUPPORTED_DATA, "MQTT needs binary frames")  # MQTT-6.0.0-1
                     connection.hub.count("malformed_packets", reason="websocket_text")
                     connection.end("malformed")
+                else:
+                    price += _CONTROL_S
+        if price:
+            self._frames_until = max(self._frames_until, connection.hub.loop.time()) + price
         self._send()
         if protocol.parser_exc is not None or protocol.handshake_exc is not None:
             connection.end("websocket")
+        elif self._rest is None:
+            self._stop_reading()
 
     def _handshake(self, request: Request) -> None:
         protocol, connection = self._protocol, self._connection
@@ -142,12 +215,14 @@ class WebSocket(asyncio.Protocol):
         self._connection.connection_lost(exc)
 
     def pause_writing(self) -> None:
-        """The socket's buffer is full."""
+        """The socket's buffer is full: who does not read is not read."""
         self._connection.pause_writing()
+        self._pause(_UNREAD)
 
     def resume_writing(self) -> None:
         """The socket's buffer has room again."""
         self._connection.resume_writing()
+        self._go_on(_UNREAD)
 
     # Towards the connection: what it uses of a transport
 
@@ -178,11 +253,11 @@ class WebSocket(asyncio.Protocol):
 
     def pause_reading(self) -> None:
         """Take nothing more off the socket for now."""
-        self._socket.pause_reading()
+        self._pause(_CONNECTION)
 
     def resume_reading(self) -> None:
         """Go on reading."""
-        self._socket.resume_reading()
+        self._resume(_CONNECTION)
 
     def get_write_buffer_size(self) -> int:
         """Bytes that wait for the peer."""

@@ -23,6 +23,8 @@ from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
 from tests.support import packets, packets5
 from tests.support.packets import Packet, Parser, Publish, Will
 
+NOTHING_WAITS = 4711
+"""A packet identifier that nothing waits for."""
 PATIENCE_S = 10.0
 """How long a test waits for what must happen; only a failing test ever waits that long."""
 
@@ -142,8 +144,9 @@ class FakeHandler:
         else:
             link.fail(token)
 
-    def acked(self, link: Link, packet_id: int) -> None:
+    def acked(self, link: Link, packet_id: int) -> bool:
         self.note("acked", link.device, packet_id)
+        return packet_id != NOTHING_WAITS
 
     def writable(self, link: Link) -> None:
         self.note("writable", link.device)

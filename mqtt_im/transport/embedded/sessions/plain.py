@@ -100,15 +100,16 @@ class Plain:
         durable: bool = False,
         targets: dict[Session | Group, list[int]] | None = None,
         publisher: Session | None = None,
-    ) -> None:
-        """Hand a message to every subscriber (or to `targets` alone), and keep it where it is to be retained.
+    ) -> int:
+        """Hand a message to every subscriber (or to `targets` alone), and keep it where it is to be retained; how many there are.
 
         `done` is called when its acknowledgement may leave: at once, or when what must survive has been committed; `durable`
         says that the caller has written something of that kind. `publisher` is whose own message it is (No Local).
         """
         topic = message.topic.encode()
         kept: list[tuple[Session, Message]] = []
-        for subscriber, found in (self._index.match(message.topic) if targets is None else targets).items():
+        receivers = self._index.match(message.topic) if targets is None else targets
+        for subscriber, found in receivers.items():
             session, options, share = _recipient(subscriber, found, message.qos, publisher)
             if session is None or not options:
                 continue
@@ -127,7 +128,7 @@ class Plain:
         if not kept and not durable:
             if done is not None:
                 done(True)
-            return
+            return len(receivers)
 
         def committed(ok: bool) -> None:
             for session, queued in kept if ok else ():
@@ -136,6 +137,7 @@ class Plain:
                 done(ok)
 
         self._ground.store.committed(committed)
+        return len(receivers)
 
     def _hand_to(self, session: Session, topic: bytes, message: PlainMessage, options: list[int], share: str) -> Message | None:
         """Send it to one session at QoS 0, or make what is to be queued there (MQTT-3.3.5-1)."""

@@ -1,0 +1,58 @@
+"""What requests cost, in units of a small `send` between two users: that is what `limits.requests_per_second` counts.
+
+The weights follow what was measured (`python -m bench hostile`): a small `send` takes some 60 µs of the server altogether, a
+recipient 3 µs more, an item of a page 6 µs. A request is charged when it comes in, as far as it can be told; what is only known
+afterwards, how many it reached and how long a page was, is charged, or given back, then.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from mqtt_im.protocol import requests as rq
+
+BODY_BYTES: Final = 8192
+"""Bytes of a body, or of a page, for one unit: they are written, kept and sent."""
+RECIPIENTS: Final = 20
+"""Recipients of a message or an event for one unit."""
+ITEMS: Final = 10
+"""Entries of a page for one unit."""
+SEARCH: Final = 10.0
+"""Units of a search, beside its page."""
+_PAGES: Final = (rq.Sync, rq.History, rq.Convs, rq.GroupInfo)
+
+
+def at_the_door(request: rq.Request, page: int) -> float:
+    """The units of a request that was just decoded; `page` is the most entries of a page."""
+    if isinstance(request, rq.Send | rq.Edit):
+        return 1 + len(bytes(request.body)) / BODY_BYTES
+    if isinstance(request, rq.Report):
+        return 1 + len(bytes(request.result)) / BODY_BYTES
+    if isinstance(request, rq.GroupCreate | rq.GroupAdd | rq.GroupRemove):
+        return 1 + len(request.members) / ITEMS
+    if isinstance(request, rq.Search):
+        return SEARCH
+    if isinstance(request, _PAGES):
+        return 1 + min(request.limit or page, page) / ITEMS / 2
+    if isinstance(request, rq.Hello | rq.Devices):
+        return 2
+    return 1
+
+
+def of_page(result: Any) -> float:
+    """The units of a page as it turned out."""
+    if not isinstance(result, dict):
+        return 1
+    entries = result.get("items") or result.get("convs") or result.get("members") or ()
+    size = sum(len(bytes(entry)) for entry in entries if not isinstance(entry, dict))
+    return 1 + len(entries) / ITEMS + size / BODY_BYTES
+
+
+def of_audience(count: int) -> float:
+    """The units of telling so many users, beside the request's own."""
+    return max(0, count - 2) / RECIPIENTS
+
+
+def of_subscriptions(filters: int, presences: int, kept: int) -> float:
+    """The units of a SUBSCRIBE or UNSUBSCRIBE; `presences` of its filters ask who may see whom, `kept` are in the session."""
+    return 1 + filters / 4 + presences * 2 + kept / RECIPIENTS

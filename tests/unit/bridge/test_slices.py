@@ -1,0 +1,124 @@
+"""Work for many is done in turns, and whom it is for is charged."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mqtt_im.bridge import slices
+from mqtt_im.bridge.slices import Slices
+from tests.support.bridge import BridgeWorld
+
+
+def test_work_is_done_in_turns_and_in_its_order() -> None:
+    done: list[str] = []
+
+    def work(name: str, steps: int) -> Iterator[int]:
+        for number in range(steps):
+            done.append(f"{name}{number}")
+            yield 1
+
+    async def scenario() -> None:
+        sliced, turns = Slices(), []
+        sliced.start(work("a", 2 * slices.PER_TURN))
+        sliced.start(work("b", 2))
+        while len(done) < 2 * slices.PER_TURN + 2:
+            await asyncio.sleep(0)
+            turns.append(len(done))
+        assert turns == [slices.PER_TURN, 2 * slices.PER_TURN, 2 * slices.PER_TURN + 2]
+        assert done[-2:] == ["b0", "b1"]
+
+    asyncio.run(scenario())
+
+
+def test_a_mistake_costs_its_own_work_alone() -> None:
+    complaints: list[object] = []
+    done: list[int] = []
+
+    def broken() -> Iterator[int]:
+        yield 1
+        raise RuntimeError("a mistake")
+
+    def fine() -> Iterator[int]:
+        done.append(1)
+        yield 1
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["exception"]))
+        sliced = Slices()
+        sliced.start(broken())
+        sliced.start(fine())
+        for _ in range(4):
+            await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+    assert done == [1]
+    assert len(complaints) == 1
+
+
+def test_a_message_to_a_crowd_leaves_in_turns_complete_and_in_order(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        members = [f"user{number}" for number in range(300)]
+        links = [world.connect(name) for name in members]
+        world.batch()
+        world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
+        for number in range(5):
+            world.ask(links[0], "send", id=f"m{number}", to="#g", body=number)
+        world.batch()
+        at_first = sum(len(link.positions) for link in links)
+        turns = 0
+        while any(len(link.positions) < 6 for link in links):
+            await asyncio.sleep(0)
+            world.batch()
+            turns += 1
+            assert turns < 1_000
+        assert at_first == 0
+        assert turns >= 300 * 6 // slices.PER_TURN
+        assert all(link.positions == [1, 2, 3, 4, 5, 6] for link in links)
+        # The sender has paid for them: by their number, and not as if each were to one user.
+        assert links[0].charged == pytest.approx(30 + 6 * 298 / 20, abs=2)
+        world.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_user_whom_many_watch_is_told_of_in_pieces_and_the_last_state_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqtt_im.bridge.presence.AT_ONCE", 10)
+
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        members = [f"user{number}" for number in range(35)]
+        links = [world.connect(name) for name in members]
+        alice = world.connect("alice")
+        world.batch()
+        world.ask(links[0], "group.create", id="g", group="#g", members=[*members[1:], "alice"])
+        world.batch()
+        for link in links:
+            world.bridge.watch(link, "alice", 0, False)
+        before = [len(link.sent) for link in links]
+
+        def told() -> list[list[str]]:
+            since = zip(links, before, strict=True)
+            return [[item["state"] for item, _, _ in link.sent[start:] if "state" in item] for link, start in since]
+
+        presence = world.bridge.presence
+        presence.changed("alice")
+        world.batch()
+        assert sum(len(states) for states in told()) == 10
+        for _ in range(5):
+            presence.changed("alice")  # one more time, however often it was
+        for _ in range(10):
+            world.batch()
+            await asyncio.sleep(0)
+        assert told() == [["online", "online"]] * 35
+        world.leave(alice)
+        presence.stop()
+        world.close()
+
+    asyncio.run(scenario())

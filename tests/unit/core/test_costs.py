@@ -1,0 +1,46 @@
+"""What requests cost."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec import Raw
+
+from mqtt_im.core import costs
+from mqtt_im.protocol import requests as rq
+
+
+@pytest.mark.parametrize(
+    ("request_", "units"),
+    [
+        (rq.Send(to="bob", body=Raw(b'"hi"')), pytest.approx(1, abs=0.01)),
+        (rq.Send(to="bob", body=Raw(b"x" * 65_536)), 9),
+        (rq.Edit(id="1", conv="a:b", seq=1, body=Raw(b"x" * 8192)), 2),
+        (rq.Report(id="1", conv="a:b", seq=1, state="executed", result=Raw(b"x" * 8192)), 2),
+        (rq.GroupCreate(id="1", members=["bob"] * 5_000), 501),
+        (rq.Search(query="x"), costs.SEARCH),
+        (rq.History(conv="a:b"), 26),
+        (rq.History(conv="a:b", limit=20), 2),
+        (rq.Hello(), 2),
+        (rq.Read(conv="a:b", seq=1), 1),
+    ],
+)
+def test_a_request_costs_by_what_it_asks_for(request_: rq.Request, units: float) -> None:
+    assert costs.at_the_door(request_, page=500) == units
+
+
+def test_a_page_costs_by_what_it_has() -> None:
+    assert costs.of_page({"items": []}) == 1
+    assert costs.of_page({"items": [Raw(b"x" * 8192)] * 10}) == 12
+    assert costs.of_page({"members": [{"user": "bob"}] * 500}) == 51
+    assert costs.of_page(None) == 1
+
+
+def test_telling_many_costs_by_their_number() -> None:
+    assert costs.of_audience(2) == costs.of_audience(1) == 0
+    assert costs.of_audience(5_002) == 250
+
+
+def test_subscriptions_cost_by_their_filters() -> None:
+    assert costs.of_subscriptions(2, 0, 0) == 1.5
+    assert costs.of_subscriptions(500, 500, 0) > 1_000
+    assert costs.of_subscriptions(1, 0, 1_000) > 50
