@@ -231,7 +231,7 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         int,
         Meta(
             ge=1,
-            description="Requests of one user, with a burst of twice that, in units of a small `send`: a page of 10 entries, 8 KiB "
+            description="Requests of one user, with a burst of twice that, in units of a small `send`: 10 entries of a page, 8 KiB "
             "of a body and 20 recipients count for one more each, a search for 10, a subscription to a presence for 2.",
         ),
     ] = 200
