@@ -231,8 +231,8 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         int,
         Meta(
             ge=1,
-            description="Requests of one user, with a burst of twice that, in units of a small `send`: 10 entries of a page, 8 KiB "
-            "of a body and 20 recipients count for one more each, a search for 10, a subscription to a presence for 2.",
+            description="Requests of one user, with a burst of twice that, in units of a small `send`: 10 entries of a page, "
+            "8 KiB of a body and 20 recipients count for one more each, a search for 10, a subscription to a presence for 2.",
         ),
     ] = 200
     group_members: Annotated[int, Meta(ge=1, description="Members of one group.")] = 5_000
