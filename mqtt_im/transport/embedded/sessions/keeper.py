@@ -166,6 +166,8 @@ class Keeper:
             return
         session.seen = math.ceil(time.time())
         self._ground.store.write(persistence.SEEN, session.seen, session.expiry, session.id)
+        if session.expiry < self._ground.limits.session_expiry_s:
+            self._ground.store.committed(lambda _: None)  # now, not lazily: its time counts from now
         end = session.seen + session.expiry
         if end < self._looked_ahead_to:
             self._push(end, session.key)
