@@ -65,6 +65,9 @@ class State(Protocol):
     def put_item(self, user: User, pos: int, lsn: int) -> None:
         """The inbox has a new item."""
 
+    def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
+        """The newest message of the conversation that the user may read has this log row."""
+
     def void_item(self, user: User, pos: int) -> None:
         """An item was replaced."""
 
@@ -167,11 +170,14 @@ def _packet(state: State, lsn: int, record: Message) -> None:
 
 
 def _items(state: State, conv: Conv, lsn: int, record: Act) -> None:
+    message = isinstance(record, Message | GroupChange)
     for name, pos in zip(recipients(conv, record), record.pos, strict=True):
         user = state.user(name)
         user.head = pos
         state.touch_user(user)
         state.put_item(user, pos, lsn)
+        if message:
+            state.put_latest(user, conv, lsn)
 
 
 def _request(state: State, user: User, lsn: int, record: Act) -> None:

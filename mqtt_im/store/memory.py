@@ -174,6 +174,9 @@ class MemoryState:
         """See `core.apply.State`."""
         self._items[user.name, pos] = lsn
 
+    def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
+        """See `core.apply.State`."""
+
     def void_item(self, user: User, pos: int) -> None:
         """See `core.apply.State`."""
         self._voids.add((user.name, pos))

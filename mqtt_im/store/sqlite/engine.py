@@ -12,6 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Container, Iterable
 from pathlib import Path
+from typing import Final
 
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Conv, User
@@ -25,12 +26,13 @@ from mqtt_im.store.uploads import Uploads
 from .batch import Batch
 from .erasure import Erasure
 from .errors import ERRORS, is_damage
-from .flusher import Flusher
+from .flusher import FLUSH_ROWS, Flusher
 from .gate import Gate
 from .hot import Log, Projection
 from .mending import Mending, leave_unfinished
-from .models import PROJECTION_FILE, PROJECTION_MODELS, LogMeta, move_aside, open_log, open_projection
+from .models import PROJECTION_FILE, PROJECTION_MODELS, LogMeta, move_aside, open_log, open_projection, remove
 from .reading import Reading
+from .rebuild import rebuild
 from .rendering import Rendering
 from .replay import decoded, replay
 from .retention.base import BaseState, restore
@@ -40,6 +42,8 @@ from .state import ProjectedState
 from .taking_back import TakingBack
 
 logger = logging.getLogger(__name__)
+
+_NO_FILE: Final[tuple[type[Exception], ...]] = (*ERRORS, OSError)
 
 _MENDING_POLL_S = 0.1
 _AGAIN_S = 60.0
@@ -83,6 +87,7 @@ class Engine:
         self._mend_again = 0.0
         """When the projections may be made anew, in seconds (monotonic), after that has failed."""
         self._open_projection()
+        self._make_projection()
         self.erasure = Erasure(self.log)
         self._compactor = Compactor()
         self.load()
@@ -94,6 +99,33 @@ class Engine:
         self.projection = Projection(self._projection_db)
         self.folds = Folds(self._log_db, self._projection_db)
         self.flusher = Flusher(self.projection, self.epoch, self.gate)
+
+    def _make_projection(self) -> None:
+        """What is lost or foreign is made anew as a file, where it is much; on a full disk in memory, as far as that goes."""
+        try:
+            if self._usable() or (self.projection.empty() and self.log.last() <= FLUSH_ROWS):
+                return
+        except ERRORS:
+            return  # `load` knows what to do about damage
+        self._close_projection()
+        try:
+            rows = rebuild(self._data_dir, self.log, self._log_db, self.epoch)
+            logger.info("store: the projections were made from %d rows of the log", rows)
+        except _NO_FILE as error:
+            logger.error("store: the projections can't be made anew as a file: %s", error)
+            remove(self._data_dir / PROJECTION_FILE)
+        self._open_projection()
+
+    def _usable(self) -> bool:
+        """Whether the projections are those of this log, so that only its tail is to be replayed over them."""
+        self.folds.finish()
+        epoch, position = self.projection.position()
+        if not epoch:
+            return False
+        if epoch == self.epoch and self._follows(position) and self.folds.catch_up():
+            return True
+        logger.warning("store: the projections belong to another log, and are rebuilt from this one")
+        return False
 
     def load(self) -> None:
         """The state is what the log says: projections, and the log's tail replayed over them."""
@@ -123,13 +155,7 @@ class Engine:
 
     def _load(self) -> None:
         self.flusher.abort()
-        self.folds.finish()
-        epoch, position = self.projection.position()
-        if epoch and (epoch != self.epoch or not self._follows(position) or not self.folds.catch_up()):
-            logger.warning("store: the projections belong to another log, and are rebuilt from this one")
-            epoch = ""
-        if not epoch:
-            position = self._restore()
+        position = self.projection.position()[1] if self._usable() else self._restore()
         uploads = self._uploads
         uploads.rollback()
         self.state = state = ProjectedState(self.log, self.projection, self._has_account, self._taking_back.take, uploads.find)
@@ -140,7 +166,8 @@ class Engine:
         newest = self.log.get(position)
         if newest is not None:
             self.now = max(self.now, decode(newest).ts)  # the clock may be behind what was written before
-        rows = replay(decoded(self.log.after(position)), self._take, self.flusher.full, self.flusher.flush)
+        flusher = self.flusher
+        rows = replay(decoded(self.log.after(position)), self._take, flusher.overfull, flusher.flush, state.prefetch_records)
         self.last = state.live.last
         self._taking_back.undo(state)
         if self.cut_off is None:

@@ -55,6 +55,11 @@ class Flusher:
         live = self._state.live
         return len(live.records) >= FLUSH_ROWS or live.size >= FLUSH_BYTES
 
+    def overfull(self) -> bool:
+        """Whether it has more than that by far. At a start so much is left to be written later, beside the first batches."""
+        live = self._state.live
+        return len(live.records) >= 3 * FLUSH_ROWS or live.size >= 2 * FLUSH_BYTES
+
     def pause(self) -> float | None:
         """Seconds until `step` has something to do; None where nothing waits."""
         if self._bulk is not None:

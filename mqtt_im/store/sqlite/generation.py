@@ -8,10 +8,11 @@ from itertools import islice
 from typing import Any
 
 from mqtt_im.core.model import Amended, Conv, Device, User
-from mqtt_im.core.records import AnyRecord, GroupChange, Message
+from mqtt_im.core.records import AnyRecord
 
 from . import rows
 
+Row = tuple[Any, ...]
 Bulk = tuple[str, Callable[[], Iterable[tuple[Any, ...]]]]
 """A statement, and what makes its rows, sorted as the table is."""
 
@@ -47,7 +48,10 @@ class Generation:
         self.requests: dict[tuple[int, str], int] = {}
         self.packets: dict[tuple[str, str, str, int], int] = {}
         self.keyed: dict[tuple[str, str, str], int] = {}
-        self._latest: dict[int, tuple[int, dict[str, int]]] = {}
+        self.latest: dict[int, dict[str, int]] = {}
+        """uid → conversation → the log row of the newest message that the user got of it."""
+        self.fresh: list[Conv] = []
+        """Direct conversations that did not exist before."""
 
     # What is in it.
 
@@ -81,21 +85,6 @@ class Generation:
         mentions = {seq for mentioned, seq in self.mentions.get(cid, ()) if mentioned in nobody} if unread else set()
         return len(unread), len(unread & mentions)
 
-    def latest(self, uid: int) -> dict[str, int]:
-        """The conversations of which the user got a message, and the log row of the newest."""
-        items = self.items.get(uid)
-        if items is None:
-            return {}
-        seen, found = self._latest.get(uid, (0, {}))
-        if seen < len(items):
-            records = self.records
-            for _, lsn in items[seen:]:
-                record = records.get(lsn)
-                if isinstance(record, Message | GroupChange):
-                    found[record.conv] = lsn
-            self._latest[uid] = len(items), found
-        return found
-
     # How it is written.
 
     def bulks(self, user: Callable[[str], User]) -> list[Bulk]:
@@ -105,24 +94,21 @@ class Generation:
         """
         users = [rows.user_row(row) for row in self.users.values()]
         convs = [rows.conv_row(row) for row in self.convs.values()]
-        members = [
-            rows.member_row(user(name).uid, conv, conv.members[name])
-            for name, parts in self.members.items()
-            for conv in parts.values()
-        ]
+        active, marked, told = self._members(user)
         owned = [(user(name).uid, device, row) for name, of in self.devices.items() for device, row in of.items()]
         dropped = [(uid, device) for uid, device, row in owned if row is None]
         devices = [rows.device_row(uid, row) for uid, _, row in owned if row is not None]
         amended = [rows.amended_row(cid, seq, row) for (cid, seq), row in self.amended.items()]
         items, messages, changes = self.items, self.messages, self.changes
         return [
-            (rows.PUT_USER, lambda: sorted(users, key=_first)),
-            (rows.PUT_CONV, lambda: sorted(convs, key=_first)),
-            (rows.PUT_MEMBER, lambda: sorted(members, key=_two)),
+            (rows.PUT_USER, lambda: sorted(users)),
+            (rows.PUT_CONV, lambda: sorted(convs)),
+            (rows.PUT_MEMBER, lambda: sorted(marked)),
+            (rows.PUT_ACTIVE_MEMBER, lambda: sorted(active)),
+            (rows.PUT_LATEST, lambda: self._latest_rows(told)),
             (rows.DROP_DEVICE, lambda: dropped),
-            (rows.PUT_DEVICE, lambda: sorted(devices, key=_two)),
-            (rows.PUT_AMENDED, lambda: sorted(amended, key=_two)),
-            (rows.PUT_LATEST, self._latest_rows),
+            (rows.PUT_DEVICE, lambda: sorted(devices)),
+            (rows.PUT_AMENDED, lambda: sorted(amended)),
             (rows.PUT_CHANGE, lambda: sorted((*key, uid, count) for key, of in changes.items() for uid, count in of.items())),
             (rows.PUT_ITEM, lambda: ((uid, pos, lsn) for uid in sorted(items) for pos, lsn in items[uid])),
             (rows.VOID_ITEM, lambda: sorted(self.voids)),
@@ -134,10 +120,38 @@ class Generation:
             (rows.PUT_KEYED, lambda: [(*key, lsn) for key, lsn in self.keyed.items()]),
         ]
 
-    def _latest_rows(self) -> Iterator[tuple[int, int, int]]:
-        for uid in sorted(self.items):
-            for name, lsn in self.latest(uid).items():  # of none where only rows up to the base are indexed
-                yield lsn, uid, self.convs[name].cid
+    def _members(self, user: Callable[[str], User]) -> tuple[list[Row], list[Row], set[tuple[int, int]]]:
+        """The rows of members who got a message, with its log row, those of the others, and the uid and cid of the former."""
+        active: list[Row] = []
+        marked: list[Row] = []
+        told = set[tuple[int, int]]()
+        nothing: dict[Any, Any] = {}
+
+        def add(row: Row, lsn: int | None) -> None:
+            if lsn is None:
+                marked.append(row)
+            else:
+                active.append((*row, lsn))
+                told.add(row[:2])
+
+        for name, parts in self.members.items():
+            uid = user(name).uid
+            latest = self.latest.get(uid, nothing)
+            for conv in parts.values():
+                add(rows.member_row(uid, conv, conv.members[name]), latest.get(conv.name))
+        for conv in self.fresh:
+            for order, name in enumerate(conv.users or ()):
+                if conv.cid not in self.members.get(name, nothing):
+                    uid = user(name).uid
+                    add(rows.new_member_row(uid, conv.cid, order), self.latest.get(uid, nothing).get(conv.name))
+        return active, marked, told
+
+    def _latest_rows(self, told: Container[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+        for uid in sorted(self.latest):
+            for name, lsn in self.latest[uid].items():
+                cid = self.convs[name].cid
+                if (uid, cid) not in told:
+                    yield lsn, uid, cid
 
     @property
     def rows(self) -> int:
@@ -152,11 +166,3 @@ def slices(bulks: Sequence[Bulk], size: int) -> Iterator[tuple[str, list[tuple[A
         rows = iter(make())
         while part := list(islice(rows, size)):
             yield statement, part
-
-
-def _first(row: tuple[Any, ...]) -> Any:
-    return row[0]
-
-
-def _two(row: tuple[Any, ...]) -> Any:
-    return row[:2]

@@ -7,7 +7,7 @@ the models.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any, Protocol, TypeVar, cast
 
@@ -242,6 +242,16 @@ class Projection:
             "SELECT device, cursor, app, n, created, seen FROM device WHERE uid = ? ORDER BY device", (uid,)
         )
         return [read_device(user, row) for row in rows]
+
+    def devices_of(self, uids: Mapping[int, str]) -> Iterator[tuple[int, Device]]:
+        """All registered devices of these users, whose names are given, with each one's uid."""
+        for size, part in _parts(list(uids)):
+            marks = ",".join("?" * size)
+            rows = self._conn.execute(
+                f"SELECT uid, device, cursor, app, n, created, seen FROM device WHERE uid IN ({marks})", part
+            )
+            for uid, *row in rows:
+                yield uid, read_device(uids[uid], row)
 
     def exposed_devices(self) -> set[tuple[str, str]]:
         """User and device of all that are `exposed`."""

@@ -90,7 +90,7 @@ class Mending:
             state.live.last = position
             flusher = Flusher(projection, self._epoch, Gate())
             flusher.begin(state)
-            replay(self._rows(log, position), state.take, flusher.full, flusher.flush)
+            replay(self._rows(log, position), state.take, flusher.full, flusher.flush, state.prefetch_records)
             if self._stop.is_set():
                 self.problem = "the server stops"
                 return

@@ -351,6 +351,23 @@ def remove(path: Path) -> None:
         path.with_name(path.name + end).unlink(missing_ok=True)
 
 
+def open_partial(path: Path) -> peewee.SqliteDatabase:
+    """A new file with the projections' tables, without their indexes; it is worth nothing until it is whole."""
+    pragmas = {"journal_mode": "off", "synchronous": 0, "locking_mode": "exclusive", "cache_size": -65_536}
+    db = peewee.SqliteDatabase(str(path), pragmas=pragmas, check_same_thread=False, thread_safe=False)
+    db.connect()
+    with db.bind_ctx(PROJECTION_MODELS):
+        db.create_tables(PROJECTION_MODELS)
+    return db
+
+
+def index_projection(db: peewee.SqliteDatabase) -> None:
+    """The projections are whole."""
+    for index in PROJECTION_INDEXES:
+        db.execute_sql(index)  # type: ignore[no-untyped-call]
+    db.pragma("user_version", PROJECTION_VERSION)
+
+
 def _open_projection(path: Path) -> peewee.SqliteDatabase:
     """Tables of another version are not changed but made anew: that takes no longer, and is the same for all versions."""
     db = _open(path, "normal", readonly=False)
@@ -418,9 +435,7 @@ def _create_log(db: peewee.SqliteDatabase) -> None:
 def _create_projection(db: peewee.SqliteDatabase) -> None:
     with db.bind_ctx(PROJECTION_MODELS):
         db.create_tables(PROJECTION_MODELS)
-    for index in PROJECTION_INDEXES:
-        db.execute_sql(index)  # type: ignore[no-untyped-call]
-    db.pragma("user_version", PROJECTION_VERSION)
+    index_projection(db)
 
 
 def _create_base(db: peewee.SqliteDatabase) -> None:

@@ -3,27 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import islice
 
 from mqtt_im.core.records import AnyRecord, decode
 
+AT_ONCE = 1_000
+"""Rows whose entities are looked up together."""
 
-def decoded(rows: Iterable[tuple[int, bytes]]) -> Iterable[tuple[int, AnyRecord, int]]:
-    """Each row's number, its record, and how many bytes it has in the log."""
+Row = tuple[int, AnyRecord, int]
+"""A row's number, its record, and how many bytes it has in the log."""
+
+
+def decoded(rows: Iterable[tuple[int, bytes]]) -> Iterable[Row]:
+    """The rows of the log with their records."""
     for lsn, data in rows:
         yield lsn, decode(data), len(data)
 
 
 def replay(
-    rows: Iterable[tuple[int, AnyRecord, int]],
+    rows: Iterable[Row],
     take: Callable[[int, AnyRecord, int], None],
     full: Callable[[], bool],
     flush: Callable[[], None],
+    prefetch: Callable[[Iterable[AnyRecord]], None] = lambda _: None,
 ) -> int:
-    """Every row was taken, and what is in memory was written whenever it was `full`; returns how many rows there were."""
+    """Every row was taken, and what is in memory was written whenever it was `full`; returns how many rows there were.
+
+    `prefetch` is told what is taken next.
+    """
     count = 0
-    for lsn, record, size in rows:
-        take(lsn, record, size)
-        count += 1
-        if full():
-            flush()
+    rows = iter(rows)
+    while part := list(islice(rows, AT_ONCE)):
+        prefetch(record for _, record, _ in part)
+        for lsn, record, size in part:
+            take(lsn, record, size)
+            count += 1
+            if full():
+                flush()
     return count

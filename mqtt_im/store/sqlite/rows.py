@@ -27,6 +27,14 @@ PUT_MEMBER = (
     " ON CONFLICT (uid, cid) DO UPDATE SET ord = excluded.ord, role = excluded.role, active = excluded.active,"
     " read = excluded.read, delivered = excluded.delivered, spans = excluded.spans, last = excluded.last"
 )
+PUT_ACTIVE_MEMBER = (
+    "INSERT INTO member (uid, cid, grp, ord, role, active, read, delivered, spans, last, latest)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (uid, cid) DO UPDATE SET ord = excluded.ord, role = excluded.role, active = excluded.active,"
+    " read = excluded.read, delivered = excluded.delivered, spans = excluded.spans, last = excluded.last,"
+    " latest = excluded.latest"
+)
+"""One that has got a message too."""
 PUT_LATEST = "UPDATE member SET latest = ? WHERE uid = ? AND cid = ?"
 PUT_DEVICE = "REPLACE INTO device (uid, device, cursor, app, n, created, seen) VALUES (?, ?, ?, ?, ?, ?, ?)"
 DROP_DEVICE = "DELETE FROM device WHERE uid = ? AND device = ?"
@@ -97,6 +105,11 @@ def member_row(uid: int, conv: Conv, member: Member) -> tuple[Any, ...]:
         None if member.spans is EVERYTHING else _pack(member.spans),
         member.last,
     )
+
+
+def new_member_row(uid: int, cid: int, order: int) -> tuple[Any, ...]:
+    """Of a direct conversation of which nothing but its messages is known, for `PUT_MEMBER`."""
+    return uid, cid, 0, order, "member", 1, 0, 0, None, 0
 
 
 def device_row(uid: int, device: Device) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ from heapq import nsmallest
 
 from mqtt_im.core.apply import apply
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
-from mqtt_im.core.records import Act, AnyRecord, Gone, GroupChange, Message, decode
+from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, Gone, GroupChange, Message, ReadMark, decode
 from mqtt_im.protocol.names import direct
 
 from .generation import Bulk, Generation
@@ -126,6 +126,43 @@ class ProjectedState:
         if keys:
             self._unused = keys - self.projection.requests(list(keys)).keys()
 
+    def prefetch_records(self, records: Iterable[AnyRecord]) -> None:
+        """Whom and what these records of the log are about is in memory."""
+        users = set[str]()
+        owners = set[str]()
+        convs = set[str]()
+        marked = set[str]()
+        for record in records:
+            if isinstance(record, Act):
+                users.add(record.by)
+                convs.add(record.conv)
+                if record.conv[0] != "#":
+                    users.update(record.conv.split(":"))
+            elif isinstance(record, Cursors):
+                for user, _, _, delivered in record.moves:
+                    owners.add(user)
+                    marked.update(delivered[::2])
+            elif isinstance(record, DeviceChange):
+                owners.add(record.user)
+                marked.update((record.delivered or ())[::2])
+            elif isinstance(record, ReadMark):
+                users.add(record.user)
+                marked.add(record.conv)
+        self._absent.clear()
+        self._prefetch_users(users | owners)
+        self._prefetch_convs(convs | marked)
+        known = [conv for name in marked if (conv := self._convs.get(name)) is not None]
+        self._prefetch_members([conv for conv in known if conv.users is not None and not conv.loaded])
+        self._prefetch_devices(owners)
+
+    def _prefetch_devices(self, names: set[str]) -> None:
+        missing = {self.user(name).uid: name for name in names if name not in self._devices}
+        if missing:
+            for name in missing.values():
+                self._devices[name] = {}
+            for uid, device in self.projection.devices_of(missing):
+                self._devices[missing[uid]][device.device] = device
+
     def _prefetch_users(self, names: set[str]) -> None:
         users = self._users
         missing = {name for name in names if name not in users}
@@ -195,14 +232,15 @@ class ProjectedState:
         """See `State`."""
         conv = self.conv(name)
         if conv is None:
-            conv = Conv(self._next_cid, name)
+            conv = Conv(self._next_cid, name, None if name[0] == "#" else self._members_of)
             self._next_cid += 1
             self._convs[name] = conv
             self._absent.discard(name)
-            for order, member in enumerate(conv.users or ()):
-                conv.members[member] = _everything(order)
-                self.touch_user(self.user(member))
-                self.touch_member(conv, member)
+            if conv.users is not None:
+                self.live.fresh.append(conv)
+                self.live.convs[name] = conv
+                for member in conv.users:
+                    self.touch_user(self.user(member))
         return conv
 
     def touch_conv(self, conv: Conv) -> None:
@@ -330,6 +368,14 @@ class ProjectedState:
             self.live.items[user.uid] = [(pos, lsn)]
         else:
             items.append((pos, lsn))
+
+    def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
+        """See `State`."""
+        found = self.live.latest.get(user.uid)
+        if found is None:
+            self.live.latest[user.uid] = {conv.name: lsn}
+        else:
+            found[conv.name] = lsn
 
     def void_item(self, user: User, pos: int) -> None:
         """See `State`."""
@@ -580,9 +626,8 @@ class ProjectedState:
 
     def _recent(self, user: User) -> dict[str, int]:
         """The conversations of which the user got a message that is not in the projections, and its log row."""
-        if self.frozen is None:
-            return self.live.latest(user.uid)
-        return {**self.frozen.latest(user.uid), **self.live.latest(user.uid)}
+        found = self.live.latest.get(user.uid, {})
+        return found if self.frozen is None else {**self.frozen.latest.get(user.uid, {}), **found}
 
     def _named(self, found: list[tuple[int, str]]) -> list[tuple[int, Conv]]:
         """The conversations of these names, with the members of direct ones in memory."""
@@ -606,6 +651,7 @@ class ProjectedState:
         names = dict.fromkeys(self.projection.conv_names(user.uid))
         for generation in self._generations():
             names.update((conv.name, None) for conv in generation.members.get(user.name, {}).values())
+            names.update(dict.fromkeys(generation.latest.get(user.uid, ())))
         return list(names)
 
     def share_group(self, user: str, other: str) -> bool:

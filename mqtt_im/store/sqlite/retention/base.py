@@ -53,6 +53,9 @@ class BaseState(ProjectedState):
     def put_item(self, user: User, pos: int, lsn: int) -> None:
         """See `core.apply.State`."""
 
+    def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
+        """See `core.apply.State`."""
+
     def void_item(self, user: User, pos: int) -> None:
         """See `core.apply.State`."""
 
@@ -122,6 +125,9 @@ class Index:
         self.put_packet = state.put_packet
         self.put_keyed = state.put_keyed
         self.amended_for = state.amended_for
+
+    def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
+        """See `core.apply.State`; it follows from the base (`_set_latest`)."""
 
     def user(self, name: str) -> User:
         """A stand-in for the user."""
