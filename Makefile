@@ -15,6 +15,7 @@ install: $(STAMP)
 test: $(STAMP) check     ## everything that CI runs
 	@tools/need-mosquitto
 	@tools/need-chromium
+	@tools/need-nginx
 	$(PYTEST) -n auto
 
 check: $(STAMP)          ## lint, types, floors

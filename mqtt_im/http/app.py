@@ -24,6 +24,7 @@ from mqtt_im.http.events import Events
 from mqtt_im.http.files import FileRoutes
 from mqtt_im.http.health import Readiness, health_routes, metrics_route
 from mqtt_im.http.logins import Logins
+from mqtt_im.http.openapi import openapi_routes
 from mqtt_im.http.pages import page_routes
 from mqtt_im.http.requests import OPS, Requests
 from mqtt_im.http.services import Desk
@@ -49,6 +50,7 @@ def site(config: Config, desk: Desk, ready: Readiness, metrics: Metrics, *, with
         *Events(desk, tickets).routes(),
         *FileRoutes(desk, tickets).routes(),
         *(admin_routes(desk, proxies) if config.auth.admin_token else []),
+        *openapi_routes(),
         *health_routes(ready),
         *([metrics_route(metrics)] if with_metrics else []),
         *page_routes(web=http.web),

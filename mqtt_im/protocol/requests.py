@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from msgspec import Meta, Raw, Struct
+from msgspec import Meta, Raw, Struct, field
 
 from .errors import Refusal
 from .names import is_device, is_group, is_user, members_of_direct
@@ -99,7 +99,7 @@ class Report(Counted, kw_only=True, tag="report", gc=False):
     conv: str
     seq: Seq
     state: Literal["executed", "failed"]
-    result: Raw = ABSENT
+    result: Raw = field(default_factory=lambda: ABSENT)
 
     def check(self) -> None:
         """See `Request.check`."""
