@@ -130,8 +130,9 @@ MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "core/delivery.py",
-                "        self.next = last + 1\n        if self.qos:\n",
-                "        self.next = last + 1\n        if not self.app:\n            self.cursor = last\n        if self.qos:\n",
+                "        self.next = last + 1\n        self.offered = taken\n",
+                "        self.next = last + 1\n        self.offered = taken\n"
+                "        if not self.app:\n            self.cursor = last\n",
             ),
         ),
     ),
