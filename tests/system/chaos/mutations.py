@@ -131,8 +131,10 @@ MUTATIONS: dict[str, Mutation] = {
             (
                 "core/delivery.py",
                 "        self.next = last + 1\n        self.offered = taken\n",
-                "        self.next = last + 1\n        self.offered = taken\n"
-                "        if not self.app:\n            self.cursor = last\n",
+                (
+                    "        self.next = last + 1\n        self.offered = taken\n"
+                    "        if not self.app:\n            self.cursor = last\n"
+                ),
             ),
         ),
     ),
