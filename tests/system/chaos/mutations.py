@@ -40,8 +40,8 @@ class Mutation:
 
 _SLOW_DISK = (
     "store/ledger.py",
-    "                engine.commit()\n",
-    "                time.sleep(0.04)\n                engine.commit()\n",
+    "            engine.commit()\n",
+    "            time.sleep(0.04)\n            engine.commit()\n",
 )
 """Wider windows for what is wrong only between two moments: a disk that takes 40 ms for each commit."""
 
@@ -55,11 +55,8 @@ MUTATIONS: dict[str, Mutation] = {
             _SLOW_DISK,
             (
                 "bridge/uplink.py",
-                "            bridge.ledger.submit(UplinkJob(self, channel, token, who, request))\n",
-                (
-                    "            self._done(channel, token)\n"
-                    "            bridge.ledger.submit(UplinkJob(self, channel, 0, who, request))\n"
-                ),
+                "            job = UplinkJob(self, channel, token, who, request)\n",
+                ("            self._done(channel, token)\n            job = UplinkJob(self, channel, 0, who, request)\n"),
             ),
         ),
     ),
@@ -155,13 +152,13 @@ MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "store/ledger.py",
-                "                engine.commit()\n",
+                "            engine.commit()\n",
                 (
-                    "                [self._finish_one(engine, job) for job in batch if job.refusal is None]\n"
-                    "                self._loop.call_soon_threadsafe(lambda: [job.uplink._bridge.tell(job) for job in batch"
+                    "            [self._finish_one(engine, engine, job) for job in batch if job.refusal is None]\n"
+                    "            self._loop.call_soon_threadsafe(lambda: [job.uplink._bridge.tell(job) for job in batch"
                     " if hasattr(job, 'uplink') and job.commits])\n"
-                    "                time.sleep(0.04)\n"
-                    "                engine.commit()\n"
+                    "            time.sleep(0.04)\n"
+                    "            engine.commit()\n"
                 ),
             ),
             (
