@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import catchup, disk, fanout, full, idle, logins, pairs, servers, storm
+from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, servers, storm
 from bench.peer import PeerError
 from bench.report import Row, medians, save, table
 from bench.seed import Size
@@ -61,6 +61,10 @@ async def _storm(options: argparse.Namespace) -> list[Row]:
     return await storm.compare(storm.Crowd(options.clients, options.patience), dict(options.set))
 
 
+async def _hostile(options: argparse.Namespace) -> list[Row]:
+    return await hostile.compare(options.members, options.seconds, options.attack)
+
+
 async def _disk(_: argparse.Namespace) -> list[Row]:
     return disk.reference()
 
@@ -73,6 +77,7 @@ _SCENARIOS: dict[str, tuple[Scenario, str]] = {
     "fanout": (_fanout, "a group of connected members against a topic with as many subscribers"),
     "catchup": (_catchup, "a device that is far behind"),
     "logins": (_logins, "connections accepted with cached credentials"),
+    "hostile": (_hostile, "a well-behaved pair beside each of the attacks that the default limits allow"),
     "storm": (_storm, "everybody logs in at once, each at the cost of an argon2, beside pairs that stay"),
 }
 
@@ -106,7 +111,7 @@ def _arguments(line: list[str]) -> argparse.Namespace:
     parser.add_argument("--messages", type=int, default=Size.messages, help="in the store (full)")
     parser.add_argument("--idle", type=int, default=10_000, help="idle connections (full, idle)")
     parser.add_argument("--keep", type=Path, help="folder that keeps the filled store for the next run (full)")
-    parser.add_argument("--members", type=int, default=1_000, help="of the group (fanout)")
+    parser.add_argument("--members", type=int, default=1_000, help="of the group (fanout), connected ones (hostile)")
     parser.add_argument("--items", type=int, default=100_000, help="how far the device is behind (catchup)")
     parser.add_argument("--logins", type=int, default=10_000, help="connections (logins)")
     parser.add_argument("--clients", type=int, default=storm.Crowd.clients, help="that come at once (storm)")
@@ -116,6 +121,7 @@ def _arguments(line: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="of our server (pairs, storm)"
     )
+    parser.add_argument("--attack", action="append", default=[], metavar="NAME", help="only this one (hostile)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args(line)
     for name in options.scenario:

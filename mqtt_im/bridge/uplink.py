@@ -132,8 +132,12 @@ class Uplink:
         try:
             request = decode_request(payload, bridge.settings.max_body_bytes, bridge.settings.max_packet_bytes)
         except Unreadable as unreadable:
+            channel.link.charge(costs.of_nonsense(len(payload)))
             self._refuse(channel, unreadable, unreadable.id, token)
             return
+        if len(payload) > costs.BODY_BYTES:
+            # Fields that nobody knows are read too. What of it is the body is counted once more, with the request.
+            channel.link.charge(len(payload) / costs.BODY_BYTES)
         if extra is not None and (wrong := _apply(extra, request, payload, channel)) is not None:
             self._refuse(channel, wrong[0], request.id, token, wrong[1])
             return

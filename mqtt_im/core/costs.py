@@ -10,9 +10,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.weight import parts_at_most
 
 BODY_BYTES: Final = 8192
 """Bytes of a body, or of a page, for one unit: they are written, kept and sent."""
+PARTS: Final = 250
+"""Lists and maps of a body for one unit."""
+_SMALL: Final = 1024
 RECIPIENTS: Final = 20
 """Recipients of a message or an event for one unit."""
 ITEMS: Final = 10
@@ -25,9 +29,9 @@ _PAGES: Final = (rq.Sync, rq.History, rq.Convs, rq.GroupInfo)
 def at_the_door(request: rq.Request, page: int) -> float:
     """The units of a request that was just decoded; `page` is the most entries of a page."""
     if isinstance(request, rq.Send | rq.Edit):
-        return 1 + len(bytes(request.body)) / BODY_BYTES
+        return 1 + _of_body(bytes(request.body))
     if isinstance(request, rq.Report):
-        return 1 + len(bytes(request.result)) / BODY_BYTES
+        return 1 + _of_body(bytes(request.result))
     if isinstance(request, rq.GroupCreate | rq.GroupAdd | rq.GroupRemove):
         return 1 + len(request.members) / ITEMS
     if isinstance(request, rq.Search):
@@ -37,6 +41,17 @@ def at_the_door(request: rq.Request, page: int) -> float:
     if isinstance(request, rq.Hello | rq.Devices):
         return 2
     return 1
+
+
+def _of_body(body: bytes) -> float:
+    """Its bytes, and the lists and maps in it: those are made, and made again for each MessagePack device."""
+    size = len(body)
+    return size / BODY_BYTES + (parts_at_most(body) / PARTS if size > _SMALL else 0)
+
+
+def of_nonsense(size: int) -> float:
+    """The units of a payload of so many bytes that was no request, which costs most when it is found out at its end."""
+    return size / BODY_BYTES * 4
 
 
 def of_page(result: Any) -> float:

@@ -18,6 +18,7 @@ import msgspec
 
 from .errors import Refusal
 from .requests import MAX_PUSH_BYTES, AnyRequest, Edit, Report, Request, Send
+from .weight import MAX_PARTS, parts_at_most, too_many_parts
 
 _ZLIB: Final = 0x78
 _JSON_FIRST: Final = frozenset(b'{ \t\r\n["-0123456789tfn')
@@ -26,6 +27,8 @@ MAX_DEPTH: Final = 100
 
 _RAW: Final[dict[type[Request], str]] = {Send: "body", Edit: "body", Report: "result"}
 """The field of a request that stays encoded."""
+_THE_SAME: Final = frozenset((str, int, bool, type(None)))
+"""What is the same in JSON and in MessagePack, whatever its value."""
 _json = msgspec.json.Decoder(AnyRequest)
 _msgpack = msgspec.msgpack.Decoder(AnyRequest)
 _any_json = msgspec.json.Decoder()
@@ -131,13 +134,21 @@ def _check_raw(raw: bytes, request_id: str | None) -> None:
     # numbers that are too large.
     if raw[:1] in (b'"', b"") and b"\\u" not in raw:
         return
-    deep = raw.count(b"[") + raw.count(b"{") > MAX_DEPTH
+    parts = parts_at_most(raw)
     try:
         value = _any_json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Unreadable(Refusal("bad_payload", f"the body is not JSON: {error}"), request_id) from None
-    if deep and _depth(value) > MAX_DEPTH:
+    if parts > MAX_PARTS:
+        _check_parts(value, request_id)
+    if parts > MAX_DEPTH and _depth(value) > MAX_DEPTH:
         raise Unreadable(Refusal("bad_payload", f"the body is nested more than {MAX_DEPTH} deep"), request_id)
+
+
+def _check_parts(value: Any, request_id: str | None) -> None:
+    if too_many_parts(value):
+        text = f"the body has more than {MAX_PARTS} lists, maps and binaries; send it as a text or a file"
+        raise Unreadable(Refusal("bad_payload", text), request_id)
 
 
 def _depth(value: Any) -> int:
@@ -162,7 +173,9 @@ def _decode_msgpack(payload: bytes, max_body: int) -> Request:
         _check_sizes(request, field, raw, max_body)
         try:
             if raw:
-                setattr(request, field, msgspec.Raw(_encode_json(_to_json(_any_msgpack.decode(raw)))))
+                value = _any_msgpack.decode(raw)
+                _check_parts(value, request.id)
+                setattr(request, field, msgspec.Raw(_encode_json(_to_json(value))))
             if isinstance(request, Send) and request.push is not None:
                 request.push = _to_json(request.push)
             _check_raw(bytes(getattr(request, field)), request.id)
@@ -244,7 +257,7 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, dict):
         return {key if isinstance(key, str) else _key(key): _to_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_json(item) for item in value]
+        return value if set(map(type, value)) <= _THE_SAME else [_to_json(item) for item in value]
     if isinstance(value, msgspec.msgpack.Ext):
         raise ValueError("an extension type")
     return value

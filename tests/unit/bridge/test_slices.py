@@ -22,7 +22,7 @@ def test_work_is_done_in_turns_and_in_its_order() -> None:
             yield 1
 
     async def scenario() -> None:
-        sliced, turns = Slices(), []
+        sliced, turns = Slices(lambda: 0.0), list[int]()
         sliced.start(work("a", 2 * slices.PER_TURN))
         sliced.start(work("b", 2))
         while len(done) < 2 * slices.PER_TURN + 2:
@@ -30,6 +30,27 @@ def test_work_is_done_in_turns_and_in_its_order() -> None:
             turns.append(len(done))
         assert turns == [slices.PER_TURN, 2 * slices.PER_TURN, 2 * slices.PER_TURN + 2]
         assert done[-2:] == ["b0", "b1"]
+
+    asyncio.run(scenario())
+
+
+def test_a_turn_ends_by_time_too() -> None:
+    now, done = 0.0, list[int]()
+
+    def work() -> Iterator[int]:
+        nonlocal now
+        for number in range(4):
+            done.append(number)
+            now += 0.003  # far more than it says
+            yield 1
+
+    async def scenario() -> None:
+        Slices(lambda: now).start(work())
+        await asyncio.sleep(0)
+        assert done == [0, 1]
+        await asyncio.sleep(0)
+        assert done == [0, 1, 2, 3]
+        await asyncio.sleep(0)
 
     asyncio.run(scenario())
 
@@ -48,7 +69,7 @@ def test_a_mistake_costs_its_own_work_alone() -> None:
 
     async def scenario() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["exception"]))
-        sliced = Slices()
+        sliced = Slices(lambda: 0.0)
         sliced.start(broken())
         sliced.start(fine())
         for _ in range(4):

@@ -16,6 +16,7 @@ from mqtt_im.protocol import requests as rq
         (rq.Send(to="bob", body=Raw(b"x" * 65_536)), 9),
         (rq.Edit(id="1", conv="a:b", seq=1, body=Raw(b"x" * 8192)), 2),
         (rq.Report(id="1", conv="a:b", seq=1, state="executed", result=Raw(b"x" * 8192)), 2),
+        (rq.Send(to="bob", body=Raw(b"[" + b"[]," * 5_000 + b"1]")), pytest.approx(1 + 15_003 / 8192 + 5_001 / 250)),
         (rq.GroupCreate(id="1", members=["bob"] * 5_000), 501),
         (rq.Search(query="x"), costs.SEARCH),
         (rq.History(conv="a:b"), 26),
@@ -44,3 +45,8 @@ def test_subscriptions_cost_by_their_filters() -> None:
     assert costs.of_subscriptions(2, 0, 0) == 1.5
     assert costs.of_subscriptions(500, 500, 0) > 1_000
     assert costs.of_subscriptions(1, 0, 1_000) > 50
+
+
+def test_nonsense_costs_by_its_size() -> None:
+    assert costs.of_nonsense(10) < 0.01
+    assert costs.of_nonsense(262_144) > 100

@@ -1,0 +1,190 @@
+"""What a well-behaved pair at 50 messages a second has of each attack of `attacks`, at the server's default limits."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from time import perf_counter
+
+from bench import attacks, wire
+from bench.meter import resident_bytes, usage
+from bench.peer import Peer, PeerError
+from bench.report import Row, Target
+from bench.servers import OURS, Server, running
+from bench.traffic import DEVICE, PREFIX, connect_idle, join
+from mqtt_im.testing import free_ports
+
+_PER_SECOND = 50
+_PATIENCE_S = 60.0
+_CALM_S = 1.0
+_CONVERSATIONS = 5_000
+_LARGE_ITEMS = 50
+_STAR = "star"
+
+
+class _Bob(Peer):
+    """Notes when each message came."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came: dict[int, float] = {}
+
+    def received(self, data: bytes, start: int, stop: int) -> None:
+        at = data.find(b'"body":', start, stop)
+        if at >= 0:
+            number = data[at + 7 : stop].partition(b",")[0]
+            if number.isdigit():
+                self.came[int(number)] = perf_counter()
+
+
+class _Asker(Peer):
+    """Sends requests for the preparation and counts their answers."""
+
+    answers = 0
+
+    def received(self, data: bytes, start: int, stop: int) -> None:
+        self.answers += 1
+
+    async def ask(self, requests: Sequence[dict[str, object]]) -> None:
+        """All of them are answered."""
+        up, packet = f"{PREFIX}/{attacks.FOE}/{DEVICE}/up", 0
+        for first in range(0, len(requests), 100):
+            before = self.pubacks
+            some = requests[first : first + 100]
+            for request in some:
+                packet = packet % 30_000 + 1
+                self.transport.write(wire.publish(up, json.dumps(request).encode(), packet))
+            async with asyncio.timeout(_PATIENCE_S):
+                await self.answered(before + len(some))
+
+    async def answered(self, pubacks: int) -> None:
+        """So many requests have their PUBACK."""
+        while self.pubacks < pubacks:  # noqa: ASYNC110 - what comes is counted where it costs least
+            await asyncio.sleep(0.005)
+
+
+async def _prepare(data: Path) -> None:
+    """Many conversations, a large group, and an inbox of large items, made without a limit on the rate."""
+    with running(OURS, data=data) as server:
+        asker = _Asker()
+        await join(server, asker, attacks.FOE, f"{PREFIX}/{attacks.FOE}/{DEVICE}/down")
+        large = "x" * 60_000
+        requests: list[dict[str, object]] = [
+            {"op": "send", "id": f"l{number}", "to": attacks.FOE, "body": large} for number in range(_LARGE_ITEMS)
+        ]
+        members = [*attacks.MEMBERS[:4_998], _STAR]
+        requests.append({"op": "group.create", "id": "crowd", "group": attacks.GROUP, "members": members})
+        requests += [
+            {"op": "send", "id": f"c{number}", "to": f"user{number}", "body": "hello there"} for number in range(_CONVERSATIONS)
+        ]
+        await asker.ask(requests)
+        asker.leave()
+        await asker.closed
+
+
+class _Pair:
+    """Alice writes to bob; how long each message takes is what is measured."""
+
+    def __init__(self) -> None:
+        self.alice, self.bob = Peer(), _Bob()
+        self._sent: dict[int, float] = {}
+        self._number = 0
+
+    async def begin(self, server: Server) -> None:
+        await join(server, self.bob, "bob", f"{PREFIX}/bob/down")
+        await join(server, self.alice, "alice", f"{PREFIX}/alice/down")
+
+    async def p99(self, seconds: float) -> float:
+        """Of the messages of so many seconds, in ms; one that never comes counts as `_PATIENCE_S`."""
+        up, begin, first = f"{PREFIX}/alice/{DEVICE}/up", perf_counter(), self._number + 1
+        while perf_counter() - begin < seconds:
+            self._number += 1
+            payload = b'{"op":"send","id":"m%d","to":"bob","body":%d}' % (self._number, self._number)
+            self._sent[self._number] = perf_counter()
+            self.alice.transport.write(wire.publish(up, payload, self._number % 30_000 + 1))
+            await asyncio.sleep(max(0.0, begin + (self._number - first + 1) / _PER_SECOND - perf_counter()))
+        deadline = perf_counter() + _PATIENCE_S
+        while perf_counter() < deadline and self._number not in self.bob.came:  # noqa: ASYNC110 - as above
+            await asyncio.sleep(0.01)
+        never = perf_counter() + _PATIENCE_S
+        took = sorted(self.bob.came.get(number, never) - self._sent[number] for number in range(first, self._number + 1))
+        return took[int(len(took) * 0.99)] * 1000
+
+    def end(self) -> None:
+        self.alice.leave()
+        self.bob.leave()
+
+
+@contextmanager
+def _attacked(name: str, server: Server, websocket_port: int) -> Iterator[None]:
+    command = [sys.executable, "-m", "bench.attacks", name, str(server.port), str(websocket_port)]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _ready(port: int) -> bool:
+    connection = HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request("GET", "/health/ready")
+        return connection.getresponse().status == 200
+    except (OSError, HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+async def compare(members: int, seconds: float, only: Sequence[str]) -> list[Row]:
+    """A row for each attack: the pair's p99 beside it; and what it did to the server's memory."""
+    rows: list[Row] = []
+    with tempfile.TemporaryDirectory(prefix="mqtt-im-hostile-") as folder:
+        data = Path(folder) / "data"
+        await _prepare(data)
+        websocket_port, health = free_ports(2)
+        settings = {
+            "limits.requests_per_second": "200",
+            "websocket.bind": f"127.0.0.1:{websocket_port}",
+            "http.metrics_bind": f"127.0.0.1:{health}",
+        }
+        with running(OURS, settings, data) as server:
+            crowd = await connect_idle(server, attacks.MEMBERS[:members])
+            for member in crowd:
+                await member.subscribe(f"{PREFIX}/{_STAR}/presence", 0)
+            pair = _Pair()
+            await pair.begin(server)
+            await pair.p99(_CALM_S)
+            quiet = await pair.p99(seconds)
+            bound = max(3 * quiet, quiet + 50)
+            rows.append(Row("nobody attacks: p99 of a pair", "ms", {OURS: quiet}))
+            for name in only or attacks.ATTACKS:
+                before = resident_bytes(server.pid)
+                with _attacked(name, server, websocket_port):
+                    await pair.p99(_CALM_S)
+                    start = usage(server.pid)
+                    attacked = await pair.p99(seconds)
+                    used = usage(server.pid) - start
+                    grown = resident_bytes(server.pid) - before
+                    ready = _ready(health)
+                await pair.p99(_CALM_S)
+                share = 100 * used.cpu_s / used.wall_s
+                rows.append(Row(f"{name}: p99 of a pair", "ms", {OURS: attacked}, (Target(round(bound)),)))
+                rows.append(Row(f"{name}: core taken", "%", {OURS: share}))
+                rows.append(Row(f"{name}: memory grown", "MB", {OURS: grown / 1e6}))
+                told = f"p99 {attacked:.1f} ms, {share:.0f} % of a core, {grown / 1e6:+.1f} MB"
+                print(f"  {name}: {told}, {'ready' if ready else 'NOT READY'}", file=sys.stderr, flush=True)
+                if not ready:
+                    raise PeerError(f"the server was not ready under the attack {name!r}")
+            pair.end()
+            for member in crowd:
+                member.leave()
+    return rows
