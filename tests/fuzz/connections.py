@@ -29,7 +29,7 @@ AT_ONCE: Final = 12
 _ANSWERS: Final = frozenset(
     {
         packets.CONNACK, packets.PUBLISH, packets.PUBACK, packets.PUBREC, packets.PUBREL, packets.PUBCOMP, packets.SUBACK,
-        packets.UNSUBACK, packets.PINGRESP,
+        packets.UNSUBACK, packets.PINGRESP, packets.DISCONNECT,
     }
 )  # fmt: skip
 

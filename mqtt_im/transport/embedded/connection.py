@@ -229,12 +229,12 @@ class Connection(Peer):
                 if self._control_until - now > CONTROL_BURST_S:
                     self._slow_down(self._control_until - now - CONTROL_BURST_S)
                     return at
-                if self.version == V5:
+                if stop - body != 2 or self._unacked is not None:
+                    if self.version != V5:
+                        raise Malformed("puback_length")
                     receiving.puback5(self, data[body:stop])
                     at = stop
                     continue
-                if stop - body != 2:
-                    raise Malformed("puback_length")
                 packet_id = data[body] << 8 | data[body + 1]
                 if packet_id >= FIRST_PLAIN_PACKET_ID:
                     receiving.puback(self, packet_id)

@@ -123,6 +123,7 @@ class Peer(Answers):
         hub = self.hub
         self.mqtt_session, self.session, self.resumed = session, session.id, resumed
         session.connection = self
+        self.identified = any(options >> IDENTIFIER_SHIFT for options in session.filters.values())
         if self.device:
             up = hub.topics.up(self.user, self.device).encode()
             self._up = len(up).to_bytes(2, "big") + up
@@ -202,9 +203,7 @@ class Peer(Answers):
 
     def identifiers(self, topic: bytes) -> bytes:
         """See `Wire`."""
-        session = self.mqtt_session
-        if session is None or not session.identified:
-            return b""
+        session = self.own_session
         if self._identifiers is None:
             self._identifiers = {}
         found = self._identifiers.get(topic)
@@ -223,7 +222,7 @@ class Peer(Answers):
         self._reserve()
         self._identifiers = None
         session = self.own_session
-        session.identified = any(options >> IDENTIFIER_SHIFT for options in session.filters.values())
+        self.identified = any(options >> IDENTIFIER_SHIFT for options in session.filters.values())
 
     # The end
 

@@ -45,6 +45,7 @@ class Wire(asyncio.Protocol):
         "aliases",
         "closed",
         "hub",
+        "identified",
         "listener",
         "max_packet",
         "party",
@@ -74,6 +75,8 @@ class Wire(asyncio.Protocol):
         """Topics that are to have an alias, and have none yet."""
         self._untold: set[bytes] = set()
         """Those of them that the client has not been told."""
+        self.identified = False
+        """Something is subscribed with a Subscription Identifier."""
         self._unacked: set[int] | None = None
         """Packet identifiers that count against the client's Receive Maximum; None where it has none."""
         self._out: list[bytes] = []
@@ -239,7 +242,9 @@ class Wire(asyncio.Protocol):
         """Write one PUBLISH under the prefix: QoS 1 with `packet_id`, QoS 0 where it is 0; see `Link`."""
         first = (0x32 if packet_id else 0x30) | (dup and 0x08) | retain
         if self.version == V5:
-            return self._publish5(first, topic, payload, packet_id, self.identifiers(topic) + properties)
+            if self.identified:
+                properties = self.identifiers(topic) + properties
+            return self._publish5(first, topic, payload, packet_id, properties)
         self._publish(first, topic, payload, packet_id)
         return True
 
@@ -279,13 +284,20 @@ class Wire(asyncio.Protocol):
             else:
                 topic = b""
         size = len(topic)
-        width = 2 if packet_id else 0
-        middle = (packet_id.to_bytes(2, "big") if width else b"") + with_length(properties)
+        middle = with_length(properties) if properties else b"\0"
+        if packet_id:
+            middle = packet_id.to_bytes(2, "big") + middle
         length = 2 + size + len(middle) + len(payload)
-        head = encode.publish_head(first, size, length - 2 - size)
+        if length < 0x80:
+            head = bytes((first, length, size >> 8, size & 0xFF))
+        elif length < 0x4000:
+            head = bytes((first, length & 0x7F | 0x80, length >> 7, size >> 8, size & 0xFF))
+        else:
+            head = encode.publish_head(first, size, length - 2 - size)
         if self.max_packet and len(head) - 2 + length > self.max_packet:
             return False
-        self._untold.discard(told)
+        if told:
+            self._untold.discard(told)
         if self._unacked is not None and packet_id and packet_id not in self._unacked:
             self._unacked.add(packet_id)
             self.room -= 1

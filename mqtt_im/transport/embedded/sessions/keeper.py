@@ -16,7 +16,7 @@ from mqtt_im.transport.embedded.sessions import persistence
 from mqtt_im.transport.embedded.sessions.ground import Ground
 from mqtt_im.transport.embedded.sessions.persistence import StoredSession, StoreFailed
 from mqtt_im.transport.embedded.sessions.plain import Plain
-from mqtt_im.transport.embedded.sessions.session import IDENTIFIER_SHIFT, Key, Message, Session
+from mqtt_im.transport.embedded.sessions.session import Key, Message, Session
 
 MAX_KEPT_SESSIONS: Final = 256
 """Kept sessions of one user; of nobody as well."""
@@ -111,7 +111,6 @@ class Keeper:
         session.kept = True
         session.seen = stored.seen
         session.filters = stored.filters
-        session.identified = any(options >> IDENTIFIER_SHIFT for options in stored.filters.values())
         session.received = set(stored.received) or None
         if stored.queue:
             session.need_outbox(self._ground.limits).restore(

@@ -218,7 +218,6 @@ class Session:
         "expiry",
         "filters",
         "id",
-        "identified",
         "kept",
         "key",
         "outbox",
@@ -241,8 +240,6 @@ class Session:
         self.filters: dict[str, int] = {}
         """Granted filters → options: QoS in two bits, `NO_LOCAL`, `RETAIN_AS_PUBLISHED`, and from bit `IDENTIFIER_SHIFT` on
         the Subscription Identifier, 0 for none."""
-        self.identified = False
-        """One of them has a Subscription Identifier."""
         self.plain = 0
         """How many of them are plain, and stand in the index."""
         self.rights: Rights | None = None
