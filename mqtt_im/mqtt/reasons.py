@@ -69,7 +69,7 @@ _CODES: Final = {
     "topic_alias": TOPIC_ALIAS,  # MQTT5-3.3.2-8, -9
     "filter": FILTER_INVALID,
     "packet_too_large": PACKET_TOO_LARGE,
-    "receive_maximum": RECEIVE_MAXIMUM,  # MQTT5-3.3.4-9
+    "receive_maximum": RECEIVE_MAXIMUM,  # MQTT5-3.3.4-7
     "too_many_unreleased": RECEIVE_MAXIMUM,
 }
 """The code of each reason that is not simply a malformed packet."""

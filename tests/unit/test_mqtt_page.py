@@ -29,6 +29,11 @@ def rows() -> list[tuple[str, str, str]]:
     return re.findall(r"^\| (\d+\.\d+\.\d+-\d+) \| (.*) \| (.*) \|$", PAGE, re.MULTILINE)
 
 
+def rows5() -> list[tuple[str, str, str]]:
+    """The same of MQTT 5."""
+    return re.findall(r"^\| 5:(\d+\.\d+\.\d+-\d+) \| (.*) \| (.*) \|$", PAGE, re.MULTILINE)
+
+
 @cache
 def names_in(file: Path) -> set[str]:
     tree = ast.parse(file.read_text(encoding="utf-8"))
@@ -46,6 +51,18 @@ def test_every_statement_is_held_by_tests_that_exist() -> None:
         if cell == "–":
             assert demand.startswith("client: ") or statement == "7.0.0-1", statement
             continue
+        assert names, statement
+        for file, name in names:
+            folder = FOLDERS.get(file.partition("/")[0], ROOT / "tests" / "unit" / "transport")
+            assert name in names_in(folder / file), f"{statement}: {file} has no {name}"
+
+
+def test_statements_of_mqtt_5_are_held_by_tests_that_exist() -> None:
+    found = rows5()
+    assert len(found) > 100
+    assert len({statement for statement, _, _ in found}) == len(found)
+    for statement, _, cell in found:
+        names = re.findall(r"`([^`]+)::(\w+)`", cell)
         assert names, statement
         for file, name in names:
             folder = FOLDERS.get(file.partition("/")[0], ROOT / "tests" / "unit" / "transport")

@@ -124,7 +124,7 @@ def _start(connection: Peer, session: Session, topic_filter: str, qos: int, *, c
     """Tell who feeds this filter that it was granted."""
     hub = connection.hub
     if hub.plain.is_plain(topic_filter):
-        if wants_retained and not topic_filter.startswith("$share/"):  # MQTT5-4.8.2-6
+        if wants_retained and not topic_filter.startswith("$share/"):  # MQTT5-4.8.2
             hub.plain.want_retained(session, topic_filter, session.filters[topic_filter])
         hub.plugins.subscribed(connection, topic_filter, qos)
         return

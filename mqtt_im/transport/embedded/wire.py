@@ -311,7 +311,7 @@ class Wire(asyncio.Protocol):
         return True
 
     def limit_room(self, maximum: int) -> None:
-        """From now on at most so many packets above QoS 0 are with the client at a time (MQTT5-3.3.4-7)."""
+        """From now on at most so many packets above QoS 0 are with the client at a time (MQTT5-3.3.4-9)."""
         self.room = maximum
         self._unacked = set()
 
