@@ -35,7 +35,7 @@ from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds
 from mqtt_im.core.rules import Limits as RuleLimits
 from mqtt_im.files import open_files
-from mqtt_im.hooks import Hooks
+from mqtt_im.hooks import Hooks, WebPush
 from mqtt_im.http import HttpServer, Services
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
@@ -156,6 +156,9 @@ class Server:
         await hooks.start()
         self._undo.push_async_callback(hooks.stop)
         bridge.presence.listener = hooks.presence
+        webpush = WebPush(config.webpush, Path(config.data_dir), ledger, audience.online, count)
+        await webpush.start()
+        self._undo.push_async_callback(webpush.stop)
         self._start_search(bridge, ledger.epoch)
         self._show(ledger, transport, hooks)
         try:
@@ -179,6 +182,7 @@ class Server:
                 files,
                 self.metrics,
                 retention_policy(config),
+                webpush,
                 partial(transport.websocket, "http"),
             )
         )

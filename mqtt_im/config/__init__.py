@@ -21,6 +21,7 @@ from mqtt_im.config.schema import (
     PushConfig,
     StoreConfig,
     TlsConfig,
+    WebPushConfig,
     WebsocketConfig,
 )
 
@@ -42,6 +43,7 @@ __all__ = [
     "PushConfig",
     "StoreConfig",
     "TlsConfig",
+    "WebPushConfig",
     "WebsocketConfig",
     "environment_overrides",
     "load",

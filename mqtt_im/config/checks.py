@@ -45,6 +45,8 @@ def check(config: Config) -> Iterator[str]:
     yield from _check_tls("http.tls", config.http.tls)
     yield from _check_http(config)
     yield from _check_auth(config, listeners)
+    if config.webpush.contact and not config.webpush.contact.startswith(("mailto:", "https://")):
+        yield 'webpush.contact: expected "mailto:…" or "https://…"'
     yield from _check_receiver("push", config.push.url, config.push.secret)
     yield from _check_receiver("hooks", config.hooks.url, config.hooks.secret)
     for name in config.mqtt.plugins:

@@ -340,6 +340,39 @@ class PushConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 16
 
 
+class WebPushConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Notifications of browsers, for users who have no connected device; see docs/web.md."""
+
+    contact: Annotated[
+        str,
+        Meta(
+            description="How push services reach who runs this server, `mailto:…` or `https://…` (RFC 8292); empty: off. "
+            "The server's key for them is made once, in `data_dir/webpush.pem`."
+        ),
+    ] = ""
+    services: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Push services that browsers may name, and no others are ever called: hosts, `*.` for all below one, "
+            "reached by https; or an origin such as `http://127.0.0.1:9000`."
+        ),
+    ] = ("fcm.googleapis.com", "updates.push.services.mozilla.com", "web.push.apple.com", "*.notify.windows.com")
+    delay_s: Annotated[
+        float, Meta(ge=0, le=3600, description="Seconds in which a device may still come and take a message, before a push.")
+    ] = 2
+    coalesce_s: Annotated[
+        float,
+        Meta(ge=0, le=86_400, description="Seconds between two pushes for one user; all that comes meanwhile is one push."),
+    ] = 5
+    include_body: Annotated[
+        bool, Meta(description="Notifications show the beginning of the message. It is encrypted; push services can't read it.")
+    ] = True
+    timeout_s: Annotated[float, Meta(gt=0, le=300, description="Seconds in which a push service must have answered.")] = 10
+    max_attempts: Annotated[
+        int, Meta(ge=1, le=1000, description="Attempts before a push is put aside. 16 take about four hours.")
+    ] = 16
+
+
 class HooksConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Webhooks that tell bots and other programs what happens; see docs/webhooks.md."""
 
@@ -402,6 +435,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     quota: QuotaConfig = field(default_factory=QuotaConfig)
     search: SearchConfig = field(default_factory=SearchConfig)
     push: PushConfig = field(default_factory=PushConfig)
+    webpush: WebPushConfig = field(default_factory=WebPushConfig)
     hooks: HooksConfig = field(default_factory=HooksConfig)
     files: FilesConfig = field(default_factory=FilesConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Container, Iterator
 from typing import Any, Final, Generic, Protocol
 
-from mqtt_im.config import HooksConfig, PushConfig
+from mqtt_im.config import HooksConfig, PushConfig, WebPushConfig
 from mqtt_im.core.records import AnyRecord
 from mqtt_im.hooks import outbox
 from mqtt_im.hooks.outbox import Outbox
@@ -65,7 +65,7 @@ class Desk(ABC, Generic[Key]):
         sender: Sends[Key],
         count: Counter,
         *,
-        settings: HooksConfig | PushConfig,
+        settings: HooksConfig | PushConfig | WebPushConfig,
         log_rows: Rows,
         ask: Ask,
         online: Container[str],

@@ -138,8 +138,8 @@ class Dead(NamedTuple):
 class Outbox:
     """The outbox in one folder, used from one thread at a time. Failures of SQLite are raised as they come (`peewee`)."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE_NAME
+    def __init__(self, folder: Path, file_name: str = FILE_NAME) -> None:
+        self.path = folder / file_name
         self._db = peewee.SqliteDatabase(
             str(self.path),
             thread_safe=False,

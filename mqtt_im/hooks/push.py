@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import takewhile
 from typing import Any, Final
 
-from mqtt_im.config import PushConfig
+from mqtt_im.config import PushConfig, WebPushConfig
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
 from mqtt_im.hooks.outbox import Outbox, Push
 from mqtt_im.protocol.names import members_of_direct
@@ -34,7 +34,7 @@ class PushDesk(Desk[str]):
         sender: Sends[str],
         count: Counter,
         *,
-        settings: PushConfig,
+        settings: PushConfig | WebPushConfig,
         now: int,
         **common: Any,
     ) -> None:
@@ -110,8 +110,11 @@ class PushDesk(Desk[str]):
             return None
         # A push that tells more than one before it must not be taken for its repeat.
         delivery_id = f"{self._epoch}-{summary.newest}-{push.user}"
-        body = payloads.push(delivery_id, push.user, summary)
+        body = self._body(delivery_id, push.user, summary)
         return Delivery(push.user, "push", delivery_id, body, push.user, push.attempts, summary.upto)
+
+    def _body(self, delivery_id: str, user: str, summary: pending.Summary) -> bytes:
+        return payloads.push(delivery_id, user, summary)
 
     def _taken(self, delivery: Delivery[str], now: int) -> None:
         self.outbox.push_done(delivery.key, delivery.upto, now + self._coalesce, pushed=now)

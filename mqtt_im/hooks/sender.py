@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 from zlib import crc32
 
@@ -83,8 +83,24 @@ def signature(secret: str, timestamp: str, body: bytes) -> str:
     return "sha256=" + hmac.digest(secret.encode(), timestamp.encode() + b"." + body, hashlib.sha256).hex()
 
 
-class _Line:
-    """One connection to the receiver, which is kept between requests. Used by one thread, and cut by another."""
+class Line(Protocol[Key]):
+    """What a thread of a sender makes its attempts with. Used by that thread, and cut by another."""
+
+    def post(self, delivery: Delivery[Key]) -> Outcome[Key]:
+        """One attempt. It never raises what the network does."""
+
+    def cut_late(self, now: float) -> None:
+        """From another thread: an attempt that has taken too long fails."""
+
+    def cut(self) -> None:
+        """From another thread: what waits for the receiver waits no longer."""
+
+    def end(self) -> None:
+        """The connection is closed."""
+
+
+class WebhookLine:
+    """One connection to the receiver, which is kept between requests."""
 
     def __init__(self, url: str, secret: str, timeout_s: float) -> None:
         parts = urlsplit(url)
@@ -183,11 +199,11 @@ def _seconds(text: str | None) -> int:
 
 
 class Sender(Generic[Key]):
-    """The threads of one receiver. `report` gets each outcome, on one of these threads."""
+    """The threads of one receiver, each with a line from `make_line`. `report` gets each outcome, on one of these threads."""
 
-    def __init__(self, name: str, url: str, secret: str, timeout_s: float, report: Callable[[Outcome[Key]], None]) -> None:
+    def __init__(self, name: str, make_line: Callable[[], Line[Key]], report: Callable[[Outcome[Key]], None]) -> None:
         self._report: Callable[[Outcome[Key]], None] = report
-        self._lines = [_Line(url, secret, timeout_s) for _ in range(THREADS)]
+        self._lines: list[Line[Key]] = [make_line() for _ in range(THREADS)]
         self._queues: list[SimpleQueue[Delivery[Key] | None]] = [SimpleQueue() for _ in self._lines]
         self._threads = [
             threading.Thread(target=self._run, args=parts, name=f"{name}-{number}", daemon=True)
@@ -223,7 +239,7 @@ class Sender(Generic[Key]):
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
-    def _run(self, line: _Line, queue: SimpleQueue[Delivery[Key] | None]) -> None:
+    def _run(self, line: Line[Key], queue: SimpleQueue[Delivery[Key] | None]) -> None:
         while (delivery := queue.get()) is not None and not self._ending:
             try:
                 outcome = line.post(delivery)

@@ -26,13 +26,14 @@ from mqtt_im.store.sqlite.follow import LogReader
 from .desk import Counter, Desk
 from .events import EventDesk
 from .push import PushDesk
-from .sender import Outcome, Sender
+from .sender import Line, Outcome, Sender, WebhookLine
 
 POLL_S: Final = 0.1
 PAUSE_S: Final = 1.0
 """After a step that failed."""
 ANSWER_S: Final = 30.0
 FIGURES_S: Final = 1.0
+DESKS: Final[tuple[outbox.Desk, ...]] = ("push", "hooks")
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,8 @@ News = Callable[[int], None]
 
 class Hooks:
     """All webhooks of a server. `start`, `stop` and `presence` are called on the event loop."""
+
+    file_name = outbox.FILE_NAME
 
     def __init__(
         self, push: PushConfig, hooks: HooksConfig, data_dir: Path, ledger: Ledger, online: Container[str], count: Counter
@@ -71,17 +74,16 @@ class Hooks:
 
         What waits for a receiver that is not configured any more is gone.
         """
-        wanted = bool(self._push.url or self._hooks.url)
-        if not wanted and not (self._data_dir / outbox.FILE_NAME).exists():
+        wanted = self._wanted()
+        if not wanted and not (self._data_dir / self.file_name).exists():
             return
         self._loop = asyncio.get_running_loop()
         last: int = await self._ledger.call(lambda engine: engine.last)
-        rows = Outbox(self._data_dir)
+        rows = Outbox(self._data_dir, self.file_name)
         rows.belongs_to(self._ledger.epoch, last)
-        if not self._push.url:
-            rows.forget("push")
-        if not self._hooks.url:
-            rows.forget("hooks")
+        for desk in DESKS:
+            if desk not in wanted:
+                rows.forget(desk)
         if not wanted:
             rows.close()
             return
@@ -90,31 +92,44 @@ class Hooks:
         self._thread = threading.Thread(target=self._run, args=(rows, reader), name="hooks", daemon=True)
         self._thread.start()
 
+    def _wanted(self) -> set[outbox.Desk]:
+        """The desks that the configuration asks for."""
+        desks: set[outbox.Desk] = set()
+        if self._push.url:
+            desks.add("push")
+        if self._hooks.url:
+            desks.add("hooks")
+        return desks
+
     def _open_desks(self, rows: Outbox, reader: LogReader, last: int) -> None:
-        common: dict[str, Any] = {
+        common = self._common(reader)
+        if self._hooks.url:
+            hooks = self._hooks
+            sender = self._sender("hooks", lambda: WebhookLine(hooks.url, hooks.secret, hooks.timeout_s), lambda: events)
+            events = EventDesk(rows, sender, self._count, settings=hooks, position=begin(rows, "hooks", last), **common)
+            self._events = events
+            self._desks.append(events)
+        if self._push.url:
+            push = self._push
+            sender = self._sender("push", lambda: WebhookLine(push.url, push.secret, push.timeout_s), lambda: pushes)
+            pushes = PushDesk(rows, sender, self._count, settings=push, position=begin(rows, "push", last), **common)
+            self._desks.append(pushes)
+
+    def _common(self, reader: LogReader) -> dict[str, Any]:
+        """What every desk is made with."""
+        return {
             "log_rows": reader,
             "ask": self._ask,
             "online": self._online,
             "epoch": self._ledger.epoch,
             "now": now_ms(),
         }
-        if self._hooks.url:
-            hooks = self._hooks
-            sender = self._sender("hooks", hooks.url, hooks.secret, hooks.timeout_s, lambda: events)
-            events = EventDesk(rows, sender, self._count, settings=hooks, position=_begin(rows, "hooks", last), **common)
-            self._events = events
-            self._desks.append(events)
-        if self._push.url:
-            push = self._push
-            sender = self._sender("push", push.url, push.secret, push.timeout_s, lambda: pushes)
-            pushes = PushDesk(rows, sender, self._count, settings=push, position=_begin(rows, "push", last), **common)
-            self._desks.append(pushes)
 
-    def _sender(self, name: str, url: str, secret: str, timeout_s: float, desk: Callable[[], Desk[Any]]) -> Sender[Any]:
+    def _sender(self, name: str, make_line: Callable[[], Line[Any]], desk: Callable[[], Desk[Any]]) -> Sender[Any]:
         def report(outcome: Outcome[Any]) -> None:
             self._inbox.put(lambda now: desk().take(outcome, now))
 
-        sender: Sender[Any] = Sender(name, url, secret, timeout_s, report)
+        sender: Sender[Any] = Sender(name, make_line, report)
         self._senders.append(sender)
         return sender
 
@@ -207,7 +222,7 @@ class Hooks:
         return asyncio.run_coroutine_threadsafe(self._ledger.call(question), self._loop).result(ANSWER_S)
 
 
-def _begin(rows: Outbox, desk: outbox.Desk, last: int) -> int:
+def begin(rows: Outbox, desk: outbox.Desk, last: int) -> int:
     """Where the desk goes on; a new one begins with what comes from now on, and remembers that."""
     position = rows.position(desk)
     if position is None:

@@ -29,6 +29,7 @@ from mqtt_im.http.pages import page_routes
 from mqtt_im.http.requests import OPS, Requests
 from mqtt_im.http.services import Desk
 from mqtt_im.http.tickets import Tickets
+from mqtt_im.http.webpush import WebPushRoutes
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.errors import StoreError
 
@@ -46,6 +47,7 @@ def site(config: Config, desk: Desk, ready: Readiness, metrics: Metrics, *, with
     tickets = Tickets(desk, proxies)
     routes: list[Route] = [
         *Logins(desk, proxies).routes(),
+        *WebPushRoutes(desk, proxies).routes(),
         *tickets.routes(),
         *Events(desk, tickets).routes(),
         *FileRoutes(desk, tickets).routes(),

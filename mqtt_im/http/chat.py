@@ -112,12 +112,14 @@ class Chat:
 
     async def server(self, _: Request) -> Response:
         """What the page must know of the server it came from."""
-        config = self._desk.open().config
+        services = self._desk.open()
+        config = services.config
         facts = {
             "mode": config.auth.mode,
             "registration": config.auth.mode == "accounts" and config.auth.registration,
             "websocket": config.websocket.path,
             "prefix": config.mqtt.prefix,
+            "push_key": services.webpush.public_key,
         }
         return JSONResponse(facts, headers={**HEADERS, "Cache-Control": "no-store"})
 

@@ -11,6 +11,7 @@ from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.config import Config
 from mqtt_im.files import Files
+from mqtt_im.hooks import WebPush
 from mqtt_im.http.errors import unavailable
 from mqtt_im.metrics import Metrics
 from mqtt_im.store import queries
@@ -31,6 +32,7 @@ class Services:
     files: Files
     metrics: Metrics
     policy: Policy
+    webpush: WebPush
     websocket: Callable[[], asyncio.Protocol]
     """Makes what talks MQTT on a WebSocket."""
     streams: set[Guest] = field(default_factory=set)

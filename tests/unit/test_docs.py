@@ -110,7 +110,7 @@ def test_the_pages_name_no_key_that_does_not_exist() -> None:
     for page in (PAGE, OPERATIONS):
         sections = {name.partition(".")[0] for name in KEYS if "." in name}
         for name in re.findall(rf"`((?:{'|'.join(sections)})\.[a-z_.]+)(?: = [^`]*)?`", page):
-            assert name in KEYS or name.endswith(".db"), name
+            assert name in KEYS or name.endswith((".db", ".pem")), name
     for key in re.findall(r"`(max_[a-z_]+|[a-z_]+_s|requests_per_second)`", PAGE):
         assert f"limits.{key}" in KEYS
 

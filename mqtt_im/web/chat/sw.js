@@ -48,6 +48,24 @@ self.addEventListener("fetch", (event) => {
   else if (url.startsWith(base)) event.respondWith(caches.match(url).then((kept) => kept ?? fetch(request)));
 });
 
+/** What the server tells while no page is connected (it is decrypted already). A page that is in view shows it by itself. */
+self.addEventListener("push", (event) => {
+  const show = async () => {
+    const told = event.data?.json() ?? {};
+    const open = await self.clients.matchAll({ type: "window" });
+    if (open.some((client) => client.visibilityState === "visible")) return;
+    const [latest] = told.conversations ?? [];
+    const more = told.count > 1 ? ` (${told.count})` : "";
+    const from = latest && latest.conv.startsWith("#") ? `${latest.from}: ` : "";
+    await self.registration.showNotification(`${latest?.name ?? latest?.from ?? "MQTT-IM"}${more}`, {
+      body: `${from}${latest?.body ?? ""}` || "✉",
+      tag: latest?.conv ?? "mqtt-im",
+      data: { conv: latest?.conv },
+    });
+  };
+  event.waitUntil(show());
+});
+
 self.addEventListener("notificationclick", (event) => {
   event.notification.close();
   const conv = event.notification.data?.conv;

@@ -17,7 +17,7 @@ import pytest
 import trustme
 
 from mqtt_im.hooks import sender as senders
-from mqtt_im.hooks.sender import Delivery, Outcome, Sender, signature
+from mqtt_im.hooks.sender import Delivery, Outcome, Sender, WebhookLine, signature
 from tests.support.raw import PATIENCE_S, eventually
 from tests.support.receiver import SECRET, Receiver
 
@@ -36,7 +36,7 @@ class Posts:
         self.senders: list[Sender[int]] = []
 
     def sender(self, url: str, timeout_s: float = PATIENCE_S) -> Sender[int]:
-        sender: Sender[int] = Sender("test", url, SECRET, timeout_s, self.outcomes.put)
+        sender: Sender[int] = Sender("test", lambda: WebhookLine(url, SECRET, timeout_s), self.outcomes.put)
         self.senders.append(sender)
         return sender
 

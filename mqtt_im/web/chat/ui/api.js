@@ -31,6 +31,11 @@ export const login = async (how, user, password) => (await post(how, password ==
 
 export const logout = (token) => call("logout", { method: "POST", token });
 
+/** This browser is to be told of what comes while it is not connected. `subscription`: a `PushSubscription`. */
+export const subscribePush = (device, subscription, token) => post("push.subscribe", { device, subscription: subscription.toJSON() }, token);
+
+export const unsubscribePush = (device, token) => post("push.unsubscribe", { device }, token);
+
 /** The bytes of a file. */
 export const download = async (id, token) => (await call(`files/${encodeURIComponent(id)}`, { token })).blob();
 

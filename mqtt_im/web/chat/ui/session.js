@@ -1,6 +1,7 @@
 /** Everything of the page that belongs to who is logged in; handed to each part of it. */
 import * as api from "./api.js";
 import * as accounts from "./accounts.js";
+import { unsubscribe } from "./notify.js";
 import { Store } from "../core/store.js";
 import { Tabs } from "../core/tabs.js";
 import { addressOf, isGroup } from "../core/names.js";
@@ -101,6 +102,7 @@ export class Session {
   /** Ends the session at the server where it can be reached, and wipes what this browser has of it. */
   async logout() {
     const { user, token, device } = this.account;
+    await unsubscribe(this);
     await this.im.ask("device.forget", { device }).catch(() => {}); // its answer may go down with the line
     this.im.stop(true);
     if (token) await api.logout(token).catch(() => {}); // offline: the token ends by itself

@@ -1,0 +1,101 @@
+"""What a browser is told fits into one record, whatever was written; which URLs the server may call."""
+
+from __future__ import annotations
+
+import json
+import stat
+from pathlib import Path
+
+import pytest
+
+from mqtt_im.hooks.encryption import MAX_CONTENT_BYTES, Vapid, encrypt
+from mqtt_im.hooks.pending import Summary
+from mqtt_im.hooks.subscriptions import MAX_PER_USER, Subscription, Subscriptions, origin_of
+from mqtt_im.hooks.webpush import notification
+from tests.support.push_service import BrowserKeys
+
+SERVICES = ("fcm.googleapis.com", "*.notify.windows.com", "http://127.0.0.1:9000")
+
+
+@pytest.mark.parametrize("text", ["hi", "x" * 100_000, "\u0001" * 5_000, "😀" * 5_000])
+def test_a_notification_fits_into_one_record(text: str) -> None:
+    conversations = [
+        {"conv": f"#{'g' * 60}{n}", "name": text[:256], "count": 1, "seq": n, "from": "bob", "body": text} for n in range(50)
+    ]
+    body = notification("id", "alice", Summary(1, 1, 50, conversations))
+    assert len(body) <= MAX_CONTENT_BYTES
+    told = json.loads(body)
+    assert told["count"] == 50 and told["conversations"][0]["conv"].endswith("0")
+    keys = BrowserKeys()
+    assert keys.decrypt(encrypt(body, keys.told["p256dh"], keys.told["auth"])) == body
+
+
+def test_the_longest_content_and_no_longer() -> None:
+    keys = BrowserKeys()
+    assert len(encrypt(b"x" * MAX_CONTENT_BYTES, **keys.told)) == 4096
+    with pytest.raises(ValueError, match="at most"):
+        encrypt(b"x" * (MAX_CONTENT_BYTES + 1), **keys.told)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("https://fcm.googleapis.com/fcm/send/x:y", "https://fcm.googleapis.com"),
+        ("https://db5p.notify.windows.com/?token=x", "https://db5p.notify.windows.com"),
+        ("http://127.0.0.1:9000/x", "http://127.0.0.1:9000"),
+    ],
+)
+def test_listed_services(url: str, origin: str) -> None:
+    assert origin_of(url, SERVICES) == origin
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://fcm.googleapis.com/x",
+        "https://fcm.googleapis.com:8443/x",
+        "https://evil.example/fcm.googleapis.com",
+        "https://notify.windows.com.evil.example/x",
+        "https://notify.windows.com/x",
+        "https://fcm.googleapis.com@evil.example/x",
+        "https://fcm.googleapis.com/\r\nHost: x",
+        "https://fcm.googleapis.com/" + "x" * 3_000,
+        "http://127.0.0.1:9001/x",
+        "https://[::1/x",
+        "https://fcm.googleapis.com:port/x",
+    ],
+)
+def test_all_others_are_refused(url: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        origin_of(url, SERVICES)
+
+
+def test_the_servers_key_is_made_once_and_is_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "webpush.pem"
+    first = Vapid.open(file, "mailto:a@b").public
+    assert Vapid.open(file, "mailto:a@b").public == first
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    file.write_text("nonsense")
+    with pytest.raises(ValueError, match=r"."):
+        Vapid.open(file, "mailto:a@b")
+
+
+def test_one_subscription_for_each_device_and_so_many_for_a_user(tmp_path: Path) -> None:
+    table = Subscriptions(tmp_path / "webpush.db")
+
+    def put(user: str, device: str, endpoint: str, now: int) -> None:
+        table.put(Subscription(user, device, endpoint, "p", "a"), now)
+
+    put("alice", "web", "https://x/1", 1)
+    put("alice", "web", "https://x/2", 2)
+    assert [each.endpoint for each in table.of("alice")] == ["https://x/2"]
+    put("bob", "web", "https://x/2", 3)  # the same browser, as somebody else
+    assert table.of("alice") == []
+    for number in range(MAX_PER_USER + 5):
+        put("carol", f"d{number}", f"https://x/c{number}", number)
+    assert len(table.of("carol")) == MAX_PER_USER
+    assert table.having(["alice", "bob", "carol"]) == {"bob", "carol"}
+    table.gone("https://x/2")
+    table.remove("carol", "d24")
+    assert table.having(["bob"]) == set() and len(table.of("carol")) == MAX_PER_USER - 1
+    table.close()
