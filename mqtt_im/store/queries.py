@@ -22,7 +22,9 @@ from mqtt_im.protocol.names import direct, members_of_direct
 if TYPE_CHECKING:
     from .interface import Readable
 
-CHUNK = 64
+FIRST_CHUNK = 8
+CHUNK = 256
+"""Messages of a page that are read at once, to begin with and at most: few may be large enough to fill it."""
 FEW = 64
 """So many users are looked up one by one; for more, all conversations of a user are gone through."""
 
@@ -81,10 +83,11 @@ def history(engine: Readable, who: Who, request: rq.History, limit: int, max_byt
 
 
 class _Walk:
-    """The seqs from `first` to `last` in ranges of `CHUNK`, upward or downward."""
+    """The seqs from `first` to `last` in ranges of `FIRST_CHUNK` and more, up to `CHUNK`, upward or downward."""
 
     def __init__(self, first: int, last: int, forward: bool) -> None:
         self._first, self._last, self._forward = first, last, forward
+        self._size = min(FIRST_CHUNK, CHUNK)
 
     @property
     def rest(self) -> tuple[int, int]:
@@ -103,11 +106,12 @@ class _Walk:
     def next(self) -> tuple[int, int] | None:
         if self._first > self._last:
             return None
+        size, self._size = self._size, min(CHUNK, 4 * self._size)
         if self._forward:
-            part = self._first, min(self._last, self._first + CHUNK - 1)
+            part = self._first, min(self._last, self._first + size - 1)
             self._first = part[1] + 1
         else:
-            part = max(self._first, self._last - CHUNK + 1), self._last
+            part = max(self._first, self._last - size + 1), self._last
             self._last = part[0] - 1
         return part
 

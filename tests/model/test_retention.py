@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from mqtt_im.core.records import Act, GroupChange, Message
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.core.rules.common import answer
+from mqtt_im.core.usage import usage_of
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import listings, queries
@@ -271,6 +272,7 @@ class RetentionMachine(RuleBasedStateMachine):
     def _compare(self, before: dict[str, Any], after: dict[str, Any]) -> None:
         for user in USERS:
             was, now = before[user], after[user]
+            self._compare_usage(user)
             assert (was["head"], was["devices"]) == (now["head"], now["devices"])
             kept = {pos for made in self.made.values() if not made.gone for name, pos in made.items if name == user}
             self._compare_items(was["inbox"], now["inbox"], kept, now["head"])
@@ -281,6 +283,17 @@ class RetentionMachine(RuleBasedStateMachine):
                 assert now["history"][conv] == stays, conv
                 if conv in now["convs"]:
                     self._compare_conv(user, was["convs"][conv], now["convs"][conv], stays)
+
+    def _compare_usage(self, user: str) -> None:
+        """What a user is said to keep is what is there."""
+        engine = self.store.engine
+        kept = [record for lsn, made in self.made.items() if not made.gone and (record := engine.state.record(lsn)) is not None]
+        usages = [usage for record in kept if (usage := usage_of(record)) is not None and usage.user == user]
+        found = engine.state.user(user)
+        assert (found.kept, found.sent_bytes - found.gone_bytes) == (
+            sum(usage.messages for usage in usages),
+            sum(usage.size for usage in usages),
+        )
 
     def _compare_items(self, was: list[Any], now: list[Any], kept: set[int], head: int) -> None:
         formerly = {item["pos"]: item for item in was}

@@ -307,6 +307,12 @@ class Engine:
             self._rendering.forget()
             self.state.forget(lsns, messages)
 
+    def count_gone(self, name: str, gone: int, size: int) -> None:
+        """So many of the user's messages, and of their bytes, are kept no more."""
+        with self.gate:
+            user = self.state.user(name)
+            user.gone, user.gone_bytes = gone, size
+
     def raise_floor(self, name: str, floor: int) -> None:
         """A user's items up to this one are gone."""
         with self.gate:

@@ -223,7 +223,7 @@ class Projection:
     def common_groups(self, uid: int, other: int) -> Iterator[int]:
         """The groups that both users are in now."""
         rows = self._conn.execute(
-            "SELECT a.cid FROM member a CROSS JOIN member b ON b.uid = ? AND b.cid = a.cid"
+            "SELECT a.cid FROM member a INDEXED BY member_in_group CROSS JOIN member b ON b.uid = ? AND b.cid = a.cid"
             " WHERE a.uid = ? AND a.grp = 1 AND a.active = 1 AND b.active = 1",
             (other, uid),
         )

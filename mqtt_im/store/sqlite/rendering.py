@@ -9,6 +9,8 @@ from mqtt_im.core.records import Act, AnyRecord, GroupChange, Message
 from .state import ProjectedState
 
 MAX_ENTRIES = 8192
+FIRST_STEP = 8
+"""Items of a page that are read at once, to begin with."""
 _LARGE = 2048
 """Bytes of an entry that is not kept."""
 
@@ -43,32 +45,38 @@ class Rendering:
         found = state.items(owner, after, limit)
         if len(cache) + len(found) > MAX_ENTRIES:
             cache.clear()  # now, since what is looked up below must stay until it is used
-        missing = [abs(lsn) for _, lsn in found if abs(lsn) not in cache]
-        records = state.records(missing) if missing else {}
-        amended = state.amended_of(records)
         result: list[tuple[int, Entry]] = []
         expected = after + 1
-        for pos, lsn in found:
-            if pos > expected:
-                result.append((pos - 1, void_entry("retention", expected)))
-            expected = pos + 1
-            if lsn < 0:
-                entry = void_entry("replaced")
-            elif lsn in cache:
-                entry = cache[lsn]
-            else:
-                record = records.get(lsn)
-                if record is None:
-                    entry = void_entry("retention")
+        start, size = 0, FIRST_STEP
+        while start < len(found) and max_bytes >= 0:
+            part = found[start : start + size]
+            room = max_bytes
+            missing = [abs(lsn) for _, lsn in part if abs(lsn) not in cache]
+            records = state.records(missing) if missing else {}
+            amended = state.amended_of(records)
+            for pos, lsn in part:
+                if pos > expected:
+                    result.append((pos - 1, void_entry("retention", expected)))
+                expected = pos + 1
+                if lsn < 0:
+                    entry = void_entry("replaced")
+                elif lsn in cache:
+                    entry = cache[lsn]
                 else:
-                    entry = render(record, amended.get(lsn), state.record)
-                    if entry.size < _LARGE:
-                        cache[lsn] = entry
-            result.append((pos, entry))
-            max_bytes -= entry.size
-            if max_bytes < 0:
-                break
-        else:
-            if len(found) < limit and expected <= owner.head:
-                result.append((owner.head, void_entry("retention", expected)))
+                    record = records.get(lsn)
+                    if record is None:
+                        entry = void_entry("retention")
+                    else:
+                        entry = render(record, amended.get(lsn), state.record)
+                        if entry.size < _LARGE:
+                            cache[lsn] = entry
+                result.append((pos, entry))
+                max_bytes -= entry.size
+                if max_bytes < 0:
+                    break
+            start += size
+            # As many as there may be room for, by what those before them took.
+            size = max(FIRST_STEP, max_bytes * size // max(1, room - max_bytes))
+        if max_bytes >= 0 and len(found) < limit and expected <= owner.head:
+            result.append((owner.head, void_entry("retention", expected)))
         return result[:limit]

@@ -42,12 +42,15 @@ _STATEMENTS: Final = {
     "change": "DELETE FROM change WHERE cid = ? AND seq = ?",
 }
 AMENDED: Final = ("amended", "change")
+GONE: Final = "gone"
+"""What users keep no more: both counts as they are from then on, and the uid."""
 INDEXES: Final = tuple(table for table in _STATEMENTS if table not in AMENDED)
 """The tables that point into the log; they forget a row before it goes."""
 _NORMAL, _FULL = 1, 2
 _FLOORS: Final = """
     SELECT coalesce((SELECT min(pos) - 1 FROM item i WHERE i.uid = u.uid), head) AS risen, uid
     FROM user u WHERE uid = ? AND risen > floor"""
+_SET_GONE: Final = "UPDATE user SET gone = ?, gone_bytes = ? WHERE uid = ?"
 _SET_FLOOR: Final = "UPDATE user SET floor = ? WHERE uid = ?"
 
 Rows = list[tuple[Any, ...]]
@@ -141,6 +144,13 @@ class Folds:
                 self._projection.executemany(_SET_FLOOR, floors)
             yield floors
 
+    def count_gone(self, plan: Plan) -> Iterator[Rows]:
+        """Each step says of some users what they keep no more, and tells its rows."""
+        for some in _parts(sorted(plan.changes.get(GONE, ()), key=lambda row: row[2])):
+            with _transaction(self._projection):
+                self._projection.executemany(_SET_GONE, some)
+            yield some
+
     def projected_now(self, number: int) -> None:
         """The projections have the fold `number`."""
         self._projection.execute("REPLACE INTO meta (key, value) VALUES ('fold', ?)", (str(number),))
@@ -179,7 +189,7 @@ class Folds:
         """The projections have every fold; False where they lack what is not known any more."""
         number, plan = self.position().number, self.plan()
         if plan is not None and self.projected() == number - 1:
-            for _ in chain(self.project(plan, (*INDEXES, *AMENDED)), self.raise_floors(plan)):
+            for _ in chain(self.project(plan, (*INDEXES, *AMENDED)), self.raise_floors(plan), self.count_gone(plan)):
                 pass
             self.projected_now(number)
         return self.projected() == number

@@ -36,6 +36,7 @@ from mqtt_im.core.records import (
     decode,
     encode,
 )
+from mqtt_im.core.usage import usage_of
 from mqtt_im.protocol.names import members_of_direct
 from mqtt_im.store.commits import Author
 from mqtt_im.store.jobs import Job
@@ -45,7 +46,7 @@ from mqtt_im.store.sqlite.hot import Log, Projection
 from mqtt_im.store.sqlite.state import ProjectedState
 
 from .base import BaseState, Groups
-from .folds import AMENDED, INDEXES, Folds, Plan, Position
+from .folds import AMENDED, GONE, INDEXES, Folds, Plan, Position
 
 DAY_MS: Final = 86_400_000
 ID_DAYS: Final = 30
@@ -83,6 +84,9 @@ class Host(Protocol):
 
     def commit(self) -> None:
         """See `interface.Store`."""
+
+    def count_gone(self, name: str, gone: int, size: int) -> None:
+        """So many of the user's messages, and of their bytes, are kept no more."""
 
     def raise_floor(self, name: str, floor: int) -> None:
         """A user's items up to this one are gone."""
@@ -186,6 +190,10 @@ class Pass:
     def _fold(self, fold: _Fold, position: Position) -> Iterator[bool]:
         engine, folds, plan = self._engine, self._engine.folds, fold.plan
         plan.changes["item"] = list(fold.items)
+        for name in fold.freed:
+            user, uid = self._base.user(name), engine.state.user(name).uid
+            fold.names[uid] = name
+            plan.changes[GONE].append((user.gone, user.gone_bytes, uid))
         for statement, make in self._base.freeze():
             rows = list(make())
             if rows:
@@ -210,6 +218,10 @@ class Pass:
         for floors in folds.raise_floors(plan):
             for floor, uid in floors:
                 engine.raise_floor(fold.names[uid], floor)
+            yield from self._between_bulks()
+        for rows in folds.count_gone(plan):
+            for gone, size, uid in rows:
+                engine.count_gone(fold.names[uid], gone, size)
             yield from self._between_bulks()
         folds.projected_now(position.number)
 
@@ -294,6 +306,7 @@ class Pass:
             fold.items[uid, pos] = None
             fold.names[uid] = name
         fold.weight += 5 + 3 * len(record.pos)
+        self._count(fold, record)
         if isinstance(record, Message | GroupChange):
             self._take_message(fold, lsn, record)
         if isinstance(record, GroupChange):
@@ -305,6 +318,16 @@ class Pass:
         else:
             fold.plan.gone.append(lsn)
             self._forget(fold, lsn, record)
+
+    def _count(self, fold: _Fold, record: Content) -> None:
+        """What it was of what its user keeps is kept no more."""
+        usage = usage_of(record)
+        if usage is not None:
+            user = self._base.user(usage.user)
+            user.gone += usage.messages
+            user.gone_bytes += usage.size
+            self._base.touch_user(user)
+            fold.freed[usage.user] = None
 
     def _take_message(self, fold: _Fold, lsn: int, record: Message | GroupChange) -> None:
         state, changes = self._engine.state, fold.plan.changes
@@ -358,4 +381,6 @@ class _Fold:
         """uid → the user's name."""
         self.messages: set[tuple[int, int]] = set()
         """`(cid, seq)`."""
-        self.plan = Plan(changes={table: [] for table in (*INDEXES, *AMENDED)})
+        self.freed: dict[str, None] = {}
+        """Users of whose messages some go."""
+        self.plan = Plan(changes={table: [] for table in (*INDEXES, *AMENDED, GONE)})

@@ -1,0 +1,156 @@
+"""What a request costs does not grow with what else the user has: counted in steps of SQLite and in rows, not in time."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+from msgspec import Raw
+
+from mqtt_im.core.records import Edited, decode
+from mqtt_im.core.rules import Limits, Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.store import listings, queries
+from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.models import LOG_FILE, PROJECTION_FILE
+from tests.support.store import SqliteStore
+
+NOW = 1_700_000_000_000
+FEW, MANY = 60, 1200
+STEP = 20
+"""Instructions of SQLite's virtual machine that are counted as one."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path, Limits(quota_groups=0, changes_per_message=0))
+    yield store
+    store.close()
+    assert check(tmp_path).problems == []
+
+
+def ask(store: SqliteStore, *requests: tuple[str, rq.Request]) -> None:
+    jobs = [RequestJob(Who(user, "pc", 0), request, lambda _: None) for user, request in requests]
+    store.run(jobs, NOW)
+    assert [job.refusal for job in jobs] == [None] * len(jobs)
+
+
+def steps(store: SqliteStore, look: Callable[[], Any]) -> int:
+    """What a look costs the projections, where nothing is in memory."""
+    store.close()
+    store.reopen()
+    count = 0
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    store.engine.projection._conn.set_progress_handler(tick, STEP)
+    look()
+    store.engine.projection._conn.set_progress_handler(None, STEP)
+    return count
+
+
+def send(to: str, body: bytes = b"1") -> rq.Send:
+    return rq.Send(to=to, body=Raw(body))
+
+
+def converse(store: SqliteStore, user: str, count: int) -> None:
+    ask(store, *((user, send(f"{user}-{number}")) for number in range(count)))
+
+
+def test_a_page_of_conversations_costs_the_same_however_many_there_are(store: SqliteStore) -> None:
+    converse(store, "few", FEW)
+    converse(store, "many", MANY)
+
+    def look(user: str, after: str | None = None) -> Callable[[], dict[str, Any]]:
+        return lambda: listings.convs(store.engine, Who(user, "pc", NOW), rq.Convs(after=after), 10, 10**6)
+
+    assert steps(store, look("many")) <= 1.3 * steps(store, look("few")) + 5
+    second = {user: look(user)()["next"] for user in ("few", "many")}
+    assert steps(store, look("many", second["many"])) <= 1.3 * steps(store, look("few", second["few"])) + 5
+
+
+def test_whether_two_share_a_conversation_is_looked_up(store: SqliteStore) -> None:
+    for user, count in (("few", FEW), ("many", MANY)):
+        converse(store, user, count)
+        ask(store, (user, rq.GroupCreate(id="g", group=f"#{user}", members=["friend"])))
+
+    def look(user: str) -> Callable[[], bool]:
+        return lambda: queries.shares_conversation(store.engine, user, "friend")
+
+    assert steps(store, look("many")) <= 1.3 * steps(store, look("few")) + 5
+
+
+@pytest.mark.parametrize("look", ["sync", "history", "convs"])
+def test_a_page_full_of_large_bodies_reads_no_more_than_it_shows(store: SqliteStore, look: str) -> None:
+    body = b'"%b"' % (b"x" * 5000)
+    for number in range(200):
+        ask(store, ("ann", send(f"u{number}" if look == "convs" else "bob", body)))
+    store.close()
+    store.reopen()
+    read: list[int] = []
+    get_many = store.engine.log.get_many
+
+    def counting(lsns: list[int]) -> Any:
+        read.extend(lsns)
+        return get_many(lsns)
+
+    who, user = Who("ann", "pc", NOW), store.engine
+    with patch.object(store.engine.log, "get_many", counting):
+        if look == "sync":
+            page = queries.sync(user, who, rq.Sync(after=0), 500, 20_000)["items"]
+        elif look == "history":
+            page = queries.history(user, who, rq.History(conv="ann:bob"), 500, 20_000)["items"]
+        else:
+            page = listings.convs(user, who, rq.Convs(), 500, 20_000)["convs"]
+    assert 2 <= len(page) <= 5
+    assert len(read) <= 8
+
+
+def test_a_recall_rewrites_two_rows_however_often_the_message_was_edited(store: SqliteStore) -> None:
+    ask(store, ("ann", send("bob")))
+    for number in range(50):
+        ask(store, ("ann", rq.Edit(id=f"e{number}", conv="ann:bob", seq=1, body=Raw(b'"%d"' % number))))
+    written: list[int] = []
+    append = store.engine.log.append
+
+    def counting(rows: Any, rewrites: Any) -> None:
+        written.append(len(rewrites))
+        append(rows, rewrites)
+
+    with patch.object(store.engine.log, "append", counting):
+        ask(store, ("ann", rq.Recall(id="r", conv="ann:bob", seq=1)))
+    assert written == [2]
+    assert [record.body for _, data in store.engine.log.after(0) if isinstance(record := decode(data), Edited)] == [None] * 50
+
+
+def test_a_store_of_before_quotas_counts_what_it_has(store: SqliteStore) -> None:
+    """Schema 3: no figures of users, no order of conversations, and each edit with its content."""
+    ask(store, ("ann", rq.GroupCreate(id="1", group="#g", members=["bob", "cat"])))
+    ask(store, ("cat", rq.GroupLeave(id="1", group="#g")), ("ann", send("#g")), ("ann", send("bob", b'"12"')))
+    store.engine.flusher.flush()
+    seen = listings.convs(store.engine, Who("cat", "pc", NOW), rq.Convs(), 9, 10**6)
+    store.close()
+    with closing(sqlite3.connect(store.data_dir / LOG_FILE)) as connection, connection:
+        for table, columns in {
+            "user": ("sent", "sent_bytes", "gone", "gone_bytes", "joined", "made"),
+            "conv": ("size", "born", "maker"),
+            "member": ("last", "latest"),
+        }.items():
+            for column in columns:
+                connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.execute("PRAGMA user_version = 3")
+    with closing(sqlite3.connect(store.data_dir / PROJECTION_FILE)) as connection, connection:
+        connection.execute("PRAGMA user_version = 2")
+    store.reopen()
+    ann = store.engine.state.user("ann")
+    assert (ann.kept, ann.kept_bytes, ann.joined, ann.made) == (2, 5, 1, 1)
+    assert listings.convs(store.engine, Who("cat", "pc", NOW), rq.Convs(), 9, 10**6) == seen
