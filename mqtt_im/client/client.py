@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -22,10 +23,11 @@ from .core.session import Limits, Session
 from .engine import Engine
 from .errors import ClientError, Offline, Refused
 from .events import Event
+from .files import Files
 from .iterators import Bell, Reader
 from .message import Message
 from .network.addresses import parsed
-from .network.connector import Connector, Password
+from .network.connector import Connector, Password, ask_password
 from .outgoing import Outgoing
 from .payload import Codec
 from .questions import ANSWER_S, Questions
@@ -104,7 +106,7 @@ class Client(Changes, Questions):
         self._outbox_limit = outbox_limit
         self._codec: Codec = "json" if codec == "json" else "msgpack"
         self._synchronous: Literal["full", "normal"] = synchronous
-        self._http = http
+        self._files = None if http is None else Files(http, user, tls)
         self._prefix = prefix
         self._state = State("closed")
         self._bell = Bell()
@@ -189,7 +191,7 @@ class Client(Changes, Questions):
             note("limits", asdict(session.limits))
             opened.asking.online()
             if sending.receipts.conversations():
-                self._spawn(self._refresh_receipts())
+                self._spawn(self._refresh_receipts)
 
         engine.on_state = self._become
         engine.on_answered = sending.answered
@@ -282,7 +284,7 @@ class Client(Changes, Questions):
     async def _follow(self, outgoing: Outgoing) -> None:
         """Somebody waits for receipts of a message that was sent."""
         if outgoing.conv is not None and self._now_open.sending.receipts.needs_members(outgoing.conv):
-            self._spawn(self._fetch_members(outgoing.conv))
+            self._spawn(partial(self._fetch_members, outgoing.conv))
 
     async def _fetch_members(self, group: str) -> None:
         members: list[str] = []
@@ -311,10 +313,10 @@ class Client(Changes, Questions):
                 return
             after = page.next
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Callable[[], Awaitable[None]]) -> None:
         async def quietly() -> None:
             try:
-                await work
+                await work()
             except ClientError as error:
                 _log.info("not looked up: %s", error)
 
@@ -348,6 +350,26 @@ class Client(Changes, Questions):
     async def unwatch(self, user: str) -> None:
         """No more of the user's `Presence`."""
         self._now_open.asking.unwatch(user)
+
+    # Files
+
+    async def upload(self, path: str | Path, *, name: str | None = None, type: str | None = None) -> str:  # noqa: A002
+        """The id of the file on the server, for `files` of `send`. `name` and `type` are what others see; made from `path` else.
+
+        Raises `RequestFailed` (`too_large`, `quota`, …), `Offline`, `OSError` for the file itself.
+        """
+        files, password = self._http_side(), await ask_password(self._password)
+        return await asyncio.to_thread(files.upload, Path(path), password, name, type)
+
+    async def download(self, file_id: str, path: str | Path) -> None:
+        """`path` holds the whole file when this returns. Raises `RequestFailed` (`not_found`), `Offline`, `OSError`."""
+        files, password = self._http_side(), await ask_password(self._password)
+        await asyncio.to_thread(files.download, file_id, Path(path), password)
+
+    def _http_side(self) -> Files:
+        if self._files is None:
+            raise ClientError("files go over HTTP: say where that is with http=")
+        return self._files
 
     # Reading
 

@@ -322,6 +322,8 @@ class Client:
     typing = _same(AsyncClient.typing)
     watch = _same(AsyncClient.watch)
     unwatch = _same(AsyncClient.unwatch)
+    upload = _same(AsyncClient.upload)
+    download = _same(AsyncClient.download)
 
     def history(self, *args: Any, **options: Any) -> Page[Message]:
         """See `mqtt_im.client.Client.history`."""

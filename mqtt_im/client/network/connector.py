@@ -65,7 +65,7 @@ class Connector:
 
         Raises `NotAccepted`, `OSError`, or what the password function raised. Where it is cancelled nothing stays open.
         """
-        password = await self._ask_password()
+        password = await ask_password(self._password)
         while True:
             address, raw = await reach(self._addresses)
             version = self._version(address)
@@ -113,20 +113,6 @@ class Connector:
             self._to_the_end(address)
             raise NotAccepted(found.code, found.reason)
 
-    async def _ask_password(self) -> str | None:
-        password = self._password
-        if password is None or isinstance(password, str):
-            return password
-        if inspect.iscoroutinefunction(password):
-            given = await password()
-        else:
-            given = await asyncio.to_thread(password)  # it may ask a keyring, or a file
-            if inspect.isawaitable(given):
-                given = await given
-        if given is not None and not isinstance(given, str):
-            raise TypeError(f"the password function returned {type(given).__name__}, not str")
-        return given
-
     def _version(self, address: Address) -> Version:
         name = str(address)
         refused = self._old.get(name)
@@ -149,3 +135,18 @@ def _accept(found: Accepted, answer: asyncio.Future[Accepted], accepted: Callabl
         answer.set_result(found)
         if found.code == 0:
             accepted()
+
+
+async def ask_password(password: Password) -> str | None:
+    """The password, which a function may have to be asked for. Raises what that raises, and `TypeError` for no text."""
+    if password is None or isinstance(password, str):
+        return password
+    if inspect.iscoroutinefunction(password):
+        given = await password()
+    else:
+        given = await asyncio.to_thread(password)  # it may ask a keyring, or a file
+        if inspect.isawaitable(given):
+            given = await given
+    if given is not None and not isinstance(given, str):
+        raise TypeError(f"the password function returned {type(given).__name__}, not str")
+    return given

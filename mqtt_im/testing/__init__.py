@@ -262,7 +262,7 @@ class ServerProcess(_Server):
     def _full_environment(self) -> dict[str, str]:
         # The server is the package that this process imported, installed or not.
         inherited = os.environ.get("PYTHONPATH")
-        package = str(Path(__file__).resolve().parent.parent)
+        package = str(Path(__file__).resolve().parents[2])
         path = os.pathsep.join([package, inherited] if inherited else [package])
         # What the environment says of another server's configuration is not meant for this one.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("MQTT_IM_")}
