@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from mqtt_im.core import costs
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
@@ -77,6 +78,8 @@ class Searching:
 
     async def _find(self, channel: Channel, who: Who, request: rq.Search) -> dict[str, Any]:
         ledger, settings = self._bridge.ledger, self._bridge.settings
+        if channel.link.closed:
+            return _page([], more=False)  # it waited in its line for nothing
         limit = min(request.limit or settings.max_page, settings.max_page)
         size = self._bridge.uplinks.page_bytes(channel)
         parts = await ledger.call(lambda engine: queries.searchable(engine, who, request.conv), who.user)
@@ -87,6 +90,7 @@ class Searching:
         while below and not channel.link.closed:
             # One more than there is room for tells whether there are more.
             found = await self._search.find(query, below, limit + 1 - len(items))
+            channel.link.charge(costs.of_search(found.seconds))
             below = found.below
             for start in range(0, len(found.lsns), _PIECE):
                 part = found.lsns[start : start + _PIECE]

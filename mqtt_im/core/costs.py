@@ -22,7 +22,9 @@ RECIPIENTS: Final = 20
 ITEMS: Final = 10
 """Entries of a page for one unit."""
 SEARCH: Final = 10.0
-"""Units of a search, beside its page."""
+"""Units of a search, beside its page and the time that it takes."""
+_SECONDS: Final = 0.0002
+"""Of the search thread for one unit."""
 _PAGES: Final = (rq.Sync, rq.History, rq.Convs, rq.GroupInfo)
 
 
@@ -61,6 +63,11 @@ def of_page(result: Any) -> float:
     entries = result.get("items") or result.get("convs") or result.get("members") or ()
     size = sum(len(bytes(entry)) for entry in entries if not isinstance(entry, dict))
     return 1 + len(entries) / ITEMS + size / BODY_BYTES
+
+
+def of_search(seconds: float) -> float:
+    """The units of a search by the time that it took."""
+    return seconds / _SECONDS
 
 
 def of_audience(count: int) -> float:

@@ -75,6 +75,8 @@ class Found(msgspec.Struct, frozen=True):
 
     lsns: list[int]
     below: int
+    seconds: float = 0.0
+    """Of the thread's time that it took to find them."""
 
 
 class SearchIndex:

@@ -18,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import peewee
 
 from mqtt_im.protocol.errors import Refusal, StoreError
@@ -154,9 +155,10 @@ class Search:
             while index.position < end and time.monotonic() < ask.deadline and not self._stopping:
                 if not index.follow(BATCH_ROWS):
                     break
+            began = time.thread_time()
             found = index.find(ask.query, ask.below, ask.wanted, time.monotonic() + FIND_S)
             self._asked.popleft()
-            ask.answer(found)
+            ask.answer(msgspec.structs.replace(found, seconds=time.thread_time() - began))
 
     def _advance(self, index: SearchIndex) -> float:
         """Do one part of what there is to do; seconds to wait before the next."""

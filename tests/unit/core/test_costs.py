@@ -50,3 +50,8 @@ def test_subscriptions_cost_by_their_filters() -> None:
 def test_nonsense_costs_by_its_size() -> None:
     assert costs.of_nonsense(10) < 0.01
     assert costs.of_nonsense(262_144) > 100
+
+
+def test_a_search_costs_by_its_time() -> None:
+    assert costs.of_search(0) == 0
+    assert costs.of_search(0.02) == pytest.approx(100)

@@ -1,0 +1,83 @@
+"""INV-16, and: no client costs others more than a blink. Every attack of `bench/attacks.py`, a moment each.
+
+How long others wait is measured by `python -m bench hostile`; here nothing is lost, in disorder, or grown.
+"""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from bench.attacks import ATTACKS, FOE, GROUP, MEMBERS
+from mqtt_im.testing import ServerProcess
+from tests.support.im import ImClient
+from tests.support.raw import eventually
+from tests.system.conftest import Clients, verified
+
+_MESSAGES = 100
+_MAX_GROWTH = 150 << 20
+
+
+@pytest.fixture(scope="module")
+def attacked() -> Iterator[ServerProcess]:
+    with ServerProcess() as server:
+        clients = Clients(server)
+        foe = clients.online(FOE, "prepared")
+        foe.must("group.create", id="crowd", group=GROUP, members=[*MEMBERS[:100], "star"])
+        foe.must("send", id="first", to=FOE, body="x" * 60_000)
+        watchers = [clients.online(name) for name in MEMBERS[:20]]
+        for watcher in watchers:
+            watcher.subscribe(("im/v1/star/presence", 0))
+        yield server
+        clients.close()
+        assert server.stop() == 0
+        verified(server)
+
+
+@pytest.fixture(scope="module")
+def pair(attacked: ServerProcess) -> Iterator[tuple[ImClient, ImClient]]:
+    clients = Clients(attacked)
+    yield clients.online("alice"), clients.online("bob")
+    clients.close()
+
+
+numbers = itertools.count()
+
+
+def accepted(server: ServerProcess) -> float:
+    """Connections that the server has accepted so far, over MQTT and WebSocket."""
+    lines = server.get("/metrics")[1].splitlines()
+    return sum(float(line.split()[-1]) for line in lines if line.startswith("mqtt_im_connections_accepted_total{"))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_an_attack_costs_others_nothing(name: str, attacked: ServerProcess, pair: tuple[ImClient, ImClient]) -> None:
+    alice, bob = pair
+    process = psutil.Process(attacked.pid)
+    before, connections = process.memory_info().rss, accepted(attacked)
+    command = [sys.executable, "-m", "bench.attacks", name, str(attacked.mqtt_port), str(attacked.websocket_port)]
+    attack = subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2])
+    try:
+        eventually(lambda: accepted(attacked) > connections, "the attack has begun")
+        bodies = [next(numbers) for _ in range(_MESSAGES)]
+        for body in bodies:
+            alice.must("send", id=f"m{body}", to="bob", body=body)
+        wanted = len(bodies)
+        bob.until(lambda: sum(item.data.get("from") == "alice" for item in bob.items) >= wanted, "all of alice's messages")
+        assert [item["body"] for item in bob.items if item.data.get("from") == "alice"] == bodies
+        bob.events.clear()
+        bob._taken.clear()
+        alice.events.clear()
+        alice._taken.clear()
+        assert attacked.get("/health/ready")[0] == 200
+        assert attack.poll() is None, "the attack has ended by itself"
+    finally:
+        attack.kill()
+        attack.wait()
+    assert process.memory_info().rss - before < _MAX_GROWTH
