@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: run install test check docs chaos fuzz soak bench clean
+.PHONY: run install test check docs chaos fuzz soak bench firefox clean
 
 run: $(STAMP)            ## start a server to try things with
 	@exec $(BIN)/mqtt-im serve -c config/quickstart.toml
@@ -39,6 +39,10 @@ soak: $(STAMP)           ## ten minutes of clients that come and go: nothing may
 bench: $(STAMP)          ## speed, beside mosquitto and stock amqtt
 	@tools/need-mosquitto
 	$(BIN)/python -m bench $(ARGS)
+
+firefox: $(STAMP)        ## the web chat, once in Firefox
+	@tools/need-firefox
+	$(BIN)/python -m tests.browser.firefox
 
 clean:
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

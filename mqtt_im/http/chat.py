@@ -120,6 +120,7 @@ class Chat:
             "websocket": config.websocket.path,
             "prefix": config.mqtt.prefix,
             "push_key": services.webpush.public_key,
+            "user_claim": config.auth.jwt.user_claim,
         }
         return JSONResponse(facts, headers={**HEADERS, "Cache-Control": "no-store"})
 

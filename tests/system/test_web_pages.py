@@ -51,4 +51,11 @@ def test_files_of_another_release_are_not_kept_and_others_not_found(server: Serv
 def test_the_page_learns_what_server_it_has(server: ServerProcess) -> None:
     with Web(server.http_port) as web:
         facts = web.ask("GET", "/web/server.json").data
-        assert facts == {"mode": "open", "registration": False, "websocket": "/mqtt", "prefix": "im/v1", "push_key": ""}
+        assert facts == {
+            "mode": "open",
+            "registration": False,
+            "websocket": "/mqtt",
+            "prefix": "im/v1",
+            "push_key": "",
+            "user_claim": "sub",
+        }

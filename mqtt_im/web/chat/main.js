@@ -28,8 +28,10 @@ async function serverFacts() {
   }
 }
 
-async function show(account, facts) {
+/** `isFresh`: the name and password, or token, were given just now. */
+async function show(account, facts, isFresh = false) {
   let session = null;
+  let wasIn = false;
   const ended = async (why) => {
     if (!session) return;
     const over = session;
@@ -41,7 +43,8 @@ async function show(account, facts) {
     } else if (why === "refused") {
       // What waits in the outbox stays: it goes when the same user is in again.
       over.im.stop();
-      login(facts, { user: account.user, reason: t("Your session has ended. Log in again.") });
+      const reason = isFresh && !wasIn ? t("Wrong name or password.") : t("Your session has ended. Log in again.");
+      login(facts, { user: account.user, reason });
     } else {
       if (why === "logout") {
         forgetDrafts();
@@ -52,6 +55,7 @@ async function show(account, facts) {
     }
   };
   session = await Session.start(account, facts, () => ended("elsewhere"));
+  session.im.on("state", (state) => (wasIn ||= state === "online"));
   app = new App(session, place, ended);
   for (const name of ["online", "offline", "pageshow"]) addEventListener(name, () => session?.im.wake());
   document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && session?.im.wake());
@@ -60,7 +64,7 @@ async function show(account, facts) {
 
 function login(facts, options) {
   document.title = "MQTT-IM";
-  showLogin(place, facts, (account) => show(account, facts), options);
+  showLogin(place, facts, (account) => show(account, facts, true), options);
 }
 
 /** A token that another system's page has sent along: `#token=…`. It leaves the address at once. */

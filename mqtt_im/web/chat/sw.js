@@ -48,11 +48,17 @@ self.addEventListener("fetch", (event) => {
   else if (url.startsWith(base)) event.respondWith(caches.match(url).then((kept) => kept ?? fetch(request)));
 });
 
+/** The pages of the chat that are open; there are other pages under the same address. */
+async function chats() {
+  const all = await self.clients.matchAll({ type: "window", includeUncontrolled: true });
+  return all.filter((client) => client.url.split(/[?#]/)[0] === page);
+}
+
 /** What the server tells while no page is connected (it is decrypted already). A page that is in view shows it by itself. */
 self.addEventListener("push", (event) => {
   const show = async () => {
     const told = event.data?.json() ?? {};
-    const open = await self.clients.matchAll({ type: "window" });
+    const open = await chats();
     if (open.some((client) => client.visibilityState === "visible")) return;
     const [latest] = told.conversations ?? [];
     const more = told.count > 1 ? ` (${told.count})` : "";
@@ -70,7 +76,7 @@ self.addEventListener("notificationclick", (event) => {
   event.notification.close();
   const conv = event.notification.data?.conv;
   const show = async () => {
-    const open = await self.clients.matchAll({ type: "window" });
+    const open = await chats();
     const client = open.find((each) => each.visibilityState === "visible") ?? open[0];
     if (!client) return self.clients.openWindow(conv ? `${page}#/${encodeURIComponent(conv)}` : page);
     await client.focus();
