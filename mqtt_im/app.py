@@ -21,8 +21,10 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from msgspec.structs import replace
+
 from mqtt_im import logs
-from mqtt_im.accounts.models import PASSWORD, REMOVED, REVOKED, Change
+from mqtt_im.accounts.models import ERASED, PASSWORD, REMOVED, REVOKED, Change
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.claims import Claims
@@ -87,6 +89,7 @@ class Server:
         self._auth: Authenticator | None = None
         self._ledger: Ledger | None = None
         self._transport: EmbeddedTransport | None = None
+        self._bridge: Bridge | None = None
         self.http: HttpServer | None = None
         self.lags = Lags(Path(config.data_dir))
 
@@ -139,6 +142,7 @@ class Server:
 
         count = self.metrics.count
         bridge = Bridge(ledger, Topics(config.mqtt.prefix), bridge_settings(config), auth, claims, self.metrics, audience)
+        self._bridge = bridge
         self._undo.push_async_callback(bridge.stop)
         self._transport = transport = EmbeddedTransport(
             bridge,
@@ -172,6 +176,8 @@ class Server:
         self._undo.push_async_callback(_cancel, asyncio.create_task(self.lags.run(), name="lags"))
         watcher = asyncio.create_task(self._watch(accounts), name="accounts")
         self._undo.push_async_callback(_cancel, watcher)
+        for name in accounts.to_erase():
+            await self._erase(accounts, bridge, name)
         http.open(
             Services(
                 config,
@@ -320,6 +326,19 @@ class Server:
                 continue
             for change in changes:
                 self._apply(change)
+                if change.what == ERASED and self._bridge is not None:
+                    self._bridge.background(self._erase(accounts, self._bridge, change.name))
+
+    async def _erase(self, accounts: Accounts, bridge: Bridge, name: str) -> None:
+        """Erase a user, as the command line has asked; where that fails now, the next start does it."""
+        try:
+            await bridge.erase(name)
+            await asyncio.to_thread(accounts.was_erased, name)
+        except (Refusal, StoreError) as error:
+            log.error("a user could not be erased: %s", error.message, extra={"user": name})
+            return
+        log.info("account erased", extra={"user": name})
+        await fold_away(bridge.ledger, retention_policy(self.config))
 
     def _apply(self, change: Change) -> None:
         reason = _CLOSES.get(change.what)
@@ -329,6 +348,29 @@ class Server:
             if change.what != REVOKED or (link.lease is not None and link.lease.token == change.token):
                 link.close(reason)
         log.info("account changed", extra={"user": change.name, "change": change.what})
+
+
+async def fold_away(ledger: Ledger, policy: Policy) -> None:
+    """What is said of devices and settings that are no more leaves the log; nothing waits for it."""
+    try:
+        await ledger.compact(policy)
+    except StoreError as error:
+        log.warning("what was erased is folded away later: %s", error.message)
+
+
+async def work_off(config: Config) -> None:
+    """What commands have left for the next start is done, by a server that listens nowhere and stops at once."""
+    nowhere = replace(
+        config,
+        mqtt=replace(config.mqtt, bind="", tls=replace(config.mqtt.tls, bind="")),
+        websocket=replace(config.websocket, bind=""),
+        http=replace(config.http, bind="", metrics_bind="", tls=replace(config.http.tls, bind="")),
+        push=replace(config.push, url=""),
+        hooks=replace(config.hooks, url=""),
+    )
+    server = Server(nowhere)
+    await server.start()
+    await server.stop()
 
 
 async def probe(ledger: Ledger) -> str:

@@ -11,6 +11,7 @@ REMOVED = "removed"
 PASSWORD = "password"  # noqa: S105 - the name of a change
 TOKEN = "token"  # noqa: S105 - the same
 REVOKED = "revoked"
+ERASED = "erased"
 
 
 class AccountRow(peewee.Model):
@@ -57,7 +58,19 @@ class ChangeRow(peewee.Model):
         table_name = "change"
 
 
-MODELS = (AccountRow, TokenRow, ChangeRow)
+class ErasingRow(peewee.Model):
+    """A user who was removed, and whose inbox is still to be erased."""
+
+    name = peewee.CharField(primary_key=True)
+
+    class Meta:
+        """Names the table."""
+
+        table_name = "erasing"
+        without_rowid = True
+
+
+MODELS = (AccountRow, TokenRow, ChangeRow, ErasingRow)
 
 _LATER = {
     "token": {"label": "VARCHAR NOT NULL DEFAULT ''", "expires": "BIGINT", "session": "INTEGER NOT NULL DEFAULT 0"},
@@ -80,7 +93,8 @@ def make_tables(db: peewee.SqliteDatabase) -> None:
 class Change(NamedTuple):
     """What happened to a user.
 
-    `added`, `removed`, `password` (old ones, and tokens, are void), `token` (one more), `revoked` (one less: `token`).
+    `added`, `removed`, `password` (old ones, and tokens, are void), `token` (one more), `revoked` (one less: `token`),
+    `erased` (what the store has of the user is to go).
     """
 
     name: str

@@ -21,6 +21,7 @@ import peewee
 from mqtt_im.accounts import passwords
 from mqtt_im.accounts.models import (
     CREATED,
+    ERASED,
     PASSWORD,
     REMOVED,
     REVOKED,
@@ -30,6 +31,7 @@ from mqtt_im.accounts.models import (
     Change,
     ChangeRow,
     Credentials,
+    ErasingRow,
     Token,
     TokenRow,
     make_tables,
@@ -186,6 +188,8 @@ class Accounts:
         password_hash = _hash(password)
         try:
             with self._writing():
+                if self._written(ErasingRow.select(ErasingRow.name).where(ErasingRow.name == name)):
+                    raise MqttImError("exists", f"the former user {name} is still being erased; try again in a moment")
                 self._run(AccountRow.insert(name=name, password_hash=password_hash, created=_now()))
                 self._note(name, CREATED)
         except peewee.IntegrityError:
@@ -244,6 +248,23 @@ class Accounts:
             for digest in found:
                 self._revoke(name, digest)
 
+    def to_erase(self) -> list[str]:
+        """Users whose inbox is still to be erased."""
+        with self._guarded():
+            return [name for (name,) in self._rows(ErasingRow.select(ErasingRow.name))]
+
+    def ask_erase(self, name: str) -> None:
+        """The user, who has no account any more, is to be erased from the store, and so by a server that runs or the next one."""
+        with self._writing():
+            self._run(TokenRow.delete().where(TokenRow.name == name))
+            self._run(ErasingRow.insert(name=name).on_conflict_ignore())
+            self._note(name, ERASED)
+
+    def was_erased(self, name: str) -> None:
+        """It is done."""
+        with self._writing():
+            self._run(ErasingRow.delete().where(ErasingRow.name == name))
+
     def revoke_all(self, name: str) -> None:
         """The user, who need not have an account, has no token any more."""
         with self._writing():
@@ -277,7 +298,7 @@ class Accounts:
         self._last_change = change
         if what == REMOVED:
             self._versions.pop(name, None)
-        elif what not in (TOKEN, REVOKED):
+        elif what not in (TOKEN, REVOKED, ERASED):
             self._versions[name] = change
         if what == REVOKED:
             self._tokens.pop(token, None)

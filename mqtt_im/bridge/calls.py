@@ -149,7 +149,7 @@ class Calls:
         return {
             "op": "welcome",
             "head": owner.head,
-            "floor": owner.floor,
+            "floor": owner.lowest,
             "epoch": self._bridge.ledger.epoch,
             "limits": self._bridge.uplinks.limits(0),
             "ts": now_ms(),

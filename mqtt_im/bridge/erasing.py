@@ -1,12 +1,14 @@
-"""Erasing a user: everything that was the user's own is taken back, by the requests that the user could have made."""
+"""Erasing a user: what the user could have left, forgotten and taken back, and then whatever the name still stands for."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
+from mqtt_im.store.jobs import EraseJob
 
 from .calls import new_id
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 
 
 async def erase(bridge: Bridge, user: str) -> None:
-    """The user has left every group, and has no device any more. Raises `Refusal`."""
+    """The user has no group, device or setting any more, and whoever has the name next begins anew. Raises `Refusal`."""
     groups, devices = await bridge.ledger.call(lambda engine: queries.belongings(engine, user))
     requests: list[rq.Request] = [rq.GroupLeave(id=new_id(), group=name) for name in groups]
     requests += [rq.DeviceForget(id=new_id(), device=name) for name in devices]
@@ -25,3 +27,24 @@ async def erase(bridge: Bridge, user: str) -> None:
         except Refusal as refusal:
             if refusal.code != "not_member":  # somebody else was quicker
                 raise
+    again = True
+    while again:
+        again = await _part(bridge, user)
+
+
+async def _part(bridge: Bridge, user: str) -> bool:
+    ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def notify(job: EraseJob) -> None:
+        bridge.tell(job)
+        if bridge.searching is not None:
+            bridge.searching.forgotten()
+        if ended.done():
+            return
+        if job.refusal is not None:
+            ended.set_exception(job.refusal)
+        else:
+            ended.set_result(job.again)
+
+    bridge.ledger.submit(EraseJob(user, notify))
+    return await ended

@@ -63,7 +63,7 @@ class Watching:
             owner = engine.state.user(channel.user)
             if after is not None and after > owner.head:
                 raise Refusal("bad_field", f"after: the newest item is {owner.head}")
-            return Start(owner.head if after is None else after, owner.head, owner.floor)
+            return Start(owner.head if after is None else after, owner.head, owner.lowest)
 
         def notify(job: CallJob) -> None:
             if job.refusal is None:

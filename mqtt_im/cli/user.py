@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import sys
 import time
@@ -15,13 +16,15 @@ import typer
 from mqtt_im.accounts.passwords import make_password
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.cli.options import ConfigFile, Overrides, tell_folder
-from mqtt_im.config import load
-from mqtt_im.protocol.errors import MqttImError
+from mqtt_im.config import Config, load
+from mqtt_im.protocol.errors import MqttImError, StoreError
+from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.sqlite.kept import Kept, kept_by
 from mqtt_im.store.sqlite.models import LOG_FILE
 
 app = typer.Typer(help="Add, change, list, show and remove accounts.", no_args_is_help=True, rich_markup_mode=None)
 
+ERASE_S = 60.0
 Name = Annotated[str, typer.Argument(help="The user id: 1 to 64 of A-Z a-z 0-9 _ . -")]
 PasswordStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input; a newline at its end is not part of it.")
@@ -95,11 +98,47 @@ def show(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> 
 
 
 @app.command()
-def remove(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> None:
+def remove(
+    name: Name,
+    erase: Annotated[bool, typer.Option("--erase", help="Take the user's inbox, devices and memberships along.")] = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
     """Remove an account and close the user's connections."""
+    loaded = load(config, overrides or ())
     with _accounts(config, overrides) as accounts:
-        accounts.remove(name)
-    typer.echo(f"User {name} was removed from {accounts.path.parent.absolute()}.")
+        folder = accounts.path.parent
+        left = erase and _left_something(folder, name)
+        if accounts.exists(name) or not left:
+            accounts.remove(name)
+        if erase:
+            accounts.ask_erase(name)
+            _wait_erased(accounts, name, loaded)
+    typer.echo(f"User {name} was removed from {folder.absolute()}" + (", with all that was the user's." if erase else "."))
+
+
+def _left_something(folder: Path, name: str) -> bool:
+    """Whether the store may know the user."""
+    try:
+        return (folder / LOG_FILE).exists() and kept_by(folder, name) is not None
+    except StoreError:  # the projections are new; the server that erases will see
+        return True
+
+
+def _wait_erased(accounts: Accounts, name: str, config: Config) -> None:
+    """A server that runs erases the user, or else one that is started for it alone."""
+    from mqtt_im.app import work_off
+
+    deadline = time.monotonic() + ERASE_S
+    while name in accounts.to_erase():
+        if not FolderLock.is_held(config.data_dir):
+            asyncio.run(work_off(config))
+            break
+        if time.monotonic() > deadline:
+            raise StoreError(f"the server has not erased {name} within {ERASE_S:g} s; it goes on trying, also after a restart")
+        time.sleep(0.1)
+    if name in accounts.to_erase():
+        raise StoreError(f"{name} could not be erased; the next start of the server tries again")
 
 
 @app.command()

@@ -17,6 +17,7 @@ from .records import (
     Cursors,
     DeviceChange,
     Edited,
+    Erased,
     Gone,
     GroupChange,
     Message,
@@ -111,7 +112,20 @@ def recipients(conv: Conv, record: Act) -> list[str]:
         return record.users
     if isinstance(record, Reported):
         return [record.to]
-    return readers(conv, record.seq)
+    return _concerned(conv, record)
+
+
+def _concerned(conv: Conv, record: Act) -> list[str]:
+    """Who gets what became of a message. Of a direct conversation it follows from the record, however later the state is.
+
+    That one of the two is erased since does not change who got what before.
+    """
+    if conv.users is None:
+        return readers(conv, record.seq)
+    if len(record.pos) == len(conv.users):
+        return conv.users
+    seeing = readers(conv, record.seq)
+    return seeing if len(seeing) == len(record.pos) else [record.by]
 
 
 def _message(state: State, lsn: int, record: Message) -> None:
@@ -399,6 +413,26 @@ def _user_change(state: State, lsn: int, record: UserChange) -> None:
     state.touch_user(user)
 
 
+def _erased(state: State, lsn: int, record: Erased) -> None:
+    user = state.user(record.user)
+    user.begin = user.acked = user.head
+    user.registered = False
+    user.blocks = set()
+    user.mutes = {}
+    user.read_receipts = user.presence = True
+    state.touch_user(user)
+    for name, seq in record.convs:
+        conv = state.conv_for(name)
+        if record.user not in conv.members:
+            continue
+        member = conv.own(record.user)
+        member.spans = [[seq + 1, FOREVER]] if member.active else []
+        member.read = member.delivered = member.last = 0
+        state.touch_member(conv, record.user)
+        state.touch_conv(conv)
+        state.put_latest(user, conv, 0)
+
+
 def _gone(state: State, lsn: int, record: Gone) -> None:
     act = record.act
     if act.id is not None:
@@ -418,5 +452,6 @@ _APPLY: dict[type[Any], Callable[[Any, int, Any], None]] = {
     Cursors: _cursors,
     ReadMark: _read_mark,
     UserChange: _user_change,
+    Erased: _erased,
     Gone: _gone,
 }

@@ -33,6 +33,7 @@ class User(_Entity):
 
     __slots__ = (
         "acked",
+        "begin",
         "blocks",
         "changed",
         "floor",
@@ -58,6 +59,8 @@ class User(_Entity):
         """`pos` of the newest item."""
         self.floor = 0
         """Items up to it are gone."""
+        self.begin = 0
+        """Items up to it were those of a former user of this name, and are shown to nobody."""
         self.acked = 0
         """The highest cursor to which any device ever got."""
         self.registered = False
@@ -80,6 +83,11 @@ class User(_Entity):
         """Groups that the user is in."""
         self.made = 0
         """Groups that the user has made and somebody is in."""
+
+    @property
+    def lowest(self) -> int:
+        """Items up to it are gone, or were a former user's."""
+        return max(self.floor, self.begin)
 
     @property
     def kept(self) -> int:

@@ -157,7 +157,30 @@ class Gone(Record, array_like=True, tag="x", gc=False):
     act: Message | Edited | Recalled | Reacted | Reported
 
 
-AnyRecord = Message | GroupChange | Edited | Recalled | Reacted | Reported | DeviceChange | Cursors | ReadMark | UserChange | Gone
+class Erased(Record, array_like=True, tag="z", gc=False):
+    """A user's inbox, devices and settings are gone; whoever has the name next begins anew.
+
+    `convs` holds `[conv, seq]`: up to where each conversation is hidden from who has the name from now on.
+    """
+
+    user: str
+    convs: list[list[Any]]
+
+
+AnyRecord = (
+    Erased
+    | Message
+    | GroupChange
+    | Edited
+    | Recalled
+    | Reacted
+    | Reported
+    | DeviceChange
+    | Cursors
+    | ReadMark
+    | UserChange
+    | Gone
+)
 
 encode: Final = msgspec.msgpack.Encoder().encode
 decode: Final = msgspec.msgpack.Decoder(AnyRecord).decode

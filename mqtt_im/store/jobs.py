@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mqtt_im.core import rules
 from mqtt_im.core.entries import Entry
-from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, GroupChange, Message, ReadMark
+from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, Erased, GroupChange, Message, ReadMark, Recalled
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.own import grown, registration
+from mqtt_im.core.usage import size_of
 from mqtt_im.protocol.errors import Refusal
+from mqtt_im.protocol.names import direct
 from mqtt_im.protocol.requests import Hello, Request, Send
 
 from .commits import Commit, Receipt
@@ -122,6 +124,51 @@ class RequestJob(Job):
         self.notify(self)
 
 
+class EraseJob(Job):
+    """A user who has left every group, and has no device any more, is erased: a part of it; `again` says that there is more.
+
+    What only the user had, the notes to oneself, is taken back from disk first, some at a time.
+    """
+
+    __slots__ = ("again", "notify", "user")
+
+    PART = 100
+
+    def __init__(self, user: str, notify: Callable[[EraseJob], None]) -> None:
+        super().__init__()
+        self.user = user
+        self.notify = notify
+        self.again = False
+
+    def line(self) -> str:
+        """See `Job`."""
+        return self.user
+
+    def prepare(self, engine: Engine) -> None:
+        """See `Job`."""
+        state, name = engine.state, direct(self.user, self.user)
+        notes = state.conv(name)
+        if notes is not None:
+            seq = next((first for first, _ in notes.members[self.user].spans), notes.head + 1)
+            while (found := state.nearest_message(notes, seq, notes.head, True)) is not None:
+                record, amended = state.message(notes, found), state.amended(notes, found)
+                if isinstance(record, Message) and not (amended is not None and amended.recalled):
+                    freed = size_of(record) + (amended.size if amended is not None else 0)
+                    pos = [state.user(self.user).head + 1]
+                    engine.append(self, Recalled(engine.now, name, found, self.user, "", None, 0, pos, of=self.user, freed=freed))
+                    if self.commits is not None and len(self.commits) >= self.PART:
+                        self.again = True
+                        return
+                seq = found + 1
+        owner = state.user(self.user)
+        convs = [[name, conv.head] for name in state.conv_names(owner) if (conv := state.conv(name)) is not None]
+        engine.append(self, Erased(engine.now, self.user, convs))
+
+    def done(self) -> None:
+        """See `Job`."""
+        self.notify(self)
+
+
 class DeviceState:
     """A registered device and its inbox, as of one moment."""
 
@@ -142,8 +189,8 @@ class DeviceState:
         found = engine.state.device(user, device)
         if found is None:
             cursor = soon.cursor if isinstance(soon, DeviceChange) else None
-            return cls(owner.head if cursor is None else cursor, owner.head, owner.floor, 0, False, cursor is not None)
-        return cls(found.cursor, owner.head, owner.floor, found.n, found.app, True)
+            return cls(owner.head if cursor is None else cursor, owner.head, owner.lowest, 0, False, cursor is not None)
+        return cls(found.cursor, owner.head, owner.lowest, found.n, found.app, True)
 
 
 class AttachJob(Job):

@@ -133,7 +133,8 @@ def _entries(engine: Readable, user: User, part: list[tuple[int, Conv]]) -> list
 def _unread_parts(conv: Conv, member: Member, last: int) -> list[tuple[Conv, int, int]]:
     """The parts of a conversation that the member may read and has not read, as first and last `seq`."""
     if not conv.group:
-        return [(conv, member.read + 1, last)] if member.read < last else []
+        read = max(member.read, member.spans[0][0] - 1)  # what came before was a former user's of this name
+        return [(conv, read + 1, last)] if read < last else []
     # Who left a group and came back may read what came before and after, but not what came between.
     parts = [(max(member.read + 1, first), min(end, last)) for first, end in member.spans]
     return [(conv, first, end) for first, end in parts if first <= end]

@@ -184,7 +184,7 @@ class MemoryState:
     def items(self, user: User, after: int, limit: int) -> list[tuple[int, int]]:
         """See `interface.State`."""
         found = []
-        for pos in range(after + 1, user.head + 1):
+        for pos in range(max(after, user.begin) + 1, user.head + 1):
             lsn = self._items.get((user.name, pos))
             if lsn is not None:
                 found.append((pos, -lsn if (user.name, pos) in self._voids else lsn))

@@ -275,7 +275,7 @@ def lags(engine: Readable, user: str) -> list[dict[str, Any]]:
 def has_inbox(engine: Readable, user: str) -> bool:
     """Whether the user has left, or was left, anything: items, a device, a setting."""
     owner = engine.state.user(user)
-    return bool(owner.head or owner.registered or owner.blocks or owner.mutes)
+    return bool(owner.head > owner.begin or owner.registered or owner.blocks or owner.mutes)
 
 
 def belongings(engine: Readable, user: str) -> tuple[list[str], list[str]]:

@@ -29,8 +29,8 @@ def hello(view: View, limits: Limits, who: Who, request: rq.Hello) -> Decision:
     user = view.user(who.user)
     if request.after is not None and request.after > user.head:
         raise Refusal("bad_field", f"after: the newest item is {user.head}")
-    if request.after is not None and request.after < user.floor:
-        raise Refusal("bad_field", f"after: items up to {user.floor} are gone")
+    if request.after is not None and request.after < user.lowest:
+        raise Refusal("bad_field", f"after: items up to {user.lowest} are gone")
     device = view.device(who.user, who.device)
     records: list[AnyRecord] = []
     if device is None:
@@ -68,7 +68,7 @@ def registration(view: View, limits: Limits, who: Who) -> DeviceChange:
     if bound and view.device_count(who.user) >= bound:
         raise Quota("devices", f"{who.user} has {bound} devices, the most there may be; forget one first")
     user = view.user(who.user)
-    cursor = user.head if user.registered else 0
+    cursor = user.head if user.registered else user.begin
     return DeviceChange(who.now, who.user, who.device, created=True, cursor=cursor)
 
 

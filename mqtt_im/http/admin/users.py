@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import Any, Final
 
@@ -17,8 +18,11 @@ from mqtt_im.http.admin.guard import Guard, answer, limit_of, note, nothing, pag
 from mqtt_im.http.errors import Problem
 from mqtt_im.http.services import Services
 from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.errors import StoreError
 from mqtt_im.protocol.names import is_user
 from mqtt_im.store import queries
+
+log = logging.getLogger(__name__)
 
 DAY_MS: Final = 86_400_000
 
@@ -120,6 +124,7 @@ class Users:
         _close(services, user, "account_removed")
         if erase == "true":
             await services.bridge.erase(user)
+            services.bridge.background(_fold_away(services))
         note("account erased" if erase == "true" else "account removed", user=user)
         return nothing()
 
@@ -202,6 +207,13 @@ class Users:
         _close(services, user, "disconnected_by_admin")
         note("user disconnected", user=user)
         return nothing()
+
+
+async def _fold_away(services: Services) -> None:
+    try:
+        await services.compact()
+    except StoreError as error:
+        log.warning("what was erased is folded away later: %s", error.message)
 
 
 def _close(services: Services, user: str, reason: str) -> None:

@@ -60,13 +60,14 @@ def _unpack(data: bytes) -> Any:
 def user_row(user: User) -> tuple[Any, ...]:
     """For `PUT_USER`."""
     settings = None
-    if user.blocks or user.mutes or not (user.read_receipts and user.presence):
+    if user.blocks or user.mutes or user.begin or not (user.read_receipts and user.presence):
         settings = _pack(
             {
                 "blocks": sorted(user.blocks),
                 "mutes": user.mutes,
                 "read_receipts": user.read_receipts,
                 "presence": user.presence,
+                "begin": user.begin,
             }
         )
     return (
@@ -133,6 +134,7 @@ def read_user(name: str, row: Sequence[Any]) -> User:
         user.blocks = set(settings["blocks"])
         user.mutes = settings["mutes"]
         user.read_receipts, user.presence = settings["read_receipts"], settings["presence"]
+        user.begin = settings.get("begin", 0)
     return user
 
 

@@ -383,7 +383,7 @@ class ProjectedState:
 
     def items(self, user: User, after: int, limit: int) -> list[tuple[int, int]]:
         """`(pos, lsn)` of the items after `after`, at most `limit`; `lsn` is negative where an item was replaced."""
-        uid = user.uid
+        uid, after = user.uid, max(after, user.begin)
         tail: list[tuple[int, int]] = []
         for generation in reversed(self._generations()):
             tail += generation.items.get(uid, ())
@@ -603,12 +603,12 @@ class ProjectedState:
     def latest(self, user: User, below: int, limit: int) -> list[tuple[int, Conv]]:
         """See `interface.State`."""
         recent = self._recent(user)
-        found = [(lsn, name) for name, lsn in recent.items() if lsn < below]
+        found = [(lsn, name) for name, lsn in recent.items() if 0 < lsn < below and self._shown(user, name)]
         found.sort(reverse=True)
         del found[limit:]
         known = 0
         for lsn, name in self.projection.latest(user.uid, below):
-            if name in recent:
+            if name in recent or not self._shown(user, name):
                 continue
             known += 1
             if known > limit:
@@ -623,6 +623,13 @@ class ProjectedState:
         names = {*self.projection.later(user.uid, above), *(name for name, lsn in recent.items() if lsn > above)}
         found = self._named([(0, name) for name in nsmallest(limit, (other for other in names if other > name))])
         return [(conv.members[user.name].activity(conv), conv) for _, conv in found]
+
+    def _shown(self, user: User, name: str) -> bool:
+        """Whether the user may read something of it. What a former user of the name had is found until all is flushed."""
+        if not user.begin:
+            return True
+        conv = self.conv_for(name)
+        return conv.members[user.name].activity(conv) > 0
 
     def _recent(self, user: User) -> dict[str, int]:
         """The conversations of which the user got a message that is not in the projections, and its log row."""
