@@ -224,6 +224,12 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     max_queued_messages: Annotated[
         int, Meta(ge=0, description="Plain MQTT messages kept for one device that is away; the oldest go first.")
     ] = 1_000
+    max_queued_bytes: Annotated[
+        int, Meta(ge=1, description="Bytes of plain MQTT messages in all queues together; above it the oldest of a queue go.")
+    ] = 134_217_728
+    max_queued_bytes_per_user: Annotated[
+        int, Meta(ge=1, description="The same in the queues of one user's devices together.")
+    ] = 16_777_216
     max_retained_messages: Annotated[
         int, Meta(ge=0, description="Retained messages on plain topics, of all users together; further ones are not kept.")
     ] = 10_000

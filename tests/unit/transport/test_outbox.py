@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID
-from mqtt_im.transport.embedded.sessions.session import RELEASED, SENT, WAITING, Message, Outbox
+from mqtt_im.transport.embedded.sessions.session import RELEASED, SENT, WAITING, Message, Outbox, Room
+
+
+def room(total: int = 1 << 30, per_user: int = 1 << 24) -> Room:
+    return Room(total, per_user)
 
 
 def put(outbox: Outbox, number: int, qos: int = 1, payload: bytes = b"x") -> list[int]:
@@ -12,7 +16,7 @@ def put(outbox: Outbox, number: int, qos: int = 1, payload: bytes = b"x") -> lis
 
 
 def test_messages_leave_in_order_within_the_window() -> None:
-    outbox = Outbox(window=2, limit=10)
+    outbox = Outbox(window=2, limit=10, room=room())
     assert put(outbox, 3) == []
     first, second = outbox.next(), outbox.next()
     assert first is not None
@@ -27,7 +31,7 @@ def test_messages_leave_in_order_within_the_window() -> None:
 
 
 def test_the_oldest_that_waits_is_dropped_first() -> None:
-    outbox = Outbox(window=2, limit=3)
+    outbox = Outbox(window=2, limit=3, room=room())
     assert put(outbox, 5) == [1, 2]
     in_flight = outbox.next()
     assert in_flight is not None
@@ -36,18 +40,35 @@ def test_the_oldest_that_waits_is_dropped_first() -> None:
 
 
 def test_an_empty_queue_still_uses_the_window() -> None:
-    outbox = Outbox(window=2, limit=0)
+    outbox = Outbox(window=2, limit=0, room=room())
     assert put(outbox, 3) == [1]
 
 
 def test_a_queue_is_bounded_in_bytes_too() -> None:
-    outbox = Outbox(window=1, limit=1000)
+    outbox = Outbox(window=1, limit=1000, room=room())
     assert put(outbox, 20, payload=b"x" * 1_000_000) == [1, 2, 3, 4]
     assert put(outbox, 1, payload=b"x" * 20_000_000) == list(range(5, 21))
 
 
+def test_the_queues_of_a_user_share_a_bound_and_all_queues_another() -> None:
+    shared = room(total=100, per_user=60)
+    alice, her_other, bob = (Outbox(1, 1000, shared, user) for user in ("alice", "alice", "bob"))
+    assert put(alice, 2, payload=b"x" * 19) == []
+    assert put(her_other, 1, payload=b"x" * 19) == []
+    assert put(alice, 1, payload=b"x" * 19) == [1], "a queue loses of its own"
+    assert put(bob, 2, payload=b"x" * 19) == []
+    assert put(bob, 1, payload=b"x" * 19) == [1], "all together have no more room"
+    assert shared.taken == 100
+    assert bob.next() is not None
+    her_other.clear()
+    assert put(bob, 1, payload=b"x" * 19) == [], "there is room again"
+    for outbox in (alice, bob):
+        outbox.clear()
+    assert shared.taken == 0
+
+
 def test_only_the_right_acknowledgement_finishes_a_message() -> None:
-    outbox = Outbox(window=5, limit=5)
+    outbox = Outbox(window=5, limit=5, room=room())
     put(outbox, 1, qos=1)
     put(outbox, 1, qos=2)
     once, twice = outbox.next(), outbox.next()
@@ -65,7 +86,7 @@ def test_only_the_right_acknowledgement_finishes_a_message() -> None:
 
 
 def test_identifiers_stay_in_their_range_and_are_not_used_twice_at_a_time() -> None:
-    outbox = Outbox(window=20_000, limit=100_000)
+    outbox = Outbox(window=20_000, limit=100_000, room=room())
     put(outbox, 40_000)
     seen = set()
     while (message := outbox.next()) is not None:
@@ -76,7 +97,7 @@ def test_identifiers_stay_in_their_range_and_are_not_used_twice_at_a_time() -> N
 
 
 def test_a_restored_outbox_goes_on_where_it_was() -> None:
-    outbox = Outbox(window=5, limit=5)
+    outbox = Outbox(window=5, limit=5, room=room())
     stages = {3: SENT, 4: RELEASED, 6: WAITING}
     outbox.restore(Message(seq, b"t", b"x", 2, retain=False, stage=stage) for seq, stage in stages.items())
     assert [(message.seq, message.stage) for message in outbox.in_flight.values()] == [(3, SENT), (4, RELEASED)]

@@ -10,6 +10,7 @@ from mqtt_im.config import LimitsConfig
 from mqtt_im.transport.embedded.limits import Count, Quiet
 from mqtt_im.transport.embedded.sessions.access import Access
 from mqtt_im.transport.embedded.sessions.persistence import Persistence
+from mqtt_im.transport.embedded.sessions.session import Room
 
 log: Final = logging.getLogger("mqtt_im.mqtt")
 
@@ -31,4 +32,5 @@ class Ground:
         self.count = count
         self.log = notes
         self.background = background
+        self.room = Room(limits.max_queued_bytes, limits.max_queued_bytes_per_user)
         self.store: Persistence

@@ -113,7 +113,7 @@ class Keeper:
         session.filters = stored.filters
         session.received = set(stored.received) or None
         if stored.queue:
-            session.need_outbox(self._ground.limits).restore(
+            session.need_outbox(self._ground.limits, self._ground.room).restore(
                 Message(
                     row.seq,
                     row.topic.encode(),
@@ -146,6 +146,8 @@ class Keeper:
         self._timed.discard(session.id)
         self._plain.unsubscribe_all(session)
         left = session.outbox.everything() if session.outbox is not None else []
+        if session.outbox is not None:
+            session.outbox.clear()
         session.outbox = session.received = None
         if self.in_memory.get(session.key) is session:
             del self.in_memory[session.key]

@@ -158,7 +158,7 @@ class Plain:
         if connection is None and not limits.max_queued_messages:
             self._ground.count("plain_dropped")
             return None
-        outbox = session.need_outbox(limits)
+        outbox = session.need_outbox(limits, self._ground.room)
         return outbox.create(topic, message.payload, qos, retain, properties, message.expires, share)
 
     def subscribers(self, topic: str) -> dict[Session | Group, list[int]]:
@@ -281,7 +281,7 @@ class Plain:
         qos = 0 if retained is None else min(options & 3, retained.qos)
         connection = session.connection
         if retained is not None and qos:
-            outbox = session.need_outbox(self._ground.limits)
+            outbox = session.need_outbox(self._ground.limits, self._ground.room)
             if not outbox.has_room or (connection is not None and connection.room <= 0):
                 return False
             properties = _identifiers([options]) + retained.properties

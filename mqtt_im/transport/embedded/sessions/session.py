@@ -26,7 +26,30 @@ IDENTIFIER_SHIFT: Final = 6
 """Where the Subscription Identifier stands in a filter's options."""
 
 _PACKET_IDS: Final = 0x1_0000 - FIRST_PLAIN_PACKET_ID
-_MAX_QUEUED_BYTES: Final = 16 * 1024 * 1024
+
+
+class Room:
+    """How much waits in all queues, and for each user, whose sessions share one bound."""
+
+    def __init__(self, total: int, per_user: int) -> None:
+        """Bytes."""
+        self._total = total
+        self._per_user = per_user
+        self._users: dict[str, int] = {}
+        self.taken = 0
+
+    def add(self, user: str, size: int) -> None:
+        """So much more (or, below 0, less) waits for a user."""
+        self.taken += size
+        left = self._users.get(user, 0) + size
+        if left:
+            self._users[user] = left
+        else:
+            self._users.pop(user, None)
+
+    def exceeded(self, user: str) -> bool:
+        """Whether something that waits for this user has to go."""
+        return self.taken > self._total or self._users.get(user, 0) > self._per_user
 
 
 class Receiver(Protocol):
@@ -105,15 +128,16 @@ class Message:
 class Outbox:
     """Plain messages on their way to one client: some in flight, the others waiting in a bounded queue."""
 
-    __slots__ = ("_last", "_limit", "_queued_bytes", "_waiting", "_window", "again", "in_flight")
+    __slots__ = ("_last", "_limit", "_room", "_user", "_waiting", "_window", "again", "in_flight")
 
-    def __init__(self, window: int, limit: int) -> None:
-        """Let at most `window` messages be in flight and `limit` wait."""
+    def __init__(self, window: int, limit: int, room: Room, user: str = "") -> None:
+        """Let at most `window` messages be in flight and `limit` wait, and what waits have its place in `room`."""
+        self._room = room
+        self._user = user
         self._window = window
         self._limit = limit
         self._last = 0
         self._waiting: deque[Message] = deque()
-        self._queued_bytes = 0
         self.in_flight: dict[int, Message] = {}
         """By packet identifier, in the order in which they were sent first."""
         self.again: deque[Message] = deque()
@@ -149,17 +173,24 @@ class Outbox:
     def ready(self, message: Message) -> list[Message]:
         """Queue a message; returns those that were dropped for it because the queue is full, the oldest first."""
         self._waiting.append(message)
-        self._queued_bytes += message.size
+        self._room.add(self._user, message.size)
         dropped: list[Message] = []
         while len(self._waiting) > max(self._limit, self._window - len(self.in_flight)) or (
-            self._queued_bytes > _MAX_QUEUED_BYTES and len(self._waiting) > 1
+            self._room.exceeded(self._user) and len(self._waiting) > 1
         ):
             dropped.append(self._take())
         return dropped
 
+    def clear(self) -> None:
+        """Nothing waits, and nothing is in flight."""
+        while self._waiting:
+            self._take()
+        self.in_flight.clear()
+        self.again.clear()
+
     def _take(self) -> Message:
         message = self._waiting.popleft()
-        self._queued_bytes -= message.size
+        self._room.add(self._user, -message.size)
         return message
 
     @property
@@ -250,10 +281,10 @@ class Session:
         self.catch_up: dict[str, int] | None = None
         """Retained messages that a subscription is still to be sent: topic → its options."""
 
-    def need_outbox(self, limits: LimitsConfig) -> Outbox:
+    def need_outbox(self, limits: LimitsConfig, room: Room) -> Outbox:
         """The session's outbox, made at its first use."""
         if self.outbox is None:
-            self.outbox = Outbox(limits.max_inflight, limits.max_queued_messages)
+            self.outbox = Outbox(limits.max_inflight, limits.max_queued_messages, room, self.key[0])
         return self.outbox
 
     @property
