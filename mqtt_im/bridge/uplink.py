@@ -37,6 +37,9 @@ MAX_REPLIES = 256
 
 _MAX_LARGE: Final = 10_000
 
+MAX_AWAITED = 1024
+"""`sent` items whose Correlation Data is kept; a device that skips them does not make it more."""
+
 Reading = Callable[[Readable, Who, Any, int], Any]
 """What reads for a request; the last argument is the most bytes that a page may have."""
 
@@ -394,6 +397,8 @@ class Uplink:
 
     def _done(self, channel: Channel, token: int, code: int = 0, text: str = "") -> None:
         """Acknowledge the uplink, unless the device leaves its replies unread: then it waits, and so does what it sends."""
+        if channel.correlations:
+            channel.correlation(token)  # of what had no reply
         if channel.unread > MAX_REPLIES:
             if channel.held is None:
                 channel.held = []
@@ -461,7 +466,7 @@ def _await_sent(channel: Channel, job: UplinkJob, correlation: bytes) -> None:
     for commit in job.commits or () if isinstance(job.request, rq.Send) else ():
         for user, pos in commit.to:
             if user == channel.user and channel.delivery is not None:
-                if channel.awaited is None:
+                if channel.awaited is None or len(channel.awaited) >= MAX_AWAITED:
                     channel.awaited = {}
                 channel.awaited[pos] = correlation
 

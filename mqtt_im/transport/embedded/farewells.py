@@ -15,6 +15,8 @@ DISCONNECTS: Final = {
     "password_changed": reasons.ADMINISTRATIVE,
     "forgotten": reasons.ADMINISTRATIVE,
     "administrator": reasons.ADMINISTRATIVE,
+    "token_expired": reasons.ADMINISTRATIVE,
+    "token_revoked": reasons.ADMINISTRATIVE,
     "uplink_failed": reasons.UNSPECIFIED,
     "unavailable": reasons.UNSPECIFIED,
     "internal_error": reasons.UNSPECIFIED,

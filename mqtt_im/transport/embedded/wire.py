@@ -71,9 +71,9 @@ class Wire(asyncio.Protocol):
         self.aliases: dict[bytes, bytes] | None = None
         """Topics that have an alias towards the client → that property."""
         self._alias_maximum = 0
-        self._reserved: set[bytes] = set()
+        self._reserved: set[bytes]
         """Topics that are to have an alias, and have none yet."""
-        self._untold: set[bytes] = set()
+        self._untold: set[bytes]
         """Those of them that the client has not been told."""
         self.identified = False
         """Something is subscribed with a Subscription Identifier."""
@@ -332,7 +332,9 @@ class Wire(asyncio.Protocol):
     def allow_aliases(self, maximum: int) -> None:
         """The client lets so many topics be shortened (MQTT5-3.3.2.3.4)."""
         self._alias_maximum = min(maximum, _MOST_ALIASES)
-        self.aliases = {} if maximum else None
+        if maximum:
+            self.aliases = {}
+            self._untold, self._reserved = set(), set()
 
     def reserve_aliases(self, topics: Iterable[bytes]) -> None:
         """These topics get an alias before any others do."""
