@@ -8,24 +8,39 @@ from __future__ import annotations
 
 import threading
 
-MAX_REMEMBERED = 100_000
+MAX_OFFERED = 100_000
+"""Items of which it is known by itself that they were offered; of those before, that all up to one were."""
+MAX_USERS = 100_000
+"""Users of whom that is known; beyond that whatever is not known counts as offered."""
 
 
 class Claims:
-    """Thread-safe. Remembers the newest `MAX_REMEMBERED` of each kind; what is older is long acknowledged or gone."""
+    """Thread-safe. What does not fit into memory any more counts as offered: it is not replaced, and never both."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._offered: dict[tuple[str, int], None] = {}
-        self._taken: dict[tuple[str, int], None] = {}
+        self._offered: dict[str, set[int]] = {}
+        self._count = 0
+        self._upto: dict[str, int] = {}
+        """By user, up to which item everything counts as offered."""
+        self._forgot = False
+        """Of users who are not known it is not known either."""
+        self._taken: set[tuple[str, int]] = set()
+        """Taken back, by a batch of which the loop was not told yet."""
 
     def offer(self, user: str, pos: int) -> bool:
         """The item counts as offered from now on; False where it was taken back before."""
-        key = (user, pos)
         with self._lock:
-            if key in self._taken:
+            if (user, pos) in self._taken:
                 return False
-            _remember(self._offered, key)
+            known = self._offered.get(user)
+            if known is None:
+                known = self._offered[user] = set()
+            if pos not in known:
+                known.add(pos)
+                self._count += 1
+                if self._count > MAX_OFFERED:
+                    self._fold()
             return True
 
     def still_there(self, user: str, pos: int) -> bool:
@@ -34,21 +49,29 @@ class Claims:
             return (user, pos) not in self._taken
 
     def take_back(self, user: str, pos: int) -> bool:
-        """The item will be offered to nobody from now on; False where it was offered before."""
-        key = (user, pos)
+        """The item will be offered to nobody from now on; False where it was, or may have been, offered before."""
         with self._lock:
-            if key in self._offered:
+            if pos in self._offered.get(user, ()) or pos <= self._upto.get(user, 0):
                 return False
-            _remember(self._taken, key)
+            if self._forgot and user not in self._upto:
+                return False
+            self._taken.add((user, pos))
             return True
 
     def release(self, user: str, pos: int) -> None:
         """An item that was taken back may be offered after all, since what was to replace it was not kept."""
         with self._lock:
-            self._taken.pop((user, pos), None)
+            self._taken.discard((user, pos))
 
+    def settle(self, user: str, pos: int) -> None:
+        """An item that was taken back is replaced, and whoever reads it from now on sees that."""
+        self.release(user, pos)
 
-def _remember(memory: dict[tuple[str, int], None], key: tuple[str, int]) -> None:
-    if len(memory) >= MAX_REMEMBERED:
-        del memory[next(iter(memory))]
-    memory[key] = None
+    def _fold(self) -> None:
+        user = next(iter(self._offered))
+        known = self._offered.pop(user)
+        self._count -= len(known)
+        self._upto[user] = max(*known, self._upto.pop(user, 0), 0)
+        if len(self._upto) > MAX_USERS:
+            del self._upto[next(iter(self._upto))]
+            self._forgot = True

@@ -366,13 +366,24 @@ class Bridge:
         """Bring a job's committed records, and the receipts that follow from them, to who is connected."""
         if job.commits is not None:
             for commit in job.commits:
-                if isinstance(commit.record, Message | GroupChange):
+                record = commit.record
+                if isinstance(record, Message | GroupChange):
                     self._committed[0] += 1
+                    if type(record) is Message and record.extra is not None and "replaced" in record.extra:
+                        self._replaced(record.extra["replaced"])
                 if commit.to:
                     self._live(commit)
         if job.receipts is not None:
             for receipt in job.receipts:
                 self._receipt(receipt)
+
+    def _replaced(self, items: list[tuple[str, int]]) -> None:
+        """These items hold nothing any more: who has them in memory fetches them again, and nobody can come to have them."""
+        for user, pos in items:
+            for channel in self.online.get(user, ()):
+                if channel.delivery is not None:
+                    channel.delivery.amended()
+            self.claims.settle(user, pos)
 
     def _live(self, commit: Commit) -> None:
         entry = commit.entry

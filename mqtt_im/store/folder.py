@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 
 from mqtt_im.protocol.errors import StoreError
 
 LOCK_NAME = "lock"
+PATIENCE_S = 1.0
+"""So long a start waits for the lock."""
 
 
 class FolderLock:
@@ -26,14 +29,10 @@ class FolderLock:
             file = os.open(self.folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StoreError(f"data_dir {self.folder} can't be used: {error.strerror}") from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(file):
             holder = os.pread(file, 32, 0).decode(errors="replace").strip()
             os.close(file)
-            raise StoreError(
-                f"data_dir {self.folder} is in use by another server" + (f" (process {holder})" if holder else "")
-            ) from None
+            raise StoreError(f"data_dir {self.folder} is in use by another server" + (f" (process {holder})" if holder else ""))
         with contextlib.suppress(OSError):  # a full disk: the number only helps people
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
@@ -59,3 +58,17 @@ class FolderLock:
         finally:
             os.close(file)
         return False
+
+
+def _locked(file: int) -> bool:
+    """Whether the lock could be had; somebody who looks whether it is held (`is_held`) has it for a moment."""
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.005)
+        else:
+            return True

@@ -83,16 +83,22 @@ class ProjectedState:
         """`frozen` is in the projections; what only it held in memory may go."""
         self.frozen = None
         self._unused.clear()  # some may be used now, and only the projections know
-        live = self.live
+        self._trim()
+
+    def _trim(self) -> None:
+        """Entities that no generation holds may go, where there are many; between batches."""
+        generations = self._generations()
         if len(self._users) > MAX_CACHED:
-            self._users = dict(live.users)
+            self._users = {name: user for held in reversed(generations) for name, user in held.users.items()}
         if len(self._convs) > MAX_CACHED:
-            self._convs = dict(live.convs)
-            for parts in live.members.values():
-                for conv in parts.values():
-                    self._convs[conv.name] = conv
+            self._convs = {name: conv for held in reversed(generations) for name, conv in held.convs.items()}
+            for held in generations:
+                for parts in held.members.values():
+                    for conv in parts.values():
+                        self._convs[conv.name] = conv
         if len(self._devices) > MAX_CACHED:
-            self._devices = {name: found for name, found in self._devices.items() if name in live.devices}
+            kept = {name for held in generations for name in held.devices}
+            self._devices = {name: found for name, found in self._devices.items() if name in kept}
         self._trim_amended()
 
     def _generations(self) -> tuple[Generation, ...]:
@@ -105,6 +111,7 @@ class ProjectedState:
         """
         self._absent.clear()
         self._unused.clear()
+        self._trim()  # who is refused leaves nothing to write, after which it would be done
         users = self._users
         missing: set[str] = set()
         names: set[str] = set()
