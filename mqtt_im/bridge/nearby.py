@@ -65,7 +65,7 @@ class Nearby:
         users = {name: self._changed.pop(name) for name in list(self._changed)[:AT_ONCE]}
         self._asking = True
 
-        def read(engine: Readable) -> list[tuple[str, queries.Seen, int]]:
+        def read(engine: Readable) -> list[tuple[str, list[str], int]]:
             return [
                 (name, queries.seen_by(engine, name, self._links), seen or queries.last_seen(engine, name))
                 for name, seen in users.items()
@@ -81,12 +81,11 @@ class Nearby:
 
         self._bridge.ledger.submit(CallJob(read, notify))
 
-    def _tell(self, user: str, seen: queries.Seen, at: int) -> None:
+    def _tell(self, user: str, seen_by: list[str], at: int) -> None:
         online = self._bridge.presence.is_online(user)
-        offline: dict[str, Any] = {"state": "offline", "last_seen": at}
-        for names, state in ((seen.by, {"state": "online"} if online else offline), (seen.no_more_by, offline)):
-            for name in names:
-                self._publish(self._links.get(name, ()), user, state)
+        state: dict[str, Any] = {"state": "online"} if online else {"state": "offline", "last_seen": at}
+        for name in seen_by:
+            self._publish(self._links.get(name, ()), user, state)
 
     @staticmethod
     def _publish(links: Any, user: str, state: dict[str, Any]) -> None:

@@ -1,6 +1,6 @@
 """Presence: who is connected, told to those who share a conversation (PROTOCOL §2).
 
-A user is online while any device is subscribed. Going offline is told a moment later, so that a device that comes back at once
+A user is online while any device has its delivery. Going offline is told a moment later, so that a device that comes back at once
 was never away. Nothing is stored: what a watcher first sees follows from who is connected and when devices were last seen, so
 after a restart nobody stays falsely online.
 """
@@ -79,7 +79,7 @@ class Presence:
         self._watched.pop(link, None)
 
     def came(self, user: str) -> None:
-        """A user's first device is connected."""
+        """A user's first device has its delivery."""
         going = self._going.pop(user, None)
         if going is not None:
             going[0].cancel()
@@ -89,7 +89,7 @@ class Presence:
         self.nearby.changed(user)
 
     def went(self, user: str) -> None:
-        """A user's last device is gone."""
+        """A user's last device that had its delivery is gone."""
         timer = asyncio.get_running_loop().call_later(OFFLINE_DELAY_S, self._gone, user)
         self._going[user] = (timer, now_ms())
 
@@ -100,13 +100,13 @@ class Presence:
         self.nearby.changed(user, seen)
 
     def changed(self, user: str) -> None:
-        """A user's settings or blocks have changed: who sees what may have too."""
+        """A user's settings or blocks have changed: who may see the user from now on is told."""
         self._tell(user, self._links(user))
         self.nearby.changed(user)
 
     def is_online(self, user: str) -> bool:
         """Whether the user counts as online: a device has its delivery, or had it a moment ago."""
-        return user in self._bridge.online or user in self._going
+        return user in self._going or any(channel.delivery is not None for channel in self._bridge.online.get(user, ()))
 
     def _links(self, user: str) -> list[Link]:
         return list(self._watchers.get(user, ()))
@@ -159,7 +159,5 @@ class Presence:
         for link in links:
             if link.closed or link not in self._watchers.get(user, {}):
                 continue
-            if link.user in allowed:
+            if link.user in allowed:  # whose right has ended is told nothing, not even that
                 link.publish(topic, shown, 0, False, retained)
-            elif not retained:
-                link.publish(topic, encode_json({"state": "offline", "last_seen": last_seen}), 0, False, False)

@@ -254,7 +254,6 @@ class Bridge:
         if channels is None:
             # Before the state is asked for, so that whatever is committed after it was read is told to this channel.
             self.online[channel.user] = [channel]
-            self.presence.came(channel.user)
         else:
             channels.append(channel)
         key = (channel.user, channel.device)
@@ -287,7 +286,10 @@ class Bridge:
             app=state.app,
         )
         delivery.batch = channel.batch
+        first = not self._reachable(channel.user)
         channel.delivery = delivery
+        if first:
+            self.presence.came(channel.user)
         channel.limit_batches()
         key = (channel.user, channel.device)
         parked = self._parking.take(key)
@@ -310,7 +312,12 @@ class Bridge:
             self.cursors.left(channel.user, channel.device, settled=not channel.delivery.in_flight())
         if not channels:
             del self.online[channel.user]
+        if channel.delivery is not None and not self._reachable(channel.user):
             self.presence.went(channel.user)
+
+    def _reachable(self, user: str) -> bool:
+        """Whether a device of the user has its delivery."""
+        return any(channel.delivery is not None for channel in self.online.get(user, ()))
 
     def pump(self, channel: Channel) -> int:
         """Send what can be sent, and fetch what is missing; returns how many packets that were."""

@@ -19,8 +19,9 @@ from mqtt_im.core.rules.common import answer
 from mqtt_im.mqtt import V5
 from mqtt_im.mqtt.reasons import PAYLOAD_FORMAT, TOPIC_INVALID
 from mqtt_im.protocol import requests as rq
-from mqtt_im.protocol.codec import Unreadable, decode_request
+from mqtt_im.protocol.codec import decode_request
 from mqtt_im.protocol.errors import Quota, Refusal
+from mqtt_im.protocol.faults import Unreadable
 from mqtt_im.store import listings, queries
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import ReadJob, RequestJob

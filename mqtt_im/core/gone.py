@@ -6,12 +6,12 @@ from typing import Final, overload
 
 import msgspec
 
-from mqtt_im.core.rules.common import digest_of, own_pos
+from mqtt_im.core.rules.common import canonical, digest_of, own_pos
 
 from .records import Edited, Gone, Message, Reacted, Recalled, Reported
 from .usage import size_of
 
-_COMPARED: Final = ("reply_to", "ttl", "key", "mentions", "packet", "dropped", "digest", "push_digest", "file_ids")
+_COMPARED: Final = ("reply_to", "key", "mentions", "packet", "dropped", "digest", "push_digest", "file_ids")
 """What of a message's `extra` tells a repeat from another request."""
 
 
@@ -32,7 +32,7 @@ def without_content(record: Message | Edited) -> Message | Edited:
     if "files" in extra:
         extra["file_ids"] = [file[0] for file in extra.pop("files")]
     if "push" in extra:
-        extra["push_digest"] = digest_of(msgspec.json.encode(extra.pop("push")))
+        extra["push_digest"] = digest_of(canonical(extra.pop("push")))
     return msgspec.structs.replace(record, body=None, extra=extra)
 
 

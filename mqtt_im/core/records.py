@@ -72,6 +72,8 @@ class GroupChange(Act, array_like=True, tag="g", gc=False):
     """The request's own fields, which tell a repeat from a mistake; None for what the server did by itself."""
     history_from: int = 0
     """The first `seq` that added members may read."""
+    left_out: list[str] | None = None
+    """Who was asked for and has blocked the one who asks."""
 
 
 class Edited(Act, array_like=True, tag="e", gc=False):

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import re
 import zlib
 from collections.abc import Callable
 from functools import cache
+from math import isfinite
 from typing import Any, Final
 
 import msgspec
 
 from .errors import Refusal
+from .faults import BOM, Unreadable, no_map, unreadable
 from .requests import MAX_PUSH_BYTES, AnyRequest, Edit, Report, Request, Send
 from .weight import MAX_PARTS, parts_at_most, too_many_parts
 
@@ -29,22 +30,16 @@ _RAW: Final[dict[type[Request], str]] = {Send: "body", Edit: "body", Report: "re
 """The field of a request that stays encoded."""
 _THE_SAME: Final = frozenset((str, int, bool, type(None)))
 """What is the same in JSON and in MessagePack, whatever its value."""
+_OPAQUE: Final = frozenset({"body", "result", "push", "cts"})
+"""Fields in which a number is what it is."""
+_LONGEST_NUMBER: Final = 64
+_EXACT: Final = 2**53
 _json = msgspec.json.Decoder(AnyRequest)
 _msgpack = msgspec.msgpack.Decoder(AnyRequest)
 _any_json = msgspec.json.Decoder()
 _any_msgpack = msgspec.msgpack.Decoder()
 _encode_json = msgspec.json.Encoder().encode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
-_WHERE: Final = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
-_MISSING: Final = re.compile(r"Object missing required field `(?P<field>.*)`")
-
-
-class Unreadable(Refusal):
-    """A payload that is no request; `id` is the request's, where it could be read all the same."""
-
-    def __init__(self, refusal: Refusal, request_id: str | None) -> None:
-        super().__init__(refusal.code, refusal.message)  # type: ignore[arg-type]
-        self.id = request_id
 
 
 def decode_request(payload: bytes, max_body: int, max_unpacked: int) -> Request:
@@ -57,7 +52,7 @@ def decode_request(payload: bytes, max_body: int, max_unpacked: int) -> Request:
         payload = _inflate(payload, max_unpacked)
     if not payload:
         raise Unreadable(Refusal("bad_payload", "the payload is empty; send one JSON or MessagePack map"), None)
-    if payload[0] in _JSON_FIRST:
+    if payload[0] in _JSON_FIRST or payload.startswith(BOM):
         return _decode_json(_json, payload, max_body)
     return _decode_msgpack(payload, max_body)
 
@@ -84,9 +79,9 @@ def decode_fields(
     try:
         given = _named.decode(payload).id
     except (msgspec.DecodeError, RecursionError) as error:
-        raise _no_map(error, payload) from None
+        raise _not_one_map(error, payload) from None
     except UnicodeDecodeError as error:
-        raise Unreadable(Refusal("bad_payload", f"the payload is not UTF-8 (byte {error.start})"), None) from None
+        raise no_map(payload, error) from None
     if key is not None and given is not None and given != key:
         raise Unreadable(Refusal("bad_field", "id: the map and the header Idempotency-Key name two"), None)
     if given is None:
@@ -101,11 +96,11 @@ def decode_fields(
     return request
 
 
-def _no_map(error: Exception, payload: bytes) -> Unreadable:
+def _not_one_map(error: Exception, payload: bytes) -> Unreadable:
     try:
         is_map = isinstance(_any_json.decode(payload), dict)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Unreadable(Refusal("bad_payload", f"no JSON: {error}"), None)
+        return no_map(payload, error)
     return Unreadable(Refusal("bad_payload", str(error) if is_map else "expected one map (a JSON object)"), None)
 
 
@@ -113,14 +108,20 @@ def _decode_json(decoder: msgspec.json.Decoder[Any], payload: bytes, max_body: i
     try:
         if not payload.isascii():
             payload.decode()  # msgspec leaves the text inside a raw body unchecked
-        request: Request = decoder.decode(payload)
+        try:
+            request: Request = decoder.decode(payload)
+        except msgspec.ValidationError:
+            whole = _with_whole_numbers(payload, msgspec.json)
+            if whole is None:
+                raise
+            request = decoder.decode(whole)
         request.check()
     except UnicodeDecodeError as error:
-        raise Unreadable(Refusal("bad_payload", f"the payload is not UTF-8 (byte {error.start})"), None) from None
+        raise no_map(payload, error) from None
     except RecursionError:
         raise Unreadable(Refusal("bad_payload", "the payload is nested too deeply"), None) from None
     except (msgspec.DecodeError, Refusal) as error:
-        raise _unreadable(error, payload, _any_json, known=known) from None
+        raise unreadable(error, payload, json=True, known=known) from None
     if (field := _RAW.get(type(request))) is not None:
         raw = bytes(getattr(request, field))
         _check_sizes(request, field, raw, max_body)
@@ -138,7 +139,7 @@ def _check_raw(raw: bytes, request_id: str | None) -> None:
     try:
         value = _any_json.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
-        raise Unreadable(Refusal("bad_payload", f"the body is not JSON: {error}"), request_id) from None
+        raise Unreadable(no_map(raw, error), request_id) from None
     if parts > MAX_PARTS:
         _check_parts(value, request_id)
     if parts > MAX_DEPTH and _depth(value) > MAX_DEPTH:
@@ -162,12 +163,18 @@ def _depth(value: Any) -> int:
 
 def _decode_msgpack(payload: bytes, max_body: int) -> Request:
     try:
-        request: AnyRequest = _msgpack.decode(payload)
+        try:
+            request: AnyRequest = _msgpack.decode(payload)
+        except msgspec.ValidationError:
+            whole = _with_whole_numbers(payload, msgspec.msgpack)
+            if whole is None:
+                raise
+            request = _msgpack.decode(whole)
         request.check()
     except RecursionError:
         raise Unreadable(Refusal("bad_payload", "the payload is nested too deeply"), None) from None
     except (msgspec.DecodeError, UnicodeDecodeError, Refusal) as error:
-        raise _unreadable(error, payload, _any_msgpack) from None
+        raise unreadable(error, payload, json=False) from None
     if (field := _RAW.get(type(request))) is not None:
         raw = bytes(getattr(request, field))
         _check_sizes(request, field, raw, max_body)
@@ -181,6 +188,8 @@ def _decode_msgpack(payload: bytes, max_body: int) -> Request:
             _check_raw(bytes(getattr(request, field)), request.id)
         except RecursionError:
             raise Unreadable(Refusal("bad_payload", f"{field}: nested too deeply"), request.id) from None
+        except _NoJsonError as error:
+            raise Unreadable(Refusal("bad_payload", f"{field}: JSON has no form of {error}"), request.id) from None
         except (msgspec.DecodeError, msgspec.EncodeError, TypeError, ValueError, OverflowError) as error:
             raise Unreadable(Refusal("bad_field", f"{field}: no JSON form of it exists ({error})"), request.id) from None
     return request
@@ -215,49 +224,23 @@ def _inflate(payload: bytes, limit: int) -> bytes:
     return data
 
 
-def _unreadable(
-    error: Exception,
-    payload: bytes,
-    decoder: msgspec.json.Decoder[Any] | msgspec.msgpack.Decoder[Any],
-    *,
-    known: bool = False,
-) -> Unreadable:
-    """Find the words for a payload that is no request, and its id where it has one."""
-    try:
-        data = decoder.decode(payload)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as deeper:
-        return Unreadable(Refusal("bad_payload", f"neither JSON nor MessagePack: {deeper}"), None)
-    if not isinstance(data, dict):
-        return Unreadable(Refusal("bad_payload", "expected one map (a JSON object)"), None)
-    request_id = data.get("id")
-    if not isinstance(request_id, str) or not 1 <= len(request_id) <= 64:
-        request_id = None
-    if isinstance(error, Refusal):
-        return Unreadable(error, request_id)
-    if "op" not in data and not known:
-        return Unreadable(Refusal("bad_field", "op: missing"), request_id)
-    found = _WHERE.match(str(error))
-    what, path = (found["what"], found["path"]) if found else (str(error), None)
-    if path == "op":
-        if known:
-            return Unreadable(Refusal("bad_field", "op: another one than the path names"), request_id)
-        if isinstance(data["op"], str):
-            return Unreadable(Refusal("unknown_op", f"op: {data['op'][:64]!r} is not known"), request_id)
-        return Unreadable(Refusal("bad_field", "op: expected a string"), request_id)
-    missing = _MISSING.match(what)
-    if missing:
-        return Unreadable(Refusal("bad_field", f"{missing['field']}: missing"), request_id)
-    return Unreadable(Refusal("bad_field", f"{path}: {what}" if path else what), request_id)
+class _NoJsonError(Exception):
+    """A value that JSON devices could not be given."""
 
 
 def _to_json(value: Any) -> Any:
-    """MessagePack data as JSON data: binary becomes `{"$bin": base64}`."""
+    """MessagePack data as JSON data: binary becomes `{"$bin": base64}`. Raises `_NoJsonError`."""
     if isinstance(value, bytes | bytearray | memoryview):
         return {"$bin": base64.b64encode(value).decode()}
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else _key(key): _to_json(item) for key, item in value.items()}
+        found = {key if isinstance(key, str) else _key(key): _to_json(item) for key, item in value.items()}
+        if len(found) != len(value):
+            raise _NoJsonError("a map with two keys that are the same as text, such as 1 and '1'")
+        return found
     if isinstance(value, list | tuple):
         return value if set(map(type, value)) <= _THE_SAME else [_to_json(item) for item in value]
+    if isinstance(value, float) and not isfinite(value):
+        raise _NoJsonError(f"{value}; leave the field out, or send null")
     if isinstance(value, msgspec.msgpack.Ext):
         raise ValueError("an extension type")
     return value
@@ -266,7 +249,23 @@ def _to_json(value: Any) -> Any:
 def _key(key: object) -> str:
     if isinstance(key, bool) or not isinstance(key, int | float):
         raise ValueError("a map key that is neither text nor a number")
+    if not isfinite(key):
+        raise _NoJsonError(f"{key} as a key")
     return str(key)
+
+
+def _with_whole_numbers(payload: bytes, codec: Any) -> bytes | None:
+    """The payload with `1` in place of `1.0`, where a field of its map is such a number; None where none is."""
+    fields: dict[str, msgspec.Raw] = codec.decode(payload, type=dict[str, msgspec.Raw])
+    changed = False
+    for name, raw in fields.items():
+        if name in _OPAQUE or len(bytes(raw)) > _LONGEST_NUMBER:
+            continue
+        value = codec.decode(bytes(raw))
+        if isinstance(value, float) and abs(value) <= _EXACT and value.is_integer():
+            fields[name] = msgspec.Raw(codec.encode(int(value)))
+            changed = True
+    return codec.encode(fields) if changed else None
 
 
 def _to_msgpack(value: Any) -> Any:

@@ -387,8 +387,9 @@ def tell(engine: Engine, job: Job) -> None:
             _delivered(engine, job, record.user, record.delivered or ())
         elif isinstance(record, ReadMark):
             conv = engine.state.conv_for(record.conv)
-            shown = engine.state.user(record.user).read_receipts
-            to = engine.connected(conv) if shown else [record.user]
+            reader = engine.state.user(record.user)
+            shown = engine.connected(conv) if reader.read_receipts else [record.user]
+            to = [name for name in shown if name not in reader.blocks]
             implied = record.seq if record.seq > conv.members[record.user].delivered else 0  # what was read was delivered
             _add(job, Receipt(record.conv, record.user, implied, record.seq, to))
 
@@ -396,7 +397,8 @@ def tell(engine: Engine, job: Job) -> None:
 def _delivered(engine: Engine, job: Job, user: str, pairs: Any) -> None:
     for index in range(0, len(pairs), 2):
         conv = engine.state.conv_for(pairs[index])
-        to = [name for name in engine.connected(conv) if name != user]
+        blocks = engine.state.user(user).blocks
+        to = [name for name in engine.connected(conv) if name != user and name not in blocks]
         if to:
             _add(job, Receipt(conv.name, user, pairs[index + 1], 0, to))
 

@@ -141,14 +141,19 @@ def _unread_parts(conv: Conv, member: Member, last: int) -> list[tuple[Conv, int
 
 
 def _receipts(engine: Readable, conv: Conv, name: str) -> dict[str, dict[str, int]]:
-    marked = [(other, part) for other, part in conv.members.items() if part.active and (part.delivered or part.read)]
+    user = engine.state.user
+    marked = [
+        (other, part)
+        for other, part in conv.members.items()
+        if part.active and (part.delivered or part.read) and (other == name or name not in user(other).blocks)
+    ]
     if len(marked) > MAX_RECEIPTS:
         marked = nsmallest(MAX_RECEIPTS, marked, key=lambda entry: (entry[0] != name, -entry[1].read, -entry[1].delivered))
     receipts = {}
     for other, part in marked:
-        shown = other == name or engine.state.user(other).read_receipts
-        read = part.read if shown else 0
-        receipts[other] = {"delivered": max(part.delivered, read), "read": read}
+        read = part.read if other == name or user(other).read_receipts else 0
+        if part.delivered or read:
+            receipts[other] = {"delivered": max(part.delivered, read), "read": read}
     return receipts
 
 

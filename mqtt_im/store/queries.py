@@ -6,7 +6,7 @@ Pages hold ready JSON (`msgspec.Raw`), in lists of at most `limit` items and abo
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -14,13 +14,13 @@ from mqtt_im.core.entries import Lookup, fields
 from mqtt_im.core.model import FOREVER, Amended, Conv, Member
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
 from mqtt_im.core.rules import Who
-from mqtt_im.core.rules.common import conv_of, known_conv
+from mqtt_im.core.rules.common import conv_of, possible_conv
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import direct, members_of_direct
 
 if TYPE_CHECKING:
-    from .interface import Readable
+    from .interface import Readable, State
 
 FIRST_CHUNK = 8
 CHUNK = 256
@@ -51,7 +51,7 @@ def sync(engine: Readable, who: Who, request: rq.Sync, limit: int, max_bytes: in
 
 def history(engine: Readable, who: Who, request: rq.History, limit: int, max_bytes: int) -> dict[str, Any]:
     """Messages of one conversation, ascending, as far as the asking user may read them."""
-    conv, member = known_conv(engine.state, who, request.conv)
+    conv, member = possible_conv(engine.state, who, request.conv)
     lowest = (request.after or 0) + 1
     highest = conv.head if request.before is None else min(conv.head, request.before - 1)
     forward = request.after is not None
@@ -142,7 +142,7 @@ def searchable(engine: Readable, who: Who, name: str | None) -> list[Part]:
     """What the user may read of the conversation `name`, or of all that the user is or was in. Raises `not_member`."""
     state = engine.state
     if name is not None:
-        convs = [known_conv(state, who, name)[0]]
+        convs = [possible_conv(state, who, name)[0]]
     else:
         convs = [conv for _, conv in state.latest(state.user(who.user), FOREVER, FOREVER)]
     return [_part(engine, conv, conv.members[who.user]) for conv in convs]
@@ -192,12 +192,16 @@ def typing_audience(engine: Readable, who: Who, to: str) -> tuple[str, list[str]
     state = engine.state
     if to[0] == "#":
         conv, _ = conv_of(state, who, to)
-        return conv.name, [name for name in engine.connected(conv) if name != who.user]
+        return conv.name, [name for name in engine.connected(conv) if name != who.user and not hidden(state, who.user, name)]
     if not state.has_account(to):
         raise Refusal("not_found", f"to: there is no user {to}")
     conv_name = direct(who.user, to)
-    hidden = who.user in state.user(to).blocks or to in state.user(who.user).blocks
-    return conv_name, [] if hidden or to == who.user or to not in engine.online else [to]
+    return conv_name, [] if hidden(state, who.user, to) or to == who.user or to not in engine.online else [to]
+
+
+def hidden(state: State, user: str, other: str) -> bool:
+    """Whether one of two users has blocked the other, so that they do not see each other typing."""
+    return user in state.user(other).blocks or other in state.user(user).blocks
 
 
 def shares_conversation(engine: Readable, user: str, other: str) -> bool:
@@ -214,18 +218,10 @@ def sees_presence(engine: Readable, watcher: str, user: str) -> bool:
     return subject.presence and watcher not in subject.blocks and shares_conversation(engine, watcher, user)
 
 
-class Seen(NamedTuple):
-    """Which of some users may know whether a user is connected, and which of them must take the user to be offline."""
-
-    by: list[str]
-    no_more_by: list[str]
-
-
-def seen_by(engine: Readable, user: str, among: Collection[str]) -> Seen:
-    """Those `among` whom the user's presence concerns: they share a conversation, and the user has not blocked them."""
+def seen_by(engine: Readable, user: str, among: Collection[str]) -> list[str]:
+    """Those `among` who may know whether the user is connected."""
     subject = engine.state.user(user)
-    names = sorted(_near(engine, user, among) - subject.blocks)
-    return Seen(names, []) if subject.presence else Seen([], names)
+    return sorted(_near(engine, user, among) - subject.blocks) if subject.presence else []
 
 
 def nearby_online(engine: Readable, watcher: str, online: Collection[str]) -> list[str]:

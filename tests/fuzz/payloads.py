@@ -16,7 +16,8 @@ from typing import Any, Final, NoReturn
 
 import msgspec
 
-from mqtt_im.protocol.codec import Unreadable, decode_request, encode_json, json_to_msgpack
+from mqtt_im.protocol.codec import decode_request, encode_json, json_to_msgpack
+from mqtt_im.protocol.faults import Unreadable
 from mqtt_im.protocol.requests import Request
 from tests.fuzz.connections import Found
 from tests.fuzz.mutate import mutated

@@ -81,21 +81,56 @@ def test_the_blockers_typing_and_presence_hide_from_the_blocked(pair: Pair, im: 
     assert granted == [REFUSED] or set(seen) <= {"offline"}
 
 
-def test_a_watcher_who_is_blocked_sees_the_blocker_go(im: Clients, name: Name) -> None:
+def test_a_watcher_who_is_blocked_is_told_nothing_more(im: Clients, name: Name) -> None:
     alice, bob = im.online(name("alice")), im.online(name("bob"))
     alice.say(bob.user, "hi")
     topic = f"{PREFIX}/{bob.user}/presence"
     alice.subscribe(topic)
 
-    def last() -> str:
-        seen = [str(json.loads(each.payload)["state"]) for each in alice.plain if each.topic == topic]
-        return seen[-1] if seen else ""
+    def seen() -> list[str]:
+        return [str(json.loads(each.payload)["state"]) for each in alice.plain if each.topic == topic]
 
-    alice.until(lambda: last() == "online", "online")
+    alice.until(lambda: seen() == ["online"], "online")
     bob.must("block", user=alice.user)
-    alice.until(lambda: last() == "offline", "offline")
+    bob.disconnect()
+    bob = im.online(bob.user)
     bob.must("unblock", user=alice.user)
-    alice.until(lambda: last() == "online", "online again")
+    alice.until(lambda: len(seen()) > 1, "online again")
+    assert seen() == ["online", "online"]
+
+
+def test_marks_and_typing_of_the_blocker_hide_from_the_blocked(im: Clients, name: Name) -> None:
+    """Not a packet more, also in groups, and nothing in `convs`."""
+    alice, bob = im.online(name("alice")), im.online(name("bob"))
+    group = name("#g")
+    alice.must("group.create", group=group, members=[bob.user])
+    bob.wait("msg", conv=group)
+    bob.must("block", user=alice.user)
+    alice.drain()
+    before = len(alice.events)
+    bob.confirmed("typing", to=group, on=True)
+    alice.say(group, "one")
+    bob.confirmed("read", conv=group, seq=bob.wait("msg", seq=2)["seq"])
+    bob.flush()
+    alice.drain()
+    assert [event.op for event in alice.events[before:] if event.op in ("receipt", "typing")] == []
+    receipts = alice.must("convs")["convs"][0]["receipts"]
+    assert bob.user not in receipts
+    assert bob.user in bob.must("convs")["convs"][0]["receipts"]
+
+
+def test_who_is_blocked_brings_the_blocker_into_no_group(im: Clients, name: Name) -> None:
+    alice, bob, carol = (im.online(name(word)) for word in ("alice", "bob", "carol"))
+    bob.must("block", user=alice.user)
+    group = name("#g")
+    made = alice.must("group.create", group=group, members=[bob.user, carol.user], id="c")
+    assert made["left_out"] == [bob.user]
+    assert alice.must("group.create", group=group, members=[bob.user, carol.user], id="c")["left_out"] == [bob.user]
+    assert [entry["user"] for entry in alice.must("group.info", group=group)["members"]] == sorted([alice.user, carol.user])
+    assert alice.must("group.add", group=group, members=[bob.user])["left_out"] == [bob.user]
+    assert "left_out" not in carol.must("group.leave", group=group)
+    bob.flush()
+    assert [item for item in bob.items if item["conv"] == group] == []
 
 
 def test_blocks_repeat_harmlessly_and_survive_sigkill(own_im: Clients) -> None:

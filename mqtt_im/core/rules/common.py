@@ -74,6 +74,13 @@ def next_n(view: View, who: Who, n: int | None) -> int:
     return n
 
 
+def used_up(view: View, who: Who, request: rq.Request) -> int:
+    """The counter of a repeat, where it is the next one: it is used up all the same, so that what follows is not out of order."""
+    n = request.n if isinstance(request, rq.Counted) else None
+    device = view.device(who.user, who.device) if n is not None and who.listening else None
+    return n if n is not None and device is not None and n == device.n + 1 else 0
+
+
 def conv_of(view: View, who: Who, name: str) -> tuple[Conv, Member]:
     """The conversation and the user's present part in it. Raises `not_member`."""
     conv, member = known_conv(view, who, name)
@@ -94,6 +101,18 @@ def known_conv(view: View, who: Who, name: str) -> tuple[Conv, Member]:
     if conv is None or member is None:
         raise Refusal("not_member", f"there is no group {name} with you in it")
     return conv, member
+
+
+def possible_conv(view: View, who: Who, name: str) -> tuple[Conv, Member]:
+    """Like `known_conv`, and also a direct conversation with somebody that has no message yet."""
+    pair = members_of_direct(name)
+    if pair is None or who.user not in pair or view.conv(name) is not None or not all(map(view.has_account, pair)):
+        return known_conv(view, who, name)
+    conv = Conv(0, name)
+    for order, user in enumerate(pair):
+        conv.members[user] = member = Member(order)
+        member.spans = EVERYTHING
+    return conv, conv.members[who.user]
 
 
 def message_of(view: View, conv: Conv, member: Member, seq: int) -> AnyRecord:
@@ -142,7 +161,7 @@ def repeat(view: View, who: Who, request: rq.Request) -> Decision | None:
         return None
     if not _same(record, request):
         raise Refusal("conflict", f"id: {request.id!r} was already used for another request; make a new id for each")
-    return Decision([], answer(record, request.id, who.user, dup=True))
+    return Decision([], answer(record, request.id, who.user, dup=True), used_up(view, who, request))
 
 
 def answer(record: AnyRecord, request_id: str, user: str, dup: bool = False) -> dict[str, Any]:
@@ -154,6 +173,8 @@ def answer(record: AnyRecord, request_id: str, user: str, dup: bool = False) -> 
         if record.event == "group.create":
             reply["group"] = record.conv
         reply["seq"] = record.seq
+        if record.left_out:
+            reply["left_out"] = record.left_out
     else:
         reply = {"op": "ok", "id": request_id}
     if dup:
@@ -211,7 +232,7 @@ def _same(record: AnyRecord, request: rq.Request) -> bool:
 
 
 def same_send(record: Message, request: rq.Send) -> bool:
-    """Whether a `send` asks for just this message, `n` and `cts` aside."""
+    """Whether a `send` asks for just this message, `n`, `cts` and `ttl` aside."""
     extra = record.extra or {}
     pair = members_of_direct(record.conv)
     to = record.conv if pair is None else (pair[1] if pair[0] == record.by else pair[0])
@@ -228,24 +249,24 @@ def _same_push(extra: dict[str, Any], given: dict[str, Any] | None) -> bool:
     digest = extra.get("push_digest")
     if digest is None:
         return extra.get("push") == given
-    return given is not None and digest_of(msgspec.json.encode(given)) == digest
+    return given is not None and digest_of(canonical(given)) == digest
 
 
 def same_content(stored: bytes | None, digest: bytes | None, given: bytes) -> bool:
-    """Whether a body is the stored one, by value; by its digest where the content is gone."""
+    """Whether a body is the stored one, byte for byte; by its digest where the content is gone."""
     if stored is not None:
-        return stored == given or canonical(stored) == canonical(given)
+        return stored == given
     return digest is None or digest_of(given) == digest
 
 
-def canonical(body: bytes) -> bytes:
+def canonical(value: object) -> bytes:
     """One JSON text for all texts of the same value."""
-    return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
+    return msgspec.json.encode(value, order="sorted")
 
 
-def digest_of(body: bytes) -> bytes:
-    """16 bytes that tell one body from another, by value."""
-    return hashlib.blake2b(canonical(body), digest_size=16).digest()
+def digest_of(content: bytes) -> bytes:
+    """16 bytes that tell one content from another."""
+    return hashlib.blake2b(content, digest_size=16).digest()
 
 
 def asked(request: rq.Request) -> dict[str, Any]:

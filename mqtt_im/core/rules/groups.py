@@ -19,8 +19,9 @@ def create(view: View, limits: Limits, who: Who, request: rq.GroupCreate, n: int
     former = view.conv(name)
     if former is not None and former.size:
         raise Refusal("conflict", f"group: {name} exists; choose another id, or none and the server makes one")
-    members = list(dict.fromkeys([who.user, *request.members]))
-    _check_accounts(view, members[1:])
+    _check_accounts(view, request.members)
+    invited, left_out = _without_blockers(view, who, [name for name in request.members if name != who.user])
+    members = [who.user, *invited]
     _check_size(limits, len(members))
     if limits.quota_groups and view.user(who.user).made >= limits.quota_groups:
         raise Quota("groups", f"{who.user} has made {limits.quota_groups} groups, the most there may be; leave some first")
@@ -29,6 +30,7 @@ def create(view: View, limits: Limits, who: Who, request: rq.GroupCreate, n: int
     record.members = members
     record.name = request.name
     record.history_from = record.seq
+    record.left_out = left_out or None
     return _decided([record], request, who)
 
 
@@ -37,15 +39,16 @@ def add(view: View, limits: Limits, who: Who, request: rq.GroupAdd, n: int) -> D
     conv, member = conv_of(view, who, request.group)
     _require(member, "owner", "admin", what="add members to", conv=conv)
     _check_accounts(view, request.members)
-    new = [name for name in dict.fromkeys(request.members) if conv.member(name) is None]
+    new, left_out = _without_blockers(view, who, [name for name in request.members if conv.member(name) is None])
     if not new:
-        return _unchanged(conv, request, n)
+        return _unchanged(conv, request, n, left_out)
     present = _present(conv)
     _check_size(limits, len(present) + len(new))
     _check_joined(view, limits, new)
     record = _change(view, who, request, n, conv, "group.add", present + new)
     record.members = new
     record.history_from = conv.born if limits.new_members_see_history else record.seq
+    record.left_out = left_out or None
     return _decided([record], request, who)
 
 
@@ -137,8 +140,16 @@ def _decided(records: list[AnyRecord], request: rq.Request, who: Who) -> Decisio
     return Decision(records, answer(first, request.id or "", who.user), first.n)
 
 
-def _unchanged(conv: Conv, request: rq.Request, n: int) -> Decision:
-    return Decision([], {"op": "ok", "id": request.id, "seq": conv.head}, n)
+def _unchanged(conv: Conv, request: rq.Request, n: int, left_out: list[str] | None = None) -> Decision:
+    told = {"left_out": left_out} if left_out else {}
+    return Decision([], {"op": "ok", "id": request.id, "seq": conv.head, **told}, n)
+
+
+def _without_blockers(view: View, who: Who, names: list[str]) -> tuple[list[str], list[str]]:
+    """Those who may be brought into a group, and those who have blocked the one who asks; each once, in their order."""
+    once = list(dict.fromkeys(names))
+    left_out = [name for name in once if who.user in view.user(name).blocks]
+    return [name for name in once if name not in left_out], left_out
 
 
 def _present(conv: Conv) -> list[str]:

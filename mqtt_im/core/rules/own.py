@@ -9,7 +9,7 @@ from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, ReadMark, Use
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota, Refusal
 
-from .common import Decision, Limits, Who, known_conv
+from .common import Decision, Limits, Who, known_conv, possible_conv
 
 
 def ack(view: View, limits: Limits, who: Who, request: rq.Ack) -> Decision:
@@ -85,7 +85,7 @@ def read(view: View, limits: Limits, who: Who, request: rq.Read) -> Decision:
 
 def mute(view: View, limits: Limits, who: Who, request: rq.Mute) -> Decision:
     """No push for one conversation."""
-    known_conv(view, who, request.conv)
+    possible_conv(view, who, request.conv)
     return Decision([UserChange(who.now, who.user, "mute", request.conv, request.until)], _ok(request))
 
 

@@ -24,6 +24,7 @@ from .common import (
     next_n,
     repeat,
     same_send,
+    used_up,
 )
 from .files import attached
 
@@ -131,7 +132,7 @@ def _repeated_packet(view: View, who: Who, request: rq.Send) -> Decision | None:
         return None
     record = view.packet(who.user, who.device, who.packet[0], who.packet[1])
     if isinstance(record, Message) and same_send(record, request):
-        return Decision([], answer(record, "", who.user, dup=True))
+        return Decision([], answer(record, "", who.user, dup=True), used_up(view, who, request))
     return None
 
 

@@ -141,7 +141,14 @@ def test_the_read_mark_only_grows() -> None:
     assert world.state.conv_for("ann:bob").members["bob"].read == 2
 
 
-@pytest.mark.parametrize("conv", ["ann:bob", "bob:cat", "#g", "#none"])
+def test_a_conversation_may_be_muted_before_its_first_message() -> None:
+    world = reached()
+    assert world.refused("cat", "read", conv="bob:cat", seq=1) == "not_member"
+    assert world.reply("cat", "mute", id="1", conv="bob:cat", until=5) == {"op": "ok", "id": "1"}
+    assert world.state.conv("bob:cat") is None
+
+
+@pytest.mark.parametrize("conv", ["ann:bob", "#g", "#none"])
 def test_marks_and_mutes_are_for_members(conv: str) -> None:
     world = reached()
     world.group("ann", "bob")

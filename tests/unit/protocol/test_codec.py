@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mqtt_im.protocol import requests as rq
-from mqtt_im.protocol.codec import MAX_DEPTH, Unreadable, decode_request, deflate, encode_json, json_to_msgpack
+from mqtt_im.protocol.codec import MAX_DEPTH, decode_request, deflate, encode_json, json_to_msgpack
+from mqtt_im.protocol.faults import Unreadable
 
 MAX = 1000
 SEND = {"op": "send", "to": "bob", "body": "hi"}
@@ -192,8 +193,8 @@ def test_deeper_messagepack_is_refused(depth: int, field: str) -> None:
         (pack("send"), "bad_payload", None),
         (b'{"op":"send","to":"bob","body":"\xff"}', "bad_payload", None),
         (pack({"op": "send", "body": 1, "to": "x"})[:-1] + b"\xff", "bad_payload", None),
-        (b'{"op":"send","id":"1","to":"bob","body":"\\ud800"}', "bad_payload", None),
-        (b'{"op":"report","id":"1","conv":"a:b","seq":1,"state":"failed","result":"\\ud800"}', "bad_payload", None),
+        (b'{"op":"send","id":"1","to":"bob","body":"\\ud800"}', "bad_payload", "1"),
+        (b'{"op":"report","id":"1","conv":"a:b","seq":1,"state":"failed","result":"\\ud800"}', "bad_payload", "1"),
         (b"{}", "bad_field", None),
         (b'{"id":"1"}', "bad_field", "1"),
         (b'{"op":1,"id":"1"}', "bad_field", "1"),
@@ -267,3 +268,48 @@ def test_what_grows_by_compression_stays_as_it_is() -> None:
 
 def test_raw_parts_of_a_reply_are_spliced() -> None:
     assert encode_json({"items": [msgspec.Raw(b'{ "a":1 }')]}) == b'{"items":[{ "a":1 }]}'
+
+
+@pytest.mark.parametrize(
+    ("payload", "says"),
+    [
+        (b'{"op":"send","id":"m1","to":"bob","body":"Hi \\ud83d"}', "half a character"),
+        (b'{"op":"send","id":"m1","to":"bob","body":"\\ude00\\ud83d"}', "half a character"),
+        (b'{"op":"edit","id":"m1","conv":"a:b","seq":1,"body":{"a":"\\ud83d\\ud83d"}}', "half a character"),
+        (b'{"op":"send","id":"m1","to":"bob","body":"Hi \xf0\x9f"}', "cut within a character"),
+        (b'\xef\xbb\xbf{"op":"send","id":"m1","to":"bob","body":"Hi"}', "byte order mark"),
+        (b'{"op":"send","id":"m1","to":"bob","body":"Hi"}\0', "NUL"),
+        (b'{"op":"send","id":"m1","to":"bob","body":"Hi"}\0\0\n\0', "NUL"),
+        (pack({"op": "send", "id": "m1", "to": "bob", "body": {"t": float("nan")}}), "nan"),
+        (pack({"op": "send", "id": "m1", "to": "bob", "body": [float("inf")]}), "inf"),
+        (pack({"op": "send", "id": "m1", "to": "bob", "body": -float("inf")}), "-inf"),
+        (pack({"op": "send", "id": "m1", "to": "bob", "body": 1, "push": {"x": float("nan")}}), "nan"),
+        (pack({"op": "edit", "id": "m1", "conv": "a:b", "seq": 1, "body": {1: "a", "1": "b"}}), "two keys"),
+        (
+            pack({"op": "report", "id": "m1", "conv": "a:b", "seq": 1, "state": "failed", "result": {1.5: 1, "1.5": 2}}),
+            "two keys",
+        ),
+    ],
+)
+def test_the_fault_is_named_and_the_id_read(payload: bytes, says: str) -> None:
+    refusal = refused(payload)
+    assert (refusal.code, refusal.id) == ("bad_payload", "m1")
+    assert says in refusal.message
+
+
+@pytest.mark.parametrize(
+    "body", ['"\\ud83d\\ude00"', '{"a":"\\uD83D\\uDE00 \\u00e4"}', '"\\\\ud83d"', '"\\ud83d\\ude00\\ud83d\\ude00"'], ids=str
+)
+def test_whole_characters_are_let_through(body: str) -> None:
+    request = decode_request(b'{"op":"send","to":"bob","body":%b}' % body.encode(), MAX, MAX)
+    assert isinstance(request, rq.Send) and bytes(request.body) == body.encode()
+
+
+def test_a_whole_number_may_have_a_point() -> None:
+    request = decode_request(b'{"op":"send","n":1.0,"to":"bob","ttl":3e1,"body":{"a": 1.0},"reply_to":2.0,"cts":5.0}', MAX, MAX)
+    assert isinstance(request, rq.Send)
+    assert (request.n, request.ttl, request.reply_to) == (1, 30, 2)
+    assert bytes(request.body) == b'{"a": 1.0}'
+    assert (refused(b'{"op":"ack","pos":1.5}').code, refused(b'{"op":"ack","pos":"1"}').code) == ("bad_field", "bad_field")
+    packed = decode_request(pack({"op": "ack", "pos": 7.0}), MAX, MAX)
+    assert isinstance(packed, rq.Ack) and packed.pos == 7

@@ -7,8 +7,9 @@ from typing import Any, get_args
 import pytest
 
 from mqtt_im.protocol import requests as rq
-from mqtt_im.protocol.codec import Unreadable, decode_request, encode_json
+from mqtt_im.protocol.codec import decode_request, encode_json
 from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
+from mqtt_im.protocol.faults import Unreadable
 
 RIGHT: dict[str, dict[str, Any]] = {
     "send": {"to": "bob", "body": None},

@@ -7,7 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from mqtt_im.protocol.codec import Unreadable, decode_request
+from mqtt_im.protocol.codec import decode_request
+from mqtt_im.protocol.faults import Unreadable
 from mqtt_im.protocol.weight import MAX_PARTS, too_many_parts
 
 
