@@ -135,17 +135,7 @@ def _render(record: AnyRecord, amended: Amended | None, lookup: Lookup) -> Entry
 def _message(record: Message, amended: Amended | None, lookup: Lookup) -> Entry:
     conv = record.conv.encode()
     id_field = b"" if record.id is None else b'"id":%b,' % _encode(record.id)
-    if amended is None and record.extra is None and record.body is not None:
-        tail = b',"conv":"%b","seq":%d,"from":"%b",%b"body":%b,"ts":%d}' % (
-            conv,
-            record.seq,
-            record.by.encode(),
-            id_field,
-            record.body,
-            record.ts,
-        )
-    else:
-        tail = b",%b}" % fields(record, amended, lookup)
+    tail = b",%b}" % fields(record, amended, lookup)
     # What came without a device, over HTTP, was answered there, and is a `msg` for whoever asks.
     sent = b',%b"conv":"%b","seq":%d,"ts":%d}' % (id_field, conv, record.seq, record.ts) if record.device else None
     entry = Entry(record.by, record.device, record.conv, record.seq, _MSG, tail, sent)
@@ -163,6 +153,15 @@ def _message(record: Message, amended: Amended | None, lookup: Lookup) -> Entry:
 
 def fields(record: Message | GroupChange, amended: Amended | None, lookup: Lookup) -> bytes:
     """The fields of a message as JSON, without braces, `op` and `pos`."""
+    if amended is None and isinstance(record, Message) and record.extra is None and record.body is not None:
+        return b'"conv":"%b","seq":%d,"from":"%b",%b"body":%b,"ts":%d' % (
+            record.conv.encode(),
+            record.seq,
+            record.by.encode(),
+            b"" if record.id is None else b'"id":%b,' % _encode(record.id),
+            record.body,
+            record.ts,
+        )
     parts = [b'"conv":"%b","seq":%d,"from":"%b"' % (record.conv.encode(), record.seq, record.by.encode())]
     add = parts.append
     if isinstance(record, GroupChange):

@@ -2,13 +2,15 @@
 
 The log is read from its first row to its last: every conversation's `seq` and every inbox's `pos` must count 1, 2, 3, … without
 a gap, but for what retention took (up to the base, see `base.py`), and an `id` must have made one thing only. On the way the
-projections are rebuilt in memory, and compared with those on disk at the row up to which these got.
+projections are rebuilt in a temporary file, and compared with those on disk at the row up to which these got. What is kept in
+memory does not grow with the store.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, cast
@@ -17,7 +19,7 @@ import msgspec
 import peewee
 
 from mqtt_im.core.apply import recipients
-from mqtt_im.core.records import Act, AnyRecord, Gone, GroupChange, Message
+from mqtt_im.core.records import Act, AnyRecord, Gone, GroupChange, Message, decode
 from mqtt_im.protocol.errors import StoreError
 
 from .flusher import write_all
@@ -32,6 +34,7 @@ from .state import ProjectedState
 MAX_PROBLEMS: Final = 100
 """Problems that are told; a broken store would have no end of them."""
 _FLUSH_ROWS: Final = 20_000
+_CACHE_KIB: Final = 131_072
 _SLICE_ROWS: Final = 5_000
 
 # Each table with its rows in one order, by names, since internal numbers may differ between two rebuilds.
@@ -39,8 +42,8 @@ _TABLES: Final = {
     "user": f"SELECT name, {USER} FROM user ORDER BY 1",
     "conv": f"SELECT name, {CONV} FROM conv ORDER BY 1",
     "member": """
-        SELECT c.name, u.name, grp, ord, role, active, read, delivered, spans, last, latest
-        FROM member JOIN conv c USING (cid) JOIN user u USING (uid) ORDER BY 1, 2""",
+        SELECT u.name, c.name, grp, ord, role, active, read, delivered, spans, last, latest
+        FROM user u CROSS JOIN member m ON m.uid = u.uid CROSS JOIN conv c ON c.cid = m.cid ORDER BY 1, 2""",
     "device": """
         SELECT name, device, cursor, app, n, created, seen FROM device JOIN user USING (uid) ORDER BY 1, 2""",
     "item": "SELECT name, pos, lsn FROM item JOIN user USING (uid) ORDER BY 1, 2",
@@ -111,7 +114,7 @@ def _check(log_db: peewee.SqliteDatabase, stored_db: peewee.SqliteDatabase | Non
         report.add(f"{PROJECTION_FILE}: has row {position} of a log that ends at {rebuild.log.last()}")
         comparable = False
 
-    numbers = _Numbers(report)
+    numbers = _Numbers(report, rebuild.ids)
 
     def take(lsn: int, record: AnyRecord, size: int) -> None:
         nonlocal comparable
@@ -124,16 +127,19 @@ def _check(log_db: peewee.SqliteDatabase, stored_db: peewee.SqliteDatabase | Non
 
     try:
         rebuild.restore(numbers)
-        replay(decoded(rebuild.log.after(at.base)), take, rebuild.full, rebuild.flush)
+        replay(decoded(rebuild.log.after(at.base)), take, rebuild.full, rebuild.flush, rebuild.prefetch)
     except (KeyError, IndexError, ValueError, AssertionError) as error:
         report.add(f"log row {numbers.lsn}: does not follow from those before it ({type(error).__name__}: {error})")
         return
     rebuild.flush()
     if comparable and stored_db is not None:
         _compare(rebuild.db, stored_db, report)
+    rebuild.ids.check(rebuild.log, report)
     _check_positions(rebuild.db, report)
+    execute = _connection(rebuild.db).execute
+    report.conversations = execute("SELECT count(*) FROM conv WHERE head > 0").fetchone()[0]
+    report.inboxes = execute("SELECT count(*) FROM user WHERE head > 0").fetchone()[0]
     rebuild.db.close()
-    report.conversations, report.inboxes = len(numbers.seqs), len(numbers.positions)
 
 
 def _check_positions(db: peewee.SqliteDatabase, report: Report) -> None:
@@ -162,23 +168,25 @@ def _connection(db: peewee.SqliteDatabase) -> sqlite3.Connection:
 class _Numbers:
     """Counts along: what each number must be, given those before it."""
 
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, ids: _Ids) -> None:
         self.report = report
-        self.seqs: dict[str, int] = {}
-        self.positions: dict[str, int] = {}
         self.lsn = 0
         """The row that was read last."""
+        self._ids = ids
+        self._seqs: dict[str, int] = {}
+        self._positions: dict[str, int] = {}
+        """Numbers that rows up to the base have given out; later ones go on from the entities."""
         self._whole = False
         self._ts = 0
-        self._requests: dict[tuple[str, str], tuple[int, str]] = {}
 
     def begin(self, base: int, seqs: dict[str, int], positions: dict[str, int]) -> None:
         """Up to row `base` rows may be missing, and from here on none; so far numbers were given out up to these."""
-        for counters, given in ((self.seqs, seqs), (self.positions, positions)):
+        for counters, given in ((self._seqs, seqs), (self._positions, positions)):
             for key, number in counters.items():
                 if number > given.get(key, 0):
                     self.report.add(f"base: {key} has numbers up to {given.get(key, 0)}, the log has {number}")
-        self.seqs, self.positions = dict(seqs), dict(positions)
+        self._seqs.clear()
+        self._positions.clear()
         self._whole = True
         self.lsn = base
 
@@ -192,42 +200,79 @@ class _Numbers:
         self.report.rows += 1
         act = record.act if isinstance(record, Gone) else record
         if isinstance(act, Act) and act.id is not None:
-            self._request(lsn, act.by, act.id, act)
+            self._ids.add(lsn, act.by, act.id)
 
-    def _request(self, lsn: int, user: str, request_id: str, record: Act) -> None:
-        # A change to a group may take several rows, such as a leaving owner and the one who takes over.
-        first, kind = self._requests.setdefault((user, request_id), (lsn, f"{type(record).__name__} {record.conv}"))
-        if first != lsn and (not isinstance(record, GroupChange) or kind != f"GroupChange {record.conv}"):
-            self.report.add(f"log row {lsn}: id {request_id!r} of {user} was used by row {first} already")
+    def early(self, lsn: int, record: Act, names: list[str]) -> None:
+        """The numbers that a row up to the base gave out, to the inboxes of `names`."""
+        seqs, positions = self._seqs, self._positions
+        self.act(lsn, record, names, seqs.get(record.conv, 0), [positions.get(name, 0) for name in names])
+        if isinstance(record, Message | GroupChange):
+            seqs[record.conv] = record.seq
+        positions.update(zip(names, record.pos, strict=False))
 
-    def act(self, lsn: int, record: Act, names: list[str]) -> None:
-        """The numbers that the row gave out, to the inboxes of `names`."""
+    def act(self, lsn: int, record: Act, names: list[str], head: int, heads: list[int]) -> None:
+        """The numbers that the row gave out, where its conversation and the inboxes of `names` had come so far before it."""
         if isinstance(record, GroupChange) and not record.pos:
-            self.seqs[record.conv] = record.seq
+            pass
         elif isinstance(record, Message | GroupChange):
             self.report.messages += 1
-            self._follows(self.seqs, record.conv, record.seq, f"log row {lsn}: seq {record.seq} of {record.conv}")
-        elif self._whole and record.seq > self.seqs.get(record.conv, 0):
+            self._follows(head, record.seq, f"log row {lsn}: seq {record.seq} of {record.conv}")
+        elif self._whole and record.seq > head:
             self.report.add(f"log row {lsn}: speaks of message {record.seq} of {record.conv}, which was not sent yet")
         if len(names) != len(record.pos):
             self.report.add(f"log row {lsn}: {len(record.pos)} items for {len(names)} recipients")
-        for name, pos in zip(names, record.pos, strict=False):
+        for name, pos, before in zip(names, record.pos, heads, strict=False):
             self.report.items += 1
-            self._follows(self.positions, name, pos, f"log row {lsn}: pos {pos} of {name}")
+            self._follows(before, pos, f"log row {lsn}: pos {pos} of {name}")
 
-    def _follows(self, counters: dict[str, int], key: str, number: int, what: str) -> None:
-        expected = counters.get(key, 0) + 1
-        if number != expected if self._whole else number < expected:
-            self.report.add(f"{what}: {expected} was next")
-        counters[key] = number
+    def _follows(self, before: int, number: int, what: str) -> None:
+        if number != before + 1 if self._whole else number <= before:
+            self.report.add(f"{what}: {before + 1} was next")
+
+
+class _Ids:
+    """Which rows have which `id`: by a digest, in a table, since there may be millions of them."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._fresh: list[tuple[int, int]] = []
+        connection.execute("CREATE TABLE used (digest INTEGER, lsn INTEGER)")
+
+    def add(self, lsn: int, user: str, request_id: str) -> None:
+        """The row was made by this request."""
+        digest = hashlib.blake2b(f"{user} {request_id}".encode(), digest_size=8).digest()
+        self._fresh.append((int.from_bytes(digest, signed=True), lsn))
+
+    def flush(self) -> None:
+        """Nothing is in memory."""
+        self._connection.executemany("INSERT INTO used VALUES (?, ?)", self._fresh)
+        self._fresh.clear()
+
+    def check(self, log: Log, report: Report) -> None:
+        """Each `id` has made one thing. A change to a group may take several rows: a leaving owner, and who takes over."""
+        self.flush()
+        twice = "SELECT digest, lsn FROM used WHERE digest IN (SELECT digest FROM used GROUP BY 1 HAVING count(*) > 1) ORDER BY 2"
+        seen: dict[tuple[str, str | None], tuple[int, str]] = {}
+        for _, lsn in self._connection.execute(twice).fetchall():
+            data = log.get(lsn)
+            found = None if data is None else decode(data)
+            act = found.act if isinstance(found, Gone) else found
+            if not isinstance(act, Act):
+                continue
+            first, kind = seen.setdefault((act.by, act.id), (lsn, f"{type(act).__name__} {act.conv}"))
+            if first != lsn and (not isinstance(act, GroupChange) or kind != f"GroupChange {act.conv}"):
+                report.add(f"log row {lsn}: id {act.id!r} of {act.by} was used by row {first} already")
 
 
 class _Rebuild:
-    """The projections, made anew from the log in memory."""
+    """The projections, made anew from the log in a file that only SQLite knows."""
 
     def __init__(self, log_db: peewee.SqliteDatabase) -> None:
-        self.db = peewee.SqliteDatabase(":memory:")
+        self.db = peewee.SqliteDatabase(
+            "file:", uri=True, pragmas={"journal_mode": "off", "synchronous": 0, "cache_size": -_CACHE_KIB}
+        )
         self.db.connect()
+        self.ids = _Ids(_connection(self.db))
         with self.db.bind_ctx(PROJECTION_MODELS):
             self.db.create_tables(PROJECTION_MODELS)
         self.log = Log(log_db)
@@ -242,7 +287,7 @@ class _Rebuild:
         def each(lsn: int, record: AnyRecord, index: Index) -> None:
             numbers.row(lsn, record)
             if isinstance(record, Act):
-                numbers.act(lsn, record, recipients(index.conv_for(record.conv), record))
+                numbers.early(lsn, record, recipients(index.conv_for(record.conv), record))
 
         restore(self.log, self._log_db, self.db, "", each)
         self._state = ProjectedState(self.log, self._projection, lambda _: True, lambda *_: False)
@@ -252,9 +297,16 @@ class _Rebuild:
 
     def take(self, lsn: int, record: AnyRecord, size: int, numbers: _Numbers) -> None:
         """Apply the next row; its recipients are told to `numbers`."""
-        self._state.take(lsn, record, size)
+        state = self._state
         if isinstance(record, Act):
-            numbers.act(lsn, record, recipients(self._state.conv_for(record.conv), record))
+            conv = state.conv_for(record.conv)
+            names = recipients(conv, record)
+            numbers.act(lsn, record, names, conv.head, [state.user(name).head for name in names])
+        state.take(lsn, record, size)
+
+    def prefetch(self, records: Iterable[AnyRecord]) -> None:
+        """Those come next."""
+        self._state.prefetch_records(records)
 
     def full(self) -> bool:
         """Whether so much is in memory that it should be flushed."""
@@ -263,6 +315,7 @@ class _Rebuild:
     def flush(self) -> None:
         """Everything applied stands in the database."""
         write_all(self._state, self._projection, "", self._state.live.last, _SLICE_ROWS)
+        self.ids.flush()
 
 
 def _compare(made: peewee.SqliteDatabase, stored: peewee.SqliteDatabase, report: Report) -> None:
