@@ -59,7 +59,9 @@ class Call(Channel):
         super().__init__(asker, b"", b"")
         self.answer: Fields = {}
 
-    def reply(self, fields: Fields, correlation: bytes | None = None) -> None:
+    def reply(
+        self, fields: Fields, correlation: bytes | None = None, again: rq.Request | None = None, packet_id: int = 0
+    ) -> None:
         """See `Channel`: it is kept for who waits."""
         self.answer = fields
 

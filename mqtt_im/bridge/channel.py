@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from mqtt_im.core.delivery import Claim, Delivery
 from mqtt_im.mqtt import V5
 from mqtt_im.mqtt import properties as props
 from mqtt_im.protocol.codec import deflate, encode_json, json_to_msgpack
+from mqtt_im.protocol.requests import Request
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, LAST_REPLY_PACKET_ID, Link
 
 MIN_ZIP_BYTES = 128
@@ -16,7 +17,20 @@ MIN_ZIP_BYTES = 128
 
 TYPING_AGAIN_S = 1.0
 
-Reply = tuple[bool, bytes, bytes]
+
+class Reply(NamedTuple):
+    """To the device topic or not, its JSON text, and in MQTT 5 its properties.
+
+    `again` is the request that is asked anew where the reply is to be sent again: one that shows messages, which may be recalled
+    meanwhile, so that its text is not kept.
+    """
+
+    to_device: bool
+    text: bytes
+    properties: bytes = b""
+    again: Request | None = None
+
+
 """To the device topic?, payload as it is sent, encoded properties."""
 Replies = dict[int, Reply]
 """Replies without PUBACK, by packet identifier."""
@@ -64,7 +78,8 @@ class Channel:
         self.ready = False
         """It will be pumped in this turn of the loop."""
         self.codec = "json"
-        self.batch = False
+        self.batch = 0
+        """The most bytes of a batch; 0: items come alone."""
         self.zip = False
         self.window = 0
         """What `hello` asked for; 0 where it did not."""
@@ -184,13 +199,21 @@ class Channel:
             payload = deflate(payload)
         return payload
 
-    def reply(self, fields: dict[str, Any], correlation: bytes | None = None) -> None:
-        """Send a reply, where the device listens: to its own topic if it has that one."""
+    def reply(
+        self, fields: dict[str, Any], correlation: bytes | None = None, again: Request | None = None, packet_id: int = 0
+    ) -> None:
+        """Send a reply, where the device listens: to its own topic if it has that one.
+
+        `again` is the request, where the reply shows messages; `packet_id` that of a former packet in whose place it is sent.
+        """
         link = self.link
         if link.closed or not self.listening:
             return
         properties = b"" if correlation is None else props.one(props.CORRELATION_DATA, correlation)
-        reply = (link.device_qos >= 0, self.encode(encode_json(fields)), properties)
+        reply = Reply(link.device_qos >= 0, encode_json(fields), properties, again)
+        if packet_id:
+            self._send(reply, fields.get("id"), packet_id)
+            return
         if self.late or (link.room <= 0 and self._qos(reply)):
             if self.late is None:
                 self.late = []
@@ -211,10 +234,10 @@ class Channel:
     def _qos(self, reply: Reply) -> int:
         return max(0, self.link.device_qos if reply[0] else self.link.user_qos)
 
-    def _send(self, reply: Reply, request_id: str | None) -> None:
-        to_device, payload, properties = reply
-        packet_id = self._reply_id() if self._qos(reply) else 0
-        topic = self.device_topic if to_device else self.user_topic
+    def _send(self, reply: Reply, request_id: str | None, former: int = 0) -> None:
+        packet_id = former or (self._reply_id() if self._qos(reply) else 0)
+        topic = self.device_topic if reply.to_device else self.user_topic
+        payload, properties = self.encode(reply.text), reply.properties
         forms = [(payload, properties)]
         if self.link.max_packet:
             told: dict[str, Any] = {"op": "error"} if request_id is None else {"op": "error", "id": request_id}
@@ -222,9 +245,9 @@ class Channel:
             error = self.encode(encode_json(told))
             forms += [(payload, b""), (error, properties), (error, b"")]
         for payload, properties in forms:
-            if self.link.publish(topic, payload, packet_id, False, False, properties):
+            if self.link.publish(topic, payload, packet_id, bool(former), False, properties):
                 if packet_id:
-                    self.replies[packet_id] = (to_device, payload, properties)
+                    self.replies[packet_id] = reply if reply.again is None else reply._replace(text=b"")
                 return
 
     def event(self, payload: bytes) -> None:
@@ -233,20 +256,28 @@ class Channel:
         if not link.closed and link.writable and self.listening:
             link.publish(self.user_topic if link.user_qos >= 0 else self.device_topic, self.encode(payload), 0)
 
-    def resend(self, replies: Replies) -> None:
-        """Replies that a former connection of the session had not acknowledged leave again (MQTT-4.4.0-1)."""
+    def resend(self, replies: Replies) -> list[tuple[int, Request]]:
+        """Replies that a former connection of the session had not acknowledged leave again (MQTT-4.4.0-1), in this one's form.
+
+        Returns those that are to be asked for again, by their packet identifiers: they show messages, as these are now.
+        """
+        again: list[tuple[int, Request]] = []
         for packet_id, reply in replies.items():
             if not self._qos(reply):
                 continue
-            to_device, payload, properties = reply
+            if reply.again is not None:
+                self.replies[packet_id] = reply
+                again.append((packet_id, reply.again))
+                continue
             if self.link.room <= 0:
                 if self.late is None:
                     self.late = []
                 self.late.append((reply, None))
                 continue
-            topic = self.device_topic if to_device else self.user_topic
-            if self.link.publish(topic, payload, packet_id, True, False, properties):
+            topic = self.device_topic if reply.to_device else self.user_topic
+            if self.link.publish(topic, self.encode(reply.text), packet_id, True, False, reply.properties):
                 self.replies[packet_id] = reply
+        return again
 
     def _reply_id(self) -> int:
         for _ in range(LAST_REPLY_PACKET_ID - FIRST_REPLY_PACKET_ID + 1):

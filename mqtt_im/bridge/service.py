@@ -297,7 +297,8 @@ class Bridge:
             self._parking.remember(key, job.sent_upto)
         if channel.link.resumed:
             if parked is not None:
-                channel.resend(parked.replies)
+                for packet_id, request in channel.resend(parked.replies):
+                    self.uplinks.ask_again(channel, packet_id, request)
                 delivery.resume(parked.flights)
             delivery.resume_blind(self._parking.sent_upto(key))
         self.pump(channel)

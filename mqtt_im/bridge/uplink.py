@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 from mqtt_im.core import costs
+from mqtt_im.core.delivery import BATCH_MOST
 from mqtt_im.core.records import DeviceChange
 from mqtt_im.core.rules import CHANGING, Who
 from mqtt_im.core.rules.common import answer
@@ -45,6 +46,10 @@ Reading = Callable[[Readable, Who, Any, int], Any]
 """What reads for a request; the last argument is the most bytes that a page may have."""
 
 
+_SHOWING: Final = (rq.Sync, rq.History, rq.Convs)
+"""Requests whose replies show messages."""
+
+
 class UplinkJob(RequestJob):
     """A request that may change something, with whom its answer goes to."""
 
@@ -73,12 +78,14 @@ class UplinkJob(RequestJob):
 class ReadingJob(ReadJob):
     """A request that only reads."""
 
-    __slots__ = ("channel", "read", "request", "result", "size", "token", "uplink", "who")
+    __slots__ = ("channel", "packet_id", "read", "request", "result", "size", "token", "uplink", "who")
 
     def __init__(
         self, uplink: Uplink, channel: Channel, token: int, who: Who, request: rq.Request, read: Reading, size: int
     ) -> None:
         super().__init__()
+        self.packet_id = 0
+        """Of the packet in whose place the reply is sent, where it had not been acknowledged on a former connection."""
         self.uplink = uplink
         self.channel = channel
         self.token = token
@@ -316,8 +323,24 @@ class Uplink:
             found = [{**device, "online": device["device"] in connected} for device in job.result]
             channel.reply(_with_id({"op": "ok", "devices": found}, request.id), channel.correlation(job.token))
         else:
-            channel.reply(_with_id(job.result, request.id), channel.correlation(job.token))
+            again = request if isinstance(request, _SHOWING) else None
+            channel.reply(_with_id(job.result, request.id), channel.correlation(job.token), again, job.packet_id)
         self._done(channel, job.token)
+
+    def ask_again(self, channel: Channel, packet_id: int, request: rq.Request) -> None:
+        """A reply that was not acknowledged on a former connection is made anew and sent in its place."""
+        who = Who(channel.user, channel.device, 0)
+        channel.waiting += 1
+        read = self._reads.get(type(request))
+        if read is not None:
+            job = ReadingJob(self, channel, 0, who, request, read, self.page_bytes(channel))
+            job.packet_id = packet_id
+            self._bridge.ledger.submit(job)
+        elif isinstance(request, rq.Search) and self._bridge.searching is not None:
+            channel.replies.pop(packet_id, None)  # found anew, it is another reply
+            self._bridge.searching.take(channel, 0, who, request)
+        else:
+            self._answered(channel)
 
     def searched(self, channel: Channel, token: int, request: rq.Search, outcome: dict[str, Any] | Refusal) -> None:
         """A search has its page, or is refused."""
@@ -326,7 +349,7 @@ class Uplink:
             self._refuse(channel, outcome, request.id, token)
             return
         channel.link.charge(costs.of_page(outcome))
-        channel.reply(_with_id(outcome, request.id), channel.correlation(token))
+        channel.reply(_with_id(outcome, request.id), channel.correlation(token), request)
         self._done(channel, token)
 
     def _hello(self, channel: Channel, job: UplinkJob) -> None:
@@ -335,12 +358,14 @@ class Uplink:
         settings = bridge.settings
         channel.codec = request.codec or channel.codec
         channel.zip = channel.zip if request.zip is None else request.zip
-        channel.batch = channel.batch if request.batch is None else request.batch
+        if request.batch is not None:
+            channel.batch = BATCH_MOST if request.batch is True else int(request.batch)
         if request.window is not None:
             channel.window = min(request.window, settings.max_inflight)
         delivery = channel.delivery
         if delivery is not None:
-            delivery.batch = channel.batch
+            if request.batch is not None:
+                delivery.batch = channel.batch
             channel.limit_batches()
             delivery.window = channel.window or settings.max_inflight
             if state.app and not delivery.app:

@@ -21,7 +21,10 @@ APP_AHEAD = 1000
 MAX_BUFFERED = 256
 MAX_BUFFERED_BYTES = 256 * 1024
 BATCH_ITEMS = 200
-BATCH_BYTES = 48 * 1024
+BATCH_FIRST = 2048
+"""Bytes of the first batch of a connection, at most: a thin line shows something soon. Each PUBACK doubles that …"""
+BATCH_MOST = 16 * 1024
+"""… up to so many. One item may be larger."""
 _BATCH_FRAME = 64
 """Bytes of a batch around its items, at most."""
 
@@ -58,6 +61,8 @@ class Delivery:
 
     __slots__ = (
         "_again",
+        "_batch",
+        "_batch_bytes",
         "_buffer",
         "_buffered",
         "_delivered",
@@ -65,7 +70,6 @@ class Delivery:
         "_newest",
         "_oldest",
         "app",
-        "batch",
         "cursor",
         "device",
         "flights",
@@ -90,7 +94,7 @@ class Delivery:
         self.qos = qos
         self.window = window
         self.app = app
-        self.batch = False
+        self._batch = self._batch_bytes = 0
         self.limit = 0
         """The most bytes of a batch, as JSON, where the device takes only so much; 0: as many as it likes."""
         self.offered: list[tuple[int, Entry]] = []
@@ -109,6 +113,16 @@ class Delivery:
         self._dup_upto = 0
         self._again: dict[int, Flight] = {}
         """Packets of a former connection that are to be sent again, by their first position."""
+
+    @property
+    def batch(self) -> int:
+        """The most bytes of a batch that the device has asked for; 0: items come alone."""
+        return self._batch
+
+    @batch.setter
+    def batch(self, most: int) -> None:
+        self._batch = BATCH_MOST if most is True else min(most, BATCH_MOST)
+        self._batch_bytes = min(self._batch, BATCH_FIRST)
 
     # What comes in.
 
@@ -179,6 +193,8 @@ class Delivery:
         if flight is None or flight.acked:
             return False
         flight.acked = True
+        if self._batch_bytes < self._batch:
+            self._batch_bytes = min(2 * self._batch_bytes, self._batch)
         before = self.cursor
         oldest = self._oldest
         while oldest is not None and oldest.acked:
@@ -349,12 +365,13 @@ class Delivery:
         limit = min(BATCH_ITEMS, self.cursor + APP_AHEAD - self.next + 1) if self.app else BATCH_ITEMS
         oldest = self._oldest
         end = min(((self.next if oldest is None else oldest.first) - 1 + ITEM_IDS, *self._again))
-        while self._buffer and len(taken) < limit and size < BATCH_BYTES:
+        most = min(self._batch_bytes, self.limit) if self.limit else self._batch_bytes
+        while self._buffer and len(taken) < limit:
             pos, entry = self._buffer[0]
             if taken and pos >= end:
                 break
             item = entry.item(pos, self.user, self.device, now)
-            if taken and self.limit and size + len(item) + len(taken) + _BATCH_FRAME > self.limit:
+            if taken and size + len(item) + len(taken) + _BATCH_FRAME > most:
                 break
             if entry.keyed and not claim(self.user, pos):
                 self.amended()

@@ -120,7 +120,7 @@ class Hello(Request, kw_only=True, tag="hello", gc=False):
     n: Pos | None = None
     ack: Literal["transport", "app"] | None = None
     codec: Literal["json", "msgpack"] | None = None
-    batch: bool | None = None
+    batch: bool | Annotated[int, Meta(ge=512, le=2**31)] | None = None
     zip: bool | None = None
     window: Count | None = None
 

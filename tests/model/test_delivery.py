@@ -24,7 +24,7 @@ from mqtt_im.core.entries import Entry, void_entry
 from tests.support.delivery import Packet, taken
 
 USER, DEVICE = "bob", "tel"
-SMALL = {"MAX_BUFFERED": 4, "APP_AHEAD": 7, "BATCH_ITEMS": 3, "BATCH_BYTES": 150, "ITEM_IDS": 23}
+SMALL = {"MAX_BUFFERED": 4, "APP_AHEAD": 7, "BATCH_ITEMS": 3, "BATCH_FIRST": 150, "BATCH_MOST": 300, "ITEM_IDS": 23}
 
 
 class Item:

@@ -41,6 +41,8 @@ class FakeLink:
         self.closed = False
         self.sent: list[tuple[Map, int, bool]] = []
         """What was written, with packet identifier and DUP."""
+        self.raw: list[bytes] = []
+        """The same as it was written."""
         self.charged = 0.0
         """Units beside the one for each request."""
         self.answered: list[int] = []
@@ -56,6 +58,7 @@ class FakeLink:
         properties: bytes = b"",
     ) -> bool:
         self.sent.append((decode(payload), packet_id, dup))
+        self.raw.append(payload)
         return True
 
     def charge(self, units: float) -> None:

@@ -204,7 +204,13 @@ def test_what_an_app_confirms_is_not_repeated() -> None:
 # Batches.
 
 
-def test_a_batch_holds_the_same_stream_and_is_acknowledged_as_a_whole() -> None:
+def large_batches(monkeypatch: pytest.MonkeyPatch, most: int = 48 * 1024) -> None:
+    monkeypatch.setattr(module, "BATCH_FIRST", most)
+    monkeypatch.setattr(module, "BATCH_MOST", most)
+
+
+def test_a_batch_holds_the_same_stream_and_is_acknowledged_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    large_batches(monkeypatch)
     inbox = Inbox(head=BATCH_ITEMS + 60, window=2)
     inbox.delivery.batch = True
     packets = inbox.pump()
@@ -221,12 +227,12 @@ def test_one_item_is_no_batch() -> None:
 
 
 def test_a_batch_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BATCH_BYTES", 100)
-    inbox = Inbox(head=20)
-    inbox.delivery.batch = True
+    inbox = Inbox(head=200)
+    inbox.delivery.batch = 600
     packets = inbox.pump()
-    assert positions(packets) == list(range(1, 21))
-    assert all(len(json.loads(packet.payload).get("items", [0])) <= 4 for packet in packets)
+    assert positions(packets) == list(range(1, 201))
+    assert all(len(packet.payload) <= 600 for packet in packets)
+    assert all(len(json.loads(packet.payload)["items"]) > 1 for packet in packets[:-1])
 
 
 def test_batches_at_qos_0() -> None:
