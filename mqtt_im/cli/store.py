@@ -81,7 +81,9 @@ def restore(file: File, files: Files = None, config: ConfigFile = None, override
     folder = Path(loaded.data_dir)
     if files is not None and not files.is_dir():
         raise StoreError(f"{files}: there is no such folder")
-    backups.restore(file, folder)
+    left = backups.restore(file, folder)
     if files is not None:
         file_tools.copy_in(loaded.files, folder, files)
     typer.echo(f"{folder.absolute()} holds what was in {file}.")
+    if left is not None:
+        typer.echo(f"What another store had left there is in {left} now.")

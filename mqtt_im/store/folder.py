@@ -11,6 +11,8 @@ from pathlib import Path
 from mqtt_im.protocol.errors import StoreError
 
 LOCK_NAME = "lock"
+RESTORING = "restoring"
+"""A folder in the folder: what a restore has made so far. While it is there, no server starts."""
 PATIENCE_S = 1.0
 """So long a start waits for the lock."""
 
@@ -22,8 +24,11 @@ class FolderLock:
         self.folder = Path(folder)
         self._file: int | None = None
 
-    def take(self) -> None:
-        """Make the folder where it is missing and lock it. `StoreError` where another server has it, or it can't be written."""
+    def take(self, restoring: bool = False) -> None:
+        """Make the folder where it is missing and lock it. `StoreError` where another server has it, or it can't be written.
+
+        Also where a restore into it was not finished, unless it is to be (`restoring`).
+        """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             file = os.open(self.folder / LOCK_NAME, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
@@ -33,6 +38,9 @@ class FolderLock:
             holder = os.pread(file, 32, 0).decode(errors="replace").strip()
             os.close(file)
             raise StoreError(f"data_dir {self.folder} is in use by another server" + (f" (process {holder})" if holder else ""))
+        if not restoring and (self.folder / RESTORING).exists():
+            os.close(file)
+            raise StoreError(f"data_dir {self.folder}: a restore was not finished; run `mqtt-im store restore` again")
         with contextlib.suppress(OSError):  # a full disk: the number only helps people
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)

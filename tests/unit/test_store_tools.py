@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -131,7 +133,7 @@ def test_a_backup_restores_messages_and_accounts_under_a_new_epoch(data_dir: Pat
         restored.add("bob", "new secret")
         restored.close()
         epochs.add(epoch(folder / "mqtt-im.db"))
-        assert sorted(file.name for file in folder.iterdir()) == ["accounts.db", "mqtt-im.db"]
+        assert sorted(file.name for file in folder.iterdir()) == ["accounts.db", "lock", "mqtt-im.db"]
     assert len(epochs) == 4
 
 
@@ -175,3 +177,61 @@ def test_a_folder_that_can_t_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="can't be used"):
         FolderLock(tmp_path / "file" / "data").take()
+
+
+def test_what_another_store_left_is_not_taken_for_this_one(data_dir: Path, tmp_path: Path) -> None:
+    """A write-ahead file of another log would be applied to the restored one; sessions and webhooks are of another epoch."""
+    backup(data_dir, tmp_path / "backup")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in (
+        "mqtt-im.db-wal",
+        "mqtt-im.db-shm",
+        "projection.db",
+        "broker.db",
+        "hooks.db-wal",
+        "search.db",
+        "accounts.db-wal",
+    ):
+        (folder / name).write_bytes(b"of another store")
+    (folder / "notes.txt").write_text("mine")
+    aside = restore(tmp_path / "backup", folder)
+    assert aside is not None and (aside / "mqtt-im.db-wal").read_bytes() == b"of another store"
+    assert check(folder) == check(data_dir)
+    assert (folder / "notes.txt").exists()
+    assert not (folder / "broker.db").exists()
+
+
+@pytest.mark.parametrize("after", range(4))
+def test_a_restore_that_is_killed_leaves_nothing_that_starts(data_dir: Path, tmp_path: Path, after: int) -> None:
+    accounts = Accounts(data_dir)
+    accounts.add("alice", "a long secret")
+    accounts.close()
+    backup(data_dir, tmp_path / "backup")
+    folder = tmp_path / "folder"
+    rename, count = Path.rename, 0
+
+    def killed(self: Path, target: Path) -> Path:
+        nonlocal count
+        count += 1
+        if count > after:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    with patch.object(Path, "rename", killed), contextlib.suppress(KeyboardInterrupt):
+        restore(tmp_path / "backup", folder)
+    if count > after:
+        with pytest.raises(StoreError, match="not finished"):
+            FolderLock(folder).take()
+        restore(tmp_path / "backup", folder)
+    assert check(folder) == check(data_dir)
+    FolderLock(folder).take()
+
+
+def test_nothing_is_restored_under_a_running_server(data_dir: Path, tmp_path: Path) -> None:
+    backup(data_dir, tmp_path / "backup")
+    lock = FolderLock(tmp_path / "folder")
+    lock.take()
+    with patch("mqtt_im.store.folder.PATIENCE_S", 0.0), pytest.raises(StoreError, match="in use"):
+        restore(tmp_path / "backup", tmp_path / "folder")
+    lock.release()

@@ -8,14 +8,20 @@ seen, and start over (PROTOCOL §3). MQTT sessions are not in it; clients subscr
 from __future__ import annotations
 
 import os
+import re
+import shutil
 import sqlite3
+import tempfile
 from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 from mqtt_im.accounts import table as accounts
 from mqtt_im.protocol.errors import MqttImError, StoreError
+from mqtt_im.store.folder import RESTORING, FolderLock
 from mqtt_im.store.sqlite.models import LOG_FILE, new_epoch
 
+_OF_A_STORE: Final = re.compile(r"\.db(\.[a-z]+)?(-wal|-shm|-journal)?\Z")
 _ACCOUNT_TABLES = ("account", "token", "change")
 
 
@@ -51,35 +57,79 @@ def backup(data_dir: Path, target: Path) -> None:
     _sync(target.parent)
 
 
-def restore(backup_file: Path, data_dir: Path) -> None:
-    """`data_dir`, which holds no store yet, holds what was backed up. Code `exists` where it does hold one; `StoreError`."""
-    for name in (LOG_FILE, accounts.FILE_NAME):
-        if (data_dir / name).exists():
-            raise MqttImError("exists", f"{data_dir / name} exists already; restore into an empty data_dir")
+def restore(backup_file: Path, data_dir: Path) -> Path | None:
+    """`data_dir`, which holds no store, holds what was backed up, or is as it was; a restore that was killed is to be run again.
+
+    What another store has left there (write-ahead files, sessions, indexes, webhooks) would be taken for this one's: it is moved
+    into a folder of its own, which is returned. Code `exists` where there is a store; raises `StoreError`.
+    """
     if not backup_file.is_file():
         raise StoreError(f"{backup_file}: there is no such file")
-    partial = data_dir / (LOG_FILE + ".partial")
+    lock = FolderLock(data_dir)
+    lock.take(restoring=True)
     try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        partial.unlink(missing_ok=True)
-        os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        _copy(backup_file, partial)
-        with closing(sqlite3.connect(partial)) as connection:
-            if connection.execute("PRAGMA quick_check").fetchone() != ("ok",):
-                raise StoreError(f"{backup_file}: is damaged")
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not {"log", "meta"} <= tables:
-                raise StoreError(f"{backup_file}: is no backup of this server")
-            if "account" in tables:
-                _take_accounts(connection, data_dir)
-            _renew_epoch(connection)
-        _sync(partial)
-        partial.rename(data_dir / LOG_FILE)
-        _sync(data_dir)
+        return _restore(backup_file, data_dir)
     except (sqlite3.Error, OSError) as error:
         raise StoreError(f"{backup_file}: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        lock.release()
+
+
+def _restore(backup_file: Path, data_dir: Path) -> Path | None:
+    made = data_dir / RESTORING
+    if made.exists():
+        # A restore was killed. Since no server starts then, whatever stands here in the store's name was put there by it.
+        for name in (LOG_FILE, accounts.FILE_NAME):
+            (data_dir / name).unlink(missing_ok=True)
+        shutil.rmtree(made)
+    for name in (LOG_FILE, accounts.FILE_NAME):
+        if (data_dir / name).exists():
+            raise MqttImError("exists", f"{data_dir / name} exists already; restore into an empty data_dir")
+    made.mkdir(mode=0o700)
+    try:
+        _make(backup_file, made)
+        left = _move_aside(data_dir)
+    except BaseException:
+        shutil.rmtree(made)
+        raise
+    for file in sorted(made.iterdir()):
+        file.rename(data_dir / file.name)
+    _sync(data_dir)
+    made.rmdir()
+    _sync(data_dir)
+    return left
+
+
+def _make(backup_file: Path, folder: Path) -> None:
+    """The folder holds the store's files, and they are on disk."""
+    log = folder / LOG_FILE
+    os.close(os.open(log, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+    _copy(backup_file, log)
+    with closing(sqlite3.connect(log)) as connection:
+        if connection.execute("PRAGMA quick_check").fetchone() != ("ok",):
+            raise StoreError(f"{backup_file}: is damaged")
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if not {"log", "meta"} <= tables:
+            raise StoreError(f"{backup_file}: is no backup of this server")
+        if "account" in tables:
+            _take_accounts(connection, folder)
+        _renew_epoch(connection)
+    for file in folder.iterdir():
+        if file.name.endswith(("-wal", "-shm")):
+            raise StoreError(f"{file}: could not be written to its end")
+        _sync(file)
+    _sync(folder)
+
+
+def _move_aside(data_dir: Path) -> Path | None:
+    """What belongs to another store is in a folder of its own."""
+    found = [file for file in sorted(data_dir.iterdir()) if file.is_file() and _OF_A_STORE.search(file.name)]
+    if not found:
+        return None
+    aside = Path(tempfile.mkdtemp(prefix="before-restore-", dir=data_dir))
+    for file in found:
+        file.rename(aside / file.name)
+    return aside
 
 
 def _copy(source: Path, target: Path) -> None:
