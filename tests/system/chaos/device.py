@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 from random import Random
 
-from tests.support import packets
+from tests.support import packets, packets5
 from tests.support.im import ITEMS, PREFIX, REPLIES, Map, decode, encode
 from tests.support.packets import Packet, Publish
 
@@ -19,6 +19,8 @@ from .workload import Workload
 from .world import COUNTED_OPS, SILENT_OPS, Request, Stream, World, content_of
 
 IN_FLIGHT = 20
+RETRY = frozenset((0x80, 0x97))
+"""Reason codes of MQTT 5 that ask for another try."""
 SILENCE_S = 2.0
 """A connection on which nothing has come for so long, in spite of a PINGREQ, is given up."""
 
@@ -39,6 +41,8 @@ class Device:
         """Counts MQTT sessions, for DUP."""
         self.has_session = False
         self.connection = 0
+        self.five = False
+        """This connection speaks MQTT 5; the next one may not."""
         self.wire: Wire | None = None
         self.stopped = False
         self.in_flight: dict[int, int] = {}
@@ -99,6 +103,7 @@ class Device:
         wire = self.wire = await Wire.open(world.proxy_port if through_proxy else world.port)
         world.connections += 1
         self.connection += 1
+        self.five = self.dice.random() < 0.5
         try:
             await self._enter(wire)
             await self._stay(wire)
@@ -114,7 +119,7 @@ class Device:
     async def _enter(self, wire: Wire) -> None:
         """CONNECT, and whatever this device needs before its stream may begin."""
         profile = self.profile
-        wire.send(packets.connect(profile.device, username=profile.user, clean=profile.clean, keepalive=30))
+        wire.send(self._connect())
         connack = await wire.next(3.0)
         if connack.kind != packets.CONNACK or connack.body[1] != 0:
             raise EOFError
@@ -137,11 +142,22 @@ class Device:
             down = f"{PREFIX}/{profile.user}/down", f"{PREFIX}/{profile.user}/{profile.device}/down"
             # Without a subscription that hello had no answer. This one comes before anything can be acknowledged.
             again = self._publish(encode({"op": "hello", "id": "hello"}), self._packet_id())
-            wire.send(packets.subscribe(self._packet_id(), *((topic, 1) for topic in down)) + again)
+            subscribe = packets5.subscribe if self.five else packets.subscribe
+            wire.send(subscribe(self._packet_id(), *((topic, 1) for topic in down)) + again)
             await self._until(wire, packets.SUBACK)
         while not self.registered.is_set():
             self._take(wire, await wire.next(3.0))
         self.has_session = True
+
+    def _connect(self) -> bytes:
+        """Either version, from one connection to the next: a kept session goes on all the same."""
+        profile = self.profile
+        if not self.five:
+            return packets.connect(profile.device, username=profile.user, clean=profile.clean, keepalive=30)
+        given: dict[int, int] = {packets5.RECEIVE_MAX: self.dice.choice((2, 10, 1000))}
+        if not profile.clean:
+            given[packets5.SESSION_EXPIRY] = 100_000
+        return packets5.connect(profile.device, username=profile.user, clean=profile.clean, keepalive=30, given=given)
 
     async def _until(self, wire: Wire, kind: int) -> None:
         """Take in what comes until a packet of this kind has come."""
@@ -225,7 +241,8 @@ class Device:
 
     def _publish(self, payload: bytes, packet_id: int, dup: bool = False, qos: int = 1) -> bytes:
         topic = f"{PREFIX}/{self.profile.user}/{self.profile.device}/up"
-        return packets.publish(topic, payload, qos=qos, packet_id=packet_id, dup=dup)
+        publish = packets5.publish if self.five else packets.publish
+        return publish(topic, payload, qos=qos, packet_id=packet_id, dup=dup)
 
     def _packet_id(self) -> int:
         used = {request.packet_id for request in self.open}
@@ -245,14 +262,18 @@ class Device:
         self._next_pos = 0
         """The `pos` that must come next on this connection; 0 before the first item."""
         self._last_pos = self.stream.kept
-        self._unprocessed: list[tuple[Publish, int]] = []
+        self._unprocessed: list[tuple[Publish | packets5.Publish, int]] = []
         """Packets that hold items and are not acknowledged yet, each with its last `pos`."""
 
     def _take(self, wire: Wire, packet: Packet) -> None:
         if packet.kind == packets.PUBLISH:
-            self._arrived(wire, Publish.of(packet))
+            self._arrived(wire, packets5.Publish.of(packet) if self.five else Publish.of(packet))
         elif packet.kind in (packets.PUBACK, packets.PUBREC):
-            if packet.kind == packets.PUBREC:
+            code = packets5.code_of(packet)[0] if self.five else 0
+            if code in RETRY:
+                self._again(packet.packet_id)
+                return
+            if packet.kind == packets.PUBREC and code < 0x80:
                 wire.send(packets.acknowledge(packets.PUBREL, packet.packet_id))
             for request in self.open:
                 if request.packet_id == packet.packet_id and request.connection == self.connection:
@@ -261,7 +282,14 @@ class Device:
                         self._finished(request)
                     break
 
-    def _arrived(self, wire: Wire, publish: Publish) -> None:
+    def _again(self, packet_id: int) -> None:
+        """A request was refused for now: it is sent again on this connection, as a new packet."""
+        for request in self.open:
+            if request.packet_id == packet_id and request.connection == self.connection:
+                request.packet_id, request.session, request.connection = 0, -1, 0
+                break
+
+    def _arrived(self, wire: Wire, publish: Publish | packets5.Publish) -> None:
         data = decode(publish.payload)
         items = data["items"] if data["op"] == "batch" else [data]
         last = 0
@@ -277,7 +305,7 @@ class Device:
         else:
             self._unprocessed.append((publish, last))
 
-    def _item(self, item: Map, publish: Publish) -> None:
+    def _item(self, item: Map, publish: Publish | packets5.Publish) -> None:
         """Hold the item against the promises about one device's stream."""
         name, stream = self.profile.name, self.stream
         pos: int = item["pos"]
