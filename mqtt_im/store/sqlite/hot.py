@@ -177,6 +177,14 @@ class Projection:
             found += [read_conv(row, load) for row in rows]
         return found
 
+    def conv_numbers(self, names: Sequence[str]) -> dict[str, int]:
+        """The numbers of those of these conversations that are stored."""
+        found: dict[str, int] = {}
+        for size, part in _parts(names):
+            marks = ",".join("?" * size)
+            found.update(self._conn.execute(f"SELECT name, cid FROM conv WHERE name IN ({marks})", part))
+        return found
+
     def conv_name(self, cid: int) -> str | None:
         """The name of a conversation."""
         row = self._conn.execute("SELECT name FROM conv WHERE cid = ?", (cid,)).fetchone()

@@ -34,6 +34,7 @@ from .state import ProjectedState
 _TRIES: Final = 3
 """After so many beginnings the gate stays closed until the end: others wait for this one look."""
 _CACHE_KIB: Final = 16_384
+MAX_NUMBERS: Final = 50_000
 
 
 class _MovedError(Exception):
@@ -57,11 +58,17 @@ class ReadState(ProjectedState):
         super().__init__(log, projection, has_account, lambda *_: False, uploads.stored)
         self._gate = gate
         self._stored_uids = 1 << 62
+        self._writer: ProjectedState | None = None
+        self._numbers: dict[str, int] = {}
+        """By name, the numbers of conversations that are stored. They stay as they are, so these outlive a view."""
         self.shown: set[str] = set()
         """Conversations of which the view was asked what became of messages."""
 
     def begin(self, writer: ProjectedState) -> None:
         """The view is of now; inside the gate."""
+        if writer is not self._writer:  # the projections may have been made anew
+            self._writer = writer
+            self._numbers.clear()
         self.live, self.frozen = writer.live, writer.frozen
         for cache in (self._users, self._convs, self._devices, self._amended):
             cache.clear()
@@ -182,11 +189,46 @@ class ReadState(ProjectedState):
 
     def amended_of(self, records: Mapping[int, AnyRecord]) -> dict[int, Amended]:
         """See `interface.State`."""
-        acts = [record for record in records.values() if isinstance(record, Act)]
-        self._prefetch_convs({act.conv for act in acts})
-        for act in acts:
-            self._look_for(self.conv_for(act.conv), act.seq)
-        return super().amended_of(records)
+        acts = {lsn: record for lsn, record in records.items() if isinstance(record, Act)}
+        names = {act.conv for act in acts.values()}
+        self.shown |= names
+        numbers = self._numbers_of(names)
+        changed = [generation.amended for generation in self._generations() if generation.amended]
+        known, found = self._amended, dict[int, Amended]()
+        asked: dict[tuple[int, int], list[int]] = {}
+        for lsn, act in acts.items():
+            key = (numbers.get(act.conv, 0), act.seq)
+            if key not in known:
+                for some in changed:
+                    if key in some:
+                        known[key] = some[key].copied()
+                        break
+                else:
+                    asked.setdefault(key, []).append(lsn)
+                    continue
+            if (amended := known[key]) is not None:
+                found[lsn] = amended
+        if asked:
+            for key, amended in self.projection.amended_of(list(asked)).items():
+                known[key] = amended
+                found.update(dict.fromkeys(asked[key], amended))
+        return found
+
+    def _numbers_of(self, names: set[str]) -> dict[str, int]:
+        """The numbers of these conversations, as far as they are there."""
+        numbers = self._numbers
+        missing = names - numbers.keys()
+        found = {name: numbers[name] for name in names - missing}
+        for generation in self._generations():
+            found.update((name, generation.convs[name].cid) for name in missing if name in generation.convs)
+        missing -= found.keys()
+        if missing:
+            stored = self.projection.conv_numbers(list(missing))
+            if len(numbers) > MAX_NUMBERS:
+                numbers.clear()
+            numbers.update(stored)
+            found.update(stored)
+        return found
 
     def _look_for(self, conv: Conv, seq: int) -> None:
         self.shown.add(conv.name)
