@@ -134,6 +134,7 @@ class Server:
             unclaim=claims.release,
             online=audience,
             uploads=files.uploads,
+            memory_mb=config.limits.memory_mb,
         )
         await ledger.start()
         self._undo.push_async_callback(ledger.stop)

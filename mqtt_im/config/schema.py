@@ -213,6 +213,14 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "ones are cut; some that speak MQTT 5 are told why. Clients behind one router, or behind a proxy, share an address.",
         ),
     ] = 0
+    memory_mb: Annotated[
+        int,
+        Meta(
+            ge=100,
+            description="About how many MB of memory the server takes at most, besides 6 KB for each connection; what the store "
+            "keeps in memory (caches, pages, what is not written to the projections yet) is sized by it.",
+        ),
+    ] = 400
     connect_timeout_s: Annotated[float, Meta(gt=0, le=3600, description="Seconds from accept to a complete CONNECT.")] = 10
     max_inflight: Annotated[
         int, Meta(ge=1, le=16_383, description="Packets without PUBACK on one connection, each way; the default `window`.")

@@ -8,6 +8,7 @@ Everything here follows from the record and the state before it, so the projecti
 from __future__ import annotations
 
 from collections.abc import Callable
+from sys import intern
 from typing import Any, Protocol
 
 from .model import FOREVER, Amended, Conv, Device, Member, User, readers
@@ -312,7 +313,8 @@ def change_members(state: State, conv: Conv, record: GroupChange) -> None:
     """The group has the members that it has after this change."""
     members, seq = conv.members, record.seq
     if record.event in ("group.create", "group.add"):
-        for index, name in enumerate(record.members or ()):
+        new = [[record.history_from, FOREVER]]  # of most, who share it
+        for index, name in enumerate(map(intern, record.members or ())):
             order = (seq << 20) | index
             former = members.pop(name, None)
             member = Member(order) if former is None else former.copied()
@@ -320,8 +322,8 @@ def change_members(state: State, conv: Conv, record: GroupChange) -> None:
             member.active = True
             member.role = "owner" if record.event == "group.create" and index == 0 else "member"
             first = record.history_from
-            kept = [] if former is None else former.spans
-            member.spans = [*(span for span in kept if span[0] < first), [first, FOREVER]]
+            kept = [] if former is None else [span for span in former.spans if span[0] < first]
+            member.spans = [*kept, *new] if kept else new
             members[name] = member
             state.touch_member(conv, name)
     elif record.event in ("group.remove", "group.leave"):
@@ -403,9 +405,10 @@ def _user_change(state: State, lsn: int, record: UserChange) -> None:
         case "unblock":
             user.blocks = user.blocks - {record.subject}
         case "mute":
-            user.mutes = {name: until for name, until in user.mutes.items() if name != record.subject}
+            mutes = {name: until for name, until in user.mutes.items() if name != record.subject}
             if record.value:
-                user.mutes[record.subject] = record.value
+                mutes[record.subject] = record.value
+            user.mutes = mutes
         case "read_receipts":
             user.read_receipts = bool(record.value)
         case "presence":

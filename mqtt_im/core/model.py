@@ -5,14 +5,19 @@ They live in the ledger's thread and are touched by nobody else. `core.apply` is
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple, Protocol, Self
+from collections.abc import Callable, Mapping, Set
+from typing import Final, NamedTuple, Protocol, Self
 
 from .records import AnyRecord
 
 FOREVER = 2**62
 EVERYTHING = [[1, FOREVER]]
 """The spans of who sees a whole conversation, shared by all members of direct ones; never changed in place."""
+
+
+_NOBODY: Final[Set[str]] = frozenset()
+_NOTHING: Final[Mapping[str, int]] = {}
+"""What most users have, and so share."""
 
 
 class _Entity:
@@ -65,8 +70,8 @@ class User(_Entity):
         """The highest cursor to which any device ever got."""
         self.registered = False
         """Whether a device was ever registered, so that the next one starts at the head."""
-        self.blocks: set[str] = set()
-        self.mutes: dict[str, int] = {}
+        self.blocks: Set[str] = _NOBODY
+        self.mutes: Mapping[str, int] = _NOTHING
         self.read_receipts = True
         self.presence = True
         self.changed = 0
@@ -159,9 +164,31 @@ class Member(_Entity):
 class Conv(_Entity):
     """One conversation, direct or group."""
 
-    __slots__ = ("_load", "_members", "born", "changed", "cid", "group", "head", "lsn", "maker", "name", "size", "title", "users")
+    __slots__ = (
+        "_find",
+        "_load",
+        "_members",
+        "born",
+        "changed",
+        "cid",
+        "group",
+        "head",
+        "lsn",
+        "maker",
+        "name",
+        "size",
+        "title",
+        "users",
+    )
 
-    def __init__(self, cid: int, name: str, load: Callable[[Conv], dict[str, Member]] | None = None) -> None:
+    def __init__(
+        self,
+        cid: int,
+        name: str,
+        load: Callable[[Conv], dict[str, Member]] | None = None,
+        find: Callable[[Conv, str], Member | None] | None = None,
+    ) -> None:
+        """`load` reads all members when somebody asks for them; `find` reads one of many."""
         self.cid = cid
         self.name = name
         self.group = name[0] == "#"
@@ -184,6 +211,7 @@ class Conv(_Entity):
         self.maker = ""
         """Who has made the group, as long as somebody is in it."""
         self._load = load
+        self._find = find
         self._members: dict[str, Member] | None = None if load is not None else {}
 
     @property
@@ -203,11 +231,22 @@ class Conv(_Entity):
         """Whether its members are in memory."""
         return self._members is not None
 
-    def shown(self, load: Callable[[Conv], dict[str, Member]]) -> Conv:
-        """A copy, whose members are read by `load` when somebody asks."""
+    def unload(self) -> None:
+        """The members are read again when somebody asks; they are stored as they are."""
+        assert self._load is not None
+        self._members = None
+
+    def shown(self, load: Callable[[Conv], dict[str, Member]], find: Callable[[Conv, str], Member | None] | None = None) -> Conv:
+        """A copy, whose members are read by `load` and `find` when somebody asks."""
         made = self.copied()
-        made._load, made._members = load, None  # noqa: SLF001 - of its own kind
+        made._load, made._find, made._members = load, find, None  # noqa: SLF001 - of its own kind
         return made
+
+    def part(self, user: str) -> Member | None:
+        """The user's part, present or past, without reading those of all others; not to be changed."""
+        if self._members is None and self._find is not None:
+            return self._find(self, user)
+        return self.members.get(user)
 
     def own(self, user: str) -> Member:
         """A member's part, to be changed: a copy in place of the former, which others may be looking at."""
@@ -216,7 +255,7 @@ class Conv(_Entity):
 
     def member(self, user: str) -> Member | None:
         """The user's part, if it is in the conversation now."""
-        member = self.members.get(user)
+        member = self.part(user)
         return member if member is not None and member.active else None
 
 

@@ -12,7 +12,7 @@ class Commit:
     """One committed record, for those who are connected.
 
     `to` holds `(user, pos)` of each recipient with a connected device, `away` the names of the others. `entry` is None where
-    `to` is empty.
+    `to` is empty. Of a record with many recipients only its author's own number is left once it is committed.
     """
 
     __slots__ = ("away", "entry", "lsn", "record", "to")

@@ -34,6 +34,10 @@ MAX_WEIGHT = 8000
 """Of one transaction, see `Store.weight`: a fiftieth of a second."""
 MAX_JOBS = 1000
 """Jobs that are looked at for one transaction."""
+MAX_UNTOLD = 64
+"""Times that answers are on their way to the loop: what it has not got to is in memory."""
+LONGEST_TELL_S = 10.0
+"""A loop that has got to nothing for so long is not waited for."""
 TOLD_AT_ONCE = 100
 """Jobs whose answers leave together."""
 RETRY_S = 0.5
@@ -56,6 +60,7 @@ class Ledger:
         self._turns = Turns[Job](lambda job: job.line())
         self._thread: threading.Thread | None = None
         self._store: Store | None = None
+        self._untold = threading.Semaphore(MAX_UNTOLD)
         self._reader = Reader(self._tell_one, clock, self._not_read)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
@@ -405,12 +410,21 @@ class Ledger:
     # Answers.
 
     def _tell_one(self, job: Job) -> None:
-        self._tell([job])
+        self._hand_over(self._report, [job])
 
     def _tell(self, batch: list[Job]) -> None:
+        """The jobs are over on the loop soon. From the ledger's thread, which waits where the loop does not keep up."""
+        self._untold.acquire(timeout=LONGEST_TELL_S)
+        self._hand_over(self._arrived, batch)
+
+    def _hand_over(self, report: Callable[[list[Job]], None], batch: list[Job]) -> None:
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop was closed before the ledger was
-            self._loop.call_soon_threadsafe(self._report, batch)
+            self._loop.call_soon_threadsafe(report, batch)
+
+    def _arrived(self, batch: list[Job]) -> None:
+        self._untold.release()
+        self._report(batch)
 
     def _report(self, batch: list[Job]) -> None:
         last, reads = self._last, self._reads
@@ -420,6 +434,9 @@ class Ledger:
                 job.done()
             except Exception:
                 logger.exception("a job's answer could not be given")
+            if job.reads:
+                self._reader.arrived += 1
+                continue
             line = job.line()
             if last.get(line) is job:
                 del last[line]

@@ -108,7 +108,8 @@ def _entries(engine: Readable, user: User, part: list[tuple[int, Conv]]) -> list
     entries = []
     unread: list[tuple[Conv, int, int]] = []
     for lsn, conv in part:
-        member = conv.members[user.name]
+        member = conv.part(user.name)
+        assert member is not None
         last = member.newest(conv.head)
         unread += _unread_parts(conv, member, last)
         message = message_json(engine, records.get(lsn), amended.get(lsn))

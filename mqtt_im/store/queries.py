@@ -145,7 +145,7 @@ def searchable(engine: Readable, who: Who, name: str | None) -> list[Part]:
         convs = [possible_conv(state, who, name)[0]]
     else:
         convs = [conv for _, conv in state.latest(state.user(who.user), FOREVER, FOREVER)]
-    return [_part(engine, conv, conv.members[who.user]) for conv in convs]
+    return [_part(engine, conv, part) for conv in convs if (part := conv.part(who.user)) is not None]
 
 
 def _part(engine: Readable, conv: Conv, member: Member) -> Part:
@@ -169,7 +169,7 @@ def found(engine: Readable, who: Who, lsns: list[int]) -> list[bytes]:
         conv = engine.state.conv(record.conv) if isinstance(record, Message) else None
         if not isinstance(record, Message) or conv is None:
             continue
-        member = conv.members.get(who.user)
+        member = conv.part(who.user)
         amended = amended_of.get(lsn)
         if member is None or not member.sees(record.seq) or (amended is not None and amended.recalled):
             continue

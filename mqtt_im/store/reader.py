@@ -22,6 +22,8 @@ from .turns import Turns
 
 logger = logging.getLogger(__name__)
 
+MAX_UNTOLD: Final = 64
+"""Answers that are on their way to the loop."""
 PATIENCE_S: Final = 2.0
 """So long a read waits for what is on its way to the disk."""
 _WAIT_S: Final = 0.005
@@ -53,6 +55,9 @@ class Reader:
         self._turns = Turns[Job](lambda job: job.line())
         self._aside: list[tuple[float, Job]] = []
         """Reads that wait for the disk, and since when."""
+        self.arrived = 0
+        """How many answers the loop has got to."""
+        self._answered = 0
         self._make: Callable[[], Reading]
         self._reading: Reading | None = None
         self._thread: threading.Thread | None = None
@@ -116,6 +121,8 @@ class Reader:
 
     def serve(self) -> None:
         """The next job is done, or has been put aside; and those that were aside, where that makes sense."""
+        while self._answered - self.arrived >= MAX_UNTOLD and self._thread is not None:
+            time.sleep(_WAIT_S)  # what the loop has not got to is in memory
         job = self._turns.take()
         if job is not None:
             began = time.perf_counter()
@@ -132,7 +139,7 @@ class Reader:
         try:
             if self._reading is None:
                 self._reading = self._make()
-            done = self._reading.run(job.finish, lambda: self._tell(job), int(self._clock() * 1000), job.exact)  # type: ignore[arg-type]
+            done = self._reading.run(job.finish, lambda: self._answer(job), int(self._clock() * 1000), job.exact)  # type: ignore[arg-type]
         except Refusal as refusal:
             job.refusal = refusal
         except Exception as error:
@@ -149,6 +156,10 @@ class Reader:
                 self._aside.append((since, job))
                 return
             job.refusal = unavailable()
+        self._answer(job)
+
+    def _answer(self, job: Job) -> None:
+        self._answered += 1
         self._tell(job)
 
     def close(self) -> None:

@@ -43,6 +43,7 @@ class SqliteStore:
         online: Container[str] = frozenset(),
         ledger: type[Ledger] = Ledger,
         uploads: Uploads | None = None,
+        memory_mb: int = 400,
     ) -> None:
         self.data_dir = data_dir
         self.now = 0.0
@@ -55,6 +56,7 @@ class SqliteStore:
             unclaim=unclaim,
             online=online,
             uploads=uploads,
+            memory_mb=memory_mb,
         )
         self.ledger = ledger(make, clock=lambda: self.now)
         self.ledger._loop = cast(Any, _HereAndNow())
@@ -101,7 +103,7 @@ class SqliteStore:
     def keep_up(self, jobs: int = 1) -> None:
         """What the ledger does after each batch."""
         try:
-            self.engine.flusher.keep_up(jobs)
+            self.engine.flusher.keep_up()
             self.engine.erasure.work()
         except sqlite3.Error as error:
             self.ledger._trouble(self.engine, error)

@@ -96,8 +96,10 @@ def known_conv(view: View, who: Who, name: str) -> tuple[Conv, Member]:
         pair = members_of_direct(name)
         if pair is None or who.user not in pair or conv is None:
             raise Refusal("not_member", f"there is no conversation {name} with you in it")
-        return conv, conv.members[who.user]
-    member = conv.members.get(who.user) if conv is not None else None
+        part = conv.part(who.user)
+        assert part is not None
+        return conv, part
+    member = conv.part(who.user) if conv is not None else None
     if conv is None or member is None:
         raise Refusal("not_member", f"there is no group {name} with you in it")
     return conv, member

@@ -46,7 +46,7 @@ def _carrier(view: View, file: str, name: str, seq: int) -> Message | None:
 
 def _reads(view: View, user: str, file: str, name: str, seq: int) -> bool:
     conv = view.conv(name)
-    member = conv.members.get(user) if conv is not None else None
+    member = conv.part(user) if conv is not None else None
     if member is None or not member.sees(seq):
         return False
     record = _carrier(view, file, name, seq)

@@ -56,7 +56,7 @@ def grown(view: View, user: str, marks: list[Any]) -> list[Any]:
     found: list[Any] = []
     for name, seq in zip(marks[::2], marks[1::2], strict=True):
         conv = view.conv(name)
-        member = conv.members.get(user) if conv is not None else None
+        member = conv.part(user) if conv is not None else None
         if member is not None and seq > member.delivered:
             found += (name, seq)
     return found

@@ -66,7 +66,7 @@ def send(view: View, limits: Limits, who: Who, request: rq.Send) -> Decision:
             pos = [recipient.head + 1, sender_pos]
         conv = found or Conv(0, name)
     if request.reply_to is not None:
-        part = conv.members.get(user, MEMBER)
+        part = conv.part(user) or MEMBER
         if request.reply_to >= seq or not part.sees(request.reply_to):
             raise Refusal("bad_field", f"reply_to: there is no message {request.reply_to} in {name} that you can see")
     push = {} if request.push is None else {"push": request.push}

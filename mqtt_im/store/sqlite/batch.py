@@ -6,13 +6,14 @@ from collections.abc import Callable, Container
 
 from mqtt_im.core.apply import recipients
 from mqtt_im.core.gone import without_content
-from mqtt_im.core.records import Act, AnyRecord, Edited, Message, Recalled, encode
+from mqtt_im.core.records import Act, AnyRecord, Edited, GroupChange, Message, Recalled, encode
+from mqtt_im.core.rules.common import own_pos
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.store.commits import Author, Commit
 from mqtt_im.store.uploads import Uploads
 
 from .hot import Log
-from .state import ProjectedState
+from .state import MANY, ProjectedState
 
 
 class Batch:
@@ -30,6 +31,8 @@ class Batch:
         self._rows: list[tuple[int, bytes]] = []
         self._rewrites: list[tuple[bytes, int]] = []
         self._recalled = False
+        self._large: list[Act] = []
+        """Records with many recipients."""
         self.weight = 0
         """See `interface.Store`."""
 
@@ -46,6 +49,8 @@ class Batch:
         commit = Commit(lsn, record)
         if isinstance(record, Act):
             self.weight += len(record.pos)
+            if len(record.pos) > MANY:
+                self._large.append(record)
             # Now, since the next record of the batch may change who is a member.
             self._address(commit, record)
         if author.commits is None:
@@ -62,6 +67,10 @@ class Batch:
         self._rows.clear()
         self._rewrites.clear()
         self.weight = 0
+        self._state.settle()
+        for record in self._large:
+            _shorten(record)
+        self._large.clear()
         if self._recalled:
             self._recalled = False
             self._erase()
@@ -89,7 +98,7 @@ class Batch:
             lsns.append(state.message_lsn(conv, act.seq))
             self._recalled = True
         for lsn in lsns:
-            record = state.record(lsn) if lsn is not None else None
+            record = state.whole(lsn) if lsn is not None else None
             if lsn is None or not isinstance(record, Message | Edited) or record.body is None:
                 continue
             if isinstance(record, Message):
@@ -101,3 +110,10 @@ class Batch:
                 self._rows[lsn - self._rows[0][0]] = (lsn, data)
             else:
                 self._rewrites.append((data, lsn))
+
+
+def _shorten(record: Act) -> None:
+    """Whoever is told of the record holds it for a while, and needs none of the numbers but its author's own."""
+    record.pos = [own_pos(record, record.by)] if isinstance(record, Message) else []
+    if isinstance(record, GroupChange):
+        record.users = []

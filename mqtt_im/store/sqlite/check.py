@@ -302,7 +302,7 @@ class _Rebuild:
             conv = state.conv_for(record.conv)
             names = recipients(conv, record)
             numbers.act(lsn, record, names, conv.head, [state.user(name).head for name in names])
-        state.take(lsn, record, size)
+        state.replay(lsn, record, size)
 
     def prefetch(self, records: Iterable[AnyRecord]) -> None:
         """Those come next."""

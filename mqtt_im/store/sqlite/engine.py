@@ -24,6 +24,7 @@ from mqtt_im.store.policy import Ended, Policy
 from mqtt_im.store.uploads import Uploads
 
 from .batch import Batch
+from .bounds import Bounds
 from .erasure import Erasure
 from .errors import ERRORS, is_damage
 from .flusher import FLUSH_ROWS, Flusher
@@ -65,6 +66,7 @@ class Engine:
         unclaim: Callable[[str, int], None],
         online: Container[str],
         uploads: Uploads,
+        bounds: Bounds | None = None,
     ) -> None:
         self.limits = limits
         self.online = online
@@ -75,6 +77,7 @@ class Engine:
         self.now = 0
         """ms since 1970 of the batch; never goes back."""
         self.gate = Gate()
+        self._bounds = bounds = bounds or Bounds()
         self._data_dir = data_dir
         self._has_account = has_account
         self._uploads = uploads
@@ -95,10 +98,10 @@ class Engine:
     # Start.
 
     def _open_projection(self) -> None:
-        self._projection_db = open_projection(self._data_dir)
+        self._projection_db = open_projection(self._data_dir, bounds=self._bounds)
         self.projection = Projection(self._projection_db)
         self.folds = Folds(self._log_db, self._projection_db)
-        self.flusher = Flusher(self.projection, self.epoch, self.gate)
+        self.flusher = Flusher(self.projection, self.epoch, self.gate, self._bounds)
 
     def _make_projection(self) -> None:
         """What is lost or foreign is made anew as a file, where it is much; on a full disk in memory, as far as that goes."""
@@ -158,9 +161,11 @@ class Engine:
         position = self.projection.position()[1] if self._usable() else self._restore()
         uploads = self._uploads
         uploads.rollback()
-        self.state = state = ProjectedState(self.log, self.projection, self._has_account, self._taking_back.take, uploads.find)
+        self.state = state = ProjectedState(
+            self.log, self.projection, self._has_account, self._taking_back.take, uploads.find, self._bounds
+        )
         self._batch = Batch(self.log, state, self.online, uploads, self.erasure.ask)
-        self._rendering = Rendering(state)
+        self._rendering = Rendering(state, self._bounds)
         self.flusher.begin(state)
         state.live.last = position
         newest = self.log.get(position)
@@ -179,7 +184,7 @@ class Engine:
 
     def _take(self, lsn: int, record: AnyRecord, size: int) -> None:
         self.now = max(self.now, record.ts)
-        self.state.take(lsn, record, size)
+        self.state.replay(lsn, record, size)
 
     def _follows(self, position: int) -> bool:
         """The log goes on without a gap after this row: up to the base some are gone, and a power cut takes back projections."""
@@ -236,7 +241,7 @@ class Engine:
         """See `interface.Store`."""
         if self._mending is None:
             try:
-                self.flusher.keep_up(jobs)
+                self.flusher.keep_up()
                 self._compactor.work(self, busy=jobs > 0)
             except ERRORS as error:
                 if not self.mends(error):
@@ -286,7 +291,16 @@ class Engine:
 
     def reading(self) -> Reading:
         """See `interface.Store`."""
-        return Reading(self._data_dir, self.gate, lambda: self.state, self._has_account, self._uploads, self.limits, self.online)
+        return Reading(
+            self._data_dir,
+            self.gate,
+            lambda: self.state,
+            self._has_account,
+            self._uploads,
+            self.limits,
+            self.online,
+            self._bounds,
+        )
 
     def retain(self, policy: Policy, now: int, ended: Ended) -> None:
         """See `interface.Store`."""

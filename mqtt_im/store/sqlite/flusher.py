@@ -10,14 +10,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from .bounds import Bounds
 from .gate import Gate
 from .generation import slices
 from .hot import Projection
 from .state import ProjectedState
 
 FLUSH_ROWS = 20_000
-FLUSH_BYTES = 32 << 20
-"""The projections follow the log at the latest after so many rows, or so many bytes of them …"""
+FLUSH_BYTES = 24 << 20
+"""The projections follow the log at the latest after so many rows, or so many bytes in memory …"""
 FLUSH_AFTER_S = 3.0
 """… or so many seconds."""
 SLICE_ROWS = 500
@@ -26,14 +27,16 @@ SLICE_ROWS = 500
 class Flusher:
     """The bulk writes of one store. Raises what `sqlite3` raises; then the state is to be loaded anew, and `begin` called."""
 
-    def __init__(self, projection: Projection, epoch: str, gate: Gate) -> None:
+    def __init__(self, projection: Projection, epoch: str, gate: Gate, bounds: Bounds) -> None:
         self._gate = gate
+        self._bounds = bounds
         self._projection = projection
         self._epoch = epoch
         self._state: ProjectedState
         self._bulk: Iterator[tuple[str, list[tuple[Any, ...]]]] | None = None
         self._last = 0
-        self._rows = 0
+        self._rows = self._written = 0
+        """Of the bulk write that is under way: about how many there are, and how many are written."""
         self._done_at = time.monotonic()
 
     def abort(self) -> None:
@@ -53,7 +56,7 @@ class Flusher:
     def full(self) -> bool:
         """Whether the live generation has as much as is to be kept in memory."""
         live = self._state.live
-        return len(live.records) >= FLUSH_ROWS or live.size >= FLUSH_BYTES
+        return live.count >= FLUSH_ROWS or live.weight >= self._bounds.of(FLUSH_BYTES)
 
     def overfull(self) -> bool:
         """Whether it has more than that by far. At a start so much is left to be written later, beside the first batches."""
@@ -75,7 +78,7 @@ class Flusher:
             due = time.monotonic() - self._done_at >= FLUSH_AFTER_S
             if not state.live.records or not (hurry or due or self.full()):
                 return False
-            self._rows = state.live.rows
+            self._rows, self._written = state.live.rows, 0
             with self._gate:
                 self._bulk = slices(state.freeze(), SLICE_ROWS)
                 self._gate.move()
@@ -85,6 +88,7 @@ class Flusher:
         bulk = next(self._bulk, None)
         if bulk is not None:
             self._projection.write(*bulk)
+            self._written += len(bulk[1])
             return True
         self._projection.commit(self._epoch, self._last)
         self._bulk = None
@@ -93,16 +97,16 @@ class Flusher:
             state.thaw()
         return False
 
-    def keep_up(self, jobs: int) -> None:
-        """Write so much that a generation is written before the next one is full; `jobs` is how many the last batch had."""
+    def keep_up(self) -> None:
+        """Write a slice, where one is due, and as many as it takes for a generation to be written before the next one is full."""
         if self._bulk is None:
             self.step()
             return
-        slices_due = 1 + self._rows * jobs // (FLUSH_ROWS * SLICE_ROWS)
-        if self.full():
-            slices_due = self._rows
-        while slices_due > 0 and self.step():
-            slices_due -= 1
+        live = self._state.live
+        filled = max(live.count / FLUSH_ROWS, live.weight / self._bounds.of(FLUSH_BYTES))
+        due = max(self._written + SLICE_ROWS, int(self._rows * filled))
+        while self.step() and (filled >= 1 or self._written < due):
+            pass
 
     def flush(self) -> None:
         """The projections hold everything that is committed."""

@@ -23,8 +23,20 @@ class Generation:
     def __init__(self) -> None:
         self.last = 0
         self.records: dict[int, AnyRecord] = {}
+        self.shortened: set[int] = set()
+        """Log rows of which the record in memory lacks the numbers that it has given out."""
+        self.count = 0
+        """Log rows."""
+        self.given = 0
+        """Items, and what else each recipient of a record makes."""
         self.size = 0
-        """Bytes of the records in the log."""
+        """Bytes of the records in memory."""
+        self.parts = 0
+        """Members that were changed."""
+        self.pinned = 0
+        """Members of groups that can't be forgotten."""
+        self.regrouped: set[str] = set()
+        """Groups of which members were changed, so that they are not stored as they are."""
         self.users: dict[str, User] = {}
         self.convs: dict[str, Conv] = {}
         self.members: dict[str, dict[int, Conv]] = {}
@@ -34,8 +46,10 @@ class Generation:
         self.amended: dict[tuple[int, int], Amended] = {}
         self.amends: dict[str, int] = {}
         """Conversation → the log row of the last change to one of its messages."""
-        self.items: dict[int, list[tuple[int, int]]] = {}
-        """uid → `(pos, lsn)`, consecutive."""
+        self.items: dict[int, list[int]] = {}
+        """uid → the `pos` of the first item, then the log rows of all, which are consecutive."""
+        self.scattered: list[tuple[int, int, int]] = []
+        """`(uid, pos, lsn)` of items before which some are gone."""
         self.voids: set[tuple[int, int]] = set()
         self.messages: dict[int, list[tuple[int, int, int]]] = {}
         """cid → `(seq, lsn, uid of the sender)`, consecutive."""
@@ -50,6 +64,8 @@ class Generation:
         self.keyed: dict[tuple[str, str, str], int] = {}
         self.latest: dict[int, dict[str, int]] = {}
         """uid → conversation → the log row of the newest message that the user got of it."""
+        self.told = 0
+        """Conversations of users in `latest`, the first of each aside."""
         self.fresh: list[Conv] = []
         """Direct conversations that did not exist before."""
 
@@ -85,6 +101,14 @@ class Generation:
         mentions = {seq for mentioned, seq in self.mentions.get(cid, ()) if mentioned in nobody} if unread else set()
         return len(unread), len(unread & mentions)
 
+    def items_of(self, uid: int, after: int, limit: int) -> list[tuple[int, int]]:
+        """`(pos, lsn)` of a user's items after `after`, at most `limit`."""
+        items = self.items.get(uid)
+        if items is None:
+            return []
+        skipped = max(0, after + 1 - items[0])
+        return list(enumerate(items[1 + skipped : 1 + skipped + limit], items[0] + skipped))
+
     # How it is written.
 
     def bulks(self, user: Callable[[str], User]) -> list[Bulk]:
@@ -99,7 +123,7 @@ class Generation:
         dropped = [(uid, device) for uid, device, row in owned if row is None]
         devices = [rows.device_row(uid, row) for uid, _, row in owned if row is not None]
         amended = [rows.amended_row(cid, seq, row) for (cid, seq), row in self.amended.items()]
-        items, messages, changes = self.items, self.messages, self.changes
+        messages, changes = self.messages, self.changes
         return [
             (rows.PUT_USER, lambda: sorted(users)),
             (rows.PUT_CONV, lambda: sorted(convs)),
@@ -110,7 +134,7 @@ class Generation:
             (rows.PUT_DEVICE, lambda: sorted(devices)),
             (rows.PUT_AMENDED, lambda: sorted(amended)),
             (rows.PUT_CHANGE, lambda: sorted((*key, uid, count) for key, of in changes.items() for uid, count in of.items())),
-            (rows.PUT_ITEM, lambda: ((uid, pos, lsn) for uid in sorted(items) for pos, lsn in items[uid])),
+            (rows.PUT_ITEM, self._item_rows),
             (rows.VOID_ITEM, lambda: sorted(self.voids)),
             (rows.PUT_MESSAGE, lambda: ((cid, seq, lsn, by) for cid in sorted(messages) for seq, lsn, by in messages[cid])),
             (rows.HIDE_MESSAGE, lambda: sorted((cid, seq) for cid, seqs in self.hidden.items() for seq in seqs)),
@@ -153,11 +177,26 @@ class Generation:
                 if (uid, cid) not in told:
                     yield lsn, uid, cid
 
+    def _item_rows(self) -> Iterator[tuple[int, int, int]]:
+        for uid in sorted(self.items):
+            first, *lsns = self.items[uid]
+            for pos, lsn in enumerate(lsns, first):
+                yield uid, pos, lsn
+        yield from sorted(self.scattered)
+
     @property
     def rows(self) -> int:
-        """About how many rows `bulks` makes."""
-        entities = len(self.users) + len(self.convs) + len(self.members) + len(self.devices)
-        return entities + len(self.requests) + 3 * len(self.records)
+        """About how many rows `bulks` makes, rather too many than too few."""
+        entities = len(self.users) + len(self.convs) + len(self.devices) + len(self.amended)
+        return entities + self.parts + len(self.requests) + 5 * self.count + 2 * self.given
+
+    @property
+    def weight(self) -> int:
+        """About how many bytes it has in memory."""
+        entities = 300 * (len(self.users) + len(self.convs) + len(self.devices) + len(self.amended))
+        indexes = 120 * (len(self.items) + len(self.messages) + len(self.requests)) + 200 * (len(self.members) + self.parts)
+        indexes += 250 * len(self.latest) + 80 * self.told
+        return self.size + 400 * self.count + 10 * self.given + entities + indexes + 200 * self.pinned
 
 
 def slices(bulks: Sequence[Bulk], size: int) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
+from sys import intern
 from typing import Any, Protocol, TypeVar, cast
 
 from mqtt_im.core.model import Amended, Conv, Device, Member, User
@@ -168,13 +169,18 @@ class Projection:
             found.update(self._conn.execute(f"SELECT uid, name FROM user WHERE uid IN ({marks})", part))
         return found
 
-    def convs(self, names: Sequence[str], load: Callable[[Conv], dict[str, Member]]) -> list[Conv]:
+    def convs(
+        self,
+        names: Sequence[str],
+        load: Callable[[Conv], dict[str, Member]],
+        find: Callable[[Conv, str], Member | None],
+    ) -> list[Conv]:
         """Those of these conversations that are stored; `load` reads their members when somebody asks."""
         found: list[Conv] = []
         for size, part in _parts(names):
             marks = ",".join("?" * size)
             rows = self._conn.execute(f"SELECT cid, name, {CONV} FROM conv WHERE name IN ({marks})", part)
-            found += [read_conv(row, load) for row in rows]
+            found += [read_conv(row, load, find) for row in rows]
         return found
 
     def conv_numbers(self, names: Sequence[str]) -> dict[str, int]:
@@ -196,7 +202,8 @@ class Projection:
             f"SELECT u.name, {MEMBER} FROM member m JOIN user u ON u.uid = m.uid WHERE m.cid = ? AND m.grp = 1 ORDER BY m.ord",
             (cid,),
         )
-        return [(row[0], read_member(row[1:])) for row in rows]
+        spans: dict[bytes, list[list[int]]] = {}
+        return [(intern(row[0]), read_member(row[1:], spans)) for row in rows]
 
     def member(self, uid: int, cid: int) -> Member | None:
         """One member's part."""

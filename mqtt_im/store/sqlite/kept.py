@@ -63,7 +63,7 @@ def _state(data_dir: Path, stack: ExitStack) -> ProjectedState | None:
     log = Log(log_db)
     state = ProjectedState(log, projection, lambda _: True, lambda *_: False)
     for lsn, data in log.after(position):
-        state.take(lsn, decode(data), len(data))
+        state.replay(lsn, decode(data), len(data))
     return state
 
 

@@ -16,6 +16,7 @@ import msgspec
 from mqtt_im.core.records import AnyRecord, decode
 from mqtt_im.protocol.errors import StoreError
 
+from .bounds import Bounds
 from .errors import ERRORS, is_damage
 from .flusher import Flusher
 from .gate import Gate
@@ -88,9 +89,9 @@ class Mending:
             position = restore(log, log_db, projection_db, self._epoch)
             state = ProjectedState(log, projection, lambda _: True, lambda *_: False)
             state.live.last = position
-            flusher = Flusher(projection, self._epoch, Gate())
+            flusher = Flusher(projection, self._epoch, Gate(), Bounds())
             flusher.begin(state)
-            replay(self._rows(log, position), state.take, flusher.full, flusher.flush, state.prefetch_records)
+            replay(self._rows(log, position), state.replay, flusher.full, flusher.flush, state.prefetch_records)
             if self._stop.is_set():
                 self.problem = "the server stops"
                 return

@@ -20,6 +20,7 @@ import peewee
 
 from mqtt_im.protocol.errors import StoreError
 
+from .bounds import Bounds
 from .errors import is_damage
 from .upgrades import count_usage
 
@@ -29,6 +30,8 @@ LOG_FILE = "mqtt-im.db"
 PROJECTION_FILE = "projection.db"
 UNFINISHED = "projection.db.new"
 """Projections that are being made anew, since the others are damaged (`mending.py`)."""
+_PAGES_KIB = 65_536
+"""Pages of the projections that stay in memory."""
 
 
 _ZERO = peewee.SQL("DEFAULT 0")
@@ -308,7 +311,7 @@ def open_log(data_dir: Path, synchronous: str = "full", readonly: bool = False) 
     return db
 
 
-def open_projection(data_dir: Path, readonly: bool = False) -> peewee.SqliteDatabase:
+def open_projection(data_dir: Path, readonly: bool = False, bounds: Bounds | None = None) -> peewee.SqliteDatabase:
     """The projections' database, with its tables. Raises `StoreError`.
 
     A damaged file is moved aside, to be made again from the log.
@@ -321,19 +324,19 @@ def open_projection(data_dir: Path, readonly: bool = False) -> peewee.SqliteData
         move_aside(path)
         remove(data_dir / UNFINISHED)
     try:
-        return _open_projection(path)
+        return _open_projection(path, bounds)
     except StoreError as error:
         if not is_damage(error.__cause__):
             raise
         logger.error("store: %s; it is made again from the log", error.message)
         move_aside(path)
-        return _open_projection(path)
+        return _open_projection(path, bounds)
 
 
 def open_new_projection(path: Path) -> peewee.SqliteDatabase:
     """Empty projections in a file of their own, whatever it held before. Raises `StoreError`."""
     remove(path)
-    return _open_projection(path)
+    return _open_projection(path, None)
 
 
 def move_aside(path: Path) -> None:
@@ -368,16 +371,16 @@ def index_projection(db: peewee.SqliteDatabase) -> None:
     db.pragma("user_version", PROJECTION_VERSION)
 
 
-def _open_projection(path: Path) -> peewee.SqliteDatabase:
+def _open_projection(path: Path, bounds: Bounds | None) -> peewee.SqliteDatabase:
     """Tables of another version are not changed but made anew: that takes no longer, and is the same for all versions."""
-    db = _open(path, "normal", readonly=False)
+    db = _open(path, "normal", False, (bounds or Bounds()).of(_PAGES_KIB))
     try:
         version = db.pragma("user_version")
         if version not in (0, PROJECTION_VERSION):
             logger.info("store: the projections are of another version, and are made again from the log")
             db.close()
             remove(path)
-            db = _open(path, "normal", readonly=False)
+            db = _open(path, "normal", False, (bounds or Bounds()).of(_PAGES_KIB))
             version = 0
         if version == 0:
             with db.atomic("IMMEDIATE"):
@@ -387,7 +390,7 @@ def _open_projection(path: Path) -> peewee.SqliteDatabase:
     return db
 
 
-def _open(path: Path, synchronous: str, readonly: bool, cache_kib: int = 65_536) -> peewee.SqliteDatabase:
+def _open(path: Path, synchronous: str, readonly: bool, cache_kib: int = _PAGES_KIB) -> peewee.SqliteDatabase:
     # The log is written at its end and read by row number; the projections are written all over.
     pragmas: dict[str, Any] = {
         "journal_mode": "wal",

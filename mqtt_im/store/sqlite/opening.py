@@ -12,6 +12,7 @@ from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.uploads import NoUploads, Uploads
 
+from .bounds import USUAL_MB, Bounds
 from .engine import Engine
 from .errors import ERRORS
 
@@ -28,12 +29,26 @@ def opener(
     unclaim: Callable[[str, int], None] = lambda *_: None,
     online: Container[str] = frozenset(),
     uploads: Uploads | None = None,
+    memory_mb: int = USUAL_MB,
 ) -> Callable[[], Engine]:
-    """What opens the SQLite files of a folder and replays the log's tail. That raises `StoreError`."""
+    """What opens the SQLite files of a folder and replays the log's tail. That raises `StoreError`.
+
+    What is kept in memory is bounded so that the process takes about `memory_mb` at most.
+    """
 
     def make() -> Engine:
         try:
-            return Engine(data_dir, synchronous, limits or Limits(), has_account, claim, unclaim, online, uploads or NoUploads())
+            return Engine(
+                data_dir,
+                synchronous,
+                limits or Limits(),
+                has_account,
+                claim,
+                unclaim,
+                online,
+                uploads or NoUploads(),
+                Bounds(memory_mb),
+            )
         except _FAILED as error:
             raise StoreError(f"the store can't be opened: {error}") from error
 

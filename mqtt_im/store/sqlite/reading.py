@@ -19,11 +19,12 @@ import peewee
 
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Amended, Conv, Device, Member, User
-from mqtt_im.core.records import Act, AnyRecord, GroupChange, Message
+from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.core.rules import Limits
 from mqtt_im.store.interface import RECEIPT_MEMBERS, Readable
 from mqtt_im.store.uploads import Uploads
 
+from .bounds import Bounds
 from .errors import ERRORS
 from .gate import Gate, Yielding
 from .hot import Log, Projection
@@ -53,9 +54,15 @@ class ReadState(ProjectedState):
     """The state of a view. What is handed out are copies, and are changed by nobody."""
 
     def __init__(
-        self, log: Log, projection: Projection, gate: Gate, has_account: Callable[[str], bool], uploads: Uploads
+        self,
+        log: Log,
+        projection: Projection,
+        gate: Gate,
+        has_account: Callable[[str], bool],
+        uploads: Uploads,
+        bounds: Bounds,
     ) -> None:
-        super().__init__(log, projection, has_account, lambda *_: False, uploads.stored)
+        super().__init__(log, projection, has_account, lambda *_: False, uploads.stored, bounds)
         self._gate = gate
         self._stored_uids = 1 << 62
         self._writer: ProjectedState | None = None
@@ -127,7 +134,7 @@ class ReadState(ProjectedState):
             if found is None:
                 missing.add(name)
             else:
-                self._convs[name] = found.shown(self._members_of)
+                self._convs[name] = found.shown(self._members_of, self._part_of if found.group else None)
         if missing:
             super()._prefetch_convs(missing)
 
@@ -144,6 +151,13 @@ class ReadState(ProjectedState):
         if found is not None and found.loaded:
             return dict(found.members)
         return super()._members_of(conv)
+
+    def _part_of(self, conv: Conv, name: str) -> Member | None:
+        found = self._kept(conv.name)
+        return found.members.get(name) if found is not None and found.loaded else super()._part_of(conv, name)
+
+    def _loaded(self, name: str, members: Mapping[str, Member]) -> None:
+        """They are gone with the view."""
 
     def _prefetch_members(self, convs: list[Conv]) -> None:
         super()._prefetch_members([conv for conv in convs if (kept := self._kept(conv.name)) is None or not kept.loaded])
@@ -169,13 +183,8 @@ class ReadState(ProjectedState):
     # Messages and items.
 
     def _recent(self, user: User) -> dict[str, int]:
-        found: dict[str, int] = {}
-        for generation in reversed(self._generations()):
-            # What the generation itself remembers of it is for the ledger's thread.
-            for pos, lsn in generation.items.get(user.uid, ()):
-                record = generation.records.get(lsn)
-                if pos <= user.head and isinstance(record, Message | GroupChange):
-                    found[record.conv] = lsn
+        found = dict(super()._recent(user))
+        self._settled(max(found.values(), default=0))
         return found
 
     def items(self, user: User, after: int, limit: int) -> list[tuple[int, int]]:
@@ -224,7 +233,7 @@ class ReadState(ProjectedState):
         missing -= found.keys()
         if missing:
             stored = self.projection.conv_numbers(list(missing))
-            if len(numbers) > MAX_NUMBERS:
+            if len(numbers) > self._bounds.of(MAX_NUMBERS):
                 numbers.clear()
             numbers.update(stored)
             found.update(stored)
@@ -244,9 +253,9 @@ class ReadState(ProjectedState):
 class View:
     """`interface.Readable`."""
 
-    def __init__(self, state: ReadState, limits: Limits, online: Container[str]) -> None:
+    def __init__(self, state: ReadState, limits: Limits, online: Container[str], bounds: Bounds) -> None:
         self.state = state
-        self.rendering = Rendering(state)
+        self.rendering = Rendering(state, bounds)
         self.limits = limits
         self.online = online
         self.now = 0
@@ -281,13 +290,14 @@ class Reading:
         uploads: Uploads,
         limits: Limits,
         online: Container[str],
+        bounds: Bounds,
     ) -> None:
         """`writer` tells the ledger's state, which is looked at inside the gate. Raises `StoreError`, and one of `errors`."""
         self._gate = gate
         self._writer = writer
         self._log_db = open_log(data_dir, readonly=True)
         self._projection_db = open_projection(data_dir, readonly=True)
-        self._projection_db.pragma("cache_size", -_CACHE_KIB)
+        self._projection_db.pragma("cache_size", -bounds.of(_CACHE_KIB))
         self._projection = Yielding(_connection(self._projection_db), gate, self._check, snapshot=True)
         self._log = Yielding(_connection(self._log_db), gate, self._check)
         self._moves = self._changes = 0
@@ -295,11 +305,11 @@ class Reading:
         try:
             self._moves, self._changes = gate.moves, gate.changes
             self._log.keep = self._projection.keep = True
-            state = ReadState(Log(self._log), Projection(self._projection), gate, has_account, uploads)
+            state = ReadState(Log(self._log), Projection(self._projection), gate, has_account, uploads, bounds)
         finally:
             self._projection.end()
             gate.leave()
-        self.view = View(state, limits, online)
+        self.view = View(state, limits, online, bounds)
         self._awaited = 0
 
     def run(self, look: Callable[[Readable], None], tell: Callable[[], None], now: int, exact: bool = False) -> bool:

@@ -6,6 +6,7 @@ from mqtt_im.core.entries import Entry, render, void_entry
 from mqtt_im.core.model import User
 from mqtt_im.core.records import Act, AnyRecord, GroupChange, Message
 
+from .bounds import Bounds
 from .state import ProjectedState
 
 MAX_ENTRIES = 8192
@@ -18,7 +19,8 @@ _LARGE = 2048
 class Rendering:
     """The entries of one state. What a change makes of an entry is only seen once `forget` was called."""
 
-    def __init__(self, state: ProjectedState) -> None:
+    def __init__(self, state: ProjectedState, bounds: Bounds) -> None:
+        self._bounds = bounds
         self._state = state
         self._entries: dict[int, Entry] = {}
 
@@ -43,7 +45,7 @@ class Rendering:
         """See `interface.Engine`."""
         state, cache = self._state, self._entries
         found = state.items(owner, after, limit)
-        if len(cache) + len(found) > MAX_ENTRIES:
+        if len(cache) + len(found) > self._bounds.of(MAX_ENTRIES):
             cache.clear()  # now, since what is looked up below must stay until it is used
         result: list[tuple[int, Entry]] = []
         expected = after + 1

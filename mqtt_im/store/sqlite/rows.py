@@ -138,18 +138,24 @@ def read_user(name: str, row: Sequence[Any]) -> User:
     return user
 
 
-def read_member(row: Sequence[Any]) -> Member:
-    """Of `MEMBER`."""
+def read_member(row: Sequence[Any], known: dict[bytes, list[list[int]]] | None = None) -> Member:
+    """Of `MEMBER`; `known` keeps spans, which many members have in common."""
     member = Member(row[0], row[1])
     member.active, member.read, member.delivered = bool(row[2]), row[3], row[4]
-    member.spans = _unpack(row[5]) if row[5] else EVERYTHING
+    packed = row[5]
+    if not packed:
+        member.spans = EVERYTHING
+    elif known is None:
+        member.spans = _unpack(packed)
+    else:
+        member.spans = known.get(packed) or known.setdefault(packed, _unpack(packed))
     member.last = row[6]
     return member
 
 
-def read_conv(row: Sequence[Any], load: Callable[[Conv], dict[str, Member]]) -> Conv:
-    """Of its cid, its name and `CONV`; `load` reads its members when somebody asks."""
-    conv = Conv(row[0], row[1], load)
+def read_conv(row: Sequence[Any], load: Callable[[Conv], dict[str, Member]], find: Callable[[Conv, str], Member | None]) -> Conv:
+    """Of its cid, its name and `CONV`; `load` reads its members when somebody asks, `find` one of a group's."""
+    conv = Conv(row[0], row[1], load, find if row[1][0] == "#" else None)
     conv.head, conv.lsn, conv.title, conv.size, conv.born, conv.maker = row[2:8]
     return conv
 

@@ -11,18 +11,41 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 
+from msgspec import structs
+
 from mqtt_im.core.apply import apply
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
-from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, Gone, GroupChange, Message, ReadMark, decode
+from mqtt_im.core.records import (
+    Act,
+    AnyRecord,
+    Cursors,
+    DeviceChange,
+    Edited,
+    Gone,
+    GroupChange,
+    Message,
+    Reacted,
+    ReadMark,
+    Recalled,
+    Reported,
+    decode,
+)
 from mqtt_im.protocol.names import direct
 
+from .bounds import Bounds
 from .generation import Bulk, Generation
 from .hot import Log, Projection
 
 MAX_CACHED = 50_000
 """Entities of each kind that stay in memory when nobody needs them."""
 
+MAX_MEMBERS = 100_000
+"""Members of groups that stay in memory when nobody needs them."""
+
 MAX_DELIVERED = 5000
+
+MANY = 100
+"""A record with more recipients than that is shortened in memory once it is on disk."""
 
 MAX_RECORDS = 4096
 """Records read from disk that stay in memory."""
@@ -38,6 +61,7 @@ class ProjectedState:
         has_account: Callable[[str], bool],
         claim: Callable[[str, int], bool],
         upload: Callable[[str], Upload | None] = lambda _: None,
+        bounds: Bounds | None = None,
     ) -> None:
         self.log = log
         self.projection = projection
@@ -50,6 +74,11 @@ class ProjectedState:
         self._convs: dict[str, Conv] = {}
         self._absent: set[str] = set()
         """Conversations that were looked for in this batch and do not exist."""
+        self._bounds = bounds or Bounds()
+        self._groups: dict[str, int] = {}
+        """Groups with their members in memory, and how many those are; the ones that were used last at the end."""
+        self._large: list[int] = []
+        """Log rows of the batch that are to be shortened once they are on disk."""
         self._unused: set[tuple[int, str]] = set()
         """Ids that were looked for in this batch and were not used before it."""
         self._devices: dict[str, dict[str, Device]] = {}
@@ -65,14 +94,32 @@ class ProjectedState:
         """The next row of the log is part of the state; it has `size` bytes."""
         live = self.live
         live.records[lsn] = record
+        live.count += 1
         live.size += size
         live.last = lsn
+        if isinstance(record, Act) and len(record.pos) > MANY:
+            live.given += len(record.pos)
+            live.size -= 4 * len(record.pos)  # they leave the memory
+            self._large.append(lsn)
         apply(self, lsn, record)
+
+    def replay(self, lsn: int, record: AnyRecord, size: int) -> None:
+        """As `take`, for a row that is on disk already."""
+        self.take(lsn, record, size)
+        self.settle()
+
+    def settle(self) -> None:
+        """Everything taken is on disk: of records with many recipients only what is shown stays in memory."""
+        for lsn in self._large:
+            self.live.records[lsn] = shown_of(self.live.records[lsn])
+            self.live.shortened.add(lsn)
+        self._large.clear()
 
     def freeze(self) -> list[Bulk]:
         """`live` becomes `frozen`, and its rows are returned; a new `live` begins. There was no frozen one."""
         assert self.frozen is None
         self._stored_uids = self._next_uid
+        self._large.clear()
         bulks = self.live.bulks(self.user)
         self.frozen = self.live
         self.live = Generation()
@@ -88,15 +135,15 @@ class ProjectedState:
     def _trim(self) -> None:
         """Entities that no generation holds may go, where there are many; between batches."""
         generations = self._generations()
-        if len(self._users) > MAX_CACHED:
+        if len(self._users) > self._bounds.of(MAX_CACHED):
             self._users = {name: user for held in reversed(generations) for name, user in held.users.items()}
-        if len(self._convs) > MAX_CACHED:
+        if len(self._convs) > self._bounds.of(MAX_CACHED):
             self._convs = {name: conv for held in reversed(generations) for name, conv in held.convs.items()}
             for held in generations:
                 for parts in held.members.values():
                     for conv in parts.values():
                         self._convs[conv.name] = conv
-        if len(self._devices) > MAX_CACHED:
+        if len(self._devices) > self._bounds.of(MAX_CACHED):
             kept = {name for held in generations for name in held.devices}
             self._devices = {name: found for name, found in self._devices.items() if name in kept}
         self._trim_amended()
@@ -112,6 +159,7 @@ class ProjectedState:
         self._absent.clear()
         self._unused.clear()
         self._trim()  # who is refused leaves nothing to write, after which it would be done
+        self._unload()
         users = self._users
         missing: set[str] = set()
         names: set[str] = set()
@@ -127,6 +175,9 @@ class ProjectedState:
                         missing.add(to)
         self._prefetch_users(missing)
         self._prefetch_convs(names)
+        for name in names:
+            if name[0] == "#" and (conv := self._convs.get(name)) is not None and conv.loaded:
+                self._prefetch_users(set(conv.members))
         generations = [generation.requests for generation in self._generations()]
         keys = {(users[user].uid, request_id) for user, request_id, _ in asked if request_id is not None}
         keys = {key for key in keys if key[0] < self._stored_uids and not any(key in requests for requests in generations)}
@@ -184,7 +235,7 @@ class ProjectedState:
     def _prefetch_convs(self, names: set[str]) -> None:
         missing = {name for name in names if name not in self._convs}
         if missing:
-            for conv in self.projection.convs(list(missing), self._members_of):
+            for conv in self.projection.convs(list(missing), self._members_of, self._part_of):
                 self._convs[conv.name] = conv
                 missing.discard(conv.name)
             self._absent |= missing
@@ -220,7 +271,7 @@ class ProjectedState:
         """See `View`."""
         conv = self._convs.get(name)
         if conv is None and name not in self._absent:
-            found = self.projection.convs([name], self._members_of)
+            found = self.projection.convs([name], self._members_of, self._part_of)
             if found:
                 conv = self._convs[name] = found[0]
             else:
@@ -229,17 +280,42 @@ class ProjectedState:
 
     def _members_of(self, conv: Conv) -> dict[str, Member]:
         if conv.users is None:
-            return dict(self.projection.members_of_group(conv.cid))
+            members = dict(self.projection.members_of_group(conv.cid))
+            self._loaded(conv.name, members)
+            return members
         return {
             name: self.projection.member(self.user(name).uid, conv.cid) or _everything(order)
             for order, name in enumerate(conv.users)
         }
 
+    def _part_of(self, conv: Conv, name: str) -> Member | None:
+        return self.projection.member(self.user(name).uid, conv.cid)
+
+    def _loaded(self, name: str, members: Mapping[str, Member]) -> None:
+        """The members of a group are in memory, as long as there is room; who they are will be asked next."""
+        self._groups[name] = len(members)
+        self._prefetch_users(set(members))
+
+    def _unload(self) -> None:
+        """No more members of groups are in memory than there is room for, but for those that must be."""
+        room = self._bounds.of(MAX_MEMBERS) - sum(self._groups.values())
+        for name in list(self._groups) if room < 0 else ():
+            if any(name in generation.regrouped for generation in self._generations()):
+                continue
+            conv = self._convs.get(name)
+            if conv is not None:
+                conv.unload()
+            room += self._groups.pop(name)
+            if room >= 0:
+                return
+
     def conv_for(self, name: str) -> Conv:
         """See `State`."""
         conv = self.conv(name)
         if conv is None:
-            conv = Conv(self._next_cid, name, None if name[0] == "#" else self._members_of)
+            conv = Conv(self._next_cid, name, self._members_of, self._part_of if name[0] == "#" else None)
+            if conv.group:
+                conv.members = {}
             self._next_cid += 1
             self._convs[name] = conv
             self._absent.discard(name)
@@ -254,14 +330,24 @@ class ProjectedState:
         """See `State`."""
         conv.changed = self.live.last
         self.live.convs[conv.name] = conv
+        if conv.group and conv.loaded:
+            self._groups.pop(conv.name, None)
+            self._groups[conv.name] = len(conv.members)  # used last
 
     def touch_member(self, conv: Conv, name: str) -> None:
         """See `State`."""
         conv.changed = self.live.last
+        if conv.group:
+            if conv.name not in self.live.regrouped:
+                self.live.regrouped.add(conv.name)
+                self.live.pinned += len(conv.members)
+            self.live.pinned += 1
         parts = self.live.members.get(name)
         if parts is None:
             self.live.members[name] = {conv.cid: conv}
+            self.live.parts += 1
         else:
+            self.live.parts += conv.cid not in parts
             parts[conv.cid] = conv
         self.live.convs[conv.name] = conv
 
@@ -330,7 +416,7 @@ class ProjectedState:
             if data is None:
                 return None
             record = decode(data)
-            if len(self._read) >= MAX_RECORDS:
+            if len(self._read) >= self._bounds.of(MAX_RECORDS):
                 self._read.clear()
             if len(data) < 4096:
                 self._read[lsn] = record
@@ -356,7 +442,7 @@ class ProjectedState:
         """A log row was rewritten."""
         for generation in self._generations():
             if lsn in generation.records:
-                generation.records[lsn] = record
+                generation.records[lsn] = shown_of(record) if lsn in generation.shortened else record
         self._read[lsn] = record  # the row itself is as it was until the commit
 
     def forget(self, lsns: Iterable[int], messages: Iterable[tuple[int, int]]) -> None:
@@ -372,9 +458,13 @@ class ProjectedState:
         """See `State`."""
         items = self.live.items.get(user.uid)
         if items is None:
-            self.live.items[user.uid] = [(pos, lsn)]
+            self.live.items[user.uid] = [pos, lsn]
         else:
-            items.append((pos, lsn))
+            items.append(lsn)
+
+    def scatter_item(self, user: User, pos: int, lsn: int) -> None:
+        """The inbox has an item, and lacks some before it; for writing alone, and not for being read from memory."""
+        self.live.scattered.append((user.uid, pos, lsn))
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
         """See `State`."""
@@ -382,6 +472,7 @@ class ProjectedState:
         if found is None:
             self.live.latest[user.uid] = {conv.name: lsn}
         else:
+            self.live.told += conv.name not in found
             found[conv.name] = lsn
 
     def void_item(self, user: User, pos: int) -> None:
@@ -391,17 +482,11 @@ class ProjectedState:
     def items(self, user: User, after: int, limit: int) -> list[tuple[int, int]]:
         """`(pos, lsn)` of the items after `after`, at most `limit`; `lsn` is negative where an item was replaced."""
         uid, after = user.uid, max(after, user.begin)
-        tail: list[tuple[int, int]] = []
+        oldest = next((first[0] for one in reversed(self._generations()) if (first := one.items.get(uid)) is not None), 0)
+        found = [] if oldest and oldest <= after + 1 else self.projection.items(uid, after, limit)
         for generation in reversed(self._generations()):
-            tail += generation.items.get(uid, ())
-        if tail and tail[0][0] <= after + 1:
-            first = after + 1 - tail[0][0]
-            found = tail[first : first + limit]
-        else:
-            found = self.projection.items(uid, after, limit)
             if len(found) < limit:
-                known = found[-1][0] if found else after
-                found += [item for item in tail if item[0] > known][: limit - len(found)]
+                found += generation.items_of(uid, found[-1][0] if found else after, limit - len(found))
         if any(generation.voids for generation in self._generations()):
             found = [(pos, -abs(lsn) if self._voided(uid, pos) else lsn) for pos, lsn in found]
         return found
@@ -528,7 +613,7 @@ class ProjectedState:
         return found
 
     def _trim_amended(self) -> None:
-        if len(self._amended) > MAX_CACHED:
+        if len(self._amended) > self._bounds.of(MAX_CACHED):
             self._amended.clear()
             for generation in reversed(self._generations()):
                 self._amended.update(generation.amended)
@@ -565,6 +650,13 @@ class ProjectedState:
         """See `State`."""
         self.live.requests[user.uid, request_id] = lsn
 
+    def whole(self, lsn: int) -> AnyRecord | None:
+        """The record of a log row with all its numbers."""
+        if any(lsn in generation.shortened for generation in self._generations()):
+            data = self.log.get(lsn)
+            return None if data is None else decode(data)
+        return self.record(lsn)
+
     def request(self, user: str, request_id: str) -> AnyRecord | None:
         """See `View`."""
         key = (self.user(user).uid, request_id)
@@ -576,7 +668,7 @@ class ProjectedState:
         return None if lsn is None else self._remembered(lsn)
 
     def _remembered(self, lsn: int) -> AnyRecord | None:
-        record = self.record(lsn)
+        record = self.whole(lsn)
         return record.act if isinstance(record, Gone) else record
 
     def put_packet(self, user: str, device: str, session: str, packet_id: int, lsn: int) -> None:
@@ -601,9 +693,9 @@ class ProjectedState:
         wanted = (sender, conv, key)
         for generation in self._generations():
             if wanted in generation.keyed:
-                return self.record(generation.keyed[wanted])
+                return self.whole(generation.keyed[wanted])
         lsn = self.projection.keyed(wanted)
-        return None if lsn is None else self.record(lsn)
+        return None if lsn is None else self.whole(lsn)
 
     # Who is in what.
 
@@ -629,7 +721,8 @@ class ProjectedState:
         recent = self._recent(user)
         names = {*self.projection.later(user.uid, above), *(name for name, lsn in recent.items() if lsn > above)}
         found = self._named([(0, name) for name in nsmallest(limit, (other for other in names if other > name))])
-        return [(conv.members[user.name].activity(conv), conv) for _, conv in found]
+        parts = [(conv, conv.part(user.name)) for _, conv in found]
+        return [(part.activity(conv), conv) for conv, part in parts if part is not None]
 
     def _shown(self, user: User, name: str) -> bool:
         """Whether the user may read something of it. What a former user of the name had is found until all is flushed."""
@@ -680,6 +773,16 @@ class ProjectedState:
                         if conv.member(user) is not None and conv.member(other) is not None:
                             return True
         return any(cid not in changed for cid in self.projection.common_groups(self.user(user).uid, self.user(other).uid))
+
+
+def shown_of(record: AnyRecord) -> AnyRecord:
+    """The record without the numbers that it has given out, and without their recipients: what is shown of it is the same."""
+    if isinstance(record, GroupChange):
+        return structs.replace(record, pos=[], users=[], asked=None)
+    if isinstance(record, Message) and record.extra is not None and "users" in record.extra:
+        extra = {name: value for name, value in record.extra.items() if name != "users"}
+        return structs.replace(record, pos=[], extra=extra)
+    return structs.replace(record, pos=[]) if isinstance(record, Message | Edited | Recalled | Reacted | Reported) else record
 
 
 def _everything(order: int) -> Member:

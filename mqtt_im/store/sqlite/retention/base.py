@@ -114,7 +114,7 @@ class Index:
     def __init__(self, state: ProjectedState) -> None:
         self._state = state
         self._groups = Groups()
-        self.put_item = state.put_item
+        self.put_item = state.scatter_item
         self.void_item = state.void_item
         self.put_message = state.put_message
         self.hide_message = state.hide_message

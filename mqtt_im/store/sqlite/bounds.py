@@ -1,0 +1,23 @@
+"""How much of everything the store keeps in memory, as a share of what it keeps by default."""
+
+from __future__ import annotations
+
+from typing import Final
+
+USUAL_MB: Final = 400
+"""What the process takes at most with the usual bounds, see `docs/performance.md`."""
+_FIXED_MB: Final = 100
+"""What it takes whatever the bounds: the interpreter and its modules."""
+_LEAST: Final = 0.1
+
+
+class Bounds:
+    """Shares what memory there is among caches, generations and pages."""
+
+    def __init__(self, memory_mb: int = USUAL_MB) -> None:
+        """`memory_mb` is for the whole process."""
+        self._share = max(_LEAST, (memory_mb - _FIXED_MB) / (USUAL_MB - _FIXED_MB))
+
+    def of(self, usual: int) -> int:
+        """The bound where `usual` is the one by default."""
+        return max(1, int(usual * self._share))

@@ -1,0 +1,174 @@
+"""What the store keeps in memory is bounded by what it weighs: recipients count, and what is common is kept once (INV-16)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from msgspec import Raw
+
+from mqtt_im.core.records import GroupChange, Message, decode
+from mqtt_im.core.rules import Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.store.interface import Readable
+from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.sqlite import flusher, state
+from mqtt_im.store.sqlite.bounds import USUAL_MB, Bounds
+from mqtt_im.store.sqlite.check import check
+from tests.support.store import SqliteStore
+
+NOW = 1_700_000_000_000
+MEMBERS = 300
+NAMES = [f"member{number:03}" for number in range(MEMBERS)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    found = SqliteStore(tmp_path)
+    yield found
+    found.close()
+    assert check(tmp_path).problems == []
+
+
+def ask(store: SqliteStore, user: str, request: rq.Request) -> RequestJob:
+    job = RequestJob(Who(user, "pc", 0), request, lambda _: None)
+    store.run([job], NOW)
+    assert job.refusal is None
+    return job
+
+
+def make(store: SqliteStore, group: str) -> RequestJob:
+    return ask(store, "ann", rq.GroupCreate(id=f"make{group}", group=group, members=list(NAMES)))
+
+
+def say(store: SqliteStore, group: str, request_id: str, user: str = "ann", **fields: str) -> RequestJob:
+    return ask(store, user, rq.Send(id=request_id, to=group, body=Raw(b'"hi"'), **fields))  # type: ignore[arg-type]
+
+
+def test_of_a_message_to_many_the_numbers_leave_the_memory_with_the_commit(store: SqliteStore) -> None:
+    make(store, "#g")
+    job = say(store, "#g", "1", user=NAMES[7])
+    assert job.commits is not None
+    record = job.commits[0].record
+    assert isinstance(record, Message) and record.pos == [2]  # the author's own
+    for lsn in (1, 2):
+        kept = store.engine.state.record(lsn)
+        assert isinstance(kept, Message | GroupChange) and kept.pos == []
+        row = store.engine.log.get(lsn)
+        assert row is not None and len(decode(row).pos) == MEMBERS + 1
+
+
+def test_what_has_left_the_memory_is_found_in_the_log(store: SqliteStore) -> None:
+    """INV-3, INV-4, INV-9: repeats are answered, replaced items are the right ones, a recall rewrites nothing but the content."""
+    make(store, "#g")
+    sender = NAMES[7]
+    say(store, "#g", "1", user=sender, key="k")
+    again = say(store, "#g", "1", user=sender, key="k")
+    assert again.commits is None and again.decision is not None and again.decision.reply is not None
+    assert (again.decision.reply["pos"], again.decision.reply["dup"]) == (2, True)
+    made = make(store, "#g")
+    assert made.decision is not None and made.decision.reply == {"op": "ok", "id": "make#g", "group": "#g", "seq": 1, "dup": True}
+    before = store.engine.log.get(2)
+    assert before is not None
+    ask(store, sender, rq.Recall(id="r", conv="#g", seq=2))
+    after = store.engine.log.get(2)
+    assert after is not None
+    assert decode(after).pos == decode(before).pos and decode(after).body is None
+    page = store.engine.entries(store.engine.state.user(NAMES[0]), 0, 10, 10**6)
+    shown = [json.loads(entry.item(pos, NAMES[0], "pc", NOW)) for pos, entry in page]
+    assert [item["op"] for item in shown] == ["msg", "msg", "recalled"]
+    assert "system" in shown[0] and shown[1]["recalled"]
+
+
+def test_messages_to_many_fill_no_memory(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flusher, "FLUSH_BYTES", 300_000)
+    make(store, "#g")
+    for number in range(400):
+        say(store, "#g", f"m{number}")
+        store.keep_up()
+        live, frozen = store.engine.state.live, store.engine.state.frozen
+        assert live.weight + (frozen.weight if frozen is not None else 0) <= 900_000
+        kept = [*live.records.values(), *(frozen.records.values() if frozen is not None else ())]
+        assert sum(len(record.pos) for record in kept if isinstance(record, Message)) == 0
+    assert store.engine.state.user(NAMES[0]).head == 401
+
+
+def test_an_item_of_many_costs_each_of_them_one_number(store: SqliteStore) -> None:
+    make(store, "#g")
+    for number in range(20):
+        say(store, "#g", f"m{number}")
+    items = store.engine.state.live.items
+    assert len(items) == MEMBERS + 1
+    assert all(len(of) == 1 + 21 and of[0] == 1 for of in items.values())
+    assert len({id(lsn) for of in items.values() for lsn in of[1:]}) <= 21 + 21  # shared
+
+
+def test_what_members_have_in_common_is_kept_once(store: SqliteStore) -> None:
+    for group in ("#g", "#h"):
+        make(store, group)
+    for _ in range(2):
+        convs = [store.engine.state.conv_for(group) for group in ("#g", "#h")]
+        assert len({id(member.spans) for conv in convs for member in conv.members.values()}) == 2
+        names = [{id(name) for name in conv.members} for conv in convs]
+        assert names[0] == names[1]
+        users = [store.engine.state.user(name) for name in NAMES]
+        assert len({id(user.blocks) for user in users} | {id(user.mutes) for user in users}) == 2
+        store.close()
+        store.reopen()
+
+
+def test_members_of_groups_leave_the_memory_and_come_back(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """INV-3: and get the same numbers, whatever else was changed meanwhile."""
+    groups = [f"#g{number}" for number in range(6)]
+    monkeypatch.setattr(state, "MAX_MEMBERS", 2 * MEMBERS + 10)
+    for group in groups:
+        make(store, group)
+    store.engine.flusher.flush()
+    for turn in range(3):
+        for group in groups:
+            say(store, group, f"{turn}{group}")
+            ask(store, "ann", rq.GroupRemove(id=f"x{turn}{group}", group=group, members=[NAMES[turn]]))
+            store.keep_up()
+        store.engine.flusher.flush()
+        store.engine.prefetch([])
+        loaded = [group for group in groups if store.engine.state.conv_for(group).loaded]
+        assert len(loaded) <= 2
+    assert store.engine.state.user("ann").head == 6 + 3 * 6 * 2
+    assert store.engine.state.user(NAMES[0]).head == 6 + 2 * 6
+
+
+def test_who_asks_about_one_member_reads_no_others(store: SqliteStore) -> None:
+    make(store, "#g")
+    store.close()
+    store.reopen()
+
+    def look(view: Readable) -> tuple[bool, bool, bool]:
+        conv = view.state.conv_for("#g")
+        return conv.part(NAMES[3]) is not None, conv.part("nobody") is not None, conv.loaded
+
+    assert store.see(look, NOW) == (True, False, False)
+    refused = RequestJob(Who("nobody", "pc", 0), rq.Send(id="1", to="#g", body=Raw(b"1")), lambda _: None)
+    store.run([refused], NOW)
+    assert refused.refusal is not None and refused.refusal.code == "not_member"
+    assert not store.engine.state.conv_for("#g").loaded
+
+
+def test_bounds_follow_what_the_process_may_take() -> None:
+    assert Bounds().of(50_000) == Bounds(USUAL_MB).of(50_000) == 50_000
+    assert Bounds(200).of(30_000) == 10_000
+    assert Bounds(100).of(30_000) == 3_000
+    assert Bounds(1_000).of(30_000) == 90_000
+
+
+def test_a_small_memory_makes_generations_smaller(tmp_path: Path) -> None:
+    small = SqliteStore(tmp_path, memory_mb=130)
+    with patch.object(flusher, "FLUSH_BYTES", 3_000_000):
+        for number in range(1_000):
+            ask(small, "ann", rq.Send(id=f"{number}", to="bob", body=Raw(b'"%b"' % (b"x" * 1_000))))
+            small.keep_up()
+            live, frozen = small.engine.state.live, small.engine.state.frozen
+            assert live.weight + (frozen.weight if frozen is not None else 0) <= 700_000
+    small.close()
