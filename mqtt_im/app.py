@@ -26,12 +26,12 @@ from msgspec.structs import replace
 from mqtt_im import logs
 from mqtt_im.accounts.models import ERASED, PASSWORD, REMOVED, REVOKED, Change
 from mqtt_im.accounts.table import Accounts
+from mqtt_im.bridge.audience import Audience
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.bridge.searching import Searching
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.bridge.settings import BridgeSettings
-from mqtt_im.bridge.watching import Audience
 from mqtt_im.config import KEYS, Address, Config, parse_bind
 from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mqtt_im.core.rules import CHANGING, Who
 from mqtt_im.protocol import requests as rq
@@ -19,9 +19,7 @@ from mqtt_im.store.jobs import RequestJob
 from mqtt_im.transport.guest import Guest
 
 from .channel import Channel, now_ms
-
-if TYPE_CHECKING:
-    from .service import Bridge
+from .seam import Bridge
 
 NEEDS_ID = CHANGING - {rq.Hello, rq.Ack, rq.Read}
 """What is given an `id` where it has none."""

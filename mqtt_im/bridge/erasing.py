@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
 
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
@@ -11,9 +10,7 @@ from mqtt_im.store import queries
 from mqtt_im.store.jobs import EraseJob
 
 from .calls import new_id
-
-if TYPE_CHECKING:
-    from .service import Bridge
+from .seam import Bridge
 
 
 async def erase(bridge: Bridge, user: str) -> None:

@@ -6,7 +6,7 @@ reconnects takes a bounded part of the ledger's time, however many conversations
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.store import queries
@@ -14,8 +14,7 @@ from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import CallJob
 from mqtt_im.transport.api import Link
 
-if TYPE_CHECKING:
-    from .service import Bridge
+from .seam import Bridge
 
 TOPIC: Final = b"presence"
 """What streams are told under, in place of a topic."""

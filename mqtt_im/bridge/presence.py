@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Refusal
@@ -20,9 +20,7 @@ from mqtt_im.transport.api import Link
 
 from .channel import now_ms
 from .nearby import Nearby
-
-if TYPE_CHECKING:
-    from .service import Bridge
+from .seam import Bridge
 
 OFFLINE_DELAY_S = 2.0
 AT_ONCE: Final = 200

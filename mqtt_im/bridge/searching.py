@@ -9,7 +9,7 @@ import logging
 import time
 from collections import deque
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
@@ -23,9 +23,7 @@ from mqtt_im.search.words import phrases_of
 from mqtt_im.store import queries
 
 from .channel import Channel
-
-if TYPE_CHECKING:
-    from .service import Bridge
+from .seam import Bridge
 
 LONGEST_S: Final = 10.0
 """After that a search answers with what it has found, and `more`."""

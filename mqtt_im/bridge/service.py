@@ -23,6 +23,7 @@ from mqtt_im.store.ledger import Ledger
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Extra, Identity, Link, Login, Transport
 
 from . import erasing
+from .audience import Audience
 from .calls import Calls
 from .channel import Channel, now_ms
 from .claims import Claims
@@ -33,7 +34,7 @@ from .searching import Searching
 from .settings import BridgeSettings, Counters
 from .slices import Slices
 from .uplink import Uplink, error_fields
-from .watching import Audience, Start, Watching
+from .watching import Start, Watching
 
 log = logging.getLogger(__name__)
 

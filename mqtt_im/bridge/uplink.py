@@ -10,7 +10,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from mqtt_im.core import costs
 from mqtt_im.core.delivery import BATCH_MOST
@@ -30,9 +30,7 @@ from mqtt_im.transport.api import Extra
 
 from .channel import Channel
 from .reasons import reason_of
-
-if TYPE_CHECKING:
-    from .service import Bridge
+from .seam import Bridge
 
 MAX_REPLIES = 256
 """Replies that a device may leave without PUBACK before its further requests wait for their own."""

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Container
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 from mqtt_im.core.delivery import Delivery
 from mqtt_im.protocol.errors import Refusal
@@ -13,27 +12,7 @@ from mqtt_im.store.jobs import CallJob
 from mqtt_im.transport.api import Link
 
 from .channel import Channel
-
-if TYPE_CHECKING:
-    from .service import Bridge
-
-Channels = dict[str, list[Channel]]
-
-
-class Audience(Container[str]):
-    """The users to whom what is committed is to be told: with a device that has its delivery, or with one who watches.
-
-    The ledger's thread looks names up in it.
-    """
-
-    def __init__(self) -> None:
-        self.online: Channels = {}
-        """The channels of devices that are subscribed, by user."""
-        self.watching: Channels = {}
-        """The channels that no device reads, by user."""
-
-    def __contains__(self, user: object) -> bool:
-        return user in self.online or user in self.watching
+from .seam import Bridge
 
 
 class Start(NamedTuple):

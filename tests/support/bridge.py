@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, cast
 from unittest.mock import patch
 
+from mqtt_im.bridge.audience import Audience
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.bridge.settings import BridgeSettings
-from mqtt_im.bridge.watching import Audience
 from mqtt_im.core.rules import Limits
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.topics import Topics

@@ -1,0 +1,25 @@
+"""Who is there: the channels by user, and to whom what is committed is to be told."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+from .channel import Channel
+
+Channels = dict[str, list[Channel]]
+
+
+class Audience(Container[str]):
+    """The users to whom what is committed is to be told: with a device that has its delivery, or with one who watches.
+
+    The ledger's thread looks names up in it.
+    """
+
+    def __init__(self) -> None:
+        self.online: Channels = {}
+        """The channels of devices that are subscribed, by user."""
+        self.watching: Channels = {}
+        """The channels that no device reads, by user."""
+
+    def __contains__(self, user: object) -> bool:
+        return user in self.online or user in self.watching

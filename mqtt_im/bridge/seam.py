@@ -1,0 +1,111 @@
+"""What the parts of the bridge know of it, and of each other: `service.py` puts them together, and is imported by none."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from mqtt_im.core.rules import Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.protocol.topics import Topics
+from mqtt_im.store.jobs import Job
+from mqtt_im.store.ledger import Ledger
+from mqtt_im.transport.api import Transport
+
+from .audience import Audience, Channels
+from .channel import Channel
+from .cursors import Cursors
+from .settings import BridgeSettings, Counters
+
+Fields = dict[str, Any]
+
+
+class Uplinks(Protocol):
+    """See `uplink.Uplink`."""
+
+    def ask(self, channel: Channel, request: rq.Request, token: int, packet_id: int, dup: bool) -> None:
+        """See the class that this stands for."""
+
+    def searched(self, channel: Channel, token: int, request: rq.Search, outcome: Fields | Refusal) -> None:
+        """See the class that this stands for."""
+
+    def limits(self, window: int) -> dict[str, int]:
+        """See the class that this stands for."""
+
+    def page_bytes(self, channel: Channel) -> int:
+        """See the class that this stands for."""
+
+
+class Searches(Protocol):
+    """See `searching.Searching`."""
+
+    def take(self, channel: Channel, token: int, who: Who, request: rq.Search) -> None:
+        """See the class that this stands for."""
+
+    def forgotten(self) -> None:
+        """See the class that this stands for."""
+
+
+class Presences(Protocol):
+    """See `presence.Presence`."""
+
+    def changed(self, user: str) -> None:
+        """See the class that this stands for."""
+
+    def is_online(self, user: str) -> bool:
+        """See the class that this stands for."""
+
+
+class Callers(Protocol):
+    """See `calls.Calls`."""
+
+    async def make(self, user: str, request: rq.Request) -> Fields:
+        """See the class that this stands for."""
+
+
+class Bridge(Protocol):
+    """See `service.Bridge`."""
+
+    ledger: Ledger
+    topics: Topics
+    settings: BridgeSettings
+    metrics: Counters
+    audience: Audience
+    online: Channels
+    cursors: Cursors
+    transport: Transport | None
+
+    @property
+    def uplinks(self) -> Uplinks:
+        """See the class that this stands for."""
+
+    @property
+    def searching(self) -> Searches | None:
+        """See the class that this stands for."""
+
+    @property
+    def presence(self) -> Presences:
+        """See the class that this stands for."""
+
+    @property
+    def calls(self) -> Callers:
+        """See the class that this stands for."""
+
+    def tell(self, job: Job) -> None:
+        """See the class that this stands for."""
+
+    def pump(self, channel: Channel) -> int:
+        """See the class that this stands for."""
+
+    def confirmed(self, user: str, device: str, pos: int) -> None:
+        """See the class that this stands for."""
+
+    def event(self, users: list[str], fields: Fields) -> None:
+        """See the class that this stands for."""
+
+    def forget(self, user: str, device: str) -> None:
+        """See the class that this stands for."""
+
+    def background(self, work: Coroutine[Any, Any, Any]) -> None:
+        """See the class that this stands for."""
