@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, servers, storm
+from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, servers, size, storm
 from bench.peer import PeerError
 from bench.report import Row, medians, save, table
 from bench.seed import Size
@@ -65,6 +65,10 @@ async def _hostile(options: argparse.Namespace) -> list[Row]:
     return await hostile.compare(options.members, options.seconds, options.attack)
 
 
+async def _size(options: argparse.Namespace) -> list[Row]:
+    return size.compare(options.messages // 10, options.users // 10)
+
+
 async def _disk(_: argparse.Namespace) -> list[Row]:
     return disk.reference()
 
@@ -73,6 +77,7 @@ _SCENARIOS: dict[str, tuple[Scenario, str]] = {
     "disk": (_disk, "the disk alone: write and fdatasync"),
     "pairs": (_pairs, "durable 1:1 messages: 20 in flight, 1 in flight, paced at 500/s (or as --inflight, --rate say)"),
     "full": (_full, "1:1 messages on a full store with idle connections, against an empty server; bytes written"),
+    "size": (_size, "a tenth of such a store, without a server: pages of who has much, a rebuild, a check"),
     "idle": (_idle, "memory of an idle connection"),
     "fanout": (_fanout, "a group of connected members against a topic with as many subscribers"),
     "catchup": (_catchup, "a device that is far behind"),
