@@ -112,7 +112,13 @@ class Keeper:
         session.seen = stored.seen
         session.filters = stored.filters
         session.received = set(stored.received) or None
-        if stored.queue:
+        # What was queued is checked again: the configuration may have closed its topic since.
+        is_open = self._ground.access.plain.is_open
+        for row in stored.queue:
+            if not is_open(row.topic):
+                self._ground.store.write(persistence.DEQUEUE, stored.id, row.seq)
+        queue = [row for row in stored.queue if is_open(row.topic)]
+        if queue:
             session.need_outbox(self._ground.limits, self._ground.room).restore(
                 Message(
                     row.seq,
@@ -125,7 +131,7 @@ class Keeper:
                     row.expires,
                     row.share,
                 )
-                for row in stored.queue
+                for row in queue
             )
         self._plain.subscribe_all(session)
         self.in_memory[session.key] = session

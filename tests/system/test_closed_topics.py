@@ -1,0 +1,39 @@
+"""Plain topics that the configuration has closed: what was queued or retained there before is handed out no more."""
+
+from __future__ import annotations
+
+import pytest
+
+from mqtt_im.testing import ServerProcess
+from tests.system.conftest import Clients
+
+CONFIG = {"mqtt.plain_topics": ["#"]}
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_what_was_queued_for_a_topic_that_was_closed_since(own_server: ServerProcess, own_im: Clients, kill: bool) -> None:
+    bob = own_im.sign_in("bob", clean=False)
+    assert bob.subscribe(("secret/#", 1), ("news/#", 1)) == [1, 1]
+    bob.disconnect()
+    alice = own_im.sign_in("alice")
+    for topic in ("secret/plan", "news/today", "secret/other"):
+        packet_id = alice.publish(topic, b"x")
+        alice.until(lambda wanted=packet_id: wanted in alice.pubacks, "PUBACK")  # type: ignore[misc]
+    if kill:
+        own_server.kill()
+    else:
+        own_server.stop()
+    own_server.configure({"mqtt.plain_topics": ["#", "!secret/#"]})
+    own_server.start()
+    bob = own_im.sign_in("bob", clean=False)
+    bob.until(lambda: bob.plain, "what is open")
+    assert [packet.topic for packet in bob.plain] == ["news/today"]
+    bob.disconnect()
+    own_server.stop()
+    own_server.configure({"mqtt.plain_topics": ["#"]})
+    own_server.start()
+    bob = own_im.sign_in("bob", clean=False)
+    alice = own_im.sign_in("alice")
+    alice.publish("news/later", b"x")
+    bob.until(lambda: bob.plain, "the next one")
+    assert [packet.topic for packet in bob.plain] == ["news/later"], "what was closed is gone"
