@@ -29,13 +29,15 @@ class Entry:
     """One rendered record.
 
     `head` + `pos` + `tail` is the JSON item; for the device that sent a message, `_SENT` + `pos` + `sent`. `seq` is 0 where
-    the item is no message. `expires` is ms since 1970, 0 for never; the sender's own devices never see it expire.
+    the item is no message. `expires` is ms since 1970, 0 for never, `begun` when that began to run, both by the clock of that
+    moment; the sender's own devices never see it expire.
     `first` is where a `void` begins that stands for several items, 0 in all other entries. `size` is about how many bytes an
     item of it takes. `at` is when the record was committed, in ms since 1970, 0 where nobody knows.
     """
 
     __slots__ = (
         "at",
+        "begun",
         "by",
         "conv",
         "device",
@@ -60,7 +62,7 @@ class Entry:
         self.tail = tail
         self.sent = sent
         self.at = 0
-        self.expires = 0
+        self.begun = self.expires = 0
         self.first = 0
         self.keyed = False
         self.recalled = False
@@ -83,7 +85,12 @@ class Entry:
 
     def is_void(self, user: str, now: int) -> bool:
         """Whether the user's item holds nothing any more."""
-        return bool(self.void) or (self.expires > 0 and now >= self.expires and self.by != user)
+        if self.void:
+            return True
+        if not self.expires or self.by == user:
+            return False
+        # A clock that was set back by more than the time to live says nothing: rather too early than too late.
+        return now >= self.expires or now < 2 * self.begun - self.expires
 
 
 def void(first: int, last: int, why: str) -> bytes:
@@ -142,7 +149,8 @@ def _message(record: Message, amended: Amended | None, lookup: Lookup) -> Entry:
     if record.extra is not None:
         ttl = record.extra.get("ttl")
         if ttl:
-            entry.expires = record.ts + ttl * 1000
+            entry.begun = record.ts - record.extra.get("behind", 0)
+            entry.expires = entry.begun + ttl * 1000
         entry.keyed = "key" in record.extra
     if amended is not None and amended.recalled:
         entry.recalled = True

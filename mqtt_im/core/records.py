@@ -40,6 +40,7 @@ class Act(Record, array_like=True, gc=False):
 class Message(Act, array_like=True, tag="m", gc=False):
     """A message. `extra` holds its rarer fields, as far as it has them.
 
+    `behind`: by how many ms the clock was behind `ts`, since it had been set back.
     `cts`, `reply_to`, `ttl`, `key`, `mentions`, `push`: as the sender gave them. `replaced`: `[user, pos]` of each item that
     this message's `key` has made void. `dropped`: the other one has blocked the sender, so only the sender has the message.
     `packet`: `[session, packet id]` of a QoS 1 PUBLISH without an id. `files`: `[id, name, type, size]` of each file, of

@@ -25,7 +25,10 @@ import peewee
 
 from mqtt_im.protocol.errors import StoreError
 
+from .retry import LONGEST_WAIT_MS
+
 FILE_NAME: Final = "hooks.db"
+_FARTHEST_MS: Final = 2 * LONGEST_WAIT_MS
 MAX_EVENTS: Final = 10_000
 """Events of the log that wait; the log itself holds the others until there is room."""
 MAX_DEAD: Final = 10_000
@@ -135,6 +138,14 @@ class Dead(NamedTuple):
     error: str
 
 
+def _is_due(model: type[EventRow] | type[PushRow], now: int) -> Any:
+    """What is to be sent at `now`; also what waits for a time that no wait reaches, since the clock was set back meanwhile."""
+    never = model.due > now + _FARTHEST_MS
+    if model is PushRow:
+        never &= (PushRow.pushed == 0) | (PushRow.pushed > now)  # else it waits so long after the user's last push
+    return (model.due <= now) | never
+
+
 class Outbox:
     """The outbox in one folder, used from one thread at a time. Failures of SQLite are raised as they come (`peewee`)."""
 
@@ -219,7 +230,7 @@ class Outbox:
     def due_events(self, now: int, limit: int, under_way: Collection[int]) -> list[Event]:
         """At most `limit` events to send now, the oldest first, those under way left out."""
         fields = (EventRow.id, EventRow.event, EventRow.lsn, EventRow.user, EventRow.data, EventRow.attempts)
-        query = EventRow.select(*fields).where(~EventRow.dead, EventRow.due <= now).order_by(EventRow.due, EventRow.id)
+        query = EventRow.select(*fields).where(~EventRow.dead, _is_due(EventRow, now)).order_by(EventRow.due, EventRow.id)
         found = [Event(*row) for row in self._rows(query.limit(limit + len(under_way)))]
         return [event for event in found if event.id not in under_way][:limit]
 
@@ -266,7 +277,7 @@ class Outbox:
 
     def due_pushes(self, now: int, limit: int, under_way: Collection[str]) -> list[Push]:
         """At most `limit` pushes to send now, the oldest first, those under way left out."""
-        query = PushRow.select(PushRow.user, PushRow.told, PushRow.attempts).where(PushRow.due <= now).order_by(PushRow.due)
+        query = PushRow.select(PushRow.user, PushRow.told, PushRow.attempts).where(_is_due(PushRow, now)).order_by(PushRow.due)
         found = [Push(*row) for row in self._rows(query.limit(limit + len(under_way)))]
         return [push for push in found if push.user not in under_way][:limit]
 

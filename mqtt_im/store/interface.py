@@ -94,6 +94,10 @@ class Readable(Protocol):
         """The time of the batch, in ms since 1970; never goes back."""
 
     @property
+    def behind(self) -> int:
+        """By how many ms the clock is behind `now`, since it was set back."""
+
+    @property
     def last(self) -> int:
         """The newest log row, the batch included."""
 
@@ -146,6 +150,7 @@ class Store(Engine, Protocol):
     epoch: str
     """Names the store."""
     now: int
+    behind: int
     """See `Engine`; set by the ledger before each batch."""
 
     @property

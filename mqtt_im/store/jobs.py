@@ -98,7 +98,7 @@ class RequestJob(Job):
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""
         who = self.who
-        who.now = engine.now
+        who.now, who.behind = engine.now, engine.behind
         self.decision = decision = rules.decide(engine.state, engine.limits, who, self.request)
         records = decision.records
         if type(self.request) is Hello:

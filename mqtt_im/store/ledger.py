@@ -236,7 +236,9 @@ class Ledger:
 
     def _work(self, engine: Store, batch: list[Job]) -> None:
         """The batch is over and its jobs have been told so, but for those that did not fit, which stand in line again."""
-        engine.now = max(engine.now, int(self._clock() * 1000))
+        clock = int(self._clock() * 1000)
+        engine.now = max(engine.now, clock)
+        engine.behind = engine.now - clock
         if self.failing is None or self._recovered(engine):
             self._commit(engine, [self._owed, *batch] if self._owed else batch)
         else:

@@ -285,7 +285,7 @@ class MemoryEngine:
         self.online = online
         self.loaded_upto = 0
         self.cut_off: set[tuple[str, str]] = set()
-        self.now = 0
+        self.now = self.behind = 0
         self.last = 0
         """The newest log row."""
         self._claim = claim
@@ -306,6 +306,7 @@ class MemoryEngine:
     def run(self, batch: Sequence[Job], now: int) -> None:
         """The jobs are over, and have been told so. `now` is the time in ms since 1970."""
         self.now = max(self.now, now)
+        self.behind = self.now - now
         for job in batch:
             try:
                 job.prepare(self)

@@ -52,6 +52,8 @@ class Who(msgspec.Struct, gc=False):
     listening: bool = True
     token: str = ""
     packet: tuple[str, int, bool] | None = None
+    behind: int = 0
+    """By how many ms the clock is behind `now`, which never goes back, since it was set back."""
 
 
 class Decision(msgspec.Struct, gc=False):

@@ -76,6 +76,7 @@ class Engine:
         """User and device of all to which a former server may have offered what they have not acknowledged."""
         self.now = 0
         """ms since 1970 of the batch; never goes back."""
+        self.behind = 0
         self.gate = Gate()
         self._bounds = bounds = bounds or Bounds()
         self._data_dir = data_dir

@@ -258,7 +258,7 @@ class View:
         self.rendering = Rendering(state, bounds)
         self.limits = limits
         self.online = online
-        self.now = 0
+        self.now = self.behind = 0
         self.last = 0
 
     def entry(self, record: AnyRecord) -> Entry:

@@ -136,3 +136,16 @@ def test_a_circuit_lets_one_attempt_through_at_a_time_while_the_receiver_is_out_
     assert circuit.slots(0, 16, 0) == 16
     assert circuit.fails(3000, 0.5, 90_000) is True
     assert [circuit.slots(now, 16, 0) for now in (92_999, 93_000)] == [0, 1]
+
+
+def test_what_waits_is_sent_although_the_clock_was_set_back(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path)
+    noon, day = 1_000_000_000, 86_400_000
+    with outbox.transaction():
+        outbox.add_events([("message", 1)], noon)
+        outbox.add_pushes({"ann": (1, 1)}, noon, 5000)
+    for now in (noon - day, noon):
+        assert len(outbox.due_events(now, 10, ())) == 1
+        assert len(outbox.due_pushes(now, 10, ())) == 1
+    assert outbox.due_events(noon - 1000, 10, ()) == [], "a little while is waited for"
+    outbox.close()
