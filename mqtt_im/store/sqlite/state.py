@@ -39,7 +39,7 @@ from .hot import Log, Projection
 MAX_CACHED = 50_000
 """Entities of each kind that stay in memory when nobody needs them."""
 
-MAX_MEMBERS = 100_000
+MAX_MEMBERS = 400_000
 """Members of groups that stay in memory when nobody needs them."""
 
 MAX_DELIVERED = 5000
