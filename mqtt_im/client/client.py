@@ -112,6 +112,7 @@ class Client(Changes, Questions):
         self._bell = Bell()
         self._turn = asyncio.Lock()
         self._opened: _Open | None = None
+        self._shutting: asyncio.Future[None] | None = None
 
     # Life
 
@@ -135,6 +136,7 @@ class Client(Changes, Questions):
         Raises `StoreInUse`, `StoreUnusable`.
         """
         async with self._turn:
+            await self._shut_down()
             if self._opened is not None:
                 if self._state == "refused":
                     self._opened.engine.kick()
@@ -214,7 +216,14 @@ class Client(Changes, Questions):
         async with self._turn:
             opened, self._opened = self._opened, None
             if opened is not None:
-                await asyncio.shield(self._shut(opened))
+                self._shutting = asyncio.ensure_future(self._shut(opened))
+            await self._shut_down()
+
+    async def _shut_down(self) -> None:
+        """Returns when a close that has begun is over, whoever has called that off meanwhile."""
+        if self._shutting is not None:
+            await asyncio.shield(self._shutting)
+            self._shutting = None
 
     async def _shut(self, opened: _Open) -> None:
         for task in opened.tasks:

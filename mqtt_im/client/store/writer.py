@@ -18,6 +18,7 @@ from .interface import Loaded, Store
 
 Call = Callable[[Store], None]
 _MAX_BATCH = 500
+_SLICE = 25
 
 
 class Writer:
@@ -97,11 +98,14 @@ class Writer:
 
     def _report(self, results: list[tuple[asyncio.Future[Any], Any]]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(_resolve, results)
+            self._loop.call_soon_threadsafe(_resolve, self._loop, results)
 
 
-def _resolve(results: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    for future, result in results:
+def _resolve(loop: asyncio.AbstractEventLoop, results: list[tuple[asyncio.Future[Any], Any]]) -> None:
+    """A slice in each turn of the loop, in order: what waits for them may have work to do."""
+    if len(results) > _SLICE:
+        loop.call_soon(_resolve, loop, results[_SLICE:])
+    for future, result in results[:_SLICE]:
         if future.done():
             continue
         if isinstance(result, BaseException):
