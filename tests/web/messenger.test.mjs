@@ -246,3 +246,33 @@ test("what the user has read is told, now or later", async () => {
   await until(() => (bob.state === "offline" && bob.wake(), server.seen.some(([op]) => op === "read")));
   await until(() => bob.convs.get("alice:bob").tell === 0);
 });
+
+test("what the server would cut the line for fails here, and what is behind it goes", async () => {
+  server.isDown = true;
+  const alice = await start();
+  await write(alice, "a", "x".repeat(200_000), "b");
+  server.isDown = false;
+  alice.wake();
+  await until(() => alice.outbox.waiting.length === 0);
+  assert.deepEqual(bodies("bob"), ["a", "b"]);
+  assert.deepEqual(alice.outbox.entries.map(({ error }) => error.code), ["too_large"]);
+});
+
+test("a line that is lost while the device starts over is not taken for a good one", async () => {
+  const store = new MemoryStore();
+  const commit = store.commit.bind(store);
+  let cuts = 1;
+  store.commit = async (changes) => {
+    await commit(changes);
+    if (!changes.startOver || cuts-- <= 0) return;
+    server.cut();
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  };
+  const alice = await start("alice", store);
+  await until(() => alice.state === "offline");
+  assert.equal(alice.isWelcome, false);
+  await until(() => (alice.state === "offline" && alice.wake(), alice.state === "online"));
+  await write(alice, "a");
+  await sent(alice);
+  assert.deepEqual(bodies("bob"), ["a"]);
+});

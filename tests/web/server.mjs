@@ -117,6 +117,7 @@ class FakeLine {
       if (!this.isUp) return;
       const lost = this.server.lose(request);
       if (lost === "request") return this.cut();
+      if (JSON.stringify(request).length > 100_000) return this.cut();
       this.server.seen.push([request.op, request.id, request.n]);
       const answer = this.handle(request);
       if (lost === "answer") return this.cut();
@@ -139,7 +140,7 @@ class FakeLine {
         }
         const pos = server.cursors.get(this.key) ?? 0;
         if (request.after !== undefined && this.isSubscribed) setImmediate(() => this.isUp && this.offer());
-        return { op: "welcome", id: request.id, pos, head: inbox.length, floor: 0, n: this.n, epoch: server.epoch, limits: { page: 500 }, ts: 1 };
+        return { op: "welcome", id: request.id, pos, head: inbox.length, floor: 0, n: this.n, epoch: server.epoch, limits: { page: 500, packet: 100_000 }, ts: 1 };
       }
       case "ack":
         server.cursors.set(this.key, request.pos);

@@ -62,6 +62,7 @@ export class Messenger extends Emitter {
   async start() {
     const { meta, convs, outbox } = await this.store.load();
     this.cursor = new Cursor(meta.pos ?? null, meta.epoch ?? null);
+    this.limits = meta.limits ?? {};
     for (const conv of convs) this.convs.set(conv.conv, conv);
     for (const entry of outbox) this.outbox.put(entry);
     this.connection.start();
@@ -95,7 +96,8 @@ export class Messenger extends Emitter {
     const entry = this.outbox.get(id);
     if (!entry?.error) return;
     await this.discard(id);
-    await this.do(entry.op, { ...entry.fields, files: undefined }, entry.uploads);
+    const uploads = entry.uploads.map((upload) => ({ ...upload, file: undefined })); // the server may have forgotten the file
+    await this.do(entry.op, { ...entry.fields, files: undefined }, uploads);
   }
 
   /** Takes back an entry that is refused, or was not yet published on this connection. */
@@ -151,7 +153,11 @@ export class Messenger extends Emitter {
   pump() {
     const line = this.connection.line;
     if (!line || !this.#hello) return;
-    for (const request of this.outbox.take(WINDOW)) this.#publish(request);
+    for (const request of this.outbox.take(WINDOW)) {
+      // The server would cut the line for it, again and again: nothing behind it would ever arrive.
+      if (this.#weight(request) > this.limits.packet) this.#answered({ op: "error", id: request.id, code: "too_large" });
+      else this.#publish(request);
+    }
     if (this.isWelcome) this.uploads.next();
   }
 
@@ -183,6 +189,11 @@ export class Messenger extends Emitter {
     }, ACK_MS);
   }
 
+  /** Bytes of the packet that a request makes, rounded up. */
+  #weight(request) {
+    return new TextEncoder().encode(JSON.stringify(request)).length + this.topics.up.length + 16;
+  }
+
   #publish(request) {
     this.connection.line.publish(this.topics.up, request);
     this.#expect();
@@ -199,7 +210,7 @@ export class Messenger extends Emitter {
     this.isWelcome = false;
     this.connection.line.subscribe([this.topics.down]);
     this.#sayHello(this.cursor.pos === null ? {} : { epoch: this.cursor.epoch, after: this.cursor.pos });
-    this.pump(); // in the same flight
+    if (this.limits.packet) this.pump(); // in the same flight; a first connection waits to hear how much the server takes
   }
 
   #sayHello(place) {
@@ -217,19 +228,18 @@ export class Messenger extends Emitter {
   }
 
   async #welcome(welcome) {
-    this.#hello = welcome.id;
+    const { line } = this.connection;
     this.limits = welcome.limits;
     const verdict = this.cursor.judge(welcome, TOO_FAR);
     if (verdict === "start") {
       const skip = this.cursor.pos !== null || welcome.head - welcome.pos > TOO_FAR;
       await this.#startOver(welcome, skip ? welcome.head : welcome.pos);
+      if (line !== this.connection.line) return; // lost meanwhile
     }
     this.isWelcome = true;
     this.#acked = Math.max(0, Math.min(this.cursor.pos, welcome.pos));
     this.connection.welcomed();
     this.#expect();
-    const line = this.connection.line;
-    if (!line) return;
     line.subscribe([...this.#watched].map(this.topics.presence));
     for (const conv of this.convs.values()) if (conv.tell) this.#tellRead(conv);
     this.pump();
@@ -241,7 +251,7 @@ export class Messenger extends Emitter {
     const isNew = this.cursor.pos === null;
     this.cursor = new Cursor(pos, welcome.epoch);
     this.convs.clear();
-    await this.store.commit({ meta: { pos, epoch: welcome.epoch }, startOver: true });
+    await this.store.commit({ meta: { pos, epoch: welcome.epoch, limits: welcome.limits }, startOver: true });
     if (pos !== welcome.pos) this.ask("hello", { after: pos, ack: "app", batch: true }).catch(() => {});
     if (!isNew) this.emit("reset");
   }

@@ -1,11 +1,11 @@
 /** The page of somebody who is logged in: list and conversation side by side, or one of the two where there is no room. */
 import { Chat } from "./chat.js";
 import { avatar, h, iconButton } from "./dom.js";
-import { short, t } from "./i18n.js";
+import { problem, short, t } from "./i18n.js";
 import { ConversationList } from "./list.js";
 import { notifyOf } from "./notify.js";
 import { newConversation, newGroup } from "./people.js";
-import { confirm, menu } from "./popups.js";
+import { confirm, menu, notice } from "./popups.js";
 import { isGroup } from "../core/names.js";
 import { showDevices, showSettings } from "./settings.js";
 import { textOf } from "./text.js";
@@ -29,6 +29,7 @@ export class App {
     this.chat = new Chat(session, () => this.#toList());
     this.#build();
     session.im.on("state", () => this.#showState());
+    session.im.on("answer", (answer) => this.#answered(answer));
     session.im.on("refused", () => ended("refused"));
     session.im.on("ended", () => ended("elsewhere"));
     for (const name of ["convs", "leads", "reset"]) session.im.on(name, () => this.#watch(name));
@@ -136,6 +137,14 @@ export class App {
     const texts = { online: t("Connected"), connecting: t("Connecting …"), offline: t("Offline. What you write is kept, and goes when the line is back.") };
     this.connection.dataset.state = shown;
     this.connection.replaceChildren(h("span", {}, texts[shown]));
+  }
+
+  /** Says what became of a change that the server has refused: unlike a message it has no place of its own to say it. */
+  #answered({ id, reply }) {
+    const entry = this.#session.im.entries.find((each) => each.id === id);
+    if (reply.op !== "error" || !["edit", "recall", "react"].includes(entry?.op)) return;
+    notice(problem(reply));
+    this.#session.im.discard(id);
   }
 
   /** Follows the presence of the ones in the list's upper part. */

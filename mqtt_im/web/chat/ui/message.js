@@ -11,7 +11,7 @@ const LONG = 4_000; // characters that are shown before "more"
 export class MessageRow {
   #session;
   #actions;
-  #signature = "";
+  #shown = [];
   #isWhole = false;
   #plan = null;
 
@@ -34,9 +34,10 @@ export class MessageRow {
     const isOwn = message.from === this.#session.me;
     const state = this.#state(message, isOwn);
     const quoted = message.reply_to ? this.#actions.quoted(message) : null;
-    const signature = JSON.stringify([message, state, isTogether, quoted, this.#isWhole]);
-    if (signature === this.#signature) return;
-    this.#signature = signature;
+    // A message that is stored is the same object as long as it is the same; bodies may be long, so nothing is compared by content.
+    const shown = [message.isPending ? JSON.stringify(message) : message, state, !!isTogether, quoted, this.#isWhole];
+    if (shown.every((each, index) => each === this.#shown[index])) return;
+    this.#shown = shown;
     const { element } = this;
     element.dataset.from = message.from;
     element.dataset.state = state;
