@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+import msgspec
+
 from .core.entries import Entry
 from .errors import SendFailed
 
@@ -65,6 +67,14 @@ class Outgoing:
         """To whom or where it goes: the `to`, `conv`, `group` or `user` of the request."""
         fields = self.entry.fields
         return next((fields[name] for name in ("to", "conv", "group", "user") if name in fields), None)
+
+    @property
+    def body(self) -> Any:
+        """What a message or an edit says; None where this is neither."""
+        entry = self.entry
+        if entry.raw is None or entry.op == "report":
+            return None
+        return (msgspec.json.decode if entry.codec == "json" else msgspec.msgpack.decode)(entry.raw)
 
     @property
     def group(self) -> str | None:
