@@ -153,7 +153,7 @@ async def _body(receive: Receive) -> AsyncIterator[bytes]:
 def _spend(services: Services, user: str, size: int) -> None:
     wait = services.transport.spend(user)
     if wait:
-        services.metrics.count("errors", code="rate_limited")
+        services.metrics.count("refusals", code="rate_limited")
         raise Problem("rate_limited", "too many requests; send it again later", {"Retry-After": str(max(1, round(wait)))})
 
 

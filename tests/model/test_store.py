@@ -127,8 +127,8 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _follow(self, batch: list[Action], now: int) -> list[Any]:
         jobs = [action.build(self.twin) for action in batch]
-        self.twin.now = 0
-        self.twin.run(jobs, now)
+        self.twin.now = now
+        self.twin.run(jobs, now - self.store.engine.behind)
         return jobs
 
     @rule(

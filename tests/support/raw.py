@@ -64,7 +64,9 @@ class RawClient:
         deadline = time.monotonic() + timeout_s
         while not self._arrived:
             left = deadline - time.monotonic()
-            if not select.select([self.socket], [], [], max(0.0, left))[0]:
+            ready = select.poll()  # select takes no descriptor above 1023
+            ready.register(self.socket, select.POLLIN)
+            if not ready.poll(max(0.0, left) * 1000):
                 raise TimeoutError(f"nothing received within {timeout_s} s")
             try:
                 data = self.socket.recv(65_536)

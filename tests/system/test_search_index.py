@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -98,7 +99,7 @@ def test_a_backup_holds_no_index_and_restores_all_the_same(own_server: ServerPro
     own_server.stop()
     for file in own_server.data_dir.glob("*"):
         if not file.name.startswith("search.db"):
-            file.unlink()
+            shutil.rmtree(file) if file.is_dir() else file.unlink()
     assert own_server.command("store", "restore", str(backup)).returncode == 0
     own_server.start()
     assert bodies(own_im.online("alice"), "apple") == ["apple pie"], "the index of before belongs to another epoch"
