@@ -1,6 +1,7 @@
 """Words: what the search index holds of a body, and what a query asks for. Pure.
 
-Letters, digits and marks make words, everything else separates them. Case, accents and the width of letters make no difference.
+Letters, digits and marks make words, everything else separates them. Case, accents and the width of letters make no difference,
+nor do the vowel points of Hebrew and Arabic, which one may write or not, and format characters inside a word.
 Chinese, Japanese, Korean and Thai do not separate words: there each character stands for itself, and what a query writes
 without a gap is a phrase, to be found without a gap. So are emoji.
 
@@ -17,7 +18,7 @@ from typing import Any, Final
 
 import msgspec
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of these rules; an index made by others is made anew."""
 
 MARK: Final = "\ue000"
@@ -35,7 +36,12 @@ _SINGLE: Final = (
 )
 _find_single: Final = re.compile(_SINGLE)
 _find_gap: Final = re.compile(f"(?<={_SINGLE}) +(?={_SINGLE})")
-_find_accents: Final = re.compile("[\u0300-\u036f\ufe00-\ufe0f]+")
+_find_accents: Final = re.compile(
+    "[\u0300-\u036f\ufe00-\ufe0f"
+    "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"  # Hebrew points and accents
+    "\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]+"  # Arabic ones, tatweel
+)
+_ZERO_WIDTH_SPACE: Final = 0x200B
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -45,7 +51,10 @@ class _Letters(dict[int, str]):
     def __missing__(self, code: int) -> str:
         character = chr(code)
         category = unicodedata.category(character)
-        found = character if category[0] in "LNM" or category == "So" else " "
+        if category == "Cf" and code != _ZERO_WIDTH_SPACE:
+            found = ""  # a joiner, a direction, a soft hyphen: no part of the word, and no end of it
+        else:
+            found = character if category[0] in "LNM" or category == "So" else " "
         if len(self) < _MAX_KNOWN:
             self[code] = found
         return found
