@@ -329,6 +329,15 @@ class Server:
                 self._apply(change)
                 if change.what == ERASED and self._bridge is not None:
                     self._bridge.background(self._erase(accounts, self._bridge, change.name))
+                elif change.what == "removed" and self._bridge is not None:
+                    self._bridge.background(self._hand_on(self._bridge, change.name))
+
+    async def _hand_on(self, bridge: Bridge, name: str) -> None:
+        """An owner whose account was removed has left the groups that were the owner's."""
+        try:
+            await bridge.hand_on(name)
+        except Refusal as refusal:
+            log.error("groups of a removed account were not handed on: %s", refusal.message, extra={"user": name})
 
     async def _erase(self, accounts: Accounts, bridge: Bridge, name: str) -> None:
         """Erase a user, as the command line has asked; where that fails now, the next start does it."""

@@ -241,6 +241,10 @@ class Bridge:
         channel = self._channels.get(link)
         return None if channel is None or not channel.device else channel.delivery
 
+    async def hand_on(self, user: str) -> None:
+        """Groups that the user owned are others'. Raises `Refusal`."""
+        await erasing.hand_on(self, user)
+
     async def erase(self, user: str) -> None:
         """What the user had is gone. Raises `Refusal`."""
         await erasing.erase(self, user)

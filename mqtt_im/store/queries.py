@@ -274,6 +274,14 @@ def has_inbox(engine: Readable, user: str) -> bool:
     return bool(owner.head > owner.begin or owner.registered or owner.blocks or owner.mutes)
 
 
+def owned_groups(engine: Readable, user: str) -> list[str]:
+    """The groups that the user is an owner of."""
+    state = engine.state
+    named = [state.conv(name) for name in state.conv_names(state.user(user)) if name[0] == "#"]
+    members = [(conv.name, conv.member(user)) for conv in named if conv is not None]
+    return sorted(name for name, member in members if member is not None and member.role == "owner")
+
+
 def belongings(engine: Readable, user: str) -> tuple[list[str], list[str]]:
     """The groups that the user is in, and the user's registered devices."""
     state = engine.state

@@ -88,6 +88,21 @@ def test_removing_an_account_closes_its_connections(im: Clients, name: Name) -> 
     other.flush()
 
 
+def test_the_groups_of_a_removed_owner_are_handed_on(im: Clients, name: Name) -> None:
+    alice, bob, carol = name("alice"), name("bob"), name("carol")
+    for user in (alice, bob, carol):
+        add(im.server, user)
+    owner, other = im.online(alice, password=PASSWORD), im.online(bob, password=PASSWORD)
+    group = owner.must("group.create", members=[bob, carol])["group"]
+    theirs = other.must("group.create", members=[alice])["group"]
+    assert im.server.command("user", "remove", alice).returncode == 0
+    change = other.wait("msg", conv=group, system={"event": "group.role", "user": bob, "role": "owner"})
+    assert change["from"] == alice
+    other.must("group.rename", group=group, name="ours")
+    members = {member["user"] for member in other.must("group.info", group=theirs)["members"]}
+    assert members == {alice, bob}, "only what the user owned is left"
+
+
 def test_a_changed_password_counts_at_once(im: Clients, name: Name) -> None:
     alice = name("alice")
     add(im.server, alice)
