@@ -53,6 +53,8 @@ def introduction(config: Config) -> Iterator[str]:
     if websocket is not None:
         yield f"  MQTT/WebSocket  ws://{websocket}{config.websocket.path}"
     if http is not None:
+        if config.http.web:
+            yield f"  Web chat        http://{http}/"
         yield f"  Health          http://{http}/health/ready"
     yield ""
     if mqtt is not None:
