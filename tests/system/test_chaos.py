@@ -14,9 +14,9 @@ from tests.system.chaos.run import run
 
 @pytest.mark.slow
 def test_nothing_is_lost_doubled_or_out_of_order() -> None:
-    verdict = run(seed=1, seconds=18.0, kill_every_s=2.0)
+    verdict = run(seed=1, seconds=18.0, kill_every_s=2.0, kills=5)
     assert not verdict.faults, verdict.text()
-    assert verdict.kills >= 2  # as many as a busy machine has time for; `make chaos` runs as long as one likes
+    assert verdict.kills >= 5
     assert verdict.items > 1_000
 
 

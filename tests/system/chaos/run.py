@@ -49,16 +49,22 @@ class Verdict:
         return "\n".join([summary, *(f"  {fault}" for fault in self.faults[:most])])
 
 
-def run(seed: int, seconds: float, *, environment: Mapping[str, str] | None = None, kill_every_s: float = 2.5) -> Verdict:
-    """Run for so many seconds, then settle and check. The plan follows from the seed; the scheduler adds its own chance."""
+def run(
+    seed: int, seconds: float, *, environment: Mapping[str, str] | None = None, kill_every_s: float = 2.5, kills: int = 0
+) -> Verdict:
+    """Run for so many seconds and at least so many kills, then settle and check.
+
+    The plan follows from the seed; the scheduler adds its own chance.
+    """
     with ServerProcess(CONFIG, environment=environment) as server:
-        return asyncio.run(_Run(server, seed, seconds, kill_every_s).all())
+        return asyncio.run(_Run(server, seed, seconds, kill_every_s, kills).all())
 
 
 class _Run:
-    def __init__(self, server: ServerProcess, seed: int, seconds: float, kill_every_s: float) -> None:
+    def __init__(self, server: ServerProcess, seed: int, seconds: float, kill_every_s: float, least_kills: int) -> None:
         self.server = server
         self.seconds = seconds
+        self.least_kills = least_kills
         self.kill_every_s = kill_every_s
         self.dice = Random(seed)
         self.world = World(seed, server.mqtt_port)
@@ -147,7 +153,7 @@ class _Run:
     async def _noise(self, lives: list[asyncio.Task[None]]) -> None:
         """Kill and restart until the time is over; a device that breaks down ends the run."""
         until = time.monotonic() + self.seconds
-        while time.monotonic() < until:
+        while time.monotonic() < until or self.kills < self.least_kills:
             await asyncio.sleep(self.dice.uniform(0.4, 1.6) * self.kill_every_s)
             for life in lives:
                 if life.done():
