@@ -41,6 +41,11 @@ def suback5(packet_id: int, codes: Sequence[int], *, unsuback: bool = False) -> 
     return b"".join((first, remaining_length(3 + len(codes)), packet_id.to_bytes(2, "big"), b"\0", bytes(codes)))
 
 
+def suback5_size(filters: int) -> int:
+    """The bytes of a SUBACK, or UNSUBACK, of 5 for so many filters."""
+    return 1 + len(remaining_length(3 + filters)) + 3 + filters
+
+
 def short(first: int, packet_id: int) -> bytes:
     """PUBACK, PUBREC, PUBREL, PUBCOMP (in both versions: reason 0) or UNSUBACK of 3.1.1."""
     return bytes((first, 2, packet_id >> 8, packet_id & 0xFF))

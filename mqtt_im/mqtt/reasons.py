@@ -69,6 +69,7 @@ _CODES: Final = {
     "topic_alias": TOPIC_ALIAS,  # MQTT5-3.3.2-8, -9
     "filter": FILTER_INVALID,
     "packet_too_large": PACKET_TOO_LARGE,
+    "answer_too_large": PACKET_TOO_LARGE,  # MQTT5-3.1.2-24
     "receive_maximum": RECEIVE_MAXIMUM,  # MQTT5-3.3.4-7
     "too_many_unreleased": RECEIVE_MAXIMUM,
 }

@@ -235,16 +235,24 @@ def _note(connection: Peer, code: int) -> None:
         connection.hub.log.note("refused_by_client", source, "%s did not want a message: reason 0x%02X", connection, code)
 
 
+def _fits(connection: Peer, filters: int) -> None:
+    """Raises `Malformed` where the client would not take the answer to so many filters (MQTT5-3.1.2-24)."""
+    if connection.max_packet and encode.suback5_size(filters) > connection.max_packet:
+        raise Malformed("answer_too_large")
+
+
 def other(connection: Peer, first: int, body: bytes) -> None:
     """Any packet but PUBLISH, PUBACK and PINGREQ."""
     version = connection.version
     if first == SUBSCRIBE:
         asked = packets.subscribe(body, version)
+        _fits(connection, len(asked[1]))
         subscribing.pay(connection, [topic_filter for topic_filter, _ in asked[1]])
         at_once = not subscribing.waits(connection, asked[1])
         connection.start(subscribing.subscribe(connection, *asked), at_once=at_once)
     elif first == UNSUBSCRIBE:
         packet_id, unwanted = packets.unsubscribe(body, version)
+        _fits(connection, len(unwanted))
         subscribing.pay(connection, unwanted)
         connection.start(subscribing.unsubscribe(connection, packet_id, unwanted))
     elif first == PUBREC:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sqlite3
+import time
 from pathlib import Path
 
 import pytest
@@ -109,3 +110,45 @@ async def test_files_that_cannot_be_used_are_named(tmp_path: Path) -> None:
     for path in (garbage, newer, tmp_path / "missing" / "broker.db"):
         with pytest.raises(OSError, match=path.name):
             Persistence(path, Counts(), log)
+
+
+_SCHEMA_1 = """
+CREATE TABLE session (user TEXT NOT NULL, name TEXT NOT NULL, id TEXT NOT NULL, filters TEXT NOT NULL, plain INTEGER NOT NULL,
+                      seen INTEGER NOT NULL, PRIMARY KEY (user, name));
+CREATE UNIQUE INDEX session_id ON session (id);
+CREATE INDEX session_plain ON session (plain);
+CREATE TABLE queued (session TEXT NOT NULL, seq INTEGER NOT NULL, qos INTEGER NOT NULL, retain INTEGER NOT NULL,
+                     stage INTEGER NOT NULL, topic TEXT NOT NULL, payload BLOB NOT NULL, PRIMARY KEY (session, seq));
+CREATE TABLE received (session TEXT NOT NULL, packet_id INTEGER NOT NULL, PRIMARY KEY (session, packet_id)) WITHOUT ROWID;
+CREATE TABLE retained (topic TEXT NOT NULL PRIMARY KEY, qos INTEGER NOT NULL, payload BLOB NOT NULL);
+INSERT INTO session VALUES ('alice', 'phone', 's1', '{"a/+": 1}', 1, 7);
+INSERT INTO queued VALUES ('s1', 3, 1, 0, 0, 'a/b', x'00ff');
+INSERT INTO received VALUES ('s1', 9);
+INSERT INTO retained VALUES ('a/c', 1, x'6b');
+PRAGMA user_version = 1;
+"""
+"""What the first version left, which spoke 3.1.1 alone."""
+
+
+@on_loop
+async def test_the_file_of_the_first_version_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / "broker.db"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(_SCHEMA_1)
+    connection.close()
+    before = int(time.time())
+    for _ in range(2):  # the second time it is of this version
+        store = Persistence(path, Counts(), log, longest_expiry=100)
+        try:
+            found = store.session("alice", "phone")
+            assert found is not None
+            assert (found.id, found.filters, found.received, found.expires) == ("s1", {"a/+": 1}, frozenset({9}), 100)
+            assert found.seen >= before
+            assert [
+                (row.seq, row.qos, row.topic, row.payload, row.properties, row.expires, row.share) for row in found.queue
+            ] == [(3, 1, "a/b", b"\0\xff", b"", 0, "")]
+            assert store.retained() == [("a/c", 1, b"k", b"", 0)]
+            store.write(sql.RETAIN, "a/c", 1, b"k", b"", 0)
+            assert await committed(store)
+        finally:
+            await store.close()

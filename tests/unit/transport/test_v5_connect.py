@@ -327,3 +327,19 @@ async def test_reasons_are_left_out_where_they_are_not_wanted(tmp_path: Path) ->
         client = await server.connect5(given=small)
         client.send(packets5.publish("closed", b"", packet_id=1))
         assert await client.acknowledged(packets.PUBACK, 1) == (0x87, {})
+
+
+@on_loop
+async def test_filters_whose_answer_the_client_would_not_take_are_refused(tmp_path: Path) -> None:
+    async with Server(tmp_path, plain_topics=("#",)) as server:
+        small: dict[int, Any] = {packets5.MAX_PACKET: 40}
+        client = await server.connect5(given=small)
+        assert len(await client.subscribe(*[(f"t/{number}", 1) for number in range(35)])) == 35
+        client.send(packets5.subscribe(2, *[(f"t/{number}", 1) for number in range(36)]))
+        (last,) = await client.gone()
+        assert (last.kind, last.body[0]) == (packets.DISCONNECT, 0x95)
+        assert server.counts["malformed_packets:answer_too_large"] == 1
+        client = await server.connect5("tablet", given=small)
+        client.send(packets5.unsubscribe(1, *[f"t/{number}" for number in range(36)]))
+        (last,) = await client.gone()
+        assert (last.kind, last.body[0]) == (packets.DISCONNECT, 0x95)
