@@ -12,9 +12,9 @@ from pathlib import Path
 import uvloop
 
 from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, servers, size, storm
-from bench.peer import PeerError
 from bench.report import Row, medians, save, table
 from bench.seed import Size
+from mqtt_im.load.peer import PeerError
 
 OTHERS = "server core used by others"
 _QUIET_PERCENT = 5.0

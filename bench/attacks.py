@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench import wire
+from mqtt_im.load import wire
 
 FOE, GROUP = "mallory", "#crowd"
 PREFIX = "im/v1"

@@ -12,7 +12,7 @@ from multiprocessing.connection import Connection
 import uvloop
 
 from bench.servers import Server
-from bench.traffic import Traffic, connect_pairs, finish, pace
+from mqtt_im.load.traffic import Traffic, connect_pairs, finish, pace
 
 
 class Beside:

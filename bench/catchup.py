@@ -9,12 +9,13 @@ from time import perf_counter
 
 import msgspec
 
-from bench import wire
 from bench.meter import at_rest, usage
-from bench.peer import Peer, PeerError, close_all
 from bench.report import Row, Target
 from bench.servers import AMQTT, OURS, Server, running
-from bench.traffic import DEVICE, PREFIX, LoneSender, Traffic, finish, join
+from mqtt_im.load import wire
+from mqtt_im.load.broker import DEVICE, PREFIX
+from mqtt_im.load.peer import Peer, PeerError, close_all
+from mqtt_im.load.traffic import LoneSender, Traffic, finish, join
 
 _USER = "away"
 _SENDERS = 20
@@ -68,7 +69,7 @@ class _Away(Peer):
 async def _leave_behind(server: Server, traffic: Traffic, items: int) -> None:
     """The device is registered and away, and so many messages have been sent to it."""
     device = Peer()
-    await device.dial(server.port, wire.connect(f"{_USER}:{DEVICE}", _USER, clean=False))
+    await device.dial(server, wire.connect(f"{_USER}:{DEVICE}", _USER, clean=False))
     await device.subscribe(f"{PREFIX}/{_USER}/down" if server.is_ours else f"{PREFIX}/+/{DEVICE}/up")
     device.leave()
     await device.closed
@@ -96,7 +97,7 @@ async def _come_back(server: Server, items: int, compact: bool) -> tuple[float, 
         await device.subscribe(f"{PREFIX}/{_USER}/down")
     else:
         before, begin = usage(server.pid), perf_counter()
-        await device.dial(server.port, wire.connect(f"{_USER}:{DEVICE}", _USER, clean=False))
+        await device.dial(server, wire.connect(f"{_USER}:{DEVICE}", _USER, clean=False))
     await traffic.until(lambda: device.items >= items, 120)
     elapsed, used = perf_counter() - begin, usage(server.pid) - before
     await close_all([device])
@@ -104,7 +105,7 @@ async def _come_back(server: Server, items: int, compact: bool) -> tuple[float, 
 
 
 async def _compact_back(server: Server, device: _Away, hello: bytes) -> None:
-    await device.dial(server.port, wire.connect(f"{_USER}:{DEVICE}", _USER), hello)
+    await device.dial(server, wire.connect(f"{_USER}:{DEVICE}", _USER), hello)
     await device.traffic.until(lambda: device.pubacks == 1)
 
 

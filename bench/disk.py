@@ -6,8 +6,8 @@ import os
 import tempfile
 from time import perf_counter
 
-from bench.meter import percentile
 from bench.report import Row
+from mqtt_im.load.figures import percentile
 
 _SAMPLES = 400
 _PAGE = 4096

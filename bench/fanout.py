@@ -2,67 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from functools import partial
 
-from bench import wire
 from bench.meter import usage
-from bench.peer import Peer, PeerError
 from bench.report import Row, Target
-from bench.servers import Server, running
-from bench.traffic import DEVICE, PREFIX, Sender, Traffic, connect_idle, finish, join
+from bench.servers import running
+from mqtt_im.load.groups import Member, Speaker, make_group
+from mqtt_im.load.traffic import Traffic, connect_idle, finish, join
 
 _GROUP = "#everyone"
 _OWNER = "owner"
 _INFLIGHT = 4
 _WARM_UP_S = 1.0
-
-
-class _Speaker(Sender):
-    """Sends to the group; its message has arrived when as many copies have come as there are members."""
-
-    members = 0
-    copies = 0
-
-    def copy(self) -> None:
-        """One member has got one message."""
-        self.copies += 1
-        if self.copies % self.members == 0:
-            self.arrived += 1
-            self.pump()
-
-
-class _Creator(Peer):
-    """Makes the group, and has its answer."""
-
-    answer = b""
-
-    def received(self, data: bytes, start: int, stop: int) -> None:
-        if data.find(b'"ok"', start, stop) >= 0 or data.find(b'"error"', start, stop) >= 0:
-            self.answer = data[start:stop]
-
-
-def _listen(member: Peer, speaker: _Speaker) -> None:
-    def received(data: bytes, start: int, stop: int) -> None:
-        if data.find(b'"body"', start, stop) >= 0:  # not the message that the group was made
-            speaker.copy()
-            if speaker.traffic.measuring:
-                speaker.traffic.delivered += 1
-
-    member.received = received  # type: ignore[method-assign]
-    member.fail = speaker.traffic.fail  # type: ignore[method-assign]
-
-
-async def _make_group(server: Server, traffic: Traffic, members: Sequence[str]) -> None:
-    creator = _Creator()
-    await join(server, creator, _OWNER, f"{PREFIX}/{_OWNER}/down")
-    request = {"op": "group.create", "id": "create", "group": _GROUP, "members": list(members)}
-    creator.transport.write(wire.publish(f"{PREFIX}/{_OWNER}/{DEVICE}/up", json.dumps(request).encode(), 1))
-    await traffic.until(lambda: bool(creator.answer))
-    if b'"ok"' not in creator.answer:
-        raise PeerError(f"group.create was answered with {creator.answer.decode()}")
-    creator.leave()
-    await creator.closed
 
 
 async def compare(servers: Sequence[str], members: int, seconds: float) -> list[Row]:
@@ -76,14 +28,12 @@ async def compare(servers: Sequence[str], members: int, seconds: float) -> list[
             traffic = Traffic()
             users = [f"member{number}" for number in range(members)]
             if server.is_ours:
-                await _make_group(server, traffic, users)
-            speaker = _Speaker(traffic, _OWNER, [_GROUP], server)
-            speaker.members, speaker.inflight = members, _INFLIGHT
-            up = f"{PREFIX}/{_OWNER}/{DEVICE}/up"
-            peers = await connect_idle(server, users, None if server.is_ours else up)
-            for peer in peers:
-                _listen(peer, speaker)
-            await join(server, speaker, _OWNER, f"{PREFIX}/{_OWNER}/down")
+                await make_group(server, traffic, _OWNER, _GROUP, users)
+            speaker = Speaker(traffic, _OWNER, _GROUP, server, members)
+            speaker.inflight = _INFLIGHT
+            topic = None if server.is_ours else server.up(_OWNER)
+            peers = await connect_idle(server, users, topic, partial(Member, speaker))
+            await join(server, speaker, _OWNER, server.down(_OWNER))
             traffic.sending = True
             speaker.pump()
             await traffic.passing(_WARM_UP_S)

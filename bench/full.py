@@ -15,11 +15,11 @@ from pathlib import Path
 
 from bench.meter import at_rest, folder_bytes, resident_bytes
 from bench.pairs import Load, Result, between_pairs, to_anybody
-from bench.peer import close_all
 from bench.report import Row, Target
 from bench.seed import Size, fill, user_name
 from bench.servers import OURS, Server, running
-from bench.traffic import connect_idle
+from mqtt_im.load.peer import close_all
+from mqtt_im.load.traffic import connect_idle
 
 EMPTY = "empty"
 _PAIRS, _SPREAD = "50 pairs drawn from all users", "each message to a user drawn from all"

@@ -13,12 +13,14 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from time import perf_counter
 
-from bench import attacks, wire
+from bench import attacks
 from bench.meter import resident_bytes, usage
-from bench.peer import Peer, PeerError
 from bench.report import Row, Target
 from bench.servers import OURS, Server, running
-from bench.traffic import DEVICE, PREFIX, connect_idle, join
+from mqtt_im.load import wire
+from mqtt_im.load.broker import DEVICE, PREFIX
+from mqtt_im.load.peer import Peer, PeerError
+from mqtt_im.load.traffic import connect_idle, join
 from mqtt_im.testing import free_ports
 
 _PER_SECOND = 50

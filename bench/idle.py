@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Sequence
 
 from bench.meter import cpu_seconds, resident_bytes
-from bench.peer import close_all
 from bench.report import Row, Target
 from bench.servers import AMQTT, running
-from bench.traffic import connect_idle
+from mqtt_im.load.peer import close_all
+from mqtt_im.load.traffic import connect_idle
 
 _WARM_UP = 500
 _MOST_OF_AMQTT = 1_000

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from bench import wire
 from bench.meter import usage
-from bench.peer import Peer, close_all
 from bench.report import Row, Target
 from bench.servers import AMQTT, Server, running
+from mqtt_im.load import wire
+from mqtt_im.load.peer import Peer, close_all
 
 _USERS = {f"login{number}": f"password-{number}" for number in range(10)}
 _AT_ONCE = 50
@@ -25,7 +25,7 @@ async def _storm(server: Server, connections: int) -> None:
         for number in numbers:
             user, password = accounts[number % len(accounts)]
             peer = Peer()
-            await peer.dial(server.port, wire.connect(f"{user}:device{number}", user, password))
+            await peer.dial(server, wire.connect(f"{user}:device{number}", user, password))
             peer.leave()
             await peer.closed
 
@@ -40,7 +40,7 @@ async def _hold(server: Server, connections: int) -> list[Peer]:
         dials = []
         for number in range(first, min(first + _AT_ONCE, connections)):
             user, password = accounts[number % len(accounts)]
-            dials.append(peers[number].dial(server.port, wire.connect(f"{user}:held{number}", user, password)))
+            dials.append(peers[number].dial(server, wire.connect(f"{user}:held{number}", user, password)))
         await asyncio.gather(*dials)
     return peers
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -110,13 +109,6 @@ async def at_rest(pid: int, quiet_s: float = 5.0, limit_s: float = 180.0) -> Non
         if written_now != written or cpu_now - cpu > _REST_CPU_S:
             since = time.perf_counter()
         written, cpu = written_now, cpu_now
-
-
-def percentile(ordered: Sequence[float], share: float) -> float:
-    """The value below which `share` of the ordered samples lie; 0 of none."""
-    if not ordered:
-        return 0.0
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def _core_busy_s() -> float:

@@ -6,11 +6,12 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from bench.meter import Usage, at_rest, percentile, usage
-from bench.peer import Peer
+from bench.meter import Usage, at_rest, usage
 from bench.report import Row, Target
 from bench.servers import Server, running
-from bench.traffic import LoneSender, Sender, Traffic, connect_pairs, finish, join, pace
+from mqtt_im.load.figures import percentile
+from mqtt_im.load.peer import Peer
+from mqtt_im.load.traffic import LoneSender, Sender, Traffic, connect_pairs, finish, join, pace
 
 _WARM_UP_S = 1.0
 

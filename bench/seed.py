@@ -9,11 +9,11 @@ import asyncio
 import random
 from dataclasses import dataclass
 
-from bench import wire
-from bench.bodies import bodies
-from bench.peer import Peer, PeerError
 from bench.servers import Server
-from bench.traffic import DEVICE, PREFIX
+from mqtt_im.load import wire
+from mqtt_im.load.bodies import bodies
+from mqtt_im.load.broker import DEVICE, PREFIX
+from mqtt_im.load.peer import Peer, PeerError
 
 _CONNECTIONS_AT_ONCE = 64
 _MESSAGES_A_CONNECTION = 10
@@ -64,7 +64,7 @@ async def fill(server: Server, size: Size, seed: int = 1) -> None:
                 payload = f'{{"op":"send","id":"seed-{turn}-{number}","to":"{recipient}","body":"{text}"}}'.encode()
                 packets.append(wire.publish(topic, payload, number + 1))
             publisher = _Publisher(_MESSAGES_A_CONNECTION)
-            await publisher.dial(server.port, wire.connect(f"{user}:{DEVICE}", user), b"".join(packets))
+            await publisher.dial(server, wire.connect(f"{user}:{DEVICE}", user), b"".join(packets))
             await publisher.done
             publisher.leave()
             await publisher.closed

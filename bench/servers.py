@@ -19,6 +19,7 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 from bench.meter import SERVER_CORE
+from mqtt_im.load.broker import Broker
 from mqtt_im.testing import free_ports
 
 GENERATOR_CORE = 1
@@ -28,19 +29,13 @@ _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 60.0
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server(Broker):
     """A running server."""
 
     name: str
     pid: int
-    port: int
     directory: Path
-
-    @property
-    def is_ours(self) -> bool:
-        """It speaks the IM protocol; the others only relay."""
-        return self.name == OURS
 
 
 class ServerFailed(Exception):
@@ -82,7 +77,7 @@ def running(
             process = _spawn(command, output, pinned=pinned)
         try:
             _wait(process, lambda: _healthy(health) if name == OURS else _accepts(port), log)
-            yield Server(name, process.pid, port, directory)
+            yield Server(name=name, pid=process.pid, port=port, directory=directory, is_ours=name == OURS)
         finally:
             _stop(process)
 

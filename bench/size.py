@@ -14,10 +14,10 @@ from typing import Any
 
 from msgspec import Raw
 
-from bench.bodies import bodies
 from bench.report import Row, Target
 from bench.servers import OURS
 from mqtt_im.core.rules import Who
+from mqtt_im.load.bodies import bodies
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import listings, queries
 from mqtt_im.store.jobs import RequestJob

@@ -16,31 +16,28 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import cast
 
-from bench import wire
 from bench.beside import Beside, exchanging
-from bench.meter import peak_bytes, percentile, resident_bytes, usage
+from bench.meter import peak_bytes, resident_bytes, usage
 from bench.report import Row
 from bench.servers import OURS, Server, running
-from bench.traffic import DEVICE, PREFIX
 from mqtt_im.accounts import passwords
 from mqtt_im.accounts.table import Accounts
+from mqtt_im.load import wire
+from mqtt_im.load.figures import percentile
+from mqtt_im.load.visitors import CUT, SILENT, Tally, Visitor, visit
 
 COLD, WARM, GUESSED, IMPATIENT = "1 cold", "2 warm", "3 guesser", "4 impatient"
 _PASSWORD = "correct horse battery staple"
 _PAIRS = 4
 _MESSAGES_PER_SECOND = 50.0
 _QUIET_S = 5.0
-_AGAIN_S = 1.0
 _LONGEST_S = 600.0
 _GUESSERS = 20
 _GUESSER = "127.0.0.2"
-_HOME = "127.0.0.1"
-_SILENT, _CUT = "silent", "cut"
 _SETTINGS = {"auth.mode": "accounts"}
 
 Figures = dict[tuple[str, str], float]
@@ -56,86 +53,6 @@ class Crowd:
     """How long a client waits for CONNACK."""
     impatience_s: float = 3.0
     """The same in the last round."""
-
-
-@dataclass(slots=True)
-class Tally:
-    """What the clients of a round saw."""
-
-    served_s: list[float] = field(default_factory=list)
-    """From a client's first try to SUBACK, however often it had to come."""
-    connack_s: list[float] = field(default_factory=list)
-    """From a try to the CONNACK that let it in."""
-    failed: Counter[str] = field(default_factory=Counter)
-    """Tries that failed: `refused 3`, …, cut off, or without an answer until the client lost patience."""
-
-
-class Visitor(asyncio.Protocol):
-    """One try of one client."""
-
-    def __init__(self) -> None:
-        loop = asyncio.get_running_loop()
-        self.transport: asyncio.Transport
-        self.answer: asyncio.Future[str] = loop.create_future()
-        """`in`, `refused` with a code, or cut off."""
-        self.subscribed: asyncio.Future[bool] = loop.create_future()
-        """False where the connection ended first."""
-        self._rest = b""
-
-    async def knock(self, server: Server, connect: bytes, patience_s: float, source: str = _HOME) -> str:
-        """What CONNECT was answered with."""
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout(patience_s):
-                await loop.create_connection(lambda: self, _HOME, server.port, local_addr=(source, 0))
-                self.transport.write(connect)
-                return await self.answer
-        except TimeoutError:
-            self.close()
-            return _SILENT
-        except OSError:
-            return _CUT
-
-    def close(self) -> None:
-        """Hang up, without a word."""
-        if hasattr(self, "transport"):
-            self.transport.close()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast(asyncio.Transport, transport)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        for waiter, result in ((self.answer, _CUT), (self.subscribed, False)):
-            if not waiter.done():
-                waiter.set_result(result)  # type: ignore[arg-type]
-
-    def data_received(self, data: bytes) -> None:
-        self._rest += data
-        while len(self._rest) >= 2 and len(self._rest) >= 2 + self._rest[1]:  # all that comes here is short
-            packet, self._rest = self._rest[: 2 + self._rest[1]], self._rest[2 + self._rest[1] :]
-            if packet[0] == 0x20 and not self.answer.done():
-                self.answer.set_result(f"refused {packet[3]}" if packet[3] else "in")
-            elif packet[0] == 0x90 and not self.subscribed.done():
-                self.subscribed.set_result(True)
-
-
-async def _visit(server: Server, user: str, tally: Tally, patience_s: float, begin: float, dice: random.Random) -> Visitor:
-    """Come until served; the connection is kept."""
-    await asyncio.sleep(max(0.0, begin - time.perf_counter()))
-    connect = wire.connect(f"{user}:{DEVICE}", user, _PASSWORD)
-    while True:
-        visitor, start = Visitor(), time.perf_counter()
-        answer = await visitor.knock(server, connect, patience_s)
-        if answer == "in":
-            tally.connack_s.append(time.perf_counter() - start)
-            visitor.transport.write(wire.subscribe(1, f"{PREFIX}/{user}/down"))
-            if await visitor.subscribed:
-                tally.served_s.append(time.perf_counter() - begin)
-                return visitor
-            answer = _CUT
-        tally.failed[answer] += 1
-        visitor.close()
-        await asyncio.sleep(_AGAIN_S * dice.uniform(0.5, 1.5))
 
 
 async def _guess(server: Server, users: Sequence[str], guesses: Counter[str], numbers: Iterator[int]) -> None:
@@ -159,7 +76,7 @@ async def _round(
     load = os.getloadavg()[0]
     before, begin = usage(server.pid), time.perf_counter()
     visits = [
-        asyncio.ensure_future(_visit(server, user, tally, patience_s, begin + number / len(users), dice))
+        asyncio.ensure_future(visit(server, user, _PASSWORD, tally, patience_s, begin + number / len(users), dice))
         for number, user in enumerate(users)
     ]
     done, waiting = await asyncio.wait(visits, timeout=_LONGEST_S)
@@ -184,7 +101,7 @@ async def _round(
         ("memory of the server at its peak", "MB"): peak_bytes(server.pid) / 1e6,
         ("memory of the server afterwards", "MB"): resident_bytes(server.pid) / 1e6,
     }
-    for answer in sorted({"refused 3", _SILENT, _CUT, *tally.failed}):
+    for answer in sorted({"refused 3", SILENT, CUT, *tally.failed}):
         figures[f"tries that ended {answer}", "tries"] = tally.failed[answer]
     for answer, times in guesses.items():
         figures[f"guesses that ended {answer}", "tries"] = times
@@ -197,7 +114,7 @@ def make_accounts(folder: Path, users: Sequence[str]) -> None:
     password_hash = passwords.hash_password(_PASSWORD.encode())
     with sqlite3.connect(folder / "accounts.db") as db:
         db.executemany("INSERT INTO account VALUES (?, ?, 0)", [(user, password_hash) for user in users])
-        db.executemany("INSERT INTO change (name, what) VALUES (?, 'added')", [(user,) for user in users])
+        db.executemany("INSERT INTO change (name, what, token) VALUES (?, 'added', '')", [(user,) for user in users])
     db.close()
 
 

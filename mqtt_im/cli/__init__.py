@@ -12,7 +12,7 @@ from typing import NoReturn
 import typer
 
 from mqtt_im import __version__
-from mqtt_im.cli import chat, check_config, demo, doctor, hooks, serve, store, user
+from mqtt_im.cli import bench, chat, check_config, demo, doctor, hooks, serve, store, user
 from mqtt_im.protocol.errors import ConfigError, MqttImError
 
 FAILED = 1
@@ -53,6 +53,7 @@ app.add_typer(hooks.app, name="hooks")
 app.command("doctor")(doctor.doctor)
 app.command("chat")(chat.chat)
 app.command("demo")(demo.demo)
+app.command("bench")(bench.bench)
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

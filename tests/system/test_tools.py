@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import socket
 import socketserver
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from mqtt_im.testing import free_ports
 from tests.support import packets
+from tests.support.mosquitto import mosquitto
 from tests.support.packets import Publish
 from tests.support.proxy import CLEAR, Fault, ProxyThread, Way
-from tests.support.raw import RawClient, eventually
+from tests.support.raw import RawClient
 
 
 class Echo(socketserver.BaseRequestHandler):
@@ -79,19 +78,8 @@ def test_a_stall_is_silent(echo_port: int, fault: Fault) -> None:
 
 @pytest.fixture
 def mosquitto_port(tmp_path: Path) -> Iterator[int]:
-    (port,) = free_ports(1)
-    with (tmp_path / "log").open("wb") as log, subprocess.Popen(["/usr/sbin/mosquitto", "-p", str(port)], stderr=log) as process:
-
-        def accepts() -> bool:
-            try:
-                socket.create_connection(("127.0.0.1", port), timeout=5).close()
-            except OSError:
-                return False
-            return True
-
-        eventually(accepts, "mosquitto")
+    with mosquitto(tmp_path) as port:
         yield port
-        process.terminate()
 
 
 def test_the_raw_client_speaks_mqtt(mosquitto_port: int) -> None:

@@ -10,20 +10,21 @@ import asyncio
 import sys
 import zlib
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from time import perf_counter
+from typing import Any
 
-from bench import wire
-from bench.bodies import BODY_BYTES, bodies
-from bench.peer import Peer, PeerError, close_all
-from bench.servers import Server
+from mqtt_im.load import wire
+from mqtt_im.load.bodies import BODY_BYTES, bodies
+from mqtt_im.load.broker import Broker
+from mqtt_im.load.peer import Peer, PeerError, close_all
 
-PREFIX = "im/v1"
-DEVICE = "dev"
 _BODIES = bodies()
 _UNANSWERED = sys.maxsize
 _DRAIN_TIMEOUT_S = 60.0
 _DIALS_AT_ONCE = 100
+_PATIENCE_S = 60.0
 
 
 class Traffic:
@@ -60,12 +61,12 @@ class Traffic:
 class Sender(Peer):
     """The sending end; its messages carry ids that follow from their number."""
 
-    def __init__(self, traffic: Traffic, user: str, recipients: Sequence[str], server: Server) -> None:
+    def __init__(self, traffic: Traffic, user: str, recipients: Sequence[str], broker: Broker) -> None:
         super().__init__()
         self.traffic = traffic
         self.user = user
         self.started = 0
-        self.answered = 0 if server.is_ours else _UNANSWERED
+        self.answered = 0 if broker.is_ours else _UNANSWERED
         self.arrived = 0
         self.inflight = 0
         """How many messages are kept on their way; 0 leaves the pace to whoever calls `send`."""
@@ -74,11 +75,11 @@ class Sender(Peer):
         self.pending: deque[tuple[float, bytes]] = deque()
         """When each message that has not arrived yet was written, and its id."""
         self.unanswered: deque[bytes] = deque()
-        self.expects_answer = server.is_ours
+        self.expects_answer = broker.is_ours
         tag = f"{user}-{int(perf_counter() * 1000) % 10**9}-".encode()
         self._tag = tag
         self._first_body = zlib.crc32(user.encode())
-        self._templates = [self._template(recipient) for recipient in recipients]
+        self._templates = [self._template(broker.up(user), recipient) for recipient in recipients]
 
     def push(self, count: int) -> None:
         """Put the next `count` messages in `out`."""
@@ -140,10 +141,9 @@ class Sender(Peer):
         done = min(self.pubacks, self.answered, self.arrived)
         return min(self.inflight - (self.started - done), self.limit - self.started)
 
-    def _template(self, recipient: str) -> tuple[bytes, bytes, bytes]:
+    def _template(self, topic: str, recipient: str) -> tuple[bytes, bytes, bytes]:
         before = b'{"op":"send","id":"'
         middle = f'","to":"{recipient}","body":"'.encode()
-        topic = f"{PREFIX}/{self.user}/{DEVICE}/up"
         return wire.publish_head(topic, len(before) + len(self._tag) + 8 + len(middle) + BODY_BYTES + 2), before, middle
 
 
@@ -201,33 +201,54 @@ class LoneSender(Sender):
 
 
 async def connect_pairs(
-    server: Server, traffic: Traffic, names: Sequence[tuple[str, str]], password: str | None = None
+    broker: Broker, traffic: Traffic, names: Sequence[tuple[str, str]], password: str | None = None
 ) -> list[tuple[Sender, Receiver]]:
     """A connected and subscribed pair for each (sender, recipient)."""
     pairs = []
+    joins: list[Callable[[], Coroutine[Any, Any, None]]] = []
     for user, recipient in names:
-        sender = Sender(traffic, user, [recipient], server)
+        sender = Sender(traffic, user, [recipient], broker)
         receiver = Receiver(sender)
-        topic = f"{PREFIX}/{recipient}/down" if server.is_ours else f"{PREFIX}/{user}/{DEVICE}/up"
-        await join(server, receiver, recipient, topic, password)
-        await join(server, sender, user, f"{PREFIX}/{user}/down", password)
+        topic = broker.down(recipient) if broker.is_ours else broker.up(user)
+        joins += [
+            partial(join, broker, receiver, recipient, topic, password),
+            partial(join, broker, sender, user, broker.down(user), password),
+        ]
         pairs.append((sender, receiver))
+    await some_at_once(joins)
     return pairs
 
 
-async def join(server: Server, peer: Peer, user: str, topic_filter: str, password: str | None = None) -> None:
-    """The peer is connected as the user's device and subscribed."""
-    await peer.dial(server.port, wire.connect(f"{user}:{DEVICE}", user, password))
-    await peer.subscribe(topic_filter)
+async def join(broker: Broker, peer: Peer, user: str, topic_filter: str, password: str | None = None) -> None:
+    """The peer is connected as the user's device and subscribed; `PeerError` where that takes longer than a minute."""
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            await peer.dial(broker, broker.login(user, password))
+            await peer.subscribe(topic_filter)
+    except TimeoutError:
+        raise PeerError(f"the server has not let {user} in within {_PATIENCE_S:g} s") from None
 
 
-async def connect_idle(server: Server, users: Sequence[str], topic: str | None = None) -> list[Peer]:
+async def connect_idle(
+    broker: Broker, users: Sequence[str], topic: str | None = None, make: Callable[[], Peer] = Peer
+) -> list[Peer]:
     """A connection for each user, subscribed to `topic` or to the user's own down topic."""
-    peers = [Peer() for _ in users]
-    for first in range(0, len(users), _DIALS_AT_ONCE):
-        some = zip(peers[first : first + _DIALS_AT_ONCE], users[first : first + _DIALS_AT_ONCE], strict=True)
-        await asyncio.gather(*(join(server, peer, user, topic or f"{PREFIX}/{user}/down") for peer, user in some))
+    peers = [make() for _ in users]
+    pairs = zip(peers, users, strict=True)
+    await some_at_once([partial(join, broker, peer, user, topic or broker.down(user)) for peer, user in pairs])
     return peers
+
+
+async def some_at_once(works: Sequence[Callable[[], Coroutine[Any, Any, None]]]) -> None:
+    """All of them are done, a few at a time; raises the first error, with the others called off."""
+    for first in range(0, len(works), _DIALS_AT_ONCE):
+        tasks = [asyncio.create_task(work()) for work in works[first : first + _DIALS_AT_ONCE]]
+        done, others = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        for task in done:
+            task.result()
 
 
 async def pace(traffic: Traffic, senders: Sequence[Sender], per_second: float) -> None:

@@ -10,7 +10,10 @@ import asyncio
 from collections.abc import Iterable
 from typing import cast
 
-from bench import wire
+from mqtt_im.load import wire
+from mqtt_im.load.broker import Broker
+
+_CONNACK = {2: " (client id refused)", 3: " (busy, or unavailable)", 4: " (wrong name or password)", 5: " (not allowed)"}
 
 
 class PeerError(Exception):
@@ -32,9 +35,9 @@ class Peer(asyncio.Protocol):
         self._rest = b""
         self._expect_close = False
 
-    async def dial(self, port: int, connect: bytes, behind: bytes = b"") -> bool:
+    async def dial(self, broker: Broker, connect: bytes, behind: bytes = b"") -> bool:
         """Connect and wait for CONNACK; `behind` is sent with the CONNECT. Returns the session-present flag."""
-        await asyncio.get_running_loop().create_connection(lambda: self, "127.0.0.1", port)
+        await asyncio.get_running_loop().create_connection(lambda: self, broker.host, broker.port, ssl=broker.tls)
         self.transport.write(connect + behind)
         return await self._connack
 
@@ -45,7 +48,8 @@ class Peer(asyncio.Protocol):
         self.transport.write(wire.subscribe(packet_id, topic_filter, qos))
         code = await self._subacks[packet_id]
         if code != qos:
-            raise PeerError(f"SUBSCRIBE {topic_filter!r} at QoS {qos} was answered with {code:#x}")
+            refused = " (refused)" if code == 0x80 else ""
+            raise PeerError(f"SUBSCRIBE {topic_filter!r} at QoS {qos} was answered with {code:#x}{refused}")
 
     def leave(self) -> None:
         """Say DISCONNECT and close."""
@@ -76,6 +80,7 @@ class Peer(asyncio.Protocol):
             waiting = [waiter for waiter in waiters if not waiter.done()]
             for waiter in waiting:
                 waiter.set_exception(error)
+                waiter.exception()  # whoever waited may have been called off
             if not waiting:
                 self.fail(error)
 
@@ -120,9 +125,10 @@ class Peer(asyncio.Protocol):
             out.clear()
 
     def _other(self, first: int, body: bytes) -> None:
-        if first == 0x20:
+        if first == 0x20 and not self._connack.done():
             if body[1]:
-                self._connack.set_exception(PeerError(f"CONNECT was answered with {body[1]}"))
+                self._expect_close = True
+                self._connack.set_exception(PeerError(f"CONNECT was answered with {body[1]}{_CONNACK.get(body[1], '')}"))
             else:
                 self._connack.set_result(bool(body[0]))
         elif first == 0x90:

@@ -1,0 +1,1 @@
+"""The load generator: connections that cost next to nothing, and the loads that `mqtt-im bench` makes of them."""
