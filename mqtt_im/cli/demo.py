@@ -1,163 +1,121 @@
-"""`mqtt-im demo`: the whole story in one terminal, with a server of its own, stock MQTT clients and a real SIGKILL."""
+"""`mqtt-im demo`: the whole story in one terminal, with a server of its own, the client library and a real SIGKILL."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-import json
-import threading
+import logging
+import tempfile
 import time
-from collections.abc import Callable
-from typing import Any, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import typer
-from paho.mqtt.client import Client, MQTTMessage
-from paho.mqtt.enums import CallbackAPIVersion
 
 from mqtt_im.protocol.errors import MqttImError
+
+if TYPE_CHECKING:
+    from mqtt_im.client import Client, Message
+    from mqtt_im.testing import ServerProcess
 
 PATIENCE_S: Final = 30.0
 BURST: Final = 300
 
 
-class Person:
-    """A user with one device: paho's client, nothing of ours. Collects the messages that arrive."""
-
-    def __init__(self, name: str, host: str, port: int) -> None:
-        self.name = name
-        self.texts: list[str] = []
-        self.positions: list[int] = []
-        self.acknowledged = 0
-        self.connections = 0
-        self._address = host, port
-        self._changed = threading.Condition()
-        self._requests = 0
-        self._client = Client(CallbackAPIVersion.VERSION2, client_id="phone", clean_session=False)
-        self._client.username_pw_set(name)
-        self._client.reconnect_delay_set(1, 1)
-        self._client.on_connect = self._on_connect
-        self._client.on_message = self._on_message
-        self._client.on_publish = self._on_publish
-
-    def come(self) -> None:
-        """Connect; the device is subscribed when this returns."""
-        connections = self.connections
-        self._client.connect(*self._address)
-        self._client.loop_start()
-        self.wait(lambda: self.connections > connections, f"{self.name} could not connect")
-
-    def go(self) -> None:
-        """Disconnect."""
-        self._client.disconnect()
-        self._client.loop_stop()
-
-    def say(self, to: str, text: str) -> None:
-        """Send a message. paho repeats it until the server has acknowledged it, and its id makes repeats harmless."""
-        self._requests += 1
-        request = {"op": "send", "id": f"demo-{self._requests}", "to": to, "body": text}
-        self._client.publish(f"im/v1/{self.name}/phone/up", json.dumps(request), qos=1)
-
-    def wait(self, condition: Callable[[], bool], otherwise: str) -> None:
-        """Return when the condition holds. Raises `MqttImError` with `otherwise` after `PATIENCE_S`."""
-        with self._changed:
-            if not self._changed.wait_for(condition, PATIENCE_S):
-                raise MqttImError("demo", otherwise)
-
-    def _on_connect(self, client: Client, *_: Any) -> None:
-        client.subscribe(f"im/v1/{self.name}/down", qos=1)
-        self._note(connections=1)
-
-    def _on_message(self, _client: Client, _userdata: Any, packet: MQTTMessage) -> None:
-        item = json.loads(packet.payload)
-        with self._changed:
-            pos = item.get("pos")  # events such as receipts have none; a known one is a repeat after the server has died
-            if pos is not None and pos not in self.positions:
-                self.positions.append(pos)
-                if item["op"] == "msg":
-                    self.texts.append(item["body"])
-            self._changed.notify_all()
-
-    def _on_publish(self, *_: Any) -> None:
-        self._note(acknowledged=1)
-
-    def _note(self, acknowledged: int = 0, connections: int = 0) -> None:
-        with self._changed:
-            self.acknowledged += acknowledged
-            self.connections += connections
-            self._changed.notify_all()
-
-
 def demo() -> None:
     """Show the whole story over real MQTT: chat, a device that goes offline, a server that is killed, nothing lost."""
-    from mqtt_im.testing import ServerFailed
+    from mqtt_im.client import ClientError
+    from mqtt_im.testing import ServerFailed, ServerProcess
 
-    try:
-        _story()
-    except ServerFailed as error:
-        raise MqttImError("demo", str(error)) from error
-
-
-def _story() -> None:
-    from mqtt_im.testing import ServerProcess
-
+    logging.getLogger("mqtt_im").addHandler(logging.NullHandler())  # that the server is gone, the story says itself
     start = time.monotonic()
-    _tell("A server starts, in a process and a temporary folder of its own.")
-    with contextlib.ExitStack() as ending:
-        server = ending.enter_context(ServerProcess({"limits.requests_per_second": 100_000}))
-        alice, bob = (Person(name, server.host, server.mqtt_port) for name in ("alice", "bob"))
-        for person in (alice, bob):
-            ending.callback(person.go)
-            person.come()
-        _chat(alice, bob)
-        _away(alice, bob)
-        _killed(alice, bob, server.kill, server.start)
+    try:
+        _tell("A server starts, in a process and a temporary folder of its own.")
+        with ServerProcess({"limits.requests_per_second": 100_000}) as server, tempfile.TemporaryDirectory() as folder:
+            asyncio.run(_story(server, Path(folder)))
+    except (ServerFailed, ClientError) as error:
+        raise MqttImError("demo", str(error)) from error
+    except TimeoutError as error:
+        raise MqttImError("demo", f"what was due has not come within {PATIENCE_S:g} s") from error
     _tell(f"Nothing was lost, doubled or out of order. That took {time.monotonic() - start:.1f} s.")
 
 
-def _chat(alice: Person, bob: Person) -> None:
-    _tell("alice and bob connect with a stock MQTT client (paho), and chat:")
-    alice.say("bob", "Hello Bob")
-    bob.wait(lambda: bob.texts == ["Hello Bob"], "bob did not get the message")
-    bob.say("alice", "Hello Alice")
-    alice.wait(lambda: alice.texts == ["Hello Alice"], "alice did not get the answer")
-    _tell(f"  alice → bob    {bob.texts[0]}")
-    _tell(f"  bob → alice    {alice.texts[0]}")
+async def _story(server: ServerProcess, folder: Path) -> None:
+    from mqtt_im.client import Client
+
+    def client(name: str) -> Client:
+        return Client(f"mqtt://{server.host}:{server.mqtt_port}", user=name, store=folder / f"{name}.db", synchronous="normal")
+
+    async with client("alice") as alice:
+        async with client("bob") as bob:
+            await _chat(alice, bob)
+        await _away(alice)
+        async with client("bob") as bob:
+            await _back(bob)
+            await _killed(alice, bob, server)
 
 
-def _away(alice: Person, bob: Person) -> None:
-    bob.go()
-    bob.texts.clear()
-    missed = ["Are you there?", "I'll write it down for you.", "See you!"]
-    acknowledged = alice.acknowledged
-    for text in missed:
-        alice.say("bob", text)
-    alice.wait(lambda: alice.acknowledged >= acknowledged + len(missed), "the server did not acknowledge the messages")
-    _tell(f"bob's phone goes offline, and alice sends {len(missed)} messages. Then it comes back, and finds what it missed:")
-    bob.come()
-    bob.wait(lambda: len(bob.texts) >= len(missed), "bob did not get what he missed")
-    for text in bob.texts:
-        _tell(f"  alice → bob    {text}")
-    if bob.texts != missed:
+async def _chat(alice: Client, bob: Client) -> None:
+    _tell("alice and bob connect, each with the Python client and a small file for what is on its way, and chat:")
+    await alice.send("bob", "Hello Bob")
+    (said,) = await _take(bob, 1)
+    await bob.send(said.conv, "Hello Alice", reply_to=said.seq)
+    (answered,) = await _take(alice, 1)
+    _tell(f"  alice → bob    {said.body}")
+    _tell(f"  bob → alice    {answered.body}")
+
+
+_MISSED: Final = ["Are you there?", "I'll write it down for you.", "See you!"]
+
+
+async def _away(alice: Client) -> None:
+    for sent in [await alice.send("bob", text) for text in _MISSED]:
+        await sent.sent(PATIENCE_S)
+    _tell(f"bob's phone goes offline, and alice sends {len(_MISSED)} messages. Then it comes back, and finds what it missed:")
+
+
+async def _back(bob: Client) -> None:
+    found = await _take(bob, len(_MISSED))
+    for message in found:
+        _tell(f"  alice → bob    {message.body}")
+    if [message.body for message in found] != _MISSED:
         raise MqttImError("demo", "that is not what alice sent")
 
 
-def _killed(alice: Person, bob: Person, kill: Callable[[], None], restart: Callable[[], None]) -> None:
-    bob.texts.clear()
-    acknowledged = alice.acknowledged
+async def _killed(alice: Client, bob: Client, server: ServerProcess) -> None:
     burst = [f"number {number}" for number in range(1, BURST + 1)]
     _tell(f"Now alice sends {BURST} messages at once, and the server is killed (SIGKILL) in the middle of them.")
-    for text in burst[: BURST // 2]:
-        alice.say("bob", text)
-    alice.wait(lambda: alice.acknowledged > acknowledged + BURST // 10, "the server did not acknowledge the messages")
-    kill()
-    _tell(f"  killed: {alice.acknowledged - acknowledged} messages were acknowledged, {len(bob.texts)} had reached bob")
-    for text in burst[BURST // 2 :]:
-        alice.say("bob", text)
-    restart()
-    _tell("  the server is back; both clients reconnect by themselves")
-    bob.wait(lambda: len(bob.texts) >= BURST, "bob did not get all messages")
-    _tell(f"  bob has {len(bob.texts)} messages, from {bob.texts[0]!r} to {bob.texts[-1]!r}")
-    if bob.texts != burst or bob.positions != list(range(1, len(bob.positions) + 1)):
+    reading = asyncio.create_task(_take(bob, BURST))
+    with contextlib.ExitStack() as ending:
+        ending.callback(reading.cancel)
+        early = await asyncio.gather(*(alice.send("bob", text) for text in burst[: BURST // 2]))
+        await early[BURST // 10].sent(PATIENCE_S)
+        await asyncio.to_thread(server.kill)
+        done = sum(sent.state != "queued" for sent in early)
+        await asyncio.gather(*(alice.send("bob", text) for text in burst[BURST // 2 :]))
+        _tell(f"  killed: {done} were committed, and {len(alice.outgoing())} wait on alice's disk: she writes on meanwhile")
+        await asyncio.to_thread(server.start)
+        _tell("  the server is back; both clients reconnect by themselves")
+        found = await reading
+    texts = [message.body for message in found]
+    _tell(f"  bob has {len(texts)} messages, from {texts[0]!r} to {texts[-1]!r}")
+    if texts != burst or [message.seq for message in found] != list(range(found[0].seq, found[0].seq + BURST)):
         raise MqttImError("demo", "these are not the messages that alice sent, in their order")
+    async with asyncio.timeout(PATIENCE_S):
+        while alice.outgoing():
+            await alice.outgoing()[0].sent()
+
+
+async def _take(im: Client, count: int) -> list[Message]:
+    """The next messages; raises `TimeoutError` after `PATIENCE_S`."""
+    found: list[Message] = []
+    async with asyncio.timeout(PATIENCE_S), im.messages() as messages:
+        async for message in messages:
+            found.append(message)
+            if len(found) == count:
+                await message.done()  # the others are done since the next one was asked for
+                break
+    return found
 
 
 def _tell(line: str) -> None:
