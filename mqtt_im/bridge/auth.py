@@ -194,7 +194,10 @@ class Authenticator:
         try:
             return await self._login(login)
         except _HeldUp:
-            await asyncio.sleep(self._limits.hold_up(login.address, self._clock()))
+            seconds = self._limits.hold_up(login.address, self._clock())
+            if seconds and login.protocol == "http":  # which has a word for it
+                raise TooManyFailures(UNAVAILABLE, "too many failed logins", busy=True) from None
+            await asyncio.sleep(seconds)
             raise
 
     async def check_password(self, user: str, password: str | None, address: str) -> None:
@@ -204,6 +207,19 @@ class Authenticator:
 
     def bearer(self, token: bytes, address: str) -> tuple[str, Lease]:
         """The user whose token this is. Raises `LoginRefused` with 4 (none, or one that has expired), or `TooManyFailures`."""
+        try:
+            return self._bearer(token, address)
+        except LoginRefused as refused:
+            if refused.code == BAD_CREDENTIALS:
+                self.hold_up(address)
+            raise
+
+    def hold_up(self, address: str) -> None:
+        """Raise `TooManyFailures` where a wrong token is one of too many, be they the same one or come from this machine."""
+        if self._limits.hold_up(address, self._clock()):
+            raise TooManyFailures(UNAVAILABLE, "too many wrong tokens", busy=True)
+
+    def _bearer(self, token: bytes, address: str) -> tuple[str, Lease]:
         try:
             found = self._token(token)
         except StoreError as error:
@@ -220,7 +236,7 @@ class Authenticator:
         raise LoginRefused(BAD_CREDENTIALS, "a wrong token, or one that has expired")
 
     def failed(self, address: str) -> None:
-        """Count a wrong token. Raises `TooManyFailures` where there were too many."""
+        """Count a token that was never seen and is wrong. Raises `TooManyFailures` where there were too many."""
         now = self._clock()
         if not self._limits.allows(address, "", now):
             raise TooManyFailures(UNAVAILABLE, "too many failed logins", busy=True)

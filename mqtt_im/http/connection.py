@@ -11,8 +11,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import OrderedDict
 from collections.abc import Callable
+from http import HTTPStatus
 from typing import Any, Final, Protocol
 
 import h11
@@ -22,6 +24,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mqtt_im.http.asgi import Receive, Send
 from mqtt_im.http.errors import TYPE, Problem, tell, unavailable
 
+MAX_HEAD_BYTES: Final = 32 * 1024
 SPARE: Final = 256
 STALLED_S: Final = 60.0
 LINGER_S: Final = 5.0
@@ -157,6 +160,12 @@ class HttpConnection(H11Protocol):
             problem.headers["Connection"] = "close"
             await tell(problem, send)
             return
+        names = [name for name, _ in scope["headers"]]
+        if b"transfer-encoding" in names and b"content-length" in names:  # RFC 9112, section 6.1
+            self.places.count("http_refused", reason="malformed")
+            detail = "a request has Content-Length or Transfer-Encoding, not both"
+            await tell(Problem("bad_payload", detail, {"Connection": "close"}), send)
+            return
         await self._app(scope, receive, send)
 
     def handle_events(self) -> None:
@@ -180,13 +189,24 @@ class HttpConnection(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or has too large a head."""
-        self.places.count("http_refused", reason="malformed")
+        problem = Problem("bad_payload", "this is no HTTP/1.1 request")
+        if getattr(sys.exception(), "error_status_hint", 400) == 431:
+            problem = Problem("too_large", f"the request's head has more than {MAX_HEAD_BYTES} bytes", status=431)
+        self.places.count("http_refused", reason="malformed" if problem.status == 400 else "head_too_large")
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.cut()  # an answer was begun, and this can't be told any more
             return
-        body = msgspec.json.encode(Problem("bad_payload", "this is no HTTP/1.1 request").body())
-        fields = [(b"content-type", TYPE), (b"content-length", b"%d" % len(body)), (b"connection", b"close")]
-        for event in (h11.Response(status_code=400, headers=fields), h11.Data(data=body), h11.EndOfMessage()):
+        body = msgspec.json.encode(problem.body())
+        fields = [
+            (b"content-type", TYPE),
+            (b"cache-control", b"no-store"),
+            (b"x-content-type-options", b"nosniff"),
+            (b"content-length", b"%d" % len(body)),
+            (b"connection", b"close"),
+        ]
+        reason = HTTPStatus(problem.status).phrase.encode()
+        head = h11.Response(status_code=problem.status, headers=fields, reason=reason)
+        for event in (head, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
 
@@ -225,6 +245,8 @@ class HttpConnection(H11Protocol):
         left = self.transport.get_write_buffer_size()
         if left >= self._stalled_bytes:
             self.places.count("http_refused", reason="not_reading")
+            if self.stream is not None:
+                self.stream.end("not_reading")
             self.cut()
             return
         self._stalled_bytes = left

@@ -62,8 +62,9 @@ class Stream(Guest):
         """The head of the answer was written: events follow, the welcome first."""
         if self.closed:
             return
-        # So that the stream learns at once when its client does not read: what waits, waits in the store.
-        self._connection.transport.set_write_buffer_limits(high=0)
+        # So that the stream learns at once when its client does not read: what waits, waits in the store. Not 0, which over TLS
+        # an empty buffer reaches already.
+        self._connection.transport.set_write_buffer_limits(high=1)
         self._connection.stream = self
         self._write(b"event: welcome\ndata: %b\n\n" % encode_json(welcome))
         self._timer = asyncio.get_running_loop().call_later(COMMENT_S, self._comment)
@@ -198,7 +199,8 @@ class Events:
             raise Problem.of(refusal) from None
         finally:
             connection.stream = None
-            connection.transport.set_write_buffer_limits()
+            if not connection.transport.is_closing():
+                connection.transport.set_write_buffer_limits()
             stream.end("lost")
 
     @staticmethod

@@ -100,7 +100,8 @@ class FileRoutes:
         if stored is None:
             raise Problem("not_found", "there is no such file that you may read")
         headers = {**_HEADERS, "ETag": f'"{stored.sha256 or stored.id}"', "Content-Disposition": _disposition(stored)}
-        if headers["ETag"] in request.headers.get("If-None-Match", ""):
+        known = request.headers.get("If-None-Match", "")
+        if headers["ETag"] in known or known.strip() == "*":
             return Response(status_code=304, headers=headers)
         part = _part(request, stored, headers["ETag"])
         headers |= {"Content-Type": _shown_type(stored), "Content-Length": str(part.size)}

@@ -15,7 +15,7 @@ import uvicorn
 from mqtt_im.config import Address, Config, HttpTlsConfig, parse_bind
 from mqtt_im.http.app import metrics_site, site
 from mqtt_im.http.asgi import App
-from mqtt_im.http.connection import HttpConnection, Places
+from mqtt_im.http.connection import MAX_HEAD_BYTES, HttpConnection, Places
 from mqtt_im.http.health import Readiness
 from mqtt_im.http.services import Desk, Services
 from mqtt_im.metrics import Metrics
@@ -23,7 +23,6 @@ from mqtt_im.metrics import Metrics
 _POLL_S: Final = 0.01
 KEEP_ALIVE_S: Final = 75
 """A connection without a request is kept so long; proxies' own time is shorter."""
-MAX_HEAD_BYTES: Final = 32 * 1024
 _HEADERS: Final = [("X-Content-Type-Options", "nosniff")]
 
 # What uvicorn says of each broken request and each stop; faults of ours are logged by `app`.

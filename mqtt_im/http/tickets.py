@@ -90,6 +90,7 @@ class Tickets:
         if ticket is None:
             try:
                 services.auth.failed(address)
+                services.auth.hold_up(address)
             except LoginRefused as refused:
                 raise problem_of(refused) from None
         if ticket is None or ticket.goal != goal or ticket.until <= _now() or not _holds(services, ticket):

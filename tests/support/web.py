@@ -48,12 +48,23 @@ class ServerEvent:
 class Events:
     """An open stream of server-sent events, read while something is waited for."""
 
-    def __init__(self, port: int, token: str | None = None, query: str = "", receive_buffer: int = 0, **headers: str) -> None:
+    def __init__(
+        self,
+        port: int,
+        token: str | None = None,
+        query: str = "",
+        receive_buffer: int = 0,
+        *,
+        tls: ssl.SSLContext | None = None,
+        **headers: str,
+    ) -> None:
         self._socket = socket.socket()
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.settimeout(20)
         self._socket.connect((HOST, port))
+        if tls is not None:
+            self._socket = tls.wrap_socket(self._socket, server_hostname=HOST)
         fields = {"Host": "test", **{name.replace("_", "-"): value for name, value in headers.items()}}
         if token is not None:
             fields["Authorization"] = f"Bearer {token}"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 
-from mqtt_im.testing import ServerProcess
+from mqtt_im.testing import ServerProcess, Value, free_ports
 from tests.support.im import direct
 from tests.support.raw import eventually
 from tests.support.web import Events, Web
@@ -35,7 +39,7 @@ def web(server: ServerProcess) -> Iterator[Login]:
 def events(server: ServerProcess) -> Iterator[Open]:
     made: list[Events] = []
 
-    def stream(web: Web, query: str = "", **headers: str) -> Events:
+    def stream(web: Web, query: str = "", **headers: Any) -> Events:
         made.append(Events(server.http_port, web.token, query, 0, **headers))
         return made[-1]
 
@@ -207,3 +211,33 @@ def test_a_stop_ends_streams_at_once(own_server: ServerProcess) -> None:
         stream.wait("welcome")
         assert own_server.stop() == 0
         stream.until_closed()
+
+
+def test_a_stream_goes_on_over_tls(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    issued = authority.issue_cert("127.0.0.1")
+    issued.private_key_pem.write_to_path(tmp_path / "key.pem")
+    issued.cert_chain_pems[0].write_to_path(tmp_path / "cert.pem")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    (port,) = free_ports(1)
+    config: dict[str, Value] = {
+        "http.tls.bind": f"127.0.0.1:{port}",
+        "http.tls.cert": str(tmp_path / "cert.pem"),
+        "http.tls.key": str(tmp_path / "key.pem"),
+    }
+    with (
+        ServerProcess(config) as server,
+        Web(port, tls=context).login("bob") as bob,
+        Events(port, bob.token, tls=context) as stream,
+    ):
+        stream.wait("welcome")
+        for number in range(200):
+            bob.must("send", to="bob", body=[number, "x" * 5000])
+            if number % 50 == 49:  # now and then the client reads nothing for a while
+                assert [stream.wait("msg").data["body"][0] for _ in range(50)] == list(range(number - 49, number + 1))
+        # One that hangs up with much unread leaves no trace.
+        with Events(port, bob.token, "?after=0", 4096, tls=context) as other:
+            other.wait("welcome")
+        eventually(lambda: 'closes_total{reason="lost"} 1.0' in server.get("/metrics")[1], "the end of the stream")
+        assert "Traceback" not in server.log()

@@ -58,7 +58,8 @@ class Guard:
             return answer
 
         async def chosen(request: Request) -> Response:
-            return await guarded(calls[request.method.lower()])(request)
+            method = "get" if request.method == "HEAD" else request.method.lower()
+            return await guarded(calls[method])(request)
 
         return [Route(ROOT + path, chosen, methods=[method.upper() for method in calls])]
 

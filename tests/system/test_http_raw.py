@@ -1,0 +1,180 @@
+"""HTTP as no library would send it: broken heads, two lengths, floods, bodies that never come or never end."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+from typing import Any
+
+import pytest
+
+from mqtt_im.testing import ServerProcess
+from tests.support.web import HOST, Web
+from tests.system.conftest import Name
+
+CONFIG = {"limits.connect_timeout_s": 2, "auth.admin_token": "an-admin-token"}
+
+
+def answers(port: int, *parts: bytes) -> bytes:
+    """All that comes until the server closes its side, or has said nothing for a while."""
+    with socket.create_connection((HOST, port), timeout=10) as raw:
+        try:
+            for part in parts:
+                raw.sendall(part)
+        except OSError:
+            pass  # it was cut already
+        found = b""
+        raw.settimeout(1)
+        try:
+            while data := raw.recv(65_536):
+                found += data
+        except OSError:
+            pass
+        return found
+
+
+def problem(answer: bytes) -> tuple[int, str]:
+    """Status and code of the only answer."""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"application/problem+json" in head and b"nosniff" in head, answer
+    told = json.loads(body)
+    assert head.startswith(f"HTTP/1.1 {told['status']} {told['title']}\r\n".encode()), head
+    return told["status"], told["code"]
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "code"),
+    [
+        (b"GET /health/live HTTP/1.1\r\n\r\n", 400, "bad_payload"),  # no Host
+        (b"GET /health/live\r\n\r\n", 400, "bad_payload"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(200), 400, "bad_payload"),  # TLS
+        (b"\x10\x0c\x00\x04MQTT\x04\x02\x00\x3c\x00\x00", 400, "bad_payload"),  # MQTT
+        (b"GET / HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 100_000, 431, "too_large"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-%d: y\r\n" % n for n in range(30_000)), 431, "too_large"),
+        (b"GET /" + b"y" * 100_000, 431, "too_large"),
+        (b"POST /api/v1/send HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}", 400, "bad_payload"),
+        (b"POST /api/v1/send HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n{}", 400, "bad_payload"),
+        (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400, "bad_payload"),
+        (b"POST /api/v1/send HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n{}", 400, "bad_payload"),
+    ],
+)
+def test_what_is_no_request(server: ServerProcess, sent: bytes, status: int, code: str) -> None:
+    assert problem(answers(server.http_port, sent)) == (status, code)
+    _, counted = server.get("/metrics")
+    assert "mqtt_im_http_refused_total{reason=" in counted
+    assert server.get("/health/ready")[0] == 200
+
+
+def test_a_head_that_does_not_come_is_not_waited_for(server: ServerProcess) -> None:
+    for sent in (b"", b"GET /health/live HTTP/1.1\r\nHost"):
+        with socket.create_connection((HOST, server.http_port), timeout=10) as raw:
+            raw.sendall(sent)
+            assert raw.recv(100) == b""
+    _, counted = server.get("/metrics")
+    assert 'mqtt_im_http_refused_total{reason="head_timeout"}' in counted
+
+
+def test_a_body_is_awaited_only_from_those_who_may_send_it(server: ServerProcess, name: Name) -> None:
+    with Web(server.http_port).login(name("alice")) as web:
+        head = f"Host: x\r\nAuthorization: Bearer {web.token}\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+    with socket.create_connection((HOST, server.http_port), timeout=10) as raw:
+        raw.sendall(f"POST /api/v1/devices HTTP/1.1\r\n{head}Content-Length: 2\r\n\r\n".encode())
+        assert raw.recv(1000).startswith(b"HTTP/1.1 100 ")
+        raw.sendall(b"{}")
+        assert raw.recv(1000).startswith(b"HTTP/1.1 200 ")
+    for wrong, status in ((head.replace("Bearer ", "Bearer x"), 401), (head, 413)):
+        sent = f"POST /api/v1/devices HTTP/1.1\r\n{wrong}Content-Length: 999999\r\n\r\n".encode()
+        assert problem(answers(server.http_port, sent))[0] == status
+
+
+def test_a_body_without_end_is_bounded(server: ServerProcess, name: Name) -> None:
+    with Web(server.http_port).login(name("alice")) as web:
+        head = f"Host: x\r\nAuthorization: Bearer {web.token}\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n"
+    chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+    answer = answers(server.http_port, f"POST /api/v1/devices HTTP/1.1\r\n{head}\r\n".encode(), *[chunk] * 8)
+    assert problem(answer) == (413, "too_large")
+
+
+def test_pipelined_requests_are_answered_in_order(server: ServerProcess, name: Name) -> None:
+    with Web(server.http_port).login(name("alice")) as web:
+        head = f"Host: x\r\nAuthorization: Bearer {web.token}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+    sent = "".join(f"POST /api/v1/{op} HTTP/1.1\r\n{head}" for op in ("devices", "send", "convs"))
+    found = answers(server.http_port, sent.encode())
+    assert re.findall(rb"HTTP/1\.1 (\d+) ", found) == [b"200", b"422", b"200"]
+
+
+def test_methods_that_are_not_there(server: ServerProcess) -> None:
+    with Web(server.http_port, "an-admin-token") as web:
+        for path, allowed in (
+            ("/api/v1/send", "POST"),
+            ("/api/v1/ticket", "POST"),
+            ("/api/v1/events", "GET"),
+            ("/api/v1/files", "POST"),
+            ("/api/v1/files/x", "GET, HEAD"),
+            ("/api/v1/admin/users", "GET, POST, HEAD"),
+            ("/health/live", "GET, HEAD"),
+            ("/metrics", "GET, HEAD"),
+            ("/", "GET, HEAD"),
+        ):
+            answer = web.ask("PATCH", path)
+            assert (answer.status, answer.code) == (405, "method_not_allowed"), path
+            assert set(answer.headers["allow"].split(", ")) == set(allowed.split(", ")), path
+        for path in ("users", "stats", "connections"):
+            answer = web.ask("HEAD", f"/api/v1/admin/{path}")
+            assert (answer.status, answer.body) == (200, b"")
+
+
+def test_who_may_come_from_elsewhere(server: ServerProcess) -> None:
+    """CORS: for `http.origins` alone, and never with credentials."""
+    ours, other = "https://app.example", "https://evil.example"
+    with ServerProcess({"http.origins": [ours]}) as shared, Web(shared.http_port) as web, Web(server.http_port) as closed:
+        asked: dict[str, Any] = {
+            "Access_Control_Request_Method": "POST",
+            "Access_Control_Request_Headers": "authorization,content-type,x-act-as",
+        }
+        preflight = web.ask("OPTIONS", "/api/v1/send", Origin=ours, **asked)
+        assert (preflight.status, preflight.headers["access-control-allow-origin"]) == (200, ours)
+        assert {"Authorization", "Idempotency-Key", "Last-Event-ID", "X-Act-As", "Range"} <= set(
+            preflight.headers["access-control-allow-headers"].split(", ")
+        )
+        for path, status in (("/api/v1/login", 200), ("/api/v1/devices", 401), ("/nothing", 404)):
+            answer = web.ask("POST", path, {"user": "alice"}, Origin=ours)
+            assert (answer.status, answer.headers["access-control-allow-origin"]) == (status, ours)
+            assert answer.headers["access-control-expose-headers"] == "Retry-After, ETag, Content-Range"
+            assert "access-control-allow-credentials" not in answer.headers
+        assert "access-control-allow-origin" not in web.ask("OPTIONS", "/api/v1/send", Origin=other, **asked).headers
+        assert "access-control-allow-origin" not in web.ask("POST", "/api/v1/login", {"user": "a"}, Origin=other).headers
+        assert closed.ask("OPTIONS", "/api/v1/send", Origin=ours, **asked).status == 405
+        assert "access-control-allow-origin" not in closed.ask("POST", "/api/v1/login", {"user": "a"}, Origin=ours).headers
+
+
+@pytest.mark.parametrize("own_server", [{"http.trusted_proxies": [HOST]}], indirect=True)
+@pytest.mark.parametrize("same", [True, False])
+def test_wrong_tokens_are_bounded(own_server: ServerProcess, same: bool) -> None:
+    """Also the same one again and again, and from this machine, where nobody else is locked out."""
+    with Web(own_server.http_port) as web:
+        web.login("alice")
+        good = web.token
+        for path in ("/api/v1/devices", "/api/v1/admin/stats", "/api/v1/events"):
+            address = f"192.0.2.{len(path)}"
+            method = "POST" if path.endswith("devices") else "GET"
+            statuses = []
+            for number in range(100):
+                web.token = "mqim_wrong" if same else f"mqim_wrong{number}"
+                answer = web.ask(method, path, X_Forwarded_For=address)
+                statuses.append(answer.status)
+                if answer.status != 401:
+                    break
+            assert (answer.status, answer.code) == (429, "rate_limited"), path
+            assert len(statuses) > 5 and int(answer.headers["retry-after"]) > 0
+            web.token = good
+            assert web.post("devices", {"X_Forwarded_For": address}).status == 200
+        for number in range(100):
+            web.token = "mqim_wrong" if same else f"mqim_other{number}"
+            status = web.post("devices").status
+            if status == 429:
+                break
+        assert status == 429
+        web.token = good
+        web.must("devices")
