@@ -16,6 +16,7 @@ test: $(STAMP) check     ## everything that CI runs
 	@tools/need-mosquitto
 	@tools/need-chromium
 	@tools/need-nginx
+	@tools/need-postgresql
 	$(PYTEST) -n auto
 
 check: $(STAMP)          ## lint, types, floors

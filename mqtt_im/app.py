@@ -106,6 +106,8 @@ class Server:
 
     async def _start(self) -> None:
         config = self.config
+        if config.store.url:
+            raise MqttImError("start", "store.url: PostgreSQL can't be used yet; leave it empty")
         check_ports(config)
         raise_file_limit()
         tune_interpreter()

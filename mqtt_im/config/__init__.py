@@ -7,6 +7,7 @@ from mqtt_im.config.load import environment_overrides, load
 from mqtt_im.config.schema import (
     KEYS,
     AuthConfig,
+    ClusterConfig,
     Config,
     FilesConfig,
     HooksConfig,
@@ -29,6 +30,7 @@ __all__ = [
     "KEYS",
     "Address",
     "AuthConfig",
+    "ClusterConfig",
     "Config",
     "FilesConfig",
     "HooksConfig",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import ipaddress
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,10 +53,25 @@ def check(config: Config) -> Iterator[str]:
     for name in config.mqtt.plugins:
         if "." not in name or not all(part.isidentifier() for part in name.split(".")):
             yield f'mqtt.plugins: {name!r} is no dotted name of a class, like "my_package.MyPlugin"'
-    if config.store.url:
-        yield "store.url: other databases than SQLite are not available in this version; leave it empty"
+    yield from _check_cluster(config)
     if not config.websocket.path.startswith("/"):
         yield f'websocket.path: must begin with "/", got {config.websocket.path!r}'
+
+
+def _check_cluster(config: Config) -> Iterator[str]:
+    """The URL is not shown, since it may hold a password."""
+    if config.store.url:
+        if not config.store.url.startswith(("postgresql://", "postgres://")):
+            yield 'store.url: expected "postgresql://user:password@host/database", or nothing for SQLite'
+        elif importlib.util.find_spec("psycopg") is None:
+            yield "store.url: PostgreSQL needs the extra: pip install 'mqtt-im[postgres]'"
+    reference = config.cluster.server_reference
+    try:
+        fits = not reference or parse_bind(reference) is not None
+    except ValueError:
+        fits = False
+    if not fits:
+        yield f'cluster.server_reference: expected "host:port", got {reference!r}'
 
 
 def _check_receiver(section: str, url: str, secret: str) -> Iterator[str]:

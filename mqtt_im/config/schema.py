@@ -116,7 +116,13 @@ class HttpConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Where messages are kept, and for how long."""
 
-    url: Annotated[str, Meta(description="The database; empty: SQLite in `data_dir`, the only one in this version.")] = ""
+    url: Annotated[
+        str,
+        Meta(
+            description="The database that all nodes share, `postgresql://user:password@host/database`; several hosts, with "
+            "commas, where one may take over from another. Empty: SQLite in `data_dir`."
+        ),
+    ] = ""
     synchronous: Annotated[
         Literal["full", "normal"],
         Meta(description="SQLite: `full` survives power loss; `normal` survives a killed process only."),
@@ -130,6 +136,22 @@ class StoreConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     device_expiry_days: Annotated[
         int, Meta(ge=0, description="A device unseen for so many days no longer holds back retention; 0: it always does.")
     ] = 90
+
+
+class ClusterConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of several servers on one database (`store.url`)."""
+
+    node: Annotated[
+        str,
+        Meta(
+            pattern=r"^[^\s\x00-\x1f]{0,64}$",
+            description="This node's name in logs, metrics and the dashboard, unlike any other's; empty: host name and port, "
+            "made once and kept in `data_dir`.",
+        ),
+    ] = ""
+    server_reference: Annotated[
+        str, Meta(description="Where clients of MQTT 5 are sent when this node stops, `host:port`; empty: nowhere.")
+    ] = ""
 
 
 class JwtConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -443,6 +465,7 @@ class Config(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     websocket: WebsocketConfig = field(default_factory=WebsocketConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     auth: AuthConfig = field(default_factory=AuthConfig)
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     messaging: MessagingConfig = field(default_factory=MessagingConfig)

@@ -113,9 +113,10 @@ def test_booleans_and_numbers_of_set() -> None:
         ),
         ("[mqtt.tls]\ncert = '/'", "mqtt.tls.key: certificate and key go together"),
         (
-            "[store]\nurl = 'postgresql://a:secret@b/c'",
-            "store.url: other databases than SQLite are not available in this version; leave it empty",
+            "[store]\nurl = 'mysql://a:secret@b/c'",
+            'store.url: expected "postgresql://user:password@host/database", or nothing for SQLite',
         ),
+        ("[cluster]\nserver_reference = 'here'", "cluster.server_reference: expected \"host:port\", got 'here'"),
         ("data_dir = ''", "data_dir: must not be empty"),
         ("data_dir = '~/im'", 'data_dir: "~" is not expanded; write the whole path'),
         ("[mqtt.tls]\ncert = '~/c'\nkey = 'k'", 'mqtt.tls.cert: "~" is not expanded; write the whole path'),

@@ -1,0 +1,148 @@
+"""Which nodes there are: table `node`, a row for each that runs, and the fence that keeps a dead one from committing.
+
+A node says every `BEAT_S` seconds that it lives. One that has said nothing for `DEAD_S` seconds, by the database's clock, is
+declared dead by whichever node looks: its row goes. Every transaction of the store ends by writing its number into the node's
+own row (`FENCE`): where that finds no row, this node was declared dead while it stood still, and the transaction is rolled
+back. So nobody waits for a node to agree that it is dead, and nothing that it still had in hand can be committed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import psycopg
+
+from mqtt_im.protocol.errors import MqttImError
+
+from .connecting import Connection, Database
+from .errors import explained
+from .meta import LOCK
+
+BEAT_S: Final = 1.5
+DEAD_S: Final = 6.0
+FILE: Final = "node"
+"""In `data_dir`: the name that was made, and the incarnation of the last start."""
+FENCE: Final = "UPDATE node SET batch = %s WHERE incarnation = %s"
+"""The last statement of each transaction of the store: its number, and the node's `incarnation`. No row: roll back."""
+
+DDL: Final = (
+    """CREATE TABLE node (
+        node int2 PRIMARY KEY, incarnation int8 NOT NULL UNIQUE, name text COLLATE "C" NOT NULL UNIQUE,
+        seen timestamptz NOT NULL, batch int8 NOT NULL DEFAULT 0) WITH (fillfactor = 10)""",
+)
+
+
+class Kept(msgspec.Struct):
+    """What the file in `data_dir` says."""
+
+    name: str = ""
+    incarnation: int = 0
+
+
+@dataclass
+class Me:
+    """This node. `node` and `incarnation` change where it was declared dead and has come back."""
+
+    name: str
+    node: int = 0
+    """A small number, free to be another node's later."""
+    incarnation: int = 0
+    """No other node, and no other run of this one, has or had it."""
+
+
+def own_name(wanted: str, data_dir: Path, made: str) -> str:
+    """The name of this node: the configured one, else the one that was made once and kept, else `made`, which is kept now."""
+    kept = _kept(data_dir)
+    if wanted:
+        return wanted
+    if not kept.name:
+        kept.name = made
+        _keep(data_dir, kept)
+    return kept.name
+
+
+def register(database: Database, connection: Connection, me: Me, data_dir: Path) -> None:
+    """The node is there, with a new incarnation. Raises `MqttImError` with code `node` where another one has its name.
+
+    A row that a former run on the same folder has left is taken over at once; one of somebody else's as soon as it is dead.
+    """
+    kept = _kept(data_dir)
+    deadline = time.monotonic() + DEAD_S + BEAT_S
+    first: Any = None
+    try:
+        while not _entered(connection, me, kept.incarnation):
+            row = connection.execute("SELECT incarnation, seen FROM node WHERE name = %s", (me.name,)).fetchone()
+            first = first or row
+            if (row is not None and row != first) or time.monotonic() > deadline:
+                raise MqttImError("node", f"cluster.node: a node named {me.name} runs already; give each node a name of its own")
+            time.sleep(0.2)
+    except psycopg.Error as error:
+        raise explained(error, database.where) from error
+    _keep(data_dir, Kept(kept.name, me.incarnation))
+
+
+def _entered(connection: Connection, me: Me, mine: int) -> bool:
+    incarnation = secrets.randbits(62)
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+        connection.execute(
+            "DELETE FROM node WHERE name = %s AND (incarnation = %s OR seen < clock_timestamp() - make_interval(secs => %s))",
+            (me.name, mine, DEAD_S),
+        )
+        if connection.execute("SELECT FROM node WHERE name = %s", (me.name,)).fetchone() is not None:
+            return False
+        taken = {number for (number,) in connection.execute("SELECT node FROM node").fetchall()}
+        node = next(number for number in range(1, 32_768) if number not in taken)
+        connection.execute(
+            "INSERT INTO node (node, incarnation, name, seen) VALUES (%s, %s, %s, clock_timestamp())",
+            (node, incarnation, me.name),
+        )
+    me.node, me.incarnation = node, incarnation
+    return True
+
+
+def beat(connection: Connection, me: Me) -> bool:
+    """Say that this node lives; False where it was declared dead."""
+    return connection.execute("UPDATE node SET seen = clock_timestamp() WHERE incarnation = %s", (me.incarnation,)).rowcount == 1
+
+
+def bury(connection: Connection) -> list[tuple[int, int, str]]:
+    """Declare dead whoever is; their `(node, incarnation, name)`, told to one node alone.
+
+    A row that a transaction of the dead node still holds is left for the next time: the server ends that transaction.
+    """
+    return connection.execute(
+        "DELETE FROM node WHERE node IN "
+        "(SELECT node FROM node WHERE seen < clock_timestamp() - make_interval(secs => %s) FOR UPDATE SKIP LOCKED) "
+        "RETURNING node, incarnation, name",
+        (DEAD_S,),
+    ).fetchall()
+
+
+def living(connection: Connection) -> dict[int, tuple[int, str]]:
+    """The nodes that are there: `node` → incarnation and name."""
+    rows = connection.execute("SELECT node, incarnation, name FROM node").fetchall()
+    return {node: (incarnation, name) for node, incarnation, name in rows}
+
+
+def leave(connection: Connection, me: Me) -> None:
+    """The node is there no more."""
+    connection.execute("DELETE FROM node WHERE incarnation = %s", (me.incarnation,))
+
+
+def _kept(data_dir: Path) -> Kept:
+    with contextlib.suppress(OSError, msgspec.MsgspecError):
+        return msgspec.json.decode((data_dir / FILE).read_bytes(), type=Kept)
+    return Kept()
+
+
+def _keep(data_dir: Path, kept: Kept) -> None:
+    partial = data_dir / f"{FILE}.new"
+    partial.write_bytes(msgspec.json.encode(kept))
+    partial.replace(data_dir / FILE)

@@ -1,0 +1,97 @@
+"""Which nodes there are: names, deaths and the fence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mqtt_im.postgres import nodes
+from mqtt_im.postgres.connecting import Connection, Database
+from mqtt_im.postgres.meta import prepare
+from mqtt_im.protocol.errors import MqttImError
+
+
+@pytest.fixture
+def there(database: str) -> Database:
+    return Database(database)
+
+
+@pytest.fixture
+def connection(there: Database) -> Iterator[Connection]:
+    with there.connect("test") as connection:
+        prepare(there, connection, nodes.DDL)
+        yield connection
+
+
+def _enter(there: Database, connection: Connection, name: str, folder: Path) -> nodes.Me:
+    folder.mkdir(exist_ok=True)
+    me = nodes.Me(name)
+    nodes.register(there, connection, me, folder)
+    return me
+
+
+def _age(connection: Connection, me: nodes.Me) -> None:
+    connection.execute("UPDATE node SET seen = seen - interval '1 minute' WHERE incarnation = %s", (me.incarnation,))
+
+
+def test_each_node_has_a_number_of_its_own(there: Database, connection: Connection, tmp_path: Path) -> None:
+    one, two = (_enter(there, connection, name, tmp_path / name) for name in ("one", "two"))
+    assert (one.node, two.node) == (1, 2) and one.incarnation != two.incarnation
+    assert nodes.living(connection) == {1: (one.incarnation, "one"), 2: (two.incarnation, "two")}
+    nodes.leave(connection, one)
+    assert _enter(there, connection, "three", tmp_path / "three").node == 1
+
+
+def test_a_second_node_of_a_living_name_is_refused(there: Database, connection: Connection, tmp_path: Path) -> None:
+    one = _enter(there, connection, "one", tmp_path / "a")
+
+    class Beating(Connection):
+        def execute(self, *rest: Any, **more: Any) -> Any:
+            nodes.beat(connection, one)
+            return super().execute(*rest, **more)
+
+    other = there.connect("test")
+    other.__class__ = Beating
+    with other, pytest.raises(MqttImError, match="a node named one runs already") as told:
+        _enter(there, other, "one", tmp_path / "b")
+    assert told.value.code == "node" and nodes.beat(connection, one)
+
+
+def test_a_node_that_was_killed_takes_its_place_at_once(there: Database, connection: Connection, tmp_path: Path) -> None:
+    before = _enter(there, connection, "one", tmp_path / "a")
+    after = _enter(there, connection, "one", tmp_path / "a")
+    assert after.incarnation != before.incarnation and not nodes.beat(connection, before) and nodes.beat(connection, after)
+
+
+def test_the_place_of_a_dead_node_is_free_for_another_machine(there: Database, connection: Connection, tmp_path: Path) -> None:
+    before = _enter(there, connection, "one", tmp_path / "a")
+    _age(connection, before)
+    _enter(there, connection, "one", tmp_path / "b")
+    assert not nodes.beat(connection, before)
+
+
+def test_a_dead_node_is_buried_once_and_its_fence_holds(there: Database, connection: Connection, tmp_path: Path) -> None:
+    dead, living = (_enter(there, connection, name, tmp_path / name) for name in ("dead", "living"))
+    _age(connection, dead)
+    assert nodes.bury(connection) == [(dead.node, dead.incarnation, "dead")] and nodes.bury(connection) == []
+    assert connection.execute(nodes.FENCE, (7, dead.incarnation)).rowcount == 0
+    assert connection.execute(nodes.FENCE, (7, living.incarnation)).rowcount == 1
+
+
+def test_a_node_in_the_middle_of_a_commit_is_buried_later(there: Database, connection: Connection, tmp_path: Path) -> None:
+    slow = _enter(there, connection, "slow", tmp_path)
+    _age(connection, slow)
+    with there.connect("test") as committing:
+        with committing.transaction():
+            assert committing.execute(nodes.FENCE, (1, slow.incarnation)).rowcount == 1
+            assert nodes.bury(connection) == []  # and nobody waits for it
+        assert nodes.bury(connection) == [(slow.node, slow.incarnation, "slow")]
+
+
+def test_the_name_is_made_once(tmp_path: Path) -> None:
+    assert nodes.own_name("", tmp_path, "host:1883") == "host:1883"
+    assert nodes.own_name("", tmp_path, "other:1884") == "host:1883"
+    assert nodes.own_name("chosen", tmp_path, "other:1884") == "chosen"
