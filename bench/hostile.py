@@ -13,6 +13,8 @@ from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from time import perf_counter
 
+import trustme
+
 from bench import attacks
 from bench.meter import resident_bytes, usage
 from bench.report import Row, Target
@@ -20,15 +22,17 @@ from bench.servers import OURS, Server, running
 from mqtt_im.load import wire
 from mqtt_im.load.broker import DEVICE, PREFIX
 from mqtt_im.load.peer import Peer, PeerError
-from mqtt_im.load.traffic import connect_idle, join
+from mqtt_im.load.traffic import join
 from mqtt_im.testing import free_ports
 
 _PER_SECOND = 50
 _PATIENCE_S = 60.0
 _CALM_S = 1.0
+_SETTLE_S = 3.0
 _CONVERSATIONS = 5_000
 _LARGE_ITEMS = 50
-_STAR = "star"
+_WITH_ACCOUNTS = ("logins over HTTP", "guesses over HTTP", "guesses")
+"""Attacks on a server that has accounts, since passwords cost it something."""
 
 
 class _Bob(Peer):
@@ -81,7 +85,7 @@ async def _prepare(data: Path) -> None:
         requests: list[dict[str, object]] = [
             {"op": "send", "id": f"l{number}", "to": attacks.FOE, "body": large} for number in range(_LARGE_ITEMS)
         ]
-        members = [*attacks.MEMBERS[:4_998], _STAR]
+        members = [*attacks.MEMBERS[:4_998], attacks.STAR]
         requests.append({"op": "group.create", "id": "crowd", "group": attacks.GROUP, "members": members})
         requests += [
             {"op": "send", "id": f"c{number}", "to": f"user{number}", "body": "hello there"} for number in range(_CONVERSATIONS)
@@ -100,8 +104,8 @@ class _Pair:
         self._number = 0
 
     async def begin(self, server: Server) -> None:
-        await join(server, self.bob, "bob", f"{PREFIX}/bob/down")
-        await join(server, self.alice, "alice", f"{PREFIX}/alice/down")
+        await join(server, self.bob, "bob", f"{PREFIX}/bob/down", attacks.PASSWORD)
+        await join(server, self.alice, "alice", f"{PREFIX}/alice/down", attacks.PASSWORD)
 
     async def p99(self, seconds: float) -> float:
         """Of the messages of so many seconds, in ms; one that never comes counts as `_PATIENCE_S`."""
@@ -125,10 +129,25 @@ class _Pair:
 
 
 @contextmanager
-def _attacked(name: str, server: Server, websocket_port: int) -> Iterator[None]:
-    command = [sys.executable, "-m", "bench.attacks", name, str(server.port), str(websocket_port)]
+def _attacked(name: str, ports: attacks.Ports) -> Iterator[None]:
+    command = [sys.executable, "-m", "bench.attacks", name, *map(str, ports)]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
+        yield
+        if process.poll() is not None:
+            raise PeerError(f"the attack {name!r} has ended by itself")
+    finally:
+        process.kill()
+        process.wait()
+
+
+@contextmanager
+def _crowded(port: int, members: int) -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, "-m", "bench.crowd", str(port), str(members)], stdout=subprocess.PIPE)
+    try:
+        assert process.stdout is not None
+        if not process.stdout.readline():
+            raise PeerError("the crowd did not come")
         yield
     finally:
         process.kill()
@@ -146,47 +165,71 @@ def _ready(port: int) -> bool:
         connection.close()
 
 
+def _certificate(folder: Path) -> dict[str, str]:
+    certificate = trustme.CA().issue_cert("127.0.0.1")
+    key, chain = folder / "key.pem", folder / "cert.pem"
+    certificate.private_key_pem.write_to_path(key)
+    certificate.cert_chain_pems[0].write_to_path(chain)
+    return {"mqtt.tls.cert": str(chain), "mqtt.tls.key": str(key)}
+
+
+async def _beside(
+    folder: Path, data: Path, members: int, seconds: float, names: Sequence[str], passwords: dict[str, str] | None
+) -> list[Row]:
+    """The rows of these attacks, all on one server."""
+    rows: list[Row] = []
+    websocket, mqtts, metrics = free_ports(3)
+    settings = {
+        "limits.requests_per_second": "200",
+        "websocket.bind": f"127.0.0.1:{websocket}",
+        "http.metrics_bind": f"127.0.0.1:{metrics}",
+        "mqtt.tls.bind": f"127.0.0.1:{mqtts}",
+        "mqtt.plain_topics": '["plain/#"]',
+        **_certificate(folder),
+    }
+    with running(OURS, settings, data, passwords) as server, _crowded(server.port, 0 if passwords else members):
+        ports = attacks.Ports(server.port, websocket, server.http_port, mqtts)
+        pair = _Pair()
+        await pair.begin(server)
+        await pair.p99(_SETTLE_S)
+        quiet = await pair.p99(seconds)
+        bound = max(3 * quiet, quiet + 50)
+        rows.append(Row(f"nobody attacks{', accounts' if passwords else ''}: p99 of a pair", "ms", {OURS: quiet}))
+        print(f"  nobody: p99 {quiet:.1f} ms", file=sys.stderr, flush=True)
+        for name in names:
+            before = resident_bytes(server.pid)
+            with _attacked(name, ports):
+                await pair.p99(_CALM_S)
+                start = usage(server.pid)
+                attacked = await pair.p99(seconds)
+                used = usage(server.pid) - start
+                grown = resident_bytes(server.pid) - before
+                ready = _ready(metrics)
+            await pair.p99(_CALM_S)
+            kept = resident_bytes(server.pid) - before
+            share = 100 * used.cpu_s / used.wall_s
+            rows.append(Row(f"{name}: p99 of a pair", "ms", {OURS: attacked}, (Target(round(bound)),)))
+            rows.append(Row(f"{name}: core taken", "%", {OURS: share}))
+            rows.append(Row(f"{name}: memory grown", "MB", {OURS: grown / 1e6}))
+            rows.append(Row(f"{name}: memory kept", "MB", {OURS: kept / 1e6}))
+            told = f"p99 {attacked:.1f} ms, {share:.0f} % of a core, {grown / 1e6:+.1f} MB, {kept / 1e6:+.1f} MB left"
+            print(f"  {name}: {told}, {'ready' if ready else 'NOT READY'}", file=sys.stderr, flush=True)
+            if not ready:
+                raise PeerError(f"the server was not ready under the attack {name!r}")
+        pair.end()
+    return rows
+
+
 async def compare(members: int, seconds: float, only: Sequence[str]) -> list[Row]:
     """A row for each attack: the pair's p99 beside it; and what it did to the server's memory."""
+    names = only or list(attacks.ATTACKS)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="mqtt-im-hostile-") as folder:
-        data = Path(folder) / "data"
-        await _prepare(data)
-        websocket_port, health = free_ports(2)
-        settings = {
-            "limits.requests_per_second": "200",
-            "websocket.bind": f"127.0.0.1:{websocket_port}",
-            "http.metrics_bind": f"127.0.0.1:{health}",
-        }
-        with running(OURS, settings, data) as server:
-            crowd = await connect_idle(server, attacks.MEMBERS[:members])
-            for member in crowd:
-                await member.subscribe(f"{PREFIX}/{_STAR}/presence", 0)
-            pair = _Pair()
-            await pair.begin(server)
-            await pair.p99(_CALM_S)
-            quiet = await pair.p99(seconds)
-            bound = max(3 * quiet, quiet + 50)
-            rows.append(Row("nobody attacks: p99 of a pair", "ms", {OURS: quiet}))
-            for name in only or attacks.ATTACKS:
-                before = resident_bytes(server.pid)
-                with _attacked(name, server, websocket_port):
-                    await pair.p99(_CALM_S)
-                    start = usage(server.pid)
-                    attacked = await pair.p99(seconds)
-                    used = usage(server.pid) - start
-                    grown = resident_bytes(server.pid) - before
-                    ready = _ready(health)
-                await pair.p99(_CALM_S)
-                share = 100 * used.cpu_s / used.wall_s
-                rows.append(Row(f"{name}: p99 of a pair", "ms", {OURS: attacked}, (Target(round(bound)),)))
-                rows.append(Row(f"{name}: core taken", "%", {OURS: share}))
-                rows.append(Row(f"{name}: memory grown", "MB", {OURS: grown / 1e6}))
-                told = f"p99 {attacked:.1f} ms, {share:.0f} % of a core, {grown / 1e6:+.1f} MB"
-                print(f"  {name}: {told}, {'ready' if ready else 'NOT READY'}", file=sys.stderr, flush=True)
-                if not ready:
-                    raise PeerError(f"the server was not ready under the attack {name!r}")
-            pair.end()
-            for member in crowd:
-                member.leave()
+    with tempfile.TemporaryDirectory(prefix="mqtt-im-hostile-") as name:
+        folder = Path(name)
+        if some := [name for name in names if name not in _WITH_ACCOUNTS]:
+            await _prepare(folder / "data")
+            rows += await _beside(folder, folder / "data", members, seconds, some, None)
+        if some := [name for name in names if name in _WITH_ACCOUNTS]:
+            passwords = dict.fromkeys(("alice", "bob", attacks.FOE), attacks.PASSWORD)
+            rows += await _beside(folder, folder / "accounts", 0, seconds, some, passwords)
     return rows

@@ -36,6 +36,8 @@ class Server(Broker):
     name: str
     pid: int
     directory: Path
+    http_port: int
+    """Of ours."""
 
 
 class ServerFailed(Exception):
@@ -77,7 +79,7 @@ def running(
             process = _spawn(command, output, pinned=pinned)
         try:
             _wait(process, lambda: _healthy(health) if name == OURS else _accepts(port), log)
-            yield Server(name=name, pid=process.pid, port=port, directory=directory, is_ours=name == OURS)
+            yield Server(name=name, pid=process.pid, port=port, directory=directory, http_port=health, is_ours=name == OURS)
         finally:
             _stop(process)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Callable
 from typing import Any
 
 from mqtt_im.core.rules import CHANGING, Who
@@ -16,6 +15,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import RequestJob
+from mqtt_im.transport.api import Transport
 from mqtt_im.transport.guest import Guest
 
 from .channel import Channel, now_ms
@@ -30,15 +30,20 @@ Fields = dict[str, Any]
 class _Asker(Guest):
     """The link of a call: nothing can be sent on it, and its one uplink's end is the call's."""
 
-    def __init__(self, user: str, pay: Callable[[str, float], None]) -> None:
+    def __init__(self, user: str, transport: Transport | None) -> None:
         super().__init__(user, "")
-        self._pay = pay
+        self._transport = transport
         self.user_qos = -1
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def charge(self, units: float) -> None:
         """See `Link`."""
-        self._pay(self.user, units)
+        if self._transport is not None:
+            self._transport.charge(self.user, units)
+
+    def owes(self) -> float:
+        """See `Link`."""
+        return 0.0 if self._transport is None else self._transport.owes(self.user)
 
     def done(self, token: int) -> None:
         """See `Link`."""
@@ -91,7 +96,7 @@ class Calls:
         """
         if isinstance(request, rq.Hello):
             return await self._bridge.ledger.call(lambda engine: self._welcome(engine, user), user)  # type: ignore[no-any-return]
-        asker = _Asker(user, self._pay)
+        asker = _Asker(user, self._bridge.transport)
         call = Call(asker)
         self._open.add(asker)
         try:
@@ -112,10 +117,6 @@ class Calls:
                 expected=fields.get("expected"),
             )
         return fields
-
-    def _pay(self, user: str, units: float) -> None:
-        if self._bridge.transport is not None:
-            self._bridge.transport.charge(user, units)
 
     async def ack(self, user: str, device: str, pos: int) -> None:
         """The device has processed everything up to `pos`: its cursor is there, on disk. Raises `Refusal`, also `not_found`."""

@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from mqtt_im.core import costs
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
@@ -119,6 +120,8 @@ class Presence:
             self._telling[user] = seen
         else:
             self._telling[user] = None
+            if self._bridge.transport is not None:
+                self._bridge.transport.charge(user, costs.of_audience(len(links)))
             self._go_on(user, links, seen)
 
     def _go_on(self, user: str, links: list[Link], seen: int) -> None:

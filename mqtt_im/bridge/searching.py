@@ -1,13 +1,15 @@
 """`search`: the index says which messages (on its own thread), the ledger how they are now (in small pieces), page by page.
 
-The searches of one user are answered one after the other, so that nobody's many searches hold up another's single one.
+The searches of one user are answered one after the other, and the next one begins when the one before is paid for, so that
+nobody's many searches hold up another's single one.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from functools import partial
 from typing import Any, Final
 
@@ -20,7 +22,8 @@ from mqtt_im.protocol.errors import Refusal
 from mqtt_im.search.index import FOREVER, Query
 from mqtt_im.search.thread import Search
 from mqtt_im.search.words import phrases_of
-from mqtt_im.store import queries
+from mqtt_im.store import queries, reach
+from mqtt_im.store.interface import Readable
 
 from .channel import Channel
 from .seam import Bridge
@@ -28,10 +31,22 @@ from .seam import Bridge
 LONGEST_S: Final = 10.0
 """After that a search answers with what it has found, and `more`."""
 _PIECE: Final = 64
+MAX_KNOWN: Final = 100_000
+"""Conversations, of all users together, that are remembered from one search to the next."""
 
 log = logging.getLogger(__name__)
 
 Ask = tuple[Channel, int, Who, rq.Search]
+
+
+class _Known:
+    """What one user may search, as far as it was learnt."""
+
+    __slots__ = ("parts", "place")
+
+    def __init__(self) -> None:
+        self.parts: dict[str, reach.Part] = {}
+        self.place = reach.Place()
 
 
 class Searching:
@@ -42,6 +57,10 @@ class Searching:
         self._search = search
         self._lines: dict[str, deque[Ask]] = {}
         """Users whose searches are under way, with those that wait."""
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+        """By user, the one who has searched last at the end."""
+        self._count = 0
+        """Conversations in there."""
 
     def take(self, channel: Channel, token: int, who: Who, request: rq.Search) -> None:
         """A search stands in its user's line; `Uplink.searched` has the answer."""
@@ -62,6 +81,8 @@ class Searching:
             while line:
                 channel, token, who, request = line.popleft()
                 self._bridge.uplinks.searched(channel, token, request, await self._answer(channel, who, request))
+                if line:
+                    await asyncio.sleep(line[0][0].link.owes())
         finally:
             del self._lines[user]
 
@@ -80,7 +101,10 @@ class Searching:
             return _page([], more=False)  # it waited in its line for nothing
         limit = min(request.limit or settings.max_page, settings.max_page)
         size = self._bridge.uplinks.page_bytes(channel)
-        parts = await ledger.call(lambda engine: queries.searchable(engine, who, request.conv), who.user)
+        if (conv := request.conv) is not None:
+            parts = await ledger.call(lambda engine: reach.searchable(engine, who, conv), who.user)
+        else:
+            parts = await self._everything(channel)
         query = Query(phrases_of(request.query), parts, FOREVER if request.before is None else request.before)
         items: list[msgspec.Raw] = []
         below = FOREVER
@@ -88,7 +112,7 @@ class Searching:
         while below and not channel.link.closed:
             # One more than there is room for tells whether there are more.
             found = await self._search.find(query, below, limit + 1 - len(items))
-            channel.link.charge(costs.of_search(found.seconds))
+            channel.link.charge(costs.of_time(found.seconds))
             below = found.below
             for start in range(0, len(found.lsns), _PIECE):
                 part = found.lsns[start : start + _PIECE]
@@ -100,6 +124,33 @@ class Searching:
             if time.monotonic() > deadline:
                 return _page(items, more=True)
         return _page(items, more=False)
+
+    async def _everything(self, channel: Channel) -> list[reach.Part]:
+        """What the user may read of all conversations that the user is or was in."""
+        known = self._known.get(channel.user) or _Known()
+        done = False
+        while not done:
+            step, seconds = await self._bridge.ledger.call(partial(_learn, user=channel.user, place=known.place), channel.user)
+            channel.link.charge(costs.of_time(seconds))
+            known.place, done = step.place, step.done
+            self._count -= len(known.parts) if channel.user in self._known else 0
+            known.parts.update((part.conv, part) for part in step.parts)
+            self._keep(channel.user, known)
+        return list(known.parts.values())
+
+    def _keep(self, user: str, known: _Known) -> None:
+        """Remember this, and as much of what others may search as there is room for."""
+        self._known[user] = known
+        self._known.move_to_end(user)
+        self._count += len(known.parts)
+        while self._count > MAX_KNOWN:
+            _, forgotten = self._known.popitem(last=False)
+            self._count -= len(forgotten.parts)
+
+
+def _learn(engine: Readable, user: str, place: reach.Place) -> tuple[reach.Step, float]:
+    began = time.thread_time()
+    return reach.learn(engine, user, place), time.thread_time() - began
 
 
 def _page(items: list[msgspec.Raw], more: bool) -> dict[str, Any]:

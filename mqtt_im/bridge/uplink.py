@@ -157,11 +157,10 @@ class Uplink:
         bridge = self._bridge
         kind = type(request)
         self._ops[kind][0] += 1
-        price = costs.at_the_door(request, bridge.settings.max_page)
-        audience = costs.of_audience(self._large.get(request.to, 0)) if isinstance(request, rq.Send) else 0.0
-        if price + audience > 1:
-            channel.link.charge(price + audience - 1)
+        price, audience = self._price(request)
         link = channel.link
+        if price + audience > 1:
+            link.charge(price + audience - 1)
         who = Who(channel.user, channel.device, 0, link.user_qos >= 0 or link.device_qos >= 0)
         channel.waiting += 1
         if kind in CHANGING:
@@ -188,26 +187,41 @@ class Uplink:
             refusal = Refusal("unknown_op", f"op: {kind.__struct_config__.tag!r} is switched off here")
             self._refuse(channel, refusal, request.id, token)
 
+    def _price(self, request: rq.Request) -> tuple[float, float]:
+        """The units of a request as far as they are known now; and of whom it reaches, as the last one did."""
+        audience = costs.of_audience(self._large.get(request.to, 0)) if isinstance(request, rq.Send) else 0.0
+        return costs.at_the_door(request, self._bridge.settings.max_page), audience
+
+    def _pay(self, user: str, units: float) -> None:
+        """Have a user pay for what comes without a connection."""
+        if self._bridge.transport is not None:
+            self._bridge.transport.charge(user, units)
+
     def page_bytes(self, channel: Channel) -> int:
         """The most bytes of a page for this device."""
         size = max(1024, self._bridge.settings.max_packet_bytes - 1024)
         return min(size, max(128, channel.payload_bytes - 256)) if channel.payload_bytes else size
 
     def will(self, user: str, device: str, payload: bytes, expiry: int | None = None) -> None:
-        """A will on a device's own `up`: a request that nobody waits for."""
+        """A will on a device's own `up`: a request that nobody waits for. The user pays for it before the next login."""
         bridge = self._bridge
         try:
             request = decode_request(payload, bridge.settings.max_body_bytes, bridge.settings.max_packet_bytes)
         except Unreadable as unreadable:
             bridge.metrics.count("refusals", code=unreadable.code)
+            self._pay(user, costs.of_nonsense(len(payload)))
             return
+        price, audience = self._price(request)
+        self._pay(user, price + audience + len(payload) / costs.BODY_BYTES)
         if (wrong := _expire(request, expiry)) is not None:
             bridge.metrics.count("refusals", code=wrong.code)
         elif type(request) in CHANGING:
             who = Who(user, device, 0, listening=False, token=secrets.token_hex(6))
             if isinstance(request, rq.Hello):
                 self._about_to_restart(user, device, request)
-            bridge.ledger.submit(UplinkJob(self, None, 0, who, request))
+            job = UplinkJob(self, None, 0, who, request)
+            job.charged = audience
+            bridge.ledger.submit(job)
 
     def _about_to_restart(self, user: str, device: str, request: rq.Hello) -> None:
         """What a `hello` says of the cursor comes after everything that the device had acknowledged before it."""
@@ -254,10 +268,10 @@ class Uplink:
             bridge.cursors.release(job.who.user, job.who.device, "nothing" if job.refusal is not None else void)
         if job.commits is not None or job.receipts is not None:
             bridge.tell(job)
+        if job.commits is not None:
+            self._charge_audience(job)
         if channel is None:
             return
-        if job.commits is not None:
-            self._charge_audience(channel, job)
         self._answered(channel)
         if job.refusal is not None:
             self._refuse(channel, job.refusal, job.request.id, job.token)
@@ -274,12 +288,16 @@ class Uplink:
             _await_sent(channel, job, correlation)
         self._done(channel, job.token)
 
-    def _charge_audience(self, channel: Channel, job: UplinkJob) -> None:
+    def _charge_audience(self, job: UplinkJob) -> None:
         """Charge for whom a committed request reaches, beyond what was known at the door; that is remembered for the next one."""
         reached = sum(len(commit.to) for commit in job.commits or ())
         if reached <= costs.RECIPIENTS and not job.charged:
             return
-        channel.link.charge(costs.of_audience(reached) - job.charged)
+        units = costs.of_audience(reached) - job.charged
+        if job.channel is not None:
+            job.channel.link.charge(units)
+        else:
+            self._pay(job.who.user, units)
         if isinstance(job.request, rq.Send):
             self._large.pop(job.request.to, None)
             self._large[job.request.to] = reached
@@ -299,7 +317,7 @@ class Uplink:
             self._forgotten(channel, job)
         elif kind is rq.Recall and bridge.searching is not None:
             bridge.searching.forgotten()
-        elif kind in (rq.Block, rq.Unblock, rq.Settings):
+        elif kind in (rq.Block, rq.Unblock, rq.Settings) and job.commits is not None:
             bridge.presence.changed(channel.user)
 
     def read(self, job: ReadingJob) -> None:

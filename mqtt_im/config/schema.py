@@ -255,20 +255,24 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         int, Meta(ge=0, description="Plain MQTT messages kept for one device that is away; the oldest go first.")
     ] = 1_000
     max_queued_bytes: Annotated[
-        int, Meta(ge=1, description="Bytes of plain MQTT messages in all queues together; above it the oldest of a queue go.")
+        int,
+        Meta(
+            ge=1,
+            description="Bytes of plain MQTT messages that wait or are in flight, together; above it a queue's oldest go.",
+        ),
     ] = 134_217_728
-    max_queued_bytes_per_user: Annotated[
-        int, Meta(ge=1, description="The same in the queues of one user's devices together.")
-    ] = 16_777_216
+    max_queued_bytes_per_user: Annotated[int, Meta(ge=1, description="The same of one user's devices together.")] = 16_777_216
     max_retained_messages: Annotated[
         int, Meta(ge=0, description="Retained messages on plain topics, of all users together; further ones are not kept.")
     ] = 10_000
+    max_retained_bytes: Annotated[int, Meta(ge=1, description="The same in bytes, topics included.")] = 67_108_864
     requests_per_second: Annotated[
         int,
         Meta(
             ge=1,
             description="Requests of one user, with a burst of twice that, in units of a small `send`: 10 entries of a page, "
-            "8 KiB of a body and 20 recipients count for one more each, a search for 10, a subscription to a presence for 2.",
+            "8 KiB of a body and 20 recipients count for one more each, a login for 3, a search for 10, a subscription to a "
+            "presence for 2.",
         ),
     ] = 200
     group_members: Annotated[int, Meta(ge=1, description="Members of one group.")] = 5_000

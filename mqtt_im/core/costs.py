@@ -24,7 +24,9 @@ ITEMS: Final = 10
 SEARCH: Final = 10.0
 """Units of a search, beside its page and the time that it takes."""
 _SECONDS: Final = 0.0002
-"""Of the search thread for one unit."""
+"""Of a thread's time, where that is what was measured, for one unit."""
+LOGIN: Final = 3.0
+"""Units of a connection that comes and goes."""
 _PAGES: Final = (rq.Sync, rq.History, rq.Convs, rq.GroupInfo)
 
 
@@ -65,14 +67,19 @@ def of_page(result: Any) -> float:
     return 1 + len(entries) / ITEMS + size / BODY_BYTES
 
 
-def of_search(seconds: float) -> float:
-    """The units of a search by the time that it took."""
+def of_time(seconds: float) -> float:
+    """The units of what took a thread so long, such as a search."""
     return seconds / _SECONDS
 
 
 def of_audience(count: int) -> float:
     """The units of telling so many users, beside the request's own."""
     return max(0, count - 2) / RECIPIENTS
+
+
+def of_plain(reached: int, size: int) -> float:
+    """The units of a plain message of so many bytes that so many filters have matched, beside the packet's own."""
+    return of_audience(reached) + size / BODY_BYTES
 
 
 def of_subscriptions(filters: int, presences: int, kept: int) -> float:

@@ -106,6 +106,9 @@ TABLE: Final[dict[int, Property]] = {
 HANDED_ON: Final = frozenset((PAYLOAD_FORMAT, CONTENT_TYPE, RESPONSE_TOPIC, CORRELATION_DATA, USER_PROPERTY))
 """What a server hands on with a message, unaltered and in order (MQTT5-3.3.2-4, -15, -16, -17, -18, -20)."""
 
+MAX_USER_PROPERTIES: Final = 500
+"""Of one packet: each is taken apart, and a packet has room for tens of thousands."""
+
 Properties = dict[int, Any]
 
 _WIDTHS: Final = {BYTE: 1, SHORT: 2, LONG: 4}
@@ -159,7 +162,10 @@ def decode(data: bytes, at: int, packet: str) -> tuple[Properties, bytes, int]:
             raise Malformed("property")
         value, at = _value(data, at, end, row)
         if row.kind is PAIR or (identifier == SUBSCRIPTION_IDENTIFIER and packet == "PUBLISH"):
-            found.setdefault(identifier, []).append(value)
+            values = found.setdefault(identifier, [])
+            values.append(value)
+            if len(values) > MAX_USER_PROPERTIES:
+                raise Malformed("user_properties")
         elif identifier in found:
             raise Malformed("property_twice")
         else:

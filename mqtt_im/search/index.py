@@ -27,7 +27,7 @@ from typing import Final, cast
 import msgspec
 
 from mqtt_im.core.records import AnyRecord, Edited, Gone, Message, Recalled, decode, encode
-from mqtt_im.store.queries import Part
+from mqtt_im.store.reach import Part
 from mqtt_im.store.sqlite.models import open_log
 
 from . import words as text

@@ -380,7 +380,7 @@ class MemoryEngine:
 
     def connected(self, conv: Conv) -> list[str]:
         """See `interface.Engine`."""
-        if len(conv.members) > RECEIPT_MEMBERS:
+        if conv.size > RECEIPT_MEMBERS:
             return []
         return [name for name, member in conv.members.items() if member.active and name in self.online]
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from mqtt_im.core.entries import Lookup, fields
-from mqtt_im.core.model import FOREVER, Amended, Conv, Member
+from mqtt_im.core.model import Amended, Conv
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.common import conv_of, possible_conv
@@ -27,15 +27,6 @@ CHUNK = 256
 """Messages of a page that are read at once, to begin with and at most: few may be large enough to fill it."""
 FEW = 64
 """So many users are looked up one by one; for more, all conversations of a user are gone through."""
-
-
-class Part(msgspec.Struct, frozen=True):
-    """What a user may read of one conversation: `spans` of seqs, all within the log rows `first` … `last`."""
-
-    conv: str
-    first: int
-    last: int
-    spans: tuple[tuple[int, int], ...]
 
 
 def sync(engine: Readable, who: Who, request: rq.Sync, limit: int, max_bytes: int) -> dict[str, Any]:
@@ -136,27 +127,6 @@ def message_json(engine: Readable, record: AnyRecord | None, amended: Amended | 
         return None
     lookup: Lookup = engine.state.record
     return b'{"op":"msg",%b}' % fields(record, amended, lookup)
-
-
-def searchable(engine: Readable, who: Who, name: str | None) -> list[Part]:
-    """What the user may read of the conversation `name`, or of all that the user is or was in. Raises `not_member`."""
-    state = engine.state
-    if name is not None:
-        convs = [possible_conv(state, who, name)[0]]
-    else:
-        convs = [conv for _, conv in state.latest(state.user(who.user), FOREVER, FOREVER)]
-    return [_part(engine, conv, part) for conv in convs if (part := conv.part(who.user)) is not None]
-
-
-def _part(engine: Readable, conv: Conv, member: Member) -> Part:
-    spans = tuple((first, last) for first, last in member.spans)
-    first, last = 0, conv.lsn
-    if spans:
-        if spans[0][0] > 1:
-            first = next((lsn for _, lsn in engine.state.messages(conv, spans[0][0], spans[0][0])), 0)
-        if spans[-1][1] < conv.head:
-            last = next((lsn for _, lsn in engine.state.messages(conv, spans[-1][1], spans[-1][1])), last)
-    return Part(conv.name, first, last, spans)
 
 
 def found(engine: Readable, who: Who, lsns: list[int]) -> list[bytes]:

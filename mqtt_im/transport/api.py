@@ -142,6 +142,9 @@ class Link(Protocol):
     def charge(self, units: float) -> None:
         """The user pays for so many small requests more (or, below 0, less): what comes next waits the longer."""
 
+    def owes(self) -> float:
+        """Seconds until what the user was charged is paid for, so that one more request is let through."""
+
     def done(self, token: int) -> None:
         """The uplink `token` has its final answer: its PUBACK or PUBREC leaves when those before it have left."""
 
@@ -242,6 +245,9 @@ class Transport(Protocol):
 
     def charge(self, user: str, units: float) -> None:
         """Have a user pay for what came in without a connection; see `Link.charge`."""
+
+    def owes(self, user: str) -> float:
+        """See `Link.owes`."""
 
     async def forget(self, user: str, device: str) -> None:
         """The device's kept session is gone from disk; its connection is closed."""

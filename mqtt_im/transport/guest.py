@@ -55,6 +55,10 @@ class Guest:
     def charge(self, units: float) -> None:
         """See `Link`."""
 
+    def owes(self) -> float:
+        """See `Link`."""
+        return 0.0
+
     def done(self, token: int) -> None:
         """See `Link`."""
 

@@ -17,7 +17,7 @@ from mqtt_im.search import index as search_index
 from mqtt_im.search.file import FILE_NAME, remove
 from mqtt_im.search.index import FOREVER, Query, SearchIndex
 from mqtt_im.search.words import phrases_of
-from mqtt_im.store.queries import Part
+from mqtt_im.store.reach import Part
 from mqtt_im.store.sqlite.hot import Log
 from mqtt_im.store.sqlite.models import open_log
 from tests.support.store import Crash

@@ -61,6 +61,9 @@ class FakeLink:
         self.raw.append(payload)
         return True
 
+    def owes(self) -> float:
+        return 0.0
+
     def charge(self, units: float) -> None:
         self.charged += units
 

@@ -349,7 +349,7 @@ class Engine:
 
     def connected(self, conv: Conv) -> list[str]:
         """See `interface.Engine`."""
-        if len(conv.members) > RECEIPT_MEMBERS:
+        if conv.size > RECEIPT_MEMBERS:
             return []
         online = self.online
         return [name for name, member in conv.members.items() if member.active and name in online]

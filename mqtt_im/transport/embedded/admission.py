@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from typing import Final
 
+from mqtt_im.core import costs
 from mqtt_im.mqtt import V5, reasons
 from mqtt_im.mqtt import properties as props
 from mqtt_im.mqtt.encode import IDENTIFIER_REJECTED, SERVER_UNAVAILABLE
@@ -22,6 +23,7 @@ from mqtt_im.transport.embedded.peer import Peer
 from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
 from mqtt_im.transport.embedded.sessions.plain import PlainMessage, expires_at
 from mqtt_im.transport.embedded.sessions.session import Key, Session
+from mqtt_im.transport.embedded.sessions.sharing import Group
 
 MAX_CLIENT_ID_BYTES: Final = 256
 """Of MQTT 5; what 3.1.1 allows is not narrowed here."""
@@ -120,6 +122,8 @@ async def _identify(connection: Peer, connect: Connect, client_id: str) -> Ident
     login = Login(client_id, connect.username, connect.password, connection.address, certificate_user)
     try:
         identity = await _login(connection, login)
+        if identity.user:
+            await _pay(connection, identity.user)
         if not await hub.plugins.authenticate(login):
             raise LoginRefused(5, "a plugin refused it")
     except LoginRefused as refused:
@@ -139,6 +143,15 @@ async def _login(connection: Peer, login: Login) -> Identity:
     connection.login = asyncio.current_task()
     try:
         return await connection.hub.handler.login(login)
+    finally:
+        connection.login = None
+
+
+async def _pay(connection: Peer, user: str) -> None:
+    """The user has paid for the login; cancelled as above."""
+    connection.login = asyncio.current_task()
+    try:
+        await connection.hub.pay_login(user)
     finally:
         connection.login = None
 
@@ -215,14 +228,22 @@ def fire(hub: Hub, key: Key, device: str, will: Will) -> None:
         if hub.plugins.filter_topics:
             hub.background(_filtered_will(hub, user, key, message))
         else:
-            hub.plain.publish(message)
+            _publish(hub, user, message)
     else:
         hub.count("forbidden_publishes")
         where = (user or "nobody", key[1], will.topic)
-        hub.log.note("will", "", "the will of %s/%s is dropped: it may not publish to %r", *where)
+        hub.log.note("will", "", "the will of %s/%s is dropped: it may not publish to %.200r", *where)
 
 
 async def _filtered_will(hub: Hub, user: str, key: Key, message: PlainMessage) -> None:
     if await hub.plugins.may_publish(user, key, message.topic):
         targets = await hub.plugins.who_may_receive(hub.plain.subscribers(message.topic), message.topic)
-        hub.plain.publish(message, targets=targets)
+        _publish(hub, user, message, targets)
+
+
+def _publish(hub: Hub, user: str, message: PlainMessage, targets: dict[Session | Group, list[int]] | None = None) -> None:
+    """Publish a plain will; the user's next login, and what follows it, pays for that."""
+    price = costs.of_plain(hub.plain.publish(message, targets=targets), len(message.payload))
+    if user:
+        hub.user(user).bucket.charge(price, hub.clock())
+        hub.release_user(user)

@@ -6,6 +6,7 @@ What is hot runs in `_run` without tasks: PUBLISH on the device's own `up`, PUBA
 - Packets are handled in the order in which they came. What must wait (login, a subscription, the request rate, a full window,
   a client that does not read) sets `_stop`; packets behind it are held, and reading pauses when they are many. PINGREQ and
   PUBACK pass what is held.
+- A user's packets have `_TURN_S` of each turn of the loop; what is left of them waits for the next one.
 - Acknowledgements leave as `answers` orders them.
 """
 
@@ -14,26 +15,25 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Coroutine
+from functools import partial
+from time import perf_counter
 from typing import Any, Final
 
-from mqtt_im.mqtt import V5, encode, packets, reasons
+from mqtt_im.mqtt import V5, encode, reasons
 from mqtt_im.mqtt.framing import (
-    CONNECT,
     DISCONNECT,
-    FIRST_BYTES,
     PINGREQ,
     PUBACK,
     SUBSCRIBE,
     UNSUBSCRIBE,
     body_and_end,
-    wrong_first_byte,
 )
 from mqtt_im.mqtt.reasons import Malformed
 from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID
 from mqtt_im.transport.embedded import admission, receiving
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.limits import FAR_BEYOND_S
-from mqtt_im.transport.embedded.peer import Peer
+from mqtt_im.transport.embedded.stranger import Stranger
 
 RUN: Final = 0
 """Packets are handled as they come."""
@@ -45,14 +45,20 @@ WRITE: Final = 3
 """The client does not read; the drained buffer goes on."""
 TASK: Final = 4
 """A packet is being handled by a task; its end goes on."""
-END: Final = 5
+TURN: Final = 5
+"""The user has had enough of this turn of the loop; another one goes on."""
+END: Final = 6
 """Nothing more is handled."""
+
+_TURN_S: Final = 0.003
 
 _PING_S: Final = 0.05
 """What a ping is paid for with: 20 of them a second, and 40 at once."""
 _ACKNOWLEDGEMENT_S: Final = 0.002
 """The same of an acknowledgement that nothing waited for: 500 a second, and 1,000 at once."""
 CONTROL_BURST_S: Final = 2.0
+_PAUSE_S: Final = 0.1
+"""So long such packets wait at least, once they do: looking at each of them again costs more than it."""
 _MANY_HELD: Final = 1_000
 """So many held packets are taken apart; what comes behind them is not."""
 _LOOK_AGAIN_S: Final = 0.25
@@ -63,10 +69,21 @@ def _is_goodbye(held: bytes | float) -> bool:
     return isinstance(held, bytes) and held[0] == DISCONNECT and held[2:3] in (b"", b"\0")
 
 
-class Connection(Peer):
+class Connection(Stranger):
     """A client's packets, in the order in which they come."""
 
-    __slots__ = ("_control_until", "_held", "_held_bytes", "_held_since", "_missing", "_partial", "_rest", "_stop", "_wake")
+    __slots__ = (
+        "_control_until",
+        "_held",
+        "_held_bytes",
+        "_held_since",
+        "_strange",
+        "_missing",
+        "_partial",
+        "_rest",
+        "_stop",
+        "_wake",
+    )
 
     def __init__(self, hub: Hub, listener: str) -> None:
         super().__init__(hub, listener)
@@ -90,6 +107,8 @@ class Connection(Peer):
         if self.closed:
             return
         self._last_heard = now = self.hub.clock()
+        if not self.opened and not self.has_room(len(data)):
+            return
         partial = self._partial
         if partial is not None:
             partial.append(data)
@@ -100,14 +119,14 @@ class Connection(Peer):
             self._partial = None
         try:
             if self._stop:
-                self._hold(data, 0, now)
+                self.hold(data, 0, now)
             elif self.opened:
                 self._held_since = now
                 at = self._run(data, now)
                 if at >= 0:
-                    self._hold(data, at, now)
+                    self.hold(data, at, now)
             else:
-                self._greet(data, now)
+                self.greet(data, now)
         except Malformed as wrong:
             self.violation(wrong)
 
@@ -129,40 +148,12 @@ class Connection(Peer):
         if self._stop == RUN and not self._held:
             self.end("lost")
 
-    def _greet(self, data: bytes, now: float) -> None:
-        """Take CONNECT, which must be first (MQTT-3.1.0-1)."""
-        if data[0] != CONNECT:
-            raise Malformed("no_connect") if data[0] in FIRST_BYTES else wrong_first_byte(data[0])
-        try:
-            body, stop = body_and_end(data, 0, self.hub.limits.max_packet_bytes)
-            if stop > len(data):
-                self._await(data, 0, stop)
-                return
-            connect = packets.connect(data[body:stop])
-        except Malformed as wrong:
-            # Its length stands before the version (MQTT5-3.1.4-1, -4.13.1-1).
-            if any(packets.claims_v5(data[at : at + 7]) for at in range(2, 6)):
-                self.version = V5
-                self.hub.count("malformed_packets", reason=wrong.reason)
-                self.turn_down(0, wrong.code, "malformed", text=wrong.reason)
-                return
-            raise
-        except packets.OtherVersion as other:
-            if other.newer:
-                self.version = V5  # an answer in that form says more (MQTT5-3.1.2-2)
-            self.turn_down(encode.UNACCEPTABLE_VERSION, reasons.UNSUPPORTED_VERSION, f"version_{other.name}")
-            return
-        self.wishes(connect)
-        self.keep_alive(0)  # it was in time; how long a login takes is not the client's fault
-        self.start(admission.admit(self, connect))
-        self._hold(data, stop, now)
-
-    def _await(self, data: bytes, at: int, end: int) -> None:
+    def wait_for(self, data: bytes, at: int, end: int) -> None:
         """Keep the packet that begins at `at`: it is not complete, and cannot be before `end`."""
         self._partial = [data[at:] if at else data]
         self._missing = end - len(data)
 
-    def _hold(self, data: bytes, at: int, now: float) -> None:
+    def hold(self, data: bytes, at: int, now: float) -> None:
         """Keep packets until what is being waited for is over; handle what need not wait."""
         if self.closed:
             return
@@ -177,7 +168,7 @@ class Connection(Peer):
         while at < end:
             _, stop = body_and_end(data, at, limit)
             if stop > end:
-                self._await(data, at, stop)
+                self.wait_for(data, at, stop)
                 break
             passes = self.opened and data[at] in (PUBACK, PINGREQ)
             if (passes and (self._flooding(now) or not self.writable)) or len(held) > _MANY_HELD:
@@ -212,8 +203,10 @@ class Connection(Peer):
 
     def _run(self, data: bytes, now: float) -> int:  # noqa: C901 - the hot loop, in one piece for speed
         """Handle the packets in `data`; returns where it stopped because `_stop` was set, or -1 where it did not."""
-        hub = self.hub
+        hub, bucket = self.hub, self.bucket
         handler, limit = hub.handler, hub.limits.max_packet_bytes
+        if bucket.turn != now:
+            bucket.turn, bucket.turn_ends = now, perf_counter() + _TURN_S
         at, end = 0, len(data)
         while at < end:
             first = data[at]
@@ -223,11 +216,11 @@ class Connection(Peer):
             else:
                 body, stop = body_and_end(data, at, limit)
                 if stop > end:
-                    self._await(data, at, stop)
+                    self.wait_for(data, at, stop)
                     return -1
             if first == 0x40:
                 if self._control_until - now > CONTROL_BURST_S:
-                    self._slow_down(self._control_until - now - CONTROL_BURST_S)
+                    self._slow_down(max(_PAUSE_S, self._control_until - now - CONTROL_BURST_S))
                     return at
                 if stop - body != 2 or self._unacked is not None:
                     if self.version != V5:
@@ -249,7 +242,7 @@ class Connection(Peer):
                     self.full = self.writable
                     self._stop = WINDOW if self.full else WRITE
                     return at
-                if wait := self.bucket.take(now):
+                if wait := bucket.take(now):
                     if now - self._held_since < FAR_BEYOND_S or not receiving.beyond_rate(self, first, data[body:stop], wait):
                         self._slow_down(wait)
                         return at
@@ -280,22 +273,29 @@ class Connection(Peer):
                     self._stop = WRITE
                     return at
                 if self._flooding(now):
-                    self._slow_down(self._control_until - now - CONTROL_BURST_S)
+                    self._slow_down(max(_PAUSE_S, self._control_until - now - CONTROL_BURST_S))
                     return at
                 self._control_until = max(self._control_until, now) + _PING_S
                 self.answer(encode.PINGRESP)
             else:
-                if first in (SUBSCRIBE, UNSUBSCRIBE) and (wait := self.bucket.take(now)):
+                if first in (SUBSCRIBE, UNSUBSCRIBE) and (wait := bucket.take(now)):
                     self._slow_down(wait)
                     return at
                 if self._flooding(now):
-                    self._slow_down(self._control_until - now - CONTROL_BURST_S)
+                    self._slow_down(max(_PAUSE_S, self._control_until - now - CONTROL_BURST_S))
                     return at
                 receiving.other(self, first, data[body:stop])
             at = stop
             if self._stop:
                 return at
+            if at < end and perf_counter() > bucket.turn_ends:
+                self._wait_for_turn()
+                return at
         return -1
+
+    def _wait_for_turn(self) -> None:
+        self._stop = TURN
+        self.hub.next_turn(partial(self._go_on, TURN))
 
     def _slow_down(self, wait: float) -> None:
         hub = self.hub
@@ -312,19 +312,8 @@ class Connection(Peer):
         now = self.hub.clock()
         held = self._held
         try:
-            while held:
-                packet = held.popleft()
-                if isinstance(packet, float):
-                    self._held_since = packet
-                    continue
-                at = self._run(packet, now)
-                if at == 0:
-                    held.appendleft(packet)
-                    held.appendleft(self._held_since)
-                    return
-                self._held_bytes -= len(packet)
-                if at > 0:
-                    return
+            if held and not self._run_held(held, now):
+                return
         except Malformed as wrong:
             self.violation(wrong)
             return
@@ -335,7 +324,7 @@ class Connection(Peer):
             try:
                 at = self._run(rest, now)
                 if at >= 0:
-                    self._hold(rest, at, now)
+                    self.hold(rest, at, now)
             except Malformed as wrong:
                 self.violation(wrong)
             if self._stop or self.closed:
@@ -346,6 +335,26 @@ class Connection(Peer):
         elif self._paused:
             self._paused = False
             self.transport.resume_reading()
+
+    def _run_held(self, held: deque[bytes | float], now: float) -> bool:
+        """Handle what is held; False where the rest has to wait again."""
+        while held:
+            packet = held.popleft()
+            if isinstance(packet, float):
+                self._held_since = packet
+                continue
+            at = self._run(packet, now)
+            if at == 0:
+                held.appendleft(packet)
+                held.appendleft(self._held_since)
+                return False
+            self._held_bytes -= len(packet)
+            if at > 0:
+                return False
+            if perf_counter() > self.bucket.turn_ends:
+                self._wait_for_turn()
+                return False
+        return True
 
     def uplink_received(self, token: int, packet_id: int) -> None:
         """An uplink at QoS 2 has its answer."""

@@ -196,6 +196,13 @@ class EmbeddedTransport:
         hub.user(user).bucket.charge(units, hub.clock())
         hub.release_user(user)
 
+    def owes(self, user: str) -> float:
+        """See `Transport`."""
+        hub = self._hub
+        owed = hub.user(user).bucket.owes(hub.clock())
+        hub.release_user(user)
+        return owed
+
     def websocket(self, listener: str) -> asyncio.Protocol:
         """What talks to a client whose request for a WebSocket came to another listener, such as HTTP's, from that request on."""
         return WebSocket(self._hub, listener, self._websocket.path, self._websocket.origins, self._proxies)

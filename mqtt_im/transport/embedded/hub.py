@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Coroutine
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
 from mqtt_im.config import LimitsConfig
 from mqtt_im.config.peers import network_of
+from mqtt_im.core import costs
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.transport.api import Handler, Identity, Link
-from mqtt_im.transport.embedded.limits import Bucket, Buckets, Count, Quiet
+from mqtt_im.transport.embedded.limits import MAX_DEBT_S, Bucket, Buckets, Count, Quiet
 from mqtt_im.transport.embedded.plugins import Plugins
 from mqtt_im.transport.embedded.sessions.access import Access
 from mqtt_im.transport.embedded.sessions.ground import Ground, log
@@ -23,6 +24,7 @@ from mqtt_im.transport.embedded.sessions.session import Key
 from mqtt_im.transport.embedded.sessions.wills import Wills
 
 _LOOK_AGAIN_S: Final = 600.0
+_LOGIN_LOOK_S: Final = 0.25
 _OVERFLOW: Final = 64
 """Sockets above `limits.max_connections` that are told so instead of being cut."""
 
@@ -103,6 +105,8 @@ class Hub:
         """How many are logged in, those included that wait for their session."""
         self.protocols: Counter[str] = Counter()
         """The same, by protocol."""
+        self.strangers = 0
+        """Bytes that were taken in from sockets that nobody has logged in on."""
         self.turned_away = 0
         """How many sockets stay only to be told why they are refused."""
         self.draining = False
@@ -118,6 +122,8 @@ class Hub:
         self._all_closed: asyncio.Event | None = None
         self._users: dict[str, User] = {}
         self._dirty: list[Socket] = []
+        self._next_turns: deque[Callable[[], None]] = deque()
+        """Connections that have had enough of a turn of the loop, and go on in one of their own."""
         self._turns: dict[Key, tuple[asyncio.Lock, list[None]]] = {}
         self._nobody = 0
 
@@ -133,6 +139,20 @@ class Hub:
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
             connection.flush()
+
+    # Turns
+
+    def next_turn(self, go_on: Callable[[], None]) -> None:
+        """Go on in a later turn of the loop, one connection in each."""
+        self._next_turns.append(go_on)
+        if len(self._next_turns) == 1:
+            self.loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        go_on = self._next_turns.popleft()
+        if self._next_turns:
+            self.loop.call_soon(self._turn)
+        go_on()
 
     # Sockets
 
@@ -226,6 +246,15 @@ class Hub:
         if user is None:
             user = self._users[name] = User(self.limits.requests_per_second)
         return user
+
+    async def pay_login(self, name: str) -> None:
+        """The user may come in: who comes and goes pays for that as for requests, and waits where too much was charged."""
+        deadline = self.clock() + MAX_DEBT_S
+        while (wait := self.user(name).bucket.take(self.clock())) and self.clock() < deadline:
+            self.release_user(name)
+            await asyncio.sleep(min(wait, _LOGIN_LOOK_S))
+        self.user(name).bucket.charge(costs.LOGIN - 1, self.clock())
+        self.release_user(name)
 
     def connections(self, name: str) -> list[Member]:
         """The logged-in connections of a user."""

@@ -31,7 +31,7 @@ class Bucket:
     It is kept as the one moment up to which what was let through has been paid for, which needs no refilling.
     """
 
-    __slots__ = ("burst", "cost", "paid_until")
+    __slots__ = ("burst", "cost", "paid_until", "turn", "turn_ends")
 
     def __init__(self, rate: float) -> None:
         self.cost = 1.0 / rate
@@ -39,6 +39,12 @@ class Bucket:
         self.burst = 2.0 - self.cost
         """How far `paid_until` may lie ahead before one more request, in seconds."""
         self.paid_until = 0.0
+        self.turn = self.turn_ends = 0.0
+        """The turn of the loop in which something was handled last, and when it is enough for that turn; see `Connection`."""
+
+    def owes(self, now: float) -> float:
+        """Seconds until what was charged is paid for, and one more request is let through."""
+        return max(0.0, self.paid_until - now - self.burst)
 
     def take(self, now: float) -> float:
         """Let one request through and return 0, or return the seconds after which to try again."""

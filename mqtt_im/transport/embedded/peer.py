@@ -250,6 +250,10 @@ class Peer(Answers):
         """See `Link`."""
         self.bucket.charge(units, self.hub.clock())
 
+    def owes(self) -> float:
+        """See `Link`."""
+        return self.bucket.owes(self.hub.clock())
+
     def meter(self, now: float) -> None:
         """Count an acknowledgement that nothing waited for; after very many of them the client's packets wait."""
         raise NotImplementedError

@@ -142,7 +142,7 @@ def _publish_plain(
     reached = hub.plain.publish(
         message, done if token else None, durable=twice and session.kept, targets=targets, publisher=session
     )
-    connection.charge(costs.of_audience(reached) + len(message.payload) / costs.BODY_BYTES)
+    connection.charge(costs.of_plain(reached, len(message.payload)))
 
 
 async def _publish_filtered(connection: Peer, token: int, packet_id: int, message: PlainMessage) -> None:
@@ -160,7 +160,7 @@ def _forbidden(connection: Peer, token: int, topic: str) -> None:
     """A PUBLISH to a closed topic is acknowledged (of MQTT 5: refused) and dropped; who does it often is disconnected."""
     hub = connection.hub
     hub.count("forbidden_publishes")
-    hub.log.note("forbidden", connection.address, "%s may not publish to %r: dropped", connection, topic)
+    hub.log.note("forbidden", connection.address, "%s may not publish to %.200r: dropped", connection, topic)
     if connection.forbidden is None:
         connection.forbidden = PerMinute()
     if connection.forbidden.add(hub.clock()) > hub.limits.forbidden_publishes_per_minute:

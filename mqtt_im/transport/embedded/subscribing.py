@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from time import perf_counter
 from typing import Final
 
 from mqtt_im.core import costs
@@ -13,18 +15,29 @@ from mqtt_im.transport.embedded.sessions.access import Claim, Rights
 from mqtt_im.transport.embedded.sessions.session import IDENTIFIER_SHIFT, Session
 
 _UNSUBACK: Final = 0xB0
+MAX_FILTER_BYTES: Final = 256 * 1024
+"""Of all filters of one session: they stay in memory, and are written with each change."""
+_FEW: Final = 100
+"""Filters, or retained messages that they may match, that are handled in one turn of the loop."""
+_TURN_S: Final = 0.003
 _ALWAYS, _IF_NEW = 0, 1
 """Retain Handling (MQTT5-3.3.1-9 to -11)."""
 
 
 def waits(connection: Peer, filters: list[tuple[str, int]]) -> bool:
-    """Whether subscribing to these has to wait: for the disk, for a plugin, or for who may watch whom."""
+    """Whether subscribing to these has to wait: for the disk, for a plugin, for who may watch whom, or for others' turns."""
     hub, session = connection.hub, connection.own_session
     return (
         session.kept
+        or _are_many(connection, len(filters))
         or hub.plugins.filter_topics
         or any(hub.access.claim(name, connection.user, connection.device) is Claim.PRESENCE for name, _ in filters)
     )
+
+
+def _are_many(connection: Peer, filters: int) -> bool:
+    """Whether so many filters are more than one turn of the loop has time for."""
+    return filters * (1 + len(connection.hub.plain.retained.messages) // _FEW) > _FEW
 
 
 def pay(connection: Peer, filters: list[str]) -> None:
@@ -40,10 +53,14 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
     hub, session = connection.hub, connection.mqtt_session
     assert session is not None
     before = dict(session.filters)
+    turn = _Turn(many=_are_many(connection, len(filters)))
+    taken = sum(map(len, before))
     codes: list[int] = []
     for topic_filter, options in filters:
-        code = await _grant(connection, session, topic_filter, options & 3)
+        await turn.ends()
+        code = await _grant(connection, session, topic_filter, options & 3, taken)
         codes.append(code)
+        taken += len(topic_filter) if code < REFUSED and topic_filter not in session.filters else 0
         if code < REFUSED and session.connection is connection:
             kept = code | options & (NO_LOCAL | RETAIN_AS_PUBLISHED) | identifier << IDENTIFIER_SHIFT
             _add(connection, session, topic_filter, kept)
@@ -62,9 +79,10 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
     else:
         connection.answer(encode.suback(packet_id, [min(code, REFUSED) for code in codes]))
     for (topic_filter, options), code in zip(filters, codes, strict=True):
+        await turn.ends()
         if code >= REFUSED:
             hub.count("refused_subscriptions")
-            hub.log.note("subscription", connection.address, "%s may not subscribe to %r", connection, topic_filter)
+            hub.log.note("subscription", connection.address, "%s may not subscribe to %.200r", connection, topic_filter)
         elif not connection.closed:
             is_new = topic_filter not in before
             handling = options >> 4
@@ -74,10 +92,28 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
     hub.plain.pump(session)
 
 
-async def _grant(connection: Peer, session: Session, topic_filter: str, qos: int) -> int:
-    """The code for one filter: its granted QoS, or why it is refused (from `REFUSED` on; 3.1.1 knows only that)."""
+class _Turn:
+    """Ends the turn of the loop where that is due, in the middle of many filters."""
+
+    def __init__(self, *, many: bool) -> None:
+        self._many = many
+        self._end = perf_counter() + _TURN_S
+
+    async def ends(self) -> None:
+        """The next step may be done."""
+        if self._many and perf_counter() > self._end:
+            await asyncio.sleep(0)
+            self._end = perf_counter() + _TURN_S
+
+
+async def _grant(connection: Peer, session: Session, topic_filter: str, qos: int, taken: int) -> int:
+    """The code for one filter: its granted QoS, or why it is refused (from `REFUSED` on; 3.1.1 knows only that).
+
+    `taken`: the bytes of the filters that the session has.
+    """
     hub = connection.hub
-    if topic_filter not in session.filters and len(session.filters) >= hub.limits.max_subscriptions:
+    is_new = topic_filter not in session.filters
+    if is_new and (len(session.filters) >= hub.limits.max_subscriptions or taken + len(topic_filter) > MAX_FILTER_BYTES):
         return reasons.QUOTA
     claim = hub.access.claim(topic_filter, connection.user, connection.device)
     if topic_filter.startswith("$share/") and connection.version != V5:
@@ -125,7 +161,8 @@ def _start(connection: Peer, session: Session, topic_filter: str, qos: int, *, c
     hub = connection.hub
     if hub.plain.is_plain(topic_filter):
         if wants_retained and not topic_filter.startswith("$share/"):  # MQTT5-4.8.2
-            hub.plain.want_retained(session, topic_filter, session.filters[topic_filter])
+            found = hub.plain.want_retained(session, topic_filter, session.filters[topic_filter])
+            connection.charge(costs.of_audience(found))
         hub.plugins.subscribed(connection, topic_filter, qos)
         return
     if changed and hub.access.is_down(topic_filter, connection.user, connection.device):

@@ -83,6 +83,8 @@ class WebSocket(asyncio.Protocol):
             return
         if protocol.state is CONNECTING:
             self._head += len(data)
+            if not connection.has_room(len(data)):
+                return
             if self._head > _MAX_HEAD:
                 self._refuse(http.HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
                 return

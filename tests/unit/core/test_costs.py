@@ -53,5 +53,5 @@ def test_nonsense_costs_by_its_size() -> None:
 
 
 def test_a_search_costs_by_its_time() -> None:
-    assert costs.of_search(0) == 0
-    assert costs.of_search(0.02) == pytest.approx(100)
+    assert costs.of_time(0) == 0
+    assert costs.of_time(0.02) == pytest.approx(100)

@@ -27,10 +27,27 @@ from mqtt_im.search import index as search_index
 from mqtt_im.search.file import FILE_NAME
 from mqtt_im.search.index import FOREVER, Query, SearchIndex
 from mqtt_im.search.words import phrases_of
-from mqtt_im.store import queries
+from mqtt_im.store import queries, reach
+from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.sqlite.models import LOG_FILE
 from tests.support.store import Crash, SqliteStore
+
+
+def everything(engine: Readable, user: str) -> list[reach.Part]:
+    """What the user may search in all conversations."""
+    return list(learnt(engine, user, reach.Place())[0].values())
+
+
+def learnt(engine: Readable, user: str, place: reach.Place) -> tuple[dict[str, reach.Part], reach.Place]:
+    """What is learnt from this place on, and the place where that ends."""
+    parts: dict[str, reach.Part] = {}
+    done = False
+    while not done:
+        step = reach.learn(engine, user, place)
+        parts.update((part.conv, part) for part in step.parts)
+        place, done = step.place, step.done
+    return parts, place
 
 
 class World:
@@ -98,7 +115,9 @@ class World:
 
     def look(self, user: str, query: str, conv: str | None = None, before: int = FOREVER, limit: int = 100) -> list[Any]:
         who = Who(user, "phone", 0)
-        asked = Query(phrases_of(query), queries.searchable(self.store.engine, who, conv), before)
+        engine = self.store.engine
+        parts = everything(engine, user) if conv is None else reach.searchable(engine, who, conv)
+        asked = Query(phrases_of(query), parts, before)
         lsns = self.index.find(asked, FOREVER, limit, time.monotonic() + 60).lsns
         return [json.loads(message)["body"] for message in queries.found(self.store.engine, who, lsns)]
 
@@ -203,7 +222,7 @@ def test_a_search_goes_on_where_it_was_left(world: World, small_shards: None) ->
     for number in range(20):
         world.say("alice", "bob", f"apple {number}")
     world.catch_up()
-    query = Query(["apple"], queries.searchable(world.store.engine, Who("bob", "phone", 0), None))
+    query = Query(["apple"], everything(world.store.engine, "bob"))
     lsns: list[int] = []
     below, rounds = FOREVER, 0
     while below:
@@ -325,7 +344,7 @@ def test_what_retention_took_is_gone(world: World, small_shards: None, remembere
     world.purge()
     world.reopen()
     assert not world.index.sweep()
-    query = Query(["apple"], queries.searchable(world.store.engine, Who("bob", "phone", 0), None))
+    query = Query(["apple"], everything(world.store.engine, "bob"))
     assert world.index.find(query, FOREVER, 100, time.monotonic() + 60).lsns == [11, 10, 8, 7, 4]
     assert [number for number in range(1, 12) if world.holds(f"word{number}x")] == [4, 7, 8, 10, 11]
     with closing(sqlite3.connect(world.folder / FILE_NAME)) as connection:
@@ -435,3 +454,22 @@ def test_a_killed_indexer_goes_on_where_it_was(world: World, small_shards: None,
     assert done == {1: 10, 5: 10, 1000: 0}[step]
     assert world.look("bob", "apple") == [f"apple {number}" for number in range(done - 1, -1, -1)]
     assert world.search("bob", "apple") == [f"apple {number}" for number in range(29, -1, -1)]
+
+
+def test_conversations_are_learnt_a_few_at_a_time_and_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "AT_ONCE", 3)
+    for number in range(8):
+        world.say("bob", f"user{number}", "apple")
+    engine = world.store.engine
+    first = reach.learn(engine, "bob", reach.Place())
+    assert [part.conv for part in first.parts] == ["bob:user7", "bob:user6", "bob:user5"]
+    # While they are learnt, one that was to come moves up, and there is a new one.
+    world.say("user0", "bob", "pear")
+    world.say("bob", "zoe", "plum")
+    parts, place = learnt(engine, "bob", first.place)
+    assert parts.keys() == {*(f"bob:user{number}" for number in range(5)), "bob:zoe"}
+    assert parts["bob:user0"].last == engine.last - 1, "as it is now"
+    assert learnt(engine, "bob", place) == ({}, place), "nothing has changed"
+    world.say("user3", "bob", "fig")
+    again, _ = learnt(engine, "bob", place)
+    assert again.keys() == {"bob:user3"}, "only what has changed is looked at again"

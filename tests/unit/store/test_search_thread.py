@@ -20,7 +20,7 @@ from mqtt_im.search.file import FILE_NAME
 from mqtt_im.search.index import FOREVER, Query, SearchIndex
 from mqtt_im.search.thread import Search
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.queries import Part
+from mqtt_im.store.reach import Part
 from mqtt_im.store.sqlite.models import LOG_FILE
 from tests.support.store import SqliteStore
 

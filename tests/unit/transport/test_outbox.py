@@ -105,3 +105,22 @@ def test_a_restored_outbox_goes_on_where_it_was() -> None:
     assert waiting is not None
     assert waiting.seq == 6
     assert outbox.create(b"t", b"", 1, retain=False).seq == 7
+
+
+def test_what_is_in_flight_has_its_place_too() -> None:
+    shared = room(total=1_000, per_user=60)
+    outbox = Outbox(8, 1000, shared, "alice")
+    assert put(outbox, 2, payload=b"x" * 19) == []
+    first, second = outbox.next(), outbox.next()
+    assert first is not None
+    assert second is not None
+    assert shared.taken == 40
+    assert put(outbox, 2, payload=b"x" * 19) == [3], "one waits, whatever is in flight"
+    assert outbox.next() is not None, "there is room for it now"
+    assert put(outbox, 1, payload=b"x" * 19) == []
+    assert outbox.next() is None, "who acknowledges nothing has one at a time in flight"
+    outbox.acknowledged(first.packet_id)
+    outbox.forget(second)
+    assert outbox.next() is not None
+    outbox.clear()
+    assert shared.taken == 0

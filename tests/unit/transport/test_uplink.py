@@ -254,7 +254,7 @@ async def test_far_beyond_the_rate_requests_are_refused(tmp_path: Path, monkeypa
         client.send(b"".join(packets.publish(UP, b"x", packet_id=number) for number in range(1, 101)))
         answers = [packet.packet_id for packet in await client.gone()]
         assert answers == list(range(1, len(answers) + 1))
-        assert 20 <= len(answers) < 30
+        assert 17 <= len(answers) < 30  # the login has cost three
         assert ("rate_limited", "phone", b"x") in server.handler.log
 
 

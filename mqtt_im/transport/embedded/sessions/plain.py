@@ -101,7 +101,9 @@ class Plain:
         targets: dict[Session | Group, list[int]] | None = None,
         publisher: Session | None = None,
     ) -> int:
-        """Hand a message to every subscriber (or to `targets` alone), and keep it where it is to be retained; how many there are.
+        """Hand a message to every subscriber (or to `targets` alone), and keep it where it is to be retained.
+
+        Returns how many filters have matched.
 
         `done` is called when its acknowledgement may leave: at once, or when what must survive has been committed; `durable`
         says that the caller has written something of that kind. `publisher` is whose own message it is (No Local).
@@ -109,6 +111,7 @@ class Plain:
         topic = message.topic.encode()
         kept: list[tuple[Session, Message]] = []
         receivers = self._index.match(message.topic) if targets is None else targets
+        reached = sum(map(len, receivers.values()))
         for subscriber, found in receivers.items():
             session, options, share = _recipient(subscriber, found, message.qos, publisher)
             if session is None or not options:
@@ -128,7 +131,7 @@ class Plain:
         if not kept and not durable:
             if done is not None:
                 done(True)
-            return len(receivers)
+            return reached
 
         def committed(ok: bool) -> None:
             for session, queued in kept if ok else ():
@@ -137,7 +140,7 @@ class Plain:
                 done(ok)
 
         self._ground.store.committed(committed)
-        return len(receivers)
+        return reached
 
     def _hand_to(self, session: Session, topic: bytes, message: PlainMessage, options: list[int], share: str) -> Message | None:
         """Send it to one session at QoS 0, or make what is to be queued there (MQTT-3.3.5-1)."""
@@ -197,15 +200,21 @@ class Plain:
         kept = RetainedMessage(message.payload, message.qos, message.properties, message.expires)
         return self.retained.keep(message.topic, kept)
 
-    def want_retained(self, session: Session, topic_filter: str, options: int) -> None:
-        """Have `pump` send what is retained for a filter that was subscribed just now (MQTT-3.3.1-6), once a topic."""
+    def want_retained(self, session: Session, topic_filter: str, options: int) -> int:
+        """Have `pump` send what is retained for a filter that was subscribed just now (MQTT-3.3.1-6), once a topic.
+
+        Returns how many that are.
+        """
+        count = 0
         is_open = self._ground.access.plain.is_open
         for topic in self.retained.matching(topic_filter):
+            count += 1
             if is_open(topic):
                 if session.catch_up is None:
                     session.catch_up = {}
                 before = session.catch_up.get(topic, 0)
                 session.catch_up[topic] = options & ~3 | max(options & 3, before & 3)
+        return count
 
     # One client's stream
 
@@ -267,7 +276,7 @@ class Plain:
     def _skip(self, session: Session, message: Message) -> None:
         """Take a message out of flight without its client."""
         if session.outbox is not None:
-            session.outbox.in_flight.pop(message.packet_id, None)
+            session.outbox.forget(message)
             if session.kept:
                 self._ground.store.write(sql.DEQUEUE, session.id, message.seq)
 

@@ -29,6 +29,8 @@ class Retained:
         self._ground = ground
         self._messages: dict[str, RetainedMessage] = {}
         self._tree = TopicTree()
+        self._bytes = 0
+        """Of all that clients have left here."""
         self._expiring: set[str] = set()
         """Topics whose message has an end."""
         self.told: Callable[[str, bytes, int], None] = lambda *_: None
@@ -40,6 +42,7 @@ class Retained:
             self._put(topic, RetainedMessage(payload, qos, properties, expires))
 
     def _put(self, topic: str, message: RetainedMessage) -> None:
+        self._bytes += _size(topic, message) - _size(topic, self._messages.get(topic))
         self._messages[topic] = message
         self._tree.add(topic)
         if message.expires:
@@ -48,8 +51,10 @@ class Retained:
             self._expiring.discard(topic)
 
     def _drop(self, topic: str) -> bool:
-        if self._messages.pop(topic, None) is None:
+        former = self._messages.pop(topic, None)
+        if former is None:
             return False
+        self._bytes -= _size(topic, former)
         self._tree.discard(topic)
         self._expiring.discard(topic)
         if not topic.startswith("$"):
@@ -62,9 +67,9 @@ class Retained:
         if not message.payload:
             if not self._drop(topic):
                 return False
-        elif durable and topic not in self._messages and self._full:
+        elif durable and self._is_full(topic, message):
             ground.count("plain_dropped")
-            ground.log.note("retained", "", "a message on %r is not retained: there are %d already", topic, len(self._messages))
+            ground.log.note("retained", "", "a message on %.200r is not retained: there are too many already", topic)
             return False
         else:
             self._put(topic, message)
@@ -74,13 +79,19 @@ class Retained:
         self.told(topic, message.payload, message.qos)
         return durable
 
-    @property
-    def _full(self) -> bool:
-        most = self._ground.limits.max_retained_messages
-        if len(self._messages) >= most:
-            for topic in list(self._expiring):
-                self.get(topic)  # which drops it, if its time is over
-        return len(self._messages) >= most
+    def _is_full(self, topic: str, message: RetainedMessage) -> bool:
+        """Whether there is no room for this, once what has expired is gone."""
+        limits = self._ground.limits
+
+        def full() -> bool:
+            many = topic not in self._messages and len(self._messages) >= limits.max_retained_messages
+            grown = _size(topic, message) - _size(topic, self._messages.get(topic))
+            return many or (grown > 0 and self._bytes + grown > limits.max_retained_bytes)
+
+        if full():
+            for other in list(self._expiring):
+                self.get(other)  # which drops it, if its time is over
+        return full()
 
     def get(self, topic: str) -> RetainedMessage | None:
         """What is retained on a topic, if it has not expired."""
@@ -98,3 +109,10 @@ class Retained:
     def messages(self) -> Mapping[str, RetainedMessage]:
         """All of it."""
         return self._messages
+
+
+def _size(topic: str, message: RetainedMessage | None) -> int:
+    """Bytes that a message takes, of those that are bounded; the server's own are not."""
+    if message is None or topic.startswith("$"):
+        return 0
+    return len(topic) + len(message.payload) + len(message.properties)

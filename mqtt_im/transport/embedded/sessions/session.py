@@ -131,7 +131,7 @@ class Outbox:
     __slots__ = ("_last", "_limit", "_room", "_user", "_waiting", "_window", "again", "in_flight")
 
     def __init__(self, window: int, limit: int, room: Room, user: str = "") -> None:
-        """Let at most `window` messages be in flight and `limit` wait, and what waits have its place in `room`."""
+        """Let at most `window` messages be in flight and `limit` wait, and all of them have their place in `room`."""
         self._room = room
         self._user = user
         self._window = window
@@ -150,6 +150,7 @@ class Outbox:
             if message.stage == WAITING:
                 self.ready(message)
             else:
+                self._room.add(self._user, message.size)
                 self.in_flight[message.packet_id] = message
 
     def create(
@@ -178,20 +179,17 @@ class Outbox:
         while len(self._waiting) > max(self._limit, self._window - len(self.in_flight)) or (
             self._room.exceeded(self._user) and len(self._waiting) > 1
         ):
-            dropped.append(self._take())
+            dropped.append(self._waiting.popleft())
+            self._room.add(self._user, -dropped[-1].size)
         return dropped
 
     def clear(self) -> None:
         """Nothing waits, and nothing is in flight."""
-        while self._waiting:
-            self._take()
+        for message in self.everything():
+            self._room.add(self._user, -message.size)
+        self._waiting.clear()
         self.in_flight.clear()
         self.again.clear()
-
-    def _take(self) -> Message:
-        message = self._waiting.popleft()
-        self._room.add(self._user, -message.size)
-        return message
 
     @property
     def has_room(self) -> bool:
@@ -204,10 +202,14 @@ class Outbox:
         return not (self._waiting or self.in_flight)
 
     def next(self) -> Message | None:
-        """Move the next message into flight, or return None where the window is full or nothing waits."""
-        if not self._waiting or len(self.in_flight) >= self._window or self._waiting[0].packet_id in self.in_flight:
+        """Move the next message into flight, or return None where the window is full or nothing waits.
+
+        Where more waits for the user than may, one is in flight at a time, and nobody keeps many by not acknowledging them.
+        """
+        window = 1 if self._room.exceeded(self._user) else self._window
+        if not self._waiting or len(self.in_flight) >= window or self._waiting[0].packet_id in self.in_flight:
             return None
-        message = self._take()
+        message = self._waiting.popleft()
         message.stage = SENT
         self.in_flight[message.packet_id] = message
         return message
@@ -232,11 +234,17 @@ class Outbox:
         """PUBREC that says that the client does not want it: the message is done. None where it answers nothing."""
         return self._finish(packet_id, 2, SENT)
 
+    def forget(self, message: Message) -> None:
+        """A message in flight is over without its client."""
+        if self.in_flight.pop(message.packet_id, None) is not None:
+            self._room.add(self._user, -message.size)
+
     def _finish(self, packet_id: int, qos: int, stage: int) -> Message | None:
         message = self.in_flight.get(packet_id)
         if message is None or message.qos != qos or message.stage != stage:
             return None
         del self.in_flight[packet_id]
+        self._room.add(self._user, -message.size)
         return message
 
 

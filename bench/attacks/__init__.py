@@ -1,0 +1,14 @@
+"""What one hostile client can do: `python -m bench.attacks NAME MQTT WEBSOCKET HTTP [MQTTS]`, ports, does it without end.
+
+In a process of its own, so that it costs nobody's measurement anything but the server's time. `hostile` measures what a
+well-behaved pair has of it, and has prepared a store with many conversations and a large group.
+"""
+
+from bench.attacks.foe import FOE, GROUP, MEMBERS, PASSWORD, STAR, Attack, Ports
+from bench.attacks.packets import PACKETS
+from bench.attacks.requests import REQUESTS
+from bench.attacks.web import WEB
+
+ATTACKS: dict[str, Attack] = {**REQUESTS, **PACKETS, **WEB}
+
+__all__ = ["ATTACKS", "FOE", "GROUP", "MEMBERS", "PASSWORD", "STAR", "Attack", "Ports"]
