@@ -165,11 +165,12 @@ def _ready(port: int) -> bool:
         connection.close()
 
 
-def _certificate(folder: Path) -> dict[str, str]:
-    certificate = trustme.CA().issue_cert("127.0.0.1")
+def certificate(folder: Path) -> dict[str, str]:
+    """A server's certificate in this folder, as settings."""
+    made = trustme.CA().issue_cert("127.0.0.1")
     key, chain = folder / "key.pem", folder / "cert.pem"
-    certificate.private_key_pem.write_to_path(key)
-    certificate.cert_chain_pems[0].write_to_path(chain)
+    made.private_key_pem.write_to_path(key)
+    made.cert_chain_pems[0].write_to_path(chain)
     return {"mqtt.tls.cert": str(chain), "mqtt.tls.key": str(key)}
 
 
@@ -185,7 +186,7 @@ async def _beside(
         "http.metrics_bind": f"127.0.0.1:{metrics}",
         "mqtt.tls.bind": f"127.0.0.1:{mqtts}",
         "mqtt.plain_topics": '["plain/#"]',
-        **_certificate(folder),
+        **certificate(folder),
     }
     with running(OURS, settings, data, passwords) as server, _crowded(server.port, 0 if passwords else members):
         ports = attacks.Ports(server.port, websocket, server.http_port, mqtts)

@@ -11,4 +11,4 @@ from bench.attacks.web import WEB
 
 ATTACKS: dict[str, Attack] = {**REQUESTS, **PACKETS, **WEB}
 
-__all__ = ["ATTACKS", "FOE", "GROUP", "MEMBERS", "PASSWORD", "STAR", "Attack", "Ports"]
+__all__ = ["ATTACKS", "FOE", "GROUP", "MEMBERS", "PASSWORD", "STAR", "WEB", "Attack", "Ports"]
