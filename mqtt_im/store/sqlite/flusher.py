@@ -61,7 +61,7 @@ class Flusher:
     def overfull(self) -> bool:
         """Whether it has more than that by far. At a start so much is left to be written later, beside the first batches."""
         live = self._state.live
-        return len(live.records) >= 3 * FLUSH_ROWS or live.size >= 2 * FLUSH_BYTES
+        return live.count >= 3 * FLUSH_ROWS or live.weight >= 2 * self._bounds.of(FLUSH_BYTES)
 
     def pause(self) -> float | None:
         """Seconds until `step` has something to do; None where nothing waits."""

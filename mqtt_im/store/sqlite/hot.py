@@ -183,6 +183,14 @@ class Projection:
             found += [read_conv(row, load, find) for row in rows]
         return found
 
+    def user_numbers(self, names: Sequence[str]) -> dict[str, int]:
+        """The numbers of those of these users that are stored."""
+        found: dict[str, int] = {}
+        for size, part in _parts(names):
+            marks = ",".join("?" * size)
+            found.update(self._conn.execute(f"SELECT name, uid FROM user WHERE name IN ({marks})", part))
+        return found
+
     def conv_numbers(self, names: Sequence[str]) -> dict[str, int]:
         """The numbers of those of these conversations that are stored."""
         found: dict[str, int] = {}

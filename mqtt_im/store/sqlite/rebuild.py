@@ -44,12 +44,12 @@ def rebuild(data_dir: Path, log: Log, log_db: peewee.SqliteDatabase, epoch: str)
         state.live.last = base
 
         def full() -> bool:
-            return len(state.live.records) >= _ROWS or state.live.size >= _BYTES
+            return state.live.count >= _ROWS or state.live.weight >= _BYTES
 
         def flush(of: str = "") -> None:
             write_all(state, projection, of, state.live.last, _SLICE_ROWS)
 
-        with _without_collecting():
+        with without_collecting():
             rows = replay(decoded(log.after(base)), state.take, full, flush, state.prefetch_records)
             flush(epoch)
         index_projection(db)
@@ -63,7 +63,7 @@ def rebuild(data_dir: Path, log: Log, log_db: peewee.SqliteDatabase, epoch: str)
 
 
 @contextmanager
-def _without_collecting() -> Iterator[None]:
+def without_collecting() -> Iterator[None]:
     """Nothing here is cyclic, and going through a million new objects again and again takes a fifth of the time."""
     collected = gc.isenabled()
     gc.disable()

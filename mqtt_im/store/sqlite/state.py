@@ -35,6 +35,7 @@ from mqtt_im.protocol.names import direct
 from .bounds import Bounds
 from .generation import Bulk, Generation
 from .hot import Log, Projection
+from .numbering import Numbering
 
 MAX_CACHED = 50_000
 """Entities of each kind that stay in memory when nobody needs them."""
@@ -62,6 +63,7 @@ class ProjectedState:
         claim: Callable[[str, int], bool],
         upload: Callable[[str], Upload | None] = lambda _: None,
         bounds: Bounds | None = None,
+        numbering: Numbering | None = None,
     ) -> None:
         self.log = log
         self.projection = projection
@@ -84,8 +86,8 @@ class ProjectedState:
         self._devices: dict[str, dict[str, Device]] = {}
         self._amended: dict[tuple[int, int], Amended | None] = {}
         self._read: dict[int, AnyRecord] = {}
-        self._next_uid, self._next_cid = projection.next_ids()
-        self._stored_uids = self._next_uid
+        self._numbering = numbering or Numbering(projection)
+        self._stored_uids = self._numbering.next_uid
         """Users from this uid on have nothing in the projections yet."""
 
     # Generations.
@@ -118,7 +120,7 @@ class ProjectedState:
     def freeze(self) -> list[Bulk]:
         """`live` becomes `frozen`, and its rows are returned; a new `live` begins. There was no frozen one."""
         assert self.frozen is None
-        self._stored_uids = self._next_uid
+        self._stored_uids = self._numbering.next_uid
         self._large.clear()
         bulks = self.live.bulks(self.user)
         self.frozen = self.live
@@ -228,9 +230,9 @@ class ProjectedState:
             for found in self.projection.users(list(missing)):
                 users[found.name] = found
                 missing.discard(found.name)
+            self._numbering.expect_users(missing)
             for name in missing:
-                users[name] = User(self._next_uid, name)
-                self._next_uid += 1
+                users[name] = User(self._numbering.user(name), name)
 
     def _prefetch_convs(self, names: set[str]) -> None:
         missing = {name for name in names if name not in self._convs}
@@ -239,6 +241,7 @@ class ProjectedState:
                 self._convs[conv.name] = conv
                 missing.discard(conv.name)
             self._absent |= missing
+            self._numbering.expect_convs(missing)
 
     # Users.
 
@@ -248,8 +251,7 @@ class ProjectedState:
         if user is None:
             user = self.projection.user(name)
             if user is None:
-                user = User(self._next_uid, name)
-                self._next_uid += 1
+                user = User(self._numbering.user(name), name)
             self._users[name] = user
         return user
 
@@ -313,10 +315,10 @@ class ProjectedState:
         """See `State`."""
         conv = self.conv(name)
         if conv is None:
-            conv = Conv(self._next_cid, name, self._members_of, self._part_of if name[0] == "#" else None)
+            cid = self._numbering.conv(name)
+            conv = Conv(cid, name, self._members_of, self._part_of if name[0] == "#" else None)
             if conv.group:
                 conv.members = {}
-            self._next_cid += 1
             self._convs[name] = conv
             self._absent.discard(name)
             if conv.users is not None:

@@ -22,11 +22,13 @@ from mqtt_im.core.model import Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord, GroupChange
 from mqtt_im.store.sqlite.flusher import write_all
 from mqtt_im.store.sqlite.hot import Log, Projection
+from mqtt_im.store.sqlite.numbering import Numbering
 from mqtt_im.store.sqlite.replay import replay
 from mqtt_im.store.sqlite.rows import CONV, PUT_LATEST, USER
 from mqtt_im.store.sqlite.state import ProjectedState
 
 from .folds import Folds, Plan
+from .renumbering import renumber
 
 Each = Callable[[int, AnyRecord, "Index"], None]
 """Is told of a log row and its record before it is indexed."""
@@ -181,8 +183,12 @@ def restore(
     projection_db: peewee.SqliteDatabase,
     epoch: str,
     each: Each = lambda *_: None,
+    numbering: Numbering | None = None,
 ) -> int:
-    """Empty projections have everything up to the base; they belong to `epoch` only once they do. Returns the base's row."""
+    """Empty projections have everything up to the base; they belong to `epoch` only once they do. Returns the base's row.
+
+    Internal numbers are the base's, or `numbering`'s.
+    """
     folds = Folds(log_db, projection_db)
     number, base = folds.position()
     if not base:
@@ -190,7 +196,9 @@ def restore(
     plan = folds.plan() or Plan()
     projection = Projection(projection_db)
     _copy_entities(log_db, projection_db, plan)
-    state = ProjectedState(log, projection, lambda _: True, lambda *_: False)
+    if numbering is not None:
+        renumber(projection_db.connection(), numbering)  # type: ignore[no-untyped-call]
+    state = ProjectedState(log, projection, lambda _: True, lambda *_: False, numbering=numbering)
     index = Index(state)
 
     count = 0
