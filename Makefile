@@ -17,6 +17,7 @@ test: $(STAMP) check     ## everything that CI runs
 	@tools/need-chromium
 	@tools/need-nginx
 	@tools/need-postgresql
+	@tools/need-recipes $(VENV)
 	$(PYTEST) -n auto
 
 check: $(STAMP)          ## lint, types, floors
