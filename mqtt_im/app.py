@@ -157,6 +157,7 @@ class Server:
             synchronous=config.store.synchronous,
             plugins=config.mqtt.plugins,
             trusted_proxies=config.http.trusted_proxies,
+            clock=ledger.clock,
         )
         bridge.transport = transport
         hooks = Hooks(config.push, config.hooks, Path(config.data_dir), ledger, audience.online, count)

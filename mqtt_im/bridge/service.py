@@ -331,7 +331,7 @@ class Bridge:
         if delivery is None:
             return 0
         before = delivery.cursor
-        count = channel.pump(now_ms(), self._offer if channel.device else self.claims.still_there)
+        count = channel.pump(self.ledger.clock.steady(), self._offer if channel.device else self.claims.still_there)
         if count:
             self._items[0] += count
         if delivery.cursor != before and not delivery.moved:

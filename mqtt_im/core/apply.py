@@ -27,6 +27,7 @@ from .records import (
     Recalled,
     Reported,
     UserChange,
+    steady,
 )
 from .usage import size_of
 
@@ -343,9 +344,9 @@ def _device_change(state: State, lsn: int, record: DeviceChange) -> None:
         state.drop_device(record.user, record.device)
         return
     user = state.user(record.user)
-    device = state.device_for(record.user, record.device, record.ts)
+    device = state.device_for(record.user, record.device, steady(record))
     if record.created:
-        device.created = record.ts
+        device.created = steady(record)
         if not user.registered:
             user.registered = True
             state.touch_user(user)
@@ -359,18 +360,18 @@ def _device_change(state: State, lsn: int, record: DeviceChange) -> None:
         device.n = record.n
     if record.exposed is not None:
         device.exposed = record.exposed
-    device.seen = record.ts
+    device.seen = steady(record)
     state.touch_device(device)
     _delivered(state, record.user, record.delivered or ())
 
 
 def _cursors(state: State, lsn: int, record: Cursors) -> None:
     for name, device_name, pos, delivered in record.moves:
-        device = state.device_for(name, device_name, record.ts)
+        device = state.device_for(name, device_name, steady(record))
         if pos > device.cursor:
             device.cursor = pos
             _acknowledged(state, state.user(name), pos)
-        device.seen = record.ts
+        device.seen = steady(record)
         state.touch_device(device)
         _delivered(state, name, delivered)
 

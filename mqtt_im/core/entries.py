@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from .model import Amended
-from .records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported
+from .records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported, steady
 
 _encode: Final = msgspec.json.Encoder().encode
 _MSG: Final = b'{"op":"msg","pos":'
@@ -29,15 +29,14 @@ class Entry:
     """One rendered record.
 
     `head` + `pos` + `tail` is the JSON item; for the device that sent a message, `_SENT` + `pos` + `sent`. `seq` is 0 where
-    the item is no message. `expires` is ms since 1970, 0 for never, `begun` when that began to run, both by the clock of that
-    moment; the sender's own devices never see it expire.
+    the item is no message. `expires` is ms by the steady time (`mqtt_im.clock`), 0 for never; the sender's own devices never see
+    it expire.
     `first` is where a `void` begins that stands for several items, 0 in all other entries. `size` is about how many bytes an
     item of it takes. `at` is when the record was committed, in ms since 1970, 0 where nobody knows.
     """
 
     __slots__ = (
         "at",
-        "begun",
         "by",
         "conv",
         "device",
@@ -62,7 +61,7 @@ class Entry:
         self.tail = tail
         self.sent = sent
         self.at = 0
-        self.begun = self.expires = 0
+        self.expires = 0
         self.first = 0
         self.keyed = False
         self.recalled = False
@@ -70,7 +69,7 @@ class Entry:
         self.size = len(tail) + 32
 
     def item(self, pos: int, user: str, device: str, now: int) -> bytes:
-        """The item that this device sees at `pos`, as JSON."""
+        """The item that this device sees at `pos`, as JSON; `now` is the steady time."""
         if self.sent is not None and self.by == user and self.device == device:
             return b"%b%d%b" % (_SENT, pos, self.sent)
         if self.void or (self.expires and self.is_void(user, now)):
@@ -85,12 +84,7 @@ class Entry:
 
     def is_void(self, user: str, now: int) -> bool:
         """Whether the user's item holds nothing any more."""
-        if self.void:
-            return True
-        if not self.expires or self.by == user:
-            return False
-        # A clock that was set back by more than the time to live says nothing: rather too early than too late.
-        return now >= self.expires or now < 2 * self.begun - self.expires
+        return bool(self.void) or (0 < self.expires <= now and self.by != user)
 
 
 def void(first: int, last: int, why: str) -> bytes:
@@ -149,8 +143,7 @@ def _message(record: Message, amended: Amended | None, lookup: Lookup) -> Entry:
     if record.extra is not None:
         ttl = record.extra.get("ttl")
         if ttl:
-            entry.begun = record.ts - record.extra.get("behind", 0)
-            entry.expires = entry.begun + ttl * 1000
+            entry.expires = steady(record) + ttl * 1000
         entry.keyed = "key" in record.extra
     if amended is not None and amended.recalled:
         entry.recalled = True

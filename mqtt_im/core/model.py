@@ -124,6 +124,7 @@ class Device(_Entity):
         nothing in flight. Still so when the server was killed meanwhile."""
         self.created = created
         self.seen = created
+        """When it was registered, and seen last, by the steady time."""
 
 
 class Member(_Entity):

@@ -40,7 +40,7 @@ class Act(Record, array_like=True, gc=False):
 class Message(Act, array_like=True, tag="m", gc=False):
     """A message. `extra` holds its rarer fields, as far as it has them.
 
-    `behind`: by how many ms the clock was behind `ts`, since it had been set back.
+    `behind`: by how many ms the steady time was behind `ts` (`mqtt_im.clock`), where that is worth telling.
     `cts`, `reply_to`, `ttl`, `key`, `mentions`, `push`: as the sender gave them. `replaced`: `[user, pos]` of each item that
     this message's `key` has made void. `dropped`: the other one has blocked the sender, so only the sender has the message.
     `packet`: `[session, packet id]` of a QoS 1 PUBLISH without an id. `files`: `[id, name, type, size]` of each file, of
@@ -123,6 +123,8 @@ class DeviceChange(Record, array_like=True, tag="d", gc=False):
     n: int | None = None
     delivered: list[Any] | None = None
     exposed: bool | None = None
+    behind: int = 0
+    """See `Message`."""
 
 
 class Cursors(Record, array_like=True, tag="c", gc=False):
@@ -132,6 +134,8 @@ class Cursors(Record, array_like=True, tag="c", gc=False):
     """
 
     moves: list[tuple[str, str, int, list[Any]]]
+    behind: int = 0
+    """See `Message`."""
 
 
 class ReadMark(Record, array_like=True, tag="k", gc=False):
@@ -184,6 +188,16 @@ AnyRecord = (
     | UserChange
     | Gone
 )
+
+
+def steady(record: AnyRecord) -> int:
+    """When it happened by the steady time, in ms, as far as the record tells."""
+    if isinstance(record, DeviceChange | Cursors):
+        return record.ts - record.behind
+    extra = record.extra if isinstance(record, Message) else None
+    behind: int = (extra or {}).get("behind", 0)
+    return record.ts - behind
+
 
 encode: Final = msgspec.msgpack.Encoder().encode
 decode: Final = msgspec.msgpack.Decoder(AnyRecord).decode

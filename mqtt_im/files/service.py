@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
+from mqtt_im.clock import Clock
 from mqtt_im.config import FilesConfig
 from mqtt_im.core.rules.files import is_carried, may_read_file
 from mqtt_im.files.blobs import Blobs
@@ -51,6 +52,10 @@ log = logging.getLogger(__name__)
 
 class Ledger(Protocol):
     """What is needed of the ledger."""
+
+    @property
+    def clock(self) -> Clock:
+        """By whose steady time an upload ages."""
 
     @property
     def epoch(self) -> str:
@@ -112,6 +117,11 @@ class Files:
         log.info("looking through the log for messages that carry files")
         self._table.begin(epoch, carrying(self._data_dir))
 
+    def _now(self) -> int:
+        """The steady time, in ms."""
+        assert self._ledger is not None
+        return self._ledger.clock.steady()
+
     async def _on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
 
@@ -166,7 +176,7 @@ class Files:
     async def _keep(self, incoming: Incoming, user: str, name: str, kind: str) -> Stored:
         def keep() -> Stored:
             digest = incoming.finish()
-            stored = Stored(secrets.token_urlsafe(16), user, name, kind, incoming.size, digest, time.time_ns() // 1_000_000)
+            stored = Stored(secrets.token_urlsafe(16), user, name, kind, incoming.size, digest, self._now())
             self._blobs.put(stored.id, incoming.path)
             try:
                 self._table.add(stored)
@@ -217,7 +227,7 @@ class Files:
         released = sorted(self.uploads.take_released())
         for first in range(0, len(released), SLICE):
             await self._release(released[first : first + SLICE])
-        before = int((time.time() - UNCARRIED_S) * 1000)
+        before = self._now() - UNCARRIED_S * 1000
         await self._release(await self._on_thread(self._table.uncarried, before, SLICE))
         for _ in range(SLICES):
             part = await self._on_thread(self._table.carried_after, self._position, SLICE)
@@ -233,7 +243,7 @@ class Files:
         """Those that nobody carries are gone: uploads of `owner` at once, others when they were carried or had their time."""
         if not files:
             return
-        oldest = int((time.time() - UNCARRIED_S) * 1000)
+        oldest = self._now() - UNCARRIED_S * 1000
 
         def unused(state: Readable | Store) -> list[str]:
             found = []

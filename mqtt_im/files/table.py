@@ -87,6 +87,7 @@ class Stored(NamedTuple):
     size: int
     sha256: str
     created: int
+    """When, in ms by the steady time."""
 
 
 class FileTable:

@@ -1,4 +1,7 @@
-"""A desk: what one receiver is to be told. Sans-thread: time comes in, deliveries go to the sender, outcomes come back."""
+"""A desk: what one receiver is to be told. Sans-thread: time comes in, deliveries go to the sender, outcomes come back.
+
+All times here and in the outbox are ms by the steady time (`mqtt_im.clock`).
+"""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from mqtt_im.core.model import User
-from mqtt_im.core.records import AnyRecord, GroupChange, Message
+from mqtt_im.core.records import AnyRecord, GroupChange, Message, steady
 from mqtt_im.store.interface import Readable, State
 from mqtt_im.store.queries import message_json
 
@@ -126,7 +126,7 @@ def _tells(engine: Readable, user: User, record: AnyRecord) -> dict[str, Any] | 
     if (
         record.body is None
         or (muted and not mentioned)
-        or (ttl and now >= record.ts + ttl * 1000)
+        or (ttl and now - engine.behind >= steady(record) + ttl * 1000)
         or (amended is not None and amended.recalled)
     ):
         return None

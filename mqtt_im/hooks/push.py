@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 from mqtt_im.config import PushConfig, WebPushConfig
-from mqtt_im.core.records import AnyRecord, GroupChange, Message
+from mqtt_im.core.records import AnyRecord, GroupChange, Message, steady
 from mqtt_im.hooks.outbox import Outbox, Push
 from mqtt_im.protocol.names import members_of_direct
 from mqtt_im.store.interface import Readable
@@ -50,8 +50,8 @@ class PushDesk(Desk[str]):
         if now < self._not_before:
             return False
         found = self._log.after(self.position, BATCH)
-        # A row from the future was written before the clock was set back; it has waited long enough.
-        rows = list(takewhile(lambda row: row[1].ts <= now - self._delay or row[1].ts > now + 1000, found))
+        # A row from the future was written while the wall clock was ahead; it has waited long enough.
+        rows = list(takewhile(lambda row: not now - self._delay < steady(row[1]) <= now + 1000, found))
         if not rows:
             return False
         wanted = self._wanted(rows)

@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import peewee
 
-from mqtt_im.bridge.channel import now_ms
 from mqtt_im.config import HooksConfig, PushConfig
 from mqtt_im.hooks import outbox
 from mqtt_im.hooks.outbox import Outbox
@@ -38,7 +37,7 @@ DESKS: Final[tuple[outbox.Desk, ...]] = ("push", "hooks")
 log = logging.getLogger(__name__)
 
 News = Callable[[int], None]
-"""What came from another thread. It is given the time in ms, within a transaction of the outbox."""
+"""What came from another thread. It is given the steady time in ms, within a transaction of the outbox."""
 
 
 class Hooks:
@@ -122,7 +121,7 @@ class Hooks:
             "ask": self._ask,
             "online": self._online,
             "epoch": self._ledger.epoch,
-            "now": now_ms(),
+            "now": self._ledger.clock.steady(),
         }
 
     def _sender(self, name: str, make_line: Callable[[], Line[Any]], desk: Callable[[], Desk[Any]]) -> Sender[Any]:
@@ -184,8 +183,8 @@ class Hooks:
         self._take_in(rows)
         busy = False
         for desk in self._desks:
-            busy |= desk.follow(now_ms())
-            busy |= desk.dispatch(now_ms())
+            busy |= desk.follow(self._ledger.clock.steady())
+            busy |= desk.dispatch(self._ledger.clock.steady())
         if time.monotonic() - self._figured_at >= FIGURES_S:
             self.waiting = sum(rows.waiting(desk.name) for desk in self._desks)
             self.dead = sum(rows.dead_count(desk.name) for desk in self._desks)
@@ -194,7 +193,7 @@ class Hooks:
 
     def _take_in(self, rows: Outbox) -> None:
         if self._arrived:
-            now = now_ms()
+            now = self._ledger.clock.steady()
             with rows.transaction():
                 for news in self._arrived:
                     news(now)

@@ -26,7 +26,7 @@ from mqtt_im.http.who import Caller, address_of, caller_of, problem_of
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.transport.api import Lease, LoginRefused
 
-GOOD_MS: Final = 300_000
+GOOD_S: Final = 300.0
 MAX_BYTES: Final = 1024
 _FOR: Final = re.compile(r"events|files/[A-Za-z0-9_-]{1,128}")
 
@@ -41,7 +41,8 @@ class _Ticket(msgspec.Struct, array_like=True):
     goal: str
     user: str
     by: str
-    until: int
+    until: float
+    """By this process's own clock, which nobody sets; no other process takes the ticket."""
     token: str
     expires: int | None
 
@@ -69,11 +70,11 @@ class Tickets:
         if not _FOR.fullmatch(wanted.goal):
             raise Problem("bad_field", 'for: expected "events" or "files/ID"')
         lease = caller.lease or Lease()
-        until = _now() + GOOD_MS
+        ticket = _Ticket(wanted.goal, caller.user, caller.by, time.monotonic() + GOOD_S, lease.token, lease.expires)
+        expires = _wall() + int(GOOD_S * 1000)
         if lease.expires is not None:
-            until = min(until, lease.expires)
-        text = self._sign(_Ticket(wanted.goal, caller.user, caller.by, until, lease.token, lease.expires))
-        fields = {"url": f"/api/v1/{wanted.goal}?ticket={text}", "expires": until}
+            expires = min(expires, lease.expires)
+        fields = {"url": f"/api/v1/{wanted.goal}?ticket={self._sign(ticket)}", "expires": expires}
         return Response(encode_json(fields), 201, {"Cache-Control": "no-store"}, "application/json")
 
     def address(self, scope: Scope) -> str:
@@ -93,7 +94,7 @@ class Tickets:
                 services.auth.hold_up(address)
             except LoginRefused as refused:
                 raise problem_of(refused) from None
-        if ticket is None or ticket.goal != goal or ticket.until <= _now() or not _holds(services, ticket):
+        if ticket is None or ticket.goal != goal or not _holds(services, ticket):
             raise unauthorized("the ticket is none, is for something else, or has ended; make another")
         lease = Lease(ticket.token, ticket.expires) if ticket.token or ticket.expires is not None else None
         return Caller(ticket.user, False, lease, ticket.by)
@@ -113,9 +114,11 @@ class Tickets:
 
 
 def _holds(services: Services, ticket: _Ticket) -> bool:
-    """Whether the token that the ticket was made with is still good."""
+    """Whether the ticket and the token that it was made with are still good."""
+    if ticket.until <= time.monotonic() or (ticket.expires is not None and ticket.expires <= _wall()):
+        return False
     return not ticket.token or services.accounts.has_token(ticket.user, ticket.token)
 
 
-def _now() -> int:
+def _wall() -> int:
     return time.time_ns() // 1_000_000

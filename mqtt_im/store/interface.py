@@ -10,6 +10,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
+from mqtt_im.clock import Times
 from mqtt_im.core import apply, model
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Amended, Conv, Device, User
@@ -95,7 +96,11 @@ class Readable(Protocol):
 
     @property
     def behind(self) -> int:
-        """By how many ms the clock is behind `now`, since it was set back."""
+        """By how many ms the steady time (`mqtt_im.clock`) is behind `now`; 0 where it is about the same."""
+
+    @property
+    def ahead(self) -> int:
+        """By how many ms the wall clock is ahead of the steady time."""
 
     @property
     def last(self) -> int:
@@ -151,7 +156,10 @@ class Store(Engine, Protocol):
     """Names the store."""
     now: int
     behind: int
+    ahead: int
     """See `Engine`; set by the ledger before each batch."""
+    mark: bytes | None
+    """What `keep_mark` was given last, by whichever process; None where nothing was."""
 
     @property
     def changing(self) -> AbstractContextManager[object]:
@@ -163,6 +171,9 @@ class Store(Engine, Protocol):
 
     def prefetch(self, asked: list[tuple[str, str | None, str | None]]) -> None:
         """What the requests of a batch will ask for is in memory: `(user, id, user or group written to)` of each."""
+
+    def keep_mark(self, mark: bytes) -> None:
+        """How the clocks stand is on disk (`mqtt_im.clock`). Raises one of `errors`."""
 
     def commit(self) -> None:
         """Everything appended is on disk. Raises one of `errors`; then the state is stale until `load`."""
@@ -208,12 +219,12 @@ class Reading(Protocol):
     errors: tuple[type[Exception], ...]
     """See `Store`."""
 
-    def run(self, look: Callable[[Readable], None], tell: Callable[[], None], now: int, exact: bool = False) -> bool:
+    def run(self, look: Callable[[Readable], None], tell: Callable[[], None], now: Times, exact: bool = False) -> bool:
         """`look` has seen one moment, and `tell` was called before any later commit that touches that could be told.
 
         That is a change to a message that was shown, or, with `exact`, to a user that was looked at.
-        False where it has to see what is not committed yet: then it is to be called again a little later. `now` is ms since
-        1970. Raises what `look` raises, and one of `errors`; then nothing was told.
+        False where it has to see what is not committed yet: then it is to be called again a little later. Raises what `look`
+        raises, and one of `errors`; then nothing was told.
         """
 
     def wait(self, seconds: float) -> None:

@@ -222,14 +222,14 @@ class AttachJob(Job):
 
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""
-        self.who.now = engine.now
+        self.who.now, self.who.behind = engine.now, engine.behind
         device = engine.state.device(self.who.user, self.who.device)
         if device is None:
             record = registration(engine.state, engine.limits, self.who)
             record.exposed = True
         else:
             self.was_exposed = device.exposed
-            record = DeviceChange(engine.now, device.user, device.device, exposed=True)
+            record = DeviceChange(engine.now, device.user, device.device, exposed=True, behind=engine.behind)
         # On disk before anything is offered, so that a server that is started later knows that something may have been; or where
         # nothing can be committed, before anything that was offered could be replaced.
         self._record = record
@@ -288,10 +288,11 @@ class CursorsJob(Job):
             if state.device(user, device) is not None  # one that was forgotten meanwhile stays forgotten
         ]
         if moves:
-            engine.append(self, Cursors(engine.now, moves))
+            engine.append(self, Cursors(engine.now, moves, engine.behind))
         for user, device, settled in self.left:
             if state.device(user, device) is not None:
-                engine.append(self, DeviceChange(engine.now, user, device, exposed=False if settled else None))
+                exposed = False if settled else None
+                engine.append(self, DeviceChange(engine.now, user, device, exposed=exposed, behind=engine.behind))
 
     def finish(self, engine: Engine) -> None:
         """See `Job`."""

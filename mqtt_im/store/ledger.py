@@ -14,11 +14,11 @@ import asyncio
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
+from mqtt_im.clock import Clock, Times
 from mqtt_im.protocol.errors import Refusal, StoreError
 
 from .interface import Engine, Readable, Store
@@ -40,6 +40,10 @@ LONGEST_TELL_S = 10.0
 """A loop that has got to nothing for so long is not waited for."""
 TOLD_AT_ONCE = 100
 """Jobs whose answers leave together."""
+MARK_MS = 300_000
+"""Between two notes of how the clocks stand."""
+ABOUT_MS = 10
+"""Times that differ by less are the same."""
 RETRY_S = 0.5
 """Between two attempts to write to a store that is in trouble."""
 
@@ -47,10 +51,11 @@ RETRY_S = 0.5
 class Ledger:
     """The event loop's side of the store. `submit` is called on the loop, and every job's `done` too."""
 
-    def __init__(self, make: Callable[[], Store], *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, make: Callable[[], Store], *, clock: Clock | None = None) -> None:
         """`make` opens the store, on another thread. Raises `StoreError`."""
         self._make = make
-        self._clock = clock
+        self.clock = clock or Clock()
+        """Its steady time counts from `start` on."""
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._pending: list[Job] = []
         self._last: dict[str, Job] = {}
@@ -61,7 +66,7 @@ class Ledger:
         self._thread: threading.Thread | None = None
         self._store: Store | None = None
         self._untold = threading.Semaphore(MAX_UNTOLD)
-        self._reader = Reader(self._tell_one, clock, self._not_read)
+        self._reader = Reader(self._tell_one, self.clock, self._not_read)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._stale = False
@@ -79,6 +84,8 @@ class Ledger:
         """Called on the ledger's thread with the number of jobs of each batch."""
         self._submitted = 0
         self._answered = 0
+        self._marked: Times | None = None
+        self._marked_commits = 0
 
     @property
     def queued(self) -> int:
@@ -91,6 +98,7 @@ class Ledger:
         # Not on the loop: a long log takes a while, and health is asked meanwhile.
         engine = await self._loop.run_in_executor(None, self._make)
         self.epoch = engine.epoch
+        self.clock.resume(engine.mark)
         self._store = engine
         self._reader.start(engine.reading)
         self._thread = threading.Thread(target=self._run, args=(engine,), name="ledger", daemon=True)
@@ -180,7 +188,8 @@ class Ledger:
             with contextlib.suppress(RuntimeError):  # the loop was closed before the ledger was
                 loop.call_soon_threadsafe(settle, result)
 
-        now = int(self._clock() * 1000)
+        times = self.clock.now()
+        now = min(times.wall, times.steady)  # rather too late than too early
         try:
             await self._ended(lambda notify: _Control(lambda store: store.retain(policy, now, ended), notify))
         except Refusal as refusal:
@@ -191,6 +200,7 @@ class Ledger:
 
     def _run(self, engine: Store) -> None:
         stop = False
+        self._beside(engine, 0)
         while not stop or self._turns:
             batch, ended = self._gather(engine)
             stop = stop or ended
@@ -200,16 +210,31 @@ class Ledger:
             elif self.failing is not None:
                 self._recovered(engine)
             if self.failing is None:
-                try:
-                    engine.side_work(len(batch))
-                    if engine.mended:
-                        with self._reader.suspended():
-                            engine.replace()
-                except Exception as error:
-                    if not isinstance(error, engine.errors):
-                        logger.exception("store: work beside the batches could not be done")
-                    self._trouble(engine, error)
+                self._beside(engine, len(batch))
         engine.abandon("the store is closed")
+        with contextlib.suppress(*engine.errors):
+            engine.keep_mark(self.clock.mark())
+
+    def _beside(self, engine: Store, jobs: int) -> None:
+        """What is to be done beside the batches, a part of it."""
+        try:
+            self._keep_time(engine)
+            engine.side_work(jobs)
+            if engine.mended:
+                with self._reader.suspended():
+                    engine.replace()
+        except Exception as error:
+            if not isinstance(error, engine.errors):
+                logger.exception("store: work beside the batches could not be done")
+            self._trouble(engine, error)
+
+    def _keep_time(self, engine: Store) -> None:
+        """The store knows how the clocks stand: since the start, since one was set, and where something is written anyway."""
+        times = self.clock.now()
+        before, commits = self._marked, self._marked_commits
+        if before is None or times.ahead != before.ahead or (commits != self.commits and times.steady - before.steady > MARK_MS):
+            engine.keep_mark(self.clock.mark())
+            self._marked, self._marked_commits = times, self.commits
 
     def _gather(self, engine: Store) -> tuple[list[Job], bool]:
         """The jobs of the next batch, as many as there may be, and whether the end has come."""
@@ -236,9 +261,11 @@ class Ledger:
 
     def _work(self, engine: Store, batch: list[Job]) -> None:
         """The batch is over and its jobs have been told so, but for those that did not fit, which stand in line again."""
-        clock = int(self._clock() * 1000)
-        engine.now = max(engine.now, clock)
-        engine.behind = engine.now - clock
+        times = self.clock.now()
+        engine.now = max(engine.now, times.wall)
+        behind = engine.now - times.steady
+        engine.behind = behind if abs(behind) > ABOUT_MS else 0
+        engine.ahead = times.ahead
         if self.failing is None or self._recovered(engine):
             self._commit(engine, [self._owed, *batch] if self._owed else batch)
         else:

@@ -285,7 +285,7 @@ class MemoryEngine:
         self.online = online
         self.loaded_upto = 0
         self.cut_off: set[tuple[str, str]] = set()
-        self.now = self.behind = 0
+        self.now = self.behind = self.ahead = 0
         self.last = 0
         """The newest log row."""
         self._claim = claim
@@ -303,10 +303,10 @@ class MemoryEngine:
             return False  # the former process may have offered it
         return self._claim(user, pos)
 
-    def run(self, batch: Sequence[Job], now: int) -> None:
-        """The jobs are over, and have been told so. `now` is the time in ms since 1970."""
+    def run(self, batch: Sequence[Job], now: int, behind: int = 0) -> None:
+        """The jobs are over, and have been told so. `now` is the time in ms since 1970, the steady time `behind` that."""
         self.now = max(self.now, now)
-        self.behind = self.now - now
+        self.behind = behind
         for job in batch:
             try:
                 job.prepare(self)

@@ -35,7 +35,7 @@ def sync(engine: Readable, who: Who, request: rq.Sync, limit: int, max_bytes: in
     if request.after > owner.head:
         raise Refusal("bad_field", f"after: the newest item is {owner.head}")
     found = engine.entries(owner, request.after, limit, max_bytes)
-    items = [msgspec.Raw(entry.item(pos, who.user, who.device, engine.now)) for pos, entry in found]
+    items = [msgspec.Raw(entry.item(pos, who.user, who.device, engine.now - engine.behind)) for pos, entry in found]
     last = found[-1][0] if found else request.after
     return {"op": "page", "items": items, "more": last < owner.head}
 
@@ -152,7 +152,7 @@ def found(engine: Readable, who: Who, lsns: list[int]) -> list[bytes]:
 def devices(engine: Readable, who: Who) -> list[dict[str, Any]]:
     """The user's devices, without who of them is connected."""
     return [
-        {"device": device.device, "pos": device.cursor, "last_seen": device.seen}
+        {"device": device.device, "pos": device.cursor, "last_seen": device.seen + engine.ahead}
         for device in sorted(engine.state.devices(who.user).values(), key=lambda device: device.device)
     ]
 
@@ -220,7 +220,8 @@ def _near(engine: Readable, user: str, among: Collection[str]) -> set[str]:
 
 def last_seen(engine: Readable, user: str) -> int:
     """When the last of a user's devices was seen, in ms since 1970; 0 for a user without devices."""
-    return max((device.seen for device in engine.state.devices(user).values()), default=0)
+    seen = max((device.seen for device in engine.state.devices(user).values()), default=0)
+    return seen + engine.ahead if seen else 0
 
 
 def lags(engine: Readable, user: str) -> list[dict[str, Any]]:
@@ -232,7 +233,7 @@ def lags(engine: Readable, user: str) -> list[dict[str, Any]]:
             "pos": device.cursor,
             "head": head,
             "lag": head - device.cursor,
-            "last_seen": device.seen,
+            "last_seen": device.seen + engine.ahead,
         }
         for device in sorted(engine.state.devices(user).values(), key=lambda device: device.device)
     ]

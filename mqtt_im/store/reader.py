@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from mqtt_im.clock import Clock
 from mqtt_im.protocol.errors import Refusal, StoreError
 
 from .interface import Reading
@@ -44,7 +45,7 @@ class Reader:
     def __init__(
         self,
         tell: Callable[[Job], None],
-        clock: Callable[[], float] = time.time,
+        clock: Clock,
         failed: Callable[[Exception], None] = lambda _: None,
     ) -> None:
         """`failed` is told, on the reader's thread, why something could not be read."""
@@ -139,7 +140,7 @@ class Reader:
         try:
             if self._reading is None:
                 self._reading = self._make()
-            done = self._reading.run(job.finish, lambda: self._answer(job), int(self._clock() * 1000), job.exact)  # type: ignore[arg-type]
+            done = self._reading.run(job.finish, lambda: self._answer(job), self._clock.now(), job.exact)  # type: ignore[arg-type]
         except Refusal as refusal:
             job.refusal = refusal
         except Exception as error:

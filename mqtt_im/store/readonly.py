@@ -36,7 +36,7 @@ class Owed(Job):
         for (user, name), record in self._records.items():
             registered = engine.state.device(user, name) is not None
             if registered or record.created:
-                change = DeviceChange(engine.now, user, name, exposed=record.exposed)
+                change = DeviceChange(engine.now, user, name, exposed=record.exposed, behind=engine.behind)
                 if not registered:
                     change.created, change.cursor = True, record.cursor
                 engine.append(self, change)

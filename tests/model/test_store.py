@@ -50,7 +50,8 @@ class StoreMachine(RuleBasedStateMachine):
             self._patch(name, value)
         self.folder = tempfile.TemporaryDirectory()
         self.online: set[str] = set()
-        self.clock = 1_000_000
+        self.clock = self.passed = 1_000_000
+        """The wall clock, and the steady one, which does not go back."""
 
     @initialize(
         warm=st.booleans(),
@@ -122,14 +123,17 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _run(self, batch: list[Action]) -> list[Any]:
         jobs = [action.build(self.store.engine) for action in batch]
-        self.store.run(jobs, self.clock)
+        self.store.run(jobs, self.clock, self.passed)
         return jobs
 
     def _follow(self, batch: list[Action], now: int) -> list[Any]:
         jobs = [action.build(self.twin) for action in batch]
-        self.twin.now = now
-        self.twin.run(jobs, now - self.store.engine.behind)
+        self._twin_runs(jobs, now)
         return jobs
+
+    def _twin_runs(self, jobs: list[Job], now: int) -> None:
+        self.twin.now, self.twin.ahead = now, self.store.engine.ahead
+        self.twin.run(jobs, now, self.store.engine.behind)
 
     @rule(
         batch=batches,
@@ -160,6 +164,7 @@ class StoreMachine(RuleBasedStateMachine):
         which can be done unless they were replaced.
         """
         self.clock += passed
+        self.passed += max(0, passed)
         if turned:
             self.online ^= {turned}
         for user, distance in offers:
@@ -203,7 +208,7 @@ class StoreMachine(RuleBasedStateMachine):
             done = self._run(batch)
         now = self.store.engine.now
         if not all(job.reads for job in done):
-            self.twin.run(owed, now)
+            self._twin_runs(owed, now)
         expected = self._follow(batch, now)
         for action, job, twin in zip(batch, done, expected, strict=True):
             found, wanted = outcome(job, now), outcome(twin, now)
@@ -223,7 +228,7 @@ class StoreMachine(RuleBasedStateMachine):
         done = self._run(batch)
         if self.hurt:
             if when == "after":
-                self.twin.run(owed, self.batch_now)
+                self._twin_runs(owed, self.batch_now)
                 self._follow(batch, self.batch_now)
             for action, job in zip(batch, done, strict=True):
                 assert job.commits is None
@@ -246,7 +251,7 @@ class StoreMachine(RuleBasedStateMachine):
             self._run(batch)
         except Crash:
             if when == "after":
-                self.twin.run(owed, self.batch_now)
+                self._twin_runs(owed, self.batch_now)
                 self._follow(batch, self.batch_now)
         else:
             self._follow(batch, self.store.engine.now)
@@ -305,9 +310,12 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _look(self, looking: bool) -> None:
         if looking:
-            now = self.store.engine.now = self.twin.now = max(self.store.engine.now, self.clock)
-            expected = look(self.twin, now)
-            for seen in (look(self.store.engine, now), self.store.see(lambda view: look(view, now), now)):
+            engine, twin = self.store.engine, self.twin
+            now = engine.now = twin.now = max(engine.now, self.clock)
+            engine.behind = twin.behind = now - self.passed
+            engine.ahead = twin.ahead = self.store.clock.set(now, self.passed).ahead
+            expected = look(twin, now)
+            for seen in (look(engine, now), self.store.see(lambda view: look(view, now), now, self.passed)):
                 for key, value in expected.items():
                     assert seen[key] == value, difference(seen[key], value, str(key))
             rows = dict(self.store.engine.log.after(0))
@@ -317,7 +325,7 @@ class StoreMachine(RuleBasedStateMachine):
         """While a batch is on its way to the disk nobody is told of it: who would see it has to wait."""
         now = self.store.engine.now
         user = USERS[self.store.engine.last % len(USERS)]
-        seen = self.store.glance(lambda view: told(view, user, now), now)
+        seen = self.store.glance(lambda view: told(view, user, now), now, self.passed)
         if seen is not None:
             expected = told(self.twin, user, now)
             assert seen == expected, difference(seen, expected, user)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from mqtt_im.clock import Clock, Times
 from mqtt_im.core.rules import Limits
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import Job
@@ -30,6 +31,20 @@ class _HereAndNow:
         callback(*args)
 
 
+class SetClock(Clock):
+    """Stands at what it is set to, in ms. The steady time goes on with the wall clock, and stands still where that goes back."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: self.at / 1000, lambda: self.passed / 1000, boot="")
+        self._base = 0
+
+    at = passed = 0
+
+    def set(self, wall: int, steady: int | None = None) -> Times:
+        self.at, self.passed = wall, max(self.passed, wall) if steady is None else steady
+        return self.now()
+
+
 class SqliteStore:
     """The ledger's own code on files, run by hand."""
 
@@ -46,7 +61,7 @@ class SqliteStore:
         memory_mb: int = 400,
     ) -> None:
         self.data_dir = data_dir
-        self.now = 0.0
+        self.clock = SetClock()
         make = opener(
             data_dir,
             synchronous="off",
@@ -58,7 +73,7 @@ class SqliteStore:
             uploads=uploads,
             memory_mb=memory_mb,
         )
-        self.ledger = ledger(make, clock=lambda: self.now)
+        self.ledger = ledger(make, clock=self.clock)
         self.ledger._loop = cast(Any, _HereAndNow())
         self._open()
 
@@ -66,29 +81,29 @@ class SqliteStore:
         self.ledger.failing = None
         self.ledger._owed = Owed()
         self.engine = cast(Engine, self.ledger._make())
-        self.reader = self.ledger._reader = Reader(self.ledger._tell_one, lambda: self.now, self._not_read)
+        self.reader = self.ledger._reader = Reader(self.ledger._tell_one, self.clock, self._not_read)
         self.reader._make = self.engine.reading
 
     def _not_read(self, error: Exception) -> None:
         self.engine.mends(error)
 
-    def see(self, look: Callable[[Readable], T], now: int) -> T:
+    def see(self, look: Callable[[Readable], T], now: int, steady: int | None = None) -> T:
         """What `look` sees as the reader's thread does, at a time in ms since 1970."""
-        seen = self.glance(look, now)
+        seen = self.glance(look, now, steady)
         assert seen is not None, "it would have to wait for what is not committed"
         return seen
 
-    def glance(self, look: Callable[[Readable], T], now: int) -> T | None:
+    def glance(self, look: Callable[[Readable], T], now: int, steady: int | None = None) -> T | None:
         """As `see`, but None where it would have to wait for what is not committed."""
         seen: list[T] = []
         if self.reader._reading is None:
             self.reader._reading = self.engine.reading()
-        done = self.reader._reading.run(lambda view: seen.append(look(view)), lambda: None, now)
+        done = self.reader._reading.run(lambda view: seen.append(look(view)), lambda: None, self.clock.set(now, steady))
         return seen[-1] if done else None
 
-    def run(self, batch: Sequence[Job], now: int) -> None:
-        """The jobs are over, and have been told so. `now` is the time in ms since 1970."""
-        self.now = now / 1000
+    def run(self, batch: Sequence[Job], now: int, steady: int | None = None) -> None:
+        """The jobs are over, and have been told so. `now` is the time in ms since 1970; see `SetClock` for `steady`."""
+        self.clock.set(now, steady)
         writes = [job for job in batch if not job.reads]
         if writes:
             self.ledger._work(self.engine, writes)

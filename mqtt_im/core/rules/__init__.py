@@ -59,5 +59,5 @@ def decide(view: View, limits: Limits, who: Who, request: rq.Request) -> Decisio
         again = repeat(view, who, request)
         decision = again or _ACTS[type(request)](view, limits, who, request, next_n(view, who, request.n))
     if decision.n and not decision.records:
-        decision.records.append(DeviceChange(who.now, who.user, who.device, n=decision.n))
+        decision.records.append(DeviceChange(who.now, who.user, who.device, n=decision.n, behind=who.behind))
     return decision

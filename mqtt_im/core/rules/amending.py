@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mqtt_im.core.model import Amended, Conv, Member, View
-from mqtt_im.core.records import AnyRecord, Edited, Message, Reacted, Recalled
+from mqtt_im.core.records import AnyRecord, Edited, Message, Reacted, Recalled, steady
 from mqtt_im.core.usage import size_of
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota, Refusal
@@ -77,9 +77,7 @@ def _amendable(view: View, limits: Limits, who: Who, conv: Conv, member: Member,
     if not isinstance(record, Message):
         raise Refusal("forbidden", f"seq: message {seq} of {conv.name} is the system's")
     window = limits.edit_window_s
-    elapsed = who.now - who.behind - record.ts + (record.extra or {}).get("behind", 0)
-    # A clock that was set back since then does not say how long ago it was: rather too early than too late.
-    if window == 0 or (window > 0 and (elapsed > window * 1000 or elapsed < -1000)):
+    if window == 0 or (window > 0 and who.now - who.behind - steady(record) > window * 1000):
         raise Refusal("forbidden", f"seq: message {seq} of {conv.name} can't be changed any more")
     amended = view.amended(conv, seq)
     if amended is not None and amended.recalled:

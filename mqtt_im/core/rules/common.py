@@ -53,7 +53,7 @@ class Who(msgspec.Struct, gc=False):
     token: str = ""
     packet: tuple[str, int, bool] | None = None
     behind: int = 0
-    """By how many ms the clock is behind `now`, which never goes back, since it was set back."""
+    """By how many ms the steady time is behind `now`; negative where it is ahead."""
 
 
 class Decision(msgspec.Struct, gc=False):

@@ -21,7 +21,7 @@ def ack(view: View, limits: Limits, who: Who, request: rq.Ack) -> Decision:
     if device is None or request.pos <= device.cursor:
         return Decision([])  # a device that only publishes has no cursor to move
     delivered = grown(view, who.user, view.delivered(who.user, device.cursor, request.pos))
-    return Decision([Cursors(who.now, [(who.user, who.device, request.pos, delivered)])])
+    return Decision([Cursors(who.now, [(who.user, who.device, request.pos, delivered)], who.behind)])
 
 
 def hello(view: View, limits: Limits, who: Who, request: rq.Hello) -> Decision:
@@ -43,6 +43,7 @@ def hello(view: View, limits: Limits, who: Who, request: rq.Hello) -> Decision:
         cursor=request.after if device is None or request.after != device.cursor else None,
         app=app if device is None or app != device.app else None,
         n=request.n if device is None or request.n != device.n else None,
+        behind=who.behind,
     )
     if device is not None and change.cursor is not None and change.cursor > device.cursor:
         change.delivered = grown(view, who.user, view.delivered(who.user, device.cursor, change.cursor))
@@ -69,7 +70,7 @@ def registration(view: View, limits: Limits, who: Who) -> DeviceChange:
         raise Quota("devices", f"{who.user} has {bound} devices, the most there may be; forget one first")
     user = view.user(who.user)
     cursor = user.head if user.registered else user.begin
-    return DeviceChange(who.now, who.user, who.device, created=True, cursor=cursor)
+    return DeviceChange(who.now, who.user, who.device, created=True, cursor=cursor, behind=who.behind)
 
 
 def read(view: View, limits: Limits, who: Who, request: rq.Read) -> Decision:

@@ -88,7 +88,7 @@ def _extra(view: View, who: Who, request: rq.Send, conv: Conv, own: int, dropped
         extra["reply_to"] = request.reply_to
     if request.ttl is not None:
         extra["ttl"] = request.ttl
-    if who.behind and (request.ttl is not None or who.behind > 1000):
+    if who.behind and (request.ttl is not None or abs(who.behind) > 1000):
         extra["behind"] = who.behind
     if request.mentions is not None:
         extra["mentions"] = request.mentions

@@ -76,7 +76,7 @@ class Engine:
         """User and device of all to which a former server may have offered what they have not acknowledged."""
         self.now = 0
         """ms since 1970 of the batch; never goes back."""
-        self.behind = 0
+        self.behind = self.ahead = 0
         self.gate = Gate()
         self._bounds = bounds = bounds or Bounds()
         self._data_dir = data_dir
@@ -86,6 +86,8 @@ class Engine:
         self._log_db = open_log(data_dir, synchronous)
         with self._log_db.bind_ctx([LogMeta]):
             self.epoch: str = LogMeta.get_by_id("epoch").value
+            mark = LogMeta.get_or_none(LogMeta.key == "clock")
+        self.mark: bytes | None = None if mark is None else mark.value.encode()
         self.log = Log(self._log_db)
         self._mending: Mending | None = None
         self._mend_again = 0.0
@@ -231,6 +233,10 @@ class Engine:
         if self._batch.commit():
             self._taking_back.keep()
             self.gate.commit(self.last)
+
+    def keep_mark(self, mark: bytes) -> None:
+        """See `interface.Store`."""
+        self.log.note("clock", mark.decode())
 
     def probe(self) -> None:
         """The store can commit. Raises `sqlite3.Error` where it can't."""

@@ -68,7 +68,11 @@ class Log:
 
     def probe(self) -> None:
         """A write has reached the disk."""
-        self._conn.execute("REPLACE INTO meta (key, value) VALUES ('probe', '')")
+        self.note("probe", "")
+
+    def note(self, key: str, value: str) -> None:
+        """The store says this of itself, on disk."""
+        self._conn.execute("REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
 
     def last(self) -> int:
         """The newest row; 0 in an empty log."""

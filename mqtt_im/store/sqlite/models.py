@@ -48,7 +48,7 @@ class LogRow(peewee.Model):
 
 
 class LogMeta(peewee.Model):
-    """What names the store: `epoch`."""
+    """What names the store: `epoch`; how the clocks stood last: `clock` (`mqtt_im.clock`)."""
 
     key = peewee.TextField(primary_key=True)
     value = peewee.TextField()

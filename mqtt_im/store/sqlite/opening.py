@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Container
 from pathlib import Path
 from typing import Any, Final
 
+from mqtt_im.clock import Clock
 from mqtt_im.core.rules import Limits
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.ledger import Ledger
@@ -55,6 +55,6 @@ def opener(
     return make
 
 
-def open_ledger(data_dir: Path, *, clock: Callable[[], float] = time.time, **options: Any) -> Ledger:
+def open_ledger(data_dir: Path, *, clock: Clock | None = None, **options: Any) -> Ledger:
     """A ledger on the SQLite files of a folder, which are opened when it starts; `options` are those of `opener`."""
     return Ledger(opener(data_dir, **options), clock=clock)

@@ -17,6 +17,7 @@ from typing import Final, cast
 
 import peewee
 
+from mqtt_im.clock import Times
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Amended, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord
@@ -258,7 +259,7 @@ class View:
         self.rendering = Rendering(state, bounds)
         self.limits = limits
         self.online = online
-        self.now = self.behind = 0
+        self.now = self.behind = self.ahead = 0
         self.last = 0
 
     def entry(self, record: AnyRecord) -> Entry:
@@ -312,7 +313,7 @@ class Reading:
         self.view = View(state, limits, online, bounds)
         self._awaited = 0
 
-    def run(self, look: Callable[[Readable], None], tell: Callable[[], None], now: int, exact: bool = False) -> bool:
+    def run(self, look: Callable[[Readable], None], tell: Callable[[], None], now: Times, exact: bool = False) -> bool:
         """See `interface.Reading`."""
         for attempt in range(_TRIES + 1):
             self._log.keep = self._projection.keep = attempt == _TRIES
@@ -350,12 +351,13 @@ class Reading:
         self._log_db.close()
         self._projection_db.close()
 
-    def _begin(self, now: int) -> None:
+    def _begin(self, now: Times) -> None:
         view, gate = self.view, self._gate
         self._moves = gate.moves
         view.state.begin(self._writer())
         view.last = gate.committed
-        view.now = max(view.now, now)
+        view.now = max(view.now, now.wall)
+        view.behind, view.ahead = view.now - now.steady, now.ahead
         if gate.changes != self._changes:
             self._changes = gate.changes
             view.state.forget_records()

@@ -21,7 +21,7 @@ from mqtt_im.transport.embedded.farewells import CONNACKS
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.peer import Peer
 from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
-from mqtt_im.transport.embedded.sessions.plain import PlainMessage, expires_at
+from mqtt_im.transport.embedded.sessions.plain import PlainMessage
 from mqtt_im.transport.embedded.sessions.session import Key, Session
 from mqtt_im.transport.embedded.sessions.sharing import Group
 
@@ -224,7 +224,9 @@ def fire(hub: Hub, key: Key, device: str, will: Will) -> None:
     if device and will.topic == hub.topics.up(user, device):
         hub.handler.will(user, device, will.payload, will.expiry)
     elif hub.access.may_publish(will.topic):
-        message = PlainMessage(will.topic, will.payload, will.qos, will.retain, will.handed_on, expires_at(will.expiry))
+        message = PlainMessage(
+            will.topic, will.payload, will.qos, will.retain, will.handed_on, hub.ground.expires_at(will.expiry)
+        )
         if hub.plugins.filter_topics:
             hub.background(_filtered_will(hub, user, key, message))
         else:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from amqtt.contexts import ListenerType
 
+from mqtt_im.clock import Clock
 from mqtt_im.config import LimitsConfig, MqttConfig, TlsConfig, WebsocketConfig
 from mqtt_im.config.addresses import Address, parse_bind
 from mqtt_im.config.proxies import TrustedProxies
@@ -49,10 +50,11 @@ class EmbeddedTransport:
         synchronous: str = "full",
         plugins: Mapping[str, Mapping[str, Any]] | None = None,
         trusted_proxies: Iterable[str] = (),
+        clock: Clock | None = None,
     ) -> None:
         """`count` adds to the counters of `mqtt_im.metrics`; `plugins` are amqtt's, by dotted name, with their options.
 
-        `trusted_proxies`: who may say in `X-Forwarded-For` whose WebSocket it is.
+        `trusted_proxies`: who may say in `X-Forwarded-For` whose WebSocket it is. `clock` has been resumed by `start`.
         """
         self._proxies = TrustedProxies(trusted_proxies)
         self._mqtt = mqtt
@@ -60,7 +62,7 @@ class EmbeddedTransport:
         self._data_dir = data_dir
         self._synchronous = synchronous
         self._plugins = plugins or {}
-        self._hub = Hub(handler, Topics(mqtt.prefix), mqtt.plain_topics, limits, count)
+        self._hub = Hub(handler, Topics(mqtt.prefix), mqtt.plain_topics, limits, count, clock or Clock())
         self._broker: EmbeddedBroker | None = None
         self._tls: ssl.SSLContext | None = None
         self.addresses: dict[str, tuple[str, int]] = {}
@@ -76,7 +78,12 @@ class EmbeddedTransport:
         with contextlib.ExitStack() as undo:
             listeners = self._listeners(undo)
             hub.ground.store = Persistence(
-                self._data_dir / FILE, hub.count, log, self._synchronous, longest_expiry=hub.limits.session_expiry_s
+                self._data_dir / FILE,
+                hub.count,
+                log,
+                self._synchronous,
+                longest_expiry=hub.limits.session_expiry_s,
+                now=hub.ground.now,
             )
             try:
                 hub.plain.retained.restore(hub.ground.store.retained())

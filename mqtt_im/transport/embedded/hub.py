@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final, Protocol
 
+from mqtt_im.clock import Clock
 from mqtt_im.config import LimitsConfig
 from mqtt_im.config.peers import network_of
 from mqtt_im.core import costs
@@ -76,7 +77,7 @@ class Hub:
     """The shared state of a transport. Everything here runs on the event loop's thread."""
 
     def __init__(
-        self, handler: Handler, topics: Topics, plain_topics: tuple[str, ...], limits: LimitsConfig, count: Count
+        self, handler: Handler, topics: Topics, plain_topics: tuple[str, ...], limits: LimitsConfig, count: Count, clock: Clock
     ) -> None:
         self.handler = handler
         self.topics = topics
@@ -86,7 +87,7 @@ class Hub:
         self.loop = asyncio.get_running_loop()
         self.clock = self.loop.time
         self.log = Quiet(log, self.clock, count)
-        self.ground = Ground(self.access, limits, count, self.log, self.background)
+        self.ground = Ground(self.access, limits, count, self.log, self.background, clock)
         self.plugins: Plugins
         self.plain = Plain(self.ground)
         self.sessions = Keeper(self.ground, self.plain, handler.session_ended)

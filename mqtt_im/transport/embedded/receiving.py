@@ -25,7 +25,7 @@ from mqtt_im.transport.embedded import subscribing
 from mqtt_im.transport.embedded.limits import PerMinute
 from mqtt_im.transport.embedded.peer import TOPIC_ALIASES, Peer
 from mqtt_im.transport.embedded.sessions import persistence as sql
-from mqtt_im.transport.embedded.sessions.plain import PlainMessage, expires_at
+from mqtt_im.transport.embedded.sessions.plain import PlainMessage
 from mqtt_im.transport.embedded.sessions.session import Session
 from mqtt_im.transport.embedded.sessions.sharing import Group
 
@@ -52,7 +52,7 @@ def publish(connection: Peer, first: int, body: bytes) -> None:
         _forbidden(connection, token, topic)
     else:
         expiry = packet.properties.get(props.MESSAGE_EXPIRY) if packet.properties is not None else None
-        message = PlainMessage(topic, packet.payload, qos, bool(first & 0x01), packet.handed_on, expires_at(expiry))
+        message = PlainMessage(topic, packet.payload, qos, bool(first & 0x01), packet.handed_on, hub.ground.expires_at(expiry))
         if hub.plugins.filter_topics:
             connection.start(_publish_filtered(connection, token, packet_id, message))
         else:

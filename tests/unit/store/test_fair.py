@@ -15,6 +15,7 @@ from unittest.mock import patch
 import pytest
 from msgspec import Raw
 
+from mqtt_im.clock import Times
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import ledger as ledgers
@@ -26,6 +27,7 @@ from mqtt_im.store.sqlite.opening import open_ledger
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000
+AT = Times(NOW, NOW, 0)
 PATIENCE_S = 20.0
 
 
@@ -321,7 +323,7 @@ def test_what_is_recalled_meanwhile_is_not_told_as_it_was(store: SqliteStore) ->
 
     told: list[Any] = []
     reading = store.engine.reading()
-    assert reading.run(look, lambda: told.append(seen[-1]), NOW)
+    assert reading.run(look, lambda: told.append(seen[-1]), AT)
     reading.close()
     assert seen[0] == [(False, "")]
     assert told == [[(True, ""), (False, "")]]
@@ -341,7 +343,7 @@ def test_what_changes_all_the_time_is_read_all_the_same(store: SqliteStore) -> N
             store.run([RequestJob(Who("ann", "pc", 0), react, lambda _: None)], NOW)
 
     reading = store.engine.reading()
-    assert reading.run(look, lambda: None, NOW)
+    assert reading.run(look, lambda: None, AT)
     assert reading._log.keep and looks == 4
     reading.close()
 
@@ -363,7 +365,7 @@ def test_generations_that_change_places_hide_nothing(store: SqliteStore) -> None
 
     seen: list[Any] = []
     reading = store.engine.reading()
-    assert reading.run(look, lambda: None, NOW)
+    assert reading.run(look, lambda: None, AT)
     reading.close()
     assert seen[-1] == [(pos, "") for pos in range(1, 22)]
 
@@ -379,9 +381,9 @@ def test_an_exact_look_is_told_before_what_changes_the_users_it_saw(store: Sqlit
             store.run([send("ann", "bob", lambda _: None)], NOW)
 
     reading = store.engine.reading()
-    assert reading.run(look, lambda: None, NOW, exact=True)
+    assert reading.run(look, lambda: None, AT, exact=True)
     assert (head, looks) == (1, 2)
     looks = 0
-    assert reading.run(look, lambda: None, NOW)
+    assert reading.run(look, lambda: None, AT)
     assert (head, looks) == (1, 1)
     reading.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,14 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from mqtt_im.clock import Clock
 from mqtt_im.core.records import decode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.requests import Send
+from mqtt_im.store import queries
 from mqtt_im.store.jobs import FetchJob, RequestJob
+from mqtt_im.store.sqlite.opening import open_ledger
 from tests.support.store import SqliteStore
 
 
@@ -49,39 +53,133 @@ def store(tmp_path: Path) -> Iterator[SqliteStore]:
     found.close()
 
 
-def say(store: SqliteStore, body: str, after: int, **fields: Any) -> None:
-    job = RequestJob(Who("ann", "pc", 0), Send(to="bob", body=Raw(b'"%b"' % body.encode()), **fields), lambda _: None)
-    store.run([job], START + after)
+def say(store: SqliteStore, wall: int, passed: int, **fields: Any) -> None:
+    job = RequestJob(Who("ann", "pc", 0), Send(to="bob", body=Raw(b"1"), **fields), lambda _: None)
+    store.run([job], START + wall, START + passed)
     assert job.refusal is None
 
 
-def offered(store: SqliteStore, after: int, last: int = 0) -> str:
-    """What bob's device is offered at that time: the op of the item at `last`, or of the newest one."""
+def offered(store: SqliteStore, wall: int, passed: int) -> list[str]:
+    """The op and, of a message, the `ts` of what bob's device is offered then."""
     job = FetchJob("bob", 0, 10, 10**6, lambda _: None)
-    store.run([job], START + after)
-    pos, entry = job.entries[last - 1]
-    return str(json.loads(entry.item(pos, "bob", "tel", START + after))["op"])
+    store.run([job], START + wall, START + passed)
+    return [json.loads(entry.item(pos, "bob", "tel", START + passed))["op"] for pos, entry in job.entries]
 
 
-def test_a_time_to_live_runs_by_the_clock_whatever_the_time_of_the_log_says(store: SqliteStore) -> None:
-    """INV-8 holds `ts` up after the clock was put right; a command must not live so much longer."""
-    say(store, "on", HOUR)
-    say(store, "open the door", 0, ttl=2)
-    assert offered(store, 1_000) == "msg"
-    assert offered(store, 2_000) == "void"
+def changed(store: SqliteStore, seq: int, wall: int, passed: int) -> str:
+    """What becomes of an edit at that time."""
+    request = rq.Edit(id=f"e{seq}-{wall}-{passed}", conv="ann:bob", seq=seq, body=Raw(b"2"))
+    job = RequestJob(Who("ann", "pc", 0), request, lambda _: None)
+    store.run([job], START + wall, START + passed)
+    return job.refusal.code if job.refusal else "ok"
 
 
-def test_a_clock_that_is_set_back_ends_what_is_short(store: SqliteStore) -> None:
-    """Nobody knows how long it was: rather too early than too late."""
-    say(store, "open the door", HOUR, ttl=2)
-    say(store, "tomorrow", HOUR, ttl=86_400)
-    assert [offered(store, 1_000, pos) for pos in (1, 2)] == ["void", "msg"]
+@pytest.mark.parametrize("before", [-HOUR, -900, 0, 900, HOUR])
+@pytest.mark.parametrize("after", [-2 * HOUR, -1_500, 0, 1_500, 2 * HOUR])
+def test_a_time_to_live_runs_by_real_time_however_the_clock_is_set(store: SqliteStore, before: int, after: int) -> None:
+    """`before` and `after`: by how much the wall clock is wrong when the command is sent, and from then on."""
+    say(store, HOUR, 0)  # `ts` stands ahead
+    say(store, before, 1_000, ttl=3)
+    assert offered(store, after + 3_900, 3_900) == ["msg", "msg"]
+    assert offered(store, after + 4_100, 4_100) == ["msg", "void"]
 
 
-def test_what_was_sent_before_the_clock_was_set_back_can_not_be_changed_for_ever(store: SqliteStore) -> None:
-    say(store, "old", HOUR)
-    say(store, "new", 0)
-    for seq, code in ((1, "forbidden"), (2, None)):
-        job = RequestJob(Who("ann", "pc", 0), rq.Edit(id=f"e{seq}", conv="ann:bob", seq=seq, body=Raw(b"1")), lambda _: None)
-        store.run([job], START + 1_000)
-        assert (job.refusal.code if job.refusal else None) == code
+@pytest.mark.parametrize("before", [-HOUR, 0, HOUR])
+@pytest.mark.parametrize("after", [-2 * HOUR, 0, 2 * HOUR])
+def test_the_edit_window_is_real_time_however_the_clock_is_set(store: SqliteStore, before: int, after: int) -> None:
+    say(store, before, 0)
+    assert changed(store, 1, after + 59_000, 59_000) == "ok"
+    assert changed(store, 1, after + 61_500, 61_500) == "forbidden"
+
+
+def test_a_device_was_last_seen_when_it_was_whatever_the_clock_said_then(store: SqliteStore) -> None:
+    """The clock stood an hour ahead while the device was seen, and is right now, ten seconds later."""
+    hello = RequestJob(Who("ann", "pc", 0), rq.Hello(), lambda _: None)
+    store.run([hello], START + HOUR, START)
+    assert store.see(lambda view: queries.last_seen(view, "ann"), START + HOUR + 5, START + 5) == START + HOUR
+    assert store.see(lambda view: queries.last_seen(view, "ann"), START + 10_000, START + 10_000) == START
+
+
+class Machine:
+    """Its two clocks, in seconds."""
+
+    def __init__(self) -> None:
+        self.wall, self.counted, self.boot = 1_000_000.0, 500.0, "first"
+
+    def passes(self, seconds: float, set_by: float = 0.0) -> None:
+        self.wall += seconds + set_by
+        self.counted += seconds
+
+    def clock(self) -> Clock:
+        return Clock(lambda: self.wall, lambda: self.counted, self.boot)
+
+    def restarted(self, clock: Clock, mark: bytes | None = None) -> Clock:
+        again = self.clock()
+        again.resume(mark or clock.mark())
+        return again
+
+
+@pytest.mark.parametrize("set_by", [-5_000, -1, 0, 1, 5_000])
+def test_the_steady_time_is_what_really_passes_while_the_process_lives(set_by: float) -> None:
+    machine = Machine()
+    clock = machine.clock()
+    before = clock.steady()
+    machine.passes(60, set_by)
+    assert clock.steady() - before == 60_000 and clock.now().ahead == set_by * 1000
+
+
+@pytest.mark.parametrize(("set_by", "passed"), [(-5_000, 90), (0, 90), (7, 97)])
+def test_over_a_restart_the_larger_answer_counts(set_by: float, passed: int) -> None:
+    """Between the mark and the next process a minute and a half have passed, and the wall clock was set."""
+    machine = Machine()
+    clock = machine.clock()
+    before, mark = clock.steady(), clock.mark()
+    machine.passes(90, set_by)
+    assert machine.restarted(clock, mark).steady() - before == passed * 1000
+
+
+@pytest.mark.parametrize(("set_by", "passed"), [(-5_000, 0), (0, 90), (7, 97)])
+def test_after_another_boot_the_wall_clock_alone_tells(set_by: float, passed: int) -> None:
+    machine = Machine()
+    clock = machine.clock()
+    before, mark = clock.steady(), clock.mark()
+    machine.passes(90, set_by)
+    machine.boot, machine.counted = "second", 3.0
+    assert machine.restarted(clock, mark).steady() - before == passed * 1000
+
+
+def test_a_clock_that_is_wrong_all_along_costs_nothing(tmp_path: Path) -> None:
+    machine = Machine()
+    clock = machine.clock()
+    machine.passes(1, -4_000)
+    again = machine.restarted(clock)
+    machine.passes(10)
+    assert again.now().ahead == -4_000_000 and again.wall() == int(machine.wall * 1000)
+
+
+@pytest.mark.parametrize("mark", [b"", b"no mark", b'{"steady":1}', b"[1,2]"])
+def test_what_is_no_mark_is_none(mark: bytes) -> None:
+    machine = Machine()
+    clock = machine.clock()
+    clock.resume(mark)
+    assert clock.steady() == clock.wall()
+
+
+def test_the_store_knows_how_the_clocks_stood(tmp_path: Path) -> None:
+    """Also when a clock was set while the server ran, and the process was killed: the first store is not closed."""
+
+    async def main() -> None:
+        machine = Machine()
+        ledger = open_ledger(tmp_path, clock=machine.clock())
+        await ledger.start()
+        machine.passes(5, 3_600)
+        await ledger.probe()
+        await ledger.probe()  # what is done beside the first one is over
+        machine.passes(20, -7_200)
+        other = open_ledger(tmp_path, clock=machine.clock())
+        await other.start()
+        assert other.clock.steady() == ((1_000_000 + 25) * 1000)
+        await other.stop()
+        await ledger.stop()
+
+    asyncio.run(main())

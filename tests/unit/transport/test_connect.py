@@ -249,8 +249,8 @@ async def test_kept_sessions_of_one_user_are_bounded_and_the_longest_unseen_goes
 ) -> None:
     monkeypatch.setattr("mqtt_im.transport.embedded.sessions.keeper.MAX_KEPT_SESSIONS", 3)
     clock = iter(range(1_000, 2_000))
-    monkeypatch.setattr("mqtt_im.transport.embedded.sessions.keeper.time.time", lambda: next(clock))
     async with Server(tmp_path, plain_topics=("#",)) as server:
+        monkeypatch.setattr(server.hub.ground.clock, "steady", lambda: 1000 * next(clock))
         stays = await server.connect("stays", clean=False)
         for name in ("a", "b", "c"):
             client = await server.connect(name, clean=False)

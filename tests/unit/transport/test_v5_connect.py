@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import sqlite3
 import time
 from pathlib import Path
@@ -122,9 +121,9 @@ async def test_who_connects_too_often_is_told(tmp_path: Path, monkeypatch: pytes
 @on_loop
 async def test_a_session_lives_as_long_as_was_agreed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [time.time()]
-    monkeypatch.setattr("mqtt_im.transport.embedded.sessions.keeper.time.time", lambda: now[0])
     expiry = {packets5.SESSION_EXPIRY: 100}
     async with Server(tmp_path, plain_topics=("#",)) as server:
+        monkeypatch.setattr(server.hub.ground.clock, "steady", lambda: int(now[0] * 1000))
         for seconds, present in ((98, True), (102, False)):
             client = await server.connect5("phone", given=expiry)
             assert await client.subscribe(("a", 1)) == [1]
@@ -168,7 +167,7 @@ async def test_time_counts_while_the_server_is_down(tmp_path: Path) -> None:
         if leaves:
             shift_clock(folder, 500)
         else:
-            os.utime(alive, (time.time() - 500, time.time() - 500))
+            alive.write_text(str(int(alive.read_text()) - 500))
         async with Server(folder) as server:
             await server.connect5("phone", clean=False)
             await server.connect5("tablet", clean=False, present=True)

@@ -116,9 +116,9 @@ async def test_all_identifiers_that_match_come_back_in_one_message(tmp_path: Pat
 @on_loop
 async def test_messages_expire_while_they_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = [time.time()]
+    monkeypatch.setattr("mqtt_im.clock.Clock.steady", lambda _: int(now[0] * 1000))
     (tmp_path / "a").mkdir()
     async with server(tmp_path / "a") as here:
-        monkeypatch.setattr("mqtt_im.transport.embedded.sessions.plain.time.time", lambda: now[0])
         reader, writer = await here.connect5("r", given=KEEP), await here.connect5("w")
         await reader.subscribe(("q", 1))
         await reader.disconnect()

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from mqtt_im.clock import Clock
 from mqtt_im.config import LimitsConfig
 from mqtt_im.transport.embedded.limits import Count, Quiet
 from mqtt_im.transport.embedded.sessions.access import Access
@@ -25,8 +26,10 @@ class Ground:
         count: Count,
         notes: Quiet,
         background: Callable[[Coroutine[Any, Any, None]], None],
+        clock: Clock,
     ) -> None:
         """`background` runs what nobody awaits."""
+        self.clock = clock
         self.access = access
         self.limits = limits
         self.count = count
@@ -34,3 +37,15 @@ class Ground:
         self.background = background
         self.room = Room(limits.max_queued_bytes, limits.max_queued_bytes_per_user)
         self.store: Persistence
+
+    def now(self) -> float:
+        """The steady time, in seconds: what ends after a while is measured by it, on disk too."""
+        return self.clock.steady() / 1000
+
+    def expires_at(self, interval: int | None) -> int:
+        """When a Message Expiry Interval that begins now, in seconds, is over: ms by the steady time; 0 for none."""
+        return 0 if interval is None else self.clock.steady() + interval * 1000
+
+    def left(self, expires: int) -> int:
+        """How many seconds are left until then, at least 1."""
+        return max(1, -int((self.clock.steady() - expires) // 1000))

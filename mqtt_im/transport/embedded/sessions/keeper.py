@@ -7,7 +7,6 @@ import heapq
 import json
 import math
 import secrets
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -64,7 +63,9 @@ class Keeper:
         if session is None:
             stored = self._ground.store.session(*key)
             session = None if stored is None else self.restore(stored)
-        if session is not None and session.connection is None and session.seen and session.seen + session.expiry <= time.time():
+        if session is None or session.connection is not None or not session.seen:
+            return session
+        if session.seen + session.expiry <= self._ground.now():
             self._give_up(session)
             return None
         return session
@@ -171,7 +172,7 @@ class Keeper:
         if not session.expiry or not session.kept:
             self.discard(session)
             return
-        session.seen = math.ceil(time.time())
+        session.seen = math.ceil(self._ground.now())
         self._ground.store.write(persistence.SEEN, session.seen, session.expiry, session.id)
         if session.expiry < self._ground.limits.session_expiry_s:
             self._ground.store.committed(lambda _: None)  # now, not lazily: its time counts from now
@@ -205,7 +206,7 @@ class Keeper:
 
     def _look_ahead(self) -> None:
         """Take up the sessions that end before the next look."""
-        now = time.time()
+        now = self._ground.now()
         self._looked_ahead_to = now + _AHEAD_S
         try:
             self._ends = [(end, (user, name)) for user, name, end in self._ground.store.expiring(int(self._looked_ahead_to))]
@@ -223,11 +224,11 @@ class Keeper:
         if self._timer is not None:
             self._timer.cancel()
         due = min(self._ends[0][0] if self._ends else self._looked_ahead_to, self._looked_ahead_to - _AHEAD_S / 2)
-        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - time.time()) + 0.01, self._due)
+        self._timer = asyncio.get_running_loop().call_later(max(0.0, due - self._ground.now()) + 0.01, self._due)
 
     def _due(self) -> None:
         self._timer = None
-        now = time.time()
+        now = self._ground.now()
         ended: list[Key] = []
         while self._ends and self._ends[0][0] <= now and len(ended) < 100:
             ended.append(heapq.heappop(self._ends)[1])

@@ -190,12 +190,15 @@ class Persistence:
         busy_timeout_ms: int = 5000,
         *,
         longest_expiry: int = 7_776_000,
+        now: Callable[[], float] = time.time,
     ) -> None:
         """Open the file, or make it; raises `OSError` where that cannot be done.
 
-        `longest_expiry` is what sessions of schema 1, which knew no expiry, are given, in seconds.
+        `longest_expiry` is what sessions of schema 1, which knew no expiry, are given, in seconds; `now` is the steady
+        time, in seconds too, by which all times in the file are.
         """
         self._longest_expiry = longest_expiry
+        self._now = now
         self._alive = path.with_suffix(".alive")
         self._count = count
         self._log = log
@@ -244,7 +247,7 @@ class Persistence:
                 for table, columns in _SINCE_2.items():
                     for column in columns:
                         self._execute(f"ALTER TABLE {table} ADD COLUMN {column}")
-                now = int(time.time())
+                now = int(self._now())
                 self._execute("UPDATE session SET seen = ?, expires = ?", (now, self._longest_expiry))
             self._database.create_tables(_MODELS, safe=True)
             self._database.pragma("user_version", _SCHEMA, permanent=True)
@@ -256,17 +259,17 @@ class Persistence:
     def _find_those_who_were_there(self) -> None:
         """The clients that were connected when the server ended without closing went then: as far as that is known."""
         try:
-            ended = int(self._alive.stat().st_mtime)
-        except OSError:
-            ended = int(time.time())
+            ended = int(self._alive.read_text())
+        except (OSError, ValueError):
+            ended = int(self._now())
         self._execute("UPDATE session SET seen = ? WHERE seen = 0", (ended,))
         self._alive.unlink(missing_ok=True)
 
     def still_alive(self, *, needed: bool) -> None:
-        """Note that the server runs, where a session is there whose time will count from when it ended; costs no write."""
+        """Note that the server runs, where a session is there whose time will count from when it ended; waits for no disk."""
         with contextlib.suppress(OSError):
             if needed:
-                self._alive.touch()
+                self._alive.write_text(str(int(self._now())))
             else:
                 self._alive.unlink(missing_ok=True)
 

@@ -6,7 +6,6 @@ each kept session that is to get it at QoS 1 or 2, and is sent to those when the
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -36,12 +35,7 @@ class PlainMessage:
     properties: bytes = b""
     """Encoded ones that go with it."""
     expires: int = 0
-    """When nobody is to get it any more, in ms since 1970; 0: never."""
-
-
-def expires_at(interval: int | None) -> int:
-    """When a Message Expiry Interval that begins now, in seconds, is over: ms since 1970; 0 for none."""
-    return 0 if interval is None else int((time.time() + interval) * 1000) or 1
+    """When nobody is to get it any more, in ms by the steady time; 0: never."""
 
 
 class Plain:
@@ -155,7 +149,7 @@ class Plain:
         if qos == 0:
             if connection is not None:
                 connection.publish_plain(
-                    topic, message.payload, retain=retain, properties=_with_expiry(properties, message.expires)
+                    topic, message.payload, retain=retain, properties=self._with_expiry(properties, message.expires)
                 )
             return None
         if connection is None and not limits.max_queued_messages:
@@ -251,7 +245,7 @@ class Plain:
             connection.occupy(packet_id)
             connection.answer(encode.short(PUBREL, packet_id))
             return
-        properties = _with_expiry(message.properties, message.expires)
+        properties = self._with_expiry(message.properties, message.expires)
         if not connection.publish_plain(
             message.topic, message.payload, message.qos, packet_id, message.retain, dup=True, properties=properties
         ):
@@ -259,11 +253,11 @@ class Plain:
 
     def _send(self, session: Session, connection: Receiver, message: Message) -> None:
         """Send a message for the first time, unless its time is over (MQTT5-3.3.2-5)."""
-        if message.expires and message.expires <= time.time() * 1000:
+        if message.expires and message.expires <= self._ground.clock.steady():
             self._ground.count("plain_expired")
             self._skip(session, message)
             return
-        properties = _with_expiry(message.properties, message.expires)
+        properties = self._with_expiry(message.properties, message.expires)
         if not connection.publish_plain(
             message.topic, message.payload, message.qos, message.packet_id, message.retain, properties=properties
         ):
@@ -272,6 +266,10 @@ class Plain:
             self._skip(session, message)
         elif session.kept:
             self._ground.store.write(sql.SET_STAGE, SENT, session.id, message.seq)
+
+    def _with_expiry(self, properties: bytes, expires: int) -> bytes:
+        """With what is left of the Message Expiry Interval, in seconds (MQTT5-3.3.2-6)."""
+        return props.one(props.MESSAGE_EXPIRY, self._ground.left(expires)) + properties if expires else properties
 
     def _skip(self, session: Session, message: Message) -> None:
         """Take a message out of flight without its client."""
@@ -299,7 +297,7 @@ class Plain:
                 self._enqueue(session, message)
             outbox.ready(message)
         elif retained is not None and connection is not None:
-            properties = _with_expiry(_identifiers([options]) + retained.properties, retained.expires)
+            properties = self._with_expiry(_identifiers([options]) + retained.properties, retained.expires)
             connection.publish_plain(topic.encode(), retained.payload, retain=True, properties=properties)
         del waiting[topic]
         return True
@@ -363,11 +361,3 @@ def _identifiers(options: list[int]) -> bytes:
     return b"".join(
         props.one(props.SUBSCRIPTION_IDENTIFIER, each >> IDENTIFIER_SHIFT) for each in options if each >> IDENTIFIER_SHIFT
     )
-
-
-def _with_expiry(properties: bytes, expires: int) -> bytes:
-    """With what is left of the Message Expiry Interval, in seconds (MQTT5-3.3.2-6)."""
-    if not expires:
-        return properties
-    left = max(1, -int((time.time() * 1000 - expires) // 1000))
-    return props.one(props.MESSAGE_EXPIRY, left) + properties

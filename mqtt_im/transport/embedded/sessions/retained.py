@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -96,7 +95,7 @@ class Retained:
     def get(self, topic: str) -> RetainedMessage | None:
         """What is retained on a topic, if it has not expired."""
         message = self._messages.get(topic)
-        if message is not None and message.expires and message.expires <= time.time() * 1000:
+        if message is not None and message.expires and message.expires <= self._ground.clock.steady():
             self._drop(topic)
             return None
         return message

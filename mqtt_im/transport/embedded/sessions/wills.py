@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
 from mqtt_im.mqtt.packets import Will
@@ -28,7 +27,7 @@ class Wills:
         """Go on with what was running when the server ended; what is due by now is published at once."""
         for user, name, device, due, topic, payload, qos, retain, expiry, properties in self._ground.store.wills():
             will = Will(topic, bytes(payload), qos, bool(retain), 0, expiry, bytes(properties))
-            self._run((user, name), device, will, due / 1000 - time.time())
+            self._run((user, name), device, will, due / 1000 - self._ground.now())
 
     def stop(self) -> None:
         """No timer is left; the disk has what was running."""
@@ -39,7 +38,8 @@ class Wills:
     def delay(self, key: Key, device: str, will: Will, seconds: int) -> None:
         """Publish this will after so many seconds, unless it is cancelled."""
         self.publish(key)
-        row = (*key, device, int((time.time() + seconds) * 1000), will.topic, will.payload, will.qos, will.retain, will.expiry)
+        due = int((self._ground.now() + seconds) * 1000)
+        row = (*key, device, due, will.topic, will.payload, will.qos, will.retain, will.expiry)
         self._ground.store.write(sql.KEEP_WILL, *row, will.handed_on)
         self._ground.store.committed(lambda _: None)  # now, not lazily
         self._run(key, device, will, seconds)
