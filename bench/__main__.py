@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, servers, size, storm
+from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, servers, size, storm, web
 from bench.report import Row, medians, save, table
 from bench.seed import Size
 from mqtt_im.load.peer import PeerError
@@ -69,6 +69,10 @@ async def _size(options: argparse.Namespace) -> list[Row]:
     return size.compare(options.messages // 10, options.users // 10)
 
 
+async def _web(options: argparse.Namespace) -> list[Row]:
+    return await web.compare(1_000, options.items)
+
+
 async def _disk(_: argparse.Namespace) -> list[Row]:
     return disk.reference()
 
@@ -84,6 +88,7 @@ _SCENARIOS: dict[str, tuple[Scenario, str]] = {
     "logins": (_logins, "connections accepted with cached credentials"),
     "hostile": (_hostile, "a well-behaved pair beside each of the attacks that the default limits allow"),
     "storm": (_storm, "everybody logs in at once, each at the cost of an argon2, beside pairs that stay"),
+    "web": (_web, "the web chat in Chromium: weight, and somebody with 1,000 conversations who was away for 100,000 messages"),
 }
 
 
@@ -117,7 +122,7 @@ def _arguments(line: list[str]) -> argparse.Namespace:
     parser.add_argument("--idle", type=int, default=10_000, help="idle connections (full, idle)")
     parser.add_argument("--keep", type=Path, help="folder that keeps the filled store for the next run (full)")
     parser.add_argument("--members", type=int, default=1_000, help="of the group (fanout), connected ones (hostile)")
-    parser.add_argument("--items", type=int, default=100_000, help="how far the device is behind (catchup)")
+    parser.add_argument("--items", type=int, default=100_000, help="how far the device is behind (catchup, web)")
     parser.add_argument("--logins", type=int, default=10_000, help="connections (logins)")
     parser.add_argument("--clients", type=int, default=storm.Crowd.clients, help="that come at once (storm)")
     parser.add_argument(
