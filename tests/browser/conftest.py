@@ -22,20 +22,21 @@ def name() -> Name:
     return lambda word: f"{word}-{token}"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def playwright() -> Iterator[Playwright]:
+    """Not for the whole session: it runs an event loop in this thread, which other tests can't have."""
     with sync_playwright() as started:
         yield started
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def browser(playwright: Playwright) -> Iterator[Browser]:
     started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
     yield started
     started.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def server() -> Iterator[ServerProcess]:
     with ServerProcess() as started:
         yield started

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import struct
+import time
+import wave
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -88,6 +91,94 @@ def test_a_picture_waits_in_a_tunnel_and_holds_up_nobody_else(open_tab: Open, na
     shows_picture(other)
     assert [message.locator("img").count() for message in other.at("message").all()] == [0, 1, 0]
     one.shows("behind it", "read")
+
+
+def wav(seconds: int = 2, rate: int = 8000) -> bytes:
+    """A sound: a rising saw."""
+    with io.BytesIO() as file:
+        with wave.open(file, "wb") as sound:
+            sound.setnchannels(1)
+            sound.setsampwidth(1)
+            sound.setframerate(rate)
+            sound.writeframes(bytes(number % 64 + 96 for number in range(seconds * rate)))
+        return file.getvalue()
+
+
+FILM = """async () => {
+    const canvas = document.createElement("canvas");
+    const pen = canvas.getContext("2d");
+    const draw = () => {
+        pen.fillStyle = `hsl(${Math.random() * 360} 50% 50%)`;
+        pen.fillRect(0, 0, 300, 150);
+    };
+    const timer = setInterval(draw, 30);
+    draw();
+    const recorder = new MediaRecorder(canvas.captureStream(), { mimeType: "video/webm" });
+    const parts = [];
+    recorder.ondataavailable = ({ data }) => parts.push(data);
+    const ended = new Promise((resolve) => { recorder.onstop = resolve; });
+    recorder.start();
+    setTimeout(() => recorder.stop(), 700);
+    await ended;
+    clearInterval(timer);
+    return [...new Uint8Array(await new Blob(parts).arrayBuffer())];
+}"""
+
+
+def test_sound_and_films_play_where_they_stand(open_tab: Open, name: Name) -> None:
+    alice, bob = name("alice"), name("bob")
+    one, other = open_tab(alice), open_tab(bob)
+    film = bytes(one.page.evaluate(FILM))
+    assert len(film) < MOST_BYTES
+    one.start(bob)
+    one.at("attach").set_input_files(
+        [
+            FilePayload(name="voice.wav", mimeType="audio/wav", buffer=wav()),
+            FilePayload(name="film.webm", mimeType="video/webm", buffer=film),
+            FilePayload(name="broken.mp3", mimeType="audio/mpeg", buffer=b"no sound at all"),
+        ]
+    )
+    one.write("hear and see")
+    one.shows("hear and see", "delivered")
+    other.open_conversation(f"{alice}:{bob}")
+    expect(other.page.locator(".media")).to_have_count(3)
+    expect(other.page.locator("audio, video")).to_have_count(0)  # nothing is loaded before somebody asks
+    for kind, file in (("audio", "voice.wav"), ("video", "film.webm")):
+        other.page.get_by_role("button", name=f"Play {file}").click()
+        player = other.page.locator(kind)
+        expect(player).to_be_visible()
+        player.evaluate(
+            """player => new Promise((resolve) => {
+                player.addEventListener("ended", resolve);
+                player.muted = true;
+                player.play();
+            })"""
+        )
+        assert player.evaluate("player => player.currentTime") > 0.3
+    expect(other.page.locator("video")).to_have_js_property("videoWidth", 300)
+    other.page.get_by_role("button", name="Play broken.mp3").click()
+    expect(other.page.get_by_role("button", name="Download broken.mp3")).to_be_visible()
+
+
+def test_a_picture_that_was_taken_back_leaves_the_browser(open_tab: Open, name: Name) -> None:
+    alice, bob = name("alice"), name("bob")
+    one, other = open_tab(alice), open_tab(bob)
+    one.start(bob)
+    one.at("attach").set_input_files(PICTURE)
+    one.write("not for you")
+    other.open_conversation(f"{alice}:{bob}")
+    shows_picture(other)
+    kept = f"caches.open('files {bob}').then((cache) => cache.keys()).then((all) => all.length)"
+    assert other.page.evaluate(kept) == 1
+    one.message("not for you").hover()
+    one.message("not for you").get_by_role("button", name="More").click()
+    one.page.get_by_role("menuitem", name="Take back").click()
+    one.page.locator("dialog").get_by_role("button", name="Take back").click()
+    expect(other.at("message")).to_contain_text("Message taken back")
+    deadline = time.monotonic() + 20
+    while other.page.evaluate(kept) and time.monotonic() < deadline:
+        other.page.wait_for_timeout(50)
+    assert other.page.evaluate(kept) == 0
 
 
 def test_hostile_files_do_nothing(open_tab: Open, name: Name) -> None:

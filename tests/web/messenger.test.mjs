@@ -276,3 +276,114 @@ test("a line that is lost while the device starts over is not taken for a good o
   await sent(alice);
   assert.deepEqual(bodies("bob"), ["a"]);
 });
+
+test("what users set for themselves holds at once, is told once there is a line, and survives a kill", async () => {
+  server.isDown = true;
+  const store = new MemoryStore();
+  const alice = await start("alice", store);
+  await alice.do("mute", { conv: "alice:bob", until: 4_000_000_000_000 });
+  await alice.do("block", { user: "carol" });
+  await alice.do("settings", { read_receipts: false });
+  await until(() => alice.own.settings);
+  assert.equal(alice.convs.get("alice:bob").muted, 4_000_000_000_000);
+  assert.deepEqual(alice.own.state, { blocked: ["carol"], settings: { read_receipts: false } });
+  alice.stop();
+  server.isDown = false;
+  const again = await start("alice", store);
+  assert.deepEqual(again.own.blocked, ["carol"]);
+  await sent(again);
+  const told = server.seen.map(([op]) => op).filter((op) => ["mute", "block", "settings"].includes(op));
+  assert.deepEqual(told, ["mute", "block", "settings"]);
+  assert.equal(again.convs.get("alice:bob").muted, 4_000_000_000_000);
+});
+
+test("what the server refuses does not hold here either", async () => {
+  const alice = await start();
+  await online(alice);
+  server.refuseOwn = ({ op }) => (op === "mute" || op === "block" ? "not_member" : null);
+  const answers = [];
+  alice.on("answer", ({ reply }) => answers.push(reply.code));
+  await alice.do("mute", { conv: "#gone", until: 4_000_000_000_000 });
+  await alice.do("block", { user: "nobody" });
+  await until(() => answers.length === 2);
+  assert.deepEqual(answers, ["not_member", "not_member"]);
+  assert.equal(alice.convs.get("#gone").muted, 0);
+  assert.deepEqual(alice.own.blocked, []);
+});
+
+test("changes to messages made without a line are kept and told once, in order", async () => {
+  const store = new MemoryStore();
+  const alice = await start("alice", store);
+  await write(alice, "a", "b");
+  await sent(alice);
+  server.isDown = true;
+  server.cut();
+  await until(() => alice.state === "offline");
+  await alice.do("edit", { conv: "alice:bob", seq: 1, body: "a2" });
+  await alice.do("react", { conv: "alice:bob", seq: 1, emoji: "👍" });
+  await alice.do("recall", { conv: "alice:bob", seq: 2 });
+  alice.stop();
+  server.isDown = false;
+  const again = await start("alice", store);
+  await sent(again);
+  const told = server.seen.filter(([op]) => ["edit", "react", "recall"].includes(op)).map(([op, , n]) => [op, n]);
+  assert.deepEqual(told, [["edit", 1], ["react", 2], ["recall", 3]]);
+});
+
+test("a store is bounded, and what has left it is read from the server again", async () => {
+  const store = new MemoryStore();
+  const options = { store, most: { messages: 400, bytes: 10 ** 9 } };
+  const bob = new Messenger({ user: "bob", device: "bob-web", ...options, open: server.opener("bob", "bob-web") });
+  running.push(bob);
+  await bob.start();
+  await online(bob);
+  for (let number = 0; number < 900; number += 1) server.send("alice", "bob", `m${number}`);
+  server.send("carol", "bob", "hello");
+  await until(() => bob.cursor.pos === 901);
+  const count = async () => (await stored(store)).length + (await stored(store, "bob:carol")).length;
+  await until(async () => (await count()) <= 400, "less in the store");
+  assert.deepEqual(await stored(store, "bob:carol"), ["hello"]);
+  const kept = await stored(store);
+  assert.equal(kept.at(-1), "m899");
+  const record = bob.convs.get("alice:bob");
+  assert.equal(record.lo, 901 - kept.length);
+  assert.equal(record.top, false);
+  const older = await bob.history.before("alice:bob", record.lo, 50);
+  assert.equal(older.messages.at(-1).body, `m${900 - kept.length - 1}`);
+  assert.equal(older.more, true);
+  assert.equal(bob.convs.get("alice:bob").unread, 900);
+  await bob.markRead("alice:bob", 10);
+  assert.equal(bob.convs.get("alice:bob").unread, 890); // most of them are not stored any more
+});
+
+test("a store is bounded by bytes too, the conversations that were active last come first", async () => {
+  const store = new MemoryStore();
+  const bob = new Messenger({ user: "bob", device: "bob-web", store, most: { messages: 10 ** 6, bytes: 400_000 }, open: server.opener("bob", "bob-web") });
+  running.push(bob);
+  await bob.start();
+  await online(bob);
+  for (const from of ["alice", "carol"]) for (let number = 0; number < 100; number += 1) server.send(from, "bob", "x".repeat(1_000));
+  await until(() => bob.cursor.pos === 200);
+  await until(async () => (await stored(store)).length + (await stored(store, "bob:carol")).length <= 400_000 / 2_300);
+  assert.ok((await stored(store)).length >= 50);
+  assert.ok((await stored(store, "bob:carol")).length >= 50);
+});
+
+test("nothing that an item holds keeps those behind it from coming", async () => {
+  const bob = await start("bob");
+  await online(bob);
+  const odd = [["x"], { ["__proto__"]: { text: "x" } }, null, -0, [], { text: 5 }, "\ud800"];
+  for (const body of odd) server.send("alice", "bob", body);
+  for (const emoji of ["__proto__", "constructor", "toString", "👍"]) server.tellItem("bob", { op: "reacted", conv: "alice:bob", seq: 1, by: "alice", emoji, ts: 1 });
+  server.tellItem("bob", { op: "reacted", conv: "alice:bob", seq: 2, by: "__proto__", emoji: "__proto__", ts: 1 });
+  server.tellItem("bob", { op: "edited", conv: "alice:bob", seq: 2, by: "alice", body: odd, ts: 1 });
+  server.tellItem("bob", { op: "msg", conv: null, seq: "x", from: 7 }); // what no server sends
+  server.tellItem("bob", { op: "__proto__" });
+  server.send("alice", "bob", "behind it");
+  await until(() => bob.cursor.pos === server.inbox("bob").length);
+  const messages = await bob.store.messages("alice:bob", 1, 100, 100);
+  assert.equal(messages.at(-1).body, "behind it");
+  assert.deepEqual(Object.entries(messages[0].reactions), [["👍", ["alice"]]]);
+  assert.deepEqual(Object.entries(messages[1].reactions), [["__proto__", ["__proto__"]]]);
+  assert.equal(bob.state, "online");
+});

@@ -15,8 +15,9 @@ export class FakeServer {
   seen = [];
   /** `lose(request)`: "request" and it never arrives, "answer" and its answer is lost; both cut the line. */
   lose = () => null;
-  /** `refuse(request)`: an error's code, or null. */
+  /** `refuse(request)`: an error's code for a `send`, or null; `refuseOwn` for anything else. */
   refuse = () => null;
+  refuseOwn = () => null;
   isDown = false;
 
   inbox(user) {
@@ -41,6 +42,13 @@ export class FakeServer {
   /** A message of somebody who has no device here. */
   send(from, to, body) {
     return this.commit(from, null, { to, body, id: `${from}-${Math.random()}` });
+  }
+
+  /** Any item in a user's inbox. */
+  tellItem(user, item) {
+    const inbox = this.inbox(user);
+    inbox.push({ ...item, pos: inbox.length + 1 });
+    for (const line of this.lines) if (line.user === user && line.isSubscribed) line.item(inbox.at(-1), false);
   }
 
   commit(from, device, { to, body, id, reply_to }) {
@@ -170,8 +178,15 @@ class FakeLine {
         server.ids.get(`${user} ${request.id}`).answer = server.commit(user, this.device, request);
         return null; // its item is the answer
       }
-      default:
-        return request.op === "read" ? null : { op: "ok", id: request.id };
+      case "read":
+        return null;
+      default: {
+        if (request.n !== undefined && request.n !== this.n + 1) return error("out_of_order", { expected: this.n + 1 });
+        const code = server.refuseOwn(request);
+        if (code) return error(code);
+        if (request.n !== undefined) this.n = request.n;
+        return { read_receipts: request.read_receipts ?? true, presence: true, op: "ok", id: request.id };
+      }
     }
   }
 }

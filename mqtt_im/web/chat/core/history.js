@@ -13,7 +13,7 @@ export class History {
     const { convs, store } = this.#messenger;
     const conv = convs.get(id);
     if (conv?.lo !== undefined && before > conv.lo) {
-      const messages = await store.messages(id, conv.lo, Math.min(before - 1, Number.MAX_SAFE_INTEGER), limit);
+      const messages = await store.messages(id, conv.lo, Math.min(before - 1, conv.hi), limit);
       if (messages.length) return { messages, more: !conv.top || messages[0].seq > conv.lo };
     }
     if (conv?.top && before <= conv.lo) return { messages: [], more: false };
@@ -49,11 +49,12 @@ export class History {
     if (page?.items.length) await this.#messenger.commit({ messages: page.items.map(messageOf) });
   }
 
-  /** Others' messages above one's own read mark, as far as they are stored. */
+  /** Others' messages above one's own read mark; of those that are not stored, all count. */
   async unread(conv) {
-    const from = Math.max((conv.read ?? 0) + 1, conv.lo ?? Infinity);
+    const first = (conv.read ?? 0) + 1;
+    const from = Math.max(first, conv.lo ?? conv.seq + 1);
     const messages = await this.#messenger.store.messages(conv.conv, from, conv.hi ?? 0, 1_000, true);
-    return messages.filter((message) => message.from !== this.#messenger.user && !message.system && !message.recalled).length;
+    return from - first + messages.filter((message) => message.from !== this.#messenger.user && !message.system && !message.recalled).length;
   }
 
   /** Keeps a page where it joins on to what is stored, so that the stored run stays unbroken. */

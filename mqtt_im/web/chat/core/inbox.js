@@ -34,13 +34,13 @@ export const newConversation = (conv) => ({ conv, seq: 0, unread: 0, mentions: 0
 
 /** Messages with one user's reaction set, changed or (`""`) taken away. */
 export function withReaction(reactions, by, emoji) {
-  const result = {};
+  const result = new Map(); // anything is an emoji here, "__proto__" too
   for (const [each, users] of Object.entries(reactions ?? {})) {
     const others = users.filter((user) => user !== by);
-    if (others.length) result[each] = others;
+    if (others.length) result.set(each, others);
   }
-  if (emoji) result[emoji] = [...(result[emoji] ?? []), by];
-  return result;
+  if (emoji) result.set(emoji, [...(result.get(emoji) ?? []), by]);
+  return Object.fromEntries(result);
 }
 
 /** One run over items: collects what they change, to be written as one transaction. */

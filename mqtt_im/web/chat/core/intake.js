@@ -82,13 +82,23 @@ export class Intake {
         const isOurs = item.op === "sent" && messenger.outbox.get(item.id);
         if (item.op === "receipt") await this.#receipt(inbox, item);
         else if (!item.dup && item.pos > pos) {
-          await inbox.apply(item);
+          await this.#apply(inbox, item);
           pos = item.pos;
         } else if (isOurs) inbox.sent(item); // its item was here before, or comes yet
       }
     };
     await this.run(change, () => pos);
     messenger.acknowledge();
+  }
+
+  /** What one item holds must not keep all those behind it from coming: where it makes no sense, it is left out. */
+  async #apply(inbox, item) {
+    try {
+      await inbox.apply(item);
+    } catch (error) {
+      if (!(error instanceof TypeError || error instanceof RangeError)) throw error; // of the store: it is tried again
+      console.error(error);
+    }
   }
 
   /** Brings what is missing in front of `packets`. */

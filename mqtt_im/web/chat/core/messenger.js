@@ -5,7 +5,7 @@
  * an item, what it means and the cursor behind it are written as one transaction, and only then acknowledged (`ack: "app"`).
  *
  * Events: `state`, `convs` (changed records), `messages` (changed ones), `news` (others' messages that have just come),
- * `outbox` (all entries), `answer` (`{id, reply}`), `progress`, `receipt`, `typing`, `presence`, `reset` (everything is new).
+ * `outbox` (all entries), `answer` (`{id, reply}`), `own` (what own.js keeps), `progress`, `receipt`, `typing`, `presence`, `reset` (everything is new).
  */
 import { Asks, RequestFailed } from "./asks.js";
 import { Connection } from "./connection.js";
@@ -14,8 +14,10 @@ import { Emitter } from "./emitter.js";
 import { History } from "./history.js";
 import { newConversation } from "./inbox.js";
 import { Intake } from "./intake.js";
+import { Keeping } from "./keeping.js";
 import { newId, topics } from "./names.js";
 import { Outbox } from "./outbox.js";
+import { Own } from "./own.js";
 import { Uploads } from "./uploads.js";
 
 const WINDOW = 32; // requests under way
@@ -31,6 +33,7 @@ export class Messenger extends Emitter {
   /** Whether the server has said `welcome` on this connection. */
   isWelcome = false;
   #asks = new Asks();
+  #keeping;
   #hello = null;
   #acked = 0;
   #ackTimer;
@@ -38,13 +41,15 @@ export class Messenger extends Emitter {
 
   /**
    * `open(on)` makes a line (line.js), `store` keeps (store.js), `upload(blob, name, progress)` brings a file to the
-   * server and returns its id.
+   * server and returns its id. `most` is how much stays in the store (keeping.js).
    */
-  constructor({ user, device, prefix = "im/v1", store, open, isReachable, upload }) {
+  constructor({ user, device, prefix = "im/v1", store, open, isReachable, upload, most }) {
     super();
     Object.assign(this, { user, device, store });
     this.topics = topics(prefix, user, device);
     this.history = new History(this);
+    this.own = new Own(this);
+    this.#keeping = new Keeping(this, most);
     this.uploads = new Uploads(this, upload);
     this.intake = new Intake(this);
     this.connection = new Connection(open, isReachable);
@@ -65,6 +70,9 @@ export class Messenger extends Emitter {
     this.limits = meta.limits ?? {};
     for (const conv of convs) this.convs.set(conv.conv, conv);
     for (const entry of outbox) this.outbox.put(entry);
+    this.own.load(meta.own);
+    this.#keeping.load(meta.kept);
+    for (const entry of this.outbox.waiting) if (Own.has(entry.op)) await this.own.apply(entry);
     this.connection.start();
   }
 
@@ -88,6 +96,7 @@ export class Messenger extends Emitter {
   added(entry) {
     this.outbox.put(entry);
     this.#outboxChanged();
+    if (Own.has(entry.op)) this.own.apply(entry).catch((error) => console.error(error)); // kept with the entry all the same
     this.pump();
   }
 
@@ -163,9 +172,12 @@ export class Messenger extends Emitter {
 
   /** Writes changes and tells them. */
   async commit(changes) {
-    await this.store.commit(changes);
-    if (changes.messages?.length) this.emit("messages", changes.messages);
-    if (changes.convs?.length) this.emit("convs", changes.convs);
+    const { messages = [], convs = [] } = changes;
+    const counted = messages.length ? { meta: { ...changes.meta, ...this.#keeping.count(messages) } } : {};
+    await this.store.commit({ ...changes, ...counted });
+    if (messages.length) this.emit("messages", messages);
+    if (convs.length) this.emit("convs", convs);
+    this.#keeping.look().catch((error) => console.error(error)); // the next write looks again
   }
 
   /** The server has committed these entries, and they have left the disk. */
@@ -251,7 +263,8 @@ export class Messenger extends Emitter {
     const isNew = this.cursor.pos === null;
     this.cursor = new Cursor(pos, welcome.epoch);
     this.convs.clear();
-    await this.store.commit({ meta: { pos, epoch: welcome.epoch, limits: welcome.limits }, startOver: true });
+    const meta = { pos, epoch: welcome.epoch, limits: welcome.limits, ...this.#keeping.count([], true) };
+    await this.store.commit({ meta, startOver: true });
     if (pos !== welcome.pos) this.ask("hello", { after: pos, ack: "app", batch: true }).catch(() => {});
     if (!isNew) this.emit("reset");
   }
@@ -298,6 +311,7 @@ export class Messenger extends Emitter {
     const { entry, outcome } = result;
     if (outcome === "done") await this.store.commit({ answered: [entry.order] });
     if (outcome === "failed") await this.store.commit({ entries: [entry] });
+    if (outcome !== "again" && Own.has(entry.op)) await this.own.answered(entry, reply);
     if (outcome !== "again") this.emit("answer", { id: entry.id, reply });
     this.#outboxChanged();
     this.pump();

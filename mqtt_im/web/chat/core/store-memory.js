@@ -1,3 +1,5 @@
+import { weightOf } from "./keeping.js";
+
 /** The store without a disk: for tests, and for programs that need nothing kept. As `Store` in store.js. */
 export class MemoryStore {
   #meta = {};
@@ -22,7 +24,7 @@ export class MemoryStore {
     return structuredClone(kept);
   }
 
-  async commit({ meta = {}, convs = [], messages = [], entries = [], answered = [], startOver = false }) {
+  async commit({ meta = {}, convs = [], messages = [], entries = [], answered = [], dropped = [], startOver = false }) {
     if (startOver) {
       this.#convs.clear();
       this.#messages.clear();
@@ -32,10 +34,17 @@ export class MemoryStore {
     for (const message of structuredClone(messages)) this.#messages.set(`${message.conv} ${message.seq}`, message);
     for (const entry of structuredClone(entries)) this.#outbox.set(entry.order, entry);
     for (const order of answered) this.#outbox.delete(order);
+    for (const [conv, below] of dropped) {
+      for (const [key, message] of this.#messages) if (message.conv === conv && message.seq < below) this.#messages.delete(key);
+    }
   }
 
   async message(conv, seq) {
     return structuredClone(this.#messages.get(`${conv} ${seq}`));
+  }
+
+  async weights(conv) {
+    return (await this.messages(conv, 0, Infinity, Infinity, true)).map((message) => [message.seq, weightOf(message)]);
   }
 
   async messages(conv, from, to, limit, first = false) {

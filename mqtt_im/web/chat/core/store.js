@@ -5,7 +5,10 @@
  * disk when the promise is kept, or nothing.
  */
 
+import { weightOf } from "./keeping.js";
+
 const VERSION = 1;
+const PAGE = 500;
 
 const settled = (request) =>
   new Promise((resolve, reject) => {
@@ -77,10 +80,10 @@ export class Store {
   }
 
   /**
-   * Writes `meta` (a map), `convs`, `messages`, `entries` (changed ones of the outbox), removes `answered` (orders of the outbox); with
-   * `startOver` all conversations and messages are removed first.
+   * Writes `meta` (a map), `convs`, `messages`, `entries` (changed ones of the outbox), removes `answered` (orders of the outbox) and
+   * `dropped` (`[conv, below]`: messages with a lower seq); with `startOver` all conversations and messages are removed first.
    */
-  async commit({ meta = {}, convs = [], messages = [], entries = [], answered = [], startOver = false }) {
+  async commit({ meta = {}, convs = [], messages = [], entries = [], answered = [], dropped = [], startOver = false }) {
     const transaction = this.#db.transaction(["meta", "convs", "messages", "outbox"], "readwrite");
     const [metas, conversations, stored, outbox] = ["meta", "convs", "messages", "outbox"].map((name) => transaction.objectStore(name));
     if (startOver) {
@@ -92,6 +95,7 @@ export class Store {
     for (const message of messages) stored.put(message);
     for (const entry of entries) outbox.put(entry);
     for (const order of answered) outbox.delete(order);
+    for (const [conv, below] of dropped) stored.delete(IDBKeyRange.bound([conv, 0], [conv, below], false, true));
     await written(transaction);
   }
 
@@ -100,12 +104,31 @@ export class Store {
     return settled(this.#db.transaction("messages").objectStore("messages").get([conv, seq]));
   }
 
+  /** `[seq, weight]` of each stored message of a conversation, ascending. */
+  async weights(conv) {
+    const found = [];
+    for (let from = 0, page; !page || page.length === PAGE; from = page.at(-1)?.seq + 1) {
+      const store = this.#db.transaction("messages").objectStore("messages");
+      page = await settled(store.getAll(IDBKeyRange.bound([conv, from], [conv, Infinity]), PAGE));
+      for (const message of page) found.push([message.seq, weightOf(message)]);
+    }
+    return found;
+  }
+
   /** Messages of a conversation with `from` ≤ seq ≤ `to`, at most `limit`: the last ones, ascending; or the first ones, with `first`. */
-  messages(conv, from, to, limit, first = false) {
-    if (to < from) return Promise.resolve([]);
+  async messages(conv, from, to, limit, first = false) {
+    if (to < from) return [];
     const store = this.#db.transaction("messages").objectStore("messages");
     const range = IDBKeyRange.bound([conv, from], [conv, to]);
     if (first) return settled(store.getAll(range, limit));
+    // Seqs have hardly ever gaps: one read nearly always finds all, and a cursor takes a turn of the loop for each.
+    const start = Math.max(from, to - limit + 1);
+    const found = await settled(store.getAll(IDBKeyRange.bound([conv, start], [conv, to])));
+    return start === from || found.length === limit ? found : this.#backwards(range, limit);
+  }
+
+  #backwards(range, limit) {
+    const store = this.#db.transaction("messages").objectStore("messages");
     return new Promise((resolve, reject) => {
       const found = [];
       const request = store.openCursor(range, "prev");

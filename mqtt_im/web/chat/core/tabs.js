@@ -16,6 +16,8 @@ export class Tabs extends Emitter {
   convs = new Map();
   entries = [];
   presence = new Map();
+  /** What own.js keeps. */
+  own = { blocked: [], settings: null };
   state = "connecting";
   /** The messenger, in the tab that has it. */
   messenger = null;
@@ -38,10 +40,7 @@ export class Tabs extends Emitter {
   }
 
   async start() {
-    const { user, device, store } = this.#options;
-    const { convs, outbox } = await store.load();
-    for (const conv of convs) this.convs.set(conv.conv, conv);
-    this.entries = outbox;
+    const { user, device } = this.#options;
     if (!Tabs.canShare()) {
       await this.#lead();
       return;
@@ -57,6 +56,10 @@ export class Tabs extends Emitter {
       });
     });
     if (await decided) return;
+    const { meta, convs, outbox } = await this.#options.store.load();
+    this.own = { ...this.own, ...meta.own };
+    for (const conv of convs) this.convs.set(conv.conv, conv);
+    this.entries = outbox;
     const signal = this.#ended.signal;
     navigator.locks.request(lock, { signal }, () => this.#lead().then(() => this.#over())).catch(() => {}); // ended before it was had
     this.#join();
@@ -89,6 +92,7 @@ export class Tabs extends Emitter {
   before = (conv, seq, limit) => this.#call("before", conv, seq, limit);
   after = (conv, seq, limit) => this.#call("after", conv, seq, limit);
   one = (conv, seq) => this.#call("one", conv, seq);
+  fetchSettings = () => this.#call("fetchSettings");
 
   /** Changes what is only this browser's business in a conversation's record; a new one is made. */
   patch(conv, changes) {
@@ -112,6 +116,9 @@ export class Tabs extends Emitter {
     });
     await messenger.start();
     this.messenger = messenger;
+    this.convs = new Map(messenger.convs);
+    this.entries = messenger.outbox.entries;
+    this.own = messenger.own.state;
     this.#take("state", messenger.state);
     this.#channel?.postMessage({ leads: true });
     for (const { call, name, args } of this.#calls.values()) {
@@ -138,6 +145,7 @@ export class Tabs extends Emitter {
     const messenger = this.messenger;
     if (name === "snapshot") return { state: messenger.state, presence: [...this.presence] };
     if (name === "before" || name === "after" || name === "one") return messenger.history[name](...args);
+    if (name === "fetchSettings") return messenger.own.fetchSettings();
     return messenger[name](...args);
   }
 
@@ -200,6 +208,7 @@ export class Tabs extends Emitter {
     if (event === "state") this.state = data;
     else if (event === "convs") for (const conv of data) this.convs.set(conv.conv, conv);
     else if (event === "outbox") this.entries = data;
+    else if (event === "own") this.own = data;
     else if (event === "reset") this.convs.clear();
     else if (event === "presence") this.presence.set(data.user, { state: data.state, last_seen: data.last_seen });
     this.emit(event, data);

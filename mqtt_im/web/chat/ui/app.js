@@ -6,12 +6,21 @@ import { ConversationList } from "./list.js";
 import { notifyOf } from "./notify.js";
 import { newConversation, newGroup } from "./people.js";
 import { confirm, menu, notice } from "./popups.js";
-import { isGroup } from "../core/names.js";
+import { convOf, isGroup, isUser } from "../core/names.js";
 import { showDevices, showSettings } from "./settings.js";
 import { textOf } from "./text.js";
 
 const SEARCH_MS = 300;
 const WATCHED = 100; // conversations whose presence is followed: the ones that were active last
+
+/** The conversation that an address's fragment names, or "". */
+function conversationIn(fragment) {
+  try {
+    return fragment.startsWith("#/") ? decodeURIComponent(fragment.slice(2)) : "";
+  } catch {
+    return ""; // a broken escape
+  }
+}
 
 export class App {
   #session;
@@ -38,7 +47,7 @@ export class App {
     addEventListener("popstate", this.onpop);
     this.#showState();
     this.#watch();
-    this.#follow();
+    this.#follow().finally(() => requestAnimationFrame(() => session.shown()));
   }
 
   /** Shows a conversation, as a step that the browser's back button takes back. */
@@ -57,13 +66,15 @@ export class App {
     this.#place.replaceChildren();
   }
 
+  /** Kept when its newest messages are in the page, as far as they can be had. */
   #show(conv) {
     if (!this.#session.im.convs.has(conv)) this.#session.im.patch(conv, { made: Date.now() });
     this.root.classList.add("is-open");
-    this.list.select(conv);
-    this.chat.open(conv);
     this.hint.hidden = true;
+    const opened = this.chat.open(conv);
+    this.list.select(conv);
     this.#watch();
+    return opened;
   }
 
   #toList() {
@@ -79,14 +90,16 @@ export class App {
   }
 
   /** Shows what the address names. */
-  #follow() {
-    const conv = location.hash.startsWith("#/") ? decodeURIComponent(location.hash.slice(2)) : "";
-    if (conv && this.#isMine(conv)) this.#show(conv);
+  async #follow() {
+    const conv = conversationIn(location.hash);
+    if (conv && this.#isMine(conv)) await this.#show(conv);
     else this.#showList();
   }
 
   #isMine(conv) {
-    return isGroup(conv) ? this.#session.im.convs.has(conv) : conv.split(":").includes(this.#session.me);
+    const { me, im } = this.#session;
+    const users = conv.split(":");
+    return isGroup(conv) ? im.convs.has(conv) : users.length === 2 && users.includes(me) && users.every(isUser) && convOf(...users) === conv;
   }
 
   #build() {
@@ -106,7 +119,7 @@ export class App {
         iconButton("group", t("New group"), { data: { testid: "new-group" }, onclick: () => newGroup(this.#session, (conv) => this.open(conv)) }),
       ),
       h("div", { class: "search" }, this.search),
-      h("div", { class: "side-body" }, this.list.element, this.results),
+      h("div", { class: "side-body" }, this.list.element, this.list.nothing, this.results),
       h(
         "footer",
         { class: "side-foot" },
@@ -142,7 +155,7 @@ export class App {
   /** Says what became of a change that the server has refused: unlike a message it has no place of its own to say it. */
   #answered({ id, reply }) {
     const entry = this.#session.im.entries.find((each) => each.id === id);
-    if (reply.op !== "error" || !["edit", "recall", "react"].includes(entry?.op)) return;
+    if (reply.op !== "error" || !entry || entry.op === "send" || this.#session.isAwaited(id)) return;
     notice(problem(reply));
     this.#session.im.discard(id);
   }

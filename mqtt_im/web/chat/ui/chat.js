@@ -45,7 +45,7 @@ export class Chat {
     session.im.on("state", (state) => state === "online" && this.#fetchMembers());
   }
 
-  /** Shows a conversation. */
+  /** Shows a conversation; kept when its newest messages are there, as far as they can be had. */
   open(conv) {
     this.conv = conv;
     this.element.hidden = false;
@@ -53,8 +53,8 @@ export class Chat {
     this.composer.open(conv);
     this.#showHead();
     this.#showTyping();
-    this.timeline.open(conv);
     this.#fetchMembers();
+    return this.timeline.open(conv);
   }
 
   close() {

@@ -3,7 +3,7 @@ import { isGroup } from "../core/names.js";
 import { h, icon, iconButton } from "./dom.js";
 import { sizeText } from "./files.js";
 import { t } from "./i18n.js";
-import { mentionsIn, textOf } from "./text.js";
+import { mentionsIn, plainName, textOf } from "./text.js";
 
 const TYPING_MS = 3_000;
 const MOST_FILES = 10;
@@ -166,7 +166,7 @@ export class Composer {
         "div",
         { class: "about" },
         icon(kind),
-        h("span", { class: "about-text", dir: "auto" }, h("strong", {}, kind === "edit" ? t("Edit") : message.from), " ", textOf(message.body).slice(0, 160) || message.files?.[0]?.name),
+        h("span", { class: "about-text", dir: "auto" }, h("strong", {}, kind === "edit" ? t("Edit") : message.from), " ", textOf(message.body).slice(0, 160) || plainName(message.files?.[0]?.name ?? "")),
         iconButton("close", t("Cancel"), { onclick: () => this.#dropAbout() }),
       ));
     }
@@ -175,8 +175,8 @@ export class Composer {
         "div",
         { class: "about" },
         icon("file"),
-        h("span", { class: "about-text", dir: "auto" }, file.name, " ", h("small", {}, sizeText(file.size))),
-        iconButton("close", t("Leave {name} out", { name: file.name }), { onclick: () => (this.#files.splice(index, 1), this.#showAbove()) }),
+        h("span", { class: "about-text", dir: "auto" }, plainName(file.name), " ", h("small", {}, sizeText(file.size))),
+        iconButton("close", t("Leave {name} out", { name: plainName(file.name) }), { onclick: () => (this.#files.splice(index, 1), this.#showAbove()) }),
       ));
     });
     this.above.replaceChildren(...parts);

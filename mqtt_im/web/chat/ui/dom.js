@@ -20,7 +20,7 @@ export function h(tag, props = {}, ...children) {
 const SVG = "http://www.w3.org/2000/svg";
 const PATHS = {
   menu: "M4 7h16M4 12h16M4 17h16",
-  more: "M12 5.5v.01M12 12v.01M12 18.5v.01",
+  more: "M12 5v.01M12 5h.01M12 12v.01M12 12h.01M12 19v.01M12 19h.01",
   back: "M15 5l-7 7 7 7",
   plus: "M12 5v14M5 12h14",
   group: "M9 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7zM2.5 20c0-3.6 2.9-6 6.5-6s6.5 2.4 6.5 6M16 4.5a3.5 3.5 0 0 1 0 6.5M18 14.5c2.2.7 3.5 2.7 3.5 5.5",
@@ -35,6 +35,7 @@ const PATHS = {
   logout: "M14 4H6v16h8M10 12h11M17 8l4 4-4 4",
   file: "M6 3h8l4 4v14H6zM14 3v4h4",
   person: "M12 12a4 4 0 1 0 0-8 4 4 0 0 0 0 8zM4 21c0-4 3.5-7 8-7s8 3 8 7",
+  play: "M8 5l11 7-11 7z",
   clock: "M12 21a9 9 0 1 0 0-18 9 9 0 0 0 0 18zM12 7v5l3 2",
   tick: "M5 13l4 4L19 7",
   ticks: "M2 13l4 4L16 7M10.5 15.5L12 17 22 7",

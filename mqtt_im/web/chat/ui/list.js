@@ -3,9 +3,11 @@ import { addressOf, isGroup } from "../core/names.js";
 import { avatar, h, icon } from "./dom.js";
 import { short, t } from "./i18n.js";
 import { systemText } from "./system.js";
-import { textOf } from "./text.js";
+import { plainName, textOf } from "./text.js";
 
 const SOON_MS = 30;
+const FIRST = 40; // rows that are made at once; the others follow where there is time
+const STEP = 100;
 
 export class ConversationList {
   #session;
@@ -13,6 +15,8 @@ export class ConversationList {
   #rows = new Map();
   #timer;
   #filter = "";
+  #limit = FIRST;
+  #isGrowing = false;
   current = null;
 
   /** `open(conv)` is called with what the user picks. */
@@ -21,6 +25,7 @@ export class ConversationList {
     this.#open = open;
     this.element = h("ul", { class: "conversations", "aria-label": t("Conversations"), onkeydown: (event) => this.#key(event) });
     for (const name of ["convs", "presence", "reset", "outbox"]) session.im.on(name, () => this.#soon());
+    this.nothing = h("p", { class: "nothing", hidden: true }, t("Nobody has written yet. Begin a conversation with the plus above."));
     this.render();
   }
 
@@ -48,6 +53,10 @@ export class ConversationList {
     const when = (conv) => drafts.get(addressOf(conv.conv, this.#session.me))?.fields.cts ?? conv.last?.ts ?? conv.made ?? 0;
     const shown = [...im.convs.values()].filter((conv) => this.#session.nameOf(conv.conv).toLowerCase().includes(this.#filter));
     shown.sort((a, b) => when(b) - when(a));
+    if (shown.length > this.#limit) {
+      this.#growSoon();
+      shown.length = this.#limit;
+    }
     const keep = new Set(shown.map(({ conv }) => conv));
     for (const [conv, row] of this.#rows) {
       if (keep.has(conv)) continue;
@@ -61,7 +70,18 @@ export class ConversationList {
       else this.element.insertBefore(row.element, at);
       this.#fill(row, conv, drafts.get(addressOf(conv.conv, this.#session.me)));
     }
+    this.nothing.hidden = im.convs.size > 0 || !!this.#filter;
     this.#tabStops();
+  }
+
+  #growSoon() {
+    if (this.#isGrowing) return;
+    this.#isGrowing = true;
+    whenIdle(() => {
+      this.#isGrowing = false;
+      this.#limit += STEP;
+      this.render();
+    });
   }
 
   #row(conv) {
@@ -117,12 +137,14 @@ export class ConversationList {
   }
 }
 
+const whenIdle = (work) => (globalThis.requestIdleCallback ? requestIdleCallback(work, { timeout: 500 }) : setTimeout(work, 50));
+
 /** The last message in one line. */
 function lineOf({ conv, last }, me) {
   if (!last) return t("No messages yet");
   if (last.system) return systemText(last, me);
   let text = last.recalled ? t("Message taken back") : (last.body ?? "").replace(/\s+/g, " ");
-  if (!text && last.files?.length) text = last.files.map(({ name }) => name).join(", ");
+  if (!text && last.files?.length) text = last.files.map(({ name }) => plainName(name)).join(", ");
   if (last.from === me) return t("You: {text}", { text });
   return isGroup(conv) ? `${last.from}: ${text}` : text;
 }

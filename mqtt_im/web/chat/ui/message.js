@@ -3,7 +3,7 @@ import { isGroup } from "../core/names.js";
 import { avatar, h, icon } from "./dom.js";
 import { fileNode } from "./files.js";
 import { clock, full, problem, t } from "./i18n.js";
-import { isEmoji, nodesOf, textOf } from "./text.js";
+import { isEmoji, nodesOf, plainName, textOf } from "./text.js";
 
 const MARKS = { pending: "clock", sent: "tick", delivered: "ticks", read: "ticks", failed: "failed" };
 const LONG = 4_000; // characters that are shown before "more"
@@ -54,7 +54,7 @@ export class MessageRow {
           showsAuthor && !isTogether ? h("span", { class: "author" }, message.from) : h("span", { class: "for-readers" }, `${isOwn ? t("You") : message.from}: `),
           message.reply_to && this.#quote(message, quoted),
           this.#body(message),
-          (message.files ?? []).map((file) => fileNode(this.#session, file)),
+          (message.files ?? []).map((file) => fileNode(this.#session, message, file)),
           this.#meta(message, state),
           this.#reactions(message),
           message.error && this.#failure(message),
@@ -94,7 +94,7 @@ export class MessageRow {
   }
 
   #quote(message, quoted) {
-    const text = quoted ? (quoted.recalled ? t("Message taken back") : textOf(quoted.body) || quoted.files?.[0]?.name || "") : "…";
+    const text = quoted ? (quoted.recalled ? t("Message taken back") : textOf(quoted.body) || plainName(quoted.files?.[0]?.name ?? "")) : "…";
     return h(
       "button",
       { type: "button", class: "quote", onclick: () => this.#actions.show(message.reply_to) },
@@ -126,8 +126,9 @@ export class MessageRow {
       all.map(([emoji, users]) => {
         const isMine = users.includes(me);
         const toggle = () => this.#actions.react(message, isMine ? "" : emoji);
-        const label = t("{emoji} from {users}", { emoji, users: users.slice(0, 20).join(", ") });
-        return h("button", { type: "button", class: "reaction", "aria-pressed": String(isMine), "aria-label": label, title: label, onclick: toggle }, h("span", { class: "emoji" }, emoji), ` ${users.length}`);
+        const shown = plainName(emoji);
+        const label = t("{emoji} from {users}", { emoji: shown, users: users.slice(0, 20).join(", ") });
+        return h("button", { type: "button", class: "reaction", "aria-pressed": String(isMine), "aria-label": label, title: label, onclick: toggle }, h("span", { class: isEmoji(emoji) ? "emoji" : "" }, shown), ` ${users.length}`);
       }),
     );
   }

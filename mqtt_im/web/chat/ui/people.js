@@ -6,7 +6,6 @@ import { confirm, dialog, field, form, menu, notice } from "./popups.js";
 
 const HOUR_MS = 3_600_000;
 const FOREVER = 4_102_444_800_000; // 2100
-const ANSWER_MS = 15_000;
 
 const nameInput = (props) => h("input", { autocapitalize: "none", autocomplete: "off", spellcheck: "false", ...props });
 
@@ -42,43 +41,27 @@ export function newGroup(session, open) {
       if (wrong) throw new Error(t("“{name}” is not a name.", { name: wrong }));
       const reply = await answered(session, "group.create", { name: name.value.trim() || undefined, members: users });
       tellLeftOut(reply);
-      open(reply.group);
+      if (reply) open(reply.group);
     },
     { data: { testid: "group-create" } },
   );
 }
 
-/** Does what is kept, and waits for the answer. Raises what people can read. */
+/**
+ * Changes a group, and waits for the answer. Raises what people can read; null where the line went down meanwhile: the change is kept, goes when
+ * the line is back, and then says for itself what is wrong. Offline nothing is begun: who is in a group, and what one may do there, may have
+ * changed long since.
+ */
 async function answered(session, op, fields) {
   if (session.im.state !== "online") throw new Error(problem({ code: "offline" }));
-  let end;
-  const answers = new Map();
-  const reply = new Promise((resolve, reject) => {
-    const timer = setTimeout(() => reject(new Error(problem({ code: "offline" }))), ANSWER_MS);
-    end = session.im.on("answer", (answer) => {
-      answers.set(answer.id, answer.reply);
-      check();
-    });
-    let wanted;
-    const check = (id = wanted) => {
-      wanted = id;
-      if (!answers.has(id)) return;
-      clearTimeout(timer);
-      resolve(answers.get(id));
-    };
-    session.im.do(op, fields).then(({ id }) => check(id), reject);
-  });
-  try {
-    const answer = await reply;
-    if (answer.op !== "error") return answer;
-    for (const entry of session.im.entries) if (entry.id === answer.id) session.im.discard(entry.id);
-    throw new Error(problem(answer));
-  } finally {
-    end();
-  }
+  const reply = await session.answer(() => session.im.do(op, fields));
+  if (!reply) notice(t("The line was lost. This is done as soon as it is back."));
+  else if (reply.op === "error") throw new Error(problem(reply));
+  return reply;
 }
 
-function tellLeftOut({ left_out: names }) {
+function tellLeftOut(reply) {
+  const names = reply?.left_out;
   if (names?.length) notice(t("Not added, since they have blocked you: {names}", { names: names.join(", ") }));
 }
 
@@ -95,8 +78,7 @@ function muteButtons(session, conv) {
   const record = session.im.convs.get(conv);
   const isMuted = record?.muted > Date.now();
   const set = (until) => trying(async () => {
-    await session.im.ask("mute", { conv, until });
-    session.im.patch(conv, { muted: until });
+    await session.im.do("mute", { conv, until });
     notice(until ? t("Muted") : t("No longer muted"));
   });
   if (isMuted) return h("button", { type: "button", onclick: () => set(0) }, t("Unmute"));
@@ -112,17 +94,21 @@ function muteButtons(session, conv) {
 export function showPerson(session, conv) {
   const user = addressOf(conv, session.me);
   const presence = session.im.presence.get(user);
-  const isBlocked = session.im.convs.get(conv)?.blocked;
-  const block = h("button", { type: "button", class: "danger", onclick: () => trying(async () => {
+  const isBlocked = session.im.own.blocked.includes(user);
+  const change = (op) => trying(async () => {
     shown.close();
-    await session.im.ask(isBlocked ? "unblock" : "block", { user });
-    session.im.patch(conv, { blocked: !isBlocked });
-    notice(isBlocked ? t("{user} may write to you again", { user }) : t("{user} can't write to you any more", { user }));
-  }) }, isBlocked ? t("Unblock") : t("Block"));
+    await session.im.do(op, { user });
+    notice(op === "unblock" ? t("{user} may write to you again", { user }) : t("{user} can't write to you any more", { user }));
+  });
+  const block = isBlocked
+    ? h("button", { type: "button", class: "danger", onclick: () => change("unblock") }, t("Unblock"))
+    : h("button", { type: "button", class: "danger", onclick: () => change("block") }, t("Block"));
+  const elsewhere = h("p", { class: "quiet elsewhere" }, t("Blocked on another device?"), " ", h("button", { type: "button", class: "link", onclick: () => change("unblock") }, t("Let {user} write again", { user })));
   const seen = presence?.state === "online" ? t("online") : presence?.last_seen ? t("last seen {when}", { when: full(presence.last_seen) }) : "";
   const shown = dialog(
     user,
     h("div", { class: "person" }, avatar(user), h("p", {}, seen)),
+    user !== session.me && !isBlocked && elsewhere,
     h("footer", {}, muteButtons(session, conv), user !== session.me && block),
   );
 }

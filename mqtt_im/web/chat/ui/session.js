@@ -5,14 +5,23 @@ import { unsubscribe } from "./notify.js";
 import { Store } from "../core/store.js";
 import { Tabs } from "../core/tabs.js";
 import { addressOf, isGroup } from "../core/names.js";
+import { plainName } from "./text.js";
+
+const SHOWN_MS = 1_000;
+const ANSWER_MS = 15_000;
 
 export class Session {
   #members = new Map();
+  #awaited = new Set();
+  #shown;
+  #isShown;
 
   constructor(account, facts, store) {
     this.account = account;
     this.facts = facts;
     this.me = account.user;
+    this.#isShown = new Promise((resolve) => (this.#shown = resolve));
+    setTimeout(this.#shown, SHOWN_MS);
     this.im = new Tabs({
       user: account.user,
       device: account.device,
@@ -30,14 +39,19 @@ export class Session {
     return session;
   }
 
-  /** A line; mqtt.js, the heaviest part of the page, is loaded when the first one is needed. */
+  /** The page shows what this browser has: now there is time for the line. */
+  shown() {
+    this.#shown();
+  }
+
+  /** A line; mqtt.js, the heaviest part of the page, is loaded for the first one, once the page shows what it has. */
   #open(on) {
     const url = new URL(`.${this.facts.websocket}`, document.baseURI);
     url.protocol = url.protocol.replace("http", "ws");
     const { user, device, token } = this.account;
     let line = null;
     let isClosed = false;
-    const opened = import("../core/line.js").then(
+    const opened = this.#isShown.then(() => import("../core/line.js")).then(
       ({ openLine }) => {
         if (!isClosed) line = openLine({ url: url.href, user, device, password: token }, on);
       },
@@ -60,7 +74,7 @@ export class Session {
 
   /** How a conversation is called. */
   nameOf(conv) {
-    if (isGroup(conv)) return this.im.convs.get(conv)?.name || conv;
+    if (isGroup(conv)) return plainName(this.im.convs.get(conv)?.name ?? "") || conv;
     return addressOf(conv, this.me);
   }
 
@@ -86,6 +100,33 @@ export class Session {
     } while (after !== undefined);
     this.#members.set(group, members);
     return members;
+  }
+
+  /**
+   * The server's answer to the entry of the outbox that `begin` makes; null where none has come for a while. An error's entry is gone: who
+   * waits here says what is wrong (`isAwaited`).
+   */
+  async answer(begin) {
+    const replies = new Map();
+    let tell = () => {};
+    const end = this.im.on("answer", ({ id, reply }) => (replies.set(id, reply), tell(id)));
+    const wait = {};
+    this.#awaited.add(wait);
+    try {
+      wait.id = (await begin()).id;
+      if (!replies.has(wait.id)) await new Promise((resolve) => ((tell = (id) => id === wait.id && resolve()), setTimeout(resolve, ANSWER_MS)));
+      const reply = replies.get(wait.id) ?? null;
+      if (reply?.op === "error") await this.im.discard(wait.id);
+      return reply;
+    } finally {
+      end();
+      this.#awaited.delete(wait);
+    }
+  }
+
+  /** Whether somebody waits for the answer to this entry; also where it is not known yet for which one. */
+  isAwaited(id) {
+    return [...this.#awaited].some((wait) => wait.id === id || wait.id === undefined);
   }
 
   /** The state of one's own message: `sent`, `delivered`, `read`; in a group by all. */

@@ -38,13 +38,14 @@ export function showSettings(session, reload) {
     canNotify() && toggle(t("Notifications on this device"), prefs.notify && Notification.permission === "granted", (on) => switchNotifications(session, on)),
     server,
   );
-  session.im.ask("settings").then(
-    ({ read_receipts, presence }) => server.replaceChildren(
-      toggle(t("Others see what I have read"), read_receipts, async (on) => (await session.im.ask("settings", { read_receipts: on })).read_receipts),
-      toggle(t("Others see when I am online"), presence, async (on) => (await session.im.ask("settings", { presence: on })).presence),
-    ),
-    (error) => server.replaceChildren(h("p", { class: "quiet" }, problem(error))),
+  const change = async (field, on) => (await session.im.do("settings", { [field]: on }), on);
+  const show = ({ read_receipts, presence }) => server.replaceChildren(
+    toggle(t("Others see what I have read"), read_receipts, (on) => change("read_receipts", on)),
+    toggle(t("Others see when I am online"), presence, (on) => change("presence", on)),
   );
+  const known = session.im.own.settings;
+  if (known) show(known); // what was set offline, too
+  session.im.fetchSettings().then(show, (error) => known || server.replaceChildren(h("p", { class: "quiet" }, problem(error))));
 }
 
 /** The user's devices; those that will not come back can be forgotten. */

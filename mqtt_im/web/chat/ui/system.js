@@ -1,5 +1,6 @@
 /** What happened to a group, as a sentence. */
 import { t } from "./i18n.js";
+import { plainName } from "./text.js";
 
 export function systemText({ from, system }, me) {
   const who = (user) => (user === me ? t("you") : user);
@@ -15,7 +16,7 @@ export function systemText({ from, system }, me) {
     case "group.leave":
       return t("{by} left", { by });
     case "group.rename":
-      return t("{by} named the group “{name}”", { by, name: system.name });
+      return t("{by} named the group “{name}”", { by, name: plainName(system.name) });
     case "group.role":
       return t("{by} made {user} {role}", { by, user: who(system.user), role: t(system.role) });
     default:

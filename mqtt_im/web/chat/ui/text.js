@@ -1,7 +1,7 @@
 /** Bodies as they are shown: text, with links that can be followed. Nothing in a body is ever read as HTML. */
 import { h } from "./dom.js";
 
-const LINK = /\bhttps?:\/\/[^\s<>"'`{}|\\^]+/gi;
+const LINK = /(?<![\p{L}\p{N}:])https?:\/\/[^\s/?#@<>"'`{}|\\^\p{Cc}\p{Cf}][^\s<>"'`{}|\\^\p{Cc}\p{Cf}]*/giu; // nothing invisible: a link is what it looks like
 const TRAILING = /[.,;:!?)\]}'"。，；：！？）】」]+$/;
 const ONLY_EMOJI = /^(?:\p{Extended_Pictographic}|\p{Emoji_Component}|\s){1,24}$/u;
 
@@ -12,6 +12,13 @@ export function textOf(body) {
   if (typeof body === "object" && typeof body.text === "string") return body.text;
   return JSON.stringify(body, null, 1);
 }
+
+/** What a name must not hold: controls, characters that turn the direction of what stands behind them, towers of accents. */
+const UNFIT = /[\p{Cc}\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]/gu;
+const TOWERS = /(\p{M}{3})\p{M}+/gu;
+
+/** A group's or a file's name as it may stand in the page: one line that leaves what is around it alone. */
+export const plainName = (text) => String(text).replace(UNFIT, "").replace(TOWERS, "$1").trim();
 
 /** Whether a text is a few emoji and nothing else. */
 export const isEmoji = (text) => ONLY_EMOJI.test(text) && /\p{Extended_Pictographic}/u.test(text);

@@ -7,6 +7,7 @@ import { addressOf } from "../core/names.js";
 import { h, icon } from "./dom.js";
 import { day, sameDay, t } from "./i18n.js";
 import { MessageRow } from "./message.js";
+import { forgetPictures } from "./pictures.js";
 import { systemText } from "./system.js";
 
 const PAGE = 50;
@@ -42,10 +43,11 @@ export class Timeline {
       this.list,
     );
     this.toEnd = h("button", { type: "button", class: "to-end", "aria-label": t("To the newest message"), hidden: true, onclick: () => this.showEnd() }, icon("down"), h("span", {}));
-    this.element = h("div", { class: "timeline" }, this.scroller, this.toEnd);
+    this.nothing = h("p", { class: "nothing", hidden: true }, t("No messages yet"));
+    this.element = h("div", { class: "timeline" }, this.scroller, this.nothing, this.toEnd);
     new ResizeObserver(() => this.#isStuck && this.#stick()).observe(this.list);
     new ResizeObserver(() => this.#isStuck && this.#stick()).observe(this.scroller);
-    session.im.on("messages", (messages) => this.#changed(messages));
+    session.im.on("messages", (messages) => (this.#changed(messages), forgetPictures(session, messages)));
     session.im.on("outbox", () => this.#soon());
     session.im.on("progress", ({ id, share }) => this.#rows.get(`i ${id}`)?.progress(share));
     session.im.on("convs", (convs) => convs.some(({ conv }) => conv === this.#conv) && this.#soon());
@@ -203,7 +205,7 @@ export class Timeline {
       if (row.element === at) at = at.nextSibling;
       else this.list.insertBefore(row.element, at);
     }
-    this.list.classList.toggle("is-empty", rows.length === 0);
+    this.nothing.hidden = rows.length > 0 || this.#isLoading || this.#conv === null;
     if (this.#isStuck) this.#stick();
     this.#showToEnd();
   }
