@@ -26,12 +26,12 @@ from .checking.numbers import Numbers
 from .checking.report import Report
 from .flusher import write_all
 from .hot import Log, Projection
+from .loading import LoadingState, set_latest
 from .models import LOG_FILE, PROJECTION_FILE, PROJECTION_MODELS, LogMeta, open_log, open_projection
 from .rebuild import without_collecting
 from .replay import decoded, replay
 from .retention.base import Index, restore
 from .retention.folds import Folds
-from .state import ProjectedState
 
 _FLUSH_ROWS: Final = 40_000
 _FLUSH_BYTES: Final = 64 << 20
@@ -81,7 +81,7 @@ def _check(log_db: peewee.SqliteDatabase, stored_db: peewee.SqliteDatabase | Non
     def take(lsn: int, record: AnyRecord, size: int) -> None:
         nonlocal compared
         if compared is not None and lsn > position:
-            rebuild.flush()
+            rebuild.finish()
             compare(_connection(rebuild.db), _connection(compared), report)
             compared = None
         numbers.row(lsn, record)
@@ -96,6 +96,7 @@ def _check(log_db: peewee.SqliteDatabase, stored_db: peewee.SqliteDatabase | Non
         return
     rebuild.flush()
     if compared is not None:
+        rebuild.finish()
         compare(_connection(rebuild.db), _connection(compared), report)
     execute = _connection(rebuild.db).execute
     if numbers.ids != execute("SELECT count(*) FROM request").fetchone()[0]:
@@ -145,8 +146,8 @@ class _Rebuild:
         self._numbering = numbering
         self._state = self._begun()
 
-    def _begun(self) -> ProjectedState:
-        return ProjectedState(self._log, self._projection, lambda _: True, lambda *_: False, numbering=self._numbering)
+    def _begun(self) -> LoadingState:
+        return LoadingState(self._log, self._projection, lambda _: True, lambda *_: False, numbering=self._numbering)
 
     def restore(self, numbers: Numbers) -> None:
         """Everything up to the base."""
@@ -179,3 +180,8 @@ class _Rebuild:
     def flush(self) -> None:
         """Everything applied stands in the database."""
         write_all(self._state, self._projection, "", self._state.live.last, _SLICE_ROWS)
+
+    def finish(self) -> None:
+        """The tables are those of projections that got as far as this."""
+        self.flush()
+        set_latest(_connection(self.db))

@@ -119,6 +119,7 @@ class Generation:
         users = [rows.user_row(row) for row in self.users.values()]
         convs = [rows.conv_row(row) for row in self.convs.values()]
         active, marked, told = self._members(user)
+        joined, new = self._new_members(user), {conv.cid for conv in self.fresh}
         owned = [(user(name).uid, device, row) for name, of in self.devices.items() for device, row in of.items()]
         dropped = [(uid, device) for uid, device, row in owned if row is None]
         devices = [rows.device_row(uid, row) for uid, _, row in owned if row is not None]
@@ -129,7 +130,8 @@ class Generation:
             (rows.PUT_CONV, lambda: sorted(convs)),
             (rows.PUT_MEMBER, lambda: sorted(marked)),
             (rows.PUT_ACTIVE_MEMBER, lambda: sorted(active)),
-            (rows.PUT_LATEST, lambda: self._latest_rows(told)),
+            (rows.PUT_NEW_MEMBER, lambda: sorted(joined)),
+            (rows.PUT_LATEST, lambda: self._latest_rows(told, new)),
             (rows.DROP_DEVICE, lambda: dropped),
             (rows.PUT_DEVICE, lambda: sorted(devices)),
             (rows.PUT_AMENDED, lambda: sorted(amended)),
@@ -150,31 +152,33 @@ class Generation:
         marked: list[Row] = []
         told = set[tuple[int, int]]()
         nothing: dict[Any, Any] = {}
-
-        def add(row: Row, lsn: int | None) -> None:
-            if lsn is None:
-                marked.append(row)
-            else:
-                active.append((*row, lsn))
-                told.add(row[:2])
-
         for name, parts in self.members.items():
             uid = user(name).uid
-            latest = self.latest.get(uid, nothing)
+            lsns = self.latest.get(uid, nothing)
             for conv in parts.values():
-                add(rows.member_row(uid, conv, conv.members[name]), latest.get(conv.name))
-        for conv in self.fresh:
-            for order, name in enumerate(conv.users or ()):
-                if conv.cid not in self.members.get(name, nothing):
-                    uid = user(name).uid
-                    add(rows.new_member_row(uid, conv.cid, order), self.latest.get(uid, nothing).get(conv.name))
+                row = rows.member_row(uid, conv, conv.members[name])
+                if (lsn := lsns.get(conv.name)) is None:
+                    marked.append(row)
+                else:
+                    active.append((*row, lsn))
+                    told.add(row[:2])
         return active, marked, told
 
-    def _latest_rows(self, told: Container[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    def _new_members(self, user: Callable[[str], User]) -> list[Row]:
+        """The rows of who is in a new direct conversation, as far as nothing else has changed them: they got all of it."""
+        members = self.members
+        return [
+            (user(name).uid, conv.cid, order, conv.lsn)
+            for conv in self.fresh
+            for order, name in enumerate(conv.users or ())
+            if name not in members or conv.cid not in members[name]
+        ]
+
+    def _latest_rows(self, told: Container[tuple[int, int]], new: Container[int]) -> Iterator[tuple[int, int, int]]:
         for uid in sorted(self.latest):
             for name, lsn in self.latest[uid].items():
                 cid = self.convs[name].cid
-                if (uid, cid) not in told:
+                if cid not in new and (uid, cid) not in told:
                     yield lsn, uid, cid
 
     def _item_rows(self) -> Iterator[tuple[int, int, int]]:
@@ -182,7 +186,8 @@ class Generation:
             first, *lsns = self.items[uid]
             for pos, lsn in enumerate(lsns, first):
                 yield uid, pos, lsn
-        yield from sorted(self.scattered)
+        self.scattered.sort()
+        yield from self.scattered
 
     @property
     def rows(self) -> int:
@@ -196,6 +201,7 @@ class Generation:
         entities = 300 * (len(self.users) + len(self.convs) + len(self.devices) + len(self.amended))
         indexes = 120 * (len(self.items) + len(self.messages) + len(self.requests)) + 200 * (len(self.members) + self.parts)
         indexes += 250 * len(self.latest) + 80 * self.told
+        indexes += 100 * len(self.scattered)
         return self.size + 400 * self.count + 10 * self.given + entities + indexes + 200 * self.pinned
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from itertools import chain
 from sys import intern
 from typing import Any, Protocol, TypeVar, cast
@@ -22,6 +23,8 @@ _INSERT_ROWS = 64
 _INSERTS = ["INSERT INTO log (lsn, rec) VALUES " + ",".join(["(?, ?)"] * size) for size in range(_INSERT_ROWS + 1)]
 """By their number of rows."""
 _LOOKUP_SIZES = (256, 64, 16, 4, 1)
+_PARAMETERS = 96
+"""Of a statement that writes many rows."""
 _CHUNK = 500
 """Parameters of one `IN (…)`; far below SQLite's own limit."""
 
@@ -116,7 +119,13 @@ class Projection:
         self._conn.execute("BEGIN IMMEDIATE")
 
     def write(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
-        """Some rows of one bulk write."""
+        """Some rows of one bulk write, many in one statement where it says VALUES: that takes half of the time."""
+        many, size = _many(statement)
+        whole = len(rows) - len(rows) % size
+        if whole and size > 1:
+            parts = range(0, whole, size)
+            self._conn.executemany(many, (list(chain.from_iterable(rows[start : start + size])) for start in parts))
+            rows = rows[whole:]
         self._conn.executemany(statement, rows)
 
     def commit(self, epoch: str, lsn: int) -> None:
@@ -384,6 +393,17 @@ class Projection:
         """The log row of the newest message with this key."""
         row = self._conn.execute("SELECT lsn FROM keyed WHERE sender = ? AND conv = ? AND key = ?", key).fetchone()
         return row[0] if row else None
+
+
+@cache
+def _many(statement: str) -> tuple[str, int]:
+    """The statement for more than one row, and for how many."""
+    before, values, after = statement.partition("VALUES (")
+    if not values or "?" not in after:
+        return statement, 1
+    row, _, rest = after.partition(")")
+    size = max(1, _PARAMETERS // row.count("?"))
+    return before + "VALUES " + ", ".join([f"({row})"] * size) + rest, size
 
 
 def roll_back(connection: sqlite3.Connection) -> None:

@@ -17,10 +17,10 @@ import peewee
 
 from .flusher import write_all
 from .hot import Log, Projection
+from .loading import LoadingState, set_latest
 from .models import PROJECTION_FILE, index_projection, open_partial, remove
 from .replay import decoded, replay
 from .retention.base import restore
-from .state import ProjectedState
 
 _ROWS: Final = 40_000
 _BYTES: Final = 64 << 20
@@ -40,7 +40,7 @@ def rebuild(data_dir: Path, log: Log, log_db: peewee.SqliteDatabase, epoch: str)
     try:
         base = restore(log, log_db, db, "")
         projection = Projection(db)
-        state = ProjectedState(log, projection, lambda _: True, lambda *_: False)
+        state = LoadingState(log, projection, lambda _: True, lambda *_: False)
         state.live.last = base
 
         def full() -> bool:
@@ -52,6 +52,7 @@ def rebuild(data_dir: Path, log: Log, log_db: peewee.SqliteDatabase, epoch: str)
         with without_collecting():
             rows = replay(decoded(log.after(base)), state.take, full, flush, state.prefetch_records)
             flush(epoch)
+        set_latest(db.connection())  # type: ignore[no-untyped-call]
         index_projection(db)
     finally:
         db.close()

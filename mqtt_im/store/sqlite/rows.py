@@ -19,22 +19,27 @@ CONV = "head, lsn, title, size, born, maker"
 MEMBER = "m.ord, m.role, m.active, m.read, m.delivered, m.spans, m.last"
 AMENDED = "recalled, edits, edited, bytes, reactions"
 
-PUT_USER = f"REPLACE INTO user (uid, name, {USER}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-PUT_CONV = f"REPLACE INTO conv (cid, name, {CONV}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-# Not REPLACE, which would forget `latest`, and write its index for each mark.
-PUT_MEMBER = (
-    "INSERT INTO member (uid, cid, grp, ord, role, active, read, delivered, spans, last) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (uid, cid) DO UPDATE SET ord = excluded.ord, role = excluded.role, active = excluded.active,"
-    " read = excluded.read, delivered = excluded.delivered, spans = excluded.spans, last = excluded.last"
-)
-PUT_ACTIVE_MEMBER = (
-    "INSERT INTO member (uid, cid, grp, ord, role, active, read, delivered, spans, last, latest)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (uid, cid) DO UPDATE SET ord = excluded.ord, role = excluded.role, active = excluded.active,"
-    " read = excluded.read, delivered = excluded.delivered, spans = excluded.spans, last = excluded.last,"
-    " latest = excluded.latest"
-)
+
+def _put(table: str, keys: str, columns: str) -> str:
+    """The row is there, whether it was before or not. Unlike REPLACE it leaves alone what stays, such as the index of a name."""
+    values = ", ".join("?" * (keys.count(",") + columns.count(",") + 2))
+    changes = ", ".join(f"{name} = excluded.{name}" for name in columns.split(", "))
+    key = keys.removesuffix(", name")  # a name stays as it is
+    return f"INSERT INTO {table} ({keys}, {columns}) VALUES ({values}) ON CONFLICT ({key}) DO UPDATE SET {changes}"
+
+
+_PART = "grp, ord, role, active, read, delivered, spans, last"
+
+PUT_USER = _put("user", "uid, name", USER)
+PUT_CONV = _put("conv", "cid, name", CONV)
+PUT_MEMBER = _put("member", "uid, cid", _PART)
+PUT_ACTIVE_MEMBER = _put("member", "uid, cid", f"{_PART}, latest")
 """One that has got a message too."""
+PUT_NEW_MEMBER = (
+    "REPLACE INTO member (uid, cid, grp, ord, role, active, read, delivered, last, latest)"
+    " VALUES (?, ?, 0, ?, 'member', 1, 0, 0, 0, ?)"
+)
+"""One of a direct conversation of which nothing but its messages is known."""
 PUT_LATEST = "UPDATE member SET latest = ? WHERE uid = ? AND cid = ?"
 PUT_DEVICE = "REPLACE INTO device (uid, device, cursor, app, n, created, seen) VALUES (?, ?, ?, ?, ?, ?, ?)"
 DROP_DEVICE = "DELETE FROM device WHERE uid = ? AND device = ?"
@@ -106,11 +111,6 @@ def member_row(uid: int, conv: Conv, member: Member) -> tuple[Any, ...]:
         None if member.spans is EVERYTHING else _pack(member.spans),
         member.last,
     )
-
-
-def new_member_row(uid: int, cid: int, order: int) -> tuple[Any, ...]:
-    """Of a direct conversation of which nothing but its messages is known, for `PUT_MEMBER`."""
-    return uid, cid, 0, order, "member", 1, 0, 0, None, 0
 
 
 def device_row(uid: int, device: Device) -> tuple[Any, ...]:

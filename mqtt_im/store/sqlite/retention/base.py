@@ -14,7 +14,6 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import msgspec
 import peewee
 
 from mqtt_im.core.apply import apply, change_members
@@ -22,9 +21,10 @@ from mqtt_im.core.model import Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord, GroupChange
 from mqtt_im.store.sqlite.flusher import write_all
 from mqtt_im.store.sqlite.hot import Log, Projection
+from mqtt_im.store.sqlite.loading import set_latest
 from mqtt_im.store.sqlite.numbering import Numbering
 from mqtt_im.store.sqlite.replay import replay
-from mqtt_im.store.sqlite.rows import CONV, PUT_LATEST, USER
+from mqtt_im.store.sqlite.rows import CONV, USER
 from mqtt_im.store.sqlite.state import ProjectedState
 
 from .folds import Folds, Plan
@@ -40,8 +40,6 @@ _ENTITY_COLUMNS: Final = {
     "device": "uid, device, cursor, app, n, created, seen",
 }
 _SET_FLOORS: Final = "UPDATE user SET floor = coalesce((SELECT min(pos) - 1 FROM item i WHERE i.uid = user.uid), head)"
-_SET_LATEST: Final = """
-    UPDATE member SET latest = CASE active WHEN 1 THEN (SELECT lsn FROM conv c WHERE c.cid = member.cid) ELSE last END"""
 _FLUSH_ROWS: Final = 20_000
 _SLICE_ROWS: Final = 5_000
 
@@ -129,7 +127,7 @@ class Index:
         self.amended_for = state.amended_for
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
-        """See `core.apply.State`; it follows from the base (`_set_latest`)."""
+        """See `core.apply.State`; it follows from the base (`loading.set_latest`)."""
 
     def user(self, name: str) -> User:
         """A stand-in for the user."""
@@ -225,22 +223,10 @@ def restore(
     flush()
     projection.begin()
     projection.write(_SET_FLOORS, [()])
-    _set_latest(projection_db)
+    set_latest(projection_db.connection())  # type: ignore[no-untyped-call]
     projection.write("REPLACE INTO meta (key, value) VALUES (?, ?)", [("fold", str(number))])
     projection.commit(epoch, base)
     return base
-
-
-def _set_latest(projection_db: peewee.SqliteDatabase) -> None:
-    """The order of `convs` as of the base."""
-    connection: sqlite3.Connection = projection_db.connection()  # type: ignore[no-untyped-call]
-    connection.execute(_SET_LATEST)
-    hidden = connection.execute(
-        "SELECT uid, cid, spans, last, head, lsn FROM member JOIN conv USING (cid) WHERE grp = 0 AND spans IS NOT NULL"
-    ).fetchall()
-    for uid, cid, spans, last, head, lsn in hidden:
-        seen = any(first <= head <= end for first, end in msgspec.msgpack.decode(spans))
-        connection.execute(PUT_LATEST, (lsn if seen else last, uid, cid))
 
 
 def _copy_entities(log_db: peewee.SqliteDatabase, projection_db: peewee.SqliteDatabase, plan: Plan) -> None:
