@@ -213,7 +213,8 @@ async def _beside(
             rows.append(Row(f"{name}: core taken", "%", {OURS: share}))
             rows.append(Row(f"{name}: memory grown", "MB", {OURS: grown / 1e6}))
             rows.append(Row(f"{name}: memory kept", "MB", {OURS: kept / 1e6}))
-            told = f"p99 {attacked:.1f} ms, {share:.0f} % of a core, {grown / 1e6:+.1f} MB, {kept / 1e6:+.1f} MB left"
+            told = f"p99 {attacked:.1f} ms, {share:.0f} % of a core, {grown / 1e6:+.0f} MB, {kept / 1e6:+.0f} MB a second later"
+            told += f", {(before + grown) / 1e6:.0f} MB in all"
             print(f"  {name}: {told}, {'ready' if ready else 'NOT READY'}", file=sys.stderr, flush=True)
             if not ready:
                 raise PeerError(f"the server was not ready under the attack {name!r}")

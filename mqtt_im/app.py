@@ -23,7 +23,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from mqtt_im import logs
+from mqtt_im import logs, memory
 from mqtt_im.accounts.models import ERASED, PASSWORD, REMOVED, REVOKED, Change
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge.audience import Audience
@@ -178,6 +178,7 @@ class Server:
         upkeep = Upkeep(ledger, Path(config.data_dir), retention_policy(config), bridge.note_connected)
         self._undo.push_async_callback(_cancel, asyncio.create_task(upkeep.run(), name="upkeep"))
         self._undo.push_async_callback(_cancel, asyncio.create_task(self.lags.run(), name="lags"))
+        self._undo.push_async_callback(_cancel, asyncio.create_task(memory.give_back(), name="memory"))
         watcher = asyncio.create_task(self._watch(accounts), name="accounts")
         self._undo.push_async_callback(_cancel, watcher)
         for name in accounts.to_erase():

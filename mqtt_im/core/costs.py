@@ -23,6 +23,10 @@ ITEMS: Final = 10
 """Entries of a page for one unit."""
 SEARCH: Final = 10.0
 """Units of a search, beside its page and the time that it takes."""
+FILE: Final = 5.0
+"""Units of a file that is uploaded or read, beside its bytes."""
+_FILE_BYTES: Final = 256 * 1024
+"""Bytes of a file for one unit: they are written and hashed."""
 _SECONDS: Final = 0.0002
 """Of a thread's time, where that is what was measured, for one unit."""
 LOGIN: Final = 3.0
@@ -75,6 +79,11 @@ def of_time(seconds: float) -> float:
 def of_audience(count: int) -> float:
     """The units of telling so many users, beside the request's own."""
     return max(0, count - 2) / RECIPIENTS
+
+
+def of_file(size: int) -> float:
+    """The units of an uploaded file of so many bytes."""
+    return FILE + size / _FILE_BYTES
 
 
 def of_plain(reached: int, size: int) -> float:

@@ -8,6 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from mqtt_im.http.asgi import Receive, Scope, header
+from mqtt_im.http.connection import HttpConnection
 from mqtt_im.http.errors import Problem
 
 PATIENCE_S: Final = 30.0
@@ -38,13 +39,16 @@ async def read(scope: Scope, receive: Receive, limit: int, patience_s: float = P
     message = await _next(receive, patience_s)
     if not message.get("more_body"):
         return _bounded(message.get("body", b""), limit)
+    connection: HttpConnection = scope["mqtt_im.connection"]
     parts = [message.get("body", b"")]
     size = len(parts[0])
+    connection.hold(size)  # here instead of where it came in
     deadline = asyncio.get_running_loop().time() + patience_s
     while message.get("more_body"):
         message = await _next(receive, deadline - asyncio.get_running_loop().time())
         parts.append(message.get("body", b""))
         size += len(parts[-1])
+        connection.hold(len(parts[-1]))
         if size > limit:
             raise Problem("too_large", f"the body has more than {limit} bytes")
     return _bounded(b"".join(parts), limit)

@@ -6,6 +6,7 @@
 - After an answer, a body that was not read is taken in for a moment and thrown away: closing a socket with unread input would
   lose the answer.
 - A client that takes nothing off its full buffer for a minute is gone.
+- What comes in is looked at in turns (`turns`), and what has come of all requests that are not answered is bounded in bytes.
 """
 
 from __future__ import annotations
@@ -21,14 +22,19 @@ import h11
 import msgspec
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from mqtt_im.http.asgi import Receive, Send
+from mqtt_im.http.asgi import Message, Receive, Send
 from mqtt_im.http.errors import TYPE, Problem, tell, unavailable
+from mqtt_im.http.turns import Turns
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 SPARE: Final = 256
 STALLED_S: Final = 60.0
 LINGER_S: Final = 5.0
 LINGER_BYTES: Final = 64 << 20
+MAX_HELD_BYTES: Final = 32 << 20
+"""Of all requests that are not answered, as far as they are in memory; above it the larger ones are cut."""
+SMALL_BYTES: Final = 8 * 1024
+"""So much of a request is kept all the same."""
 
 Count = Callable[..., None]
 
@@ -54,6 +60,9 @@ class Places:
         self.limit = limit
         self.head_s = head_s
         self.count = count
+        self.turns = Turns()
+        self.held = 0
+        """See `MAX_HELD_BYTES`."""
         self.all: set[HttpConnection] = set()
         self._idle: OrderedDict[HttpConnection, None] = OrderedDict()
         """Without a request under way, the longest idle first."""
@@ -101,6 +110,9 @@ class HttpConnection(H11Protocol):
         """What is being written to this connection for as long as it lasts."""
         self._app = self.app
         self.app = self._run
+        self._waits = False
+        """What has come waits for its turn."""
+        self._held = 0
         self._head: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._lingering = 0
@@ -130,6 +142,7 @@ class HttpConnection(H11Protocol):
 
     def _forget(self) -> None:
         self.places.leave(self)
+        self.hold(-self._held)
         for timer in (self._head, self._linger, self._stalled):
             if timer is not None:
                 timer.cancel()
@@ -151,9 +164,25 @@ class HttpConnection(H11Protocol):
         elif self._head is None and (self.cycle is None or self.cycle.response_complete):
             self._head = self.loop.call_later(self.places.head_s, self._late)
         super().data_received(data)
+        if self._linger is None and not self.transport.is_closing():
+            self.hold(len(data))
+
+    def hold(self, size: int) -> None:
+        """So much more, or below 0 less, of what has come for a request is in memory; it is cut where that is too much."""
+        self._held += size
+        self.places.held += size
+        if size > 0 and self.places.held > MAX_HELD_BYTES and self._held > SMALL_BYTES:
+            self.places.count("http_refused", reason="too_much")
+            self.cut()
 
     async def _run(self, scope: Any, receive: Receive, send: Send) -> None:
         scope["mqtt_im.connection"] = self
+
+        async def receiving() -> Message:
+            message = await receive()
+            self.hold(-min(self._held, len(message.get("body", b""))))
+            return message
+
         if self.spare and not scope["path"].startswith("/health/"):
             self.places.count("http_refused", reason="max_connections")
             problem = unavailable("the server has too many connections", 5)
@@ -166,10 +195,22 @@ class HttpConnection(H11Protocol):
             detail = "a request has Content-Length or Transfer-Encoding, not both"
             await tell(Problem("bad_payload", detail, {"Connection": "close"}), send)
             return
-        await self._app(scope, receive, send)
+        await self._app(scope, receiving, send)
 
     def handle_events(self) -> None:
-        """Take in what h11 makes of the bytes."""
+        """Take in what h11 makes of the bytes, in this turn of the loop or in a later one."""
+        if self._waits:
+            return
+        if not self.places.turns.take(self.client[0] if self.client else "", self._in_turn):
+            self._waits = True
+            self.flow.pause_reading()
+
+    def _in_turn(self) -> None:
+        if self._waits:
+            self._waits = False
+            if self.transport.is_closing():
+                return
+            self.flow.resume_reading()
         before = self.cycle
         super().handle_events()
         if self.cycle is not before and not self.cycle.response_complete:
@@ -181,6 +222,7 @@ class HttpConnection(H11Protocol):
 
     def on_response_complete(self) -> None:
         """The answer was written."""
+        self.hold(-self._held)
         self.places.idle(self)
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
             self._lingering = 0

@@ -12,15 +12,16 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from mqtt_im.core import costs
 from mqtt_im.files.errors import FileRefused
 from mqtt_im.files.service import Content, clean_name
 from mqtt_im.files.table import Stored
 from mqtt_im.http.asgi import header
 from mqtt_im.http.body import Gone
 from mqtt_im.http.errors import Problem, unavailable
-from mqtt_im.http.services import Desk, Services
+from mqtt_im.http.services import Desk
 from mqtt_im.http.tickets import Tickets
-from mqtt_im.http.who import caller_of
+from mqtt_im.http.who import caller_of, pay
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Refusal
 
@@ -72,7 +73,7 @@ class FileRoutes:
                 raise Problem("unsupported_type", "Content-Type: expected a media type, such as image/png")
             files.check(kind, size)
             name = clean_name(request.query_params.get("name", ""))
-            _spend(services, caller.user, size or 0)
+            await pay(services, caller.user, costs.of_file(size or 0))
             with self._desk:
                 stored = await files.receive(caller.user, name, kind, size, _body(request.receive))
         except FileRefused as refused:
@@ -92,7 +93,7 @@ class FileRoutes:
         services = self._desk.open()
         file = str(request.path_params["file"])
         caller = self._tickets.caller(services, request.scope, f"files/{file}")
-        _spend(services, caller.user, 0)
+        await pay(services, caller.user, costs.FILE)
         try:
             stored = await services.files.readable(caller.user, file)
         except Refusal as refusal:
@@ -149,13 +150,6 @@ async def _body(receive: Receive) -> AsyncIterator[bytes]:
             raise Gone
         more = message.get("more_body", False)
         yield message.get("body", b"")
-
-
-def _spend(services: Services, user: str, size: int) -> None:
-    wait = services.transport.spend(user)
-    if wait:
-        services.metrics.count("refusals", code="rate_limited")
-        raise Problem("rate_limited", "too many requests; send it again later", {"Retry-After": str(max(1, round(wait)))})
 
 
 def _is_type(kind: str) -> bool:

@@ -9,11 +9,12 @@ from typing import Any, Final, get_args
 
 from mqtt_im.bridge.calls import NEEDS_ID, Fields, new_id
 from mqtt_im.config.proxies import TrustedProxies
+from mqtt_im.core import costs
 from mqtt_im.http import body
 from mqtt_im.http.asgi import JSON, Receive, Scope, Send, header, respond
-from mqtt_im.http.errors import Problem, too_fast
+from mqtt_im.http.errors import Problem
 from mqtt_im.http.services import Desk, Services
-from mqtt_im.http.who import address_of, caller_of
+from mqtt_im.http.who import address_of, caller_of, pay
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.codec import decode_fields, encode_json
 from mqtt_im.protocol.errors import Refusal
@@ -55,7 +56,10 @@ class Requests:
         caller = caller_of(services, scope, address_of(scope, self._proxies))
         body.check_json(scope)
         limits = services.config.limits
+        await pay(services, caller.user)
         payload = await body.read(scope, receive, limits.max_packet_bytes)
+        if len(payload) > costs.BODY_BYTES:
+            services.transport.charge(caller.user, len(payload) / costs.BODY_BYTES)  # it is read, whatever is in it
         kind = OPS[op]
         try:
             make_id = new_id if kind in NEEDS_ID else None
@@ -64,10 +68,6 @@ class Requests:
             except Refusal as refusal:
                 services.metrics.count("refusals", code=refusal.code)
                 raise
-            wait = services.transport.spend(caller.user)
-            if wait:
-                services.metrics.count("refusals", code="rate_limited")
-                raise too_fast(f"more than {limits.requests_per_second} requests a second; send it again later", wait)
             with self._desk:
                 answer = await self._answer(services, caller.user, request)
         except Refusal as refusal:

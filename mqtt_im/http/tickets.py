@@ -22,7 +22,7 @@ from mqtt_im.http import body
 from mqtt_im.http.asgi import Scope
 from mqtt_im.http.errors import Problem, unauthorized
 from mqtt_im.http.services import Desk, Services
-from mqtt_im.http.who import Caller, address_of, caller_of, problem_of
+from mqtt_im.http.who import Caller, address_of, caller_of, pay, problem_of
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.transport.api import Lease, LoginRefused
 
@@ -66,6 +66,7 @@ class Tickets:
         """A new ticket for the caller."""
         services = self._desk.open()
         caller = caller_of(services, request.scope, address_of(request.scope, self._proxies))
+        await pay(services, caller.user)
         wanted: Wanted = await body.read_as(request.scope, request.receive, MAX_BYTES, Wanted)
         if not _FOR.fullmatch(wanted.goal):
             raise Problem("bad_field", 'for: expected "events" or "files/ID"')

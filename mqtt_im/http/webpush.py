@@ -12,12 +12,13 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from mqtt_im.config.proxies import TrustedProxies
+from mqtt_im.core import costs
 from mqtt_im.hooks.encryption import check_keys
 from mqtt_im.hooks.subscriptions import Subscription, Subscriptions, origin_of
 from mqtt_im.http import body
 from mqtt_im.http.errors import Problem
 from mqtt_im.http.services import Desk, Services
-from mqtt_im.http.who import address_of, caller_of
+from mqtt_im.http.who import address_of, caller_of, pay
 from mqtt_im.protocol.names import is_device
 
 MAX_BYTES: Final = 8192
@@ -67,7 +68,7 @@ class WebPushRoutes:
     async def subscribe(self, request: Request) -> Response:
         """The device is told from now on; what it had subscribed before is replaced."""
         services = self._desk.open()
-        user, table = self._whose(services, request)
+        user, table = await self._whose(services, request)
         given: Subscribe = await body.read_as(request.scope, request.receive, MAX_BYTES, Subscribe)
         endpoint, keys = given.subscription.endpoint, given.subscription.keys
         _check_device(given.device)
@@ -87,18 +88,19 @@ class WebPushRoutes:
     async def unsubscribe(self, request: Request) -> Response:
         """The device is told nothing any more."""
         services = self._desk.open()
-        user, table = self._whose(services, request)
+        user, table = await self._whose(services, request)
         given: Unsubscribe = await body.read_as(request.scope, request.receive, MAX_BYTES, Unsubscribe)
         _check_device(given.device)
         with self._desk:
             await asyncio.to_thread(table.remove, user, given.device)
         return JSONResponse({}, headers={"Cache-Control": "no-store"})
 
-    def _whose(self, services: Services, request: Request) -> tuple[str, Subscriptions]:
+    async def _whose(self, services: Services, request: Request) -> tuple[str, Subscriptions]:
         caller = caller_of(services, request.scope, address_of(request.scope, self._proxies))
         table = services.webpush.subscriptions
         if table is None:
             raise Problem("not_found", "this server has no Web Push (webpush.contact)")
+        await pay(services, caller.user, costs.FILE)
         return caller.user, table
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 from typing import NamedTuple
 
@@ -13,6 +14,8 @@ from mqtt_im.http.services import Services
 from mqtt_im.protocol.names import is_user
 from mqtt_im.transport.api import Lease, LoginRefused
 
+_PATIENCE_S = 1.0
+"""So long a request that comes too fast is held up before it is refused."""
 RETRY_S = 60.0
 """After so many seconds an address may have another failed login."""
 
@@ -66,6 +69,20 @@ def caller_of(services: Services, scope: Scope, address: str, *, acting: bool = 
     if named is not None and acting:
         raise Problem("forbidden", "X-Act-As: only the admin token may act as somebody else")
     return Caller(user, False, lease, user)
+
+
+async def pay(services: Services, user: str, units: float = 1.0) -> None:
+    """The user has paid for a request, after a moment where the rate is used up. Raises `rate_limited`."""
+    wait = services.transport.spend(user)
+    if wait:
+        await asyncio.sleep(min(wait, _PATIENCE_S))
+        wait = services.transport.spend(user)
+    if wait:
+        services.metrics.count("refusals", code="rate_limited")
+        rate = services.config.limits.requests_per_second
+        raise too_fast(f"more than {rate} requests a second; send it again later", wait)
+    if units > 1:
+        services.transport.charge(user, units - 1)
 
 
 def knows(services: Services, user: str) -> bool:

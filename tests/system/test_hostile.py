@@ -67,7 +67,7 @@ def accepted(server: ServerProcess) -> float:
     return sum(float(line.split()[-1]) for line in lines if line.startswith("mqtt_im_connections_accepted_total{"))
 
 
-@pytest.mark.parametrize("name", [name for name in ATTACKS if name not in WEB or "WebSocket" in name])
+@pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_costs_others_nothing(
     name: str, attacked: ServerProcess, mqtts_port: int, pair: tuple[ImClient, ImClient]
 ) -> None:

@@ -26,6 +26,8 @@ from mqtt_im.transport.embedded.sessions.wills import Wills
 
 _LOOK_AGAIN_S: Final = 600.0
 _LOGIN_LOOK_S: Final = 0.25
+MAX_HANDSHAKES: Final = 500
+"""TLS handshakes at a time: each takes 80 KB, and who means it is done in a moment."""
 _OVERFLOW: Final = 64
 """Sockets above `limits.max_connections` that are told so instead of being cut."""
 
@@ -113,8 +115,8 @@ class Hub:
         self.draining = False
         self.tasks: set[asyncio.Task[None]] = set()
         """Packets that are being handled by a task."""
-        self.handshakes: set[asyncio.Task[None]] = set()
-        """TLS handshakes that are under way; each ends with its socket."""
+        self.handshakes: dict[asyncio.Task[None], None] = {}
+        """TLS handshakes that are under way, the oldest first; each ends with its socket."""
         self.max_pending = max(64, 4 * limits.max_inflight)
         """Publishes of one connection that may wait for their acknowledgement before no more are handled."""
         self._expiries: dict[Member, asyncio.TimerHandle] = {}
@@ -294,10 +296,15 @@ class Hub:
                 del self._turns[key]
 
     def handshake(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a TLS handshake, which ends with its socket at the latest."""
+        """Run a TLS handshake, which ends with its socket at the latest, or when too many have begun behind it."""
         task = self.loop.create_task(work)
-        self.handshakes.add(task)
-        task.add_done_callback(self.handshakes.discard)
+        self.handshakes[task] = None
+        task.add_done_callback(lambda task: self.handshakes.pop(task, None))
+        if len(self.handshakes) > MAX_HANDSHAKES:
+            oldest = next(iter(self.handshakes))
+            del self.handshakes[oldest]
+            oldest.cancel()
+            self.count("connects_refused", reason="handshakes")
 
     def background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run this in a task that nobody awaits."""

@@ -1,0 +1,43 @@
+"""Memory goes back to the system: what was freed after a rush would stay with the C library, and count as ours, for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+LOOK_S: Final = 10.0
+GROWTH: Final = 32 << 20
+"""Bytes by which the process must have grown for it to be worth the fifty milliseconds of another thread."""
+
+
+def resident() -> int:
+    """Bytes of memory that the process takes (Linux)."""
+    return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def trim_of_libc() -> Callable[[], object] | None:
+    """What gives freed memory back, where the C library has such a thing (glibc)."""
+    if sys.platform != "linux":
+        return None
+    found: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return None if found is None else lambda: found(0)
+
+
+async def give_back(trim: Callable[[], object] | None = None, used: Callable[[], int] = resident, look_s: float = LOOK_S) -> None:
+    """Look now and then whether the process has grown much, and give back what it does not need; until it is cancelled."""
+    trim = trim or trim_of_libc()
+    if trim is None:
+        return
+    least = used()
+    while True:
+        await asyncio.sleep(look_s)
+        now = used()
+        if now > least + GROWTH:
+            await asyncio.to_thread(trim)
+            least = used()
+        least = min(least, now)

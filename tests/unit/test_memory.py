@@ -1,0 +1,44 @@
+"""Memory goes back to the system."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+
+import pytest
+
+from mqtt_im import memory
+
+
+def test_what_has_grown_is_given_back_once() -> None:
+    sizes = iter([100, 100 + memory.GROWTH, 101 + memory.GROWTH, 90, 90, 80 + memory.GROWTH, 91 + memory.GROWTH, 200])
+    trims: list[int] = []
+    looks: list[int] = []
+
+    def used() -> int:
+        looks.append(next(sizes, 200))
+        return looks[-1]
+
+    async def scenario() -> None:
+        task = asyncio.create_task(memory.give_back(lambda: trims.append(looks[-1]), used, look_s=0.0))
+        while len(looks) < 8:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scenario())
+    assert trims == [101 + memory.GROWTH, 91 + memory.GROWTH], "whenever it has grown by so much, beyond the least it was since"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc")
+def test_freed_memory_leaves_the_process() -> None:
+    trim = memory.trim_of_libc()
+    if trim is None:
+        pytest.skip("this C library has no malloc_trim")
+    kept = [bytes(2_000 + number % 1_000) for number in range(40_000)]
+    kept[:] = kept[::40]
+    before = memory.resident()
+    trim()
+    assert memory.resident() < before - (40 << 20)
