@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, servers, size, storm, web
+from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, servers, size, storm, versions, web
 from bench.report import Row, medians, save, table
 from bench.seed import Size
 from mqtt_im.load.peer import PeerError
@@ -43,6 +43,10 @@ async def _full(options: argparse.Namespace) -> list[Row]:
 
 async def _idle(options: argparse.Namespace) -> list[Row]:
     return await idle.compare(options.servers, options.idle)
+
+
+async def _versions(options: argparse.Namespace) -> list[Row]:
+    return await versions.compare(pairs.Load(options.pairs, options.inflight or 20, 0, options.seconds), options.idle)
 
 
 async def _fanout(options: argparse.Namespace) -> list[Row]:
@@ -83,6 +87,7 @@ _SCENARIOS: dict[str, tuple[Scenario, str]] = {
     "full": (_full, "1:1 messages on a full store with idle connections, against an empty server; bytes written"),
     "size": (_size, "a tenth of such a store, without a server: pages of who has much, a rebuild, a check"),
     "idle": (_idle, "memory of an idle connection"),
+    "versions": (_versions, "MQTT 5 beside 3.1.1: CPU of a message, memory of an idle connection, bytes of an item"),
     "fanout": (_fanout, "a group of connected members against a topic with as many subscribers"),
     "catchup": (_catchup, "a device that is far behind"),
     "logins": (_logins, "connections accepted with cached credentials"),
@@ -119,7 +124,7 @@ def _arguments(line: list[str]) -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=0.0, help="messages a second of all pairs together (pairs)")
     parser.add_argument("--users", type=int, default=Size.users, help="in the store (full)")
     parser.add_argument("--messages", type=int, default=Size.messages, help="in the store (full)")
-    parser.add_argument("--idle", type=int, default=10_000, help="idle connections (full, idle)")
+    parser.add_argument("--idle", type=int, default=10_000, help="idle connections (full, idle, versions)")
     parser.add_argument("--keep", type=Path, help="folder that keeps the filled store for the next run (full)")
     parser.add_argument("--members", type=int, default=1_000, help="of the group (fanout), connected ones (hostile)")
     parser.add_argument("--items", type=int, default=100_000, help="how far the device is behind (catchup, web)")

@@ -7,13 +7,25 @@ from collections.abc import Sequence
 
 from bench.meter import cpu_seconds, resident_bytes
 from bench.report import Row, Target
-from bench.servers import AMQTT, running
+from bench.servers import AMQTT, Server, running
 from mqtt_im.load.peer import close_all
 from mqtt_im.load.traffic import connect_idle
 
 _WARM_UP = 500
 _MOST_OF_AMQTT = 1_000
 """Its subscriptions cost more with every one there is: 10,000 take minutes."""
+
+
+async def memory_of_idle(server: Server, connections: int) -> float:
+    """Private memory that each of so many more connections takes, after some that warmed the server up, in KB."""
+    peers = await connect_idle(server, [f"warm{number}" for number in range(_WARM_UP)])
+    await asyncio.sleep(1)
+    before = resident_bytes(server.pid)
+    peers += await connect_idle(server, [f"idle{number}" for number in range(connections)])
+    await asyncio.sleep(2)
+    taken = resident_bytes(server.pid) - before
+    await close_all(peers)
+    return taken / connections / 1000
 
 
 async def compare(servers: Sequence[str], connections: int) -> list[Row]:
@@ -23,12 +35,7 @@ async def compare(servers: Sequence[str], connections: int) -> list[Row]:
     for name in servers:
         count = min(connections, _MOST_OF_AMQTT) if name == AMQTT else connections
         with running(name) as server:
-            peers = await connect_idle(server, [f"warm{number}" for number in range(_WARM_UP)])
-            await asyncio.sleep(1)
-            before, cpu = resident_bytes(server.pid), cpu_seconds(server.pid)
-            peers += await connect_idle(server, [f"idle{number}" for number in range(count)])
-            connecting.values[name] = count / (cpu_seconds(server.pid) - cpu)
-            await asyncio.sleep(2)
-            memory.values[name] = (resident_bytes(server.pid) - before) / count / 1000
-            await close_all(peers)
+            cpu = cpu_seconds(server.pid)
+            memory.values[name] = await memory_of_idle(server, count)
+            connecting.values[name] = (count + _WARM_UP) / (cpu_seconds(server.pid) - cpu)
     return [memory, connecting]

@@ -19,6 +19,8 @@ class Broker:
     port: int
     host: str = "127.0.0.1"
     tls: ssl.SSLContext | None = None
+    form: wire.Form = wire.V311
+    """The version of MQTT that its clients speak."""
     is_ours: bool = True
     """It speaks the IM protocol; the others only relay."""
     prefix: str = PREFIX
@@ -37,4 +39,4 @@ class Broker:
 
     def login(self, user: str, password: str | None = None, *, clean: bool = True) -> bytes:
         """The CONNECT of a user's device."""
-        return wire.connect(f"{user}:{DEVICE}", self.user or user, password or self.password, clean)
+        return wire.connect(f"{user}:{DEVICE}", self.user or user, password or self.password, clean, self.form)

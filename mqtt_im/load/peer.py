@@ -26,6 +26,9 @@ class Peer(asyncio.Protocol):
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.transport: asyncio.Transport
+        self.form = wire.V311
+        """The version of MQTT that it speaks: that of the broker it dials."""
+        self.bytes_in = 0
         self.pubacks = 0
         self.out: list[bytes] = []
         """Packets that leave at the end of the read being worked off."""
@@ -37,6 +40,7 @@ class Peer(asyncio.Protocol):
 
     async def dial(self, broker: Broker, connect: bytes, behind: bytes = b"") -> bool:
         """Connect and wait for CONNACK; `behind` is sent with the CONNECT. Returns the session-present flag."""
+        self.form = broker.form
         await asyncio.get_running_loop().create_connection(lambda: self, broker.host, broker.port, ssl=broker.tls)
         self.transport.write(connect + behind)
         return await self._connack
@@ -45,7 +49,7 @@ class Peer(asyncio.Protocol):
         """Subscribed, or `PeerError`."""
         packet_id = len(self._subacks) + 1
         self._subacks[packet_id] = asyncio.get_running_loop().create_future()
-        self.transport.write(wire.subscribe(packet_id, topic_filter, qos))
+        self.transport.write(wire.subscribe(packet_id, topic_filter, qos, self.form))
         code = await self._subacks[packet_id]
         if code != qos:
             refused = " (refused)" if code == 0x80 else ""
@@ -85,10 +89,11 @@ class Peer(asyncio.Protocol):
                 self.fail(error)
 
     def data_received(self, data: bytes) -> None:
+        self.bytes_in += len(data)
         if self._rest:
             data = self._rest + data
         position, end = 0, len(data)
-        out = self.out
+        out, properties = self.out, bool(self.form.none)
         while end - position >= 2:
             first = data[position]
             length = data[position + 1]
@@ -112,6 +117,8 @@ class Peer(asyncio.Protocol):
                     out.append(wire.PUBACK_HEAD)
                     out.append(data[start : start + 2])
                     start += 2
+                if properties:
+                    start += 1 + data[start]  # an alias of the topic at most
                 self.received(data, start, stop)
             elif first == 0x40:
                 self.pubacks += 1
@@ -134,7 +141,7 @@ class Peer(asyncio.Protocol):
         elif first == 0x90:
             waiter = self._subacks.get(int.from_bytes(body[:2], "big"))
             if waiter is not None and not waiter.done():
-                waiter.set_result(body[2])
+                waiter.set_result(body[-1])
 
 
 async def close_all(peers: Iterable[Peer]) -> None:

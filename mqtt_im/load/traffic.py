@@ -79,18 +79,18 @@ class Sender(Peer):
         tag = f"{user}-{int(perf_counter() * 1000) % 10**9}-".encode()
         self._tag = tag
         self._first_body = zlib.crc32(user.encode())
-        self._templates = [self._template(broker.up(user), recipient) for recipient in recipients]
+        self._templates = [self._template(broker, recipient) for recipient in recipients]
 
     def push(self, count: int) -> None:
         """Put the next `count` messages in `out`."""
-        now = perf_counter()
+        now, none = perf_counter(), self.form.none
         for _ in range(count):
             number = self.started
             self.started = number + 1
             message_id = b"%s%08d" % (self._tag, number)
             head, before, middle = self._templates[number % len(self._templates)]
             body = _BODIES[(number + self._first_body) % len(_BODIES)]
-            self.out += (head, (number % 65535 + 1).to_bytes(2, "big"), before, message_id, middle, body, b'"}')
+            self.out += (head, (number % 65535 + 1).to_bytes(2, "big"), none, before, message_id, middle, body, b'"}')
             self.pending.append((now, message_id))
             if self.expects_answer:
                 self.unanswered.append(message_id)
@@ -141,10 +141,11 @@ class Sender(Peer):
         done = min(self.pubacks, self.answered, self.arrived)
         return min(self.inflight - (self.started - done), self.limit - self.started)
 
-    def _template(self, topic: str, recipient: str) -> tuple[bytes, bytes, bytes]:
+    def _template(self, broker: Broker, recipient: str) -> tuple[bytes, bytes, bytes]:
         before = b'{"op":"send","id":"'
         middle = f'","to":"{recipient}","body":"'.encode()
-        return wire.publish_head(topic, len(before) + len(self._tag) + 8 + len(middle) + BODY_BYTES + 2), before, middle
+        length = len(before) + len(self._tag) + 8 + len(middle) + BODY_BYTES + 2
+        return wire.publish_head(broker.up(self.user), length, broker.form), before, middle
 
 
 class Receiver(Peer):

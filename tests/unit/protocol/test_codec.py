@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import zlib
 from datetime import UTC, datetime
 from typing import Any
@@ -159,7 +160,7 @@ def test_deeper_ones_are_refused(depth: int, shape: str) -> None:
         "result": b'{"op":"report","id":"1","conv":"a:b","seq":1,"state":"failed","result":',
     }[shape]
     payload = head + nested(depth) + (b"}}" if shape == "push" else b"}")
-    if shape == "unknown" and depth < 1000:
+    if shape == "unknown" and (depth < 1000 or sys.version_info >= (3, 14)):  # which walks deeper before it gives up
         assert isinstance(decode_request(payload, 10**6, 10**6), rq.Send)  # what is ignored is not kept either
         return
     with pytest.raises(Unreadable) as refusal:
