@@ -50,7 +50,7 @@ class _Filler:
         for start in range(0, len(pairs), _BATCH):
             part = pairs[start : start + _BATCH]
             engine.now = _NOW
-            engine.prefetch([(user, None, to) for user, to in part])
+            engine.state.prefetch([(user, None, to) for user, to in part])
             for user, to in part:
                 self._count += 1
                 send = rq.Send(id=f"s{self._count}", to=to, body=self._dice.choice(self._texts))

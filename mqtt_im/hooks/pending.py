@@ -9,7 +9,7 @@ import msgspec
 
 from mqtt_im.core.model import User
 from mqtt_im.core.records import AnyRecord, GroupChange, Message, steady
-from mqtt_im.store.interface import Readable, State
+from mqtt_im.store.interface import Readable, Seen
 from mqtt_im.store.queries import message_json
 
 MAX_ITEMS: Final = 200
@@ -90,7 +90,7 @@ def summary(engine: Readable, name: str, told: int, include_body: bool) -> Summa
     return gathered
 
 
-def _position_after(state: State, user: User, told: int) -> int:
+def _position_after(state: Seen, user: User, told: int) -> int:
     """The position behind which all is new to the user: neither acknowledged nor told."""
     low = max(user.acked, user.floor)
     high = user.head

@@ -19,19 +19,28 @@ from mqtt_im.core.rules import Limits
 
 from .commits import Author
 from .policy import Ended, Policy
+from .wanted import Asking
+
+
+class Anew(Exception):
+    """A batch needs what it has not said beforehand: it is decided anew, and the store has noted what is missing."""
+
 
 RECEIPT_MEMBERS: Final = 200
 """In larger groups marks are not sent as events; `convs` tells them."""
 
 
-class State(model.View, apply.State, Protocol):
-    """What rules ask, what applying changes, and what is read for replies."""
+class Seen(model.View, Protocol):
+    """What rules ask, and what is read for replies."""
 
     def user(self, name: str) -> User:
         """See `View`."""
 
     def user_names(self, after: str, limit: int) -> list[str]:
         """Who has left a trace, by name, those behind `after`, at most `limit`."""
+
+    def conv_for(self, name: str) -> Conv:
+        """The conversation of this name, an empty one where there is none."""
 
     def record(self, lsn: int) -> AnyRecord | None:
         """The record of a log row; None where it is gone."""
@@ -79,6 +88,16 @@ class State(model.View, apply.State, Protocol):
         """Whether two users are in one group now."""
 
 
+class State(Seen, apply.State, Protocol):
+    """What is seen, and what applying changes."""
+
+    def user(self, name: str) -> User:
+        """See `View`."""
+
+    def conv_for(self, name: str) -> Conv:
+        """See `core.apply.State`."""
+
+
 class Readable(Protocol):
     """A store as whoever only reads sees it."""
 
@@ -107,7 +126,7 @@ class Readable(Protocol):
         """The newest log row, the batch included."""
 
     @property
-    def state(self) -> State:
+    def state(self) -> Seen:
         """What the log says, the batch included."""
 
     def entry(self, record: AnyRecord) -> Entry:
@@ -127,6 +146,10 @@ class Engine(Readable, Protocol):
     """A store at work on a batch of jobs."""
 
     @property
+    def state(self) -> State:
+        """See `Readable`; it can be changed."""
+
+    @property
     def loaded_upto(self) -> int:
         """The newest log row when the server started."""
 
@@ -144,7 +167,7 @@ class Engine(Readable, Protocol):
         """A record of this batch as devices see it now."""
 
     def probe(self) -> None:
-        """The store can commit. Raises `sqlite3.Error` where it can't."""
+        """The store can commit. Raises one of `Store.errors` where it can't."""
 
 
 class Store(Engine, Protocol):
@@ -169,8 +192,11 @@ class Store(Engine, Protocol):
     def weight(self) -> int:
         """What the batch has cost so far, in tenths of a small message: recipients and bytes count too."""
 
-    def prefetch(self, asked: list[tuple[str, str | None, str | None]]) -> None:
-        """What the requests of a batch will ask for is in memory: `(user, id, user or group written to)` of each."""
+    def prefetch(self, batch: Sequence[Asking]) -> None:
+        """A batch of these jobs begins, and what they will ask for is at hand; a batch that was begun before has left nothing.
+
+        What `Job.prepare` asks for beyond that may raise `Anew`.
+        """
 
     def keep_mark(self, mark: bytes) -> None:
         """How the clocks stand is on disk (`mqtt_im.clock`). Raises one of `errors`."""

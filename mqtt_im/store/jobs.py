@@ -22,6 +22,7 @@ from mqtt_im.protocol.names import direct
 from mqtt_im.protocol.requests import Hello, Request, Send
 
 from .commits import Commit, Receipt
+from .wanted import Wanted
 
 if TYPE_CHECKING:
     from .interface import Engine, Readable
@@ -55,6 +56,9 @@ class Job:
     def asks(self) -> tuple[str, str | None, str | None] | None:
         """What `prepare` will look up: the user, the request's id, and to whom it writes; None where nothing."""
         return None
+
+    def wants(self, wanted: Wanted) -> None:
+        """Say what `prepare` will ask for, for a store that is shared."""
 
     def prepare(self, engine: Engine) -> None:
         """Append records. Raises `Refusal` before it has appended any."""
@@ -94,6 +98,10 @@ class RequestJob(Job):
         """See `Job`."""
         request = self.request
         return self.who.user, request.id, request.to if type(request) is Send else None
+
+    def wants(self, wanted: Wanted) -> None:
+        """See `Job`."""
+        wanted.request(self.who, self.request)
 
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""
@@ -143,6 +151,11 @@ class EraseJob(Job):
     def line(self) -> str:
         """See `Job`."""
         return self.user
+
+    def wants(self, wanted: Wanted) -> None:
+        """See `Job`."""
+        wanted.actors.add(self.user)
+        wanted.pair(self.user, self.user)
 
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""
@@ -220,6 +233,11 @@ class AttachJob(Job):
         """See `Job`."""
         return self.who.user
 
+    def wants(self, wanted: Wanted) -> None:
+        """See `Job`."""
+        wanted.actors.add(self.who.user)
+        wanted.devices.add(self.who.user)
+
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""
         self.who.now, self.who.behind = engine.now, engine.behind
@@ -278,6 +296,15 @@ class CursorsJob(Job):
         self.moves = moves
         self.notify = notify
         self.left = left
+
+    def wants(self, wanted: Wanted) -> None:
+        """See `Job`."""
+        users = [*(user for user, _, _, _ in self.moves), *(user for user, _, _ in self.left)]
+        wanted.actors.update(users)
+        wanted.devices.update(users)
+        for _, _, _, marks in self.moves:
+            for name in marks[::2]:
+                wanted.conv(name)
 
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""

@@ -21,7 +21,7 @@ from typing import Any
 from mqtt_im.clock import Clock, Times
 from mqtt_im.protocol.errors import Refusal, StoreError
 
-from .interface import Engine, Readable, Store
+from .interface import Anew, Engine, Readable, Store
 from .jobs import CallJob, Job
 from .policy import Policy, Removed
 from .reader import Reader, unavailable
@@ -332,23 +332,39 @@ class Ledger:
     def _prepare(self, engine: Store, batch: list[Job]) -> int:
         """How many of the jobs are decided: as many as one batch may have."""
         with engine.changing:
-            try:
-                engine.prefetch([asked for job in batch if (asked := job.asks()) is not None])
-            except engine.errors as error:
-                if not engine.mends(error):
-                    raise
-            for count, job in enumerate(batch):
-                before = engine.last
+            while True:
                 try:
-                    job.prepare(engine)
-                except Refusal as refusal:
-                    job.refusal = refusal
-                except Exception as error:
-                    if engine.last != before or (isinstance(error, engine.errors) and not engine.mends(error)):
+                    engine.prefetch(batch)
+                except engine.errors as error:
+                    if not engine.mends(error):
                         raise
-                    job.refusal = self._refusal_of(engine, error)
-                if engine.weight >= MAX_WEIGHT:
-                    return count + 1
+                try:
+                    return self._decide(engine, batch)
+                except Anew:
+                    for job in batch:
+                        job.commits = job.refusal = None
+
+    def _decide(self, engine: Store, batch: list[Job]) -> int:
+        """See `_prepare`. Raises `Anew`, where all jobs have been asked what else they need, and nothing has come of them."""
+        anew = False
+        for count, job in enumerate(batch):
+            before = engine.last
+            try:
+                job.prepare(engine)
+            except Refusal as refusal:
+                job.refusal = refusal
+            except Anew:
+                anew = True
+            except Exception as error:
+                if anew:
+                    continue
+                if engine.last != before or (isinstance(error, engine.errors) and not engine.mends(error)):
+                    raise
+                job.refusal = self._refusal_of(engine, error)
+            if engine.weight >= MAX_WEIGHT and not anew:
+                return count + 1
+        if anew:
+            raise Anew
         return len(batch)
 
     def _cut(self, batch: list[Job], fitting: int) -> list[Job]:

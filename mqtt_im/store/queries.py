@@ -20,7 +20,7 @@ from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import direct, members_of_direct
 
 if TYPE_CHECKING:
-    from .interface import Readable, State
+    from .interface import Readable, Seen
 
 FIRST_CHUNK = 8
 CHUNK = 256
@@ -169,7 +169,7 @@ def typing_audience(engine: Readable, who: Who, to: str) -> tuple[str, list[str]
     return conv_name, [] if hidden(state, who.user, to) or to == who.user or to not in engine.online else [to]
 
 
-def hidden(state: State, user: str, other: str) -> bool:
+def hidden(state: Seen, user: str, other: str) -> bool:
     """Whether one of two users has blocked the other, so that they do not see each other typing."""
     return user in state.user(other).blocks or other in state.user(user).blocks
 

@@ -14,6 +14,7 @@ from .commits import Author
 from .interface import Engine
 from .jobs import Job
 from .reader import unavailable
+from .wanted import Wanted
 
 
 class Owed(Job):
@@ -29,6 +30,12 @@ class Owed(Job):
     def add(self, record: DeviceChange) -> None:
         """The device has come; only the first time counts."""
         self._records.setdefault((record.user, record.device), record)
+
+    def wants(self, wanted: Wanted) -> None:
+        """See `Job`."""
+        users = [user for user, _ in self._records]
+        wanted.actors.update(users)
+        wanted.devices.update(users)
 
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""

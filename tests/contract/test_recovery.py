@@ -93,7 +93,7 @@ def test_a_page_is_whole_however_many_entries_are_kept(store: SqliteStore, kept:
     """INV-13, INV-16: what the cache had to forget for this page came as `void` once."""
     for number in range(8):
         say(store, "ann", "bob", number)
-    with patch("mqtt_im.store.sqlite.rendering.MAX_ENTRIES", kept):
+    with patch("mqtt_im.store.rendering.MAX_ENTRIES", kept):
         for after in (0, 4, 2, 6, 0):
             assert bodies(store, "bob", after, 4) == list(range(after, min(after + 4, 8)))
 

@@ -76,7 +76,7 @@ class StoreMachine(RuleBasedStateMachine):
         reactions: int,
         quota: tuple[int, int, int],
     ) -> None:
-        self._patch("mqtt_im.store.sqlite.rendering.MAX_ENTRIES", entries)
+        self._patch("mqtt_im.store.rendering.MAX_ENTRIES", entries)
         limits = Limits(
             group_members=3,
             edit_window_s=window,

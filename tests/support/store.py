@@ -26,7 +26,7 @@ class Crash(BaseException):
     """Stands for the end of the process: nobody catches it."""
 
 
-class _HereAndNow:
+class HereAndNow:
     def call_soon_threadsafe(self, callback: Callable[..., object], *args: Any) -> None:
         callback(*args)
 
@@ -74,7 +74,7 @@ class SqliteStore:
             memory_mb=memory_mb,
         )
         self.ledger = ledger(make, clock=self.clock)
-        self.ledger._loop = cast(Any, _HereAndNow())
+        self.ledger._loop = cast(Any, HereAndNow())
         self._open()
 
     def _open(self) -> None:

@@ -1,8 +1,8 @@
 """The engine: the SQLite files at work for the ledger. Lives in the ledger's thread; knows of no loop.
 
-It joins the state (`state.py`), the batch that is being gathered (`batch.py`), what writes the projections (`flusher.py`), what
-renders entries (`rendering.py`), and retention. A batch that fails leaves nothing, neither on disk nor in memory: then the state
-is read anew from the disk (`Engine.load`).
+It joins the state (`state.py`), the batch that is being gathered (`batch.py`), what writes the projections (`flusher.py`), and
+retention. A batch that fails leaves nothing, neither on disk nor in memory: then the state is read anew from the disk
+(`Engine.load`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +21,9 @@ from mqtt_im.core.rules import Limits
 from mqtt_im.store.commits import Author
 from mqtt_im.store.interface import RECEIPT_MEMBERS
 from mqtt_im.store.policy import Ended, Policy
+from mqtt_im.store.rendering import Rendering
 from mqtt_im.store.uploads import Uploads
+from mqtt_im.store.wanted import Asking
 
 from .batch import Batch
 from .bounds import Bounds
@@ -34,7 +36,6 @@ from .mending import Mending, leave_unfinished
 from .models import PROJECTION_FILE, PROJECTION_MODELS, LogMeta, move_aside, open_log, open_projection, remove
 from .reading import Reading
 from .rebuild import rebuild
-from .rendering import Rendering
 from .replay import decoded, replay
 from .retention.base import BaseState, restore
 from .retention.compactor import Compactor
@@ -168,7 +169,7 @@ class Engine:
             self.log, self.projection, self._has_account, self._taking_back.take, uploads.find, self._bounds
         )
         self._batch = Batch(self.log, state, self.online, uploads, self.erasure.ask)
-        self._rendering = Rendering(state, self._bounds)
+        self._rendering = Rendering(state, self._bounds.of)
         self.flusher.begin(state)
         state.live.last = position
         newest = self.log.get(position)
@@ -213,9 +214,9 @@ class Engine:
         """See `interface.Store`."""
         return self._batch.weight
 
-    def prefetch(self, asked: list[tuple[str, str | None, str | None]]) -> None:
+    def prefetch(self, batch: Sequence[Asking]) -> None:
         """See `interface.Store`."""
-        self.state.prefetch(asked)
+        self.state.prefetch([asked for job in batch if (asked := job.asks()) is not None])
 
     def append(self, author: Author, record: AnyRecord) -> None:
         """See `interface.Engine`."""

@@ -23,6 +23,7 @@ from mqtt_im.core.model import Amended, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.core.rules import Limits
 from mqtt_im.store.interface import RECEIPT_MEMBERS, Readable
+from mqtt_im.store.rendering import Rendering
 from mqtt_im.store.uploads import Uploads
 
 from .bounds import Bounds
@@ -30,7 +31,6 @@ from .errors import ERRORS
 from .gate import Gate, Yielding
 from .hot import Log, Projection
 from .models import open_log, open_projection
-from .rendering import Rendering
 from .state import ProjectedState
 
 _TRIES: Final = 3
@@ -256,7 +256,7 @@ class View:
 
     def __init__(self, state: ReadState, limits: Limits, online: Container[str], bounds: Bounds) -> None:
         self.state = state
-        self.rendering = Rendering(state, bounds)
+        self.rendering = Rendering(state, bounds.of)
         self.limits = limits
         self.online = online
         self.now = self.behind = self.ahead = 0

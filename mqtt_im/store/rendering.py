@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Protocol
+
 from mqtt_im.core.entries import Entry, render, void_entry
-from mqtt_im.core.model import User
+from mqtt_im.core.model import Amended, Conv, User
 from mqtt_im.core.records import Act, AnyRecord, GroupChange, Message
 
-from .bounds import Bounds
-from .state import ProjectedState
+from .interface import Seen
 
 MAX_ENTRIES = 8192
 FIRST_STEP = 8
@@ -16,11 +18,19 @@ _LARGE = 2048
 """Bytes of an entry that is not kept."""
 
 
+class Shown(Seen, Protocol):
+    """A state that is shown."""
+
+    def amended_in_memory(self, conv: Conv, seq: int) -> Amended | None:
+        """What is known to have become of a message, without looking it up."""
+
+
 class Rendering:
     """The entries of one state. What a change makes of an entry is only seen once `forget` was called."""
 
-    def __init__(self, state: ProjectedState, bounds: Bounds) -> None:
-        self._bounds = bounds
+    def __init__(self, state: Shown, room: Callable[[int], int] = lambda usual: usual) -> None:
+        """`room` tells how many of something may be kept where so many usually may."""
+        self._room = room
         self._state = state
         self._entries: dict[int, Entry] = {}
 
@@ -45,7 +55,7 @@ class Rendering:
         """See `interface.Engine`."""
         state, cache = self._state, self._entries
         found = state.items(owner, after, limit)
-        if len(cache) + len(found) > self._bounds.of(MAX_ENTRIES):
+        if len(cache) + len(found) > self._room(MAX_ENTRIES):
             cache.clear()  # now, since what is looked up below must stay until it is used
         result: list[tuple[int, Entry]] = []
         expected = after + 1

@@ -1,0 +1,58 @@
+"""An inbox as the tables keep it: the newest items in the user's row, those before them in chunks.
+
+An item is the log row that it is of; negative where it was replaced, 0 where retention has taken it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from .wire import ints
+
+CHUNK: Final = 32
+"""Items in the user's row at most, and in a chunk."""
+
+
+def unpack(data: bytes) -> list[int]:
+    """The items of a tail or a chunk."""
+    return list(struct.unpack(f">{len(data) // 8}q", data))
+
+
+class Inbox:
+    """One user's, as far as it is in memory."""
+
+    __slots__ = ("first", "full", "changed", "tail")
+
+    def __init__(self, first: int = 1, tail: bytes = b"") -> None:
+        self.first = first
+        """`pos` of the first item of the tail."""
+        self.tail = unpack(tail)
+        self.full: dict[int, list[int]] = {}
+        """Chunks that are to be written, by the `pos` of their first item."""
+        self.changed: dict[int, list[int]] = {}
+        """Chunks that stand in their table and were changed."""
+
+    def append(self, pos: int, lsn: int) -> None:
+        """The next item."""
+        if len(self.tail) >= CHUNK:
+            self.full[self.first] = self.tail
+            self.first, self.tail = pos, []
+        elif not self.tail:
+            self.first = pos
+        assert pos == self.first + len(self.tail)
+        self.tail.append(lsn)
+
+    def packed(self) -> bytes:
+        """The tail as it is stored."""
+        return ints(self.tail)
+
+    def after(self, pos: int, chunks: dict[int, list[int]]) -> list[tuple[int, int]]:
+        """`(pos, item)` of those after `pos` that are kept, as far as these chunks and what is in memory have them."""
+        parts = {**chunks, **self.changed, **self.full, self.first: self.tail}
+        found = []
+        for first in sorted(parts):
+            refs = parts[first]
+            if first + len(refs) > pos + 1:
+                found += [(first + index, ref) for index, ref in enumerate(refs) if ref and first + index > pos]
+        return found

@@ -1,0 +1,185 @@
+"""What is committed, as the reader's thread sees it: on a connection of its own, each look one snapshot.
+
+What was read is told before anything is told that this server commits later: else a message that was recalled meanwhile would
+come back. So a look that has shown messages begins anew where one of their conversations was changed by a commit since. What
+other servers commit is only ever told of by a later look.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Container, Mapping
+from typing import Any, Final
+
+from mqtt_im.core.entries import Entry
+from mqtt_im.core.model import Amended, Conv, User
+from mqtt_im.core.records import Act, AnyRecord
+from mqtt_im.core.rules import Limits
+from mqtt_im.postgres.connecting import Database
+from mqtt_im.store.interface import RECEIPT_MEMBERS, Readable
+from mqtt_im.store.rendering import Rendering
+from mqtt_im.store.uploads import Uploads
+
+from . import tables
+from .errors import ERRORS
+from .look import Look
+from .state import Work
+from .wire import BEGIN_READING, Link, Step
+
+MAX_NOTED: Final = 10_000
+"""Conversations and users of which it is known when they were changed last."""
+_TRIES: Final = 5
+
+
+class Changes:
+    """When this server's commits have changed messages that were there before, and users. Thread-safe."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.commits = 0
+        self._forgotten = 0
+        """What is not known here was changed at the latest then."""
+        self._convs: dict[str, int] = {}
+        self._users: dict[str, int] = {}
+
+    def note(self, state: Work) -> None:
+        """A commit is there, and nobody was told of it yet."""
+        with self.lock:
+            self.commits += 1
+            if len(self._convs) + len(self._users) > MAX_NOTED:
+                self._convs.clear()
+                self._users.clear()
+                self._forgotten = self.commits
+            self._convs.update(dict.fromkeys(state.amended_convs, self.commits))
+            self._users.update(dict.fromkeys(state.changed_users, self.commits))
+
+    def since(self, commits: int, convs: Container[str], users: Container[str]) -> bool:
+        """Whether any of these was changed by a commit after the first so many; inside the lock."""
+        if commits == self.commits:
+            return False
+        if self._forgotten > commits:
+            return True
+        return any(at > commits and name in convs for name, at in self._convs.items()) or any(
+            at > commits and name in users for name, at in self._users.items()
+        )
+
+
+class ReadLook(Look):
+    """The state of one look, which remembers what it was asked."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.shown: set[str] = set()
+        """Conversations of which it was asked what became of messages."""
+
+    def forget(self) -> None:
+        """See `Look`."""
+        super().forget()
+        self.shown.clear()
+
+    @property
+    def looked_at(self) -> Container[str]:
+        """The users that were looked at."""
+        return self._users
+
+    def amended(self, conv: Conv, seq: int) -> Amended | None:
+        """See `View`."""
+        self.shown.add(conv.name)
+        return super().amended(conv, seq)
+
+    def amended_of(self, records: Mapping[int, AnyRecord]) -> dict[int, Amended]:
+        """See `interface.State`."""
+        self.shown |= {record.conv for record in records.values() if isinstance(record, Act)}
+        return super().amended_of(records)
+
+
+class View:
+    """`interface.Readable`."""
+
+    def __init__(self, state: ReadLook, limits: Limits, online: Container[str]) -> None:
+        self.state = state
+        self.rendering = Rendering(state)
+        self.limits = limits
+        self.online = online
+        self.now = self.behind = 0
+
+    @property
+    def last(self) -> int:
+        """See `interface.Readable`."""
+        newest: int = self.state.link.one(tables.NEWEST)[0][0]
+        return newest
+
+    def entry(self, record: AnyRecord) -> Entry:
+        """See `interface.Readable`."""
+        return self.rendering.entry(record)
+
+    def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
+        """See `interface.Readable`."""
+        return self.rendering.entries(owner, after, limit, max_bytes)
+
+    def connected(self, conv: Conv) -> list[str]:
+        """See `interface.Readable`."""
+        if conv.size > RECEIPT_MEMBERS:
+            return []
+        return [name for name, member in conv.members.items() if member.active and name in self.online]
+
+
+class Reading:
+    """Implements `interface.Reading`."""
+
+    errors = ERRORS
+
+    def __init__(
+        self,
+        database: Database,
+        changes: Changes,
+        has_account: Callable[[str], bool],
+        uploads: Uploads,
+        limits: Limits,
+        online: Container[str],
+    ) -> None:
+        """Raises `StoreError`."""
+        self._link = Link(database.connect("reader"))
+        self._changes = changes
+        self._state = ReadLook(self._link, has_account, uploads.stored)
+        self.view = View(self._state, limits, online)
+
+    def run(self, look: Callable[[Readable], None], tell: Callable[[], None], now: int, exact: bool = False) -> bool:
+        """See `interface.Reading`."""
+        changes = self._changes
+        for attempt in range(_TRIES + 1):
+            kept = attempt == _TRIES
+            if kept:
+                changes.lock.acquire()  # nothing that is committed meanwhile is told before
+            try:
+                commits = changes.commits
+                self._look(look, now)
+                if kept:
+                    tell()
+                    return True
+                with changes.lock:
+                    if not changes.since(commits, self._state.shown, self._state.looked_at if exact else ()):
+                        tell()
+                        return True
+            finally:
+                if kept:
+                    changes.lock.release()
+        raise AssertionError("nothing is committed while the lock is held")
+
+    def _look(self, look: Callable[[Readable], None], now: int) -> None:
+        view = self.view
+        view.now = max(view.now, now)
+        self._state.forget()
+        view.rendering.forget()
+        self._link.run(Step(BEGIN_READING))
+        try:
+            look(view)
+        finally:
+            self._link.roll_back()
+
+    def wait(self, seconds: float) -> None:
+        """See `interface.Reading`: nothing is ever waited for."""
+
+    def close(self) -> None:
+        """See `interface.Reading`."""
+        self._link.close()

@@ -1,0 +1,221 @@
+"""What is looked up in the tables, as entities. Raises what `wire.Link` raises."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
+
+from .inbox import Inbox
+from .wire import Statement
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder().decode
+
+_USER: Final = (
+    "uid, name, head, first, tail, sent, sent_bytes, floor, began, acked, registered, settings, gone, gone_bytes, joined, made"
+)
+_USER_GIVES: Final = "itiibiiiiifbiiii"
+_DIRECT: Final = "d.a, d.b, d.cid, d.head, d.lsn, d.ts, d.a_read, d.a_delivered, d.b_read, d.b_delivered, d.parts"
+_DIRECT_GIVES: Final = "iiiiiiiiiib"
+_GROUP: Final = "g.cid, g.name, g.head, g.lsn, g.ts, g.title, g.size, g.born, g.maker"
+_GROUP_GIVES: Final = "itiiitiit"
+_MEMBER: Final = "m.ord, m.role, m.active, m.read, m.delivered, m.last, m.spans"
+_MEMBER_GIVES: Final = "itfiiib"
+_DEVICE: Final = "uid, device, cursor, acked, app, n, exposed, server, created, seen"
+_DEVICE_GIVES: Final = "itiififiii"
+
+LOCK_USERS: Final = Statement(
+    f"SELECT {_USER} FROM im_user WHERE uid = ANY ($1) ORDER BY uid FOR NO KEY UPDATE", "I", _USER_GIVES
+)
+USERS: Final = Statement(f"SELECT {_USER} FROM im_user WHERE name = ANY ($1)", "T", _USER_GIVES)
+NUMBERS: Final = Statement("SELECT uid, name FROM im_user WHERE name = ANY ($1)", "T", "it")
+NAMES: Final = Statement("SELECT uid, name FROM im_user WHERE uid = ANY ($1)", "I", "it")
+NAMES_AFTER: Final = Statement(
+    "SELECT name FROM im_user WHERE name > $1 AND (head > 0 OR registered) ORDER BY name LIMIT $2", "ti", "t"
+)
+NEW_USERS: Final = Statement("INSERT INTO im_user (name) SELECT unnest($1) ORDER BY 1 ON CONFLICT DO NOTHING", "T")
+CHUNKS: Final = Statement(
+    "SELECT first, refs FROM chunk WHERE uid = $1 AND first > $2 AND first <= $3 ORDER BY first LIMIT $4", "iiii", "ib"
+)
+
+LOCK_GROUPS: Final = Statement(
+    f"SELECT {_GROUP} FROM grp g WHERE name = ANY ($1) ORDER BY cid FOR NO KEY UPDATE", "T", _GROUP_GIVES
+)
+GROUPS: Final = Statement(f"SELECT {_GROUP} FROM grp g WHERE name = ANY ($1)", "T", _GROUP_GIVES)
+NEW_GROUPS: Final = Statement(
+    "INSERT INTO grp (cid, name) SELECT cid, name FROM unnest($1, $2) v (cid, name) ORDER BY 2 ON CONFLICT DO NOTHING", "IT"
+)
+MEMBERS: Final = Statement(
+    f"SELECT m.cid, u.uid, u.name, {_MEMBER} FROM member m JOIN im_user u USING (uid)"
+    " WHERE m.cid = ANY ($1) ORDER BY m.cid, m.ord",
+    "I",
+    "iit" + _MEMBER_GIVES,
+)
+PART: Final = Statement(f"SELECT {_MEMBER} FROM member m WHERE cid = $1 AND uid = $2", "ii", _MEMBER_GIVES)
+PARTS: Final = Statement(
+    f"SELECT {_GROUP}, {_MEMBER} FROM member m JOIN grp g USING (cid) WHERE m.uid = $1", "i", _GROUP_GIVES + _MEMBER_GIVES
+)
+COMMON: Final = Statement(
+    "SELECT 1 FROM member a JOIN member b USING (cid) WHERE a.uid = $1 AND b.uid = $2 AND a.active AND b.active LIMIT 1",
+    "ii",
+    "i",
+)
+DIRECTS: Final = Statement(
+    f"SELECT {_DIRECT} FROM unnest($1, $2) v (a, b) JOIN direct d USING (a, b)".replace("d.a, d.b", "a, b"), "II", _DIRECT_GIVES
+)
+DIRECTS_OF: Final = Statement(
+    f"SELECT u.name, {_DIRECT} FROM direct d JOIN im_user u ON u.uid = d.b WHERE d.a = $1"
+    f" UNION ALL SELECT u.name, {_DIRECT} FROM direct d JOIN im_user u ON u.uid = d.a WHERE d.b = $1 AND d.a <> $1",
+    "i",
+    "t" + _DIRECT_GIVES,
+)
+
+DEVICES: Final = Statement(f"SELECT {_DEVICE} FROM device WHERE uid = ANY ($1) ORDER BY uid, device", "I", _DEVICE_GIVES)
+
+RECORDS: Final = Statement("SELECT lsn, rec FROM log WHERE lsn = ANY ($1)", "I", "ib")
+IDS: Final = Statement("SELECT idh, rec FROM log WHERE idh = ANY ($1)", "U", "bb")
+MESSAGE: Final = Statement("SELECT lsn, rec FROM log WHERE cid = $1 AND seq = $2 AND seq > 0", "ii", "ib")
+MESSAGES: Final = Statement(
+    "SELECT seq, lsn FROM log WHERE cid = $1 AND seq BETWEEN $2 AND $3 AND seq > 0 ORDER BY seq", "iii", "ii"
+)
+LOWEST: Final = Statement("SELECT min(seq) FROM log WHERE cid = $1 AND seq BETWEEN $2 AND $3 AND seq > 0", "iii", "i")
+HIGHEST: Final = Statement("SELECT max(seq) FROM log WHERE cid = $1 AND seq BETWEEN $2 AND $3 AND seq > 0", "iii", "i")
+UNREAD: Final = Statement(
+    "SELECT v.cid, count(*) FROM unnest($1, $2, $3) v (cid, first, last)"
+    " JOIN log l ON l.cid = v.cid AND l.seq BETWEEN v.first AND v.last AND l.seq > 0 AND l.by NOT IN (0, $4) GROUP BY 1",
+    "IIIi",
+    "ii",
+)
+MENTIONED: Final = Statement(
+    "SELECT v.cid, count(DISTINCT m.seq) FROM unnest($1, $2, $3) v (cid, first, last)"
+    " JOIN mention m ON m.cid = v.cid AND m.name IN ('*', $5) AND m.seq BETWEEN v.first AND v.last"
+    " JOIN log l ON l.cid = m.cid AND l.seq = m.seq AND l.seq > 0 AND l.by NOT IN (0, $4) GROUP BY 1",
+    "IIIit",
+    "ii",
+)
+AMENDED: Final = Statement(
+    "SELECT cid, seq, recalled, edits, edited, size, reactions FROM unnest($1, $2) v (cid, seq) JOIN amended USING (cid, seq)",
+    "II",
+    "iifiiib",
+)
+CHANGES: Final = Statement("SELECT count FROM change WHERE cid = $1 AND seq = $2 AND uid = $3", "iii", "i")
+PACKET: Final = Statement(
+    "SELECT rec FROM packet JOIN log USING (lsn) WHERE uid = $1 AND device = $2 AND session = $3 AND packet = $4", "itti", "b"
+)
+KEYED: Final = Statement(
+    "SELECT rec FROM keyed JOIN log USING (lsn) WHERE sender = $1 AND keyed.cid = $2 AND key = $3", "iit", "b"
+)
+NEWEST: Final = Statement("SELECT coalesce(max(lsn), 0) FROM log", "", "i")
+NUMBER_BLOCK: Final = Statement("SELECT nextval('cid')", "", "i")
+
+
+def hash_of(uid: int, request_id: str) -> bytes:
+    """What stands for an `id` of a user in the log."""
+    return hashlib.blake2b(b"%d %b" % (uid, request_id.encode()), digest_size=16).digest()
+
+
+# Rows as entities, and back.
+
+
+def read_user(row: Sequence[Any]) -> tuple[User, Inbox]:
+    """Of `_USER`."""
+    user = User(row[0], row[1])
+    user.head = row[2]
+    user.sent, user.sent_bytes, user.floor, user.begin, user.acked, user.registered = row[5:11]
+    if row[11] is not None:
+        blocks, user.mutes, user.read_receipts, user.presence = _unpack(row[11])
+        user.blocks = frozenset(blocks)
+    user.gone, user.gone_bytes, user.joined, user.made = row[12:16]
+    return user, Inbox(row[3], row[4])
+
+
+def settings_of(user: User) -> bytes | None:
+    """The column `settings`."""
+    if user.blocks or user.mutes or not (user.read_receipts and user.presence):
+        return _pack([sorted(user.blocks), user.mutes, user.read_receipts, user.presence])
+    return None
+
+
+def seldom(user: User) -> tuple[Any, ...]:
+    """The columns that a message does not change, for `PUT_USERS`, behind the uid."""
+    return (
+        user.floor,
+        user.begin,
+        user.registered,
+        settings_of(user),
+        user.gone,
+        user.gone_bytes,
+        user.joined,
+        user.made,
+    )
+
+
+def read_group(
+    row: Sequence[Any], load: Callable[[Conv], dict[str, Member]], find: Callable[[Conv, str], Member | None]
+) -> tuple[Conv, int]:
+    """Of `_GROUP`, with its last time; `load` reads its members when somebody asks, `find` one of them."""
+    conv = Conv(row[0], row[1], load, find)
+    conv.head, conv.lsn, _, conv.title, conv.size, conv.born, conv.maker = row[2:9]
+    return conv, row[4]
+
+
+def read_member(row: Sequence[Any]) -> Member:
+    """Of `_MEMBER`."""
+    member = Member(row[0], row[1])
+    member.active, member.read, member.delivered, member.last = row[2:6]
+    member.spans = _unpack(row[6])
+    return member
+
+
+def read_direct(row: Sequence[Any], a: str, b: str) -> tuple[Conv, int]:
+    """Of `_DIRECT`, with its last time; `a` and `b` are the names of its two users."""
+    first, second = sorted((a, b))
+    conv = Conv(row[2], f"{first}:{second}")
+    conv.head, conv.lsn = row[3], row[4]
+    parts = None if row[10] is None else _unpack(row[10])
+    for index, name in enumerate((a,) if a == b else (a, b)):
+        member = Member(int(name != first))
+        member.read, member.delivered = row[6 + 2 * index : 8 + 2 * index]
+        member.spans = EVERYTHING
+        if parts is not None and parts[index] is not None:
+            member.spans, member.last = parts[index]
+        conv.members[name] = member
+    if first == b and a != b:
+        conv.members = {b: conv.members[b], a: conv.members[a]}
+    return conv, row[5]
+
+
+def parts_of(first: Member, second: Member | None) -> bytes | None:
+    """The column `parts` of a direct conversation: what is seldom told of its two members, `a` and `b`."""
+    told = [None if member is None or member.spans is EVERYTHING else [member.spans, member.last] for member in (first, second)]
+    return None if told == [None, None] else _pack(told)
+
+
+def spans_of(member: Member) -> bytes:
+    """The column `spans`."""
+    return _pack(member.spans)
+
+
+def read_device(row: Sequence[Any], user: str) -> tuple[Device, int, int]:
+    """Of `_DEVICE`, with where acknowledgements have got its cursor, and which server has had its delivery."""
+    device = Device(user, row[1], row[8])
+    device.cursor, device.app, device.n, device.exposed, device.seen = row[2], row[4], row[5], row[6], row[9]
+    return device, row[3], row[7]
+
+
+def read_amended(row: Sequence[Any]) -> Amended:
+    """Of its columns behind `cid` and `seq`."""
+    amended = Amended()
+    amended.recalled, amended.edits, amended.edited, amended.size = row[:4]
+    amended.reactions = _unpack(row[4])
+    return amended
+
+
+def reactions_of(amended: Amended) -> bytes:
+    """The column `reactions`."""
+    return _pack(amended.reactions)

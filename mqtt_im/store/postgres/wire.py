@@ -1,0 +1,269 @@
+"""Statements on one connection: prepared, with binary arrays, and as many in one round trip as there are.
+
+This is libpq's pipeline mode, through `psycopg.pq`: an ordinary psycopg cursor costs two to three times the CPU.
+"""
+
+from __future__ import annotations
+
+import select
+import struct
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import pq
+from psycopg.errors import error_from_result
+
+from mqtt_im.postgres.connecting import Connection
+from mqtt_im.postgres.errors import one_line
+
+from .errors import Lost
+
+GRACE_S: Final = 1.0
+"""So much longer than the server lets a statement run its answer is waited for; then the connection counts as lost."""
+
+_INT8, _TEXT, _BYTEA, _BOOL, _UUID = 20, 25, 17, 16, 2950
+_ARRAYS: Final = {_INT8: 1016, _TEXT: 1009, _BYTEA: 1001, _BOOL: 1000, _UUID: 2951}
+_NULL: Final = struct.pack(">i", -1)
+_int = struct.Struct(">q").pack
+_sized_int = struct.Struct(">iq").pack
+_length = struct.Struct(">i").pack
+_header = struct.Struct(">iiiii").pack
+
+
+def _array(oid: int, parts: list[bytes], nulls: bool = False) -> bytes:
+    """An array of elements that have their lengths in front."""
+    if not parts:
+        return struct.pack(">iii", 0, 0, oid)
+    return _header(1, int(nulls), oid, len(parts), 1) + b"".join(parts)
+
+
+def _ints(values: Sequence[int]) -> bytes:
+    return _array(_INT8, [_sized_int(8, value) for value in values])
+
+
+def _texts(values: Sequence[str]) -> bytes:
+    encoded = [value.encode() for value in values]
+    return _array(_TEXT, [_length(len(value)) + value for value in encoded])
+
+
+def _blobs(values: Sequence[bytes | None]) -> bytes:
+    parts = [_NULL if value is None else _length(len(value)) + value for value in values]
+    return _array(_BYTEA, parts, None in values)
+
+
+def _flags(values: Sequence[bool]) -> bytes:
+    return _array(_BOOL, [b"\0\0\0\1\1" if value else b"\0\0\0\1\0" for value in values])
+
+
+def _hashes(values: Sequence[bytes | None]) -> bytes:
+    parts = [_NULL if value is None else b"\0\0\0\x10" + value for value in values]
+    return _array(_UUID, parts, None in values)
+
+
+_ENCODE: Final[dict[str, tuple[int, Callable[[Any], bytes]]]] = {
+    "i": (_INT8, _int),
+    "t": (_TEXT, str.encode),
+    "b": (_BYTEA, bytes),
+    "u": (_UUID, bytes),
+    "I": (_ARRAYS[_INT8], _ints),
+    "T": (_ARRAYS[_TEXT], _texts),
+    "B": (_ARRAYS[_BYTEA], _blobs),
+    "F": (_ARRAYS[_BOOL], _flags),
+    "U": (_ARRAYS[_UUID], _hashes),
+}
+"""Kinds of parameters: a whole number, text, bytes, 16 bytes, and arrays of them, and of truth values."""
+
+
+def _read_int(value: bytes) -> int:
+    return int.from_bytes(value, "big", signed=True)
+
+
+_DECODE: Final[dict[str, Callable[[bytes], Any]]] = {
+    "i": _read_int,
+    "t": bytes.decode,
+    "b": bytes,
+    "f": b"\1".__eq__,
+}
+
+
+class Statement:
+    """SQL with the kinds of its parameters, and of the columns of its rows (see `_ENCODE` and `_DECODE`)."""
+
+    def __init__(self, sql: str, takes: str = "", gives: str = "") -> None:
+        self.sql = " ".join(sql.split()).encode()
+        self.oids = [_ENCODE[kind][0] for kind in takes]
+        self.encode = [_ENCODE[kind][1] for kind in takes]
+        self.decode = [_DECODE[kind] for kind in gives]
+
+
+class Step(NamedTuple):
+    """A statement with its parameters."""
+
+    statement: Statement
+    values: Sequence[Any] = ()
+
+
+class Answer(NamedTuple):
+    """What a statement has given: its rows, and how many it has touched."""
+
+    rows: list[tuple[Any, ...]]
+    touched: int
+
+
+BEGIN: Final = Statement("BEGIN")
+BEGIN_READING: Final = Statement("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+COMMIT: Final = Statement("COMMIT")
+ROLLBACK: Final = Statement("ROLLBACK")
+_FORGET: Final = Statement("DEALLOCATE ALL")
+
+
+class Link:
+    """One connection, for one thread at a time. Raises `psycopg.Error`; `Lost` where the connection is gone with it."""
+
+    def __init__(self, connection: Connection) -> None:
+        """The connection is this one's from now on."""
+        self._connection = connection
+        self._patience_s = connection.patience_s + GRACE_S
+        self._pg = connection.pgconn
+        self._pg.nonblocking = 1
+        self._names: dict[Statement, bytes] = {}
+        self._made = 0
+        """Statements that were prepared so far; each has a name of its own."""
+        self._poll = select.poll()
+        self._poll.register(self._pg.socket, select.POLLIN)
+        self.lost = False
+        """Whether it is of no use any more."""
+
+    def run(self, *steps: Step) -> list[Answer]:
+        """What the steps have given, done in one round trip; where one fails, those after it are not done."""
+        if self.lost:
+            raise Lost("the connection to the database is lost")
+        try:
+            results = self._exchange(steps)
+        except (psycopg.OperationalError, OSError) as error:
+            raise self._gone(error) from error
+        failed = next((result for result in results if result.status == pq.ExecStatus.FATAL_ERROR), None)
+        if failed is not None:
+            self._names.clear()  # which of them are prepared is not known any more
+            problem = error_from_result(failed)
+            if self._pg.status != pq.ConnStatus.OK or _closes(problem.sqlstate):
+                raise self._gone(problem) from problem
+            problem.args = (one_line(problem),)
+            raise problem
+        return [_answer(step.statement, result) for step, result in zip(steps, results, strict=True)]
+
+    def one(self, statement: Statement, *values: Any) -> list[tuple[Any, ...]]:
+        """The rows of one statement."""
+        return self.run(Step(statement, values))[0].rows
+
+    @property
+    def in_transaction(self) -> bool:
+        """Whether a transaction is open."""
+        return self._pg.transaction_status != pq.TransactionStatus.IDLE
+
+    def roll_back(self) -> None:
+        """No transaction is open."""
+        if not self.lost and self.in_transaction:
+            self.run(Step(ROLLBACK))
+            if not self._names or len(self._names) == 1:  # an error has made us forget those that were prepared
+                self._names.clear()
+                self.run(Step(_FORGET))
+                self._names.clear()
+
+    def close(self) -> None:
+        """The connection is closed."""
+        self.lost = True
+        self._connection.close()
+
+    def _gone(self, error: Exception) -> Lost:
+        self.close()
+        return Lost(f"the connection to the database is lost: {one_line(error)}")
+
+    def _exchange(self, steps: Sequence[Step]) -> list[pq.abc.PGresult]:
+        pg = self._pg
+        pg.enter_pipeline_mode()
+        prepared = self._send(steps)
+        pg.pipeline_sync()
+        deadline = time.monotonic() + self._patience_s
+        self._flush(deadline)
+        results = []
+        for fresh in prepared:
+            parsed = self._result(deadline) if fresh else None
+            result = self._result(deadline)
+            results.append(parsed if parsed is not None and parsed.status == pq.ExecStatus.FATAL_ERROR else result)
+        ended = pg.get_result() if not self._busy(deadline) else None
+        if ended is None or ended.status != pq.ExecStatus.PIPELINE_SYNC:
+            raise psycopg.OperationalError("the database has answered out of turn")
+        pg.exit_pipeline_mode()
+        return results
+
+    def _send(self, steps: Sequence[Step]) -> list[bool]:
+        """Which of the statements were prepared on the way."""
+        pg, names = self._pg, self._names
+        fresh = []
+        for statement, values in steps:
+            name = names.get(statement)
+            fresh.append(name is None)
+            if name is None:
+                self._made += 1
+                name = names[statement] = b"s%d" % self._made
+                pg.send_prepare(name, statement.sql, statement.oids)
+            encoded = [encode(value) for encode, value in zip(statement.encode, values, strict=True)]
+            pg.send_query_prepared(name, encoded, [1] * len(encoded), 1)
+        return fresh
+
+    def _flush(self, deadline: float) -> None:
+        pg = self._pg
+        while pg.flush():
+            self._poll.modify(pg.socket, select.POLLIN | select.POLLOUT)
+            try:
+                if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                    raise psycopg.OperationalError(f"the database has not answered within {self._patience_s:g} s")
+            finally:
+                self._poll.modify(pg.socket, select.POLLIN)
+            pg.consume_input()
+
+    def _result(self, deadline: float) -> pq.abc.PGresult:
+        """The one result of a statement, which is followed by none."""
+        self._busy(deadline)
+        result = self._pg.get_result()
+        if result is None:
+            raise psycopg.OperationalError("the database has answered out of turn")
+        self._busy(deadline)
+        if self._pg.get_result() is not None:
+            raise psycopg.OperationalError("the database has answered out of turn")
+        return result
+
+    def _busy(self, deadline: float) -> bool:
+        """Wait until a result is there; always False."""
+        pg = self._pg
+        while pg.is_busy():
+            if not self._poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                raise psycopg.OperationalError(f"the database has not answered within {self._patience_s:g} s")
+            pg.consume_input()
+        return False
+
+
+def _closes(sqlstate: str | None) -> bool:
+    """Whether the server ends the connection with this error: it shuts down, or was told to."""
+    return sqlstate is None or sqlstate.startswith(("57P", "08"))
+
+
+def _answer(statement: Statement, result: pq.abc.PGresult) -> Answer:
+    count = result.command_tuples
+    decode = statement.decode
+    if not decode:
+        return Answer([], count or 0)
+    get = result.get_value
+    rows = []
+    for row in range(result.ntuples):
+        cells = [get(row, column) for column in range(len(decode))]
+        rows.append(tuple(None if cell is None else read(cell) for read, cell in zip(decode, cells, strict=True)))
+    return Answer(rows, count or 0)
+
+
+def ints(data: Iterable[int]) -> bytes:
+    """Whole numbers of 8 bytes in a row, as `inbox` keeps them."""
+    return b"".join(map(_int, data))

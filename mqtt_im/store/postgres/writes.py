@@ -1,0 +1,178 @@
+"""What a batch writes: a statement for each table, with all its rows as arrays, sorted as every batch sorts them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from mqtt_im.core.model import Conv
+from mqtt_im.core.records import encode
+
+from . import tables
+from .state import Work
+from .wire import Statement, Step, ints
+
+_PUT_LOG: Final = Statement(
+    "INSERT INTO log (lsn, cid, seq, by, idh, rec) SELECT * FROM unnest($1, $2, $3, $4, $5, $6)", "IIIIUB"
+)
+_REWRITE: Final = Statement("UPDATE log SET rec = v.rec FROM unnest($1, $2) v (lsn, rec) WHERE log.lsn = v.lsn", "IB")
+_HIDE: Final = Statement(
+    "UPDATE log SET by = 0 FROM unnest($1, $2) v (cid, seq) WHERE log.cid = v.cid AND log.seq = v.seq AND log.seq > 0", "II"
+)
+_PUT_USERS: Final = Statement(
+    "UPDATE im_user u SET head = v.head, first = v.first, tail = v.tail, sent = v.sent, sent_bytes = v.bytes"
+    " FROM unnest($1, $2, $3, $4, $5, $6) v (uid, head, first, tail, sent, bytes) WHERE u.uid = v.uid",
+    "IIIBII",
+)
+_PUT_SELDOM: Final = Statement(
+    "UPDATE im_user u SET acked = v.acked, floor = v.floor, began = v.began, registered = v.registered, settings = v.settings,"
+    " gone = v.gone, gone_bytes = v.gone_bytes, joined = v.joined, made = v.made"
+    " FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+    " v (uid, acked, floor, began, registered, settings, gone, gone_bytes, joined, made) WHERE u.uid = v.uid",
+    "IIIIFBIIII",
+)
+_PUT_CHUNKS: Final = Statement(
+    "INSERT INTO chunk (uid, first, refs) SELECT * FROM unnest($1, $2, $3)"
+    " ON CONFLICT (uid, first) DO UPDATE SET refs = excluded.refs",
+    "IIB",
+)
+_PUT_DIRECTS: Final = Statement(
+    "INSERT INTO direct (a, b, cid, head, lsn, ts, a_read, a_delivered, b_read, b_delivered, parts)"
+    " SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+    " ON CONFLICT (a, b) DO UPDATE SET head = excluded.head, lsn = excluded.lsn, ts = excluded.ts, a_read = excluded.a_read,"
+    " a_delivered = excluded.a_delivered, b_read = excluded.b_read, b_delivered = excluded.b_delivered, parts = excluded.parts",
+    "IIIIIIIIIIB",
+)
+_PUT_GROUPS: Final = Statement(
+    "UPDATE grp g SET head = v.head, lsn = v.lsn, ts = v.ts, title = v.title, size = v.size, born = v.born, maker = v.maker"
+    " FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) v (cid, head, lsn, ts, title, size, born, maker) WHERE g.cid = v.cid",
+    "IIIITIIT",
+)
+_PUT_MEMBERS: Final = Statement(
+    "INSERT INTO member (cid, uid, ord, role, active, read, delivered, last, spans)"
+    " SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9)"
+    " ON CONFLICT (cid, uid) DO UPDATE SET ord = excluded.ord, role = excluded.role, active = excluded.active,"
+    " read = excluded.read, delivered = excluded.delivered, last = excluded.last, spans = excluded.spans",
+    "IIITFIIIB",
+)
+_PUT_DEVICES: Final = Statement(
+    "INSERT INTO device (uid, device, cursor, acked, app, n, exposed, server, created, seen)"
+    " SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+    " ON CONFLICT (uid, device) DO UPDATE SET cursor = excluded.cursor, acked = excluded.acked, app = excluded.app,"
+    " n = excluded.n, exposed = excluded.exposed, server = excluded.server, created = excluded.created, seen = excluded.seen",
+    "ITIIFIFIII",
+)
+_DROP_DEVICES: Final = Statement(
+    "DELETE FROM device USING unnest($1, $2) v (uid, device) WHERE device.uid = v.uid AND device.device = v.device", "IT"
+)
+_PUT_AMENDED: Final = Statement(
+    "INSERT INTO amended (cid, seq, recalled, edits, edited, size, reactions) SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7)"
+    " ON CONFLICT (cid, seq) DO UPDATE SET recalled = excluded.recalled, edits = excluded.edits, edited = excluded.edited,"
+    " size = excluded.size, reactions = excluded.reactions",
+    "IIFIIIB",
+)
+_PUT_CHANGES: Final = Statement(
+    "INSERT INTO change (cid, seq, uid, count) SELECT * FROM unnest($1, $2, $3, $4)"
+    " ON CONFLICT (cid, seq, uid) DO UPDATE SET count = excluded.count",
+    "IIII",
+)
+_PUT_MENTIONS: Final = Statement(
+    "INSERT INTO mention (cid, name, seq) SELECT * FROM unnest($1, $2, $3) ON CONFLICT DO NOTHING", "ITI"
+)
+_PUT_PACKETS: Final = Statement(
+    "INSERT INTO packet (uid, device, session, packet, lsn) SELECT * FROM unnest($1, $2, $3, $4, $5)"
+    " ON CONFLICT (uid, device, session, packet) DO UPDATE SET lsn = excluded.lsn",
+    "ITTII",
+)
+_PUT_KEYS: Final = Statement(
+    "INSERT INTO keyed (sender, cid, key, lsn) SELECT * FROM unnest($1, $2, $3, $4)"
+    " ON CONFLICT (sender, cid, key) DO UPDATE SET lsn = excluded.lsn",
+    "IITI",
+)
+
+
+def steps(state: Work, rewrites: dict[int, bytes]) -> list[Step]:
+    """Everything that the batch has changed."""
+    return [Step(statement, tuple(zip(*rows, strict=True))) for statement, rows in _tables(state, rewrites) if rows]
+
+
+def _tables(state: Work, rewrites: dict[int, bytes]) -> Iterator[tuple[Statement, list[Any]]]:
+    yield _PUT_LOG, [(lsn, *row[:4], encode(row[4])) for lsn, row in state.rows.items()]
+    yield _REWRITE, sorted(rewrites.items())
+    yield _HIDE, sorted(state.hidden)
+    yield from _users(state)
+    yield from _convs(state)
+    yield from _devices(state)
+    yield (
+        _PUT_AMENDED,
+        [
+            (*key, found.recalled, found.edits, found.edited, found.size, tables.reactions_of(found))
+            for key, found in sorted(state.changed_amended.items())
+        ],
+    )
+    yield _PUT_CHANGES, sorted((*key, count) for key, count in state.counts.items())
+    yield _PUT_MENTIONS, sorted(set(state.mentions))
+    yield _PUT_PACKETS, sorted((*key, lsn) for key, lsn in state.packets.items())
+    yield _PUT_KEYS, sorted((*key, lsn) for key, lsn in state.keys.items())
+
+
+def _users(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
+    often: list[Any] = []
+    seldom: list[Any] = []
+    chunks: list[Any] = []
+    for user in sorted(state.changed_users.values(), key=lambda user: user.uid):
+        row, inbox = state.stored_users[user.uid], state.inbox_of(user)
+        if (user.head, user.sent, user.sent_bytes) != (row[2], row[5], row[6]) or user.uid in state.replaced:
+            often.append((user.uid, user.head, inbox.first, inbox.packed(), user.sent, user.sent_bytes))
+            chunks += [(user.uid, first, ints(refs)) for part in (inbox.changed, inbox.full) for first, refs in part.items()]
+        told = tables.seldom(user)
+        if told != (row[7], row[8], *row[10:]) or user.name in state.acked_anew:
+            seldom.append((user.uid, user.acked, *told))
+    yield _PUT_USERS, often
+    yield _PUT_SELDOM, seldom
+    yield _PUT_CHUNKS, chunks
+
+
+def _convs(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
+    names = {*state.changed_convs, *state.fresh_directs, *(name for name, _ in state.changed_members)}
+    convs = [state.conv_for(name) for name in names]
+    yield _PUT_DIRECTS, sorted((_direct_row(state, conv) for conv in convs if conv.users is not None), key=lambda row: row[:2])
+    yield (
+        _PUT_GROUPS,
+        sorted(
+            (conv.cid, conv.head, conv.lsn, state.time_of(conv.name), conv.title, conv.size, conv.born, conv.maker)
+            for conv in convs
+            if conv.group and conv.name in state.changed_convs
+        ),
+    )
+    members = []
+    for name, user in state.changed_members:
+        if name[0] == "#":
+            conv = state.conv_for(name)
+            part = conv.members[user]
+            marks = part.read, part.delivered, part.last
+            members.append((conv.cid, state.number_of(user), part.order, part.role, part.active, *marks, tables.spans_of(part)))
+    yield _PUT_MEMBERS, sorted(members)
+
+
+def _direct_row(state: Work, conv: Conv) -> tuple[Any, ...]:
+    names = sorted(conv.users or (), key=state.number_of)
+    a, b = names[0], names[-1]
+    first, second = conv.members[a], conv.members[b]
+    marks = first.read, first.delivered, second.read, second.delivered
+    parts = tables.parts_of(first, second if a != b else None)
+    return state.number_of(a), state.number_of(b), conv.cid, conv.head, conv.lsn, state.time_of(conv.name), *marks, parts
+
+
+def _devices(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
+    rows: list[Any] = []
+    dropped: list[Any] = []
+    for (user, name), device in sorted(state.changed_devices.items()):
+        uid = state.number_of(user)
+        if device is None:
+            dropped.append((uid, name))
+            continue
+        acked, server = state.acked_of(user, name), state.server_of(user, name)
+        rows.append((uid, name, device.cursor, acked, device.app, device.n, device.exposed, server, device.created, device.seen))
+    yield _DROP_DEVICES, dropped
+    yield _PUT_DEVICES, sorted(rows)
