@@ -20,7 +20,7 @@ from mqtt_im.store.reader import Reader
 from mqtt_im.store.readonly import Owed
 from mqtt_im.store.uploads import Uploads
 
-from .store import HereAndNow
+from .store import HereAndNow, SetClock
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ class PostgresStore:
         self.database = Database(url)
         self.data_dir = data_dir
         self.me = Me(name)
-        self.now = 0.0
+        self.clock = SetClock()
         make = opener(
             self.database,
             me=self.me,
@@ -56,7 +56,7 @@ class PostgresStore:
             uploads=uploads,
             own_clock=True,
         )
-        self.ledger = Ledger(make, clock=lambda: self.now)
+        self.ledger = Ledger(make, clock=self.clock)
         self.ledger._loop = cast(Any, HereAndNow())
         self._open()
 
@@ -68,20 +68,20 @@ class PostgresStore:
         self.ledger.failing = None
         self.ledger._owed = Owed()
         self.engine = cast(Engine, self.ledger._make())
-        self.reader = self.ledger._reader = Reader(self.ledger._tell_one, lambda: self.now)
+        self.reader = self.ledger._reader = Reader(self.ledger._tell_one, self.clock)
         self.reader._make = self.engine.reading
 
-    def see(self, look: Callable[[Readable], T], now: int) -> T:
+    def see(self, look: Callable[[Readable], T], now: int, steady: int | None = None) -> T:
         """What `look` sees as the reader's thread does, at a time in ms since 1970."""
         seen: list[T] = []
         if self.reader._reading is None:
             self.reader._reading = self.engine.reading()
-        assert self.reader._reading.run(lambda view: seen.append(look(view)), lambda: None, now)
+        assert self.reader._reading.run(lambda view: seen.append(look(view)), lambda: None, self.clock.set(now, steady))
         return seen[-1]
 
-    def run(self, batch: Sequence[Job], now: int) -> None:
-        """The jobs are over, and have been told so. `now` is the time in ms since 1970."""
-        self.now = now / 1000
+    def run(self, batch: Sequence[Job], now: int, steady: int | None = None) -> None:
+        """The jobs are over, and have been told so. `now` is the time in ms since 1970; see `SetClock` for `steady`."""
+        self.clock.set(now, steady)
         writes = [job for job in batch if not job.reads]
         if writes:
             self.ledger._work(self.engine, writes)

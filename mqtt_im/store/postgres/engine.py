@@ -13,8 +13,10 @@ import time
 from collections.abc import Callable, Container, Sequence
 from typing import Final
 
+import msgspec
 import psycopg
 
+from mqtt_im.clock import Mark
 from mqtt_im.core.apply import recipients
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.gone import without_content
@@ -41,6 +43,8 @@ from .state import Work
 from .wire import COMMIT, Link, Statement, Step
 from .writes import steps
 
+ABOUT_MS: Final = 1000
+"""What is so little apart counts as the same time."""
 MANY: Final = 100
 """A record with more recipients than that is shortened in memory once it is committed."""
 ASK_S: Final = 5.0
@@ -80,8 +84,7 @@ class Engine:
         """
         self.limits = limits
         self.online = online
-        self.now = 0
-        self.behind = 0
+        self.now = self.behind = self.ahead = 0
         self.last = 0
         self.changes = Changes()
         self._database = database
@@ -108,7 +111,17 @@ class Engine:
         self._fence = Fence(me)
         self.loaded_upto: int = self._link.one(tables.NEWEST)[0][0]
         self.cut_off = self._fence.cut_off(self._link)
+        self.mark = None if own_clock else self._mark()
         self._open()
+
+    def _mark(self) -> bytes:
+        """By which this node's steady time goes on from the database's clock, which is the steady time of all nodes."""
+        began = time.time()
+        now: int = self._link.one(tables.CLOCK)[0][0]
+        return msgspec.json.encode(Mark(now, int((began + time.time()) * 500), 0, ""))
+
+    def keep_mark(self, mark: bytes) -> None:
+        """See `interface.Store`: the database's clock goes on by itself."""
 
     def _connect(self) -> Connection:
         return self._database.connect("ledger", patience_s=PATIENCE_S)
@@ -185,11 +198,14 @@ class Engine:
         state = self.state
         self.last = state.last
         self._rendering.forget()
-        if not self._own_clock:
-            self.now = max(state.clock, state.newest_time)
-            self.behind = self.now - state.clock
-        else:
+        if self._own_clock:
             self.now = max(self.now, state.newest_time)
+            return
+        # Of all nodes' clocks none is better than another; the database's is one for all of them.
+        self.now = max(state.clock, state.newest_time)
+        behind = self.now - state.clock
+        self.behind = behind if behind > ABOUT_MS else 0
+        self.ahead = 0
 
     def append(self, author: Author, record: AnyRecord) -> None:
         """See `interface.Engine`."""
@@ -336,7 +352,7 @@ class Engine:
 
     def reading(self) -> Reading:
         """See `interface.Store`."""
-        return Reading(self._database, self.changes, self._has_account, self._uploads, self.limits, self.online)
+        return Reading(self._database, self.changes, self._has_account, self._uploads, self.limits, self.online, self._own_clock)
 
     def retain(self, policy: Policy, now: int, ended: Ended) -> None:
         """See `interface.Store`."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Container
 from typing import Any
 
 import psycopg
 
+from mqtt_im.clock import Clock
 from mqtt_im.core.rules import Limits
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.errors import explained
@@ -53,6 +53,6 @@ def opener(
     return make
 
 
-def open_ledger(database: Database, *, clock: Callable[[], float] = time.time, **options: Any) -> Ledger:
+def open_ledger(database: Database, *, clock: Clock | None = None, **options: Any) -> Ledger:
     """A ledger on a database, which is opened when it starts; `options` are those of `opener`."""
     return Ledger(opener(database, **options), clock=clock)

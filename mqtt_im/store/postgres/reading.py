@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable, Container, Mapping
 from typing import Any, Final
 
+from mqtt_im.clock import Times
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Amended, Conv, User
 from mqtt_im.core.records import Act, AnyRecord
@@ -101,7 +102,7 @@ class View:
         self.rendering = Rendering(state)
         self.limits = limits
         self.online = online
-        self.now = self.behind = 0
+        self.now = self.behind = self.ahead = 0
 
     @property
     def last(self) -> int:
@@ -137,14 +138,16 @@ class Reading:
         uploads: Uploads,
         limits: Limits,
         online: Container[str],
+        own_clock: bool,
     ) -> None:
-        """Raises `StoreError`."""
+        """`own_clock` as for the engine. Raises `StoreError`."""
+        self._own_clock = own_clock
         self._link = Link(database.connect("reader"))
         self._changes = changes
         self._state = ReadLook(self._link, has_account, uploads.stored)
         self.view = View(self._state, limits, online)
 
-    def run(self, look: Callable[[Readable], None], tell: Callable[[], None], now: int, exact: bool = False) -> bool:
+    def run(self, look: Callable[[Readable], None], tell: Callable[[], None], now: Times, exact: bool = False) -> bool:
         """See `interface.Reading`."""
         changes = self._changes
         for attempt in range(_TRIES + 1):
@@ -166,9 +169,13 @@ class Reading:
                     changes.lock.release()
         raise AssertionError("nothing is committed while the lock is held")
 
-    def _look(self, look: Callable[[Readable], None], now: int) -> None:
+    def _look(self, look: Callable[[Readable], None], now: Times) -> None:
         view = self.view
-        view.now = max(view.now, now)
+        if self._own_clock:
+            view.now = max(view.now, now.wall)
+            view.behind, view.ahead = view.now - now.steady, now.ahead
+        else:
+            view.now = max(view.now, now.steady)  # the database's time, see `Engine.mark`
         self._state.forget()
         view.rendering.forget()
         self._link.run(Step(BEGIN_READING))

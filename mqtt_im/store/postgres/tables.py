@@ -111,6 +111,7 @@ KEYED: Final = Statement(
     "SELECT rec FROM keyed JOIN log USING (lsn) WHERE sender = $1 AND keyed.cid = $2 AND key = $3", "iit", "b"
 )
 NEWEST: Final = Statement("SELECT coalesce(max(lsn), 0) FROM log", "", "i")
+CLOCK: Final = Statement("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8", "", "i")
 NUMBER_BLOCK: Final = Statement("SELECT nextval('cid')", "", "i")
 
 
