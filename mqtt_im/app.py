@@ -40,6 +40,7 @@ from mqtt_im.files import open_files
 from mqtt_im.hooks import Hooks, WebPush
 from mqtt_im.http import HttpServer, Services
 from mqtt_im.metrics import Metrics
+from mqtt_im.opening import open_store
 from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.search import file as search_file
@@ -48,7 +49,6 @@ from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.lags import Lags
-from mqtt_im.store.sqlite.opening import open_ledger
 from mqtt_im.store.sqlite.upkeep import Upkeep
 from mqtt_im.transport.embedded import EmbeddedTransport
 
@@ -106,8 +106,6 @@ class Server:
 
     async def _start(self) -> None:
         config = self.config
-        if config.store.url:
-            raise MqttImError("start", "store.url: PostgreSQL can't be used yet; leave it empty")
         check_ports(config)
         raise_file_limit()
         tune_interpreter()
@@ -127,16 +125,14 @@ class Server:
         self._undo.callback(files.close)
         claims = Claims()
         audience = Audience()
-        self._ledger = ledger = open_ledger(
-            Path(config.data_dir),
-            synchronous=config.store.synchronous,
+        self._ledger = ledger = open_store(
+            config,
             limits=rule_limits(config),
             has_account=accounts.exists if config.auth.mode == "accounts" else (lambda _: True),
             claim=claims.take_back,
             unclaim=claims.release,
             online=audience,
             uploads=files.uploads,
-            memory_mb=config.limits.memory_mb,
         )
         await ledger.start()
         self._undo.push_async_callback(ledger.stop)
@@ -175,9 +171,10 @@ class Server:
             raise MqttImError("start", error.strerror or str(error)) from error
         self._undo.push_async_callback(transport.drain, config.limits.drain_s)
 
-        upkeep = Upkeep(ledger, Path(config.data_dir), retention_policy(config), bridge.note_connected)
-        self._undo.push_async_callback(_cancel, asyncio.create_task(upkeep.run(), name="upkeep"))
-        self._undo.push_async_callback(_cancel, asyncio.create_task(self.lags.run(), name="lags"))
+        if not config.store.url:
+            upkeep = Upkeep(ledger, Path(config.data_dir), retention_policy(config), bridge.note_connected)
+            self._undo.push_async_callback(_cancel, asyncio.create_task(upkeep.run(), name="upkeep"))
+            self._undo.push_async_callback(_cancel, asyncio.create_task(self.lags.run(), name="lags"))
         self._undo.push_async_callback(_cancel, asyncio.create_task(memory.give_back(), name="memory"))
         watcher = asyncio.create_task(self._watch(accounts), name="accounts")
         self._undo.push_async_callback(_cancel, watcher)
@@ -203,7 +200,9 @@ class Server:
 
     def _start_search(self, bridge: Bridge, epoch: str) -> None:
         data_dir = Path(self.config.data_dir)
-        if self.config.search.enabled:
+        if self.config.store.url:
+            log.warning("search does not work with store.url yet: the request `search` is not known")
+        elif self.config.search.enabled:
             search = Search(data_dir, epoch)
             search.start()
             self._undo.push_async_callback(search.stop)

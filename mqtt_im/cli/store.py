@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from mqtt_im.cli.options import ConfigFile, Overrides
-from mqtt_im.config import load
+from mqtt_im.config import Config, load
 from mqtt_im.files import tools as file_tools
-from mqtt_im.protocol.errors import StoreError
+from mqtt_im.protocol.errors import ConfigError, StoreError
 from mqtt_im.store.sqlite import backup as backups
 from mqtt_im.store.sqlite import check as checks
 
@@ -20,10 +20,18 @@ File = Annotated[Path, typer.Argument(metavar="FILE")]
 Files = Annotated[Path | None, typer.Option("--files", metavar="FOLDER", help="The uploaded files that messages carry, too.")]
 
 
+def _loaded(config: Path | None, overrides: list[str] | None, use: str = "") -> Config:
+    """The configuration, where its store is SQLite. `use` names what does the same for PostgreSQL."""
+    loaded = load(config, overrides or ())
+    if loaded.store.url:
+        raise ConfigError([f"store.url: {f'the store is in PostgreSQL; use {use}' if use else 'not with PostgreSQL yet'}"])
+    return loaded
+
+
 @app.command()
 def check(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Verify the promises on what is stored: no gap in any seq or pos, no id used twice, projections as the log says."""
-    loaded = load(config, overrides or ())
+    loaded = _loaded(config, overrides)
     folder = Path(loaded.data_dir)
     report = checks.check(folder)
     files = file_tools.check(loaded.files, folder)
@@ -46,7 +54,7 @@ def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
     from mqtt_im.search.thread import refresh
     from mqtt_im.store.sqlite import upkeep
 
-    loaded = load(config, overrides or ())
+    loaded = _loaded(config, overrides)
     policy = retention_policy(loaded)
     removed = upkeep.compact(Path(loaded.data_dir), policy, loaded.store.synchronous, follow=refresh)
     typer.echo(f"Removed {removed.messages} messages with {removed.items} items, and {removed.rows} rows of the log.")
@@ -60,7 +68,7 @@ def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
 @app.command()
 def backup(file: File, files: Files = None, config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Copy messages and accounts, as they are at one moment, into FILE, which must not exist yet."""
-    loaded = load(config, overrides or ())
+    loaded = _loaded(config, overrides, use="pg_dump")
     folder = Path(loaded.data_dir)
     backups.backup(folder, file)
     typer.echo(f"{file} holds messages and accounts of {folder.absolute()}.")
@@ -77,7 +85,7 @@ def backup(file: File, files: Files = None, config: ConfigFile = None, overrides
 @app.command()
 def restore(file: File, files: Files = None, config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Put a backup into data_dir, which must not hold a store yet."""
-    loaded = load(config, overrides or ())
+    loaded = _loaded(config, overrides, use="pg_restore")
     folder = Path(loaded.data_dir)
     if files is not None and not files.is_dir():
         raise StoreError(f"{files}: there is no such folder")

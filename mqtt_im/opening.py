@@ -1,0 +1,62 @@
+"""Floor 4: which store the configuration asks for, and how it is opened: SQLite in `data_dir`, or PostgreSQL (`store.url`)."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from mqtt_im.config import Config
+from mqtt_im.protocol.errors import MqttImError
+from mqtt_im.store.interface import Store
+from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.sqlite import opening as sqlite
+
+
+def open_store(config: Config, **options: Any) -> Ledger:
+    """The ledger, which opens its store when it starts; `options` are those that the openers of both stores have.
+
+    Raises `MqttImError` for what the store can't be used with.
+    """
+    folder = Path(config.data_dir)
+    if not config.store.url:
+        synchronous, memory_mb = config.store.synchronous, config.limits.memory_mb
+        return sqlite.open_ledger(folder, synchronous=synchronous, memory_mb=memory_mb, **options)
+    check_usable(config)
+    return Ledger(_joined(config, folder, options))
+
+
+def check_usable(config: Config) -> None:
+    """Nothing is configured that does not work with PostgreSQL yet. Raises `MqttImError`, one line for each key that is."""
+    wanted = {
+        "push.url": bool(config.push.url),
+        "hooks.url": bool(config.hooks.url),
+        "webpush.contact": bool(config.webpush.contact),
+        "store.retention_days": bool(config.store.retention_days),
+        "store.retention_messages": bool(config.store.retention_messages),
+    }
+    problems = [f"{key}: does not work with store.url yet; leave it out" for key, given in wanted.items() if given]
+    if problems:
+        raise MqttImError("start", "\n".join(problems))
+
+
+def _joined(config: Config, folder: Path, options: dict[str, Any]) -> Callable[[], Store]:
+    """What waits for the database, makes its tables, and enters this node among its nodes; for a thread that may wait."""
+
+    def make() -> Store:
+        from mqtt_im.postgres.connecting import Database
+        from mqtt_im.postgres.meta import prepare
+        from mqtt_im.postgres.nodes import Me, own_name, register
+        from mqtt_im.store.postgres.opening import opener
+        from mqtt_im.store.postgres.schema import DDL
+
+        me = Me(own_name(config.cluster.node, folder, f"{socket.gethostname()}:{config.mqtt.bind.rpartition(':')[2]}"))
+        database = Database(config.store.url, me.name)
+        with database.wait_for("start") as connection:
+            database.check_pooling(connection)
+            prepare(database, connection, DDL)
+            register(database, connection, me, folder)
+        return opener(database, me=me, **options)()
+
+    return make
