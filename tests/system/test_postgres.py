@@ -1,0 +1,75 @@
+"""One server on PostgreSQL, with real clients: it is killed, and so is its database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from mqtt_im.testing import ServerFailed, ServerProcess, Value
+from tests.support.postgres import Cluster, new_database
+from tests.support.raw import Closed, Refused, eventually
+from tests.system.conftest import Clients
+
+
+@pytest.fixture
+def server(database: str) -> Iterator[ServerProcess]:
+    with ServerProcess({"store.url": database}) as server:
+        yield server
+        server.stop()
+        assert "Traceback" not in server.log(), server.log()
+
+
+@pytest.fixture
+def im(server: ServerProcess) -> Iterator[Clients]:
+    clients = Clients(server)
+    yield clients
+    clients.close()
+
+
+def test_what_was_acknowledged_is_there_after_a_kill(server: ServerProcess, im: Clients) -> None:
+    """INV-1 to INV-4: numbers go on, ids are remembered, and who was away gets everything once."""
+    im.online("bob").disconnect()
+    alice = im.online("alice")
+    for number in range(100):
+        alice.say("bob", number, id=f"m{number}")
+    server.restart(kill=True)
+    alice = im.online("alice")
+    assert alice.ask("send", to="bob", body=99, id="m99").data["dup"]
+    alice.must("group.create", id="g", group="#g", members=["bob"])
+    alice.say("#g", "all")
+    items = im.online("bob").drain()
+    assert [item["pos"] for item in items] == list(range(1, 103))
+    assert [item["body"] for item in items if "body" in item] == [*range(100), "all"]
+    assert [item["seq"] for item in items[:100]] == list(range(1, 101))
+
+
+def test_a_database_that_is_killed_and_comes_back(own_postgres: Cluster) -> None:
+    """No PUBACK while nothing can be stored; when the database is back, the server goes on by itself."""
+    with new_database(own_postgres) as url, ServerProcess({"store.url": url}) as server:
+        im = Clients(server)
+        im.online("alice").say("bob", "before", id="1")
+        own_postgres.kill()
+        with pytest.raises((Closed, Refused)):
+            im.online("alice").confirmed("send", to="bob", body="during", id="2")
+        eventually(lambda: not server.ready(), "the server says that it can't store anything")
+        own_postgres.start()
+
+        def works() -> bool:
+            try:
+                return im.online("alice").ask("send", to="bob", body="during", id="2").op == "sent"
+            except (Closed, Refused, ConnectionError):
+                return False
+
+        eventually(works, "it goes on without a restart")
+        assert [item["body"] for item in im.online("bob").drain()] == ["before", "during"]
+        im.close()
+        server.stop()
+        assert "Traceback" not in server.log(), server.log()
+
+
+def test_what_does_not_work_yet_is_refused_at_the_start(database: str) -> None:
+    """Nothing half works: one line for each key."""
+    config: dict[str, Value] = {"store.url": database, "store.retention_days": 1}
+    with pytest.raises(ServerFailed, match=r"retention_days: does not work with store\.url yet"), ServerProcess(config):
+        pass
