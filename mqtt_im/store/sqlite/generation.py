@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import islice
+from operator import attrgetter
 from typing import Any
 
 from mqtt_im.core.model import Amended, Conv, Device, User
@@ -145,6 +146,34 @@ class Generation:
             (rows.PUT_PACKET, lambda: [(*key, lsn) for key, lsn in self.packets.items()]),
             (rows.PUT_KEYED, lambda: [(*key, lsn) for key, lsn in self.keyed.items()]),
         ]
+
+    def entities(self, user: Callable[[str], User]) -> list[tuple[str, Iterator[Row]]]:
+        """The users, conversations, members and devices alone, made as they are taken; they must not change meanwhile."""
+        return [
+            (rows.PUT_USER, (rows.user_row(one) for one in sorted(self.users.values(), key=attrgetter("uid")))),
+            (rows.PUT_CONV, (rows.conv_row(one) for one in sorted(self.convs.values(), key=attrgetter("cid")))),
+            (rows.PUT_NEW_MEMBER, self._joined_rows(user)),
+            (rows.PUT_MEMBER, self._marked_rows(user)),
+            (rows.DROP_DEVICE, ((uid, name) for uid, name, device in self._owned(user) if device is None)),
+            (rows.PUT_DEVICE, (rows.device_row(uid, device) for uid, _, device in self._owned(user) if device is not None)),
+        ]
+
+    def _joined_rows(self, user: Callable[[str], User]) -> Iterator[Row]:
+        joined: dict[int, list[Row]] = {}
+        for row in self._new_members(user):
+            joined.setdefault(row[0], []).append(row)
+        for uid in sorted(joined):
+            yield from joined[uid]
+
+    def _marked_rows(self, user: Callable[[str], User]) -> Iterator[Row]:
+        for uid, name in sorted((user(name).uid, name) for name in self.members):
+            for _, conv in sorted(self.members[name].items()):
+                yield rows.member_row(uid, conv, conv.members[name])
+
+    def _owned(self, user: Callable[[str], User]) -> Iterator[tuple[int, str, Device | None]]:
+        for uid, owner in sorted((user(owner).uid, owner) for owner in self.devices):
+            for name, device in sorted(self.devices[owner].items()):
+                yield uid, name, device
 
     def _members(self, user: Callable[[str], User]) -> tuple[list[Row], list[Row], set[tuple[int, int]]]:
         """The rows of members who got a message, with its log row, those of the others, and the uid and cid of the former."""

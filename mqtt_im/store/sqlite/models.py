@@ -61,7 +61,7 @@ class LogMeta(peewee.Model):
 class FoldRow(peewee.Model):
     """The last transaction of retention, counted from 1; `base` is the log row as of which the base is from then on.
 
-    `plan` (`folds.Plan`, MessagePack) is what is to be done for it; empty once it is done.
+    `plan` (`folds.Plan`, MessagePack) is the last part of what is to be done for it; empty once all is done.
     """
 
     number = peewee.IntegerField(primary_key=True)
@@ -70,6 +70,16 @@ class FoldRow(peewee.Model):
 
     class Meta:
         table_name = "fold"
+
+
+class FoldPart(peewee.Model):
+    """A part of the plan of the fold `number`, which counts only once that one is decided (`folds.Plan`, MessagePack)."""
+
+    number = peewee.IntegerField()
+    plan = peewee.BlobField()
+
+    class Meta:
+        table_name = "fold_part"
 
 
 class ProjectionMeta(peewee.Model):
@@ -461,7 +471,12 @@ def _count_usage(db: peewee.SqliteDatabase) -> None:
     count_usage(db.connection())  # type: ignore[no-untyped-call]
 
 
-_LOG_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_log, _create_base, _plan_folds, _count_usage]
+def _plan_in_parts(db: peewee.SqliteDatabase) -> None:
+    with db.bind_ctx([FoldPart]):
+        db.create_tables([FoldPart])
+
+
+_LOG_STEPS: list[Callable[[peewee.SqliteDatabase], None]] = [_create_log, _create_base, _plan_folds, _count_usage, _plan_in_parts]
 
 
 def new_epoch() -> str:

@@ -43,7 +43,8 @@ def test_what_is_worked_off_is_lazy_and_nothing_else_is(tmp_path: Path, name: st
     connection.set_trace_callback(lambda text: seen.append(synchronous()) if text.startswith("DELETE FROM") else None)
     folds = Folds(log_db, projection_db)
     connection.execute("INSERT INTO log (lsn, rec) VALUES (1, x'')")
-    folds.decide(Position(1, 1), Plan(gone=[1]))
+    assert len(list(folds.write_down(1, Plan(gone=[1])))) == 1
+    folds.decide(Position(1, 1))
     steps = folds.work_off(Plan(gone=[1]))
     next(steps)
     assert (seen, synchronous()) == ([planned, lazy], before)
@@ -59,6 +60,27 @@ def test_what_is_worked_off_is_lazy_and_nothing_else_is(tmp_path: Path, name: st
     with pytest.raises(sqlite3.Error):
         next(folds.work_off(Plan(base=[("INSERT INTO nowhere VALUES (?)", [(1,)])])))
     assert synchronous() == before and not connection.in_transaction
+    log_db.close()
+    projection_db.close()
+
+
+def test_parts_of_a_plan_count_once_it_is_decided_and_until_it_is_done(tmp_path: Path) -> None:
+    log_db, projection_db = open_log(tmp_path, "off"), open_projection(tmp_path)
+    folds = Folds(log_db, projection_db)
+    plan = Plan(list(range(2500)), {5: b"x"}, [7], [("a", [(1,)]), ("b", [(2,)])], {"item": [(1, 2)], "message": [(3, 4)]})
+    assert len(list(folds.write_down(1, plan))) == 3 + 1 + 1 + 2 + 2
+    assert folds.plan() is None and folds.position() == (0, 0)
+    folds.decide(Position(1, 9))
+    assert folds.plan() == plan and folds.position() == (1, 9)
+
+    # One that was left over, as by a crash before it was decided, is part of no other.
+    next(folds.write_down(2, Plan(gone=[99])))
+    assert folds.plan() == plan
+    next(folds.tidy())
+    assert folds.plan() is None  # and not a part of it
+    list(folds.tidy())
+    connection = cast(sqlite3.Connection, log_db.connection())  # type: ignore[no-untyped-call]
+    assert connection.execute("SELECT count(*) FROM fold_part").fetchone() == (0,)
     log_db.close()
     projection_db.close()
 

@@ -509,7 +509,7 @@ def test_a_device_below_the_floor_is_offered_a_void(world: World) -> None:
 
 
 @pytest.mark.parametrize("crash", ["kill", "lose", "power"])
-@pytest.mark.parametrize("steps", range(28))
+@pytest.mark.parametrize("steps", range(40))
 def test_a_crash_at_any_moment_of_a_fold(world: World, steps: int, crash: str) -> None:
     """Until the fold is decided nothing has happened, from then on all of it has, whoever looks."""
     for number in range(6):
@@ -518,7 +518,7 @@ def test_a_crash_at_any_moment_of_a_fold(world: World, steps: int, crash: str) -
     world.now += 40 * DAY
     world.say("bob", "ann", id="new")
     world.acknowledge("ann", "bob")
-    with patch.object(folds, "SLICE_ROWS", 3), Power(world.store) as power:
+    with patch.object(folds, "SLICE_ROWS", 3), patch.object(folds, "PART_ROWS", 4), Power(world.store) as power:
         work = retention.Pass(world.store.engine, Policy(retention_messages=2), world.now)
         for _ in range(steps):
             if work.step() and world.store.engine.flusher.writing:

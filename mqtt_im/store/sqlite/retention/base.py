@@ -20,6 +20,7 @@ from mqtt_im.core.apply import apply, change_members
 from mqtt_im.core.model import Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord, GroupChange
 from mqtt_im.store.sqlite.flusher import write_all
+from mqtt_im.store.sqlite.generation import Generation
 from mqtt_im.store.sqlite.hot import Log, Projection
 from mqtt_im.store.sqlite.loading import set_latest
 from mqtt_im.store.sqlite.numbering import Numbering
@@ -49,6 +50,12 @@ class BaseState(ProjectedState):
 
     def __init__(self, log: Log, log_db: peewee.SqliteDatabase) -> None:
         super().__init__(log, Projection(log_db), lambda _: True, lambda *_: False)
+
+    def moved(self) -> list[tuple[str, Iterator[tuple[Any, ...]]]]:
+        """Statements with the rows of everything that has changed, made as they are taken; until `thaw` nothing more changes."""
+        self.frozen, self.live = self.live, Generation()
+        self.live.last = self.frozen.last
+        return self.frozen.entities(self.user)
 
     def put_item(self, user: User, pos: int, lsn: int) -> None:
         """See `core.apply.State`."""

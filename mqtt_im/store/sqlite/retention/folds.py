@@ -1,10 +1,11 @@
 """Folds: how retention takes rows out of the log, and how the base and the projections follow.
 
-A fold is planned first: one row of `fold` says everything that is to be done, in a transaction of its own. From then on it is
-as if it were done; who reads the log looks into the plan too (`Plan`). Then it is worked off in small transactions, in between
-other work; all of it may be done twice, so after a crash it is simply done from the beginning. In the log's file that is lazy:
-a power cut may take back what was done, and never the plan. The next fold is planned when this one is done and the projections'
-file has it for sure; where a reader of that file stands in the way for long, a power cut costs a rebuild.
+A fold is planned first: everything that is to be done is written down, a part at a time, and one row of `fold` says that it
+counts, in a transaction of its own. From then on it is as if it were done; who reads the log looks into the plan too (`Plan`).
+Then it is worked off in small transactions, in between other work; all of it may be done twice, so after a crash it is simply
+done from the beginning. In the log's file that is lazy: a power cut may take back what was done, and never the plan. The next
+fold is planned when this one is done and the projections' file has it for sure; where a reader of that file stands in the way
+for long, a power cut costs a rebuild.
 
 Raises what `sqlite3` raises.
 """
@@ -47,6 +48,8 @@ GONE: Final = "gone"
 INDEXES: Final = tuple(table for table in _STATEMENTS if table not in AMENDED)
 """The tables that point into the log; they forget a row before it goes."""
 _NORMAL, _FULL = 1, 2
+PART_ROWS: Final = 1_000
+"""Rows of a plan that one transaction writes down."""
 _FLOORS: Final = """
     SELECT coalesce((SELECT min(pos) - 1 FROM item i WHERE i.uid = u.uid), head) AS risen, uid
     FROM user u WHERE uid = ? AND risen > floor"""
@@ -77,6 +80,30 @@ class Plan(msgspec.Struct, array_like=True):
     changes: dict[str, Rows] = {}
     """Rows of the projections that are gone, by table: the parameters of `_STATEMENTS`."""
 
+    def parts(self) -> Iterator[Plan]:
+        """The same in several, of at most `PART_ROWS` each, to be done in this order."""
+        for gone in _parts(self.gone, PART_ROWS):
+            yield Plan(gone=gone)
+        for rewritten in _parts(list(self.rewritten.items()), PART_ROWS):
+            yield Plan(rewritten=dict(rewritten))
+        for unpacked in _parts(self.unpacked, PART_ROWS):
+            yield Plan(unpacked=unpacked)
+        for statement, rows in self.base:
+            for some in _parts(rows, PART_ROWS):
+                yield Plan(base=[(statement, some)])
+        for table, rows in self.changes.items():
+            for some in _parts(rows, PART_ROWS):
+                yield Plan(changes={table: some})
+
+    def add(self, other: Plan) -> None:
+        """What comes after it is to be done too."""
+        self.gone += other.gone
+        self.rewritten.update(other.rewritten)
+        self.unpacked += other.unpacked
+        self.base += other.base
+        for table, rows in other.changes.items():
+            self.changes.setdefault(table, []).extend(rows)
+
     def seen(self, rows: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, AnyRecord]]:
         """The log's rows as they are once it is done."""
         gone, unpacked = set(self.gone), set(self.unpacked)
@@ -104,8 +131,14 @@ class Folds:
 
     def plan(self) -> Plan | None:
         """The last fold's, where it may not be done yet."""
-        row = self._log.execute("SELECT plan FROM fold ORDER BY number DESC").fetchone()
-        return _unpack(row[0]) if row and row[0] else None
+        row = self._log.execute("SELECT number, plan FROM fold ORDER BY number DESC").fetchone()
+        if row is None or not row[1]:
+            return None
+        plan = Plan()
+        for (part,) in self._log.execute("SELECT plan FROM fold_part WHERE number = ? ORDER BY id", (row[0],)):
+            plan.add(_unpack(part))
+        plan.add(_unpack(row[1]))
+        return plan
 
     def projected(self) -> int:
         """The number of the last fold that the projections have."""
@@ -120,12 +153,19 @@ class Folds:
 
     # A fold.
 
-    def decide(self, position: Position, plan: Plan) -> None:
-        """On disk: this will be done, and counts as done."""
+    def write_down(self, number: int, plan: Plan) -> Iterator[None]:
+        """Each step writes down a part of what the fold `number` is going to do; none of it counts yet."""
+        for part in plan.parts():
+            with _transaction(self._log, _NORMAL):
+                self._log.execute("INSERT INTO fold_part (number, plan) VALUES (?, ?)", (number, _pack(part)))
+            yield
+
+    def decide(self, position: Position) -> None:
+        """On disk: what was written down will be done, and counts as done."""
         # For sure, also where messages may be lost in a power cut: the projections change from here on, and must be able to tell.
         with _transaction(self._log, _FULL):
             self._log.execute("DELETE FROM fold")
-            self._log.execute("INSERT INTO fold (number, base, plan) VALUES (?, ?, ?)", (*position, _pack(plan)))
+            self._log.execute("INSERT INTO fold (number, base, plan) VALUES (?, ?, ?)", (*position, _pack(Plan())))
 
     def project(self, plan: Plan, tables: Sequence[str]) -> Iterator[Rows]:
         """Each step takes rows out of these projections, and tells which. No bulk write may be under way at a step."""
@@ -203,6 +243,13 @@ class Folds:
         self._log.execute("UPDATE fold SET plan = x'' WHERE plan <> x''")
         return True
 
+    def tidy(self) -> Iterator[None]:
+        """Each step takes away a part of a plan that is done, or was never decided; from the first on none is known."""
+        self._log.execute("UPDATE fold SET plan = x'' WHERE plan <> x''")
+        for (part,) in self._log.execute("SELECT id FROM fold_part").fetchall():
+            self._log.execute("DELETE FROM fold_part WHERE id = ?", (part,))
+            yield
+
     def scour(self) -> bool:
         """What was removed is gone from both write-ahead files too; False where a reader is in the way."""
         return checkpoint(self._projection, "TRUNCATE") and checkpoint(self._log, "TRUNCATE")
@@ -223,9 +270,10 @@ def _bulks(base: Sequence[tuple[str, Rows]]) -> list[Bulk]:
     return [(statement, rows_of(rows)) for statement, rows in base]
 
 
-def _parts(rows: list[T]) -> Iterator[list[T]]:
-    for start in range(0, len(rows), SLICE_ROWS):
-        yield rows[start : start + SLICE_ROWS]
+def _parts(rows: list[T], size: int | None = None) -> Iterator[list[T]]:
+    size = size or SLICE_ROWS
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -51,7 +52,7 @@ from .folds import AMENDED, GONE, INDEXES, Folds, Plan, Position
 DAY_MS: Final = 86_400_000
 ID_DAYS: Final = 30
 """An `id` is remembered at least so long (PROTOCOL §3)."""
-FOLD_WEIGHT: Final = 25_000
+FOLD_WEIGHT: Final = 200_000
 """One fold changes about so many rows in all tables. The more there are, the fewer pages are written for each."""
 SLICE_ROWS: Final = 50
 """Rows of the log that are read in one part …"""
@@ -159,12 +160,18 @@ class Pass:
                 yield True
             if fold.plan.gone or fold.plan.rewritten or fold.plan.unpacked or fold.base != base:
                 yield from self._fold(fold, Position(number + 1, fold.base))
-        yield from self._settle()
+        if (yield from self._try(folds.settle)):
+            yield from self._tidy()
         self.removed.scoured = yield from self._try(folds.scour)
 
     def _settle(self) -> Iterator[bool]:
         """What was done before is there for sure. Even a power cut must not put the projections back to before the base."""
         yield from self._try(self._engine.folds.settle)
+        yield from self._tidy()
+
+    def _tidy(self) -> Iterator[bool]:
+        for _ in self._engine.folds.tidy():
+            yield True
 
     def _try(self, part: Callable[[], bool]) -> Generator[bool, None, bool]:
         """Until it works, or has been tried often; whether it has worked."""
@@ -189,19 +196,23 @@ class Pass:
 
     def _fold(self, fold: _Fold, position: Position) -> Iterator[bool]:
         engine, folds, plan = self._engine, self._engine.folds, fold.plan
-        plan.changes["item"] = list(fold.items)
-        for name in fold.freed:
-            user, uid = self._base.user(name), engine.state.user(name).uid
-            fold.names[uid] = name
+        plan.changes["item"] = [(uid, pos) for uid in sorted(fold.items) for pos in fold.items[uid]]
+        for name, uid in fold.freed.items():
+            user = self._base.user(name)
             plan.changes[GONE].append((user.gone, user.gone_bytes, uid))
-        for statement, make in self._base.freeze():
-            rows = list(make())
+        yield True
+        for statement, made in self._base.moved():
+            rows: list[tuple[Any, ...]] = []
+            while part := list(islice(made, SLICE_WEIGHT)):
+                rows += part
+                yield True
             if rows:
                 plan.base.append((statement, rows))
-                yield True
-        folds.decide(position, plan)
+        for _ in folds.write_down(position.number, plan):
+            yield True
+        folds.decide(position)
         self.removed.messages += len(fold.messages)
-        self.removed.items += len(fold.items)
+        self.removed.items += len(plan.changes["item"])
         self.removed.rows += len(plan.gone)
         yield from self._between_bulks()
         for _ in folds.project(plan, INDEXES):
@@ -303,7 +314,7 @@ class Pass:
         state = self._engine.state
         for name, pos in zip(self._recipients(record), record.pos, strict=True):
             uid = state.user(name).uid
-            fold.items[uid, pos] = None
+            fold.items.setdefault(uid, []).append(pos)
             fold.names[uid] = name
         fold.weight += 5 + 3 * len(record.pos)
         self._count(fold, record)
@@ -327,7 +338,8 @@ class Pass:
             user.gone += usage.messages
             user.gone_bytes += usage.size
             self._base.touch_user(user)
-            fold.freed[usage.user] = None
+            uid = fold.freed[usage.user] = self._engine.state.user(usage.user).uid
+            fold.names[uid] = usage.user
 
     def _take_message(self, fold: _Fold, lsn: int, record: Message | GroupChange) -> None:
         state, changes = self._engine.state, fold.plan.changes
@@ -375,12 +387,12 @@ class _Fold:
     def __init__(self, base: int) -> None:
         self.base = base
         self.weight = 0
-        self.items: dict[tuple[int, int], None] = {}
-        """`(uid, pos)`."""
+        self.items: dict[int, list[int]] = {}
+        """uid → each `pos`, ascending."""
         self.names: dict[int, str] = {}
         """uid → the user's name."""
         self.messages: set[tuple[int, int]] = set()
         """`(cid, seq)`."""
-        self.freed: dict[str, None] = {}
-        """Users of whose messages some go."""
+        self.freed: dict[str, int] = {}
+        """Users of whose messages some go, with their uid."""
         self.plan = Plan(changes={table: [] for table in (*INDEXES, *AMENDED, GONE)})
