@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, servers, size, storm, versions, web
+from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, servers, size, storm, versions, weak, web
 from bench.report import Row, medians, save, table
 from bench.seed import Size
 from mqtt_im.load.peer import PeerError
@@ -65,6 +65,10 @@ async def _storm(options: argparse.Namespace) -> list[Row]:
     return await storm.compare(storm.Crowd(options.clients, options.patience), dict(options.set))
 
 
+async def _weak(options: argparse.Namespace) -> list[Row]:
+    return await weak.compare(max(options.seconds, 60.0), 500)
+
+
 async def _hostile(options: argparse.Namespace) -> list[Row]:
     return await hostile.compare(options.members, options.seconds, options.attack)
 
@@ -92,6 +96,7 @@ _SCENARIOS: dict[str, tuple[Scenario, str]] = {
     "catchup": (_catchup, "a device that is far behind"),
     "logins": (_logins, "connections accepted with cached credentials"),
     "hostile": (_hostile, "a well-behaved pair beside each of the attacks that the default limits allow"),
+    "weak": (_weak, "the client library on bad networks, beside paho with a persistent session on mosquitto"),
     "storm": (_storm, "everybody logs in at once, each at the cost of an argon2, beside pairs that stay"),
     "web": (_web, "the web chat in Chromium: weight, and somebody with 1,000 conversations who was away for 100,000 messages"),
 }

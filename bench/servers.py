@@ -59,15 +59,18 @@ def running(
     passwords: Mapping[str, str] | None = None,
     *,
     pinned: bool = True,
+    port: int = 0,
 ) -> Iterator[Server]:
     """One server, ready for connections, stopped at the end.
 
     `settings` are `--set` values of ours; `data` is a data directory to go on with; `passwords` switches
-    from anonymous logins to these accounts; where it is not `pinned` to the server core, it may use all of them.
+    from anonymous logins to these accounts; where it is not `pinned` to the server core, it may use all of them. `port` is
+    where it listens; any free one where none is named.
     """
     with tempfile.TemporaryDirectory(prefix="mqtt-im-bench-") as folder:
         directory = data or Path(folder)
-        port, health = free_ports(2)
+        free, health = free_ports(2)
+        port = port or free
         if name == OURS:
             command = _ours(directory, port, health, settings or {}, passwords)
         elif name == MOSQUITTO:

@@ -50,6 +50,7 @@ class Channel:
         "delivery",
         "device",
         "device_topic",
+        "greeting",
         "held",
         "late",
         "link",
@@ -75,6 +76,8 @@ class Channel:
         self.delivery: Delivery | None = None
         self.opening = False
         """The device's state was asked for."""
+        self.greeting = 0
+        """`hello`s without answer: until then nothing is delivered, since it says from where on, and how."""
         self.ready = False
         """It will be pumped in this turn of the loop."""
         self.codec = "json"

@@ -328,7 +328,7 @@ class Bridge:
     def pump(self, channel: Channel) -> int:
         """Send what can be sent, and fetch what is missing; returns how many packets that were."""
         delivery = channel.delivery
-        if delivery is None:
+        if delivery is None or channel.greeting:
             return 0
         before = delivery.cursor
         count = channel.pump(self.ledger.clock.steady(), self._offer if channel.device else self.claims.still_there)

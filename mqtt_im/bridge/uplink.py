@@ -169,6 +169,7 @@ class Uplink:
             elif kind is rq.GroupCreate:
                 who.token = secrets.token_hex(6)
             elif isinstance(request, rq.Hello):
+                channel.greeting += 1
                 self._about_to_restart(channel.user, channel.device, request)
             job = UplinkJob(self, channel, token, who, request)
             job.charged = audience
@@ -273,8 +274,11 @@ class Uplink:
         if channel is None:
             return
         self._answered(channel)
+        if isinstance(job.request, rq.Hello):
+            channel.greeting -= 1
         if job.refusal is not None:
             self._refuse(channel, job.refusal, job.request.id, job.token)
+            bridge.pump(channel)
             return
         self._has_changed(channel, job)
         assert job.decision is not None

@@ -17,9 +17,10 @@ from mqtt_im.protocol.names import is_device, is_user
 from .asking import Asking
 from .changes import ABSENT, Changes
 from .core.inbox import Inbox
+from .core.limits import Limits
 from .core.liveness import Path as NetworkPath
 from .core.outbox import Outbox
-from .core.session import Limits, Session
+from .core.session import Session
 from .engine import Engine
 from .errors import ClientError, Offline, Refused
 from .events import Event

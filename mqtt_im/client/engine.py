@@ -89,6 +89,8 @@ class Engine:
         self._refused: str | None = None
         self._takeovers: list[float] = []
         self._welcome_by = math.inf
+        self._early: list[tuple[float, int, int]] = []
+        """Of what left with CONNECT: when, its token, its bytes."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -150,7 +152,7 @@ class Engine:
         self._ended = self._loop.create_future()
         try:
             async with asyncio.timeout(self._connect_timeout):
-                await self._connector.connect(self._prepare, self._accepted)
+                await self._connector.connect(self._prepare, self._started, self._accepted)
             why, code = await self._ended
         except NotAccepted as error:
             if error.code in REFUSALS:
@@ -180,6 +182,15 @@ class Engine:
         link.on_bytes = lambda _count: self._liveness.heard(clock.now()) if self._liveness is not None else None
         link.on_lost = lambda why, code: self._on_lost(link, address, why, code)
 
+    def _started(self, link: Link) -> None:
+        self._early = []
+        for effect in self.session.opening():
+            match effect:
+                case Publish(token, topic, payload, qos):
+                    self._early.append((clock.now(), token, link.publish(token, topic, payload, qos)))
+                case Subscribe(token, filters):
+                    self._early.append((clock.now(), token, link.subscribe(token, filters)))
+
     def _accepted(self, link: Link, address: Address, accepted: Accepted) -> None:
         now = clock.now()
         self._link = link
@@ -187,6 +198,8 @@ class Engine:
         self._liveness.background = self._background
         if accepted.keep_alive is not None:
             self._liveness.capped(accepted.keep_alive)
+        for at, token, size in self._early:
+            self._liveness.sent(at, token, size)
         self._welcome_by = now + self._connect_timeout
         self.apply(self.session.connected(now, accepted.receive_maximum, accepted.maximum_packet))
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 from mqtt_im.client import (
     Client,
@@ -73,6 +75,15 @@ def test_a_message_goes_from_one_app_to_the_other(client: Clients, name: Name) -
             assert sent.state == "read"
 
     run(main)
+
+
+def test_it_runs_on_uvloop(client: Clients, name: Name) -> None:
+    async def main() -> None:
+        async with client(name("alice")) as a, client(name("bob")) as b:
+            await said(a, b.user, "hi")
+            assert (await take(b, 1))[0].body == "hi"
+
+    uvloop.run(asyncio.wait_for(main(), 2 * PATIENCE_S))
 
 
 @pytest.mark.parametrize("codec", ["json", "msgpack"])
@@ -169,10 +180,12 @@ def test_a_refusal_fails_at_once_and_holds_up_nothing(client: Clients, name: Nam
 def test_what_is_too_large_is_refused_here(client: Clients, name: Name) -> None:
     async def main() -> None:
         bob = name("bob")
-        async with client(name("alice")) as a, client(bob) as b:
+        async with contextlib.AsyncExitStack() as open_ones:
+            a = await open_ones.enter_async_context(client(name("alice")))
             early = await a.send(bob, "x" * 70_000)
             assert early.state == "queued"
             behind = await a.send(bob, "behind")
+            b = await open_ones.enter_async_context(client(bob))
             with pytest.raises(SendFailed) as caught:
                 await early.sent(PATIENCE_S)
             assert caught.value.code == "too_large"

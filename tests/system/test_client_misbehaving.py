@@ -67,6 +67,27 @@ def test_the_first_flight_leaves_at_connack_without_an_answer() -> None:
     run(main)
 
 
+def test_hello_leaves_with_connect_unless_the_server_does_not_bear_it() -> None:
+    async def main() -> None:
+        async with MisbehavingServer() as server, alice(server) as im:
+            sent = await im.send("bob", "hi")
+            for _ in range(2):
+                line = await server.accept()
+                assert (await line.request())["op"] == "hello"
+                line.close()
+                im.network_changed()
+            line = await server.accept()
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(line.request(), 0.3)
+            line.connack()
+            hello = await line.request()
+            assert hello["op"] == "hello"
+            line.welcome(hello)
+            assert (await line.request())["id"] == sent.id
+
+    run(main)
+
+
 def test_hello_says_where_the_outbox_and_the_inbox_stand(tmp_path: Path) -> None:
     async def main() -> None:
         async with MisbehavingServer() as server:

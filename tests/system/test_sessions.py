@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import signal
 
 import pytest
 
 from mqtt_im.testing import ServerProcess
 from tests.support import packets
-from tests.support.im import PREFIX, Event, ImClient, encode
+from tests.support.im import PREFIX, Event, ImClient, codec_of, encode
 from tests.support.proxy import Fault, ProxyThread, Way
 from tests.system.conftest import Clients, Name
 
@@ -91,6 +92,37 @@ def test_clean_session_1_discards_the_subscriptions_never_the_cursor(im: Clients
     assert [item["body"] for item in client.drain()] == [5, 6]
     client.disconnect()
     assert im.sign_in(bob, clean=False).session_present is False
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_hello_that_comes_with_connect_is_heard_before_anything_is_delivered(im: Clients, name: Name, kept: bool) -> None:
+    alice, bob = name("alice"), name("bob")
+    im.online(bob, clean=False).disconnect()
+    send_all(im.sign_in(alice), bob, range(20))
+    client = im.socket(bob)
+    hello = {"op": "hello", "id": "h", "codec": "msgpack", "batch": True, "zip": True, "after": 0}
+    client.send(
+        packets.connect("phone", username=bob, clean=not kept)
+        + packets.subscribe(1, (f"{PREFIX}/{bob}/down", 1))
+        + packets.publish(f"{PREFIX}/{bob}/phone/up", json.dumps(hello).encode(), packet_id=2)
+    )
+    assert client.expect(packets.CONNACK).body == bytes((kept, 0))
+    client.until(lambda: client.positions == list(range(1, 21)), "the items, once each")
+    assert client.events[0].op == "welcome"
+    assert {codec_of(event.packet.payload) for event in client.events[1:]} == {"msgpack+zip"}
+    assert len({event.packet.packet_id for event in client.events[1:]}) < 5, "in batches"
+
+
+def test_a_hello_that_is_refused_holds_up_nothing(im: Clients, name: Name) -> None:
+    alice, bob = name("alice"), name("bob")
+    im.online(bob, clean=False).disconnect()
+    send_all(im.sign_in(alice), bob, range(3))
+    client = im.socket(bob)
+    hello = json.dumps({"op": "hello", "id": "h", "after": 1_000}).encode()
+    client.send(packets.connect("phone", username=bob, clean=False) + packets.publish(client.up_topic, hello, packet_id=2))
+    client.expect(packets.CONNACK)
+    client.wait("error", code="bad_field")
+    client.until(lambda: client.positions == [1, 2, 3], "the items")
 
 
 def test_unsubscribed_topics_stay_unsubscribed(own_server: ServerProcess, own_im: Clients) -> None:

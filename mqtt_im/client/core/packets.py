@@ -25,15 +25,28 @@ class Packets:
         self._at_once = ANY
         self._sent: dict[int, tuple[str, str]] = {}
         """PUBLISHes without PUBACK: token → (op, id)."""
+        self._newest: dict[str, int] = {}
+        """Of requests with an id that have no PUBACK: under which token they were sent last."""
+        self._told: set[int] = set()
+        """PUBLISHes without PUBACK whose `error` has come: MQTT 5's reason code says the same once more."""
+        self._owed: dict[str, int] = {}
+        """Of requests whose refusal a reason code has told: how many `error`s are still to come, which say the same."""
         self._held: deque[tuple[Publish, tuple[str, str]]] = deque()
         self._subscribing: dict[int, tuple[str, ...]] = {}
 
-    def begin(self, at_once: int) -> None:
-        """A new connection, on which so many PUBLISHes may be without PUBACK (MQTT 5, Receive Maximum)."""
-        self._at_once = at_once
+    def begin(self) -> None:
+        """A new connection."""
+        self._at_once = ANY
         self._sent.clear()
+        self._newest.clear()
+        self._told.clear()
+        self._owed.clear()
         self._held.clear()
         self._subscribing.clear()
+
+    def bound(self, at_once: int) -> None:
+        """On this connection so many PUBLISHes may be without PUBACK (MQTT 5, Receive Maximum)."""
+        self._at_once = at_once
 
     def name(self, prefix: str) -> str:
         """An id for a request of our own."""
@@ -56,8 +69,13 @@ class Packets:
         if self._held or len(self._sent) >= self._at_once:
             self._held.append((publish, (op, request_id)))
             return []
-        self._sent[publish.token] = op, request_id
+        self._leaves(publish, (op, request_id))
         return [publish]
+
+    def _leaves(self, publish: Publish, named: tuple[str, str]) -> None:
+        self._sent[publish.token] = named
+        if named[1]:
+            self._newest[named[1]] = publish.token
 
     def subscribe(self, filters: tuple[str, ...]) -> list[Effect]:
         """SUBSCRIBE."""
@@ -65,15 +83,32 @@ class Packets:
         self._subscribing[self._tokens] = filters
         return [Subscribe(self._tokens, filters)]
 
-    def puback(self, token: int) -> tuple[str, str, list[Effect]]:
-        """A PUBACK: op and id of its request (empty where there is none), and what leaves now."""
+    def is_news(self, request_id: str) -> bool:
+        """An `error` has come; False where a reason code has told it before, of a packet that may have been sent again since."""
+        if request_id in self._owed:
+            self._owed[request_id] -= 1
+            if not self._owed[request_id]:
+                del self._owed[request_id]
+            return False
+        if (token := self._newest.get(request_id)) is not None:
+            self._told.add(token)
+        return True
+
+    def puback(self, token: int, code: int = 0) -> tuple[str, str, bool, list[Effect]]:
+        """A PUBACK: op and id of its request (empty where there is none), whether its code is news, and what leaves now."""
         op, request_id = self._sent.pop(token, ("", ""))
+        news = token not in self._told
+        self._told.discard(token)
+        if code >= 0x80 and news and request_id:
+            self._owed[request_id] = self._owed.get(request_id, 0) + 1
+        if self._newest.get(request_id) == token:
+            del self._newest[request_id]
         leaving: list[Effect] = []
         while self._held and len(self._sent) < self._at_once:
             publish, named = self._held.popleft()
-            self._sent[publish.token] = named
+            self._leaves(publish, named)
             leaving.append(publish)
-        return op, request_id, leaving
+        return op, request_id, news, leaving
 
     def suback(self, token: int, codes: Iterable[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """A SUBACK: its filters, and those among them that were refused."""

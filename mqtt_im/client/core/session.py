@@ -9,7 +9,8 @@ as effects.
 
 | phase | what is sent | what comes in |
 |---|---|---|
-| handshake | SUBSCRIBE, `hello` and the outbox, in one flight | items wait for `welcome`, and so do their PUBACKs |
+| offline | SUBSCRIBE and `hello` with CONNECT | |
+| handshake | the outbox (and those two where they have not left) | items wait for `welcome`, and so do their PUBACKs |
 | online | the outbox, questions, `ack`, `sync` where a `pos` is missing | items in order of `pos`, replies, events |
 """
 
@@ -17,8 +18,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Final, Literal
 
 from mqtt_im.client.payload import Codec, Map, Nonsense, decode
 from mqtt_im.protocol.topics import Topics
@@ -43,34 +44,22 @@ from .effects import (
 from .entries import OVERHEAD, Entry
 from .filling import Filling
 from .inbox import Inbox, is_position
+from .limits import DEFAULT_PACKET, UNKNOWN, Limits, over, told
 from .outbox import WINDOW, Outbox
 from .packets import ANY, Packets, Unanswered
 
 ACK_AFTER_S: Final = 0.5
 """Progress is told to the server so long after it was made, together."""
-DEFAULT_PACKET: Final = 64 * 1024
-"""What may be sent before any limits are known (bytes); larger changes wait for `welcome`."""
 _PAUSE: Final = 1000
 """The server offers so many items beyond what was acknowledged, and no more."""
 _RESERVED: Final = 16
 """Of the packets that may be without PUBACK, so many are left to what is no change."""
+_UNHEARD: Final = 2
+"""After so many connections that ended before CONNACK, nothing is sent with CONNECT: the server may not bear it."""
 _FOR_NOW: Final = frozenset({"rate_limited", "unavailable"})
 _FOR_GOOD: Final = frozenset({"forbidden", "quota"})
 
 Phase = Literal["offline", "handshake", "online"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the server takes, as `welcome` said last; 0: not known."""
-
-    packet: int = 0
-    body: int = 0
-    page: int = 0
-    window: int = 0
-
-
-UNKNOWN: Final = Limits()
 
 
 class Session:
@@ -113,20 +102,34 @@ class Session:
         """The cursor as the server has it."""
         self._ack_due = math.inf
         self._careful = False
-        """The last connection ended before `welcome`: this time it is waited for before anything of the outbox is sent."""
+        """The last connection ended before `welcome`: this time nothing is sent with CONNECT, and `welcome` is waited for before
+        anything of the outbox is."""
+        self._greeted = False
+        """`hello` has left on this connection."""
+        self._unheard = 0
+        """Connections in a row that ended before CONNACK, though more than CONNECT had left."""
 
     # The connection
 
+    def opening(self) -> list[Effect]:
+        """CONNECT leaves, and this with it: the server then knows what is wanted before it sends anything (MQTT-3.1.4-5)."""
+        self._reset()
+        return [] if self._careful or self._unheard >= _UNHEARD else self._greet()
+
+    def _greet(self) -> list[Effect]:
+        self._greeted = True
+        return [*self._packets.subscribe(self._down), *self._say_hello(self.outbox.connected(), positions=True)]
+
     def connected(self, now: float, receive_maximum: int | None = None, largest: int | None = None) -> list[Effect]:
-        """CONNACK has come: what leaves in the first flight. MQTT 5 may bound the packets without PUBACK, and their bytes."""
+        """CONNACK has come: what leaves now. MQTT 5 may bound the packets without PUBACK, and their bytes."""
         self.phase = "handshake"
+        self._unheard = 0
         at_once = receive_maximum or ANY
-        self._packets.begin(at_once)
+        self._packets.bound(at_once)
         self.outbox.window = max(1, min(WINDOW, at_once - _RESERVED))
         if largest is not None:
             self.limits = replace(self.limits, packet=largest)
-        n = self.outbox.connected()
-        effects = [*self._packets.subscribe(self._down), *self._say_hello(n, positions=True)]
+        effects = [] if self._greeted else self._greet()
         if self.watched:
             effects += self._packets.subscribe(tuple(self._topics.presence(user) for user in sorted(self.watched)))
         if not self._careful:
@@ -147,10 +150,16 @@ class Session:
 
     def lost(self) -> None:
         """The connection is gone."""
+        if self._greeted and self.phase == "offline":
+            self._unheard += 1
+        self._reset()
+
+    def _reset(self) -> None:
         self.phase = "offline"
+        self._greeted = False
         self.outbox.lost()
         self.inbox.lost_connection()
-        self._packets.begin(ANY)
+        self._packets.begin()
         self._filling.reset()
         self._unanswered.clear()
         self._marking.clear()
@@ -193,7 +202,7 @@ class Session:
         if not isinstance(request_id, str):
             return []
         if op == "error":
-            return self._error(now, request_id, data)
+            return self._error(now, request_id, data) if self._packets.is_news(request_id) else []
         if self._filling.is_mine(request_id):
             return self._filled(now, data)
         return self._done(now, request_id, data)
@@ -250,7 +259,7 @@ class Session:
         effects: list[Effect] = [Save()]
         if lost is not None:
             effects += self._lose(*lost, "retention" if lost[0] else "epoch")
-        self.limits = _limits(data.get("limits"), self.limits)
+        self.limits = told(data.get("limits"), self.limits)
         effects.append(Online(data))
         early, self._early = self._early, []
         effects += self._items(now, early)
@@ -316,8 +325,10 @@ class Session:
 
     def puback(self, now: float, token: int, code: int, reason: str) -> list[Effect]:
         """A PUBACK; `code` is MQTT 5's reason code (0 in MQTT 3.1.1), `reason` its reason string."""
-        op, request_id, effects = self._packets.puback(token)
+        op, request_id, news, effects = self._packets.puback(token, code)
         if code >= 0x80:
+            if not news:
+                return effects  # the `error` has told it, and the request may have been sent again since
             word, colon, message = reason.partition(": ")
             if colon and request_id:  # else the `error` says it
                 refusal = {"code": word, "message": message, "retry": word in _FOR_NOW}
@@ -331,11 +342,7 @@ class Session:
 
     def over_limit(self, entry: Entry) -> str | None:
         """Why the server would not take it, by the limits that it told last; None where it would, or none are known."""
-        if self.limits.body and entry.raw is not None and len(entry.raw) > self.limits.body:
-            return f"{len(entry.raw)} bytes, of at most {self.limits.body}"
-        if self.limits.packet and entry.size > self.limits.packet - len(self._packets.up) - OVERHEAD:
-            return f"{entry.size} bytes with everything, of at most {self.limits.packet}"
-        return None
+        return over(self.limits, entry, self._packets.up)
 
     def _too_large(self) -> list[Effect]:
         """What waited for the limits to be known, and is over them."""
@@ -413,10 +420,3 @@ class Session:
         ends = (entry.given_up_at for entry in self.outbox.timed.values())
         waits = self.outbox.due(now) if self.phase == "online" else math.inf
         return min(self._ack_due, waits, self._unanswered.due(), *ends)
-
-
-def _limits(value: object, former: Limits) -> Limits:
-    if not isinstance(value, dict):
-        return former
-    found: dict[str, Any] = {name: value[name] for name in Limits.__slots__ if is_position(value.get(name))}
-    return replace(former, **found)

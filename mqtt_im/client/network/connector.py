@@ -59,10 +59,14 @@ class Connector:
         self.on_learnt: Callable[[dict[str, float]], None] = lambda _notes: None
 
     async def connect(
-        self, prepare: Callable[[Link, Address], None], accepted: Callable[[Link, Address, Accepted], None]
+        self,
+        prepare: Callable[[Link, Address], None],
+        started: Callable[[Link], None],
+        accepted: Callable[[Link, Address, Accepted], None],
     ) -> tuple[Link, Address]:
-        """A connection; `prepare` sets its callbacks, `accepted` is called when CONNACK comes, before anything behind it.
+        """A connection; `prepare` sets its callbacks.
 
+        `started` is called when CONNECT leaves, for what goes with it, `accepted` when CONNACK comes, before what is behind it.
         Raises `NotAccepted`, `OSError`, or what the password function raised. Where it is cancelled nothing stays open.
         """
         password = await ask_password(self._password)
@@ -89,6 +93,7 @@ class Connector:
                 link.on_lost = lost
                 try:
                     link.start()
+                    started(link)
                     found = await answer
                 except BaseException:
                     link.abort("called off")

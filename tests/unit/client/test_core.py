@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
 
 from mqtt_im.client.core.backoff import Backoff
+from mqtt_im.client.core.effects import Effect, Publish
 from mqtt_im.client.core.entries import Entry
 from mqtt_im.client.core.inbox import MAX_EVENTS, Inbox, Marks
 from mqtt_im.client.core.liveness import FIRST_INTERVAL_S, Liveness, Path
 from mqtt_im.client.core.outbox import Outbox
 from mqtt_im.client.core.packets import Unanswered
+from mqtt_im.client.core.session import Session
 
 
 def message(pos: int) -> dict[str, object]:
@@ -214,6 +217,46 @@ class TestOutbox:
             now += pauses[-1]
         assert pauses[:2] == [0, 0]
         assert pauses[-1] == 30
+
+
+class TestRefusedTwice:
+    """MQTT 5 tells a refusal in an `error` and in a reason code, and what was refused may be on its way again in between."""
+
+    def test_the_second_word_about_one_packet_changes_nothing(self) -> None:
+        session, first, second = self.two_under_way()
+        again = self.refused(session, "c1", "not_found") + self.refused(session, "c2", "out_of_order", expected=1)
+        assert [self.named(each) for each in self.sent(again)] == [("c2", 1)]
+        assert session.puback(0, first.token, 0x87, "not_found: no") == []
+        assert session.puback(0, second.token, 0x83, "out_of_order: no") == []
+        assert list(session.outbox.under_way) == ["c2"]
+
+    def test_nor_where_the_code_comes_first(self) -> None:
+        session, first, second = self.two_under_way()
+        again = session.puback(0, first.token, 0x87, "not_found: no")
+        again += session.puback(0, second.token, 0x83, "out_of_order: no")
+        assert [self.named(each) for each in self.sent(again)] == [("c2", 1)]
+        assert self.refused(session, "c1", "not_found") == []
+        assert self.refused(session, "c2", "out_of_order", expected=1) == []
+        assert list(session.outbox.under_way) == ["c2"]
+
+    def two_under_way(self) -> tuple[Session, Publish, Publish]:
+        session = Session("a", "pc", Outbox([entry(1, tried=True), entry(2, tried=True)]), Inbox(Marks()), codec="json")
+        hello, first, second = self.sent(session.connected(0, 100))
+        welcome = {"op": "welcome", "id": json.loads(hello.payload)["id"], "pos": 0, "epoch": "e"}
+        session.received(0, "im/v1/a/down", json.dumps(welcome).encode(), 0)
+        assert [self.named(each) for each in (first, second)] == [("c1", 1), ("c2", 2)]
+        return session, first, second
+
+    def refused(self, session: Session, request_id: str, code: str, **fields: object) -> list[Effect]:
+        error = {"op": "error", "id": request_id, "code": code, "message": "no", "retry": False, **fields}
+        return session.received(0, "im/v1/a/down", json.dumps(error).encode(), 0)
+
+    def sent(self, effects: list[Effect]) -> list[Publish]:
+        return [effect for effect in effects if isinstance(effect, Publish)]
+
+    def named(self, publish: Publish) -> tuple[str, int]:
+        request = json.loads(publish.payload)
+        return request["id"], request["n"]
 
 
 def test_changes_without_an_answer_are_repeated_ever_more_slowly() -> None:
