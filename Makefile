@@ -28,6 +28,7 @@ check: $(STAMP)          ## lint, types, floors
 
 docs: $(STAMP)           ## write the generated pages of docs/ anew
 	$(BIN)/python -m mqtt_im.config
+	$(BIN)/python -m mqtt_im.client.reference
 
 chaos: $(STAMP)          ## the checker, for minutes: kills, cut and stalled connections
 	$(BIN)/python -m tests.system.chaos $(ARGS)

@@ -108,7 +108,10 @@ class MessageFields:
 
 
 class Message(MessageFields):
-    """See `MessageFields`."""
+    """A message as `messages()` or a page shows it.
+
+    `again`: it was handed out before and not done. `raw` is the whole item as it came.
+    """
 
     __slots__ = ("_done",)
 

@@ -33,7 +33,7 @@ asyncio.run(main())
 async def full(im: Client, store: SqliteStore, *, on: bool) -> None:
     """Nothing more fits into the store's file; or again as much as it likes."""
     pages = 1 if on else 1_000_000  # no fewer than there are
-    await im._now_open.writer.call(lambda _store: store._db.execute_sql(f"PRAGMA max_page_count = {pages}"))  # type: ignore[no-untyped-call]
+    await im._now_open.writer.call(lambda _store: store._db.execute_sql(f"PRAGMA max_page_count = {pages}"))
 
 
 def test_a_full_disk_is_told_and_loses_nothing(

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, get_args
 import msgspec
 import pytest
 
+from mqtt_im.client import reference
 from mqtt_im.config import KEYS, Config
 from mqtt_im.metrics import COUNTERS, HISTOGRAMS
 from mqtt_im.protocol import errors, requests
@@ -120,6 +121,10 @@ def test_every_metric_is_explained() -> None:
     assert shown
     for name in (*COUNTERS, *HISTOGRAMS, *shown):
         assert re.search(rf"`{name}[`{{]", OPERATIONS), f"docs/operations.md does not explain {name}"
+
+
+def test_the_reference_of_the_client_is_what_its_docstrings_say() -> None:
+    assert reference.PAGE.read_text(encoding="utf-8") == reference.render(), "make docs writes docs/api.md anew"
 
 
 def test_links_between_pages_lead_somewhere() -> None:
