@@ -17,8 +17,8 @@ ERASED = "erased"
 class AccountRow(peewee.Model):
     """One account."""
 
-    name = peewee.CharField(primary_key=True)
-    password_hash = peewee.CharField()
+    name = peewee.TextField(primary_key=True)
+    password_hash = peewee.TextField()
     created = peewee.BigIntegerField()
 
     class Meta:
@@ -32,9 +32,9 @@ class TokenRow(peewee.Model):
     """One token of a user, as its digest. `session`: it was made by a login, which its logout ends."""
 
     digest = peewee.BlobField(primary_key=True)
-    name = peewee.CharField(index=True)
+    name = peewee.TextField(index=True)
     created = peewee.BigIntegerField()
-    label = peewee.CharField(default="")
+    label = peewee.TextField(default="")
     expires = peewee.BigIntegerField(null=True)
     session = peewee.BooleanField(default=False)
 
@@ -48,9 +48,9 @@ class ChangeRow(peewee.Model):
     """The journal: an account was added, removed, or lost its old password and tokens; a token was made, or revoked."""
 
     id = peewee.AutoField()
-    name = peewee.CharField()
-    what = peewee.CharField()
-    token = peewee.CharField(default="")
+    name = peewee.TextField()
+    what = peewee.TextField()
+    token = peewee.TextField(default="")
 
     class Meta:
         """Names the table."""
@@ -61,7 +61,7 @@ class ChangeRow(peewee.Model):
 class ErasingRow(peewee.Model):
     """A user who was removed, and whose inbox is still to be erased."""
 
-    name = peewee.CharField(primary_key=True)
+    name = peewee.TextField(primary_key=True)
 
     class Meta:
         """Names the table."""
@@ -79,10 +79,8 @@ _LATER = {
 """Columns that the first tables did not have."""
 
 
-def make_tables(db: peewee.SqliteDatabase) -> None:
-    """The tables are there, with every column; those of an older file are kept."""
-    with db.bind_ctx(MODELS):
-        db.create_tables(MODELS)
+def add_columns(db: peewee.Database) -> None:
+    """The tables of an older file have every column."""
     for table, columns in _LATER.items():
         there = {column.name for column in db.get_columns(table)}
         for name, kind in columns.items():

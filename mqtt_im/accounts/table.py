@@ -1,18 +1,22 @@
-"""Accounts: who may log in. One small SQLite file, written by the command line beside the running server.
+"""Accounts: who may log in. Small tables of their own, written by the command line beside the running server.
 
 Every change writes a row into a journal in the same transaction. A server that has the file open learns of it by
 `PRAGMA data_version`, which costs microseconds, and reads only the journal's new rows; so a new account can log in,
 and be written to, as soon as the command that made it has returned. Which accounts there are is a function of the journal.
+
+Where the tables are shared over a network, an event loop must not wait for them: there it is answered from what was read
+last, and whoever needs the newest word has `catch_up` called on another thread before.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +26,7 @@ from mqtt_im.accounts import passwords
 from mqtt_im.accounts.models import (
     CREATED,
     ERASED,
+    MODELS,
     PASSWORD,
     REMOVED,
     REVOKED,
@@ -34,63 +39,60 @@ from mqtt_im.accounts.models import (
     ErasingRow,
     Token,
     TokenRow,
-    make_tables,
+    add_columns,
     token_id,
 )
 from mqtt_im.protocol import names
 from mqtt_im.protocol.errors import MqttImError, StoreError
+from mqtt_im.tables import Place, place_of
+from mqtt_im.tables.sqlite import SqliteTables
 
-FILE_NAME = "accounts.db"
-_BUSY_TIMEOUT_MS: Final = 5_000
-
+NAME: Final = "accounts"
+FILE_NAME: Final = "accounts.db"
 
 MAX_SESSIONS = 100
 """Logins of one user whose tokens are kept; one more ends the oldest."""
 MAX_TOKENS = 1000
 """Tokens of one user that an operator has made."""
-_CACHED_TOKENS: Final = 100_000
+_CACHED: Final = 100_000
 
 
 class Accounts:
-    """The accounts and tokens in one folder. Every method may be called from any thread. Failures of SQLite are `StoreError`s.
+    """The accounts and tokens in one place. Every method may be called from any thread. Failures of it are `StoreError`s.
 
-    Reads and writes have a connection each, so that nobody who looks something up waits for somebody else's disk.
+    Reads and writes have a connection each in a file, so that nobody who looks something up waits for somebody else's disk.
     """
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
-        self.path = Path(folder) / FILE_NAME
+    def __init__(self, where: str | os.PathLike[str] | Place) -> None:
+        place = place_of(where)
+        self._shared = place.shared
         self._lock = threading.RLock()
+        """Of what is in memory; nobody waits for a network under it."""
         self._writer_lock = threading.RLock()
+        self._reader_lock = self._lock if not place.shared else threading.RLock()
         self._versions: dict[str, int] = {}
         self._last_change = 0
-        self._data_version = -1
+        self._seen: int | None = None
+        """`Tables.changes` when the journal was read last."""
         self._changes: list[Change] = []
         self._tokens: OrderedDict[str, tuple[bytes, Token]] = OrderedDict()
         """Tokens that were asked for, with their digests, by `id`."""
-        self._db = self._open()
-        self._writer = self._open()
-        with self._guarded():
-            self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._db.connect()
-            self._writer.connect()
-            make_tables(self._writer)
-            self._refresh()
-            self._changes.clear()
-
-    def _open(self) -> peewee.SqliteDatabase:
-        return peewee.SqliteDatabase(
-            str(self.path),
-            thread_safe=False,  # one connection for all threads, under a lock of ours: data_version belongs to a connection
-            check_same_thread=False,
-            pragmas={"journal_mode": "wal", "synchronous": "full", "busy_timeout": _BUSY_TIMEOUT_MS},
-        )
+        self._hashes: OrderedDict[str, tuple[int, str]] = OrderedDict()
+        """Where they are shared: hashes that were asked for, by name, with the version of the account."""
+        self._writer = place.open(NAME, MODELS)
+        if isinstance(self._writer, SqliteTables):
+            add_columns(self._writer.db)
+        self._reader = self._writer if place.shared else place.open(NAME, MODELS)
+        self.where = str(Path(self._writer.where).parent.absolute()) if not place.shared else self._writer.where
+        """The folder, or the database, for messages."""
+        self._read_journal()
+        self._changes.clear()
 
     def close(self) -> None:
-        """Close the file. Nothing else may be called after it."""
+        """Nothing may be called after it."""
         with self._writer_lock, self._lock:
             self._writer.close()
-            self._db.close()
+            self._reader.close()
 
     # Reading
 
@@ -102,6 +104,22 @@ class Accounts:
             self._refresh()
             return name in self._versions
 
+    def catch_up(self, name: str | None = None, token: bytes | None = None) -> None:
+        """What is shared is read anew: the journal, and what a login of this name, or with this token, is checked against.
+
+        To be called on a thread that may wait. In a file nothing has to be done.
+        """
+        if not self._shared:
+            return
+        with self._reading():
+            self._read_journal()
+            version = self._versions.get(name) if name is not None else None
+            if name is not None and version is not None and self._hashes.get(name, (0, ""))[0] != version:
+                for (password_hash,) in self._rows(AccountRow.select(AccountRow.password_hash).where(AccountRow.name == name)):
+                    _remember(self._hashes, name, (version, password_hash))
+            if token is not None:
+                self._look_up(passwords.token_digest(token))
+
     def credentials(self, name: str) -> Credentials | None:
         """What a login is checked against, as of now; None where there is no such account."""
         with self._guarded():
@@ -109,6 +127,11 @@ class Accounts:
             version = self._versions.get(name)
             if version is None:
                 return None
+            if self._on_loop:
+                known = self._hashes.get(name)
+                if known is None or known[0] != version:
+                    raise StoreError(f"{self._writer.where}: the account was changed just now")
+                return Credentials(known[1], version)
             hashes = self._rows(AccountRow.select(AccountRow.password_hash).where(AccountRow.name == name))
             if not hashes:
                 return None
@@ -145,23 +168,26 @@ class Accounts:
         with self._guarded():
             self._refresh()
             known = self._tokens.get(token_id(digest))
-            if known is None or known[0] != digest:
-                rows = self._rows(_tokens().where(TokenRow.digest == digest))
-                if not rows:
-                    return None
-                known = digest, Token.of(rows[0])
-                self._tokens[known[1].id] = known
-                if len(self._tokens) > _CACHED_TOKENS:
-                    self._tokens.popitem(last=False)
-        return None if known[1].is_over(_now()) else known[1]
+            if (known is None or known[0] != digest) and not self._on_loop:
+                known = self._look_up(digest)
+        return None if known is None or known[0] != digest or known[1].is_over(_now()) else known[1]
+
+    def _look_up(self, digest: bytes) -> tuple[bytes, Token] | None:
+        rows = self._rows(_tokens().where(TokenRow.digest == digest))
+        if not rows:
+            return None
+        known = digest, Token.of(rows[0])
+        with self._lock:
+            _remember(self._tokens, known[1].id, known)
+        return known
 
     def has_token(self, name: str, token: str) -> bool:
         """Whether the user has a token of this `id` that has not expired."""
         with self._guarded():
             self._refresh()
             known = self._tokens.get(token)
-        if known is not None:
-            return known[1].user == name and not known[1].is_over(_now())
+        if known is not None or self._on_loop:
+            return known is not None and known[1].user == name and not known[1].is_over(_now())
         return any(other.id == token for other in self.tokens(name))
 
     def tokens(self, name: str, after: str = "", limit: int = -1) -> list[Token]:
@@ -176,7 +202,8 @@ class Accounts:
         """What has changed since the last call, by any process, in order. Called a few times a second by a server."""
         with self._guarded():
             self._refresh()
-            changes, self._changes = self._changes, []
+            with self._lock:
+                changes, self._changes = self._changes, []
             return changes
 
     # Writing
@@ -284,15 +311,35 @@ class Accounts:
 
     # Within
 
+    @property
+    def _on_loop(self) -> bool:
+        """Whether this is no place to wait for the network."""
+        if not self._shared:
+            return False
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return False
+        return True
+
     def _refresh(self) -> None:
-        data_version = self._db.pragma("data_version")
-        if data_version == self._data_version:
-            return
+        """What is in memory is what the journal says; on an event loop, what it has said last."""
+        changes = self._reader.changes
+        if changes is None:
+            if not self._on_loop:
+                self._read_journal()
+        elif changes != self._seen:
+            self._read_journal()
+            # Taken before the journal was read: a change in between is found by the next call.
+            self._seen = changes
+
+    def _read_journal(self) -> None:
         journal = ChangeRow.select(ChangeRow.id, ChangeRow.name, ChangeRow.what, ChangeRow.token)
-        for change, name, what, token in self._rows(journal.where(ChangeRow.id > self._last_change).order_by(ChangeRow.id)):
-            self._apply(change, name, what, token)
-        # Taken before the journal was read: a change in between is found by the next call.
-        self._data_version = data_version
+        rows = self._rows(journal.where(ChangeRow.id > self._last_change).order_by(ChangeRow.id))
+        with self._lock:
+            for change, name, what, token in rows:
+                if change > self._last_change:
+                    self._apply(change, name, what, token)
 
     def _apply(self, change: int, name: str, what: str, token: str) -> None:
         self._last_change = change
@@ -311,13 +358,14 @@ class Accounts:
         self._run(ChangeRow.insert(name=name, what=what, token=token))
 
     def _run(self, query: Any) -> Any:
-        return query.execute(self._writer)
+        return self._writer.run(query)
 
     def _written(self, query: Any) -> list[Any]:
-        return list(query.tuples().execute(self._writer))
+        return self._writer.rows(query)
 
     def _rows(self, query: Any) -> list[Any]:
-        return list(query.tuples().execute(self._db))
+        with self._reading():
+            return self._reader.rows(query)
 
     @staticmethod
     def _found(name: str, rows: int) -> None:
@@ -326,7 +374,12 @@ class Accounts:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        with self._lock, self._failures():
+        with self._lock if not self._shared else nullcontext(), self._failures():
+            yield
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._reader_lock, self._failures():
             yield
 
     @contextmanager
@@ -335,16 +388,22 @@ class Accounts:
             yield
         except peewee.IntegrityError:
             raise
-        except (peewee.PeeweeException, OSError) as error:
-            raise StoreError(f"{self.path}: {error}") from error
+        except peewee.PeeweeException as error:
+            raise StoreError(f"{self._writer.where}: {error}") from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
         """One transaction, which counts as read when it is over."""
-        with self._failures(), self._writer_lock, self._writer.atomic("IMMEDIATE"):
+        with self._failures(), self._writer_lock, self._writer.transaction():
             yield
         with self._guarded():
             self._refresh()
+
+
+def _remember(known: OrderedDict[str, Any], key: str, value: Any) -> None:
+    known[key] = value
+    if len(known) > _CACHED:
+        known.popitem(last=False)
 
 
 def _tokens() -> Any:

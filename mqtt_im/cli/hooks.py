@@ -9,9 +9,10 @@ from pathlib import Path
 import peewee
 import typer
 
-from mqtt_im.cli.options import ConfigFile, Overrides, tell_folder
+from mqtt_im.cli.options import ConfigFile, Overrides, tell_where
+from mqtt_im.cli.places import place_for
 from mqtt_im.config import load
-from mqtt_im.hooks.outbox import FILE_NAME, Outbox
+from mqtt_im.hooks.outbox import NAME, Outbox
 from mqtt_im.protocol.errors import StoreError
 
 app = typer.Typer(help="List webhooks that were put aside, and send them again.", no_args_is_help=True, rich_markup_mode=None)
@@ -19,14 +20,14 @@ app = typer.Typer(help="List webhooks that were put aside, and send them again."
 
 @contextmanager
 def _outbox(config: Path | None, overrides: list[str] | None) -> Iterator[Outbox]:
-    folder = Path(load(config, overrides or ()).data_dir)
-    if not (folder / FILE_NAME).exists():
-        raise StoreError(f"{folder / FILE_NAME}: there is no such file; has a server with webhooks run on this data_dir?")
-    outbox = Outbox(folder)
+    place = place_for(load(config, overrides or ()))
+    if not place.has(NAME):
+        raise StoreError("there is no outbox of webhooks; has a server with webhooks run on this data_dir or database?")
+    outbox = Outbox(place)
     try:
         yield outbox
     except peewee.PeeweeException as error:
-        raise StoreError(f"{outbox.path}: {error}") from error
+        raise StoreError(f"{outbox.where}: {error}") from error
     finally:
         outbox.close()
 
@@ -35,7 +36,7 @@ def _outbox(config: Path | None, overrides: list[str] | None) -> Iterator[Outbox
 def list_dead(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """List what was put aside, one a line: event, user or log row, how often it was tried, why it failed; with tabs between."""
     with _outbox(config, overrides) as outbox:
-        tell_folder(outbox.path.parent)
+        tell_where(outbox.where)
         for dead in outbox.dead():
             typer.echo("\t".join((dead.event, dead.subject, str(dead.attempts), dead.error)))
 
@@ -45,4 +46,4 @@ def retry(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Send what was put aside again, from the first attempt on."""
     with _outbox(config, overrides) as outbox:
         count = outbox.revive()
-    typer.echo(f"{count} webhook{'' if count == 1 else 's'} will be sent again from {outbox.path.parent.absolute()}.")
+    typer.echo(f"{count} webhook{'' if count == 1 else 's'} will be sent again from {outbox.where}.")

@@ -23,10 +23,10 @@ Overrides = Annotated[
 ]
 
 
-def tell_folder(data_dir: Path) -> None:
-    """Say on a terminal which folder a command works on: a configuration that was not found means another one.
+def tell_where(where: str) -> None:
+    """Say on a terminal which folder, or database, a command works on: a configuration that was not found means another one.
 
     Not elsewhere, since what programs read from a command has its meaning.
     """
     if sys.stderr.isatty():
-        typer.echo(f"data_dir: {data_dir.absolute()}", err=True)
+        typer.echo(f"data_dir: {where}" if where.startswith("/") else where, err=True)

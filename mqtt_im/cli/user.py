@@ -15,7 +15,8 @@ import typer
 
 from mqtt_im.accounts.passwords import make_password
 from mqtt_im.accounts.table import Accounts
-from mqtt_im.cli.options import ConfigFile, Overrides, tell_folder
+from mqtt_im.cli.options import ConfigFile, Overrides, tell_where
+from mqtt_im.cli.places import place_for
 from mqtt_im.config import Config, load
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import FolderLock
@@ -33,7 +34,7 @@ PasswordStdin = Annotated[
 
 @contextmanager
 def _accounts(config: Path | None, overrides: list[str] | None) -> Iterator[Accounts]:
-    accounts = Accounts(load(config, overrides or ()).data_dir)
+    accounts = Accounts(place_for(load(config, overrides or ())))
     try:
         yield accounts
     finally:
@@ -48,7 +49,7 @@ def add(name: Name, password_stdin: PasswordStdin = False, config: ConfigFile = 
             raise MqttImError("exists", f"there is a user {name} already")
         password, made = _new_password(password_stdin)
         accounts.add(name, password)
-    _tell(f"User {name} was added in {accounts.path.parent.absolute()}.", password if made else None)
+    _tell(f"User {name} was added in {accounts.where}.", password if made else None)
 
 
 @app.command()
@@ -59,14 +60,14 @@ def passwd(name: Name, password_stdin: PasswordStdin = False, config: ConfigFile
             raise MqttImError("not_found", f"there is no user {name}")
         password, made = _new_password(password_stdin)
         accounts.set_password(name, password)
-    _tell(f"The password of {name} was changed in {accounts.path.parent.absolute()}.", password if made else None)
+    _tell(f"The password of {name} was changed in {accounts.where}.", password if made else None)
 
 
 @app.command("list")
 def list_users(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """List the accounts, one a line: name, when it was made, how many tokens it has; separated by tabs."""
     with _accounts(config, overrides) as accounts:
-        tell_folder(accounts.path.parent)
+        tell_where(accounts.where)
         for account in accounts.all():
             typer.echo(f"{account.name}\t{_when(account.created)}\t{account.tokens}")
 
@@ -107,14 +108,14 @@ def remove(
     """Remove an account and close the user's connections."""
     loaded = load(config, overrides or ())
     with _accounts(config, overrides) as accounts:
-        folder = accounts.path.parent
-        left = erase and _left_something(folder, name)
+        left = erase and _left_something(Path(loaded.data_dir), name)
         if accounts.exists(name) or not left:
             accounts.remove(name)
         if erase:
             accounts.ask_erase(name)
             _wait_erased(accounts, name, loaded)
-    typer.echo(f"User {name} was removed from {folder.absolute()}" + (", with all that was the user's." if erase else "."))
+        where = accounts.where
+    typer.echo(f"User {name} was removed from {where}" + (", with all that was the user's." if erase else "."))
 
 
 def _left_something(folder: Path, name: str) -> bool:
@@ -152,7 +153,7 @@ def token(
     """Make a token, which a client sends in place of the password, and print it. It is shown this once."""
     expires = None if days is None else time.time_ns() // 1_000_000 + int(days * 86_400_000)
     with _accounts(config, overrides) as accounts:
-        tell_folder(accounts.path.parent)
+        tell_where(accounts.where)
         typer.echo(accounts.add_token(name, label, expires))
 
 

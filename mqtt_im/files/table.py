@@ -1,4 +1,4 @@
-"""What is known of uploaded files, in a small SQLite file: rows of files, and the messages that may carry each of them.
+"""What is known of uploaded files, in small tables (`files.db`): rows of files, and the messages that may carry each of them.
 
 A carrier is written before the message that it names is committed, so there may be one too many, never one too few; whether a
 message really carries a file is asked of the store. Transactions wait for the disk: who was told of a file finds it again.
@@ -7,11 +7,9 @@ message really carries a file is asked of the store. Transactions wait for the d
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import peewee
@@ -20,20 +18,20 @@ from mqtt_im.core.model import Upload
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.tables import Place, place_of
 
-FILE_NAME: Final = "files.db"
-_BUSY_TIMEOUT_MS: Final = 5_000
+NAME: Final = "files"
 
 
 class FileRow(peewee.Model):
     """One uploaded file."""
 
-    id = peewee.CharField(primary_key=True)
-    owner = peewee.CharField(index=True)
-    name = peewee.CharField()
-    type = peewee.CharField()
+    id = peewee.TextField(primary_key=True)
+    owner = peewee.TextField(index=True)
+    name = peewee.TextField()
+    type = peewee.TextField()
     size = peewee.BigIntegerField()
-    sha256 = peewee.CharField()
+    sha256 = peewee.TextField()
     created = peewee.BigIntegerField()
     """ms since 1970."""
 
@@ -47,8 +45,8 @@ class FileRow(peewee.Model):
 class CarrierRow(peewee.Model):
     """A message that may carry a file."""
 
-    file = peewee.CharField()
-    conv = peewee.CharField()
+    file = peewee.TextField()
+    conv = peewee.TextField()
     seq = peewee.BigIntegerField()
 
     class Meta:
@@ -62,8 +60,8 @@ class CarrierRow(peewee.Model):
 class MetaRow(peewee.Model):
     """`epoch`: the store whose messages the carriers are."""
 
-    key = peewee.CharField(primary_key=True)
-    value = peewee.CharField()
+    key = peewee.TextField(primary_key=True)
+    value = peewee.TextField()
 
     class Meta:
         """Names the table."""
@@ -74,7 +72,6 @@ class MetaRow(peewee.Model):
 
 _MODELS: Final = [FileRow, CarrierRow, MetaRow]
 _INTO_FILE: Final = "INTO file (id, owner, name, type, size, sha256, created) VALUES (?, ?, ?, ?, ?, ?, ?)"
-_binding = threading.Lock()
 
 
 class Stored(NamedTuple):
@@ -91,36 +88,18 @@ class Stored(NamedTuple):
 
 
 class FileTable:
-    """The file's rows. Every method may be called from any thread. Failures of SQLite are `StoreError`s."""
+    """The rows. Every method may be called from any thread. Failures of the database are `StoreError`s."""
 
-    def __init__(self, folder: str | os.PathLike[str], *, readonly: bool = False) -> None:
-        self.path = Path(folder) / FILE_NAME
-        self.is_new = not self.path.exists()
-        """Whether there was no such file before."""
+    def __init__(self, where: str | os.PathLike[str] | Place, *, readonly: bool = False) -> None:
         self._lock = threading.RLock()
-        target = f"file:{self.path}?mode=ro" if readonly else str(self.path)
-        self._db: Any = peewee.SqliteDatabase(
-            target,
-            uri=readonly,
-            thread_safe=False,  # one connection for all threads, under our lock
-            check_same_thread=False,
-            pragmas={"busy_timeout": _BUSY_TIMEOUT_MS}
-            if readonly
-            else {"journal_mode": "wal", "synchronous": "full", "busy_timeout": _BUSY_TIMEOUT_MS},
-        )
-        with self._guarded():
-            if not readonly:
-                self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                os.close(os.open(self.path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._db.connect()
-            if not readonly:
-                with _binding, self._db.bind_ctx(_MODELS):
-                    self._db.create_tables(_MODELS)
+        self._tables = place_of(where).open(NAME, _MODELS, readonly=readonly)
+        self.is_new = self._tables.is_new
+        """Whether there were no such tables before."""
 
     def close(self) -> None:
-        """Close the file. Nothing else may be called after it."""
+        """Nothing may be called after it."""
         with self._lock:
-            self._db.close()
+            self._tables.close()
 
     # Which store's messages
 
@@ -132,21 +111,22 @@ class FileTable:
 
     def begin(self, epoch: str, messages: Iterable[Message]) -> None:
         """The carriers are these messages of this store; a file that only they know is theirs who sent it."""
-        with self._guarded(), self._db.atomic("IMMEDIATE"):
-            self._db.execute_sql("DELETE FROM carrier")
+        with self._guarded(), self._tables.transaction():
+            self._tables.sql("DELETE FROM carrier")
             for message in messages:
                 self._carry((file, message.conv, message.seq) for file in files_of(message))
                 for file, name, kind, size in (message.extra or {}).get("files", ()):
                     row = (file, message.by, name, kind, size, "", message.ts)
-                    self._db.execute_sql(f"INSERT OR IGNORE {_INTO_FILE}", row)
-            self._db.execute_sql("INSERT OR REPLACE INTO meta (key, value) VALUES ('epoch', ?)", (epoch,))
+                    self._tables.sql(f"INSERT {_INTO_FILE} ON CONFLICT DO NOTHING", row)
+            self._tables.sql("DELETE FROM meta")
+            self._tables.sql("INSERT INTO meta (key, value) VALUES ('epoch', ?)", (epoch,))
 
     # Files
 
     def add(self, stored: Stored) -> None:
         """The file is known, on disk."""
-        with self._guarded(), self._db.atomic("IMMEDIATE"):
-            self._db.execute_sql(f"INSERT {_INTO_FILE}", stored)
+        with self._guarded(), self._tables.transaction():
+            self._tables.sql(f"INSERT {_INTO_FILE}", stored)
 
     def get(self, file: str) -> Stored | None:
         """The file with this id."""
@@ -193,30 +173,29 @@ class FileTable:
 
     def remove(self, files: Sequence[str]) -> None:
         """The files are not known any more, nor who carried them."""
-        with self._guarded(), self._db.atomic("IMMEDIATE"):
+        with self._guarded(), self._tables.transaction():
             for file in files:
-                self._db.execute_sql("DELETE FROM file WHERE id = ?", (file,))
-                self._db.execute_sql("DELETE FROM carrier WHERE file = ?", (file,))
+                self._tables.sql("DELETE FROM file WHERE id = ?", (file,))
+                self._tables.sql("DELETE FROM carrier WHERE file = ?", (file,))
 
     # Carriers
 
     def carry(self, carriers: Iterable[tuple[str, str, int]]) -> None:
         """`(file, conv, seq)`: these messages may carry these files."""
-        with self._guarded(), self._db.atomic("IMMEDIATE"):
+        with self._guarded(), self._tables.transaction():
             self._carry(carriers)
 
     def _carry(self, carriers: Iterable[tuple[str, str, int]]) -> None:
-        connection: sqlite3.Connection = self._db.connection()
-        connection.executemany("INSERT OR IGNORE INTO carrier (file, conv, seq) VALUES (?, ?, ?)", carriers)
+        self._tables.many("INSERT INTO carrier (file, conv, seq) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", carriers)
 
     def _select(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         with self._guarded():
-            return list(self._db.execute_sql(sql, values).fetchall())
+            return self._tables.sql(sql, values)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         with self._lock:
             try:
                 yield
-            except (peewee.DatabaseError, sqlite3.Error, OSError) as error:
-                raise StoreError(f"{self.path}: {error}") from error
+            except peewee.PeeweeException as error:
+                raise StoreError(f"{self._tables.where}: {error}") from error

@@ -15,8 +15,9 @@ from mqtt_im.config import FilesConfig
 from mqtt_im.files.folder import Folder
 from mqtt_im.files.log import carrying
 from mqtt_im.files.service import FOLDER, ORPHAN_S, blobs_of
-from mqtt_im.files.table import FILE_NAME, FileTable
+from mqtt_im.files.table import NAME, FileTable
 from mqtt_im.protocol.errors import MqttImError, StoreError
+from mqtt_im.tables import place_of
 
 MAX_PROBLEMS: Final = 100
 _PIECE: Final = 1 << 20
@@ -37,7 +38,7 @@ class FilesReport(msgspec.Struct):
 def check(config: FilesConfig, data_dir: Path) -> FilesReport:
     """Every file that a message carries is there, as large as it was. Raises `StoreError`, `OSError`, `MqttImError`."""
     report = FilesReport()
-    if not (data_dir / FILE_NAME).exists():
+    if not place_of(data_dir).has(NAME):
         return report
     contents = dict(blobs_of(config, data_dir).all())
     with closing(FileTable(data_dir, readonly=True)) as table:

@@ -1,7 +1,7 @@
 """The outbox of the webhooks: what other programs are still to be told, and how far the log was followed for it.
 
-One SQLite file, `hooks.db`. Its rows name log rows and users, and hold no content of messages: what is sent is read from the
-log when it is sent, so a message that was recalled meanwhile is not told, and nothing of it stays here. What one step adds is
+Tables of their own (`hooks.db`). Their rows name log rows and users, and hold no content of messages: what is sent is read from
+the log when it is sent, so a message that was recalled meanwhile is not told, and nothing of it stays here. What one step adds is
 written in one transaction with the position in the log that it came from: a killed process neither loses nor skips anything,
 though the last things may be told twice.
 
@@ -15,26 +15,24 @@ All times are milliseconds since 1970.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
 import peewee
 
-from mqtt_im.protocol.errors import StoreError
+from mqtt_im.tables import Place, place_of, put
 
 from .retry import LONGEST_WAIT_MS
 
-FILE_NAME: Final = "hooks.db"
+NAME: Final = "hooks"
 _FARTHEST_MS: Final = 2 * LONGEST_WAIT_MS
 MAX_EVENTS: Final = 10_000
 """Events of the log that wait; the log itself holds the others until there is room."""
 MAX_DEAD: Final = 10_000
 """Dead events that are kept; the oldest go first."""
 _CHUNK: Final = 500
-_BUSY_TIMEOUT_MS: Final = 5_000
 
 Desk = Literal["push", "hooks"]
 """Whom rows are for: the receiver of `[push]` or that of `[hooks]`. Each follows the log at its own pace."""
@@ -58,7 +56,7 @@ class EventRow(peewee.Model):
 
     id = peewee.AutoField()
     event = peewee.TextField()
-    lsn = peewee.IntegerField(default=0)
+    lsn = peewee.BigIntegerField(default=0)
     user = peewee.TextField(null=True, unique=True)
     data = peewee.TextField(null=True)
     due = peewee.BigIntegerField()
@@ -80,8 +78,8 @@ class PushRow(peewee.Model):
     """
 
     user = peewee.TextField(primary_key=True)
-    told = peewee.IntegerField()
-    newest = peewee.IntegerField()
+    told = peewee.BigIntegerField()
+    newest = peewee.BigIntegerField()
     due = peewee.BigIntegerField(null=True, index=True)
     attempts = peewee.IntegerField(default=0)
     dead = peewee.BooleanField(default=False)
@@ -147,34 +145,20 @@ def _is_due(model: type[EventRow] | type[PushRow], now: int) -> Any:
 
 
 class Outbox:
-    """The outbox in one folder, used from one thread at a time. Failures of SQLite are raised as they come (`peewee`)."""
+    """The outbox in one place, used from one thread at a time. Failures of the database are raised as they come (`peewee`)."""
 
-    def __init__(self, folder: Path, file_name: str = FILE_NAME) -> None:
-        self.path = folder / file_name
-        self._db = peewee.SqliteDatabase(
-            str(self.path),
-            thread_safe=False,
-            check_same_thread=False,
-            # A power cut may take back the last transactions, with their positions: what they held is then told again.
-            pragmas={"journal_mode": "wal", "synchronous": "normal", "busy_timeout": _BUSY_TIMEOUT_MS},
-        )
-        try:
-            os.close(os.open(self.path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            self._db.connect()
-            with self._db.bind_ctx(_MODELS):
-                self._db.create_tables(_MODELS)
-        except (peewee.PeeweeException, OSError) as error:
-            raise StoreError(f"{self.path}: {error}") from error
+    def __init__(self, where: Path | Place, name: str = NAME) -> None:
+        # A power cut may take back the last transactions, with their positions: what they held is then told again.
+        self._tables = place_of(where).open(name, _MODELS, synchronous="normal")
+        self.where = self._tables.where
 
     def close(self) -> None:
-        """The file is closed."""
-        self._db.close()
+        """Nothing is asked of it any more."""
+        self._tables.close()
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> AbstractContextManager[object]:
         """Everything written within is kept together, or nothing of it."""
-        with self._db.atomic("IMMEDIATE"):
-            yield
+        return self._tables.transaction()
 
     # How far the log was followed.
 
@@ -194,7 +178,7 @@ class Outbox:
 
     def follow(self, desk: Desk, lsn: int) -> None:
         """The desk has taken in everything up to this log row."""
-        self._run(MetaRow.insert(key=desk, value=str(lsn)).on_conflict_replace())
+        self._run(put(MetaRow, [{"key": desk, "value": str(lsn)}]))
 
     def forget(self, desk: Desk) -> None:
         """The desk is switched off: nothing waits for it, and where it begins again it begins with what is new then."""
@@ -221,7 +205,10 @@ class Outbox:
             self._run(OnlineRow.insert(user=user).on_conflict_ignore())
         else:
             self._run(OnlineRow.delete().where(OnlineRow.user == user))
-        self._run(EventRow.insert(event="presence", user=user, data=data, due=now).on_conflict_replace())
+        # The older word goes after the newer one has its number, which is another one then: it may be under way.
+        number = self._run(EventRow.insert(event="presence", data=data, due=now))
+        self._run(EventRow.delete().where(EventRow.user == user))
+        self._run(EventRow.update(user=user).where(EventRow.id == number))
 
     def online(self) -> set[str]:
         """The users whom the receiver was told to be online."""
@@ -273,7 +260,7 @@ class Outbox:
                     due, attempts, error = max(now, pushed + coalesce), 0, ""
                 changed.append((user, told, max(newest, newest_known), due, attempts, False, error, pushed))
             if changed:
-                self._run(PushRow.insert_many(changed, fields=_PUSH_FIELDS).on_conflict_replace())
+                self._run(put(PushRow, [dict(zip(_PUSH_NAMES, row, strict=True)) for row in changed]))
 
     def due_pushes(self, now: int, limit: int, under_way: Collection[str]) -> list[Push]:
         """At most `limit` pushes to send now, the oldest first, those under way left out."""
@@ -289,7 +276,7 @@ class Outbox:
         for _, _, newest, _, _, _, _, before in self._push_rows(PushRow.user == user):
             waits = due if newest > told else None
             values = (user, told, newest, waits, 0, False, "", before if pushed is None else pushed)
-            self._run(PushRow.insert_many([values], fields=_PUSH_FIELDS).on_conflict_replace())
+            self._run(put(PushRow, [dict(zip(_PUSH_NAMES, values, strict=True))]))
 
     def push_later(self, user: str, due: int) -> None:
         """The push is looked at again, without having been tried."""
@@ -335,22 +322,14 @@ class Outbox:
             return sum(self._run(model.update(dead=False, attempts=0, due=0).where(model.dead)) for model in (PushRow, EventRow))
 
     def _run(self, query: Any) -> Any:
-        return query.execute(self._db)
+        return self._tables.run(query)
 
     def _rows(self, query: Any) -> list[Any]:
-        return list(query.tuples().execute(self._db))
+        return self._tables.rows(query)
 
     def _count(self, query: Any) -> int:
-        return int(query.count(self._db))
+        return self._tables.count(query)
 
 
-_PUSH_FIELDS: Final = [
-    PushRow.user,
-    PushRow.told,
-    PushRow.newest,
-    PushRow.due,
-    PushRow.attempts,
-    PushRow.dead,
-    PushRow.error,
-    PushRow.pushed,
-]
+_PUSH_NAMES: Final = ("user", "told", "newest", "due", "attempts", "dead", "error", "pushed")
+_PUSH_FIELDS: Final = [getattr(PushRow, name) for name in _PUSH_NAMES]

@@ -21,6 +21,7 @@ from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.follow import LogReader
+from mqtt_im.tables import Folder, Place
 
 from .desk import Counter, Desk
 from .events import EventDesk
@@ -43,14 +44,23 @@ News = Callable[[int], None]
 class Hooks:
     """All webhooks of a server. `start`, `stop` and `presence` are called on the event loop."""
 
-    file_name = outbox.FILE_NAME
+    table_name = outbox.NAME
 
     def __init__(
-        self, push: PushConfig, hooks: HooksConfig, data_dir: Path, ledger: Ledger, online: Container[str], count: Counter
+        self,
+        push: PushConfig,
+        hooks: HooksConfig,
+        data_dir: Path,
+        ledger: Ledger,
+        online: Container[str],
+        count: Counter,
+        place: Place | None = None,
     ) -> None:
+        """`place`: where the outbox is, else in `data_dir`."""
         self._push = push
         self._hooks = hooks
         self._data_dir = data_dir
+        self._place = place or Folder(data_dir)
         self._ledger = ledger
         self._online = online
         self._count = count
@@ -74,11 +84,11 @@ class Hooks:
         What waits for a receiver that is not configured any more is gone.
         """
         wanted = self._wanted()
-        if not wanted and not (self._data_dir / self.file_name).exists():
+        if not wanted and not self._place.has(self.table_name):
             return
         self._loop = asyncio.get_running_loop()
         last: int = await self._ledger.call(lambda engine: engine.last)
-        rows = Outbox(self._data_dir, self.file_name)
+        rows = Outbox(self._place, self.table_name)
         rows.belongs_to(self._ledger.epoch, last)
         for desk in DESKS:
             if desk not in wanted:

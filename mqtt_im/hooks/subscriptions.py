@@ -1,11 +1,10 @@
-"""Which browsers want notifications: for each device of a user one subscription, in `data_dir/webpush.db` beside the outbox.
+"""Which browsers want notifications: for each device of a user one subscription, beside the outbox (`webpush.db`).
 
 Used from several threads. It outlives a restored backup, since browsers don't know of that.
 """
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -16,12 +15,12 @@ from urllib.parse import urlsplit
 import peewee
 
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.tables import Place, place_of, put
 
 MAX_PER_USER: Final = 20
 """The newest ones are kept."""
 MAX_URL_BYTES: Final = 2048
 _CHUNK: Final = 500
-_BUSY_TIMEOUT_MS: Final = 5_000
 
 
 class Subscription(NamedTuple):
@@ -54,29 +53,21 @@ class SubscriptionRow(peewee.Model):
 class Subscriptions:
     """The table. Its methods raise `StoreError` where the disk does not let them."""
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, where: Path | Place, name: str = "webpush") -> None:
         self._lock = threading.Lock()
-        pragmas = {"journal_mode": "wal", "synchronous": "full", "busy_timeout": _BUSY_TIMEOUT_MS}
-        self._db = peewee.SqliteDatabase(str(file), thread_safe=False, check_same_thread=False, pragmas=pragmas)
-        try:
-            os.close(os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            self._db.connect()
-            with self._db.bind_ctx([SubscriptionRow]):
-                self._db.create_tables([SubscriptionRow])
-        except (peewee.PeeweeException, OSError) as error:
-            raise StoreError(f"{file}: {error}") from error
+        self._tables = place_of(where).open(name, [SubscriptionRow])
 
     def close(self) -> None:
-        """The file is closed."""
+        """Nothing is asked of it any more."""
         with self._lock:
-            self._db.close()
+            self._tables.close()
 
     def put(self, subscription: Subscription, now: int) -> None:
         """It is kept, in place of what that device, or that browser as somebody else, had before."""
-        with self._lock, self._failing():
+        with self._lock, self._failing(), self._tables.transaction():
             same = SubscriptionRow.endpoint == subscription.endpoint
             self._run(SubscriptionRow.delete().where(same))
-            self._run(SubscriptionRow.insert(**subscription._asdict(), since=now).on_conflict_replace())
+            self._run(put(SubscriptionRow, [{**subscription._asdict(), "since": now}]))
             mine = SubscriptionRow.user == subscription.user
             newest = SubscriptionRow.select(SubscriptionRow.since).where(mine).order_by(SubscriptionRow.since.desc())
             for (since,) in self._rows(newest.offset(MAX_PER_USER - 1).limit(1)):
@@ -108,19 +99,18 @@ class Subscriptions:
                 found |= {user for (user,) in self._rows(SubscriptionRow.select(SubscriptionRow.user).where(part).distinct())}
         return found
 
-    @staticmethod
     @contextmanager
-    def _failing() -> Iterator[None]:
+    def _failing(self) -> Iterator[None]:
         try:
             yield
         except peewee.PeeweeException as error:
-            raise StoreError(f"webpush.db: {error}") from error
+            raise StoreError(f"{self._tables.where}: {error}") from error
 
     def _run(self, query: Any) -> Any:
-        return query.execute(self._db)
+        return self._tables.run(query)
 
     def _rows(self, query: Any) -> list[Any]:
-        return list(query.tuples().execute(self._db))
+        return self._tables.rows(query)
 
 
 def origin_of(endpoint: str, services: Collection[str]) -> str:

@@ -29,6 +29,7 @@ from mqtt_im.hooks.outbox import Outbox, Push
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.follow import LogReader
+from mqtt_im.tables import Place
 
 from . import pending
 from .desk import Counter
@@ -38,7 +39,7 @@ from .sender import Delivery, Outcome
 from .service import Hooks, begin
 from .subscriptions import Subscription, Subscriptions, origin_of
 
-FILE_NAME: Final = "webpush.db"
+NAME: Final = "webpush"
 KEY_NAME: Final = "webpush.pem"
 TTL_S: Final = 7 * 86_400
 """A push service keeps what it can't hand out for so long."""
@@ -53,10 +54,18 @@ log = logging.getLogger(__name__)
 class WebPush(Hooks):
     """Web Push of a server; off, and without any file, where the configuration names no contact."""
 
-    file_name = FILE_NAME
+    table_name = NAME
 
-    def __init__(self, config: WebPushConfig, data_dir: Path, ledger: Ledger, online: Container[str], count: Counter) -> None:
-        super().__init__(PushConfig(), HooksConfig(), data_dir, ledger, online, count)
+    def __init__(
+        self,
+        config: WebPushConfig,
+        data_dir: Path,
+        ledger: Ledger,
+        online: Container[str],
+        count: Counter,
+        place: Place | None = None,
+    ) -> None:
+        super().__init__(PushConfig(), HooksConfig(), data_dir, ledger, online, count, place)
         self._config = config
         self._subscriptions: Subscriptions | None = None
         self._vapid: Vapid | None = None
@@ -80,7 +89,7 @@ class WebPush(Hooks):
             vapid = self._vapid = Vapid.open(file, self._config.contact)
         except (OSError, ValueError) as error:
             raise StoreError(f"{file}: {error}") from error
-        subscriptions = self._subscriptions = Subscriptions(self._data_dir / FILE_NAME)
+        subscriptions = self._subscriptions = Subscriptions(self._place, NAME)
         config = self._config
 
         def make_line() -> PushServiceLine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,16 +13,17 @@ from mqtt_im.accounts.models import Change
 from mqtt_im.accounts.passwords import verify_password
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.protocol.errors import MqttImError, StoreError
+from mqtt_im.tables import Place
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Accounts:
-    return Accounts(tmp_path)
+def server(new_place: Callable[[], Place]) -> Accounts:
+    return Accounts(new_place())
 
 
 @pytest.fixture
-def command(tmp_path: Path, server: Accounts) -> Accounts:
-    return Accounts(tmp_path)
+def command(new_place: Callable[[], Place], server: Accounts) -> Accounts:
+    return Accounts(new_place())
 
 
 def test_a_new_account_is_seen_at_once(server: Accounts, command: Accounts) -> None:
@@ -76,13 +78,13 @@ def test_one_s_own_changes_are_seen_too(server: Accounts) -> None:
     assert [change.what for change in server.take_changes()] == ["added", "password", "removed"]
 
 
-def test_a_restart_finds_the_accounts_and_no_changes(tmp_path: Path, server: Accounts) -> None:
+def test_a_restart_finds_the_accounts_and_no_changes(new_place: Callable[[], Place], server: Accounts) -> None:
     for name in ("bob", "alice", "carol"):
         server.add(name, "xxxxxxxx")
     server.add_token("bob")
     server.remove("carol")
     server.close()
-    again = Accounts(tmp_path)
+    again = Accounts(new_place())
     assert [(account.name, account.tokens) for account in again.all()] == [("alice", 0), ("bob", 1)]
     assert again.exists("alice")
     assert not again.exists("carol")
@@ -113,8 +115,9 @@ def test_mistaken_names(server: Accounts) -> None:
     assert server.take_changes() == [Change("alice", "added")]
 
 
-def test_nobody_else_may_read_the_file(server: Accounts) -> None:
-    assert stat.S_IMODE(server.path.stat().st_mode) == 0o600
+def test_nobody_else_may_read_the_file(tmp_path: Path) -> None:
+    Accounts(tmp_path).close()
+    assert stat.S_IMODE((tmp_path / "accounts.db").stat().st_mode) == 0o600
 
 
 def test_a_corrupt_file_is_a_store_error(tmp_path: Path) -> None:

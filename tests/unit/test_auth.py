@@ -18,6 +18,7 @@ from mqtt_im.bridge.login_limits import LoginLimits
 from mqtt_im.bridge.password_pool import NotYetError, Verification
 from mqtt_im.config import AuthConfig, Config, LimitsConfig
 from mqtt_im.metrics import Metrics
+from mqtt_im.tables.sqlite import SqliteTables
 from mqtt_im.transport.api import Identity, Login, LoginRefused
 
 
@@ -407,5 +408,6 @@ def test_a_full_pool_is_unavailable(closed: Authenticator, monkeypatch: pytest.M
 
 def test_unreadable_accounts_are_unavailable(closed: Authenticator, accounts: Accounts) -> None:
     accounts.close()
-    accounts._db.database = str(accounts.path / "gone")
+    assert isinstance(accounts._reader, SqliteTables)
+    accounts._reader.db.database = str(Path(accounts.where) / "accounts.db" / "gone")
     assert refusal(closed) == auth.UNAVAILABLE

@@ -9,7 +9,7 @@ import ssl
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from amqtt.contexts import ListenerType
 
@@ -32,6 +32,9 @@ from mqtt_im.transport.embedded.sessions.persistence import Persistence
 from mqtt_im.transport.embedded.websocket import WebSocket
 from mqtt_im.transport.guest import Guest
 
+if TYPE_CHECKING:
+    from mqtt_im.postgres.connecting import Database
+
 FILE: Final = "broker.db"
 
 
@@ -51,10 +54,12 @@ class EmbeddedTransport:
         plugins: Mapping[str, Mapping[str, Any]] | None = None,
         trusted_proxies: Iterable[str] = (),
         clock: Clock | None = None,
+        database: Database | None = None,
     ) -> None:
         """`count` adds to the counters of `mqtt_im.metrics`; `plugins` are amqtt's, by dotted name, with their options.
 
         `trusted_proxies`: who may say in `X-Forwarded-For` whose WebSocket it is. `clock` has been resumed by `start`.
+        `database`: where sessions are kept, else in `data_dir`.
         """
         self._proxies = TrustedProxies(trusted_proxies)
         self._mqtt = mqtt
@@ -62,6 +67,7 @@ class EmbeddedTransport:
         self._data_dir = data_dir
         self._synchronous = synchronous
         self._plugins = plugins or {}
+        self._database = database
         self._hub = Hub(handler, Topics(mqtt.prefix), mqtt.plain_topics, limits, count, clock or Clock())
         self._broker: EmbeddedBroker | None = None
         self._tls: ssl.SSLContext | None = None
@@ -77,23 +83,17 @@ class EmbeddedTransport:
         hub = self._hub
         with contextlib.ExitStack() as undo:
             listeners = self._listeners(undo)
-            hub.ground.store = Persistence(
-                self._data_dir / FILE,
-                hub.count,
-                log,
-                self._synchronous,
-                longest_expiry=hub.limits.session_expiry_s,
-                now=hub.ground.now,
-            )
+            hub.ground.store = await self._open_store()
             try:
-                hub.plain.retained.restore(hub.ground.store.retained())
-                for stored in hub.ground.store.plain_sessions():
+                store = hub.ground.store
+                hub.plain.retained.restore(await store.look(store.retained))
+                for stored in await store.look(store.plain_sessions):
                     hub.sessions.restore(stored)
                 broker = EmbeddedBroker(hub, listeners, self._plugins)
                 hub.plugins = Plugins(broker, hub.background)
                 hub.plain.retained.told = hub.plugins.retained
                 hub.wills.fire = partial(fire, hub)
-                hub.wills.start()
+                await hub.wills.start()
                 hub.sessions.start()
                 await broker.start()
             except BaseException:
@@ -104,6 +104,21 @@ class EmbeddedTransport:
             self._broker = broker
             undo.pop_all()
         self.addresses = {name: listener.socket.getsockname()[:2] for name, listener in listeners.items()}
+
+    async def _open_store(self) -> Persistence:
+        hub = self._hub
+        if self._database is None:
+            return Persistence(
+                self._data_dir / FILE,
+                hub.count,
+                log,
+                self._synchronous,
+                longest_expiry=hub.limits.session_expiry_s,
+                now=hub.ground.now,
+            )
+        from mqtt_im.transport.embedded.sessions.shared import SharedPersistence
+
+        return SharedPersistence(await asyncio.to_thread(SharedPersistence.tables, self._database), hub.count, log)
 
     def _listeners(self, undo: contextlib.ExitStack) -> dict[str, Listener]:
         listeners = dict[str, Listener]()

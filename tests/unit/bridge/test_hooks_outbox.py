@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,17 +11,18 @@ from mqtt_im.hooks import outbox as outboxes
 from mqtt_im.hooks.outbox import Event, Outbox, Push
 from mqtt_im.hooks.retry import LONGEST_WAIT_MS, Circuit, wait
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.tables import Place
 
 
 @pytest.fixture
-def outbox(tmp_path: Path) -> Iterator[Outbox]:
-    outbox = Outbox(tmp_path)
+def outbox(new_place: Callable[[], Place]) -> Iterator[Outbox]:
+    outbox = Outbox(new_place())
     outbox.belongs_to("e", 100)
     yield outbox
     outbox.close()
 
 
-def test_it_is_of_one_store_only(outbox: Outbox, tmp_path: Path) -> None:
+def test_it_is_of_one_store_only(outbox: Outbox) -> None:
     def fill() -> None:
         outbox.follow("push", 50)
         outbox.add_events([("message", 50)], 0)
@@ -49,7 +50,7 @@ def test_a_desk_that_is_switched_off_leaves_the_others_alone(outbox: Outbox) -> 
     assert (outbox.position("push"), outbox.waiting("push")) == (None, 0)
 
 
-def test_what_one_transaction_adds_is_kept_together_or_not_at_all(outbox: Outbox, tmp_path: Path) -> None:
+def test_what_one_transaction_adds_is_kept_together_or_not_at_all(outbox: Outbox, new_place: Callable[[], Place]) -> None:
     def fail() -> None:
         with outbox.transaction():
             outbox.add_events([("message", 1)], 0)
@@ -58,7 +59,7 @@ def test_what_one_transaction_adds_is_kept_together_or_not_at_all(outbox: Outbox
 
     with pytest.raises(RuntimeError):
         fail()
-    other = Outbox(tmp_path)
+    other = Outbox(new_place())
     assert (other.waiting("hooks"), other.position("hooks")) == (0, None)
     other.close()
 
@@ -109,7 +110,7 @@ def test_what_was_told_already_is_not_due_again(outbox: Outbox) -> None:
 
 
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
-    (tmp_path / outboxes.FILE_NAME).write_text("no database at all, but long enough to be looked at as one\n" * 20)
+    (tmp_path / f"{outboxes.NAME}.db").write_text("no database at all, but long enough to be looked at as one\n" * 20)
     with pytest.raises(StoreError):
         Outbox(tmp_path)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from mqtt_im.hooks.encryption import MAX_CONTENT_BYTES, Vapid, encrypt
 from mqtt_im.hooks.pending import Summary
 from mqtt_im.hooks.subscriptions import MAX_PER_USER, Subscription, Subscriptions, origin_of
 from mqtt_im.hooks.webpush import notification
+from mqtt_im.tables import Place
 from tests.support.push_service import BrowserKeys
 
 SERVICES = ("fcm.googleapis.com", "*.notify.windows.com", "http://127.0.0.1:9000")
@@ -80,8 +82,8 @@ def test_the_servers_key_is_made_once_and_is_its_own(tmp_path: Path) -> None:
         Vapid.open(file, "mailto:a@b")
 
 
-def test_one_subscription_for_each_device_and_so_many_for_a_user(tmp_path: Path) -> None:
-    table = Subscriptions(tmp_path / "webpush.db")
+def test_one_subscription_for_each_device_and_so_many_for_a_user(new_place: Callable[[], Place]) -> None:
+    table = Subscriptions(new_place())
 
     def put(user: str, device: str, endpoint: str, now: int) -> None:
         table.put(Subscription(user, device, endpoint, "p", "a"), now)

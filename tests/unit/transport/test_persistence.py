@@ -6,12 +6,15 @@ import asyncio
 import logging
 import sqlite3
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from mqtt_im.postgres.connecting import Database
 from mqtt_im.transport.embedded.sessions import persistence as sql
 from mqtt_im.transport.embedded.sessions.persistence import Persistence
+from mqtt_im.transport.embedded.sessions.shared import SharedPersistence
 from tests.unit.transport.harness import on_loop
 
 log = logging.getLogger("test.persistence")
@@ -25,6 +28,18 @@ class Counts:
         self.seen.append(name)
 
 
+OpenStore = Callable[[Counts], Persistence]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+    """Opens the same store each time; each test meets both databases."""
+    if request.param == "sqlite":
+        return lambda counts: Persistence(tmp_path / "broker.db", counts, log)
+    url = request.getfixturevalue("database")
+    return lambda counts: SharedPersistence(SharedPersistence.tables(Database(url)), counts, log)
+
+
 async def committed(store: Persistence) -> bool:
     future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
     store.committed(future.set_result)
@@ -32,8 +47,8 @@ async def committed(store: Persistence) -> bool:
 
 
 @on_loop
-async def test_what_is_committed_is_found(tmp_path: Path) -> None:
-    store = Persistence(tmp_path / "broker.db", Counts(), log)
+async def test_what_is_committed_is_found(open_store: OpenStore) -> None:
+    store = open_store(Counts())
     try:
         store.write(sql.SAVE_SESSION, "alice", "phone", "s1", '{"a": 1}', True, 5, 60)
         store.write(sql.ENQUEUE, "s1", 4, 2, False, 1, "ä/b", b"\0\xff", b"\1\1", 7, "$share/g/+")
@@ -55,20 +70,22 @@ async def test_what_is_committed_is_found(tmp_path: Path) -> None:
 
 
 @on_loop
-async def test_what_nobody_waits_for_is_written_too(tmp_path: Path) -> None:
-    store = Persistence(tmp_path / "broker.db", Counts(), log)
+async def test_what_nobody_waits_for_is_written_too(open_store: OpenStore) -> None:
+    store = open_store(Counts())
     store.write(sql.RETAIN, "a", 0, b"", b"", 0)
     await store.close()
-    store = Persistence(tmp_path / "broker.db", Counts(), log)
+    store = open_store(Counts())
     assert store.retained() == [("a", 0, b"", b"", 0)]
     await store.close()
 
 
 @on_loop
-async def test_a_failed_transaction_is_told_and_the_next_one_works(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failed_transaction_is_told_and_the_next_one_works(
+    open_store: OpenStore, caplog: pytest.LogCaptureFixture
+) -> None:
     caplog.set_level(logging.INFO)
     counts = Counts()
-    store = Persistence(tmp_path / "broker.db", counts, log)
+    store = open_store(counts)
     try:
         store.write(sql.RETAIN, "a", 0, b"", b"", 0)
         store.write("INSERT INTO nowhere VALUES (1)")

@@ -8,6 +8,7 @@ import json
 import math
 import secrets
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from mqtt_im.protocol.names import is_device
@@ -45,7 +46,7 @@ class Keeper:
 
     def start(self) -> None:
         """The store is there: look for sessions that have ended, or will soon."""
-        self._look_ahead()
+        self._ground.background(self._look_ahead())
 
     def stop(self) -> None:
         """No timer is left."""
@@ -61,7 +62,7 @@ class Keeper:
             await self.committed()  # what was written of it last must be found
         session = self.in_memory.get(key)
         if session is None:
-            stored = self._ground.store.session(*key)
+            stored = await self._ground.store.look(partial(self._ground.store.session, *key))
             session = None if stored is None else self.restore(stored)
         if session is None or session.connection is not None or not session.seen:
             return session
@@ -72,7 +73,7 @@ class Keeper:
 
     async def make_room(self, user: str) -> None:
         """Let the user have room for one more kept session: of those without a connection, the longest unseen ones go."""
-        names = self._ground.store.names(user, MAX_KEPT_SESSIONS - 1)
+        names = await self._ground.store.look(partial(self._ground.store.names, user, MAX_KEPT_SESSIONS - 1))
         away = [name for name in names if not self._connected((user, name))]
         for name in away[: max(0, len(names) + 1 - MAX_KEPT_SESSIONS)]:
             session = await self.find((user, name))
@@ -204,12 +205,14 @@ class Keeper:
 
     # The clock
 
-    def _look_ahead(self) -> None:
+    async def _look_ahead(self) -> None:
         """Take up the sessions that end before the next look."""
         now = self._ground.now()
         self._looked_ahead_to = now + _AHEAD_S
+        store = self._ground.store
         try:
-            self._ends = [(end, (user, name)) for user, name, end in self._ground.store.expiring(int(self._looked_ahead_to))]
+            rows = await store.look(partial(store.expiring, int(self._looked_ahead_to)))
+            self._ends = [(end, (user, name)) for user, name, end in rows]
         except StoreFailed as failure:
             self._ground.log.note("session_store", "", "sessions that have expired cannot be looked up: %s", failure)
         heapq.heapify(self._ends)
@@ -235,7 +238,7 @@ class Keeper:
         if ended:
             self._ground.background(self._end(ended))
         if now >= self._looked_ahead_to - _AHEAD_S / 2:
-            self._look_ahead()
+            self._ground.background(self._look_ahead())
         else:
             self._wait()
 

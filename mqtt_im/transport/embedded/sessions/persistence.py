@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import peewee
 
@@ -25,6 +25,7 @@ from mqtt_im.transport.embedded.limits import Count, Quiet
 
 Parameters = tuple[object, ...]
 Done = Callable[[bool], None]
+T = TypeVar("T")
 """Told whether the transaction was committed."""
 
 _LAZY_S: Final = 0.2
@@ -42,8 +43,8 @@ class SessionRow(peewee.Model):
     id = peewee.TextField(unique=True)
     filters = peewee.TextField(default="{}")
     plain = peewee.BooleanField(default=False, index=True)
-    seen = peewee.IntegerField(default=0)
-    expires = peewee.IntegerField(default=0)
+    seen = peewee.BigIntegerField(default=0)
+    expires = peewee.BigIntegerField(default=0)
 
     class Meta:  # noqa: D106 - peewee's way to name a table
         table_name = "session"
@@ -54,14 +55,14 @@ class QueuedRow(peewee.Model):
     """A plain message at QoS 1 or 2 that a kept session has not acknowledged; `expires` is ms since 1970, 0 for never."""
 
     session = peewee.TextField()
-    seq = peewee.IntegerField()
+    seq = peewee.BigIntegerField()
     qos = peewee.IntegerField()
     retain = peewee.BooleanField()
     stage = peewee.IntegerField()
     topic = peewee.TextField()
     payload = peewee.BlobField()
     properties = peewee.BlobField(default=b"")
-    expires = peewee.IntegerField(default=0)
+    expires = peewee.BigIntegerField(default=0)
     share = peewee.TextField(default="")
 
     class Meta:  # noqa: D106 - peewee's way to name a table
@@ -88,7 +89,7 @@ class RetainedRow(peewee.Model):
     qos = peewee.IntegerField()
     payload = peewee.BlobField()
     properties = peewee.BlobField(default=b"")
-    expires = peewee.IntegerField(default=0)
+    expires = peewee.BigIntegerField(default=0)
 
     class Meta:  # noqa: D106 - peewee's way to name a table
         table_name = "retained"
@@ -100,12 +101,12 @@ class WillRow(peewee.Model):
     user = peewee.TextField()
     name = peewee.TextField()
     device = peewee.TextField()
-    due = peewee.IntegerField()
+    due = peewee.BigIntegerField()
     topic = peewee.TextField()
     payload = peewee.BlobField()
     qos = peewee.IntegerField()
     retain = peewee.BooleanField()
-    expiry = peewee.IntegerField(null=True)
+    expiry = peewee.BigIntegerField(null=True)
     properties = peewee.BlobField()
 
     class Meta:  # noqa: D106 - peewee's way to name a table
@@ -113,7 +114,7 @@ class WillRow(peewee.Model):
         primary_key = peewee.CompositeKey("user", "name")
 
 
-_MODELS: Final = (SessionRow, QueuedRow, ReceivedRow, RetainedRow, WillRow)
+MODELS: Final = (SessionRow, QueuedRow, ReceivedRow, RetainedRow, WillRow)
 _SINCE_2: Final = {
     "session": ("expires INTEGER NOT NULL DEFAULT 0",),
     "queued": ("properties BLOB NOT NULL DEFAULT x''", "expires INTEGER NOT NULL DEFAULT 0", "share TEXT NOT NULL DEFAULT ''"),
@@ -122,27 +123,36 @@ _SINCE_2: Final = {
 """Columns that schema 1 did not have."""
 
 SAVE_SESSION: Final = (
-    "INSERT OR REPLACE INTO session (user, name, id, filters, plain, seen, expires) VALUES (?, ?, ?, ?, ?, ?, ?)"
+    'INSERT INTO session ("user", name, id, filters, plain, seen, expires) VALUES (?, ?, ?, ?, ?, ?, ?) '
+    'ON CONFLICT ("user", name) DO UPDATE SET id = excluded.id, filters = excluded.filters, plain = excluded.plain, '
+    "seen = excluded.seen, expires = excluded.expires"
 )
 SEEN: Final = "UPDATE session SET seen = ?, expires = ? WHERE id = ?"
 DROP_SESSION: Final = "DELETE FROM session WHERE id = ?"
 DROP_QUEUE: Final = "DELETE FROM queued WHERE session = ?"
 DROP_RECEIVED: Final = "DELETE FROM received WHERE session = ?"
 ENQUEUE: Final = (
-    "INSERT OR REPLACE INTO queued (session, seq, qos, retain, stage, topic, payload, properties, expires, share) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO queued (session, seq, qos, retain, stage, topic, payload, properties, expires, share) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (session, seq) DO UPDATE SET "
+    "qos = excluded.qos, retain = excluded.retain, stage = excluded.stage, topic = excluded.topic, "
+    "payload = excluded.payload, properties = excluded.properties, expires = excluded.expires, share = excluded.share"
 )
 SET_STAGE: Final = "UPDATE queued SET stage = ? WHERE session = ? AND seq = ?"
 DEQUEUE: Final = "DELETE FROM queued WHERE session = ? AND seq = ?"
-RECEIVED: Final = "INSERT OR IGNORE INTO received (session, packet_id) VALUES (?, ?)"
+RECEIVED: Final = "INSERT INTO received (session, packet_id) VALUES (?, ?) ON CONFLICT DO NOTHING"
 RELEASED: Final = "DELETE FROM received WHERE session = ? AND packet_id = ?"
-RETAIN: Final = "INSERT OR REPLACE INTO retained (topic, qos, payload, properties, expires) VALUES (?, ?, ?, ?, ?)"
+RETAIN: Final = (
+    "INSERT INTO retained (topic, qos, payload, properties, expires) VALUES (?, ?, ?, ?, ?) ON CONFLICT (topic) DO UPDATE SET "
+    "qos = excluded.qos, payload = excluded.payload, properties = excluded.properties, expires = excluded.expires"
+)
 UNRETAIN: Final = "DELETE FROM retained WHERE topic = ?"
 KEEP_WILL: Final = (
-    "INSERT OR REPLACE INTO will (user, name, device, due, topic, payload, qos, retain, expiry, properties) "
-    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    'INSERT INTO will ("user", name, device, due, topic, payload, qos, retain, expiry, properties) '
+    'VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT ("user", name) DO UPDATE SET '
+    "device = excluded.device, due = excluded.due, topic = excluded.topic, payload = excluded.payload, "
+    "qos = excluded.qos, retain = excluded.retain, expiry = excluded.expiry, properties = excluded.properties"
 )
-DROP_WILL: Final = "DELETE FROM will WHERE user = ? AND name = ?"
+DROP_WILL: Final = 'DELETE FROM will WHERE "user" = ? AND name = ?'
 
 
 class StoreFailed(Exception):
@@ -200,9 +210,11 @@ class Persistence:
         self._longest_expiry = longest_expiry
         self._now = now
         self._alive = path.with_suffix(".alive")
-        self._count = count
-        self._log = log
-        self._database = peewee.SqliteDatabase(
+        self._database = self._open(path, synchronous, busy_timeout_ms)
+        self._run(count, log)
+
+    def _open(self, path: Path, synchronous: str, busy_timeout_ms: int) -> peewee.SqliteDatabase:
+        database = peewee.SqliteDatabase(
             str(path),
             pragmas={
                 "journal_mode": "wal",
@@ -214,13 +226,18 @@ class Persistence:
             thread_safe=True,
         )
         try:
-            self._database.connect()
-            with self._database.bind_ctx(_MODELS):
-                self._migrate()
-                self._find_those_who_were_there()
+            database.connect()
+            with database.bind_ctx(MODELS):
+                self._migrate(database)
+                self._find_those_who_were_there(database)
         except peewee.PeeweeException as error:
-            self._database.close()
+            database.close()
             raise OSError(f"{path}: {error}") from error
+        return database
+
+    def _run(self, count: Count, log: logging.Logger) -> None:
+        """The thread takes what is handed in from now on."""
+        self._count = count
         self._loop = asyncio.get_running_loop()
         self._quiet = Quiet(log, self._loop.time, count)
         self._staged: list[tuple[str, Parameters]] = []
@@ -237,32 +254,30 @@ class Persistence:
         self._thread = threading.Thread(target=self._write, name="mqtt-im-sessions", daemon=True)
         self._thread.start()
 
-    def _migrate(self) -> None:
+    def _migrate(self, database: peewee.SqliteDatabase) -> None:
         """Bring the file to the schema of this version. A crash in between leaves it as it was."""
-        found = self._database.pragma("user_version")
+        found = database.pragma("user_version")
         if found > _SCHEMA:
             raise peewee.DatabaseError(f"written by a newer version (schema {found}, this one knows {_SCHEMA})")
-        with self._database.atomic():
+        execute: Callable[..., Any] = database.execute_sql
+        with database.atomic():
             if found == 1:
                 for table, columns in _SINCE_2.items():
                     for column in columns:
-                        self._execute(f"ALTER TABLE {table} ADD COLUMN {column}")
+                        execute(f"ALTER TABLE {table} ADD COLUMN {column}")
                 now = int(self._now())
-                self._execute("UPDATE session SET seen = ?, expires = ?", (now, self._longest_expiry))
-            self._database.create_tables(_MODELS, safe=True)
-            self._database.pragma("user_version", _SCHEMA, permanent=True)
+                execute("UPDATE session SET seen = ?, expires = ?", (now, self._longest_expiry))
+            database.create_tables(MODELS, safe=True)
+            database.pragma("user_version", _SCHEMA, permanent=True)
 
-    def _execute(self, sql: str, parameters: Parameters = ()) -> None:
-        execute: Callable[[str, Parameters], Any] = self._database.execute_sql
-        execute(sql, parameters)
-
-    def _find_those_who_were_there(self) -> None:
+    def _find_those_who_were_there(self, database: peewee.SqliteDatabase) -> None:
         """The clients that were connected when the server ended without closing went then: as far as that is known."""
         try:
             ended = int(self._alive.read_text())
         except (OSError, ValueError):
             ended = int(self._now())
-        self._execute("UPDATE session SET seen = ? WHERE seen = 0", (ended,))
+        execute: Callable[..., Any] = database.execute_sql
+        execute("UPDATE session SET seen = ? WHERE seen = 0", (ended,))
         self._alive.unlink(missing_ok=True)
 
     def still_alive(self, *, needed: bool) -> None:
@@ -277,38 +292,37 @@ class Persistence:
 
     def session(self, user: str, name: str) -> StoredSession | None:
         """The kept session of this name as of the last commit, or None. Raises `StoreFailed`, like all that reads."""
-        row = self._query("SELECT id, filters, seen, expires FROM session WHERE user = ? AND name = ?", (user, name)).fetchone()
-        return None if row is None else self._stored(user, name, *row)
+        row = self._query('SELECT id, filters, seen, expires FROM session WHERE "user" = ? AND name = ?', (user, name))
+        return self._stored(user, name, *row[0]) if row else None
 
     def names(self, user: str, more_than: int) -> list[str]:
         """The names of this user's kept sessions, the longest unseen first; none where there are not `more_than`."""
-        (number,) = self._query("SELECT count(*) FROM session WHERE user = ?", (user,)).fetchone()
+        ((number,),) = self._query('SELECT count(*) FROM session WHERE "user" = ?', (user,))
         if number <= more_than:
             return []
-        return [name for (name,) in self._query("SELECT name FROM session WHERE user = ? ORDER BY seen", (user,)).fetchall()]
+        return [name for (name,) in self._query('SELECT name FROM session WHERE "user" = ? ORDER BY seen', (user,))]
 
     def plain_sessions(self) -> list[StoredSession]:
         """Every kept session that is subscribed to plain topics."""
-        rows = self._query("SELECT user, name, id, filters, seen, expires FROM session WHERE plain", ()).fetchall()
+        rows = self._query('SELECT "user", name, id, filters, seen, expires FROM session WHERE plain', ())
         return [self._stored(*row) for row in rows]
 
     def expiring(self, before: int) -> list[tuple[str, str, int]]:
         """User, name and end (seconds since 1970) of the sessions without a client that end before that."""
-        rows = self._query("SELECT user, name, seen + expires FROM session WHERE seen > 0 AND seen + expires < ?", (before,))
-        return [(user, name, end) for user, name, end in rows.fetchall()]
+        rows = self._query('SELECT "user", name, seen + expires FROM session WHERE seen > 0 AND seen + expires < ?', (before,))
+        return [(user, name, end) for user, name, end in rows]
 
     def wills(self) -> list[tuple[Any, ...]]:
         """Every will whose delay runs, with the columns of `KEEP_WILL`."""
-        rows = self._query("SELECT user, name, device, due, topic, payload, qos, retain, expiry, properties FROM will", ())
-        return list(rows.fetchall())
+        return self._query('SELECT "user", name, device, due, topic, payload, qos, retain, expiry, properties FROM will', ())
 
     def _stored(self, user: str, name: str, session_id: str, filters: str, seen: int, expires: int) -> StoredSession:
-        received = self._query("SELECT packet_id FROM received WHERE session = ?", (session_id,)).fetchall()
+        received = self._query("SELECT packet_id FROM received WHERE session = ?", (session_id,))
         queue = self._query(
             "SELECT seq, qos, retain, stage, topic, payload, properties, expires, share FROM queued "
             "WHERE session = ? ORDER BY seq",
             (session_id,),
-        ).fetchall()
+        )
         return StoredSession(
             user,
             name,
@@ -325,13 +339,17 @@ class Persistence:
 
     def retained(self) -> list[tuple[str, int, bytes, bytes, int]]:
         """Every retained message: topic, QoS, payload, encoded properties, and when it expires (ms since 1970; 0: never)."""
-        rows = self._query("SELECT topic, qos, payload, properties, expires FROM retained", ()).fetchall()
+        rows = self._query("SELECT topic, qos, payload, properties, expires FROM retained", ())
         return [(topic, qos, bytes(payload), bytes(properties), expires) for topic, qos, payload, properties, expires in rows]
 
-    def _query(self, sql: str, parameters: Parameters) -> Any:
+    async def look(self, read: Callable[[], T]) -> T:
+        """What `read` finds, which asks of this by the methods above. Raises `StoreFailed`."""
+        return read()
+
+    def _query(self, sql: str, parameters: Parameters) -> list[Any]:
         execute: Callable[[str, Parameters], Any] = self._database.execute_sql
         try:
-            return execute(sql, parameters)
+            return list(execute(sql, parameters).fetchall())
         except peewee.PeeweeException as error:
             raise StoreFailed(str(error)) from error
 
@@ -376,10 +394,18 @@ class Persistence:
         self._stopping = True
         self._changed.set()
         await asyncio.to_thread(self._thread.join)
-        self._database.close()
+        self._end()
 
     def _write(self) -> None:
         """The thread: one transaction for everything that waits."""
+        self._work()
+        self._end()
+
+    def _end(self) -> None:
+        """The thread lets go of its connection."""
+        self._database.close()
+
+    def _work(self) -> None:
         while True:
             self._changed.wait()
             self._changed.clear()
@@ -394,7 +420,6 @@ class Persistence:
                     self._loop.call_soon_threadsafe(self._tell, waiters, ok)
             if stopping:
                 break
-        self._database.close()
 
     def _commit(self, statements: list[tuple[str, Parameters]]) -> bool:
         """Commit all of it or nothing; says which. Failing to open the file again is a failure like any other."""

@@ -23,9 +23,10 @@ class Wills:
         """Set before the first client comes."""
         self._running: dict[Key, tuple[asyncio.TimerHandle, str, Will]] = {}
 
-    def start(self) -> None:
+    async def start(self) -> None:
         """Go on with what was running when the server ended; what is due by now is published at once."""
-        for user, name, device, due, topic, payload, qos, retain, expiry, properties in self._ground.store.wills():
+        rows = await self._ground.store.look(self._ground.store.wills)
+        for user, name, device, due, topic, payload, qos, retain, expiry, properties in rows:
             will = Will(topic, bytes(payload), qos, bool(retain), 0, expiry, bytes(properties))
             self._run((user, name), device, will, due / 1000 - self._ground.now())
 
@@ -39,7 +40,7 @@ class Wills:
         """Publish this will after so many seconds, unless it is cancelled."""
         self.publish(key)
         due = int((self._ground.now() + seconds) * 1000)
-        row = (*key, device, due, will.topic, will.payload, will.qos, will.retain, will.expiry)
+        row = (*key, device, due, will.topic, will.payload, will.qos, bool(will.retain), will.expiry)
         self._ground.store.write(sql.KEEP_WILL, *row, will.handed_on)
         self._ground.store.committed(lambda _: None)  # now, not lazily
         self._run(key, device, will, seconds)
