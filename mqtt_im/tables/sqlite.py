@@ -43,6 +43,9 @@ class SqliteTables:
             if not readonly:
                 with _binding, self.db.bind_ctx(models):
                     self.db.create_tables(models)
+                # What peewee has asked for that may not be read to its end, and then this connection sees nothing newer.
+                self.db.close()
+                self.db.connect()
         except (peewee.PeeweeException, OSError) as error:
             raise StoreError(f"{path}: {error}") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import stat
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -138,3 +139,16 @@ def test_many_threads_may_ask(server: Accounts, command: Accounts) -> None:
         for asked in asking:
             asked.result()
     assert server.exists("user1")
+
+
+def test_changes_are_seen_although_nothing_is_collected(new_place: Callable[[], Place]) -> None:
+    """A server collects garbage rarely, so no cursor may be left open in it, which would hold on to an old state."""
+    gc.collect()
+    gc.disable()
+    try:
+        server, command = Accounts(new_place()), Accounts(new_place())
+        for name in ("alice", "bob", "carol"):
+            command.add(name, "xxxxxxxx")
+            assert server.version(name) is not None
+    finally:
+        gc.enable()
