@@ -38,14 +38,14 @@ class SqliteTables:
         try:
             if not readonly:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+                if self.is_new:
+                    # Never where it may be open already: to close any descriptor of a file gives up all POSIX locks that this
+                    # process has on it, and then another process that is done with it takes the write-ahead log away.
+                    os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
             self.db.connect()
             if not readonly:
                 with _binding, self.db.bind_ctx(models):
                     self.db.create_tables(models)
-                # What peewee has asked for that may not be read to its end, and then this connection sees nothing newer.
-                self.db.close()
-                self.db.connect()
         except (peewee.PeeweeException, OSError) as error:
             raise StoreError(f"{path}: {error}") from error
 
