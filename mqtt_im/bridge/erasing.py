@@ -48,8 +48,6 @@ async def _part(bridge: Bridge, user: str) -> bool:
 
     def notify(job: EraseJob) -> None:
         bridge.tell(job)
-        if bridge.searching is not None:
-            bridge.searching.forgotten()
         if ended.done():
             return
         if job.refusal is not None:

@@ -65,6 +65,10 @@ class Parking:
             self._bytes -= parked.size
         return parked
 
+    def all(self) -> list[Parked]:
+        """All that is kept now."""
+        return list(self._parked.values())
+
     def knows(self, key: Key) -> bool:
         """Whether this server has served the device, and so knows what was in flight."""
         return key in self._sent_upto

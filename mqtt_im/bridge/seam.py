@@ -43,9 +43,6 @@ class Searches(Protocol):
     def take(self, channel: Channel, token: int, who: Who, request: rq.Search) -> None:
         """See the class that this stands for."""
 
-    def forgotten(self) -> None:
-        """See the class that this stands for."""
-
 
 class Presences(Protocol):
     """See `presence.Presence`."""

@@ -71,9 +71,9 @@ class Searching:
         self._lines[who.user] = deque([(channel, token, who, request)])
         self._bridge.background(self._work(who.user))
 
-    def forgotten(self) -> None:
-        """A message was recalled: its words are to leave the index soon."""
-        self._search.hint()
+    def recalled(self, conv: str, seq: int) -> None:
+        """This message was recalled: its words are to leave the index soon."""
+        self._search.take_back(conv, seq)
 
     async def _work(self, user: str) -> None:
         line = self._lines[user]

@@ -12,14 +12,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
-from mqtt_im.core.records import GroupChange, Message
+from mqtt_im.core.records import Edited, GroupChange, Message, Reacted, Recalled
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Quota
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.commits import Commit, Receipt
-from mqtt_im.store.jobs import AttachJob, CursorsJob, FetchJob, Job
+from mqtt_im.store.jobs import AttachJob, CallJob, CursorsJob, FetchJob, Job
 from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.turns import SERVER
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Extra, Identity, Link, Login, Transport
 
 from . import erasing
@@ -33,6 +34,7 @@ from .presence import Presence
 from .searching import Searching
 from .settings import BridgeSettings, Counters
 from .slices import Slices
+from .taking_back import TakingBack
 from .uplink import Uplink, error_fields
 from .watching import Start, Watching
 
@@ -88,7 +90,10 @@ class Bridge:
         self._crowd: deque[Channel] = deque()
         """Channels to which something of that can be sent."""
         self._crowding = False
+        self._telling: list[Commit] = []
+        """Messages to many that have not come to all of them."""
         self._parking = Parking()
+        self._taking_back = TakingBack(self._channels.values, self._parking, self._forget_reads)
         self.uplinks = Uplink(self)
         self.calls = Calls(self)
         self.searching: Searching | None = None
@@ -384,6 +389,8 @@ class Bridge:
                     self._committed[0] += 1
                     if type(record) is Message and record.extra is not None and "replaced" in record.extra:
                         self._replaced(record.extra["replaced"])
+                elif isinstance(record, Edited | Recalled | Reacted):
+                    self._changed(commit, record)
                 if commit.to:
                     self._live(commit)
         if job.receipts is not None:
@@ -398,15 +405,28 @@ class Bridge:
                     channel.delivery.amended()
             self.claims.settle(user, pos)
 
+    def _changed(self, commit: Commit, record: Edited | Recalled | Reacted) -> None:
+        """Before anything else is sent: what a delivery has in its hand may not be so any more."""
+        for user in (*(user for user, _ in commit.to), *commit.former):
+            for channel in self._channels_of(user):
+                if channel.delivery is not None:
+                    channel.delivery.amended()
+        for other in self._telling:
+            if other.record.conv == record.conv:  # type: ignore[union-attr]
+                other.entry = None
+        if isinstance(record, Recalled):
+            self._taking_back.recalled(record.conv, record.seq)
+            if self.searching is not None:
+                self.searching.recalled(record.conv, record.seq)
+
+    def _forget_reads(self) -> None:
+        """Whoever reads the store forgets with its next look what has changed."""
+        self.ledger.submit(CallJob(lambda _: None, lambda _: None, SERVER))
+
     def _live(self, commit: Commit) -> None:
         entry = commit.entry
-        if entry is not None and entry.seq == 0:
-            # Before anything else is sent: it may say that what a delivery has in its hand is not so any more.
-            for user, _ in commit.to:
-                for channel in self._channels_of(user):
-                    if channel.delivery is not None:
-                        channel.delivery.amended()
         if len(commit.to) > CROWD:
+            self._telling.append(commit)
             self._lives.start(self._live_in_turn(commit))
             return
         for user, pos in commit.to:
@@ -425,6 +445,7 @@ class Bridge:
                     if not channel.ready:
                         self._pump_in_turn(channel)
             yield 1
+        self._telling.remove(commit)
 
     def _channels_of(self, user: str) -> Sequence[Channel]:
         online, watching = self.online.get(user, ()), self.audience.watching

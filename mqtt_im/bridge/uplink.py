@@ -319,8 +319,6 @@ class Uplink:
                 bridge.pump(channel)
         elif kind is rq.DeviceForget:
             self._forgotten(channel, job)
-        elif kind is rq.Recall and bridge.searching is not None:
-            bridge.searching.forgotten()
         elif kind in (rq.Block, rq.Unblock, rq.Settings) and job.commits is not None:
             bridge.presence.changed(channel.user)
 

@@ -10,7 +10,7 @@ straight from memory only where it is the next one, so live is never ahead of ba
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 
 from .entries import Entry, void, void_entry
 
@@ -51,6 +51,9 @@ class Flight:
         self.following: Flight | None = None
         """The packet that was offered next."""
 
+
+Message = tuple[str, int]
+"""A message: its conversation and its `seq`."""
 
 Packet = tuple[int, bytes, bool]
 """One packet to send: its identifier, 0 at QoS 0; its payload, JSON text; whether it is a repeat (DUP)."""
@@ -185,6 +188,11 @@ class Delivery:
         """A message changed: what is in memory and not offered yet is fetched again, as it is now."""
         self._buffer.clear()
         self._buffered = 0
+
+    def taken_back(self, gone: Container[Message]) -> int:
+        """These messages were recalled: nothing of their content is in memory. Returns about how many items were looked at."""
+        kept = [flight.entries for flight in (*self.flights.values(), *self._again.values())]
+        return 1 + sum(take_back(entries, gone) for entries in (*kept, self._buffer, self.offered))
 
     def acked(self, packet_id: int) -> bool:
         """A PUBACK came; True where the cursor has moved."""
@@ -442,6 +450,14 @@ class Delivery:
         self.offered = flight.entries
         items = [entry.item(pos, self.user, self.device, now) for pos, entry in flight.entries]
         return flight.packet_id, _joined(flight.entries, items), True
+
+
+def take_back(entries: list[tuple[int, Entry]], gone: Container[Message]) -> int:
+    """What these hold of these messages is gone; how many they are."""
+    for _, entry in entries:
+        if entry.about and (entry.conv, entry.about) in gone:
+            entry.take_back()
+    return len(entries)
 
 
 def _joined(entries: list[tuple[int, Entry]], items: list[bytes]) -> bytes:

@@ -12,11 +12,14 @@ from typing import Final
 import msgspec
 
 from .model import Amended
-from .records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported, steady
+from .records import Act, AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported, steady
 
 _encode: Final = msgspec.json.Encoder().encode
 _MSG: Final = b'{"op":"msg","pos":'
 _SENT: Final = b'{"op":"sent","pos":'
+
+_CONTENT: Final = frozenset(("body", "mentions", "files", "edited", "reactions"))
+"""Fields of an item that a recall takes away."""
 
 FILE_FIELDS: Final = ("id", "name", "type", "size")
 """What devices see of a file that a message carries."""
@@ -31,11 +34,13 @@ class Entry:
     `head` + `pos` + `tail` is the JSON item; for the device that sent a message, `_SENT` + `pos` + `sent`. `seq` is 0 where
     the item is no message. `expires` is ms by the steady time (`mqtt_im.clock`), 0 for never; the sender's own devices never see
     it expire.
+    `about` is the message that the item is, or tells of, 0 for none.
     `first` is where a `void` begins that stands for several items, 0 in all other entries. `size` is about how many bytes an
     item of it takes. `at` is when the record was committed, in ms since 1970, 0 where nobody knows.
     """
 
     __slots__ = (
+        "about",
         "at",
         "by",
         "conv",
@@ -61,6 +66,7 @@ class Entry:
         self.tail = tail
         self.sent = sent
         self.at = 0
+        self.about = seq
         self.expires = 0
         self.first = 0
         self.keyed = False
@@ -81,6 +87,16 @@ class Entry:
         if self.seq and (self.void or self.expires) and self.is_void(user, now):
             return void_entry(self.void or "expired", self.first)
         return self
+
+    def take_back(self) -> None:
+        """The message that it is, or tells of, was recalled: nothing of the content is left in it. `size` stays."""
+        shown: dict[str, msgspec.Raw] = (
+            msgspec.json.decode(b"{%b" % self.tail[1:], type=dict[str, msgspec.Raw]) if self.tail else {}
+        )
+        if "body" in shown:
+            left = {name: value for name, value in shown.items() if name not in _CONTENT}
+            self.tail = b",%b" % _encode({**left, "recalled": True})[1:]
+            self.recalled = True
 
     def is_void(self, user: str, now: int) -> bool:
         """Whether the user's item holds nothing any more."""
@@ -104,6 +120,8 @@ def render(record: AnyRecord, amended: Amended | None, lookup: Lookup) -> Entry:
     """See `_render`; the entry knows when its record was committed."""
     entry = _render(record, amended, lookup)
     entry.at = record.ts
+    if isinstance(record, Act):
+        entry.about = record.seq
     return entry
 
 

@@ -267,6 +267,13 @@ def readers(conv: Conv, seq: int) -> list[str]:
     return [name for name, member in conv.members.items() if member.active]
 
 
+def former_readers(conv: Conv, seq: int) -> list[str]:
+    """Who was in a group, and may read the message `seq` for ever, but is told nothing more of it."""
+    if conv.users is not None:
+        return []
+    return [name for name, member in conv.members.items() if not member.active and member.sees(seq)]
+
+
 class Amended(_Entity):
     """What became of one message after it was sent."""
 

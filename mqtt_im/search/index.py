@@ -47,6 +47,8 @@ _INSERTS: Final = {
 _SETTINGS: Final = {"automerge": 0, "hashsize": 4 << 20}
 """A shard is merged when it is complete, not little by little, which writes less."""
 _MERGE_PAGES: Final = 200
+_PURGED_AT_ONCE: Final = 16
+"""Shards between two times that the write-ahead file is emptied, which waits for the disk."""
 _MAX_CONV_WORDS: Final = 300
 _MAX_CIDS: Final = 10_000
 """With more conversations than that they are told apart by their rows in `doc`, not by words of the index."""
@@ -117,6 +119,7 @@ class SearchIndex:
                 self._file.note("version", VERSION)
                 self._file.note("key", secrets.token_hex(16))
             self._load()
+        self._file.scour()  # a process that was killed may have left what it had purged
 
     def _load(self) -> None:
         """What is in memory is what is in the file."""
@@ -295,8 +298,21 @@ class SearchIndex:
         self._sql.execute(f"DELETE FROM doc WHERE lsn IN ({','.join('?' * len(lsns))})", lsns)
         self._mark(number)
 
-    def purge(self, number: int, breathe: Callable[[], None] = lambda: None) -> None:
-        """No word of a message that is gone stands in this shard, nor in the write-ahead file."""
+    def take_back(self, messages: Sequence[Key]) -> None:
+        """These messages are not in the index any more, though the log was not followed so far; their shards are to be purged."""
+        self._write(lambda: self._change(dict.fromkeys(messages)))
+
+    def purge(self, breathe: Callable[[], None] = lambda: None) -> None:
+        """No word of a message that is gone stands in any shard, nor in the write-ahead file."""
+        if not self.dirty:
+            return
+        purged = sorted(self.dirty)
+        for count, number in enumerate(purged, 1):
+            self._purge(number, breathe)
+            if count % _PURGED_AT_ONCE == 0 or count == len(purged):
+                self._file.scour()
+
+    def _purge(self, number: int, breathe: Callable[[], None]) -> None:
         merge = f"INSERT INTO word_{number} (word_{number}, rank) VALUES ('merge', {-_MERGE_PAGES})"
         while True:
             before = self._sql.total_changes
@@ -306,7 +322,6 @@ class SearchIndex:
             breathe()
         self._sql.execute("UPDATE shard SET dirty = 0 WHERE number = ?", (number,))
         self.dirty.discard(number)
-        self._file.scour()
 
     # Searching.
 

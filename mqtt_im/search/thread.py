@@ -24,7 +24,7 @@ import peewee
 from mqtt_im.protocol.errors import Refusal, StoreError
 
 from .file import FILE_NAME, remove
-from .index import Found, Query, SearchIndex
+from .index import Found, Key, Query, SearchIndex
 
 CATCH_UP_S: Final = 2.0
 """What a search waits for the index, at most."""
@@ -36,8 +36,13 @@ _IDLE_POLL_S: Final = 4.0
 _SWEEP_EVERY_S: Final = 10.0
 """What retention took is not found from then on; its words leave the index a little later."""
 _BREATH_S: Final = 0.001
-_PURGE_EVERY_S: Final = 10.0
-"""Purging writes a shard anew, so what is taken back within a short time is purged together."""
+BATCH_RECALLS: Final = 500
+_MAX_RECALLED: Final = 100_000
+"""What is beyond leaves the index when it has followed the log so far."""
+_PURGE_EVERY_S: Final = 2.0
+_PURGE_SHARE: Final = 5
+"""Purging writes a shard anew, so what is taken back within a short time is purged together: the next time after this many
+seconds, or this many times what it has taken, and at once in all shards that wait."""
 _RETRY_S: Final = 5.0
 _END_S: Final = 5.0
 
@@ -83,14 +88,13 @@ class Search:
         self._data_dir = data_dir
         self._epoch = epoch
         self._asked: deque[_Ask] = deque()
+        self._recalled: deque[Key] = deque(maxlen=_MAX_RECALLED)
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="search", daemon=True)
         self._end = 0
         self._pause = _POLL_S
         self._rest_until = self._sweep_at = 0.0
-        self._purged: dict[int, float] = {}
-        """Shards that were purged lately, and until when they are not purged again."""
         self.failing: str | None = None
         """Why the index can't be used now; None while it can."""
 
@@ -105,8 +109,9 @@ class Search:
         await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
         self._refuse()
 
-    def hint(self) -> None:
-        """Something was committed that the index should learn of soon: a message was taken back."""
+    def take_back(self, conv: str, seq: int) -> None:
+        """A message was recalled, and leaves the index before anything else is done, however far that is behind the log."""
+        self._recalled.append((conv, seq))
         self._wake.set()
 
     async def find(self, query: Query, below: int, wanted: int) -> Found:
@@ -162,6 +167,10 @@ class Search:
 
     def _advance(self, index: SearchIndex) -> float:
         """Do one part of what there is to do; seconds to wait before the next."""
+        if self._recalled:
+            index.take_back([self._recalled[number] for number in range(min(len(self._recalled), BATCH_RECALLS))])
+            for _ in range(min(len(self._recalled), BATCH_RECALLS)):
+                self._recalled.popleft()
         self._purge(index)
         began, before = time.monotonic(), index.position
         swept = began >= self._sweep_at and index.sweep()
@@ -180,22 +189,17 @@ class Search:
         return self._until_purge(index, pause)
 
     def _purge(self, index: SearchIndex) -> None:
-        """Purge one shard, if one may be purged now."""
+        """Purge what is to be purged, if it may be now."""
         began = time.monotonic()
-        if began < self._rest_until:
+        if not index.dirty or began < self._rest_until:
             return
-        number = next((number for number in sorted(index.dirty) if self._purged.get(number, 0.0) <= began), None)
-        if number is not None:
-            index.purge(number, self._breathe)
-            now = time.monotonic()
-            self._rest_until = now + 9 * (now - began)
-            self._purged = {other: until for other, until in self._purged.items() if until > now}
-            self._purged[number] = now + _PURGE_EVERY_S
+        index.purge(self._breathe)
+        took = time.monotonic() - began
+        self._rest_until = began + took + max(_PURGE_EVERY_S, _PURGE_SHARE * took)
 
     def _until_purge(self, index: SearchIndex, pause: float) -> float:
-        """At most `pause`, and not longer than until a shard may be purged."""
-        due = min((self._purged.get(number, 0.0) for number in index.dirty), default=None)
-        return pause if due is None else min(pause, max(due, self._rest_until) - time.monotonic())
+        """At most `pause`, and not longer than until what is to be purged may be."""
+        return min(pause, self._rest_until - time.monotonic()) if index.dirty else pause
 
     def _breathe(self) -> None:
         if not self._asked and not self._stopping:
@@ -206,8 +210,7 @@ class Search:
         deadline = time.monotonic() + _END_S
         while time.monotonic() < deadline and (index.follow(BATCH_ROWS) or index.sweep()):
             pass
-        for number in sorted(index.dirty):
-            index.purge(number)
+        index.purge()
 
     def _failed(self, error: Exception, index: SearchIndex | None) -> float:
         """The index is closed, and removed where it is damaged; seconds to wait before it is opened again."""
@@ -243,8 +246,7 @@ def refresh(data_dir: Path, epoch: str) -> None:
         try:
             while index.follow(BATCH_ROWS) or index.sweep():
                 pass
-            for number in sorted(index.dirty):
-                index.purge(number)
+            index.purge()
         finally:
             index.close()
     except ERRORS as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from mqtt_im.core.entries import Entry
@@ -12,16 +13,18 @@ class Commit:
     """One committed record, for those who are connected.
 
     `to` holds `(user, pos)` of each recipient with a connected device, `away` the names of the others. `entry` is None where
-    `to` is empty. Of a record with many recipients only its author's own number is left once it is committed.
+    `to` is empty. `former` are connected users who are told nothing of it, but may have what it changes in memory. Of a record
+    with many recipients only its author's own number is left once it is committed.
     """
 
-    __slots__ = ("away", "entry", "lsn", "record", "to")
+    __slots__ = ("away", "entry", "former", "lsn", "record", "to")
 
     def __init__(self, lsn: int, record: AnyRecord) -> None:
         self.lsn = lsn
         self.record = record
         self.to: list[tuple[str, int]] = []
         self.away: list[str] = []
+        self.former: Sequence[str] = ()
         self.entry: Entry | None = None
 
 

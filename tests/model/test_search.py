@@ -51,8 +51,7 @@ class Searching(RuleBasedStateMachine):
         if not hasattr(self, "index"):
             return
         self.catch_up()
-        for number in list(self.index.dirty):
-            self.index.purge(number)
+        self.index.purge()
         content = b"".join(file.read_bytes() for file in self.path.glob(FILE_NAME + "*"))
         held = {word for word in self.secrets if word.encode() in content}
         self.index.close()
@@ -130,8 +129,7 @@ class Searching(RuleBasedStateMachine):
 
     @rule()
     def purge(self) -> None:
-        for number in list(self.index.dirty):
-            self.index.purge(number)
+        self.index.purge()
 
     @rule(method=st.sampled_from(["_add", "_mark", "_take_out", "_drop"]), limit=st.integers(1, 12))
     def fail(self, method: str, limit: int) -> None:

@@ -81,9 +81,14 @@ class FakeLink:
         self.closed = True
 
     @property
+    def items(self) -> list[Map]:
+        """Every item that was written."""
+        return [item for item, _, _ in self.sent if item["op"] in ITEMS]
+
+    @property
     def positions(self) -> list[int]:
         """The `pos` of every item that was written."""
-        return [item["pos"] for item, _, _ in self.sent if item["op"] in ITEMS]
+        return [item["pos"] for item in self.items]
 
     def of(self, op: str) -> list[Map]:
         """Everything of this op that was written."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Container
 
 from mqtt_im.core.apply import recipients
 from mqtt_im.core.gone import without_content
-from mqtt_im.core.records import Act, AnyRecord, Edited, GroupChange, Message, Recalled, encode
+from mqtt_im.core.model import former_readers
+from mqtt_im.core.records import Act, AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, encode
 from mqtt_im.core.rules.common import own_pos
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.store.commits import Author, Commit
@@ -78,7 +79,10 @@ class Batch:
 
     def _address(self, commit: Commit, record: Act) -> None:
         online = self._online
-        names = recipients(self._state.conv_for(record.conv), record)
+        conv = self._state.conv_for(record.conv)
+        names = recipients(conv, record)
+        if isinstance(record, Edited | Recalled | Reacted):
+            commit.former = [name for name in former_readers(conv, record.seq) if name in online]
         for index, name in enumerate(names):
             if name in online:
                 commit.to.append((name, record.pos[index]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+from mqtt_im.bridge.service import CROWD
 from mqtt_im.core.delivery import BATCH_FIRST, BATCH_MOST
 from tests.support.bridge import BridgeWorld
 
@@ -51,6 +52,106 @@ def test_a_reply_comes_again_in_the_codec_of_the_new_connection(tmp_path: Path) 
         world.settle()
         assert {reply["id"] for reply in again.of("ok")} == {"s"}
         assert again.raw and all(payload[:1] == b"{" for payload in again.raw)
+        world.close()
+
+    asyncio.run(play())
+
+
+def held(world: BridgeWorld) -> str:
+    """Everything that the bridge keeps of what it has sent, or is about to send."""
+    deliveries = [channel.delivery for channel in world.bridge._channels.values() if channel.delivery is not None]
+    entries = [entry for delivery in deliveries for _, entry in (*delivery._buffer, *delivery.offered)]
+    flights = [flight for delivery in deliveries for flight in delivery.in_flight().values()]
+    flights += [flight for parked in world.bridge._parking.all() for flight in parked.flights.values()]
+    return str([entry.tail for flight in flights for _, entry in flight.entries] + [entry.tail for entry in entries])
+
+
+async def told(world: BridgeWorld) -> None:
+    """What is told to many has come to all of them."""
+    while world.bridge._telling:  # noqa: ASYNC110 - each turn of the loop tells some
+        await asyncio.sleep(0)
+
+
+def test_packets_without_puback_hold_nothing_that_was_recalled(tmp_path: Path) -> None:
+    """INV-9: of who is connected, and of who will come back; what comes again then says that it was recalled."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        ann, bob, tablet = world.connect("ann"), world.connect("bob", clean=False), world.connect("bob", "tablet")
+        world.settle()
+        world.ask(ann, "send", to="bob", body="TOP-SECRET", mentions=["bob"])
+        world.ask(ann, "edit", id="e", conv="ann:bob", seq=1, body="TOP-SECRET, too")
+        world.ask(ann, "send", to="bob", body="harmless")
+        world.settle()
+        world.leave(bob)
+        assert "TOP-SECRET" in held(world)
+        world.ask(ann, "recall", id="r", conv="ann:bob", seq=1)
+        world.settle()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert "TOP-SECRET" not in held(world) and "harmless" in held(world)
+        again = world.connect("bob", clean=False, resumed=True)
+        world.settle()
+        assert [(item["pos"], item["op"], item.get("body"), item.get("recalled")) for item in again.items] == [
+            (1, "msg", None, True),
+            (2, "edited", None, True),
+            (3, "msg", "harmless", None),
+            (4, "recalled", None, None),
+        ]
+        assert "mentions" not in again.items[0]
+        world.puback(tablet, 1, 2, 3, 4)
+        world.settle()
+        delivery = world.bridge.delivery_of(tablet)
+        assert delivery is not None and delivery.cursor == 4
+        world.close()
+
+    asyncio.run(play())
+
+
+def test_who_has_left_a_group_is_not_offered_what_was_recalled_since(tmp_path: Path) -> None:
+    """Nothing tells the former member of the recall; what is in hand for it is as things are now all the same."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        ann, bob = world.connect("ann"), world.connect("bob")
+        world.settle()
+        world.ask(bob, "hello", id="h", window=1)
+        world.ask(ann, "group.create", id="g", group="#g", members=["bob"])
+        for body in ("one", "TOP-SECRET", "mistaken"):
+            world.ask(ann, "send", to="#g", body=body)
+        world.ask(ann, "group.remove", id="out", group="#g", members=["bob"])
+        world.settle()
+        world.ask(ann, "recall", id="r", conv="#g", seq=3)
+        world.ask(ann, "edit", id="e", conv="#g", seq=4, body="mended")
+        world.settle()
+        for pos in range(1, 6):
+            world.puback(bob, pos)
+            world.settle()
+        shown = [(item["pos"], item.get("body"), item.get("recalled", False)) for item in bob.items if "system" not in item]
+        assert shown == [(2, "one", False), (3, None, True), (4, "mended", False)]
+        world.close()
+
+    asyncio.run(play())
+
+
+def test_a_recall_overtakes_a_message_to_many(tmp_path: Path) -> None:
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        names = [f"u{number:03}" for number in range(3 * CROWD)]
+        links = [world.connect(name) for name in names]
+        world.settle()
+        ann = world.connect("ann")
+        world.ask(ann, "group.create", id="g", group="#g", members=names)
+        world.settle()
+        await told(world)
+        world.ask(ann, "send", to="#g", body="TOP-SECRET")
+        world.batch()
+        world.ask(ann, "recall", id="r", conv="#g", seq=2)
+        world.batch()
+        await told(world)
+        world.settle()
+        assert "TOP-SECRET" not in held(world)
+        assert sum("TOP-SECRET" in str(link.sent) for link in links) <= CROWD
         world.close()
 
     asyncio.run(play())

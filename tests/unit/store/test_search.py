@@ -100,8 +100,7 @@ class World:
             pass
 
     def purge(self) -> None:
-        for number in list(self.index.dirty):
-            self.index.purge(number)
+        self.index.purge()
         assert not self.index.dirty
 
     def reopen(self, epoch: str | None = None) -> None:

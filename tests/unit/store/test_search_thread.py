@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
+from mqtt_im.search import index
 from mqtt_im.search import thread as search
 from mqtt_im.search.file import FILE_NAME
 from mqtt_im.search.index import FOREVER, Query, SearchIndex
@@ -22,6 +24,7 @@ from mqtt_im.search.thread import Search
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.reach import Part
 from mqtt_im.store.sqlite.models import LOG_FILE
+from tests.support.raw import PATIENCE_S
 from tests.support.store import SqliteStore
 
 QUERY = Query(["apple"], [Part("alice:bob", 0, FOREVER, ((1, FOREVER),))])
@@ -89,22 +92,66 @@ def test_an_index_that_is_far_behind_answers_with_what_it_has(store: SqliteStore
     asyncio.run(main())
 
 
-def test_what_was_recalled_leaves_the_file(store: SqliteStore) -> None:
-    def held() -> bool:
-        return any(b"regretted" in file.read_bytes() for file in store.data_dir.glob(FILE_NAME + "*"))
+def held(store: SqliteStore, *words: bytes) -> set[bytes]:
+    """Which of these words are in a file of the index."""
+    found = b"".join(file.read_bytes() for file in store.data_dir.glob(FILE_NAME + "*"))
+    return {word for word in words if word in found}
 
+
+async def gone(store: SqliteStore, *words: bytes) -> None:
+    """None of these words is in a file of the index, without anybody searching or stopping."""
+    began = time.monotonic()
+    while left := held(store, *words):
+        assert time.monotonic() < began + PATIENCE_S, f"still there: {left}"
+        await asyncio.sleep(0.02)
+
+
+def test_what_was_recalled_leaves_the_file_by_itself(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """INV-9: from all shards, one after the other or together, the write-ahead file included."""
+    monkeypatch.setattr(index, "SHARD_ROWS", 4)
+    words = [b"regretted%02d" % number for number in range(48)]
+
+    async def main() -> None:
+        commit(store, *(message(b'"%b apple"' % word) for word in words))
+        async with running(store) as search:
+            assert await count(search) == len(words)
+            assert held(store, *words) == set(words)
+            commit(store, rq.Recall(id="r1", conv="alice:bob", seq=1))
+            search.take_back("alice:bob", 1)
+            await gone(store, words[0])
+            recalled = range(2, len(words) + 1, 3)
+            for seq in recalled:
+                commit(store, rq.Recall(id=f"r{seq}", conv="alice:bob", seq=seq))
+                search.take_back("alice:bob", seq)
+            await gone(store, *(words[seq - 1] for seq in recalled))
+            assert len(held(store, *words)) == len(words) - 1 - len(recalled) == await count(search)
+
+    asyncio.run(main())
+
+
+def test_what_was_recalled_does_not_wait_until_the_log_was_followed(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main() -> None:
+        commit(store, message(b'"regretted apple"'), message())
+        async with running(store) as search:
+            assert await count(search) == 2
+            monkeypatch.setattr(SearchIndex, "follow", lambda *_: False)  # as if it was far behind
+            commit(store, rq.Recall(id="r", conv="alice:bob", seq=1))
+            search.take_back("alice:bob", 1)
+            await gone(store, b"regretted")
+            monkeypatch.undo()
+            assert await count(search) == 1
+
+    asyncio.run(main())
+
+
+def test_a_stop_waits_for_what_was_recalled_last(store: SqliteStore) -> None:
     async def main() -> None:
         commit(store, message(b'"regretted apple"'), message(), message(b'"regretted too, apple"'))
         async with running(store) as search:
             assert await count(search) == 3
-            assert held()
-            commit(store, rq.Recall(id="r1", conv="alice:bob", seq=1))
-            search.hint()
-            assert await count(search) == 2
-            # Purging comes after the answer, and another shard's or a repeated one waits; the stop does not.
-            commit(store, rq.Recall(id="r2", conv="alice:bob", seq=3))
-            search.hint()
-        assert not held()
+            for seq in (1, 3):
+                commit(store, rq.Recall(id=f"r{seq}", conv="alice:bob", seq=seq))
+        assert not held(store, b"regretted")
 
     asyncio.run(main())
 
@@ -141,7 +188,7 @@ def test_trouble_is_told_and_survived(
             await eventually(search, 2)
             monkeypatch.setattr(SearchIndex, method, troubled)
             commit(store, rq.Recall(id="r", conv="alice:bob", seq=1))
-            search.hint()
+            search.take_back("alice:bob", 1)
             await eventually(search, 1)
         assert not troubles
         assert search.failing is None

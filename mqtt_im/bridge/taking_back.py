@@ -1,0 +1,44 @@
+"""What was recalled leaves what the bridge keeps beside the store: packets without PUBACK, of who is connected and of who was.
+
+They are many, so they are looked through a few at a time; recalls that come meanwhile are looked for together after that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+from mqtt_im.core.delivery import Message, take_back
+
+from .channel import Channel
+from .parking import Parking
+from .slices import Slices
+
+
+class TakingBack:
+    """`done` is called after each time that everything was looked through."""
+
+    def __init__(self, channels: Callable[[], Iterable[Channel]], parking: Parking, done: Callable[[], None]) -> None:
+        self._channels = channels
+        self._parking = parking
+        self._done = done
+        self._slices = Slices()
+        self._waiting: set[Message] = set()
+        self._busy = False
+
+    def recalled(self, conv: str, seq: int) -> None:
+        """Nothing of this message's content is kept, a moment later."""
+        self._waiting.add((conv, seq))
+        if not self._busy:
+            self._busy = True
+            self._slices.start(self._look())
+
+    def _look(self) -> Iterator[int]:
+        while self._waiting:
+            gone, self._waiting = self._waiting, set()
+            for channel in list(self._channels()):
+                if channel.delivery is not None:
+                    yield channel.delivery.taken_back(gone)
+            for parked in self._parking.all():
+                yield 1 + sum(take_back(flight.entries, gone) for flight in parked.flights.values())
+        self._busy = False
+        self._done()
