@@ -84,7 +84,7 @@ def backup(file: File, files: Files = None, config: ConfigFile = None, overrides
 
 @app.command()
 def restore(file: File, files: Files = None, config: ConfigFile = None, overrides: Overrides = None) -> None:
-    """Put a backup into data_dir, which must not hold a store yet."""
+    """Put a backup into data_dir, which must not hold messages yet; what else another store has left there is moved aside."""
     loaded = _loaded(config, overrides, use="pg_restore")
     folder = Path(loaded.data_dir)
     if files is not None and not files.is_dir():

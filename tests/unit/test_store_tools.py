@@ -194,21 +194,32 @@ def test_what_another_store_left_is_not_taken_for_this_one(data_dir: Path, tmp_p
         "accounts.db-wal",
     ):
         (folder / name).write_bytes(b"of another store")
-    (folder / "notes.txt").write_text("mine")
+    for name in ("notes.txt", "backup-monday.db"):
+        (folder / name).write_text("mine")
+    left = Accounts(folder)
+    left.add("carol", "of another store")
+    left.close()
     aside = restore(tmp_path / "backup", folder)
     assert aside is not None and (aside / "mqtt-im.db-wal").read_bytes() == b"of another store"
     assert check(folder) == check(data_dir)
-    assert (folder / "notes.txt").exists()
+    assert (folder / "notes.txt").exists() and (folder / "backup-monday.db").exists()
     assert not (folder / "broker.db").exists()
+    kept, restored = Accounts(aside), Accounts(folder)
+    assert kept.exists("carol") and not restored.exists("carol")
+    kept.close()
+    restored.close()
 
 
-@pytest.mark.parametrize("after", range(4))
+@pytest.mark.parametrize("after", range(6))
 def test_a_restore_that_is_killed_leaves_nothing_that_starts(data_dir: Path, tmp_path: Path, after: int) -> None:
     accounts = Accounts(data_dir)
     accounts.add("alice", "a long secret")
     accounts.close()
     backup(data_dir, tmp_path / "backup")
     folder = tmp_path / "folder"
+    left = Accounts(folder)
+    left.add("carol", "of another store")
+    left.close()
     rename, count = Path.rename, 0
 
     def killed(self: Path, target: Path) -> Path:
@@ -225,6 +236,11 @@ def test_a_restore_that_is_killed_leaves_nothing_that_starts(data_dir: Path, tmp
             FolderLock(folder).take()
         restore(tmp_path / "backup", folder)
     assert check(folder) == check(data_dir)
+    restored, kept = Accounts(folder), [Accounts(aside) for aside in folder.glob("before-restore-*")]
+    assert [account.name for account in restored.all()] == ["alice"]
+    assert any(aside.exists("carol") for aside in kept)
+    for each in (restored, *kept):
+        each.close()
     FolderLock(folder).take()
 
 

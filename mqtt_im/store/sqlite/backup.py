@@ -21,8 +21,10 @@ from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import RESTORING, FolderLock
 from mqtt_im.store.sqlite.models import LOG_FILE, new_epoch
 
-_OF_A_STORE: Final = re.compile(r"\.db(\.[a-z]+)?(-wal|-shm|-journal)?\Z")
-_ACCOUNT_TABLES = ("account", "token", "change")
+_OF_A_STORE: Final = re.compile(
+    r"(mqtt-im|projection|accounts|broker|hooks|webpush|search|files)\.(db|alive)(\.[a-z]+)?(-wal|-shm|-journal)?\Z"
+)
+_ACCOUNT_TABLES = ("account", "token", "change", "erasing")
 
 
 def backup(data_dir: Path, target: Path) -> None:
@@ -58,10 +60,10 @@ def backup(data_dir: Path, target: Path) -> None:
 
 
 def restore(backup_file: Path, data_dir: Path) -> Path | None:
-    """`data_dir`, which holds no store, holds what was backed up, or is as it was; a restore that was killed is to be run again.
+    """`data_dir`, which holds no log, holds what was backed up, or is as it was; a restore that was killed is to be run again.
 
-    What another store has left there (write-ahead files, sessions, indexes, webhooks) would be taken for this one's: it is moved
-    into a folder of its own, which is returned. Code `exists` where there is a store; raises `StoreError`.
+    What another store has left there (accounts, write-ahead files, sessions, indexes, webhooks) would be taken for this one's: it
+    is moved into a folder of its own, which is returned. Code `exists` where there is a log; raises `StoreError`.
     """
     if not backup_file.is_file():
         raise StoreError(f"{backup_file}: there is no such file")
@@ -76,28 +78,48 @@ def restore(backup_file: Path, data_dir: Path) -> Path | None:
 
 
 def _restore(backup_file: Path, data_dir: Path) -> Path | None:
-    made = data_dir / RESTORING
-    if made.exists():
-        # A restore was killed. Since no server starts then, whatever stands here in the store's name was put there by it.
-        for name in (LOG_FILE, accounts.FILE_NAME):
-            (data_dir / name).unlink(missing_ok=True)
-        shutil.rmtree(made)
-    for name in (LOG_FILE, accounts.FILE_NAME):
-        if (data_dir / name).exists():
-            raise MqttImError("exists", f"{data_dir / name} exists already; restore into an empty data_dir")
-    made.mkdir(mode=0o700)
+    work = data_dir / RESTORING
+    made, left = work / "made", work / "left"
+    if work.exists():
+        # A restore was killed. There was no log before, and no server starts meanwhile: one that is here was put here by it.
+        (data_dir / LOG_FILE).unlink(missing_ok=True)
+    elif (data_dir / LOG_FILE).exists():
+        raise MqttImError("exists", f"{data_dir / LOG_FILE} exists already; restore into a data_dir without a store")
+    work.mkdir(mode=0o700, exist_ok=True)
     try:
+        shutil.rmtree(made, ignore_errors=True)
+        made.mkdir(mode=0o700)
         _make(backup_file, made)
-        left = _move_aside(data_dir)
     except BaseException:
-        shutil.rmtree(made)
+        if not left.exists():  # else the folder is neither as it was nor restored
+            shutil.rmtree(work)
         raise
+    left.mkdir(mode=0o700, exist_ok=True)
+    for file in sorted(data_dir.iterdir()):
+        if not file.is_file() or not _OF_A_STORE.match(file.name):
+            continue
+        if (left / file.name).exists():  # this one was put here by a restore that was killed
+            file.unlink()
+        else:
+            file.rename(left / file.name)
     for file in sorted(made.iterdir()):
         file.rename(data_dir / file.name)
     _sync(data_dir)
     made.rmdir()
+    aside = _hand_back(left, data_dir)
+    work.rmdir()
     _sync(data_dir)
-    return left
+    return aside
+
+
+def _hand_back(left: Path, data_dir: Path) -> Path | None:
+    """What another store had left is in a folder of its own, which is returned; None where there was nothing."""
+    if not any(left.iterdir()):
+        left.rmdir()
+        return None
+    aside = Path(tempfile.mkdtemp(prefix="before-restore-", dir=data_dir))
+    left.rename(aside)
+    return aside
 
 
 def _make(backup_file: Path, folder: Path) -> None:
@@ -112,24 +134,13 @@ def _make(backup_file: Path, folder: Path) -> None:
         if not {"log", "meta"} <= tables:
             raise StoreError(f"{backup_file}: is no backup of this server")
         if "account" in tables:
-            _take_accounts(connection, folder)
+            _take_accounts(connection, folder, tables)
         _renew_epoch(connection)
     for file in folder.iterdir():
         if file.name.endswith(("-wal", "-shm")):
             raise StoreError(f"{file}: could not be written to its end")
         _sync(file)
     _sync(folder)
-
-
-def _move_aside(data_dir: Path) -> Path | None:
-    """What belongs to another store is in a folder of its own."""
-    found = [file for file in sorted(data_dir.iterdir()) if file.is_file() and _OF_A_STORE.search(file.name)]
-    if not found:
-        return None
-    aside = Path(tempfile.mkdtemp(prefix="before-restore-", dir=data_dir))
-    for file in found:
-        file.rename(aside / file.name)
-    return aside
 
 
 def _copy(source: Path, target: Path) -> None:
@@ -149,11 +160,11 @@ def _add_accounts(connection: sqlite3.Connection, file: Path) -> None:
     connection.execute("DETACH accounts")
 
 
-def _take_accounts(connection: sqlite3.Connection, data_dir: Path) -> None:
+def _take_accounts(connection: sqlite3.Connection, data_dir: Path, tables: set[str]) -> None:
     accounts.Accounts(data_dir).close()  # makes the tables, with their indexes
     connection.execute("ATTACH ? AS accounts", (str(data_dir / accounts.FILE_NAME),))
     with connection:
-        for table in _ACCOUNT_TABLES:
+        for table in tables & set(_ACCOUNT_TABLES):
             # An older backup lacks columns, which then have their defaults.
             columns = ", ".join(f'"{row[1]}"' for row in connection.execute(f'PRAGMA main.table_info("{table}")'))
             connection.execute(f'INSERT INTO accounts."{table}" ({columns}) SELECT {columns} FROM main."{table}"')  # noqa: S608 - our own names
