@@ -102,6 +102,48 @@ def test_members_of_a_group_watch_each_other(im: Clients, name: Name) -> None:
     becomes(bob, carol.user, "online")
 
 
+def end(how: str, alice: ImClient, bob: ImClient, owner: ImClient, group: str) -> None:
+    """The last group in which both were has ended for one of them."""
+    if how == "leave":
+        alice.must("group.leave", group=group)
+    elif how == "the other leaves":
+        bob.must("group.leave", group=group)
+    elif how == "removed":
+        owner.must("group.remove", group=group, members=[alice.user])
+    elif how == "the other is removed":
+        owner.must("group.remove", group=group, members=[bob.user])
+    else:
+        for each in (bob, owner, alice):
+            each.must("group.leave", group=group)
+
+
+@pytest.mark.parametrize("how", ["leave", "the other leaves", "removed", "the other is removed", "everybody leaves"])
+def test_watchers_learn_nothing_after_the_last_group_ended(im: Clients, name: Name, how: str) -> None:
+    """Neither of the two, of the other's coming or going, nor by subscribing anew, nor by a kept subscription."""
+    alice, bob, owner = im.online(name("alice")), im.online(name("bob")), im.online(name("owner"))
+    friend, tablet = im.online(name("friend")), im.online(alice.user, "tablet", clean=False)
+    group = f"#{name('group')}"
+    owner.must("group.create", group=group, members=[alice.user, bob.user])
+    friend.say(bob.user, "hi")
+    assert friend.subscribe(topic(bob.user)) == alice.subscribe(topic(bob.user)) == bob.subscribe(topic(alice.user)) == [1]
+    assert tablet.subscribe(topic(bob.user)) == [1]
+    for watcher, user in ((friend, bob.user), (alice, bob.user), (bob, alice.user), (tablet, bob.user)):
+        becomes(watcher, user, "online")
+    tablet.disconnect()
+    end(how, alice, bob, owner, group)
+    alice.flush()
+    alice.plain.clear()
+    bob.close()
+    becomes(friend, bob.user, "offline")
+    again = im.online(alice.user, "tablet", clean=False)
+    bob = im.online(bob.user)
+    becomes(friend, bob.user, "online")
+    assert alice.subscribe(topic(bob.user)) == bob.subscribe(topic(alice.user)) == [REFUSED]
+    for watcher, user in ((alice, bob.user), (again, bob.user), (bob, alice.user)):
+        watcher.flush()
+        assert states(watcher, user) == []
+
+
 def test_nobody_stays_falsely_online_after_a_restart(own_im: Clients) -> None:
     server = own_im.server
     alice, bob = own_im.online("alice", clean=False), own_im.online("bob")

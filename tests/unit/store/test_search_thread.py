@@ -187,9 +187,9 @@ def test_trouble_is_told_and_survived(
         async with running(store) as search:
             await eventually(search, 2)
             monkeypatch.setattr(SearchIndex, method, troubled)
-            commit(store, rq.Recall(id="r", conv="alice:bob", seq=1))
+            commit(store, rq.Recall(id="r", conv="alice:bob", seq=1), message())
             search.take_back("alice:bob", 1)
-            await eventually(search, 1)
+            await eventually(search, 2)
         assert not troubles
         assert search.failing is None
 
