@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+_M_MMAP_THRESHOLD: Final = -3
 LOOK_S: Final = 10.0
 GROWTH: Final = 32 << 20
 """Bytes by which the process must have grown for it to be worth the fifty milliseconds of another thread."""
@@ -18,6 +19,12 @@ GROWTH: Final = 32 << 20
 def resident() -> int:
     """Bytes of memory that the process takes (Linux)."""
     return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def return_large_blocks() -> None:
+    """Blocks of 128 KiB and more go back to the system when they are freed; glibc would raise that bound with the first one."""
+    if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
 
 
 def trim_of_libc() -> Callable[[], object] | None:

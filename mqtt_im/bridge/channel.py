@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final, NamedTuple
 
+from mqtt_im.core import costs
 from mqtt_im.core.delivery import Claim, Delivery
 from mqtt_im.mqtt import V5
 from mqtt_im.mqtt import properties as props
@@ -53,6 +54,7 @@ class Channel:
         "greeting",
         "held",
         "late",
+        "late_bytes",
         "link",
         "opening",
         "ready",
@@ -94,6 +96,8 @@ class Channel:
         replies."""
         self.late: list[tuple[Reply, str | None]] | None = None
         """Replies that wait until the device takes more packets, with the `id` of their requests (Receive Maximum)."""
+        self.late_bytes = 0
+        """Of their texts."""
         self.correlations: dict[int, bytes] | None = None
         """Correlation Data of requests without an answer, by token."""
         self.awaited: dict[int, bytes] | None = None
@@ -132,7 +136,7 @@ class Channel:
             self.flush_late()
             return self._pump5(delivery, topic, now, claim)
         publish, encode = link.publish, None if self.codec == "json" and not self.zip else self.encode
-        count = 0
+        count = again = 0
         while link.writable:
             packet = delivery.take(now, claim)
             if packet is None:
@@ -140,16 +144,22 @@ class Channel:
             packet_id, payload, dup = packet
             publish(topic, payload if encode is None else encode(payload), packet_id, dup)
             count += 1
+            if dup:
+                again += len(payload)
+        if again:
+            link.charge(again / costs.BODY_BYTES)  # who asks for the same again and again pays for it
         return count
 
     def _pump5(self, delivery: Delivery, topic: bytes, now: int, claim: Claim) -> int:
         """The same for a device of MQTT 5, which may take only so many packets, of a certain size, and gets properties."""
-        link, count = self.link, 0
+        link, count, again = self.link, 0, 0
         while link.writable and (link.room > 0 or not delivery.qos):
             packet = delivery.take(now, claim)
             if packet is None:
                 break
             packet_id, payload, dup = packet
+            if dup:
+                again += len(payload)
             if len(delivery.offered) == 1:
                 self._offer_one(delivery, topic, packet_id, payload, dup, now)
                 count += 1
@@ -161,6 +171,8 @@ class Channel:
             else:
                 delivery.limit = max(1, len(payload) // 2)
                 delivery.put_back(packet_id)
+        if again:
+            link.charge(again / costs.BODY_BYTES)
         return count
 
     def _offer_one(self, delivery: Delivery, topic: bytes, packet_id: int, payload: bytes, dup: bool, now: int) -> None:
@@ -221,13 +233,16 @@ class Channel:
             if self.late is None:
                 self.late = []
             self.late.append((reply, fields.get("id")))
+            self.late_bytes += len(reply.text)
         else:
             self._send(reply, fields.get("id"))
 
     def flush_late(self) -> None:
         """Send the replies that waited for the device to take more packets."""
         while self.late and self.link.room > 0 and not self.link.closed:
-            self._send(*self.late.pop(0))
+            reply, request_id = self.late.pop(0)
+            self.late_bytes -= len(reply.text)
+            self._send(reply, request_id)
 
     @property
     def unread(self) -> int:
@@ -276,6 +291,7 @@ class Channel:
                 if self.late is None:
                     self.late = []
                 self.late.append((reply, None))
+                self.late_bytes += len(reply.text)
                 continue
             topic = self.device_topic if reply.to_device else self.user_topic
             if self.link.publish(topic, self.encode(reply.text), packet_id, True, False, reply.properties):

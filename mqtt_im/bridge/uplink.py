@@ -35,6 +35,10 @@ from .seam import Bridge
 MAX_REPLIES = 256
 """Replies that a device may leave without PUBACK before its further requests wait for their own."""
 
+MAX_LATE_BYTES = 512 * 1024
+"""Of replies that wait until the device takes more packets; then its pages are short."""
+_SHORT_PAGE: Final = 8192
+
 _MAX_LARGE: Final = 10_000
 
 MAX_AWAITED = 1024
@@ -116,7 +120,7 @@ class Uplink:
         """Channels that are closed, with requests that have no answer yet, by device."""
         self._quiet: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
         self._large: dict[str, int] = {}
-        """How many a message to a large group reached last, by group."""
+        """How many were reached last by what was done in a large group, by group."""
         settings = bridge.settings
         page = settings.max_page
         self._ops = {kind: bridge.metrics.cell("uplinks", op=str(kind.__struct_config__.tag)) for kind in get_args(rq.AnyRequest)}
@@ -136,6 +140,9 @@ class Uplink:
     def take(self, channel: Channel, payload: bytes, token: int, packet_id: int, dup: bool, extra: Extra | None = None) -> None:
         """One uplink of a connected device; see `transport.api.Handler.uplink`."""
         bridge = self._bridge
+        if not packet_id and channel.unread > MAX_REPLIES:
+            bridge.metrics.count("refusals", code="rate_limited")
+            return  # at QoS 0 there is nothing to hold back
         if extra is not None:
             token = channel.correlate(token, extra.correlation)
         try:
@@ -190,7 +197,7 @@ class Uplink:
 
     def _price(self, request: rq.Request) -> tuple[float, float]:
         """The units of a request as far as they are known now; and of whom it reaches, as the last one did."""
-        audience = costs.of_audience(self._large.get(request.to, 0)) if isinstance(request, rq.Send) else 0.0
+        audience = costs.of_audience(self._large.get(_where(request), 0)) if type(request) in CHANGING else 0.0
         return costs.at_the_door(request, self._bridge.settings.max_page), audience
 
     def _pay(self, user: str, units: float) -> None:
@@ -199,8 +206,10 @@ class Uplink:
             self._bridge.transport.charge(user, units)
 
     def page_bytes(self, channel: Channel) -> int:
-        """The most bytes of a page for this device."""
+        """The most bytes of a page for this device; few where it leaves many unread."""
         size = max(1024, self._bridge.settings.max_packet_bytes - 1024)
+        if channel.late_bytes > MAX_LATE_BYTES:
+            size = min(size, _SHORT_PAGE)
         return min(size, max(128, channel.payload_bytes - 256)) if channel.payload_bytes else size
 
     def will(self, user: str, device: str, payload: bytes, expiry: int | None = None) -> None:
@@ -294,7 +303,7 @@ class Uplink:
 
     def _charge_audience(self, job: UplinkJob) -> None:
         """Charge for whom a committed request reaches, beyond what was known at the door; that is remembered for the next one."""
-        reached = sum(len(commit.to) for commit in job.commits or ())
+        reached = sum(len(commit.to) + len(commit.away) for commit in job.commits or ())
         if reached <= costs.RECIPIENTS and not job.charged:
             return
         units = costs.of_audience(reached) - job.charged
@@ -302,9 +311,9 @@ class Uplink:
             job.channel.link.charge(units)
         else:
             self._pay(job.who.user, units)
-        if isinstance(job.request, rq.Send):
-            self._large.pop(job.request.to, None)
-            self._large[job.request.to] = reached
+        if where := _where(job.request):
+            self._large.pop(where, None)
+            self._large[where] = reached
             if len(self._large) > _MAX_LARGE:
                 del self._large[next(iter(self._large))]
 
@@ -443,7 +452,7 @@ class Uplink:
         """Acknowledge the uplink, unless the device leaves its replies unread: then it waits, and so does what it sends."""
         if channel.correlations:
             channel.correlation(token)  # of what had no reply
-        if channel.unread > MAX_REPLIES:
+        if token > 0 and channel.unread > MAX_REPLIES:
             if channel.held is None:
                 channel.held = []
             channel.held.append((token, code, text))
@@ -532,6 +541,14 @@ def _with_id(fields: dict[str, Any], request_id: str | None) -> dict[str, Any]:
     if request_id is None:
         return fields
     return {"op": fields["op"], "id": request_id, **fields}
+
+
+def _where(request: rq.Request) -> str:
+    """The conversation that a request changes, as it names it; empty where it names none."""
+    for field in ("to", "conv", "group"):
+        if isinstance(name := getattr(request, field, None), str):
+            return name
+    return ""
 
 
 def _sets_cursor(request: rq.Hello) -> bool:

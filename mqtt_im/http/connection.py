@@ -134,6 +134,9 @@ class HttpConnection(H11Protocol):
         if self.stream is not None:
             self.stream.end("lost")
         super().connection_lost(exc)
+        # No circle is left, so that what has come is freed now, and not when all memory is looked through.
+        self.app = self._app
+        self.cycle = None  # type: ignore[assignment]
 
     def cut(self) -> None:
         """Close it: its place is wanted, or its client does nothing."""

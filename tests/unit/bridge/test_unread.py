@@ -1,0 +1,111 @@
+"""Who does not read: replies that wait are bounded in number and in bytes; and who asks for the same again pays for it."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from mqtt_im.bridge import uplink
+from mqtt_im.core import costs
+from tests.support.bridge import BridgeWorld
+from tests.support.im import encode
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> int:
+    """The bytes of a page above which pages are short."""
+    monkeypatch.setattr(uplink, "MAX_LATE_BYTES", 50_000)
+    return 50_000
+
+
+def _stored(world: BridgeWorld, count: int, size: int) -> None:
+    alice = world.connect("alice")
+    world.settle()
+    for number in range(count):
+        world.ask(alice, "send", id=f"m{number}", to="bob", body="x" * size)
+    world.settle()
+
+
+def test_pages_are_short_for_who_takes_none(tmp_path: Path, large: int) -> None:
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        _stored(world, 20, 5_000)
+        bob = world.connect("bob")
+        world.settle()
+        bob.room = 0
+        channel = world.bridge._channels[bob]
+        sizes = []
+        for _ in range(4):
+            before = channel.late_bytes
+            world.ask(bob, "sync", after=0)
+            world.settle()
+            sizes.append(channel.late_bytes - before)
+        assert sizes[0] > large
+        assert max(sizes[1:]) < 11_000, "an item or two, whatever was asked for"
+        bob.room = 65_536
+        channel.flush_late()
+        assert channel.late_bytes == 0
+        assert len(bob.of("page")) == 4
+        world.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_needs_no_answer_is_dropped_of_who_reads_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(uplink, "MAX_REPLIES", 3)
+
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        bob = world.connect("bob")
+        world.settle()
+        bob.room = 0
+        for _ in range(10):
+            world.bridge.uplink(bob, encode({"op": "sync", "after": 0}), 0, 0, False)
+            world.settle()
+        channel = world.bridge._channels[bob]
+        assert channel.unread == 4
+        assert channel.held is None, "there is no acknowledgement to hold back"
+        world.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_is_offered_again_is_paid_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        _stored(world, 10, 5_000)
+        bob = world.connect("bob")
+        world.settle()
+        assert len(bob.of("msg")) == 10
+        before = bob.charged
+        world.ask(bob, "hello", after=0)
+        world.settle()
+        assert len(bob.of("msg")) == 20
+        assert bob.charged - before > 10 * 5_000 / costs.BODY_BYTES
+        world.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_reaches_a_crowd_is_priced_at_the_door(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        alice = world.connect("alice")
+        world.settle()
+        members = [f"member{number}" for number in range(200)]
+        world.ask(alice, "group.create", id="g", group="#crowd", members=members)
+        world.settle()
+        crowd = costs.of_audience(201)
+        for op, fields in [("react", {"emoji": "x"}), ("edit", {"body": "y"}), ("recall", {})]:
+            world.ask(alice, "send", id=f"before {op}", to="#crowd", body="x")
+            world.settle()
+            before = alice.charged
+            world.ask(alice, op, id=op, conv="#crowd", seq=2, **fields)
+            assert alice.charged - before > crowd - 0.1, op
+            world.settle()
+            assert alice.charged - before == pytest.approx(crowd, abs=0.1), "once"
+        world.close()
+
+    asyncio.run(scenario())
