@@ -66,6 +66,8 @@ class Desk:
         return self.services
 
     def __enter__(self) -> None:
+        """Begin to use the services. Raises `Problem` `unavailable` where the server has begun to stop meanwhile."""
+        self.open()
         self.busy += 1
 
     def __exit__(self, *_: object) -> None:
