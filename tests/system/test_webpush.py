@@ -167,3 +167,20 @@ def test_off_without_a_contact(tmp_path: Path) -> None:
         subscription = {"endpoint": "https://fcm.googleapis.com/x", "keys": keys}
         web.login("alice").refused("push.subscribe", 404, "not_found", device="web", subscription=subscription)
         assert not list(server.data_dir.glob("webpush*"))
+
+
+def test_what_was_put_aside_is_listed_and_sent_again(service: PushService) -> None:
+    settings = {"webpush.contact": CONTACT, "webpush.services": [service.origin], "webpush.delay_s": 0, "webpush.max_attempts": 1}
+    with ServerProcess({**settings}) as server, Web(server.http_port) as web, Web(server.http_port) as alice:  # type: ignore[dict-item]
+        away(server, "zoe")
+        keys = subscribe(web.login("zoe"), service, "/zoe")
+        service.answers["/zoe"] = [400]
+        alice.login("alice").must("send", to="zoe", body="put aside", id="z1")
+        told(service, "/zoe", keys)
+        deadline = time.monotonic() + PATIENCE_S
+        while not (listed := server.command("hooks", "list").stdout) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert listed == "webpush\tzoe\t1\t127.0.0.1: status 400\n"
+        assert "1 webhook will be sent again" in server.command("hooks", "retry").stdout
+        assert told(service, "/zoe", keys)[1]["conversations"][0]["body"] == "put aside"
+        assert server.command("hooks", "list").stdout == ""
