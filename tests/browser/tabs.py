@@ -18,6 +18,7 @@ ARGUMENTS = [
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    "--host-resolver-rules=MAP chat.test 127.0.0.1",  # an origin that browsers don't trust
 ]
 CHROMIUM = "/usr/bin/chromium"
 

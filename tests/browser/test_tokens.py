@@ -39,6 +39,9 @@ def test_a_token_in_the_fragment_lets_in_and_leaves_the_address(open_tab: Open, 
     tab.shows("hello", "sent")
     tab.page.reload()
     tab.online()
+    tab.page.evaluate(f"location.hash = '#token={token('bob')}'")  # somebody else, while the page is open
+    expect(tab.page.locator(".side-foot .name")).to_have_text("bob")
+    assert tab.page.url == url
 
 
 def test_a_wrong_token_is_told(open_tab: Open) -> None:

@@ -76,11 +76,14 @@ async function fromFragment(facts) {
   return user && facts.mode === "jwt" ? logIn(facts, "login", user, token) : null;
 }
 
+const isToken = () => location.hash.startsWith("#token=");
+
 async function start() {
+  addEventListener("hashchange", () => isToken() && location.reload());
   if ("serviceWorker" in navigator) navigator.serviceWorker.register("sw.js").catch(() => {}); // works without, online
   const known = localStorage.getItem(FACTS);
-  const account = location.hash.startsWith("#token=") ? null : await accounts.current();
-  if (account && known) {
+  const account = await accounts.current();
+  if (account && known && !isToken()) {
     serverFacts().catch(() => {});
     await show(account, JSON.parse(known));
     return;

@@ -54,19 +54,28 @@ async function chats() {
   return all.filter((client) => client.url.split(/[?#]/)[0] === page);
 }
 
+/** How many messages a push tells of, and the texts of the latest conversation, as far as they make sense. */
+function toldBy(data) {
+  try {
+    const { count, conversations } = data.json();
+    return { count, latest: Object.fromEntries(Object.entries(conversations[0]).filter(([, value]) => typeof value === "string")) };
+  } catch {
+    return { count: 0, latest: {} };
+  }
+}
+
 /** What the server tells while no page is connected (it is decrypted already). A page that is in view shows it by itself. */
 self.addEventListener("push", (event) => {
   const show = async () => {
-    const told = event.data?.json() ?? {};
+    const { count, latest } = toldBy(event.data);
     const open = await chats();
     if (open.some((client) => client.visibilityState === "visible")) return;
-    const [latest] = told.conversations ?? [];
-    const more = told.count > 1 ? ` (${told.count})` : "";
-    const from = latest && latest.conv.startsWith("#") ? `${latest.from}: ` : "";
-    await self.registration.showNotification(`${latest?.name ?? latest?.from ?? "MQTT-IM"}${more}`, {
-      body: `${from}${latest?.body ?? ""}` || "✉",
-      tag: latest?.conv ?? "mqtt-im",
-      data: { conv: latest?.conv },
+    const more = count > 1 ? ` (${count})` : "";
+    const from = latest.conv?.startsWith("#") ? `${latest.from}: ` : "";
+    await self.registration.showNotification(`${latest.name ?? latest.from ?? "MQTT-IM"}${more}`, {
+      body: `${from}${latest.body ?? ""}` || "✉",
+      tag: latest.conv ?? "mqtt-im",
+      data: { conv: latest.conv },
     });
   };
   event.waitUntil(show());

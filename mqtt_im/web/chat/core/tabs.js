@@ -1,5 +1,5 @@
 /**
- * The tabs of one browser are one device: the tab that holds the Web Lock runs the messenger, the others ask it and hear what it
+ * The tabs of one browser are one device: the tab that holds the lock runs the messenger, the others ask it and hear what it
  * tells over a BroadcastChannel. When that tab goes, another gets the lock and goes on from the store, where all of it is.
  *
  * One device, because each device has a place of its own in the inbox, which the server keeps for it: tabs come and go by the dozen.
@@ -7,6 +7,7 @@
 import { RequestFailed } from "./asks.js";
 import { Emitter } from "./emitter.js";
 import { newConversation } from "./inbox.js";
+import { lockFor } from "./lock.js";
 import { Messenger } from "./messenger.js";
 import { newId } from "./names.js";
 
@@ -26,7 +27,9 @@ export class Tabs extends Emitter {
   #calls = new Map();
   #watches = new Map();
   #name = newId();
-  #ended = new AbortController();
+  #lock = null;
+  #isOver = false;
+  #turn = 0; // counts how often this tab has got the lock or lost it
 
   /** `options` are the messenger's. */
   constructor(options) {
@@ -34,41 +37,26 @@ export class Tabs extends Emitter {
     this.#options = options;
   }
 
-  /** Whether tabs can share: where they can't (no secure context), each tab is on its own. */
-  static canShare() {
-    return typeof navigator !== "undefined" && !!navigator.locks && typeof BroadcastChannel !== "undefined";
-  }
-
   async start() {
-    const { user, device } = this.#options;
-    if (!Tabs.canShare()) {
-      await this.#lead();
-      return;
-    }
-    this.#channel = new BroadcastChannel(`mqtt-im ${user} ${device}`);
+    const { user, device, store } = this.#options;
+    const name = `mqtt-im ${user} ${device}`;
+    this.#channel = new BroadcastChannel(name);
     this.#channel.onmessage = ({ data }) => this.#hear(data);
-    const lock = `mqtt-im ${user} ${device}`;
-    const decided = new Promise((resolve, reject) => {
-      // Held until this tab ends: the promise that the callback returns is what holds it.
-      navigator.locks.request(lock, { ifAvailable: true }, (held) => {
-        if (!held) return resolve(false);
-        return this.#lead().then(() => (resolve(true), this.#over()), reject);
-      });
-    });
-    if (await decided) return;
-    const { meta, convs, outbox } = await this.#options.store.load();
-    this.own = { ...this.own, ...meta.own };
+    this.#lock = lockFor(name, { held: () => this.#lead(), lost: () => this.#yield() });
+    if (await this.#lock.take()) return;
+    const { meta, convs, outbox } = await store.load();
+    if (this.messenger) return; // had it after all
     for (const conv of convs) this.convs.set(conv.conv, conv);
     this.entries = outbox;
-    const signal = this.#ended.signal;
-    navigator.locks.request(lock, { signal }, () => this.#lead().then(() => this.#over())).catch(() => {}); // ended before it was had
+    this.own = { ...this.own, ...meta.own };
     this.#join();
   }
 
   /** Ends this tab's part, and with `all` that of the others (the user has logged out). */
   stop(all = false) {
     if (all) this.#channel?.postMessage({ event: "ended" });
-    this.#ended.abort();
+    this.#isOver = true;
+    this.#lock?.release();
     this.messenger?.stop();
     this.#channel?.close();
     this.#options.store.close();
@@ -108,13 +96,18 @@ export class Tabs extends Emitter {
   }
 
   async #lead() {
-    if (this.#ended.signal.aborted) return;
+    if (this.#isOver) return;
+    const turn = (this.#turn += 1);
     const messenger = new Messenger(this.#options);
     messenger.on("*", (data, event) => {
       this.#take(event, data);
       this.#channel?.postMessage({ event, data });
     });
     await messenger.start();
+    if (this.#isOver || turn !== this.#turn) {
+      messenger.stop();
+      return;
+    }
     this.messenger = messenger;
     this.convs = new Map(messenger.convs);
     this.entries = messenger.outbox.entries;
@@ -127,10 +120,12 @@ export class Tabs extends Emitter {
     this.emit("leads");
   }
 
-  /** Kept when this tab's part ends. */
-  #over() {
-    const { signal } = this.#ended;
-    return new Promise((resolve) => (signal.aborted ? resolve() : signal.addEventListener("abort", resolve)));
+  /** Another tab has the messenger too: this one's ends. What it had is in the store. */
+  #yield() {
+    this.#turn += 1;
+    this.messenger?.stop();
+    this.messenger = null;
+    this.#join();
   }
 
   #join() {
@@ -151,7 +146,6 @@ export class Tabs extends Emitter {
 
   async #call(name, ...args) {
     if (this.messenger) return this.#run(name, args);
-    if (!this.#channel) throw new RequestFailed("offline");
     const call = newId();
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
