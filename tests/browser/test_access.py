@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import FilePayload, Page, expect
 
 from tests.browser.conftest import Name, Open
 from tests.browser.tabs import Tab
+from tests.browser.test_files import PICTURE
 
 
 def findings(page: Page) -> list[tuple[str, str, Any]]:
@@ -42,6 +43,49 @@ def test_axe_has_nothing_to_say(open_tab: Open, name: Name, theme: str, width: i
     tab.page.get_by_role("menuitem", name="Settings").click()
     expect(tab.page.get_by_label("Others see what I have read")).to_be_checked()
     assert findings(tab.page) == []
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_has_nothing_to_say_of_what_is_seldom_seen(open_tab: Open, name: Name, theme: str) -> None:
+    alice, bob = name("alice"), name("bob")
+    tab, other = open_tab(alice), open_tab(bob)
+    tab.page.emulate_media(color_scheme="dark" if theme == "dark" else "light")
+    other.start(alice).at("conversation-menu").click()
+    other.page.get_by_role("button", name="Block", exact=True).click()
+    tab.start(bob).at("attach").set_input_files([PICTURE, FilePayload(name="a.txt", mimeType="text/plain", buffer=b"x")])
+    expect(tab.page.locator(".about img")).to_be_visible()
+    assert findings(tab.page) == []
+    tab.write("not for you")
+    tab.shows("not for you", "failed")
+    assert findings(tab.page) == []
+    tab.page.locator(".picture").click()
+    expect(tab.page.locator("dialog.lightbox img")).to_be_visible()
+    assert findings(tab.page) == []
+    tab.page.keyboard.press("Escape")
+    tab.at("new-group").click()
+    tab.at("group-name").fill("A group")
+    tab.at("group-create").click()
+    expect(tab.page.locator(".chat-title")).to_contain_text("A group")
+    tab.write("to all")
+    tab.message("to all").hover()
+    tab.message("to all").get_by_role("button", name="React").click()
+    assert findings(tab.page) == []
+    tab.page.keyboard.press("Escape")
+    tab.page.context.set_offline(True)
+    tab.connection("offline")
+    tab.at("composer").fill("@")
+    expect(tab.page.locator(".names .option")).to_have_count(1)
+    assert findings(tab.page) == []
+
+
+def test_nothing_moves_where_no_motion_is_wanted(open_tab: Open, name: Name) -> None:
+    tab = open_tab()
+    tab.page.emulate_media(reduced_motion="reduce")
+    tab.login(name("alice")).start(name("bob")).write("still")
+    tab.shows("still", "sent")
+    moving = """all => all.map((each) => getComputedStyle(each)).filter(({ animationName, transitionDuration }) =>
+        animationName !== "none" || transitionDuration !== "0s").length"""
+    assert tab.page.locator("*").evaluate_all(moving) == 0
 
 
 def focus(tab: Tab, test_id: str, key: str = "Tab", most: int = 30) -> None:

@@ -6,8 +6,11 @@ import re
 
 from playwright.sync_api import expect
 
+from mqtt_im.testing import ServerProcess
 from tests.browser.conftest import Name, Open
 from tests.browser.tabs import Tab
+from tests.browser.test_files import png
+from tests.support.web import Web
 
 
 def tool(tab: Tab, text: str, label: str) -> None:
@@ -191,6 +194,44 @@ def test_search_and_a_long_conversation(open_tab: Open, name: Name) -> None:
     other.page.get_by_role("searchbox", name="Search").fill("needle")
     other.page.locator(".result").click()
     expect(other.message("the needle in it")).to_be_in_viewport()
+
+
+LOOK = """() => new Promise((resolve) => {
+    const scroller = document.querySelector(".scroller");
+    const top = scroller.getBoundingClientRect().top;
+    const box = (each) => each.getBoundingClientRect();
+    const first = [...document.querySelectorAll("[data-testid=message]")].find((each) => box(each).bottom > top + 5);
+    const before = box(first).top;
+    const step = Math.min(350, scroller.scrollTop);
+    const end = performance.now() + 200;
+    let worst = 0;
+    scroller.scrollTop -= step;
+    const look = () => {
+        worst = Math.max(worst, Math.abs(box(first).top - before - step));
+        if (performance.now() < end) requestAnimationFrame(look);
+        else resolve({ worst, at: Number(first.dataset.seq) });
+    };
+    requestAnimationFrame(look);
+})"""
+
+
+def test_older_messages_come_without_a_jump(open_tab: Open, name: Name, server: ServerProcess) -> None:
+    alice, bob = name("alice"), name("bob")
+    with Web(server.http_port) as web:
+        web.login(bob)
+        file = web.ask("POST", "/api/v1/files?name=p.png", body=png(640, 400), Content_Type="image/png").data["id"]
+        for number in range(160):
+            body = f"line {number} " + "word " * (number * 7 % 90)
+            web.must("send", id=f"i{number}", to=alice, body=body, files=[file] if number % 9 == 0 else [])
+    tab = open_tab(alice, width=700)
+    tab.open_conversation(f"{alice}:{bob}")
+    expect(tab.page.locator('[data-seq="160"]')).to_be_visible()
+    for _ in range(100):
+        seen = tab.page.evaluate(LOOK)
+        assert seen["worst"] < 3, seen
+        if seen["at"] == 1:
+            return
+    raise AssertionError(seen)
 
 
 def test_devices_and_settings(open_tab: Open, name: Name) -> None:

@@ -187,9 +187,8 @@ export class Chat {
       this.#change("react", message, { emoji: own.value.trim() });
       document.dispatchEvent(new PointerEvent("pointerdown"));
     } });
-    menu(anchor, QUICK.map((emoji) => ({ label: emoji, class: "emoji", action: () => this.#change("react", message, { emoji }) })), []);
-    document.querySelector(".menu")?.append(own);
-    document.querySelector(".menu")?.classList.add("emojis");
+    const quick = QUICK.map((emoji) => ({ label: emoji, class: "emoji", action: () => this.#change("react", message, { emoji }) }));
+    menu(anchor, quick, { below: own, kind: "emojis" });
   }
 
   #more(anchor, message) {

@@ -3,6 +3,7 @@ import { isGroup } from "../core/names.js";
 import { h, icon, iconButton } from "./dom.js";
 import { sizeText } from "./files.js";
 import { t } from "./i18n.js";
+import { isPicture } from "./pictures.js";
 import { mentionsIn, plainName, textOf } from "./text.js";
 
 const TYPING_MS = 3_000;
@@ -174,12 +175,18 @@ export class Composer {
       parts.push(h(
         "div",
         { class: "about" },
-        icon("file"),
+        isPicture(file) ? this.#thumbnail(file) : icon("file"),
         h("span", { class: "about-text", dir: "auto" }, plainName(file.name), " ", h("small", {}, sizeText(file.size))),
         iconButton("close", t("Leave {name} out", { name: plainName(file.name) }), { onclick: () => (this.#files.splice(index, 1), this.#showAbove()) }),
       ));
     });
     this.above.replaceChildren(...parts);
+  }
+
+  #thumbnail(file) {
+    const src = URL.createObjectURL(file);
+    const image = h("img", { src, alt: "", onload: () => URL.revokeObjectURL(src), onerror: () => image.replaceWith(icon("file")) });
+    return image;
   }
 
   // Mentions: names of members behind an @

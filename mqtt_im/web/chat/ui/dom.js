@@ -20,7 +20,7 @@ export function h(tag, props = {}, ...children) {
 const SVG = "http://www.w3.org/2000/svg";
 const PATHS = {
   menu: "M4 7h16M4 12h16M4 17h16",
-  more: "M12 5v.01M12 5h.01M12 12v.01M12 12h.01M12 19v.01M12 19h.01",
+  more: "M12 4.5a.7.7 0 1 0 .01 0M12 11.3a.7.7 0 1 0 .01 0M12 18.1a.7.7 0 1 0 .01 0",
   back: "M15 5l-7 7 7 7",
   plus: "M12 5v14M5 12h14",
   group: "M9 11a3.5 3.5 0 1 0 0-7 3.5 3.5 0 0 0 0 7zM2.5 20c0-3.6 2.9-6 6.5-6s6.5 2.4 6.5 6M16 4.5a3.5 3.5 0 0 1 0 6.5M18 14.5c2.2.7 3.5 2.7 3.5 5.5",

@@ -26,7 +26,14 @@ function forgetUrl(key) {
   urls.delete(key);
 }
 
-const store = (session) => globalThis.caches?.open(`files ${session.me}`);
+/** Where this browser keeps them; nothing where it keeps none (no secure context, a private window). */
+async function store(session) {
+  try {
+    return await globalThis.caches?.open(`files ${session.me}`);
+  } catch {
+    return undefined;
+  }
+}
 
 const keyOf = ({ conv, seq }, id = "") =>
   new URL(`files/${encodeURIComponent(conv)}/${seq}/${encodeURIComponent(id)}`, document.baseURI).href;
@@ -61,8 +68,8 @@ export function forgetPictures(session, messages) {
     if (!message.recalled) continue;
     const prefix = keyOf(message);
     for (const key of [...urls.keys()]) if (key.startsWith(prefix)) forgetUrl(key);
-    store(session)?.then(async (cache) => {
-      for (const key of await cache.keys()) if (key.url.startsWith(prefix)) await cache.delete(key);
+    store(session).then(async (cache) => {
+      for (const key of (await cache?.keys()) ?? []) if (key.url.startsWith(prefix)) await cache.delete(key);
     });
   }
 }

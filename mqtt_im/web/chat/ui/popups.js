@@ -61,16 +61,16 @@ export function confirm(text, yes) {
 let closeMenu = () => {};
 
 /**
- * Opens a menu at `anchor`: `items` are `{label, action, danger}` or nothing; `above` are nodes that stand over them. Arrow
- * keys move, Escape closes.
+ * Opens a menu at `anchor`: `items` are `{label, action, danger}` or nothing; `below` is a node that stands under them, `kind` a class.
+ * Arrow keys move, Escape closes.
  */
-export function menu(anchor, items, above = []) {
+export function menu(anchor, items, { below = null, kind = "" } = {}) {
   const isAgain = anchor.getAttribute("aria-expanded") === "true";
   closeMenu();
   if (isAgain) return;
   const buttons = items.filter(Boolean).map(({ label, action, danger, ...props }) =>
     h("button", { type: "button", role: "menuitem", tabindex: -1, class: danger && "danger", ...props, onclick: () => (close(), action()) }, label));
-  const element = h("div", { class: "menu", role: "menu", "aria-label": anchor.getAttribute("aria-label") }, above, buttons);
+  const element = h("div", { class: `menu ${kind}` }, h("div", { class: "items", role: "menu", "aria-label": anchor.getAttribute("aria-label") }, buttons), below);
   const outside = (event) => !element.contains(event.target) && !anchor.contains(event.target) && close(false);
   const close = (focus = true) => {
     document.removeEventListener("pointerdown", outside, true);
