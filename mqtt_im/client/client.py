@@ -145,7 +145,9 @@ class Client(Changes, Questions):
             writer = Writer(self._make_store())
             loaded = await writer.start(self.user, self._device)
             self._device = loaded.device
-            self._opened = self._open(writer, loaded)
+            opened = self._open(writer, loaded)
+            await opened.sending.load(loaded.rows)
+            self._opened = opened
             self._become(self._opened.engine.state)
             self._opened.engine.start()
 
@@ -177,7 +179,7 @@ class Client(Changes, Questions):
         connector.on_learnt = lambda versions: note("versions", versions)
         paths = {name: NetworkPath(**path) for name, path in notes.get("paths", {}).items()}
         engine = Engine(session, writer, connector, keepalive=self._keepalive, connect_timeout=self._connect_timeout, paths=paths)
-        sending = Sending(engine, writer, loaded.rows, codec=self._codec, limit=self._outbox_limit, follow=self._follow)
+        sending = Sending(engine, writer, codec=self._codec, limit=self._outbox_limit, follow=self._follow)
         opened = _Open(engine, writer, sending)
 
         def reply(request_id: str, data: dict[str, Any]) -> None:
@@ -235,7 +237,7 @@ class Client(Changes, Questions):
         closed = Offline("the client was closed; what has no answer stays in its outbox")
         opened.reading.close()
         opened.asking.close(closed)
-        opened.sending.close(closed)
+        await opened.sending.close(closed)
         self._become(State("closed"))
 
     # States

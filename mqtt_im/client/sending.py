@@ -7,9 +7,9 @@ import logging
 import secrets
 import time
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 from . import clock
 from .changes import ABSENT
@@ -25,16 +25,17 @@ from .store.writer import Writer
 _log = logging.getLogger(__name__)
 
 Map = dict[str, Any]
+_SLICE: Final = 50
+"""Entries that are worked on in one turn of the loop, where there may be many."""
 
 
 class Sending:
-    """Lives as long as a client is open. `rows` is what the store held of the outbox."""
+    """Lives as long as a client is open."""
 
     def __init__(
         self,
         engine: Engine,
         writer: Writer,
-        rows: list[Row],
         *,
         codec: Codec,
         limit: int,
@@ -55,10 +56,15 @@ class Sending:
         self._late: weakref.WeakValueDictionary[str, Outgoing] = weakref.WeakValueDictionary()
         """By id: what was given up, and may have been committed all the same."""
         self.receipts = Receipts(self._session.user)
-        for row in rows:
-            entry = entry_of(row, self._boot)
-            self._session.outbox.add(entry)
-            self._open[entry.id] = self._outgoing(entry)
+
+    async def load(self, rows: Sequence[Row]) -> None:
+        """The outbox holds what the store held of it; called once, before anything else."""
+        for first in range(0, len(rows), _SLICE):
+            for row in rows[first : first + _SLICE]:
+                entry = entry_of(row, self._boot)
+                self._session.outbox.add(entry)
+                self._open[entry.id] = self._outgoing(entry)
+            await asyncio.sleep(0)
 
     def outgoing(self) -> list[Outgoing]:
         """What has no answer yet, in the order of the app."""
@@ -188,11 +194,14 @@ class Sending:
             if code in ("timeout", "expired"):
                 self._late[entry.id] = outgoing
 
-    def close(self, error: Exception) -> None:
+    async def close(self, error: Exception) -> None:
         """Who waits for an answer is told that none comes."""
-        for outgoing in self._open.values():
-            outgoing.abandon(error)
+        abandoned = list(self._open.values())
         self._open.clear()
+        for first in range(0, len(abandoned), _SLICE):
+            for outgoing in abandoned[first : first + _SLICE]:
+                outgoing.abandon(error)
+            await asyncio.sleep(0)
 
 
 def entry_of(row: Row, boot: str) -> Entry:

@@ -5,7 +5,10 @@ paho's own queues, keep-alive and reconnects are not used: what is sent again, a
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -25,6 +28,10 @@ _SESSION_EXPIRY: Final = 0xFFFF_FFFF
 """As long as the server keeps any."""
 _DOWN_ALIASES: Final = 8
 _UP_ALIAS: Final = 1
+_SLICE_S: Final = 0.003
+"""So long the loop is kept at a time with what has come."""
+_PIECE: Final = 1024
+"""Bytes after which the time is looked at."""
 UNSUPPORTED_VERSION: Final = 0x84
 
 
@@ -79,6 +86,8 @@ class Link:
         self._may_alias = False
         self._aliased: str | None = None
         self._ended = False
+        self._working = False
+        """There are bytes that wait for the next turn of the loop."""
         self._keepalive = keepalive
         options: dict[str, Any] = {"client_id": device}
         if version == 5:
@@ -160,11 +169,24 @@ class Link:
 
     def _on_bytes(self, count: int) -> None:
         self.on_bytes(count)
+        if not self._working:
+            self._work(time.perf_counter() + _SLICE_S)
+
+    def _go_on(self) -> None:
+        self._working = False
+        self._work(time.perf_counter() + _SLICE_S)
+
+    def _work(self, until: float) -> None:
+        """Take in what has come; what is left when the time is over waits for the next turn of the loop."""
         try:
             while self._stream.pending() and not self._ended:
-                before = self._stream.pending()
+                before, self._stream.allowed = self._stream.pending(), _PIECE
                 code = self._client.loop_read()
                 if code or self._stream.pending() == before:
+                    break
+                if time.perf_counter() > until and self._stream.pending():
+                    self._working = True
+                    asyncio.get_running_loop().call_soon(self._go_on)
                     break
             if self._client.want_write() and not self._ended:
                 self._client.loop_write()  # what was sent from a callback waits for it
@@ -221,6 +243,8 @@ class Link:
             self._lose(str(reason), 0)
 
     def _on_end(self, error: Exception | None) -> None:
+        if self._working:
+            self._work(math.inf)  # perhaps it says why
         self._lose(f"the connection broke: {error}" if error is not None else "the connection was closed", 0)
 
     def _lose(self, why: str, code: int) -> None:

@@ -31,6 +31,8 @@ class Stream(asyncio.Protocol):
         self.on_bytes: Callable[[int], None] = lambda _count: None
         self.on_end: Callable[[Exception | None], None] = lambda _error: None
         self.ended = False
+        self.allowed = 0
+        """So many bytes `recv` still gives, whoever asks: paho reads many packets at a time."""
         self._transport: asyncio.Transport | None = None
         self._inbound = bytearray()
         self._outbound = bytearray()
@@ -110,9 +112,10 @@ class Stream(asyncio.Protocol):
     def recv(self, size: int) -> bytes:
         """Up to `size` bytes that have come. Raises `BlockingIOError` where there are none; empty at the end."""
         start = self._taken
-        data = bytes(self._inbound[start : start + size])
+        data = bytes(self._inbound[start : start + min(size, self.allowed)])
+        self.allowed -= len(data)
         if not data:
-            if self.ended:
+            if self.ended and not self.pending():
                 return b""
             raise BlockingIOError
         self._taken += len(data)

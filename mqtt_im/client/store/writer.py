@@ -18,7 +18,7 @@ from .interface import Loaded, Store
 
 Call = Callable[[Store], None]
 _MAX_BATCH = 500
-_SLICE = 25
+_SLICE = 10
 
 
 class Writer:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from typing import Any
 
 import paho.mqtt.client as paho
 import pytest
 
+from mqtt_im.client.network import link as link_module
 from mqtt_im.client.network.link import Accepted, Link, _Paho
 
 
@@ -19,12 +21,15 @@ class FakeStream:
         self.inbound = bytearray()
         self.on_bytes: Any = None
         self.on_end: Any = None
+        self.allowed = 0
 
     def recv(self, size: int) -> bytes:
-        if not self.inbound:
+        size = min(size, self.allowed)
+        if not self.inbound or not size:
             raise BlockingIOError
         data = bytes(self.inbound[:size])
         del self.inbound[:size]
+        self.allowed -= len(data)
         return data
 
     def send(self, data: bytes) -> int:
@@ -43,6 +48,12 @@ class FakeStream:
     def come(self, data: bytes) -> None:
         self.inbound += data
         self.on_bytes(len(data))
+
+
+@pytest.fixture(autouse=True)
+def in_one_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine, what comes is taken in at once; there is no loop here that would come back to it."""
+    monkeypatch.setattr(link_module, "_SLICE_S", 60.0)
 
 
 def linked(version: Any) -> tuple[Link, FakeStream]:
@@ -114,6 +125,28 @@ def test_ping_and_its_answer() -> None:
     assert stream.sent == b"\xc0\x00"
     stream.come(b"\xd0\x00")
     assert pongs == [1]
+
+
+def test_what_comes_is_taken_in_in_slices_and_all_of_it_before_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "_SLICE_S", -1.0)
+    monkeypatch.setattr(link_module, "_PIECE", 6)
+    packets = b"".join(b"\x30\x04\x00\x01t%d" % number for number in range(10))
+
+    async def main() -> None:
+        link, stream = linked(3)
+        got: list[bytes] = []
+        link.on_publish = lambda _topic, payload, _id: got.append(payload)
+        stream.come(b"\x20\x02\x00\x00" + packets)
+        assert len(got) <= 1
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert len(got) == 10
+        stream.come(packets)
+        assert len(got) < 20
+        stream.on_end(None)
+        assert len(got) == 20
+
+    asyncio.run(main())
 
 
 def test_mqtt_5_codes_aliases_and_reasons() -> None:
