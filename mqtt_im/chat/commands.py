@@ -251,6 +251,8 @@ async def _file(session: Session, rest: str) -> None:
         raise MistakeError("usage: /file PATH")
     path = _path(rest)
     here = session.here
+    if not await asyncio.to_thread(path.is_file):
+        raise MistakeError(f"{escaped(str(path))} is no file")
 
     async def upload() -> None:
         file = await session.roster.client.upload(path)
