@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from mqtt_im.core.entries import Entry, render, void_entry
@@ -10,12 +10,10 @@ from mqtt_im.core.model import Amended, Conv, User
 from mqtt_im.core.records import Act, AnyRecord, GroupChange, Message
 
 from .interface import Seen
+from .rendered import MAX_BYTES, Rendered
 
-MAX_ENTRIES = 8192
 FIRST_STEP = 8
 """Items of a page that are read at once, to begin with."""
-_LARGE = 2048
-"""Bytes of an entry that is not kept."""
 
 
 class Shown(Seen, Protocol):
@@ -26,17 +24,25 @@ class Shown(Seen, Protocol):
 
 
 class Rendering:
-    """The entries of one state. What a change makes of an entry is only seen once `forget` was called."""
+    """The entries of one state. What a change makes of an entry is only seen once `kept` was told to forget it."""
 
-    def __init__(self, state: Shown, room: Callable[[int], int] = lambda usual: usual) -> None:
-        """`room` tells how many of something may be kept where so many usually may."""
-        self._room = room
+    def __init__(
+        self,
+        state: Shown,
+        room: Callable[[int], int] = lambda usual: usual,
+        show: Callable[[Iterable[str]], None] = lambda _: None,
+    ) -> None:
+        """`room` tells how much of something may be kept where so much usually may.
+
+        `show` is told of which conversations something is shown without asking the state.
+        """
         self._state = state
-        self._entries: dict[int, Entry] = {}
+        self.kept = Rendered(room(MAX_BYTES))
+        self._show = show
 
     def forget(self) -> None:
-        """What was rendered is no longer how it is."""
-        self._entries.clear()
+        """Nothing that was rendered may be how it is."""
+        self.kept.clear()
 
     def fresh_entry(self, record: Message | GroupChange) -> Entry:
         """See `interface.Engine`."""
@@ -53,17 +59,17 @@ class Rendering:
 
     def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
         """See `interface.Engine`."""
-        state, cache = self._state, self._entries
+        state, kept = self._state, self.kept
         found = state.items(owner, after, limit)
-        if len(cache) + len(found) > self._room(MAX_ENTRIES):
-            cache.clear()  # now, since what is looked up below must stay until it is used
         result: list[tuple[int, Entry]] = []
         expected = after + 1
         start, size = 0, FIRST_STEP
         while start < len(found) and max_bytes >= 0:
             part = found[start : start + size]
             room = max_bytes
-            missing = [abs(lsn) for _, lsn in part if abs(lsn) not in cache]
+            known = {lsn: entry for _, lsn in part if (entry := kept.get(lsn)) is not None}
+            self._show(entry.conv for entry in known.values())
+            missing = [abs(lsn) for _, lsn in part if abs(lsn) not in known]
             records = state.records(missing) if missing else {}
             amended = state.amended_of(records)
             for pos, lsn in part:
@@ -72,16 +78,15 @@ class Rendering:
                 expected = pos + 1
                 if lsn < 0:
                     entry = void_entry("replaced")
-                elif lsn in cache:
-                    entry = cache[lsn]
+                elif lsn in known:
+                    entry = known[lsn]
                 else:
                     record = records.get(lsn)
                     if record is None:
                         entry = void_entry("retention")
                     else:
                         entry = render(record, amended.get(lsn), state.record)
-                        if entry.size < _LARGE:
-                            cache[lsn] = entry
+                        kept.put(lsn, record, entry)
                 result.append((pos, entry))
                 max_bytes -= entry.size
                 if max_bytes < 0:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +19,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.store import listings
 from mqtt_im.store.jobs import FetchJob, RequestJob
 from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.hot import Projection
 from tests.support.store import SqliteStore
 
 NOW = 1_000_000
@@ -176,3 +177,29 @@ def test_generations_stay_bounded_under_load(store: SqliteStore) -> None:
             frozen = len(state.frozen.records) if state.frozen is not None else 0
             assert len(state.live.records) + frozen <= 3 * 50
     assert bodies(store, "bob", 0, 1000) == [1] * 400
+
+
+def test_a_full_generation_is_written_a_part_at_a_time(store: SqliteStore) -> None:
+    """More than has come meanwhile, but not all at once, however far behind it is."""
+    written = 0
+    write = Projection.write
+
+    def count(projection: Projection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+        nonlocal written
+        written += len(rows)
+        write(projection, statement, rows)
+
+    sizes: dict[str, Any] = {"FLUSH_ROWS": 100, "SLICE_ROWS": 5, "MOST_ROWS": 20}
+    with patch.multiple("mqtt_im.store.sqlite.flusher", **sizes), patch.object(Projection, "write", count):
+        for batch in range(60):
+            jobs = [
+                RequestJob(Who(f"u{batch}-{number}", "pc", 0), rq.Send(to="bob", body=Raw(b"1")), lambda _: None)
+                for number in range(10)
+            ]
+            live, before = store.engine.state.live, store.engine.state.live.rows
+            store.run(jobs, NOW)
+            made = live.rows - before
+            written = 0
+            store.keep_up(len(jobs))
+            assert written <= 2 * made + 5
+    assert store.engine.projection.position()[1] > 100

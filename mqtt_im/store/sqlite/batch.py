@@ -37,10 +37,11 @@ class Batch:
         self.weight = 0
         """See `interface.Store`."""
 
-    def append(self, author: Author, lsn: int, record: AnyRecord) -> None:
-        """The record is row `lsn` of the log, the next one."""
+    def append(self, author: Author, lsn: int, record: AnyRecord) -> list[int]:
+        """The record is row `lsn` of the log, the next one; returns which other rows were written anew."""
+        scrubbed: list[int] = []
         if type(record) is Recalled or type(record) is Edited:
-            self._scrub(record)
+            scrubbed = self._scrub(record)
         elif type(record) is Message and record.extra is not None and "files" in record.extra:
             self._uploads.carry(files_of(record), record.conv, record.seq)
         data = encode(record)
@@ -58,6 +59,7 @@ class Batch:
             author.commits = [commit]
         else:
             author.commits.append(commit)
+        return scrubbed
 
     def commit(self) -> bool:
         """Everything appended is on disk; whether there was anything. Raises `sqlite3.Error`; then the state is stale."""
@@ -89,8 +91,10 @@ class Batch:
             else:
                 commit.away.append(name)
 
-    def _scrub(self, act: Recalled | Edited) -> None:
+    def _scrub(self, act: Recalled | Edited) -> list[int]:
         """The content of a recalled message is gone, from its row and from that of its last edit, with the same commit.
+
+        Returns these rows.
 
         An edit takes the place of the one before it, so that a recall has little to do however many there were.
         """
@@ -101,6 +105,7 @@ class Batch:
         if type(act) is Recalled:
             lsns.append(state.message_lsn(conv, act.seq))
             self._recalled = True
+        scrubbed: list[int] = []
         for lsn in lsns:
             record = state.whole(lsn) if lsn is not None else None
             if lsn is None or not isinstance(record, Message | Edited) or record.body is None:
@@ -108,12 +113,14 @@ class Batch:
             if isinstance(record, Message):
                 self._uploads.released(files_of(record))
             gone = without_content(record)
+            scrubbed.append(lsn)
             state.replace_record(lsn, gone)
             data = encode(gone)
             if self._rows and lsn >= self._rows[0][0]:  # sent and changed within one batch
                 self._rows[lsn - self._rows[0][0]] = (lsn, data)
             else:
                 self._rewrites.append((data, lsn))
+        return scrubbed
 
 
 def _shorten(record: Act) -> None:

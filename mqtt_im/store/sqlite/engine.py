@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -222,10 +222,9 @@ class Engine:
         """See `interface.Engine`."""
         self.last += 1
         self.now = max(self.now, record.ts)
-        self._batch.append(author, self.last, record)
+        rewritten = self._batch.append(author, self.last, record)
         if isinstance(record, Edited | Recalled | Reacted):
-            self.gate.changes += 1
-            self._rendering.forget()  # what is cached of this message is no longer how it is
+            self._change(rewritten, [(record.conv, record.seq)])
 
     append_soon = append
 
@@ -322,12 +321,15 @@ class Engine:
         """The base, for a pass of retention to move it on."""
         return BaseState(self.log, self._log_db)
 
-    def forget(self, lsns: Iterable[int], messages: Iterable[tuple[int, int]]) -> None:
-        """Log rows were taken away or emptied, and the messages with these `(cid, seq)` are gone."""
+    def forget(self, lsns: Sequence[int], messages: Sequence[tuple[int, int]], names: Mapping[int, str]) -> None:
+        """Log rows were taken away or emptied, and the messages with these `(cid, seq)` are gone; `names` are conversations'."""
         with self.gate:
-            self.gate.changes += 1
-            self._rendering.forget()
+            self._change(lsns, [(names[cid], seq) for cid, seq in messages])
             self.state.forget(lsns, messages)
+
+    def _change(self, lsns: Sequence[int], messages: Sequence[tuple[str, int]]) -> None:
+        self.gate.change(lsns, messages)
+        self._rendering.kept.forget(lsns, messages)
 
     def count_gone(self, name: str, gone: int, size: int) -> None:
         """So many of the user's messages, and of their bytes, are kept no more."""

@@ -22,6 +22,8 @@ FLUSH_BYTES = 24 << 20
 FLUSH_AFTER_S = 3.0
 """… or so many seconds."""
 SLICE_ROWS = 500
+MOST_ROWS = 4_000
+"""Rows that are written at once, unless more have come meanwhile: some milliseconds."""
 
 
 class Flusher:
@@ -37,6 +39,8 @@ class Flusher:
         self._last = 0
         self._rows = self._written = 0
         """Of the bulk write that is under way: about how many there are, and how many are written."""
+        self._made = 0
+        """Rows that the live generation had when it was last looked at."""
         self._done_at = time.monotonic()
 
     def abort(self) -> None:
@@ -78,7 +82,7 @@ class Flusher:
             due = time.monotonic() - self._done_at >= FLUSH_AFTER_S
             if not state.live.records or not (hurry or due or self.full()):
                 return False
-            self._rows, self._written = state.live.rows, 0
+            self._rows, self._written, self._made = state.live.rows, 0, 0
             with self._gate:
                 self._bulk = slices(state.freeze(), SLICE_ROWS)
                 self._gate.move()
@@ -98,14 +102,20 @@ class Flusher:
         return False
 
     def keep_up(self) -> None:
-        """Write a slice, where one is due, and as many as it takes for a generation to be written before the next one is full."""
+        """Write a slice, where one is due, and as many as it takes for a generation to be written before the next one is full.
+
+        Where that does not succeed, more is written than comes.
+        """
         if self._bulk is None:
             self.step()
             return
         live = self._state.live
         filled = max(live.count / FLUSH_ROWS, live.weight / self._bounds.of(FLUSH_BYTES))
-        due = max(self._written + SLICE_ROWS, int(self._rows * filled))
-        while self.step() and (filled >= 1 or self._written < due):
+        made, self._made = live.rows - self._made, live.rows
+        # More than has come since, so that memory is bounded; but not all, so that nobody waits for all of it.
+        most = self._written + max(MOST_ROWS, 2 * made)
+        due = most if filled >= 1 else min(most, max(self._written + SLICE_ROWS, int(self._rows * filled)))
+        while self.step() and self._written < due:
             pass
 
     def flush(self) -> None:

@@ -12,14 +12,22 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
+
+from mqtt_im.store.rendered import About
 
 _FETCHED: Final = 256
 """Rows that are fetched at a time."""
 _PATIENCE_S: Final = 0.01
 """So long the next batch waits for a reader who has waited for the last one."""
+_CHANGES: Final = 256
+"""Changes that are remembered for a reader who has not looked since."""
+
+Change = tuple[tuple[int, ...], tuple[About, ...]]
+"""Log rows, and messages."""
 
 
 class Gate:
@@ -35,7 +43,8 @@ class Gate:
         self.moves = 0
         """See `move`."""
         self.changes = 0
-        """Counted up when something that was in the log before is no longer how it was; inside the gate."""
+        """How often something that was in the log before was changed."""
+        self._changed: deque[Change] = deque(maxlen=_CHANGES)
 
     def __enter__(self) -> None:
         self._wanted = True
@@ -53,6 +62,16 @@ class Gate:
         """Generations have changed places, or the state was read anew: whoever looks begins again. Inside the gate."""
         self.moves += 1
         self._lock.notify_all()
+
+    def change(self, lsns: Iterable[int], messages: Iterable[About]) -> None:
+        """These rows of the log, and what became of these messages, are no longer how they were. Inside the gate."""
+        self.changes += 1
+        self._changed.append((tuple(lsns), tuple(messages)))
+
+    def changed_since(self, changes: int) -> list[Change] | None:
+        """What was changed after so many changes; None where that is not known any more. Inside the gate."""
+        known = len(self._changed) - (self.changes - changes)
+        return None if known < 0 else list(self._changed)[known:]
 
     def commit(self, lsn: int) -> None:
         """Everything up to this row is on disk."""

@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from itertools import islice
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 from mqtt_im.core.model import Amended, Conv, Device, User
 from mqtt_im.core.records import AnyRecord
@@ -16,6 +16,9 @@ from . import rows
 Row = tuple[Any, ...]
 Bulk = tuple[str, Callable[[], Iterable[tuple[Any, ...]]]]
 """A statement, and what makes its rows, sorted as the table is."""
+
+
+_PAUSE_ROWS: Final = 1_000
 
 
 class Generation:
@@ -120,7 +123,7 @@ class Generation:
         users = [rows.user_row(row) for row in self.users.values()]
         convs = [rows.conv_row(row) for row in self.convs.values()]
         active, marked, told = self._members(user)
-        joined, new = self._new_members(user), {conv.cid for conv in self.fresh}
+        joined, new = list(self._new_members(user)), {conv.cid for conv in self.fresh}
         owned = [(user(name).uid, device, row) for name, of in self.devices.items() for device, row in of.items()]
         dropped = [(uid, device) for uid, device, row in owned if row is None]
         devices = [rows.device_row(uid, row) for uid, _, row in owned if row is not None]
@@ -147,21 +150,27 @@ class Generation:
             (rows.PUT_KEYED, lambda: [(*key, lsn) for key, lsn in self.keyed.items()]),
         ]
 
-    def entities(self, user: Callable[[str], User]) -> list[tuple[str, Iterator[Row]]]:
-        """The users, conversations, members and devices alone, made as they are taken; they must not change meanwhile."""
+    def entities(self, user: Callable[[str], User]) -> list[tuple[str, Iterator[Row | None]]]:
+        """The users, conversations, members and devices alone, made as they are taken; they must not change meanwhile.
+
+        In between comes None, where something was done for which there is no row yet.
+        """
         return [
             (rows.PUT_USER, (rows.user_row(one) for one in sorted(self.users.values(), key=attrgetter("uid")))),
-            (rows.PUT_CONV, (rows.conv_row(one) for one in sorted(self.convs.values(), key=attrgetter("cid")))),
+            # By name, since the names' index is what is larger.
+            (rows.PUT_CONV, (rows.conv_row(one) for one in sorted(self.convs.values(), key=attrgetter("name")))),
             (rows.PUT_NEW_MEMBER, self._joined_rows(user)),
             (rows.PUT_MEMBER, self._marked_rows(user)),
             (rows.DROP_DEVICE, ((uid, name) for uid, name, device in self._owned(user) if device is None)),
             (rows.PUT_DEVICE, (rows.device_row(uid, device) for uid, _, device in self._owned(user) if device is not None)),
         ]
 
-    def _joined_rows(self, user: Callable[[str], User]) -> Iterator[Row]:
+    def _joined_rows(self, user: Callable[[str], User]) -> Iterator[Row | None]:
         joined: dict[int, list[Row]] = {}
-        for row in self._new_members(user):
+        for count, row in enumerate(self._new_members(user)):
             joined.setdefault(row[0], []).append(row)
+            if not count % _PAUSE_ROWS:
+                yield None
         for uid in sorted(joined):
             yield from joined[uid]
 
@@ -193,15 +202,14 @@ class Generation:
                     told.add(row[:2])
         return active, marked, told
 
-    def _new_members(self, user: Callable[[str], User]) -> list[Row]:
+    def _new_members(self, user: Callable[[str], User]) -> Iterator[Row]:
         """The rows of who is in a new direct conversation, as far as nothing else has changed them: they got all of it."""
         members = self.members
-        return [
-            (user(name).uid, conv.cid, order, conv.lsn)
-            for conv in self.fresh
-            for order, name in enumerate(conv.users or ())
-            if name not in members or conv.cid not in members[name]
-        ]
+        for conv in self.fresh:
+            cid = conv.cid
+            for order, name in enumerate(conv.users or ()):
+                if name not in members or cid not in members[name]:
+                    yield user(name).uid, cid, order, conv.lsn
 
     def _latest_rows(self, told: Container[tuple[int, int]], new: Container[int]) -> Iterator[tuple[int, int, int]]:
         for uid in sorted(self.latest):

@@ -11,7 +11,7 @@ So a look that has shown messages begins anew where one of their conversations h
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from pathlib import Path
 from typing import Final, cast
 
@@ -83,9 +83,18 @@ class ReadState(ProjectedState):
         self._absent.clear()
         self.shown.clear()
 
-    def forget_records(self) -> None:
-        """What was read of the log is no longer how it is."""
+    def forget_records(self, lsns: Iterable[int]) -> None:
+        """These rows of the log are no longer how they were."""
+        for lsn in lsns:
+            self._read.pop(lsn, None)
+
+    def forget_all_records(self) -> None:
+        """No row of the log may be how it was."""
         self._read.clear()
+
+    def show(self, convs: Iterable[str]) -> None:
+        """Messages of these conversations are shown as they were looked at before."""
+        self.shown.update(convs)
 
     def changed_since(self, lsn: int, exact: bool) -> int:
         """The log row of a later change to a message that was shown, or to a user that was looked at; 0 where there was none."""
@@ -256,7 +265,7 @@ class View:
 
     def __init__(self, state: ReadState, limits: Limits, online: Container[str], bounds: Bounds) -> None:
         self.state = state
-        self.rendering = Rendering(state, bounds.of)
+        self.rendering = Rendering(state, bounds.of, state.show)
         self.limits = limits
         self.online = online
         self.now = self.behind = self.ahead = 0
@@ -359,9 +368,15 @@ class Reading:
         view.now = max(view.now, now.wall)
         view.behind, view.ahead = view.now - now.steady, now.ahead
         if gate.changes != self._changes:
+            changed = gate.changed_since(self._changes)
             self._changes = gate.changes
-            view.state.forget_records()
-            view.rendering.forget()
+            if changed is None:  # too many to tell
+                view.state.forget_all_records()
+                view.rendering.kept.clear()
+                return
+            for lsns, messages in changed:
+                view.state.forget_records(lsns)
+                view.rendering.kept.forget(lsns, messages)
 
     def _check(self) -> None:
         if self._gate.moves != self._moves:

@@ -51,8 +51,8 @@ class BaseState(ProjectedState):
     def __init__(self, log: Log, log_db: peewee.SqliteDatabase) -> None:
         super().__init__(log, Projection(log_db), lambda _: True, lambda *_: False)
 
-    def moved(self) -> list[tuple[str, Iterator[tuple[Any, ...]]]]:
-        """Statements with the rows of everything that has changed, made as they are taken; until `thaw` nothing more changes."""
+    def moved(self) -> list[tuple[str, Iterator[tuple[Any, ...] | None]]]:
+        """Statements with the rows of what has changed (`Generation.entities`); until `thaw` nothing more changes."""
         self.frozen, self.live = self.live, Generation()
         self.live.last = self.frozen.last
         return self.frozen.entities(self.user)

@@ -13,9 +13,8 @@ Items that are gone are told to who asks as a `void` (PROTOCOL §3), whichever w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from itertools import islice
 from typing import Any, Final, Protocol
 
 import msgspec
@@ -95,8 +94,8 @@ class Host(Protocol):
     def base(self) -> BaseState:
         """The base, to be moved on."""
 
-    def forget(self, lsns: Iterable[int], messages: Iterable[tuple[int, int]]) -> None:
-        """Log rows were taken away or emptied, and the messages with these `(cid, seq)` are gone."""
+    def forget(self, lsns: Sequence[int], messages: Sequence[tuple[int, int]], names: Mapping[int, str]) -> None:
+        """Log rows were taken away or emptied, and the messages with these `(cid, seq)` are gone; `names` are conversations'."""
 
 
 class Pass:
@@ -150,7 +149,7 @@ class Pass:
                 if not rows or (self._until and rows[-1][1].ts >= self._until):
                     rows = [row for row in rows if row[1].ts < self._until]
                     upto = rows[-1][0] if rows else self._at
-                self._prefetch(fold, [record for lsn, record in rows if lsn > fold.base])
+                self._prefetch(fold, rows)
                 enough = fold.weight + SLICE_WEIGHT
                 for lsn, record in rows:
                     self._look_at(fold, lsn, record)
@@ -184,30 +183,44 @@ class Pass:
             yield True
         return False
 
-    def _prefetch(self, fold: _Fold, records: list[AnyRecord]) -> None:
-        """The base has in memory whom these records are about."""
+    def _prefetch(self, fold: _Fold, rows: list[tuple[int, AnyRecord]]) -> None:
+        """Whom these records are about is in memory, in the base as far as it has not got to them."""
         asked: list[tuple[str, str | None, str | None]] = []
-        for record in records:
-            if isinstance(record, Message):
+        for lsn, record in rows:
+            if isinstance(record, Message) and lsn > fold.base:
                 pair = members_of_direct(record.conv)
                 to = record.conv if pair is None else pair[1] if pair[0] == record.by else pair[0]
                 asked.append((record.by, None, to))
         self._base.prefetch(asked)
+        with self._engine.changing:
+            self._engine.state.prefetch_records(record for _, record in rows if isinstance(record, Content))
+
+    def _gather(self, fold: _Fold) -> Iterator[bool]:
+        """The plan says what becomes of inboxes, of what users keep, and of the base."""
+        plan = fold.plan
+        items, freed = plan.changes["item"], plan.changes[GONE]
+        for count, uid in enumerate(sorted(fold.items)):
+            items += [(uid, pos) for pos in fold.items[uid]]
+            if not count % SLICE_WEIGHT:
+                yield True
+        for count, (name, uid) in enumerate(fold.freed.items()):
+            user = self._base.user(name)
+            freed.append((user.gone, user.gone_bytes, uid))
+            if not count % SLICE_WEIGHT:
+                yield True
+        for statement, made in self._base.moved():
+            rows: list[tuple[Any, ...]] = []
+            for count, row in enumerate(made):
+                if row is not None:
+                    rows.append(row)
+                if row is None or not count % SLICE_WEIGHT:
+                    yield True
+            if rows:
+                plan.base.append((statement, rows))
 
     def _fold(self, fold: _Fold, position: Position) -> Iterator[bool]:
         engine, folds, plan = self._engine, self._engine.folds, fold.plan
-        plan.changes["item"] = [(uid, pos) for uid in sorted(fold.items) for pos in fold.items[uid]]
-        for name, uid in fold.freed.items():
-            user = self._base.user(name)
-            plan.changes[GONE].append((user.gone, user.gone_bytes, uid))
-        yield True
-        for statement, made in self._base.moved():
-            rows: list[tuple[Any, ...]] = []
-            while part := list(islice(made, SLICE_WEIGHT)):
-                rows += part
-                yield True
-            if rows:
-                plan.base.append((statement, rows))
+        yield from self._gather(fold)
         for _ in folds.write_down(position.number, plan):
             yield True
         folds.decide(position)
@@ -215,16 +228,15 @@ class Pass:
         self.removed.items += len(plan.changes["item"])
         self.removed.rows += len(plan.gone)
         yield from self._between_bulks()
-        for _ in folds.project(plan, INDEXES):
-            engine.forget((), ())
+        for _ in folds.project(plan, INDEXES):  # the rows stay as they are, as long as somebody finds them
             yield from self._between_bulks()
         for lsns in folds.work_off(plan):
-            engine.forget(lsns, ())
+            engine.forget(lsns, (), {})
             yield True
         self._base.thaw()
         yield from self._between_bulks()
         for messages in folds.project(plan, AMENDED):
-            engine.forget((), messages)
+            engine.forget((), messages, fold.convs)
             yield from self._between_bulks()
         for floors in folds.raise_floors(plan):
             for floor, uid in floors:
@@ -346,6 +358,7 @@ class Pass:
         conv = state.conv_for(record.conv)
         key = conv.cid, record.seq
         fold.messages.add(key)
+        fold.convs[conv.cid] = conv.name
         changes["message"].append(key)
         changes["amended"].append(key)
         changes["change"].append(key)
@@ -393,6 +406,8 @@ class _Fold:
         """uid → the user's name."""
         self.messages: set[tuple[int, int]] = set()
         """`(cid, seq)`."""
+        self.convs: dict[int, str] = {}
+        """cid → the conversation's name."""
         self.freed: dict[str, int] = {}
         """Users of whose messages some go, with their uid."""
         self.plan = Plan(changes={table: [] for table in (*INDEXES, *AMENDED, GONE)})

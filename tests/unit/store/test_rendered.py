@@ -1,0 +1,115 @@
+"""What was rendered is shown again as long as it is true, and leaves when it is not, or when there is no room."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from msgspec import Raw
+
+from mqtt_im.core.entries import Entry, render
+from mqtt_im.core.records import Message, Reacted
+from mqtt_im.core.rules import Limits, Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.store import rendering
+from mqtt_im.store.interface import Readable
+from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.rendered import Rendered
+from mqtt_im.store.sqlite.gate import _CHANGES, Gate
+from tests.support.store import SqliteStore
+
+NOW = 1_700_000_000_000
+
+
+def message(seq: int, body: bytes = b'"hello"', conv: str = "ann:bob") -> Message:
+    return Message(NOW, conv, seq, "ann", "pc", None, 0, [seq, seq], body)
+
+
+def put(kept: Rendered, lsn: int, record: Message | Reacted) -> Entry:
+    entry = render(record, None, lambda _: None)
+    kept.put(lsn, record, entry)
+    return entry
+
+
+def test_what_is_about_a_message_leaves_with_what_became_of_it() -> None:
+    kept = Rendered(1 << 20)
+    first, second = put(kept, 1, message(1)), put(kept, 2, message(2))
+    put(kept, 3, Reacted(NOW, "ann:bob", 1, "bob", "pc", None, 0, [3, 3], "+"))
+    other = put(kept, 4, message(1, conv="ann:cat"))
+    assert (kept.get(1), kept.get(2), len(kept)) == (first, second, 4)
+    kept.forget([], [("ann:bob", 1), ("ann:bob", 7)])
+    assert [kept.get(lsn) for lsn in (1, 2, 3, 4)] == [None, second, None, other]
+    kept.forget([4, 9], [])
+    assert [kept.get(lsn) for lsn in (2, 4)] == [second, None]
+    kept.forget([2], [("ann:bob", 2)])
+    assert (len(kept), kept.bytes, kept._about, kept._abouts) == (0, 0, {}, {})
+
+
+def test_those_that_came_first_leave_where_there_is_no_room() -> None:
+    kept = Rendered(100_000)
+    for lsn in range(1, 1000):
+        put(kept, lsn, message(lsn, b'"%d"' % lsn * 100))
+        assert kept.bytes <= 100_000
+    assert kept.get(1) is None and kept.get(999) is not None and 20 < len(kept) < 200
+    put(kept, 1000, message(1000, b'"%b"' % (b"x" * 5000)))
+    assert kept.get(1000) is None  # one large one would cost many others their place
+    kept.clear()
+    assert (len(kept), kept.bytes, kept._about, kept._abouts) == (0, 0, {}, {})
+
+
+def test_a_reader_who_was_away_for_long_is_told_so() -> None:
+    gate = Gate()
+    for number in range(_CHANGES):
+        gate.change([number], [])
+    assert gate.changed_since(_CHANGES) == []
+    assert gate.changed_since(_CHANGES - 2) == [((_CHANGES - 2,), ()), ((_CHANGES - 1,), ())]
+    found = gate.changed_since(0)
+    assert found is not None and len(found) == _CHANGES
+    gate.change([], [("ann:bob", 1)])
+    assert gate.changed_since(0) is None
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[SqliteStore]:
+    store = SqliteStore(tmp_path, Limits(edit_window_s=-1))
+    yield store
+    store.close()
+
+
+def ask(store: SqliteStore, request: rq.Request) -> None:
+    job = RequestJob(Who("ann", "pc", 0), request, lambda _: None)
+    store.run([job], NOW)
+    assert job.refusal is None
+
+
+def bodies(view: Readable) -> list[bytes]:
+    entries = view.entries(view.state.user("bob"), 0, 100, 1 << 20)
+    return [entry.tail[entry.tail.index(b'"body":') :][8:9] for _, entry in entries if entry.seq]
+
+
+def test_a_change_to_one_message_renders_no_other_one_anew(store: SqliteStore) -> None:
+    for _ in range(20):
+        ask(store, rq.Send(to="bob", body=Raw(b'"a"')))
+    assert store.see(bodies, NOW) == [b"a"] * 20
+    ask(store, rq.Edit(id="e", conv="ann:bob", seq=3, body=Raw(b'"b"')))
+    with patch.object(rendering, "render", side_effect=render) as again:
+        assert store.see(bodies, NOW) == [b"a"] * 2 + [b"b"] + [b"a"] * 17
+        assert again.call_count == 2  # the message, and the edit
+        store.see(bodies, NOW)
+        assert again.call_count == 2
+
+
+def test_what_is_shown_as_it_was_looked_at_before_is_not_told_after_it_has_changed(store: SqliteStore) -> None:
+    ask(store, rq.Send(to="bob", body=Raw(b'"a"')))
+    store.see(bodies, NOW)
+    looks: list[list[bytes]] = []
+
+    def look(view: Readable) -> None:
+        looks.append(bodies(view))
+        if len(looks) == 1:
+            ask(store, rq.Edit(id="e", conv="ann:bob", seq=1, body=Raw(b'"b"')))
+
+    store.glance(look, NOW)
+    assert looks == [[b"a"], [b"b"]]
