@@ -18,6 +18,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import listings
 from mqtt_im.store.jobs import FetchJob, RequestJob
+from mqtt_im.store.rendered import Rendered
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.hot import Projection
 from tests.support.store import SqliteStore
@@ -94,9 +95,10 @@ def test_a_page_is_whole_however_many_entries_are_kept(store: SqliteStore, kept:
     """INV-13, INV-16: what the cache had to forget for this page came as `void` once."""
     for number in range(8):
         say(store, "ann", "bob", number)
-    with patch("mqtt_im.store.rendering.MAX_ENTRIES", kept):
-        for after in (0, 4, 2, 6, 0):
-            assert bodies(store, "bob", after, 4) == list(range(after, min(after + 4, 8)))
+    store.engine._rendering.kept = Rendered(1_000 * kept)
+    for after in (0, 4, 2, 6, 0):
+        assert bodies(store, "bob", after, 4) == list(range(after, min(after + 4, 8)))
+        assert len(store.engine._rendering.kept) <= kept
 
 
 def test_a_batch_that_failed_has_replaced_nothing(store: SqliteStore, claims: Claims) -> None:

@@ -31,8 +31,9 @@ from .actions import FILES, GHOST, USERS, WARM, Action, batches
 from .looking import difference, look, outcome, told
 
 SMALL = {
-    "mqtt_im.store.sqlite.state.MAX_CACHED": 1,
-    "mqtt_im.store.sqlite.state.MAX_RECORDS": 2,
+    "mqtt_im.store.sqlite.entities.MAX_CACHED": 1,
+    "mqtt_im.store.sqlite.contents.MAX_AMENDED": 1,
+    "mqtt_im.store.sqlite.overlay.RECORD_BYTES": 700,
     "mqtt_im.store.sqlite.flusher.SLICE_ROWS": 2,
     "mqtt_im.store.sqlite.flusher.FLUSH_ROWS": 7,
     "mqtt_im.store.queries.CHUNK": 2,
@@ -76,7 +77,7 @@ class StoreMachine(RuleBasedStateMachine):
         reactions: int,
         quota: tuple[int, int, int],
     ) -> None:
-        self._patch("mqtt_im.store.rendering.MAX_ENTRIES", entries)
+        self._patch("mqtt_im.store.rendering.MAX_BYTES", 1_000 * entries)
         limits = Limits(
             group_members=3,
             edit_window_s=window,

@@ -86,7 +86,7 @@ class ReadState(ProjectedState):
     def forget_records(self, lsns: Iterable[int]) -> None:
         """These rows of the log are no longer how they were."""
         for lsn in lsns:
-            self._read.pop(lsn, None)
+            self._read.drop(lsn)
 
     def forget_all_records(self) -> None:
         """No row of the log may be how it was."""

@@ -41,7 +41,7 @@ class Mutation:
 _SLOW_DISK = (
     "store/ledger.py",
     "            engine.commit()\n",
-    "            __import__(\"time\").sleep(0.04)\n            engine.commit()\n",
+    '            __import__("time").sleep(0.04)\n            engine.commit()\n',
 )
 """Wider windows for what is wrong only between two moments: a disk that takes 40 ms for each commit."""
 
@@ -157,7 +157,7 @@ MUTATIONS: dict[str, Mutation] = {
                     "            [self._finish_one(engine, engine, job) for job in batch if job.refusal is None]\n"
                     "            self._loop.call_soon_threadsafe(lambda: [job.uplink._bridge.tell(job) for job in batch"
                     " if hasattr(job, 'uplink') and job.commits])\n"
-                    "            __import__(\"time\").sleep(0.04)\n"
+                    '            __import__("time").sleep(0.04)\n'
                     "            engine.commit()\n"
                 ),
             ),

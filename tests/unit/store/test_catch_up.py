@@ -14,7 +14,7 @@ from msgspec import Raw
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.sqlite import flusher, state
+from mqtt_im.store.sqlite import contents, flusher
 from tests.support.store import SqliteStore
 
 PAGE = 100
@@ -70,7 +70,7 @@ def test_a_page_takes_few_statements(store: SqliteStore) -> None:
 
 
 def test_the_pages_of_a_long_inbox_fill_no_memory(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "MAX_CACHED", 50)
+    monkeypatch.setattr(contents, "MAX_AMENDED", 50)
     ask(store, ("s0", rq.React(id="late", conv="bob:s0", seq=1, emoji="!")))
     for after in range(0, 200, 20):
         page(store, after, 20)

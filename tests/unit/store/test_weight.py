@@ -15,7 +15,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.sqlite import flusher, state
+from mqtt_im.store.sqlite import entities, flusher
 from mqtt_im.store.sqlite.bounds import USUAL_MB, Bounds
 from mqtt_im.store.sqlite.check import check
 from tests.support.store import SqliteStore
@@ -123,7 +123,7 @@ def test_what_members_have_in_common_is_kept_once(store: SqliteStore) -> None:
 def test_members_of_groups_leave_the_memory_and_come_back(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """INV-3: and get the same numbers, whatever else was changed meanwhile."""
     groups = [f"#g{number}" for number in range(6)]
-    monkeypatch.setattr(state, "MAX_MEMBERS", 2 * MEMBERS + 10)
+    monkeypatch.setattr(entities, "MAX_MEMBERS", 2 * MEMBERS + 10)
     for group in groups:
         make(store, group)
     store.engine.flusher.flush()

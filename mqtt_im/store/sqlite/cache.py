@@ -1,0 +1,46 @@
+"""A cache that is bounded by the bytes of what it holds; what came first leaves first."""
+
+from __future__ import annotations
+
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Cache(Generic[K, V]):
+    """Of about `max_bytes` at most, whatever it holds."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._values: dict[K, V] = {}
+        self._sizes: dict[K, int] = {}
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def get(self, key: K) -> V | None:
+        """The value; None where it is not here any more."""
+        return self._values.get(key)
+
+    def put(self, key: K, value: V, size: int) -> None:
+        """The value is here, and has so many bytes; the newest one always has room."""
+        self.drop(key)
+        self._values[key] = value
+        self._sizes[key] = size
+        self.bytes += size
+        while self.bytes > self._max_bytes and len(self._values) > 1:
+            self.drop(next(iter(self._values)))
+
+    def drop(self, key: K) -> None:
+        """Nothing is kept of it."""
+        if key in self._values:
+            del self._values[key]
+            self.bytes -= self._sizes.pop(key)
+
+    def clear(self) -> None:
+        """Nothing is kept."""
+        self._values.clear()
+        self._sizes.clear()
+        self.bytes = 0

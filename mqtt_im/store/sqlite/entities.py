@@ -1,0 +1,282 @@
+"""Users, conversations, members and devices: as the generations have them, else as the projections do.
+
+They stay in memory. Those that a generation holds must; the others may be dropped at any time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, User
+from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, ReadMark
+
+from .bounds import Bounds
+from .hot import Log, Projection
+from .numbering import Numbering
+from .overlay import Overlay
+
+MAX_CACHED: Final = 50_000
+"""Entities of each kind that stay in memory when nobody needs them."""
+MAX_MEMBERS: Final = 400_000
+"""Members of groups that stay in memory when nobody needs them."""
+
+
+class Entities(Overlay):
+    """Finds entities, and notes which of them were changed."""
+
+    def __init__(self, log: Log, projection: Projection, bounds: Bounds, numbering: Numbering | None) -> None:
+        super().__init__(log, projection, bounds)
+        self._users: dict[str, User] = {}
+        self._convs: dict[str, Conv] = {}
+        self._absent: set[str] = set()
+        """Conversations that were looked for in this batch and do not exist."""
+        self._groups: dict[str, int] = {}
+        """Groups with their members in memory, and how many those are; the ones that were used last at the end."""
+        self._devices: dict[str, dict[str, Device]] = {}
+        self._numbering = numbering or Numbering(projection)
+        self._stored_uids = self._numbering.next_uid
+        """Users from this uid on have nothing in the projections yet."""
+
+    def _trim(self) -> None:
+        """Entities that no generation holds may go, where there are many; between batches."""
+        generations = self._generations()
+        if len(self._users) > self._bounds.of(MAX_CACHED):
+            self._users = {name: user for held in reversed(generations) for name, user in held.users.items()}
+        if len(self._convs) > self._bounds.of(MAX_CACHED):
+            self._convs = {name: conv for held in reversed(generations) for name, conv in held.convs.items()}
+            for held in generations:
+                for parts in held.members.values():
+                    for conv in parts.values():
+                        self._convs[conv.name] = conv
+        if len(self._devices) > self._bounds.of(MAX_CACHED):
+            kept = {name for held in generations for name in held.devices}
+            self._devices = {name: found for name, found in self._devices.items() if name in kept}
+
+    def prefetch_records(self, records: Iterable[AnyRecord]) -> None:
+        """Whom and what these records of the log are about is in memory."""
+        users = set[str]()
+        owners = set[str]()
+        convs = set[str]()
+        marked = set[str]()
+        for record in records:
+            if isinstance(record, Act):
+                users.add(record.by)
+                convs.add(record.conv)
+                if record.conv[0] != "#":
+                    users.update(record.conv.split(":"))
+            elif isinstance(record, Cursors):
+                for user, _, _, delivered in record.moves:
+                    owners.add(user)
+                    marked.update(delivered[::2])
+            elif isinstance(record, DeviceChange):
+                owners.add(record.user)
+                marked.update((record.delivered or ())[::2])
+            elif isinstance(record, ReadMark):
+                users.add(record.user)
+                marked.add(record.conv)
+        self._absent.clear()
+        self._prefetch_users(users | owners)
+        self._prefetch_convs(convs | marked)
+        known = [conv for name in marked if (conv := self._convs.get(name)) is not None]
+        self._prefetch_members([conv for conv in known if conv.users is not None and not conv.loaded])
+        self._prefetch_devices(owners)
+
+    def _prefetch_devices(self, names: set[str]) -> None:
+        missing = {self.user(name).uid: name for name in names if name not in self._devices}
+        if missing:
+            for name in missing.values():
+                self._devices[name] = {}
+            for uid, device in self.projection.devices_of(missing):
+                self._devices[missing[uid]][device.device] = device
+
+    def _prefetch_users(self, names: set[str]) -> None:
+        users = self._users
+        missing = {name for name in names if name not in users}
+        if missing:
+            for found in self.projection.users(list(missing)):
+                users[found.name] = found
+                missing.discard(found.name)
+            self._numbering.expect_users(missing)
+            for name in missing:
+                users[name] = User(self._numbering.user(name), name)
+
+    def _prefetch_convs(self, names: set[str]) -> None:
+        missing = {name for name in names if name not in self._convs}
+        if missing:
+            for conv in self.projection.convs(list(missing), self._members_of, self._part_of):
+                self._convs[conv.name] = conv
+                missing.discard(conv.name)
+            self._absent |= missing
+            self._numbering.expect_convs(missing)
+
+    def user(self, name: str) -> User:
+        """See `View`."""
+        user = self._users.get(name)
+        if user is None:
+            user = self.projection.user(name)
+            if user is None:
+                user = User(self._numbering.user(name), name)
+            self._users[name] = user
+        return user
+
+    def user_names(self, after: str, limit: int) -> list[str]:
+        """See `interface.State`."""
+        found = set(self.projection.names_after(after, limit))
+        for generation in self._generations():
+            found.update(name for name in list(generation.users) if name > after)
+        return sorted(found)[:limit]
+
+    def touch_user(self, user: User) -> None:
+        """See `State`."""
+        user.changed = self.live.last
+        self.live.users[user.name] = user
+
+    def conv(self, name: str) -> Conv | None:
+        """See `View`."""
+        conv = self._convs.get(name)
+        if conv is None and name not in self._absent:
+            found = self.projection.convs([name], self._members_of, self._part_of)
+            if found:
+                conv = self._convs[name] = found[0]
+            else:
+                self._absent.add(name)
+        return conv
+
+    def _members_of(self, conv: Conv) -> dict[str, Member]:
+        if conv.users is None:
+            members = dict(self.projection.members_of_group(conv.cid))
+            self._loaded(conv.name, members)
+            return members
+        return {
+            name: self.projection.member(self.user(name).uid, conv.cid) or _everything(order)
+            for order, name in enumerate(conv.users)
+        }
+
+    def _part_of(self, conv: Conv, name: str) -> Member | None:
+        return self.projection.member(self.user(name).uid, conv.cid)
+
+    def _loaded(self, name: str, members: Mapping[str, Member]) -> None:
+        """The members of a group are in memory, as long as there is room; who they are will be asked next."""
+        self._groups[name] = len(members)
+        self._prefetch_users(set(members))
+
+    def _unload(self) -> None:
+        """No more members of groups are in memory than there is room for, but for those that must be."""
+        room = self._bounds.of(MAX_MEMBERS) - sum(self._groups.values())
+        for name in list(self._groups) if room < 0 else ():
+            if any(name in generation.regrouped for generation in self._generations()):
+                continue
+            conv = self._convs.get(name)
+            if conv is not None:
+                conv.unload()
+            room += self._groups.pop(name)
+            if room >= 0:
+                return
+
+    def conv_for(self, name: str) -> Conv:
+        """See `State`."""
+        conv = self.conv(name)
+        if conv is None:
+            cid = self._numbering.conv(name)
+            conv = Conv(cid, name, self._members_of, self._part_of if name[0] == "#" else None)
+            if conv.group:
+                conv.members = {}
+            self._convs[name] = conv
+            self._absent.discard(name)
+            if conv.users is not None:
+                self.live.fresh.append(conv)
+                self.live.convs[name] = conv
+                for member in conv.users:
+                    self.touch_user(self.user(member))
+        return conv
+
+    def touch_conv(self, conv: Conv) -> None:
+        """See `State`."""
+        conv.changed = self.live.last
+        self.live.convs[conv.name] = conv
+        if conv.group and conv.loaded:
+            self._groups.pop(conv.name, None)
+            self._groups[conv.name] = len(conv.members)  # used last
+
+    def touch_member(self, conv: Conv, name: str) -> None:
+        """See `State`."""
+        conv.changed = self.live.last
+        if conv.group:
+            if conv.name not in self.live.regrouped:
+                self.live.regrouped.add(conv.name)
+                self.live.pinned += len(conv.members)
+            self.live.pinned += 1
+        parts = self.live.members.get(name)
+        if parts is None:
+            self.live.members[name] = {conv.cid: conv}
+            self.live.parts += 1
+        else:
+            self.live.parts += conv.cid not in parts
+            parts[conv.cid] = conv
+        self.live.convs[conv.name] = conv
+
+    def _prefetch_members(self, convs: list[Conv]) -> None:
+        """The members of these direct conversations, which are nowhere in memory, are in memory."""
+        self._prefetch_users({name for conv in convs for name in conv.users or ()})
+        found = self.projection.members([(self.user(name).uid, conv.cid) for conv in convs for name in conv.users or ()])
+        for conv in convs:
+            conv.members = {
+                name: found.get((self.user(name).uid, conv.cid)) or _everything(order)
+                for order, name in enumerate(conv.users or ())
+            }
+
+    def devices(self, user: str) -> dict[str, Device]:
+        """The registered devices of a user, by name."""
+        found = self._devices.get(user)
+        if found is None:
+            found = {device.device: device for device in self.projection.devices(self.user(user).uid, user)}
+            self._devices[user] = found
+        return found
+
+    def device(self, user: str, device: str) -> Device | None:
+        """See `View`."""
+        return self.devices(user).get(device)
+
+    def exposed_devices(self) -> set[tuple[str, str]]:
+        """User and device of all that are `exposed`; while nothing is frozen."""
+        found = self.projection.exposed_devices()
+        for user, devices in self.live.devices.items():
+            for name, device in devices.items():
+                found.discard((user, name))
+                if device is not None and device.exposed:
+                    found.add((user, name))
+        return found
+
+    def device_count(self, user: str) -> int:
+        """See `View`."""
+        return len(self.devices(user))
+
+    def device_for(self, user: str, device: str, now: int) -> Device:
+        """See `State`."""
+        devices = self.devices(user)
+        found = devices.get(device)
+        if found is None:
+            found = devices[device] = Device(user, device, now)
+        return found
+
+    def touch_device(self, device: Device) -> None:
+        """See `State`."""
+        self._touched_devices(device.user)[device.device] = device
+
+    def drop_device(self, user: str, device: str) -> None:
+        """See `State`."""
+        self.devices(user).pop(device, None)
+        self._touched_devices(user)[device] = None
+
+    def _touched_devices(self, name: str) -> dict[str, Device | None]:
+        user = self.user(name)
+        user.changed = self.live.last
+        self.live.users.setdefault(name, user)
+        return self.live.devices.setdefault(name, {})
+
+
+def _everything(order: int) -> Member:
+    member = Member(order)
+    member.spans = EVERYTHING
+    return member
