@@ -65,7 +65,7 @@ class Flusher:
     def overfull(self) -> bool:
         """Whether it has more than that by far. At a start so much is left to be written later, beside the first batches."""
         live = self._state.live
-        return live.count >= 3 * FLUSH_ROWS or live.weight >= 2 * self._bounds.of(FLUSH_BYTES)
+        return live.count >= 3 * FLUSH_ROWS or live.weight >= 3 * self._bounds.of(FLUSH_BYTES)
 
     def pause(self) -> float | None:
         """Seconds until `step` has something to do; None where nothing waits."""
