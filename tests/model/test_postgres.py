@@ -23,6 +23,7 @@ from mqtt_im.core.rules import Limits
 from mqtt_im.store.jobs import CallJob, FetchJob, Job
 from mqtt_im.store.memory import MemoryEngine
 from mqtt_im.store.postgres import engine, reading, state, wire
+from mqtt_im.store.postgres.check import check
 from mqtt_im.store.postgres.errors import Lost
 from mqtt_im.store.readonly import Owed
 from mqtt_im.store.wanted import Wanted
@@ -167,7 +168,7 @@ class PostgresMachine(RuleBasedStateMachine):
         )
         self.online |= online
         url = self.undo.enter_context(database())
-        _empty(_cluster[0], _url[0])
+        empty()
         self.nodes = [Node(self, url, f"node{number}", Path(self.folder.name) / str(number)) for number in range(nodes)]
         self.twin = MemoryEngine(self.limits, lambda user: user != GHOST, lambda *_: False, self.online, MemoryUploads(FILES))
         self.twin.state.claim = self._decided
@@ -312,6 +313,7 @@ class PostgresMachine(RuleBasedStateMachine):
             if hasattr(self, "twin"):
                 for node in self.nodes:
                     self._look(node)
+                assert check(self.nodes[0].store.database).problems == []
         finally:
             for node in getattr(self, "nodes", ()):
                 node.store.close()
@@ -319,7 +321,11 @@ class PostgresMachine(RuleBasedStateMachine):
             self.folder.cleanup()
 
 
-def _empty(cluster: Cluster, name: str) -> None:
+def empty() -> None:
+    """Nothing is in the store, if it was made."""
+    if not _cluster:
+        return
+    cluster, name = _cluster[0], _url[0]
     found = cluster.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public' AND tablename <> 'meta'", name)
     if found:
         cluster.execute(f"TRUNCATE {', '.join(table for (table,) in found)} RESTART IDENTITY", name)

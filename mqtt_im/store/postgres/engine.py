@@ -39,6 +39,7 @@ from . import schema, tables
 from .errors import ERRORS, Fenced, Lost
 from .node import Fence
 from .reading import Changes, Reading
+from .retention import Compactor
 from .state import Work
 from .wire import COMMIT, Link, Statement, Step
 from .writes import steps
@@ -109,6 +110,7 @@ class Engine:
         self.epoch = meta.prepare(database, connection, schema.DDL).epoch
         self._link = Link(connection)
         self._fence = Fence(me)
+        self._compactor = Compactor()
         self.loaded_upto: int = self._link.one(tables.NEWEST)[0][0]
         self.cut_off = self._fence.cut_off(self._link)
         self.mark = None if own_clock else self._mark()
@@ -149,6 +151,16 @@ class Engine:
         """No batch is under way, and of the last one nothing is left."""
         self._over()
         self._uploads.rollback()
+
+    def _send(self, found: list[Step]) -> None:
+        """These are done and committed, if this node is still one."""
+        try:
+            self._link.run(*found, self._fence.next(), Step(COMMIT))
+        except Lost as error:
+            if not self._was_committed(error):
+                raise
+        except psycopg.errors.DivisionByZero as error:
+            raise Fenced("this node was declared dead by another one") from error
 
     def _over(self) -> None:
         self._began = False
@@ -269,13 +281,7 @@ class Engine:
             self._link.roll_back()
             return
         self._uploads.commit()
-        try:
-            self._link.run(*steps(state, self._rewrites), self._fence.next(), Step(COMMIT))
-        except Lost as error:
-            if not self._was_committed(error):
-                raise
-        except psycopg.errors.DivisionByZero as error:
-            raise Fenced("this node was declared dead by another one") from error
+        self._send(steps(state, self._rewrites))
         self.changes.note(state)
         state.committed()
         self._taken.clear()
@@ -345,10 +351,30 @@ class Engine:
 
     def side_work(self, jobs: int) -> None:
         """See `interface.Store`."""
+        self._compactor.work(self, busy=jobs > 0)
 
     def pause(self) -> float | None:
         """See `interface.Store`."""
-        return None
+        return self._compactor.pause()
+
+    @property
+    def link(self) -> Link:
+        """See `retention.Host`."""
+        return self._link
+
+    def lock(self, wanted: Wanted) -> None:
+        """See `retention.Host`."""
+        self.state.begin(wanted)
+        self.state.deciding = False  # what is asked beyond that is not changed
+
+    def write(self, more: list[Step]) -> None:
+        """See `retention.Host`."""
+        found = [*more, *steps(self.state, {})]
+        if found:
+            self._send(found)
+            self.changes.note(self.state)
+        else:
+            self._link.roll_back()
 
     def reading(self) -> Reading:
         """See `interface.Store`."""
@@ -356,9 +382,11 @@ class Engine:
 
     def retain(self, policy: Policy, now: int, ended: Ended) -> None:
         """See `interface.Store`."""
+        self._compactor.ask(policy, now, ended)
 
     def abandon(self, reason: str) -> None:
         """See `interface.Store`."""
+        self._compactor.fail(reason)
 
     # Reading.
 
@@ -383,6 +411,7 @@ class Engine:
 
     def close(self) -> None:
         """See `interface.Store`."""
+        self._compactor.stop()
         self._link.close()
 
 

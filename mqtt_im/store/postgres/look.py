@@ -181,6 +181,10 @@ class Look:
             found = self._devices[user]
         return found
 
+    def heads(self, names: list[str]) -> dict[str, int]:
+        """The `pos` of the newest item of each of these users who has any, in one look-up."""
+        return dict(self.link.one(tables.HEADS, names))
+
     def _keep_devices(self, names: Mapping[int, str], rows: Iterable[Sequence[Any]] | None = None) -> None:
         self._devices.update((name, {}) for name in names.values())
         for row in self.link.one(tables.DEVICES, sorted(names)) if rows is None else rows:

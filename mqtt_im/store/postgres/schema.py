@@ -6,7 +6,7 @@ or an `id` that was given twice can't be committed.
 
 `log.seq` and `log.by` are 0 for what is no message, and `by` for what counts as unread for nobody. Users, groups, members and
 devices are what `core.model` says of them; `device.acked` is where acknowledgements have got the cursor, `device.server` the
-incarnation of the node that has its delivery, or had it last.
+incarnation of the node that has its delivery, or had it last, `gone` how many messages retention has taken.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ DDL: Final = (
     "ALTER TABLE chunk ALTER refs SET STORAGE PLAIN",
     """CREATE TABLE direct (
       a int8, b int8, cid int8 NOT NULL, head int8 NOT NULL, lsn int8 NOT NULL, ts int8 NOT NULL DEFAULT 0,
+      gone int8 NOT NULL DEFAULT 0,
       a_read int8 NOT NULL DEFAULT 0, a_delivered int8 NOT NULL DEFAULT 0,
       b_read int8 NOT NULL DEFAULT 0, b_delivered int8 NOT NULL DEFAULT 0, parts bytea, PRIMARY KEY (a, b)
     ) WITH (fillfactor = 85)""",
@@ -41,7 +42,7 @@ DDL: Final = (
     """CREATE TABLE grp (
       cid int8 PRIMARY KEY, name text COLLATE "C" NOT NULL UNIQUE, head int8 NOT NULL DEFAULT 0, lsn int8 NOT NULL DEFAULT 0,
       ts int8 NOT NULL DEFAULT 0, title text NOT NULL DEFAULT '', size int8 NOT NULL DEFAULT 0, born int8 NOT NULL DEFAULT 1,
-      maker text NOT NULL DEFAULT '') WITH (fillfactor = 50)""",
+      maker text NOT NULL DEFAULT '', gone int8 NOT NULL DEFAULT 0) WITH (fillfactor = 50)""",
     """CREATE TABLE member (
       cid int8, uid int8, ord int8 NOT NULL, role text NOT NULL, active bool NOT NULL,
       read int8 NOT NULL, delivered int8 NOT NULL,

@@ -504,6 +504,17 @@ class Work(Look):
         self.replaced.add(user.uid)
         self.touch_user(user)
 
+    def remove_item(self, user: User, pos: int) -> None:
+        """Retention has taken an item."""
+        inbox = self._inboxes[user.uid]
+        if pos >= inbox.first:
+            inbox.tail[pos - inbox.first] = 0
+        else:
+            first, refs = self._chunk(user, pos)
+            refs[pos - first] = 0
+        self.replaced.add(user.uid)
+        self.touch_user(user)
+
     def _chunk(self, user: User, pos: int) -> tuple[int, list[int]]:
         """The chunk of an item, to be changed."""
         inbox = self._inboxes[user.uid]

@@ -33,6 +33,7 @@ LOCK_USERS: Final = Statement(
     f"SELECT {_USER} FROM im_user WHERE uid = ANY ($1) ORDER BY uid FOR NO KEY UPDATE", "I", _USER_GIVES
 )
 USERS: Final = Statement(f"SELECT {_USER} FROM im_user WHERE name = ANY ($1)", "T", _USER_GIVES)
+HEADS: Final = Statement("SELECT name, head FROM im_user WHERE name = ANY ($1) AND head > 0", "T", "ti")
 NUMBERS: Final = Statement("SELECT uid, name FROM im_user WHERE name = ANY ($1)", "T", "it")
 NAMES: Final = Statement("SELECT uid, name FROM im_user WHERE uid = ANY ($1)", "I", "it")
 NAMES_AFTER: Final = Statement(

@@ -36,6 +36,10 @@ _PUT_CHUNKS: Final = Statement(
     " ON CONFLICT (uid, first) DO UPDATE SET refs = excluded.refs",
     "IIB",
 )
+_DROP_CHUNKS: Final = Statement(
+    "DELETE FROM chunk USING unnest($1, $2) v (uid, first) WHERE chunk.uid = v.uid AND chunk.first = v.first", "II"
+)
+"""Of which retention has taken everything."""
 _PUT_DIRECTS: Final = Statement(
     "INSERT INTO direct (a, b, cid, head, lsn, ts, a_read, a_delivered, b_read, b_delivered, parts)"
     " SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
@@ -120,17 +124,24 @@ def _users(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
     often: list[Any] = []
     seldom: list[Any] = []
     chunks: list[Any] = []
+    empty: list[Any] = []
     for user in sorted(state.changed_users.values(), key=lambda user: user.uid):
         row, inbox = state.stored_users[user.uid], state.inbox_of(user)
         if (user.head, user.sent, user.sent_bytes) != (row[2], row[5], row[6]) or user.uid in state.replaced:
             often.append((user.uid, user.head, inbox.first, inbox.packed(), user.sent, user.sent_bytes))
-            chunks += [(user.uid, first, ints(refs)) for part in (inbox.changed, inbox.full) for first, refs in part.items()]
+            for part in (inbox.changed, inbox.full):
+                for first, refs in part.items():
+                    if any(refs):
+                        chunks.append((user.uid, first, ints(refs)))
+                    else:
+                        empty.append((user.uid, first))
         told = tables.seldom(user)
         if told != (row[7], row[8], *row[10:]) or user.name in state.acked_anew:
             seldom.append((user.uid, user.acked, *told))
     yield _PUT_USERS, often
     yield _PUT_SELDOM, seldom
     yield _PUT_CHUNKS, chunks
+    yield _DROP_CHUNKS, empty
 
 
 def _convs(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
