@@ -1,0 +1,130 @@
+"""Several nodes that work on one database at the same time: INV-2 to INV-4 hold over all of them, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from mqtt_im.core.records import Message
+from mqtt_im.core.rules import Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.store.jobs import AttachJob, CursorsJob, RequestJob
+from mqtt_im.store.postgres.check import check
+from tests.support.pgstore import PostgresStore
+
+NODES = 3
+USERS = [f"u{number}" for number in range(12)]
+GROUPS = ["#g", "#h"]
+NOW = 1_000_000
+
+
+@pytest.fixture
+def nodes(database: str, tmp_path: Path) -> Iterator[list[PostgresStore]]:
+    made = []
+    for number in range(NODES):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        made.append(PostgresStore(database, folder, online=USERS, name=f"node{number}"))
+    yield made
+    for node in made:
+        node.close()
+
+
+def ask(node: PostgresStore, user: str, request: rq.Request) -> RequestJob:
+    job = RequestJob(Who(user, "pc", 0, token="made"), request, lambda _: None)
+    node.run([job], NOW)
+    return job
+
+
+def together(nodes: list[PostgresStore], work: Any) -> None:
+    """Each node does its work on a thread of its own."""
+    problems: list[BaseException] = []
+
+    def run(number: int) -> None:
+        try:
+            work(number, nodes[number])
+        except BaseException as error:  # noqa: BLE001 - raised below
+            problems.append(error)
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(len(nodes))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if problems:
+        raise problems[0]
+
+
+def a_job(dice: random.Random, number: int, count: int) -> RequestJob | CursorsJob | AttachJob:
+    user, other = dice.choice(USERS), dice.choice(USERS)
+    kind = dice.randrange(12)
+    request: rq.Request
+    if kind == 0:
+        return CursorsJob([(user, "pc", dice.randrange(1, 5), [])], lambda _: None)
+    if kind == 1:
+        return AttachJob(Who(user, "pc", 0), lambda _: None)
+    if kind == 2:
+        request = rq.Read(conv=dice.choice(GROUPS), seq=1)
+    elif kind == 3:
+        request = rq.Recall(id=f"r{number}-{count}", conv=f"{min(user, other)}:{max(user, other)}", seq=1)
+    elif kind == 4:
+        request = rq.GroupAdd(id=f"a{number}-{count}", group=dice.choice(GROUPS), members=[other])
+    else:
+        to = dice.choice([other, other, other, dice.choice(GROUPS)])
+        request = rq.Send(id=f"{number}-{count}", to=to, body=Raw(b"1"), key=dice.choice([None, None, "k"]))
+    return RequestJob(Who(user, "pc", 0, token="made"), request, lambda _: None)
+
+
+def test_numbers_are_dense_whoever_gives_them_out(nodes: list[PostgresStore]) -> None:
+    for group in GROUPS:
+        ask(nodes[0], "u0", rq.GroupCreate(id=group, group=group, members=USERS[1:6]))
+    sent: list[list[Message]] = [[] for _ in nodes]
+
+    def work(number: int, node: PostgresStore) -> None:
+        dice = random.Random(number)
+        count = 0
+        for _ in range(25):
+            jobs = [a_job(dice, number, count := count + 1) for _ in range(dice.choice([1, 4, 16]))]
+            node.run(jobs, NOW)
+            assert node.ledger.failing is None
+            assert all(job.refusal is None or job.refusal.code != "unavailable" for job in jobs)
+            sent[number] += [commit.record for job in jobs for commit in job.commits or () if isinstance(commit.record, Message)]
+
+    together(nodes, work)
+    report = check(nodes[0].database)
+    assert report.problems == []
+    numbers = Counter((record.conv, record.seq) for part in sent for record in part)
+    assert max(numbers.values()) == 1
+    assert report.messages >= len(numbers) > 100
+
+
+def test_an_id_does_one_thing_on_however_many_nodes_it_is_sent(nodes: list[PostgresStore]) -> None:
+    made: list[Any] = []
+
+    def work(_: int, node: PostgresStore) -> None:
+        made.extend(ask(node, "u1", rq.Send(id=f"same{count}", to="u2", body=Raw(b"1"))) for count in range(20))
+
+    together(nodes, work)
+    assert all(job.refusal is None for job in made)
+    assert len([job for job in made if job.commits]) == 20
+    assert check(nodes[0].database).messages == 20
+
+
+def test_one_group_is_made_once(nodes: list[PostgresStore]) -> None:
+    answers: list[RequestJob] = []
+
+    def work(number: int, node: PostgresStore) -> None:
+        made = (rq.GroupCreate(id=f"c{count}", group=f"#new{count}", members=["u9"]) for count in range(5))
+        answers.extend(ask(node, f"u{number}", request) for request in made)
+
+    together(nodes, work)
+    assert len([job for job in answers if job.refusal is None]) == 5
+    assert {job.refusal.code for job in answers if job.refusal is not None} == {"conflict"}
+    assert check(nodes[0].database).problems == []
