@@ -14,9 +14,10 @@ import sqlite3
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import peewee
@@ -52,6 +53,34 @@ ERRORS: Final = (sqlite3.Error, peewee.PeeweeException, OSError, StoreError)
 logger = logging.getLogger(__name__)
 
 
+class Index(Protocol):
+    """What the thread keeps up with the log; see `SearchIndex`. Raises one of `ERRORS`."""
+
+    position: int
+    dirty: set[int]
+
+    def log_end(self) -> int:
+        """See `SearchIndex`."""
+
+    def follow(self, limit: int, breathe: Callable[[], None] = ...) -> bool:
+        """See `SearchIndex`."""
+
+    def sweep(self) -> bool:
+        """See `SearchIndex`."""
+
+    def take_back(self, messages: Sequence[Key]) -> None:
+        """See `SearchIndex`."""
+
+    def purge(self, breathe: Callable[[], None] = ...) -> None:
+        """See `SearchIndex`."""
+
+    def find(self, query: Query, below: int, wanted: int, until: float) -> Found:
+        """See `SearchIndex`."""
+
+    def close(self) -> None:
+        """See `SearchIndex`."""
+
+
 class _Ask:
     """Somebody who waits for a search."""
 
@@ -84,9 +113,10 @@ class _Ask:
 class Search:
     """The event loop's side of the search index."""
 
-    def __init__(self, data_dir: Path, epoch: str) -> None:
+    def __init__(self, data_dir: Path, epoch: str, make: Callable[[], Index] | None = None) -> None:
+        """`make` opens another index than the one in `data_dir`."""
         self._data_dir = data_dir
-        self._epoch = epoch
+        self._make: Callable[[], Index] = make or (lambda: SearchIndex(data_dir, epoch))
         self._asked: deque[_Ask] = deque()
         self._recalled: deque[Key] = deque(maxlen=_MAX_RECALLED)
         self._wake = threading.Event()
@@ -129,11 +159,11 @@ class Search:
     # The thread.
 
     def _run(self) -> None:
-        index: SearchIndex | None = None
+        index: Index | None = None
         while not self._stopping:
             try:
                 if index is None:
-                    index = SearchIndex(self._data_dir, self._epoch)
+                    index = self._make()
                 self._serve(index)
                 pause = self._advance(index)
                 if self.failing is not None:
@@ -152,7 +182,7 @@ class Search:
                 logger.warning("search: the index is not up to date (%s); it will be", error, exc_info=trace)
             index.close()
 
-    def _serve(self, index: SearchIndex) -> None:
+    def _serve(self, index: Index) -> None:
         """Everybody who waits now has an answer."""
         for _ in range(len(self._asked)):
             ask = self._asked[0]
@@ -165,7 +195,7 @@ class Search:
             self._asked.popleft()
             ask.answer(msgspec.structs.replace(found, seconds=time.thread_time() - began))
 
-    def _advance(self, index: SearchIndex) -> float:
+    def _advance(self, index: Index) -> float:
         """Do one part of what there is to do; seconds to wait before the next."""
         if self._recalled:
             index.take_back([self._recalled[number] for number in range(min(len(self._recalled), BATCH_RECALLS))])
@@ -188,7 +218,7 @@ class Search:
             pause = min(pause, time.monotonic() - began)
         return self._until_purge(index, pause)
 
-    def _purge(self, index: SearchIndex) -> None:
+    def _purge(self, index: Index) -> None:
         """Purge what is to be purged, if it may be now."""
         began = time.monotonic()
         if not index.dirty or began < self._rest_until:
@@ -197,7 +227,7 @@ class Search:
         took = time.monotonic() - began
         self._rest_until = began + took + max(_PURGE_EVERY_S, _PURGE_SHARE * took)
 
-    def _until_purge(self, index: SearchIndex, pause: float) -> float:
+    def _until_purge(self, index: Index, pause: float) -> float:
         """At most `pause`, and not longer than until what is to be purged may be."""
         return min(pause, self._rest_until - time.monotonic()) if index.dirty else pause
 
@@ -205,14 +235,14 @@ class Search:
         if not self._asked and not self._stopping:
             time.sleep(_BREATH_S)
 
-    def _finish(self, index: SearchIndex) -> None:
+    def _finish(self, index: Index) -> None:
         """What was taken back last is gone from the file too."""
         deadline = time.monotonic() + _END_S
         while time.monotonic() < deadline and (index.follow(BATCH_ROWS) or index.sweep()):
             pass
         index.purge()
 
-    def _failed(self, error: Exception, index: SearchIndex | None) -> float:
+    def _failed(self, error: Exception, index: Index | None) -> float:
         """The index is closed, and removed where it is damaged; seconds to wait before it is opened again."""
         first = self.failing is None
         if first:

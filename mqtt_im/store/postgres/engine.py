@@ -42,7 +42,7 @@ from .reading import Changes, Reading
 from .retention import Compactor
 from .state import Work
 from .wire import COMMIT, Link, Statement, Step
-from .writes import steps
+from .writes import forgotten, steps
 
 ABOUT_MS: Final = 1000
 """What is so little apart counts as the same time."""
@@ -281,7 +281,7 @@ class Engine:
             self._link.roll_back()
             return
         self._uploads.commit()
-        self._send(steps(state, self._rewrites))
+        self._send([*steps(state, self._rewrites), *forgotten(list(self._rewrites))])
         self.changes.note(state)
         state.committed()
         self._taken.clear()

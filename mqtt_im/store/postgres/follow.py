@@ -66,11 +66,17 @@ class LogReader:
         found: int = self._rows(query)[0][0]
         return found
 
-    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+    @property
+    def connection(self) -> Connection:
+        """Its connection, opened where it was not, or was lost."""
         if self._connection is None or self._connection.closed:
             self._connection = self._database.connect(self._purpose)
+            self._next = None
+        return self._connection
+
+    def _rows(self, query: str, *values: object) -> list[tuple[Any, ...]]:
         try:
-            return self._connection.execute(query.encode(), values, binary=True).fetchall()
+            return self.connection.execute(query.encode(), values, binary=True).fetchall()
         except psycopg.Error as error:
             raise explained(error, self._database.where) from error
 

@@ -42,6 +42,7 @@ from mqtt_im.store.wanted import Wanted
 
 from .state import Work
 from .wire import Link, Statement, Step
+from .writes import forgotten
 
 DAY_MS: Final = 86_400_000
 ID_DAYS: Final = 30
@@ -310,6 +311,7 @@ class _Slice:
         for statement, lsns in ((_DELETE, self._deleted), (_UNKEY, self._unkeyed), (_UNPACK, self._unpacked)):
             if lsns:
                 yield Step(statement, (lsns,))
+        yield from forgotten([*self._emptied, *self._deleted])
         if self._messages:
             columns = tuple(zip(*sorted(self._messages), strict=True))
             yield from (Step(statement, columns) for statement in _OF_MESSAGES)

@@ -95,6 +95,15 @@ _PUT_KEYS: Final = Statement(
 )
 
 
+_WAIT_FOR_INDEX: Final = Statement("SELECT FROM meta WHERE key = 'searched' FOR SHARE")
+_UNINDEX: Final = Statement("DELETE FROM word WHERE lsn = ANY ($1)", "I")
+
+
+def forgotten(lsns: list[int]) -> list[Step]:
+    """Nobody finds these messages any more by what they said (`mqtt_im.search.postgres`)."""
+    return [Step(_WAIT_FOR_INDEX), Step(_UNINDEX, (lsns,))] if lsns else []
+
+
 def steps(state: Work, rewrites: dict[int, bytes]) -> list[Step]:
     """Everything that the batch has changed."""
     return [Step(statement, tuple(zip(*rows, strict=True))) for statement, rows in _tables(state, rewrites) if rows]
