@@ -40,7 +40,7 @@ from mqtt_im.files import open_files
 from mqtt_im.hooks import Hooks, WebPush
 from mqtt_im.http import HttpServer, Services
 from mqtt_im.metrics import Metrics
-from mqtt_im.opening import open_store
+from mqtt_im.opening import index_of, keep_up, open_store
 from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.search import file as search_file
@@ -49,7 +49,6 @@ from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.lags import Lags
-from mqtt_im.store.sqlite.upkeep import Upkeep
 from mqtt_im.transport.embedded import EmbeddedTransport
 
 ACCOUNTS_POLL_S: Final = 0.25
@@ -171,9 +170,9 @@ class Server:
             raise MqttImError("start", error.strerror or str(error)) from error
         self._undo.push_async_callback(transport.drain, config.limits.drain_s)
 
+        upkeep = keep_up(ledger, config, retention_policy(config), bridge.note_connected)
+        self._undo.push_async_callback(_cancel, asyncio.create_task(upkeep, name="upkeep"))
         if not config.store.url:
-            upkeep = Upkeep(ledger, Path(config.data_dir), retention_policy(config), bridge.note_connected)
-            self._undo.push_async_callback(_cancel, asyncio.create_task(upkeep.run(), name="upkeep"))
             self._undo.push_async_callback(_cancel, asyncio.create_task(self.lags.run(), name="lags"))
         self._undo.push_async_callback(_cancel, asyncio.create_task(memory.give_back(), name="memory"))
         watcher = asyncio.create_task(self._watch(accounts), name="accounts")
@@ -200,10 +199,8 @@ class Server:
 
     def _start_search(self, bridge: Bridge, epoch: str) -> None:
         data_dir = Path(self.config.data_dir)
-        if self.config.store.url:
-            log.warning("search does not work with store.url yet: the request `search` is not known")
-        elif self.config.search.enabled:
-            search = Search(data_dir, epoch)
+        if self.config.search.enabled:
+            search = Search(data_dir, epoch, index_of(self.config))
             search.start()
             self._undo.push_async_callback(search.stop)
             bridge.searching = Searching(bridge, search)

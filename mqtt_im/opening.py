@@ -5,13 +5,19 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mqtt_im.config import Config
 from mqtt_im.protocol.errors import MqttImError
+from mqtt_im.search.thread import Index
 from mqtt_im.store.interface import Store
 from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite import opening as sqlite
+from mqtt_im.store.sqlite import upkeep as sqlite_upkeep
+
+if TYPE_CHECKING:
+    from mqtt_im.postgres.connecting import Database
 
 
 def open_store(config: Config, **options: Any) -> Ledger:
@@ -33,12 +39,40 @@ def check_usable(config: Config) -> None:
         "push.url": bool(config.push.url),
         "hooks.url": bool(config.hooks.url),
         "webpush.contact": bool(config.webpush.contact),
-        "store.retention_days": bool(config.store.retention_days),
-        "store.retention_messages": bool(config.store.retention_messages),
     }
     problems = [f"{key}: does not work with store.url yet; leave it out" for key, given in wanted.items() if given]
     if problems:
         raise MqttImError("start", "\n".join(problems))
+
+
+def index_of(config: Config) -> Callable[[], Index] | None:
+    """What opens the search index where it is not in `data_dir`."""
+    if not config.store.url:
+        return None
+
+    def make() -> Index:
+        from mqtt_im.search.postgres import PostgresIndex
+
+        return PostgresIndex(database_of(config))
+
+    return make
+
+
+def database_of(config: Config) -> Database:
+    """The database of `store.url`, for a command. Raises `StoreError`."""
+    from mqtt_im.postgres.connecting import Database
+
+    return Database(config.store.url)
+
+
+async def keep_up(ledger: Ledger, config: Config, policy: Policy, note_connected: Callable[[], None]) -> None:
+    """Retention runs when it is due. Never returns; to be cancelled."""
+    if config.store.url:
+        from mqtt_im.store.postgres.upkeep import Upkeep
+
+        await Upkeep(ledger, policy, note_connected).run()
+    else:
+        await sqlite_upkeep.Upkeep(ledger, Path(config.data_dir), policy, note_connected).run()
 
 
 def _joined(config: Config, folder: Path, options: dict[str, Any]) -> Callable[[], Store]:

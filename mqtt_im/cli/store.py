@@ -10,6 +10,7 @@ import typer
 from mqtt_im.cli.options import ConfigFile, Overrides
 from mqtt_im.config import Config, load
 from mqtt_im.files import tools as file_tools
+from mqtt_im.opening import database_of
 from mqtt_im.protocol.errors import ConfigError, StoreError
 from mqtt_im.store.sqlite import backup as backups
 from mqtt_im.store.sqlite import check as checks
@@ -20,18 +21,35 @@ File = Annotated[Path, typer.Argument(metavar="FILE")]
 Files = Annotated[Path | None, typer.Option("--files", metavar="FOLDER", help="The uploaded files that messages carry, too.")]
 
 
-def _loaded(config: Path | None, overrides: list[str] | None, use: str = "") -> Config:
+def _loaded(config: Path | None, overrides: list[str] | None, use: str) -> Config:
     """The configuration, where its store is SQLite. `use` names what does the same for PostgreSQL."""
     loaded = load(config, overrides or ())
     if loaded.store.url:
-        raise ConfigError([f"store.url: {f'the store is in PostgreSQL; use {use}' if use else 'not with PostgreSQL yet'}"])
+        raise ConfigError([f"store.url: the store is in PostgreSQL; use {use}"])
     return loaded
+
+
+def _check_database(config: Config) -> None:
+    from mqtt_im.store.postgres.check import check as check_database
+
+    database = database_of(config)
+    report = check_database(database)
+    typer.echo(
+        f"{database.where}: {report.rows} rows: {report.messages} messages in {report.conversations} conversations, "
+        f"{report.items} items in {report.inboxes} inboxes."
+    )
+    if report.problems:
+        raise StoreError("\n".join(report.problems))
+    typer.echo("Every number follows the one before it, and every inbox holds what the log says.")
 
 
 @app.command()
 def check(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Verify the promises on what is stored: no gap in any seq or pos, no id used twice, projections as the log says."""
-    loaded = _loaded(config, overrides)
+    loaded = load(config, overrides or ())
+    if loaded.store.url:
+        _check_database(loaded)
+        return
     folder = Path(loaded.data_dir)
     report = checks.check(folder)
     files = file_tools.check(loaded.files, folder)
@@ -54,11 +72,17 @@ def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
     from mqtt_im.search.thread import refresh
     from mqtt_im.store.sqlite import upkeep
 
-    loaded = _loaded(config, overrides)
+    loaded = load(config, overrides or ())
     policy = retention_policy(loaded)
-    removed = upkeep.compact(Path(loaded.data_dir), policy, loaded.store.synchronous, follow=refresh)
+    if loaded.store.url:
+        from mqtt_im.store.postgres import upkeep as postgres_upkeep
+
+        removed = postgres_upkeep.compact(database_of(loaded), policy)
+    else:
+        removed = upkeep.compact(Path(loaded.data_dir), policy, loaded.store.synchronous, follow=refresh)
     typer.echo(f"Removed {removed.messages} messages with {removed.items} items, and {removed.rows} rows of the log.")
-    typer.echo(f"The folder is {Path(loaded.data_dir).absolute()}.")
+    if not loaded.store.url:
+        typer.echo(f"The folder is {Path(loaded.data_dir).absolute()}.")
     if not policy.removes:
         typer.echo("All messages are kept: store.retention_days and store.retention_messages are 0.")
     if not removed.scoured:

@@ -18,6 +18,7 @@ def server(database: str) -> Iterator[ServerProcess]:
         yield server
         server.stop()
         assert "Traceback" not in server.log(), server.log()
+        assert "every inbox holds what the log says" in server.command("store", "check").stdout
 
 
 @pytest.fixture
@@ -68,8 +69,34 @@ def test_a_database_that_is_killed_and_comes_back(own_postgres: Cluster) -> None
         assert "Traceback" not in server.log(), server.log()
 
 
+def test_words_are_found_and_a_recall_takes_them_away(server: ServerProcess, im: Clients) -> None:
+    alice, bob = im.online("alice"), im.online("bob")
+    sent = alice.say("bob", "meet at the harbour")
+    alice.say("bob", "or not")
+    assert [item["body"] for item in bob.ask("search", query="harbour").data["items"]] == ["meet at the harbour"]
+    alice.must("recall", id="r", conv="alice:bob", seq=sent["seq"])
+    assert bob.ask("search", query="harbour").data["items"] == []
+
+
+def test_retention_and_the_commands(database: str) -> None:
+    """`store compact` takes what every device has got; `store backup` names what does that here."""
+    with ServerProcess({"store.url": database, "store.retention_messages": 3}) as server:
+        im = Clients(server)
+        bob, alice = im.online("bob"), im.online("alice")
+        for number in range(10):
+            alice.say("bob", number)
+        bob.received(10)
+        im.close()
+        server.stop()
+        done = server.command("store", "compact")
+        assert done.returncode == 0 and done.stdout.startswith("Removed 7 messages"), done
+        assert server.command("store", "check").returncode == 0
+        backup = server.command("store", "backup", "file")
+        assert backup.returncode == 2 and "pg_dump" in backup.stderr
+
+
 def test_what_does_not_work_yet_is_refused_at_the_start(database: str) -> None:
     """Nothing half works: one line for each key."""
-    config: dict[str, Value] = {"store.url": database, "store.retention_days": 1}
-    with pytest.raises(ServerFailed, match=r"retention_days: does not work with store\.url yet"), ServerProcess(config):
+    config: dict[str, Value] = {"store.url": database, "webpush.contact": "mailto:a@example.com"}
+    with pytest.raises(ServerFailed, match=r"webpush\.contact: does not work with store\.url yet"), ServerProcess(config):
         pass

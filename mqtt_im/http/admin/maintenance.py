@@ -40,6 +40,8 @@ class Maintenance:
 
     async def backup(self, services: Services, request: Request) -> Response:
         """A copy of messages and accounts stands in `data_dir/backups`."""
+        if services.config.store.url:
+            raise Problem("forbidden", "the store is in PostgreSQL; back it up with pg_dump")
         given: NewBackup = await read(request, NewBackup)
         if not _NAME.fullmatch(given.name):
             raise Problem("bad_field", "name: 1 to 128 of A-Z a-z 0-9 _ . -, and not a dot or hyphen first")

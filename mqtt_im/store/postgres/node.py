@@ -13,6 +13,7 @@ _FENCE: Final = Statement(
     "WITH mine AS (UPDATE node SET batch = $1 WHERE incarnation = $2 RETURNING 1) SELECT 1 / count(*) FROM mine", "ii"
 )
 """Divides by zero, and so ends the transaction, where this node was declared dead."""
+_NO_FENCE: Final = Statement("SELECT")
 _MINE: Final = Statement("SELECT batch FROM node WHERE incarnation = $1 FOR UPDATE", "i", "i")
 _EXPOSED: Final = Statement(
     "SELECT u.name, d.device, d.server FROM device d JOIN im_user u USING (uid)"
@@ -37,7 +38,9 @@ class Fence:
         return self._me.incarnation
 
     def next(self) -> Step:
-        """The last step of the next batch."""
+        """The last step of the next batch; a command, which is no node, has nothing to ask."""
+        if not self._me.incarnation:
+            return Step(_NO_FENCE)
         if self._incarnation != self._me.incarnation:
             self._incarnation, self.batch = self._me.incarnation, 0
         self.batch += 1
