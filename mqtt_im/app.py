@@ -16,6 +16,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -29,9 +30,11 @@ from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge.audience import Audience
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.claims import Claims
+from mqtt_im.bridge.neighbourhood import Neighbourhood, WideAudience
 from mqtt_im.bridge.searching import Searching
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.bridge.settings import BridgeSettings
+from mqtt_im.cluster import Neighbours
 from mqtt_im.config import KEYS, Address, Config, parse_bind
 from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds
@@ -40,7 +43,7 @@ from mqtt_im.files import open_files
 from mqtt_im.hooks import Hooks, WebPush
 from mqtt_im.http import HttpServer, Services
 from mqtt_im.metrics import Metrics
-from mqtt_im.opening import index_of, keep_up, open_store
+from mqtt_im.opening import Joined, check_usable, index_of, join, keep_up, open_store, place_for
 from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.search import file as search_file
@@ -52,7 +55,10 @@ from mqtt_im.store.sqlite.lags import Lags
 from mqtt_im.transport.embedded import EmbeddedTransport
 
 ACCOUNTS_POLL_S: Final = 0.25
-PROBE_S: Final = 5.0
+PROBE_S: Final = 3.0
+WATCH_S: Final = 0.5
+CLOSE_AFTER_S: Final = 7.0
+"""With the seconds until it is noticed, clients of a node whose database is gone are closed after ten."""
 _RELOADABLE: Final = (
     "log.",
     "limits.failed_logins_per_minute",
@@ -84,6 +90,7 @@ class Server:
         self._state = "starting"
         self._reload_wanted = False
         self._lock = FolderLock(config.data_dir)
+        self._neighbours = Neighbours()
         self._undo = contextlib.AsyncExitStack()
         self._auth: Authenticator | None = None
         self._ledger: Ledger | None = None
@@ -111,21 +118,26 @@ class Server:
         self._lock.take()
         self._undo.callback(self._lock.release)
 
-        accounts = Accounts(config.data_dir)
-        self._undo.callback(accounts.close)
-        self._auth = auth = Authenticator(config, accounts, self.metrics)
-        self._undo.callback(auth.close)
-
         self.http = http = HttpServer(config, self.readiness, self.metrics)
         await http.start()
         self._undo.push_async_callback(http.stop)
 
-        files = open_files(config.files, Path(config.data_dir))
+        joined = await self._join()
+        place = place_for(config, joined)
+        accounts = await asyncio.to_thread(Accounts, place)
+        self._undo.callback(accounts.close)
+        self._auth = auth = Authenticator(config, accounts, self.metrics)
+        self._undo.callback(auth.close)
+
+        files = await asyncio.to_thread(open_files, config.files, Path(config.data_dir), place)
         self._undo.callback(files.close)
         claims = Claims()
-        audience = Audience()
+        audience = Audience() if joined is None else WideAudience()
+        around: Neighbourhood | None = None
         self._ledger = ledger = open_store(
             config,
+            joined,
+            lambda users, groups: around.grown(users, groups) if around is not None else None,
             limits=rule_limits(config),
             has_account=accounts.exists if config.auth.mode == "accounts" else (lambda _: True),
             claim=claims.take_back,
@@ -142,6 +154,9 @@ class Server:
         bridge = Bridge(ledger, Topics(config.mqtt.prefix), bridge_settings(config), auth, claims, self.metrics, audience)
         self._bridge = bridge
         self._undo.push_async_callback(bridge.stop)
+        if isinstance(audience, WideAudience):
+            bridge.neighbourhood = around = Neighbourhood(bridge, self._neighbours, audience)
+            self._neighbours.on_lost.append(self._declared_dead)
         self._transport = transport = EmbeddedTransport(
             bridge,
             config.mqtt,
@@ -153,6 +168,9 @@ class Server:
             plugins=config.mqtt.plugins,
             trusted_proxies=config.http.trusted_proxies,
             clock=ledger.clock,
+            database=None if joined is None else joined.database,
+            neighbours=self._neighbours,
+            server_reference=config.cluster.server_reference,
         )
         bridge.transport = transport
         hooks = Hooks(config.push, config.hooks, Path(config.data_dir), ledger, audience.online, count)
@@ -164,6 +182,8 @@ class Server:
         self._undo.push_async_callback(webpush.stop)
         self._start_search(bridge, ledger.epoch)
         self._show(ledger, transport, hooks)
+        await self._neighbours.start()
+        self._undo.push_async_callback(self._neighbours.stop)
         try:
             await transport.start()
         except OSError as error:
@@ -175,9 +195,12 @@ class Server:
         if not config.store.url:
             self._undo.push_async_callback(_cancel, asyncio.create_task(self.lags.run(), name="lags"))
         self._undo.push_async_callback(_cancel, asyncio.create_task(memory.give_back(), name="memory"))
+        if around is not None:
+            self._undo.push_async_callback(_cancel, asyncio.create_task(around.sweep(), name="sweep"))
+            self._undo.push_async_callback(_cancel, asyncio.create_task(self._watch_database(), name="database"))
         watcher = asyncio.create_task(self._watch(accounts), name="accounts")
         self._undo.push_async_callback(_cancel, watcher)
-        for name in accounts.to_erase():
+        for name in await asyncio.to_thread(accounts.to_erase):
             await self._erase(accounts, bridge, name)
         http.open(
             Services(
@@ -196,6 +219,37 @@ class Server:
         self._undo.push_async_callback(http.drain, config.limits.drain_s)
         self._state = "ok"
         log.info("ready", extra=self.addresses())
+
+    async def _join(self) -> Joined | None:
+        """The database that the nodes share, where there is one; it is waited for."""
+        config = self.config
+        if not config.store.url:
+            return None
+        check_usable(config)
+        joined = await asyncio.to_thread(join, config, self._stop.is_set)
+        from mqtt_im.cluster.bus import Bus
+
+        self._neighbours = Bus(joined.database, joined.me, Path(config.data_dir))
+        return joined
+
+    def _declared_dead(self) -> None:
+        """Other nodes serve the clients that this one had."""
+        if self._transport is not None:
+            self._transport.lost()
+
+    async def _watch_database(self) -> None:
+        """Clients of a node whose database is gone are closed after a while, so that they try another node."""
+        away_since = 0.0
+        while True:
+            await asyncio.sleep(WATCH_S)
+            now = time.monotonic()
+            if not self._neighbours.away:
+                away_since = 0.0
+            elif not away_since:
+                away_since = now
+            elif now - away_since > CLOSE_AFTER_S and self._transport is not None:
+                for link in self._transport.all_links():
+                    link.close("unavailable")
 
     def _start_search(self, bridge: Bridge, epoch: str) -> None:
         data_dir = Path(self.config.data_dir)
@@ -251,7 +305,13 @@ class Server:
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
         try:
-            await self.start()
+            try:
+                await self.start()
+            except StoreError:
+                if not self._stop.is_set():
+                    raise
+                log.info("stopped before the database was there")
+                return
             if not self._stop.is_set():
                 started()
             if self._reload_wanted:
@@ -281,7 +341,7 @@ class Server:
         if self._ledger is None or self._state == "starting":
             parts["store"] = "starting"
         else:
-            parts["store"] = await probe(self._ledger)
+            parts["store"] = "the database does not answer" if self._neighbours.away else await probe(self._ledger)
         listening = self._transport is not None and self._transport.listening
         parts["listeners"] = "ok" if listening else "not accepting"
         return parts
@@ -321,6 +381,8 @@ class Server:
         while True:
             await asyncio.sleep(ACCOUNTS_POLL_S)
             try:
+                if accounts.shared:
+                    await asyncio.to_thread(accounts.catch_up)
                 changes = accounts.take_changes()
             except StoreError as error:
                 log.error("the accounts can't be read: %s", error.message)

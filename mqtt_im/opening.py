@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mqtt_im.config import Config
 from mqtt_im.protocol.errors import MqttImError
 from mqtt_im.search.thread import Index
-from mqtt_im.store.interface import Store
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite import opening as sqlite
 from mqtt_im.store.sqlite import upkeep as sqlite_upkeep
+from mqtt_im.tables import Folder, Place
 
 if TYPE_CHECKING:
     from mqtt_im.postgres.connecting import Database
+    from mqtt_im.postgres.nodes import Me
 
 
-def open_store(config: Config, **options: Any) -> Ledger:
+@dataclass(frozen=True)
+class Joined:
+    """The database that this node has joined, and the node's entry in it."""
+
+    database: Database
+    me: Me
+
+
+def open_store(config: Config, joined: Joined | None, wake: Callable[[list[str], list[str]], None], **options: Any) -> Ledger:
     """The ledger, which opens its store when it starts; `options` are those that the openers of both stores have.
 
-    Raises `MqttImError` for what the store can't be used with.
+    `wake` is told, on the ledger's thread, the users and the groups of whom other nodes may have devices.
     """
-    folder = Path(config.data_dir)
-    if not config.store.url:
+    if joined is None:
         synchronous, memory_mb = config.store.synchronous, config.limits.memory_mb
-        return sqlite.open_ledger(folder, synchronous=synchronous, memory_mb=memory_mb, **options)
-    check_usable(config)
-    return Ledger(_joined(config, folder, options))
+        return sqlite.open_ledger(Path(config.data_dir), synchronous=synchronous, memory_mb=memory_mb, **options)
+    from mqtt_im.store.postgres.opening import opener
+
+    return Ledger(opener(joined.database, me=joined.me, wake=wake, **options))
 
 
 def check_usable(config: Config) -> None:
@@ -39,6 +49,7 @@ def check_usable(config: Config) -> None:
         "push.url": bool(config.push.url),
         "hooks.url": bool(config.hooks.url),
         "webpush.contact": bool(config.webpush.contact),
+        "mqtt.plain_topics": bool(config.mqtt.plain_topics),
     }
     problems = [f"{key}: does not work with store.url yet; leave it out" for key, given in wanted.items() if given]
     if problems:
@@ -75,22 +86,30 @@ async def keep_up(ledger: Ledger, config: Config, policy: Policy, note_connected
         await sqlite_upkeep.Upkeep(ledger, Path(config.data_dir), policy, note_connected).run()
 
 
-def _joined(config: Config, folder: Path, options: dict[str, Any]) -> Callable[[], Store]:
-    """What waits for the database, makes its tables, and enters this node among its nodes; for a thread that may wait."""
+def join(config: Config, stop: Callable[[], bool]) -> Joined:
+    """The database is there, its tables too, and this node is one of its nodes; for a thread that may wait.
 
-    def make() -> Store:
-        from mqtt_im.postgres.connecting import Database
-        from mqtt_im.postgres.meta import prepare
-        from mqtt_im.postgres.nodes import Me, own_name, register
-        from mqtt_im.store.postgres.opening import opener
-        from mqtt_im.store.postgres.schema import DDL
+    It is waited for until `stop` says so; then `StoreError`. Raises `MqttImError` where the database can't be used as configured.
+    """
+    from mqtt_im.postgres.connecting import Database
+    from mqtt_im.postgres.meta import prepare
+    from mqtt_im.postgres.nodes import Me, own_name, register
+    from mqtt_im.store.postgres.schema import DDL
 
-        me = Me(own_name(config.cluster.node, folder, f"{socket.gethostname()}:{config.mqtt.bind.rpartition(':')[2]}"))
-        database = Database(config.store.url, me.name)
-        with database.wait_for("start") as connection:
-            database.check_pooling(connection)
-            prepare(database, connection, DDL)
-            register(database, connection, me, folder)
-        return opener(database, me=me, **options)()
+    folder = Path(config.data_dir)
+    me = Me(own_name(config.cluster.node, folder, f"{socket.gethostname()}:{config.mqtt.bind.rpartition(':')[2]}"))
+    database = Database(config.store.url, me.name)
+    with database.wait_for("start", stop=stop) as connection:
+        database.check_pooling(connection)
+        prepare(database, connection, DDL)
+        register(database, connection, me, folder)
+    return Joined(database, me)
 
-    return make
+
+def place_for(config: Config, joined: Joined | None) -> Place:
+    """Where this node's small tables are."""
+    if joined is None:
+        return Folder(config.data_dir)
+    from mqtt_im.tables.postgres import Schemas
+
+    return Schemas(joined.database)

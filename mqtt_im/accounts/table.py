@@ -65,7 +65,8 @@ class Accounts:
 
     def __init__(self, where: str | os.PathLike[str] | Place) -> None:
         place = place_of(where)
-        self._shared = place.shared
+        self.shared = self._shared = place.shared
+        """Other servers have them too; then `catch_up` has something to do."""
         self._lock = threading.RLock()
         """Of what is in memory; nobody waits for a network under it."""
         self._writer_lock = threading.RLock()

@@ -20,6 +20,8 @@ class Audience(Container[str]):
         """The channels of devices that are subscribed, by user."""
         self.watching: Channels = {}
         """The channels that no device reads, by user."""
+        self.elsewhere: dict[str, set[int]] = {}
+        """Users who are online at other nodes, with the incarnations of these; empty where there are none."""
 
     def __contains__(self, user: object) -> bool:
         return user in self.online or user in self.watching

@@ -192,6 +192,7 @@ class Authenticator:
         A connection that hangs up meanwhile should cancel it, so that its password is not hashed for nothing.
         """
         try:
+            await self.catch_up(login.username, login.password)
             return await self._login(login)
         except _HeldUp:
             seconds = self._limits.hold_up(login.address, self._clock())
@@ -199,6 +200,18 @@ class Authenticator:
                 raise TooManyFailures(UNAVAILABLE, "too many failed logins", busy=True) from None
             await asyncio.sleep(seconds)
             raise
+
+    async def catch_up(self, user: str | None, secret: bytes | None) -> None:
+        """What this login is checked against was read anew, where other servers may have changed it. Raises `LoginRefused`."""
+        tokens = self._tokens
+        if tokens is None or not tokens.shared:
+            return
+        token = secret if secret is not None and passwords.may_be_token(secret) else None
+        try:
+            await asyncio.to_thread(tokens.catch_up, user, token)
+        except StoreError as error:
+            self._metrics.count("logins", result="unavailable")
+            raise LoginRefused(UNAVAILABLE, "the accounts can't be read") from error
 
     async def check_password(self, user: str, password: str | None, address: str) -> None:
         """Return where a user may log in with this password, over HTTP. Raises `LoginRefused` as `login` does."""

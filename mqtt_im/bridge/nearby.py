@@ -41,7 +41,8 @@ class Nearby:
                 for name in job.result:
                     self._publish([link], name, {"state": "online"})
 
-        online = self._bridge.online
+        elsewhere = self._bridge.audience.elsewhere
+        online = {*self._bridge.online, *elsewhere} if elsewhere else self._bridge.online
         self._bridge.ledger.submit(CallJob(lambda engine: queries.nearby_online(engine, link.user, online), notify))
 
     def remove(self, link: Link) -> None:

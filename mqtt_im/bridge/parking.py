@@ -69,6 +69,11 @@ class Parking:
         """All that is kept now."""
         return list(self._parked.values())
 
+    def forget(self, key: Key) -> None:
+        """Another server serves the device from now on: nothing is known of it."""
+        self.take(key)
+        self._sent_upto.pop(key, None)
+
     def knows(self, key: Key) -> bool:
         """Whether this server has served the device, and so knows what was in flight."""
         return key in self._sent_upto

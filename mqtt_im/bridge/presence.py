@@ -83,9 +83,26 @@ class Presence:
         if going is not None:
             going[0].cancel()
             return
+        around = self._bridge.neighbourhood
+        if around is not None:
+            around.came(user)
+            if user in self._bridge.audience.elsewhere:
+                return
         self.listener(user, True, now_ms())
         self._tell(user, self._links(user))
         self.nearby.changed(user)
+
+    def came_elsewhere(self, user: str) -> None:
+        """A user who was not online at any other node is at one."""
+        if not self.is_here(user):
+            self._tell(user, self._links(user))
+            self.nearby.changed(user)
+
+    def went_elsewhere(self, user: str, seen: int) -> None:
+        """A user is online at no other node any more, since `seen` (ms since 1970)."""
+        if not self.is_here(user):
+            self._tell(user, self._links(user), seen=seen)
+            self.nearby.changed(user, seen)
 
     def went(self, user: str) -> None:
         """A user's last device that had its delivery is gone."""
@@ -94,17 +111,31 @@ class Presence:
 
     def _gone(self, user: str) -> None:
         _, seen = self._going.pop(user)
+        around = self._bridge.neighbourhood
+        if around is not None:
+            around.went(user, seen)
+            if user in self._bridge.audience.elsewhere:
+                return
         self.listener(user, False, seen)
         self._tell(user, self._links(user), seen=seen)
         self.nearby.changed(user, seen)
 
-    def changed(self, user: str) -> None:
-        """A user's settings or blocks have changed: who may see the user from now on is told."""
+    def changed(self, user: str, *, told: bool = False) -> None:
+        """A user's settings or blocks have changed: who may see the user from now on is told.
+
+        So are other nodes, unless one of them has told it (`told`).
+        """
+        if self._bridge.neighbourhood is not None and not told:
+            self._bridge.neighbourhood.shown(user)
         self._tell(user, self._links(user))
         self.nearby.changed(user)
 
     def is_online(self, user: str) -> bool:
         """Whether the user counts as online: a device has its delivery, or had it a moment ago."""
+        return user in self._bridge.audience.elsewhere or self.is_here(user)
+
+    def is_here(self, user: str) -> bool:
+        """The same, of devices at this node."""
         return user in self._going or any(channel.delivery is not None for channel in self._bridge.online.get(user, ()))
 
     def _links(self, user: str) -> list[Link]:

@@ -47,10 +47,32 @@ class Searches(Protocol):
 class Presences(Protocol):
     """See `presence.Presence`."""
 
-    def changed(self, user: str) -> None:
+    def changed(self, user: str, *, told: bool = False) -> None:
         """See the class that this stands for."""
 
     def is_online(self, user: str) -> bool:
+        """See the class that this stands for."""
+
+    def is_here(self, user: str) -> bool:
+        """See the class that this stands for."""
+
+    def came_elsewhere(self, user: str) -> None:
+        """See the class that this stands for."""
+
+    def went_elsewhere(self, user: str, seen: int) -> None:
+        """See the class that this stands for."""
+
+
+class Surroundings(Protocol):
+    """See `neighbourhood.Neighbourhood`."""
+
+    def came(self, user: str) -> None:
+        """See the class that this stands for."""
+
+    def went(self, user: str, seen: int) -> None:
+        """See the class that this stands for."""
+
+    def shown(self, user: str) -> None:
         """See the class that this stands for."""
 
 
@@ -86,6 +108,10 @@ class Bridge(Protocol):
         """See the class that this stands for."""
 
     @property
+    def neighbourhood(self) -> Surroundings | None:
+        """See the class that this stands for."""
+
+    @property
     def calls(self) -> Callers:
         """See the class that this stands for."""
 
@@ -101,7 +127,16 @@ class Bridge(Protocol):
     def event(self, users: list[str], fields: Fields) -> None:
         """See the class that this stands for."""
 
-    def forget(self, user: str, device: str) -> None:
+    def event_here(self, users: list[str], fields: Fields) -> None:
+        """See the class that this stands for."""
+
+    def look(self, channel: Channel) -> None:
+        """See the class that this stands for."""
+
+    def ledger_now(self) -> int:
+        """See the class that this stands for."""
+
+    def forget(self, user: str, device: str, *, told: bool = False) -> None:
         """See the class that this stands for."""
 
     def background(self, work: Coroutine[Any, Any, Any]) -> None:

@@ -6,6 +6,7 @@ Everything here runs on the event loop. Uplinks are in `uplink.py`; this file ha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
 from mqtt_im.core.records import Edited, GroupChange, Message, Reacted, Recalled
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.codec import encode_json
-from mqtt_im.protocol.errors import Quota
+from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.commits import Commit, Receipt
 from mqtt_im.store.jobs import AttachJob, CallJob, CursorsJob, FetchJob, Job
@@ -29,6 +30,7 @@ from .calls import Calls
 from .channel import Channel, now_ms
 from .claims import Claims
 from .cursors import Cursors
+from .neighbourhood import Neighbourhood
 from .parking import Parking
 from .presence import Presence
 from .searching import Searching
@@ -99,6 +101,10 @@ class Bridge:
         self.searching: Searching | None = None
         """Set before the transport starts; None where search is switched off."""
         self.presence = Presence(self)
+        self.neighbourhood: Neighbourhood | None = None
+        """Set before the transport starts; None where this node is the only one."""
+        self._woken: set[Channel] = set()
+        """Channels whose inbox has grown elsewhere while they were about to learn how far it reaches."""
         ledger.on_recovered = self.look_again
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -118,6 +124,14 @@ class Bridge:
     async def quiesced(self, user: str, device: str) -> None:
         """See `Handler`."""
         await self.uplinks.quiesced(user, device)
+
+    async def released(self, user: str, device: str) -> None:
+        """See `Handler`."""
+        await self.uplinks.quiesced(user, device)
+        self.cursors.write()
+        with contextlib.suppress(Refusal):  # then the store has lost a moved cursor, and items come again
+            await self.ledger.call(lambda _: None)
+        self._parking.forget((user, device))
 
     def attached(self, link: Link) -> None:
         """See `Handler`."""
@@ -159,6 +173,7 @@ class Bridge:
         if channel is None:
             return
         self._close(channel)
+        self._woken.discard(channel)
         if not channel.device:
             self.watching.end(link, channel)
         self.presence.left(link)
@@ -311,6 +326,9 @@ class Bridge:
                     self.uplinks.ask_again(channel, packet_id, request)
                 delivery.resume(parked.flights)
             delivery.resume_blind(self._parking.sent_upto(key))
+        if channel in self._woken:
+            self._woken.discard(channel)
+            self.look(channel)
         self.pump(channel)
 
     def _close(self, channel: Channel) -> None:
@@ -357,6 +375,9 @@ class Bridge:
             channel.link.close("unavailable")
             return
         delivery.fetched(job.entries, job.head)
+        if channel in self._woken:
+            self._woken.discard(channel)
+            self._fetch(channel, delivery, delivery.look_again())
         self.pump(channel)
 
     def _has_delivery(self, user: str, device: str) -> bool:
@@ -370,6 +391,14 @@ class Bridge:
         ]
         if moves:
             self.ledger.submit(CursorsJob(moves, self.tell))
+
+    def look(self, channel: Channel) -> None:
+        """The channel's inbox may have grown, or what is in it changed, by what another node has committed."""
+        delivery = channel.delivery
+        if delivery is None or delivery.waiting:
+            self._woken.add(channel)
+        else:
+            self._fetch(channel, delivery, delivery.look_again())
 
     def look_again(self) -> None:
         """The store was in trouble, and what it has committed may not have been told: every delivery looks at its inbox."""
@@ -492,6 +521,12 @@ class Bridge:
 
     def event(self, users: list[str], fields: dict[str, Any]) -> None:
         """Send an event to all connected devices of these users."""
+        if self.neighbourhood is not None:
+            self.neighbourhood.event(users, fields)
+        self.event_here(users, fields)
+
+    def event_here(self, users: list[str], fields: dict[str, Any]) -> None:
+        """The same for those that are connected to this node."""
         payload = encode_json(fields)
         if len(users) > CROWD:
             self._events.start(self._event_in_turn(users, payload))
@@ -506,12 +541,22 @@ class Bridge:
                 channel.event(payload)
             yield 3
 
-    def forget(self, user: str, device: str) -> None:
-        """The device's session and connection are gone, where it has any."""
+    def forget(self, user: str, device: str, *, told: bool = False) -> None:
+        """The device's session and connection are gone, where it has any.
+
+        Other nodes are told, unless one of them has told it (`told`).
+        """
+        if self.neighbourhood is not None and not told:
+            self.neighbourhood.forgotten(user, device)
         self.cursors.forget(user, device)
         self._parking.take((user, device))
         if self.transport is not None:
             self.background(self.transport.forget(user, device))
+
+    @staticmethod
+    def ledger_now() -> int:
+        """The time, in ms since 1970."""
+        return now_ms()
 
     def background(self, work: Any) -> None:
         """Run a coroutine; it is cancelled when the bridge stops."""

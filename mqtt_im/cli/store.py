@@ -90,6 +90,20 @@ def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
 
 
 @app.command()
+def new_epoch(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Give the store in PostgreSQL a new name, after commits were lost: clients forget their positions and start over."""
+    loaded = load(config, overrides or ())
+    if not loaded.store.url:
+        raise ConfigError(["store.url: the store is in SQLite, where `mqtt-im store restore` does it"])
+    from mqtt_im.postgres.meta import change_epoch
+
+    database = database_of(loaded)
+    with database.connect("command") as connection:
+        epoch = change_epoch(database, connection)
+    typer.echo(f"{database.where}: the epoch is {epoch} now. Restart every node, one after the other.")
+
+
+@app.command()
 def backup(file: File, files: Files = None, config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Copy messages and accounts, as they are at one moment, into FILE, which must not exist yet."""
     loaded = _loaded(config, overrides, use="pg_dump")

@@ -32,6 +32,7 @@ from mqtt_im.files.table import FileTable, Stored
 from mqtt_im.files.uploads import FileUploads
 from mqtt_im.protocol.errors import MqttImError, Refusal, StoreError
 from mqtt_im.store.interface import Readable, Store
+from mqtt_im.tables import Place
 
 FOLDER: Final = "files"
 MAX_NAME_BYTES: Final = 255
@@ -86,6 +87,10 @@ class Files:
         """Bytes of uploads that are under way, by user."""
         self._position = ""
         self._orphans_due = 0.0
+        self.shared = False
+        """Other servers have the same files and rows."""
+        self.refusing = ""
+        """Why no uploads are taken; empty where they are."""
 
     async def start(self, ledger: Ledger) -> None:
         """The carriers are those of this store; what nobody carries leaves from now on. Raises `StoreError`."""
@@ -111,6 +116,9 @@ class Files:
         self._incoming.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self._table.epoch == epoch:
             return
+        if self.shared:
+            self._table.belongs_to(epoch)
+            return
         if self._table.is_new and not used:
             self._table.begin(epoch, ())
             return
@@ -129,6 +137,8 @@ class Files:
 
     def check(self, kind: str, size: int | None) -> None:
         """Raise `FileRefused` where a file of this type, and of this size where that is known, is not taken now."""
+        if self.refusing:
+            raise FileRefused("unavailable", self.refusing)
         if self.config.types and not any(fnmatchcase(kind, pattern) for pattern in self.config.types):
             raise FileRefused("unsupported_type", f"files of type {kind} are not taken here")
         limit = self.config.max_bytes
@@ -297,10 +307,17 @@ class Content:
         await self._on_thread(self._stream.close)
 
 
-def open_files(config: FilesConfig, data_dir: Path) -> Files:
-    """The files of this server. Raises `MqttImError` where they can't be kept as configured."""
-    table = FileTable(data_dir)
-    return Files(config, data_dir, blobs_of(config, data_dir), table)
+def open_files(config: FilesConfig, data_dir: Path, place: Place | None = None) -> Files:
+    """The files of this server; `place` has its tables, else `data_dir`. Raises `MqttImError` where they can't be kept so.
+
+    Where the tables are shared with other servers and the contents are not, no uploads are taken.
+    """
+    files = Files(config, data_dir, blobs_of(config, data_dir), FileTable(place or data_dir))
+    files.shared = place is not None and place.shared
+    if files.shared and not config.url:
+        files.refusing = "uploads need files.url, since every node must have the files"
+        log.warning("no uploads are taken: they need files.url, since every node must have the files")
+    return files
 
 
 def blobs_of(config: FilesConfig, data_dir: Path) -> Blobs:

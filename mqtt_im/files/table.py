@@ -121,6 +121,12 @@ class FileTable:
             self._tables.sql("DELETE FROM meta")
             self._tables.sql("INSERT INTO meta (key, value) VALUES ('epoch', ?)", (epoch,))
 
+    def belongs_to(self, epoch: str) -> None:
+        """The carriers are of this store, which is the same one under a new name."""
+        with self._guarded(), self._tables.transaction():
+            self._tables.sql("DELETE FROM meta")
+            self._tables.sql("INSERT INTO meta (key, value) VALUES ('epoch', ?)", (epoch,))
+
     # Files
 
     def add(self, stored: Stored) -> None:

@@ -125,6 +125,18 @@ def bury(connection: Connection) -> list[tuple[int, int, str]]:
     ).fetchall()
 
 
+def hold(connection: Connection, me: Me) -> bool:
+    """While this connection stands, others see that this incarnation's process does; False where a former one still holds it."""
+    row = connection.execute("SELECT pg_try_advisory_lock(%s)", (me.incarnation,)).fetchone()
+    return bool(row and row[0])
+
+
+BURY_ENDED: Final = (
+    "DELETE FROM public.node WHERE incarnation = ? AND pg_try_advisory_xact_lock(incarnation) RETURNING incarnation"
+)
+"""Declare a node dead whose process has ended: nobody holds what `hold` takes. Safe also where it has only lost a connection."""
+
+
 def living(connection: Connection) -> dict[int, tuple[int, str]]:
     """The nodes that are there: `node` → incarnation and name."""
     rows = connection.execute("SELECT node, incarnation, name FROM node").fetchall()

@@ -12,7 +12,7 @@ import peewee
 import psycopg
 
 from mqtt_im.postgres.connecting import Connection, Database
-from mqtt_im.postgres.errors import explained, one_line
+from mqtt_im.postgres.errors import NoAnswer, explained, one_line
 from mqtt_im.protocol.errors import StoreError
 
 from .interface import Models
@@ -69,6 +69,20 @@ class Lane:
                 connection = self._connection = self._database.connect(self._purpose)
             except StoreError as error:
                 raise peewee.OperationalError(error.message) from error
+        return connection
+
+    def begin(self, statement: bytes) -> Connection:
+        """A transaction is begun; on a new connection where the old one was lost since it was used last."""
+        connection = self.connection()
+        try:
+            connection.execute(statement)
+        except NoAnswer:
+            raise
+        except psycopg.OperationalError:
+            if not connection.closed:
+                raise
+            connection = self.connection()
+            connection.execute(statement)
         return connection
 
     def undo(self) -> None:
@@ -134,7 +148,7 @@ class PostgresTables:
         """See `Tables`. One within another is a part of it."""
         return self._within(self._write)
 
-    def _turn(self) -> AbstractContextManager[object]:
+    def reading(self) -> AbstractContextManager[object]:
         """A statement that stands alone is a transaction too, which waits for no other."""
         return self._within(self._read)
 
@@ -146,8 +160,7 @@ class PostgresTables:
                 yield
                 return
             try:
-                connection = lane.connection()
-                connection.execute(begin)
+                connection = lane.begin(begin)
                 lane.inside = True
                 yield
                 connection.execute("COMMIT")
@@ -162,33 +175,33 @@ class PostgresTables:
 
     def run(self, query: Any) -> Any:
         """See `Tables`."""
-        with self._turn():
+        with self.reading():
             return query.execute(self.db)
 
     def rows(self, query: Any) -> list[Any]:
         """See `Tables`."""
-        with self._turn():
+        with self.reading():
             return list(query.tuples().execute(self.db))
 
     def count(self, query: Any) -> int:
         """See `Tables`."""
-        with self._turn():
+        with self.reading():
             return int(query.count(self.db))
 
     def sql(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """See `Tables`."""
-        with self._turn():
+        with self.reading():
             cursor = self.lane.connection().execute(sql.replace("?", "%s").encode(), values or None)
             return cursor.fetchall() if cursor.description else []
 
     def many(self, sql: str, rows: Iterable[Sequence[Any]]) -> None:
         """See `Tables`."""
-        with self._turn():
+        with self.reading():
             self.lane.connection().cursor().executemany(sql.replace("?", "%s").encode(), rows)
 
     def batch(self, statements: Sequence[tuple[str, Sequence[Any]]]) -> None:
         """Run these one after the other, without waiting for each."""
-        with self._turn():
+        with self.reading():
             connection = self.lane.connection()
             with connection.pipeline():
                 for sql, values in statements:

@@ -173,6 +173,9 @@ class Handler(Protocol):
     async def quiesced(self, user: str, device: str) -> None:
         """Returns when everything that an earlier connection of this device had handed in has its answer."""
 
+    async def released(self, user: str, device: str) -> None:
+        """Returns when everything of this device, which another node has from now on, is written; nothing of it is remembered."""
+
     def attached(self, link: Link) -> None:
         """The CONNACK was written and kept subscriptions stand in `link`; catch-up may be written right behind it."""
 

@@ -290,6 +290,13 @@ def test_the_quickstart_file_is_right() -> None:
     assert load(ROOT / "config" / "quickstart.toml", (), {}).auth.mode == "open"
 
 
+def test_the_file_of_a_node_lacks_nothing_but_the_database() -> None:
+    environment = {"MQTT_IM__STORE__URL": "postgresql://im:secret@db1,db2/im", "MQTT_IM__CLUSTER__NODE": "n1"}
+    config = load(ROOT / "config" / "cluster" / "node.toml", (), environment)
+    assert (config.cluster.node, config.store.url) == ("n1", environment["MQTT_IM__STORE__URL"])
+    assert config.mqtt.proxy_protocol and config.http.bind.endswith(":8080")
+
+
 def test_the_production_file_lacks_nothing_but_the_certificate() -> None:
     with pytest.raises(ConfigError) as caught:
         load(ROOT / "config" / "production.toml", (), {})

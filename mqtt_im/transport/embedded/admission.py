@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mqtt_im.core import costs
 from mqtt_im.mqtt import V5, reasons
@@ -24,6 +24,9 @@ from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
 from mqtt_im.transport.embedded.sessions.plain import PlainMessage
 from mqtt_im.transport.embedded.sessions.session import Key, Session
 from mqtt_im.transport.embedded.sessions.sharing import Group
+
+if TYPE_CHECKING:
+    from mqtt_im.transport.embedded.sessions.claiming import Claim
 
 MAX_CLIENT_ID_BYTES: Final = 256
 """Of MQTT 5; what 3.1.1 allows is not narrowed here."""
@@ -60,11 +63,17 @@ async def admit(connection: Peer, connect: Connect) -> None:
         if connection.device:
             await hub.handler.quiesced(connection.user, connection.device)
         try:
+            claim = await _claim(hub, key, connect.clean)
             session, resumed = await _session(connection, key, connect.clean, expiry)
         except StoreFailed as failure:
             hub.log.note("session_store", connection.address, "no session for %s: %s", connection, failure)
             connection.turn_down(SERVER_UNAVAILABLE, reasons.UNAVAILABLE, "session_store", text="no session can be kept now")
             return
+        finally:
+            if hub.claims is not None:
+                hub.claims.settle(key)
+        if claim is not None and claim.lost:
+            connection.end("taken_over")
         if _gone(connection):
             hub.sessions.rest(session)
             return
@@ -78,6 +87,13 @@ async def admit(connection: Peer, connect: Connect) -> None:
         hub.tell("logged in", connection, listener=connection.listener, protocol=connection.protocol)
     if not _gone(connection):
         _begin(connection, session)
+
+
+async def _claim(hub: Hub, key: Key, clean: bool) -> Claim | None:
+    """The client is this node's; None where there is no other. Raises `StoreFailed`."""
+    if hub.claims is None or key[1].startswith("\0"):
+        return None
+    return await hub.claims.claim(key, clean=clean)
 
 
 def _is_refused_unseen(connection: Peer, connect: Connect) -> bool:

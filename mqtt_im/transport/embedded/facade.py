@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import socket
 import ssl
 from collections.abc import Callable, Iterable, Mapping
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from amqtt.contexts import ListenerType
 
 from mqtt_im.clock import Clock
+from mqtt_im.cluster import Neighbours
 from mqtt_im.config import LimitsConfig, MqttConfig, TlsConfig, WebsocketConfig
 from mqtt_im.config.addresses import Address, parse_bind
 from mqtt_im.config.proxies import TrustedProxies
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from mqtt_im.postgres.connecting import Database
 
 FILE: Final = "broker.db"
+SENT_ON: Final = 0.6
+"""This part of the time for a drain is spent on sending clients to other nodes."""
+PIECE_S: Final = 0.1
+ANSWERS_S: Final = 1.0
 
 
 class EmbeddedTransport:
@@ -55,11 +61,14 @@ class EmbeddedTransport:
         trusted_proxies: Iterable[str] = (),
         clock: Clock | None = None,
         database: Database | None = None,
+        neighbours: Neighbours | None = None,
+        server_reference: str = "",
     ) -> None:
         """`count` adds to the counters of `mqtt_im.metrics`; `plugins` are amqtt's, by dotted name, with their options.
 
         `trusted_proxies`: who may say in `X-Forwarded-For` whose WebSocket it is. `clock` has been resumed by `start`.
-        `database`: where sessions are kept, else in `data_dir`.
+        `database`: where sessions are kept, else in `data_dir`; `neighbours`: the other nodes on it,
+        and `server_reference` where they are reached.
         """
         self._proxies = TrustedProxies(trusted_proxies)
         self._mqtt = mqtt
@@ -68,6 +77,8 @@ class EmbeddedTransport:
         self._synchronous = synchronous
         self._plugins = plugins or {}
         self._database = database
+        self._neighbours = neighbours or Neighbours()
+        self._server_reference = server_reference
         self._hub = Hub(handler, Topics(mqtt.prefix), mqtt.plain_topics, limits, count, clock or Clock())
         self._broker: EmbeddedBroker | None = None
         self._tls: ssl.SSLContext | None = None
@@ -116,9 +127,17 @@ class EmbeddedTransport:
                 longest_expiry=hub.limits.session_expiry_s,
                 now=hub.ground.now,
             )
+        from mqtt_im.transport.embedded.sessions.claiming import Claims
         from mqtt_im.transport.embedded.sessions.shared import SharedPersistence
 
-        return SharedPersistence(await asyncio.to_thread(SharedPersistence.tables, self._database), hub.count, log)
+        store = SharedPersistence(
+            await asyncio.to_thread(SharedPersistence.tables, self._database),
+            hub.count,
+            log,
+            lambda: self._neighbours.incarnation,
+        )
+        hub.claims = Claims(store, self._neighbours, hub.release, hub.background)
+        return store
 
     def _listeners(self, undo: contextlib.ExitStack) -> dict[str, Listener]:
         listeners = dict[str, Listener]()
@@ -162,10 +181,12 @@ class EmbeddedTransport:
         self._broker = None
         hub.draining = True
         broker.stop_accepting()
+        deadline = hub.clock() + grace_s
+        if self._neighbours.others:
+            await self._send_on(grace_s * SENT_ON)
         for wire in list(hub.sockets):
             if isinstance(wire, Connection):
                 wire.stop()
-        deadline = hub.clock() + grace_s
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 if hub.tasks:
@@ -185,6 +206,37 @@ class EmbeddedTransport:
         hub.sessions.stop()
         await broker.shutdown()
         await hub.ground.store.close()
+
+    async def _send_on(self, seconds: float) -> None:
+        """The clients are sent to other nodes, a few at a time, so that these are not overrun; each gets its answers first."""
+        hub = self._hub
+        hub.server_reference = self._server_reference
+        wires = [wire for wire in hub.sockets if isinstance(wire, Connection)]
+        random.shuffle(wires)
+        pieces = max(1, min(len(wires), int(seconds / PIECE_S)))
+        for number in range(pieces):
+            part = wires[number::pieces]
+            for wire in part:
+                wire.stop()
+            for _ in range(int(ANSWERS_S / 0.02)):
+                if all(wire.answered or wire.closed for wire in part):
+                    break
+                await asyncio.sleep(0.02)
+            for wire in part:
+                wire.end("moved", linger=True)
+            if number + 1 < pieces:
+                await asyncio.sleep(seconds / pieces)
+
+    def lost(self) -> None:
+        """This node was declared dead while it stood still: other nodes have its clients, and nothing of them is written here."""
+        hub = self._hub
+        for session in list(hub.sessions.in_memory.values()):
+            session.kept = False
+        for connection in list(hub.live.values()):
+            if isinstance(connection, Connection):
+                connection.will = None
+            connection.end("unavailable")
+        hub.wills.stop()
 
     def links(self, user: str) -> list[Link]:
         """The connections of this user's devices, for closing them when the account goes."""

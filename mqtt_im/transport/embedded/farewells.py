@@ -8,6 +8,7 @@ from mqtt_im.mqtt import reasons
 
 DISCONNECTS: Final = {
     "stopping": reasons.SHUTTING_DOWN,
+    "moved": reasons.SHUTTING_DOWN,
     "keep_alive": reasons.KEEP_ALIVE,
     "taken_over": reasons.TAKEN_OVER,
     "forbidden_publishes": reasons.QUOTA,

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from mqtt_im.transport.api import Identity
 from mqtt_im.transport.embedded.hub import Hub
+from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
+from mqtt_im.transport.embedded.sessions.session import Key
 from mqtt_im.transport.guest import Guest
+
+if TYPE_CHECKING:
+    from mqtt_im.transport.embedded.sessions.claiming import Claims
 
 
 async def join(hub: Hub, guest: Guest) -> str:
@@ -27,10 +34,23 @@ async def join(hub: Hub, guest: Guest) -> str:
         hub.enter(guest)
         if guest.device:
             await hub.handler.quiesced(guest.user, guest.device)
+            if hub.claims is not None and (problem := await _claim(hub.claims, key)):
+                return problem
         if gone(guest):
             return "lost"
         hub.live[key] = guest
     return ""
+
+
+async def _claim(claims: Claims, key: Key) -> str:
+    """The device is this node's, or a word that says why not."""
+    try:
+        claim = await claims.claim(key, clean=False)
+    except StoreFailed:
+        return "unavailable"
+    finally:
+        claims.settle(key)
+    return "taken_over" if claim.lost else ""
 
 
 def gone(guest: Guest) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mqtt_im.clock import Clock
 from mqtt_im.config import LimitsConfig
@@ -30,6 +30,10 @@ MAX_HANDSHAKES: Final = 500
 """TLS handshakes at a time: each takes 80 KB, and who means it is done in a moment."""
 _OVERFLOW: Final = 64
 """Sockets above `limits.max_connections` that are told so instead of being cut."""
+
+
+if TYPE_CHECKING:
+    from mqtt_im.transport.embedded.sessions.claiming import Claims
 
 
 class Socket(Protocol):
@@ -102,6 +106,8 @@ class Hub:
         rate = limits.connects_per_second_per_address
         self._accepts = Buckets(rate) if rate else None
         """How fast each address may connect."""
+        self.claims: Claims | None = None
+        """Set before the first client comes, where there are other nodes."""
         self.live: dict[Key, Member] = {}
         """The connections that are logged in."""
         self.entered = 0
@@ -113,6 +119,8 @@ class Hub:
         self.turned_away = 0
         """How many sockets stay only to be told why they are refused."""
         self.draining = False
+        self.server_reference = ""
+        """Where clients of MQTT 5 are told to go when this node stops."""
         self.tasks: set[asyncio.Task[None]] = set()
         """Packets that are being handled by a task."""
         self.handshakes: dict[asyncio.Task[None], None] = {}
@@ -294,6 +302,17 @@ class Hub:
             waiting.pop()
             if not waiting:
                 del self._turns[key]
+
+    async def release(self, key: Key, clean: bool) -> None:
+        """Another node has the client from now on; `clean`: its session begins anew there."""
+        if (old := self.live.get(key)) is not None:
+            old.end("taken_over")
+        if clean:
+            self.wills.publish(key)
+        else:
+            self.wills.cancel(key)
+        await self.handler.released(*key)
+        await self.sessions.let_go(key)
 
     def handshake(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a TLS handshake, which ends with its socket at the latest, or when too many have begun behind it."""

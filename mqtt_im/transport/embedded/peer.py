@@ -231,7 +231,10 @@ class Peer(Answers):
         if self.version != V5 or not self.opened:
             return False
         code = self.last_words or DISCONNECTS.get(reason, 0)
-        if code:
+        if reason == "moved" and self.hub.server_reference:
+            where = props.one(props.SERVER_REFERENCE, self.hub.server_reference)
+            self.answer(encode.disconnect(reasons.USE_ANOTHER_SERVER, where))
+        elif code:
             self.answer(encode.disconnect(code))
         return bool(code)
 

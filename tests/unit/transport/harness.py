@@ -157,6 +157,9 @@ class FakeHandler:
     def will(self, user: str, device: str, payload: bytes, expiry: int | None = None) -> None:
         self.note("will", user, device, payload)
 
+    async def released(self, user: str, device: str) -> None:
+        self.note("released", user, device)
+
     def session_ended(self, user: str, device: str) -> None:
         self.note("session_ended", user, device)
 

@@ -192,6 +192,20 @@ class Keeper:
         elif ok:
             self._ground.store.committed(lambda ok: self._evict(session, ok=ok))
 
+    async def let_go(self, key: Key) -> None:
+        """Another node has the session from now on: all of it is written, and nothing of it is in memory."""
+        if (session := self.in_memory.get(key)) is not None:
+            if not session.kept:
+                self.discard(session)
+            else:
+                self._timed.discard(session.id)
+                self._plain.unsubscribe_all(session)
+                if session.outbox is not None:
+                    session.outbox.clear()
+                self.in_memory.pop(key, None)
+        if not self._ground.store.idle:
+            await self.committed()
+
     async def committed(self) -> bool:
         """Wait for what was written so far; whether it was committed."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()

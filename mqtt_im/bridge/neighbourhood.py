@@ -1,0 +1,199 @@
+"""The bridge among those of other nodes: who is online where, and what is told from one node to another.
+
+A user's devices may be at several nodes. Each node knows which users are online at which other one: it is told of each who
+comes and goes, and of all of them when a node comes or the line between them was cut. So presence, typing, receipts and "to whom
+is this to be told" are right for all nodes together. That an inbox has grown is a hint: the delivery looks at the database, and
+looks by itself every `SWEEP_S` seconds, since hints may be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any, Final
+
+from mqtt_im.cluster import Neighbours
+from mqtt_im.protocol.errors import Refusal
+from mqtt_im.store.interface import Readable
+
+from .audience import Audience
+from .channel import Channel
+from .seam import Bridge
+
+SWEEP_S: Final = 3.0
+AT_ONCE: Final = 100
+"""Names that are told in one piece."""
+PART: Final = 1_000
+"""Users whose inboxes one sweep looks at in one piece."""
+
+
+class WideAudience(Audience):
+    """The same over all nodes."""
+
+    def __contains__(self, user: object) -> bool:
+        return user in self.online or user in self.elsewhere or user in self.watching
+
+
+class Neighbourhood:
+    """Lives on the event loop of a server that has neighbours."""
+
+    def __init__(self, bridge: Bridge, neighbours: Neighbours, audience: WideAudience) -> None:
+        self._bridge = bridge
+        self._neighbours = neighbours
+        self._elsewhere = audience.elsewhere
+        self._online = audience.online
+        self._watching = audience.watching
+        self._snapshots: dict[int, set[str]] = {}
+        """What of the list of who is online at a node has come so far."""
+        for kind, handler in (
+            ("wake", self._woken),
+            ("came", self._came),
+            ("went", self._went),
+            ("online", self._all_online),
+            ("event", self._event),
+            ("shown", lambda _, fields: bridge.presence.changed(fields[0], told=True)),
+            ("forget", lambda _, fields: bridge.forget(*fields, told=True)),
+        ):
+            neighbours.on(kind, handler)
+        neighbours.on_joined.append(self._joined)
+        neighbours.on_left.append(self._left)
+
+    # What this node tells.
+
+    def grown(self, users: list[str], groups: list[str]) -> None:
+        """Inboxes of these users, and of the members of these groups, have grown. Called on the ledger's thread."""
+        for start in range(0, len(users), AT_ONCE):
+            self._neighbours.tell("wake", users[start : start + AT_ONCE], [])
+        if groups:
+            self._neighbours.tell("wake", [], groups)
+
+    def came(self, user: str) -> None:
+        """The user's first device here has its delivery."""
+        self._neighbours.tell("came", user)
+
+    def went(self, user: str, seen: int) -> None:
+        """The user has no device here any more."""
+        self._neighbours.tell("went", user, seen)
+
+    def event(self, users: Iterable[str], fields: dict[str, Any]) -> None:
+        """Those of these users who are online elsewhere are sent an event there."""
+        names = [user for user in users if user in self._elsewhere]
+        for start in range(0, len(names), AT_ONCE):
+            self._neighbours.tell("event", names[start : start + AT_ONCE], fields)
+
+    def shown(self, user: str) -> None:
+        """Who may see the user's presence has changed."""
+        self._neighbours.tell("shown", user)
+
+    def forgotten(self, user: str, device: str) -> None:
+        """The device is registered no more."""
+        self._neighbours.tell("forget", user, device)
+
+    def _joined(self, node: int) -> None:
+        names = [user for user in self._online if self._bridge.presence.is_here(user)]
+        parts = [names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE)] or [[]]
+        for number, part in enumerate(parts):
+            self._neighbours.tell("online", part, number == 0, number == len(parts) - 1, to=node)
+
+    # What this node is told.
+
+    def _woken(self, _: int, fields: list[Any]) -> None:
+        users, groups = fields
+        for user in users:
+            self._look(user)
+        for group in groups:
+            self._bridge.background(self._look_at_members(group))
+
+    def _look(self, user: str) -> None:
+        for channels in (self._online, self._watching):
+            for channel in channels.get(user, ()):
+                self._bridge.look(channel)
+
+    async def _look_at_members(self, group: str) -> None:
+        here = list({*self._online, *self._watching})
+
+        def members(engine: Readable) -> list[str]:
+            conv = engine.state.conv(group)
+            return [] if conv is None else [user for user in here if conv.member(user) is not None]
+
+        try:
+            for user in await self._bridge.ledger.call(members):
+                self._look(user)
+        except Refusal:
+            return  # the store is in trouble; when it is not, every delivery looks
+
+    def _event(self, _: int, fields: list[Any]) -> None:
+        users, event = fields
+        self._bridge.event_here(users, event)
+
+    def _came(self, node: int, fields: list[Any]) -> None:
+        (user,) = fields
+        nodes = self._elsewhere.setdefault(user, set())
+        first = not nodes
+        nodes.add(node)
+        if first:
+            self._bridge.presence.came_elsewhere(user)
+
+    def _went(self, node: int, fields: list[Any]) -> None:
+        user, seen = fields
+        nodes = self._elsewhere.get(user)
+        if nodes is None or node not in nodes:
+            return
+        nodes.discard(node)
+        if not nodes:
+            del self._elsewhere[user]
+            self._bridge.presence.went_elsewhere(user, seen)
+
+    def _all_online(self, node: int, fields: list[Any]) -> None:
+        names, begins, ends = fields
+        if begins:
+            self._snapshots[node] = set()
+        found = self._snapshots.get(node)
+        if found is None:
+            return
+        found.update(names)
+        if ends:
+            del self._snapshots[node]
+            self._gone_from(node, keep=found)
+            for user in found:
+                self._came(node, [user])
+
+    def _left(self, node: int) -> None:
+        self._snapshots.pop(node, None)
+        self._gone_from(node, keep=set())
+
+    def _gone_from(self, node: int, keep: set[str]) -> None:
+        gone = [user for user, nodes in self._elsewhere.items() if node in nodes and user not in keep]
+        for user in gone:
+            self._went(node, [user, self._bridge.ledger_now()])
+
+    # The sweep.
+
+    async def sweep(self) -> None:
+        """Every few seconds, find inboxes that have grown without a word."""
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            if self._neighbours.others:
+                names = list({*self._online, *self._watching})
+                for start in range(0, len(names), PART):
+                    await self._sweep(names[start : start + PART])
+
+    async def _sweep(self, names: list[str]) -> None:
+        def read(engine: Any) -> dict[str, int]:
+            heads: dict[str, int] = engine.state.heads(names)
+            return heads
+
+        try:
+            heads = await self._bridge.ledger.call(read)
+        except Refusal:
+            return
+        for user, head in heads.items():
+            for channels in (self._online, self._watching):
+                for channel in channels.get(user, ()):
+                    if _lags(channel, head):
+                        self._bridge.look(channel)
+
+
+def _lags(channel: Channel, head: int) -> bool:
+    delivery = channel.delivery
+    return delivery is not None and not delivery.waiting and delivery.head < head

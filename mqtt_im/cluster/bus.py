@@ -1,0 +1,289 @@
+"""What nodes tell each other, over LISTEN and NOTIFY, and how each knows which others live: one thread, one connection.
+
+The thread says every `BEAT_S` seconds that this node lives, looks which others do, and declares dead who has not said so. What
+the loop wants to tell is gathered and sent as one statement, with `synchronous_commit = off`: nothing of it is worth a disk.
+After the connection was lost, everybody takes everybody for newly come, so that what was missed is told again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import logging
+import os
+import select
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from mqtt_im.postgres import nodes
+from mqtt_im.postgres.connecting import Connection, Database
+from mqtt_im.postgres.errors import one_line
+from mqtt_im.protocol.errors import MqttImError
+
+from .neighbours import Handler, Neighbours
+
+CHANNEL: Final = "mqtt_im"
+MAX_BYTES: Final = 7_800
+"""Of one notification; PostgreSQL takes 7,999."""
+MAX_WAITING: Final = 20_000
+"""What is told while the database is away; more is dropped, and told anew when it is back."""
+ASK_S: Final = 8.0
+RETRY_S: Final = 0.3
+AWAY_S: Final = 3.0
+"""A database that has not answered for so long counts as gone."""
+
+log = logging.getLogger(__name__)
+
+
+class Bus(Neighbours):
+    """One node among several. `start` and `stop` are called on the loop."""
+
+    alone = False
+
+    def __init__(self, database: Database, me: nodes.Me, data_dir: Path) -> None:
+        """`me` is registered before `start`, and anew by this where it was declared dead."""
+        super().__init__()
+        self._database = database
+        self._me = me
+        self._data_dir = data_dir
+        self._handlers: dict[str, list[Handler]] = {}
+        self._loop = asyncio.get_running_loop()
+        self._out: list[list[Any]] = []
+        self._lock = threading.Lock()
+        self._wake_r, self._wake_w = os.pipe()
+        os.set_blocking(self._wake_w, False)
+        self._stopping = False
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, tuple[int, asyncio.Future[bool]]] = {}
+        self._held = 0
+        self._bury_from = 0.0
+        self._known: dict[int, str] = {}
+        """As the thread has it."""
+        self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
+        self._ready: asyncio.Future[None] = self._loop.create_future()
+        self.seen = time.monotonic()
+        """When the database has answered last."""
+        self.on("done", self._on_done)
+        self.on("hello", lambda node, _: self._joined(node))
+
+    @property
+    def incarnation(self) -> int:  # type: ignore[override]
+        """See `Neighbours`."""
+        return self._me.incarnation
+
+    @property
+    def away(self) -> bool:  # type: ignore[override]
+        """See `Neighbours`."""
+        return time.monotonic() - self.seen > AWAY_S
+
+    async def start(self) -> None:
+        """This node listens, and the others know of it."""
+        self._thread.start()
+        await self._ready
+
+    async def stop(self) -> None:
+        """The node is not among the others any more."""
+        self._stopping = True
+        self._poke()
+        await asyncio.to_thread(self._thread.join)
+        os.close(self._wake_r)
+        os.close(self._wake_w)
+
+    # The loop's side.
+
+    def on(self, kind: str, handler: Handler) -> None:
+        """See `Neighbours`."""
+        self._handlers.setdefault(kind, []).append(handler)
+
+    def tell(self, kind: str, *fields: Any, to: int = 0) -> None:
+        """See `Neighbours`. May be called from any thread."""
+        if not self.others and not to:
+            return
+        with self._lock:
+            first = not self._out
+            if len(self._out) < MAX_WAITING:
+                self._out.append([self._me.incarnation, to, kind, *fields])
+        if first:
+            self._poke()
+
+    async def ask(self, kind: str, to: int, *fields: Any) -> bool:
+        """See `Neighbours`."""
+        number = next(self._numbers)
+        future: asyncio.Future[bool] = self._loop.create_future()
+        self._asked[number] = to, future
+        self.tell(kind, number, *fields, to=to)
+        try:
+            async with asyncio.timeout(ASK_S):
+                return await future
+        except TimeoutError:
+            return False
+        finally:
+            del self._asked[number]
+
+    def done(self, to: int, number: int) -> None:
+        """See `Neighbours`."""
+        self.tell("done", number, to=to)
+
+    def _on_done(self, _: int, fields: list[Any]) -> None:
+        _, future = self._asked.get(fields[0], (0, None))
+        if future is not None and not future.done():
+            future.set_result(True)
+
+    def _poke(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            os.write(self._wake_w, b"x")
+
+    def _arrived(self, messages: list[list[Any]]) -> None:
+        for sender, _, kind, *fields in messages:
+            for handler in self._handlers.get(kind, ()):
+                try:
+                    handler(sender, fields)
+                except Exception:
+                    log.exception("what another node has told could not be done")
+
+    def _changed(self, living: dict[int, str]) -> None:
+        left = [node for node in self.others if node not in living]
+        joined = [node for node in living if node not in self.others]
+        for node in left:
+            name = self.others.pop(node)
+            log.warning("a node is gone", extra={"node": name})
+            for asked, future in list(self._asked.values()):
+                if asked == node and not future.done():
+                    future.set_result(True)
+            for gone in self.on_left:
+                gone(node)
+        for node in joined:
+            self.others[node] = living[node]
+            log.info("a node has come", extra={"node": living[node]})
+            self._joined(node)
+
+    def _joined(self, node: int) -> None:
+        if node in self.others:
+            for joined in self.on_joined:
+                joined(node)
+
+    def _declared_dead(self) -> None:
+        log.error("this node was declared dead, since it stood still; its clients are sent away, and it begins anew")
+        for lost in self.on_lost:
+            lost()
+
+    def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    # The thread.
+
+    def _run(self) -> None:
+        said = ""
+        while not self._stopping:
+            try:
+                with self._database.connect("bus") as connection:
+                    if said:
+                        log.warning("the database is back")
+                        said = ""
+                    self._serve(connection)
+            except (psycopg.Error, MqttImError) as error:
+                text = one_line(error)
+                if not said:
+                    log.error("the database can't be asked which nodes there are: %s", text)
+                said = text
+                select.select([self._wake_r], [], [], RETRY_S)
+        self._call(self._greeted)
+
+    def _serve(self, connection: Connection) -> None:
+        connection.execute("SET synchronous_commit = off")
+        connection.execute(f"LISTEN {CHANNEL}")
+        got: list[list[Any]] = []
+        connection.add_notify_handler(lambda notify: got.extend(self._read(notify.payload)))
+        beat_at = 0.0
+        greet = True
+        self._held = 0
+        # After an outage nobody has said that it lives; that is no reason to declare everybody dead.
+        self._bury_from = time.monotonic() + nodes.DEAD_S
+        while not self._stopping:
+            now = time.monotonic()
+            if now >= beat_at:
+                self._beat(connection)
+                beat_at = now + nodes.BEAT_S
+                if greet:  # whoever hears it tells what this node may have missed, and is told what it may have
+                    self._send(connection, [[self._me.incarnation, 0, "hello"]])
+                    self._call(self._greeted)
+                    greet = False
+            self._send(connection, self._take())
+            self._listen(connection, got)
+            if got:
+                if any(message[2] in ("hello", "bye") for message in got):
+                    beat_at = 0.0  # look at once who is there now
+                self._call(self._arrived, got[:])
+                got.clear()
+            if not self._out:
+                select.select([connection.fileno(), self._wake_r], [], [], max(0.0, beat_at - time.monotonic()))
+            with contextlib.suppress(BlockingIOError):
+                if select.select([self._wake_r], [], [], 0)[0]:
+                    os.read(self._wake_r, 4096)
+        self._send(connection, self._take())
+        nodes.leave(connection, self._me)
+        self._send(connection, [[self._me.incarnation, 0, "bye"]])
+
+    def _greeted(self) -> None:
+        if not self._ready.done():
+            self._ready.set_result(None)
+        for node in list(self.others):
+            self._joined(node)
+
+    def _listen(self, connection: Connection, got: list[list[Any]]) -> None:
+        connection.pgconn.consume_input()
+        while (notify := connection.pgconn.notifies()) is not None:
+            got.extend(self._read(notify.extra.decode()))
+
+    def _read(self, payload: str) -> list[list[Any]]:
+        mine = self._me.incarnation
+        return [message for message in json.loads(payload) if message[0] != mine and message[1] in (0, mine)]
+
+    def _beat(self, connection: Connection) -> None:
+        if not nodes.beat(connection, self._me):
+            self._call(self._declared_dead)
+            nodes.register(self._database, connection, self._me, self._data_dir)
+        if self._held != self._me.incarnation and nodes.hold(connection, self._me):
+            self._held = self._me.incarnation
+        if time.monotonic() >= self._bury_from:
+            nodes.bury(connection)
+        living = {
+            incarnation: name for incarnation, name in nodes.living(connection).values() if incarnation != self._me.incarnation
+        }
+        self.seen = time.monotonic()
+        if living != self._known:
+            self._known = living
+            self._call(self._changed, living)
+
+    def _take(self) -> list[list[Any]]:
+        with self._lock:
+            out, self._out = self._out, []
+        return out
+
+    def _send(self, connection: Connection, messages: list[list[Any]]) -> None:
+        payloads: list[str] = []
+        batch: list[str] = []
+        size = 0
+        for message in messages:
+            text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+            length = len(text.encode()) + 1
+            if length > MAX_BYTES:
+                log.error("what other nodes were to be told is too long: %s", message[2])
+                continue
+            if size + length > MAX_BYTES:
+                payloads.append(f"[{','.join(batch)}]")
+                batch, size = [], 0
+            batch.append(text)
+            size += length
+        if batch:
+            payloads.append(f"[{','.join(batch)}]")
+        if payloads:
+            connection.execute("SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload", (CHANNEL, payloads))

@@ -1,0 +1,54 @@
+"""The other nodes, as one node sees them: this is a node that has none; `bus.Bus` is one among several.
+
+What is told is a hint: it may be lost with a connection, and whoever is told looks at the database. All of it is called on the
+event loop, handlers too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+Handler = Callable[[int, list[Any]], None]
+"""Is given the incarnation of the node that tells, and what."""
+
+
+class Neighbours:
+    """None."""
+
+    alone = True
+    """There are no others and never will be: whoever asks this first spends nothing."""
+    incarnation = 0
+    """Of this node."""
+
+    away = False
+    """The database has not answered for some seconds."""
+
+    def __init__(self) -> None:
+        self.others: dict[int, str] = {}
+        """The names of the other living nodes, by incarnation."""
+        self.on_left: list[Callable[[int], None]] = []
+        """Called with the incarnation of a node that is dead or has stopped."""
+        self.on_joined: list[Callable[[int], None]] = []
+        """Called with the incarnation of a node that was not there before, or may have missed what it was told."""
+        self.on_lost: list[Callable[[], None]] = []
+        """Called where this node was declared dead: what its clients are told of the store may not be so any more."""
+
+    def on(self, kind: str, handler: Handler) -> None:
+        """The handler is called with what other nodes tell of this kind."""
+
+    def tell(self, kind: str, *fields: Any, to: int = 0) -> None:
+        """Tell all other nodes, or one, with the next batch, which leaves in this turn of the loop."""
+
+    async def start(self) -> None:
+        """The others know of this node."""
+
+    async def stop(self) -> None:
+        """This node is none of them any more."""
+
+    async def ask(self, kind: str, to: int, *fields: Any) -> bool:
+        """Whether that node has answered within some seconds that it is done (`done`), or was declared dead meanwhile."""
+        return True
+
+    def done(self, to: int, number: int) -> None:
+        """The question of this number is answered."""

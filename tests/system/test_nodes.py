@@ -1,0 +1,242 @@
+"""Several real nodes on one PostgreSQL: one order, one take-over, one presence; and what happens when one of them goes."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from mqtt_im.testing import ServerProcess
+from tests.support.im import ImClient
+from tests.support.postgres import Cluster, new_database
+from tests.support.raw import eventually
+
+pytestmark = pytest.mark.slow
+
+
+class Nodes:
+    """Servers on one database, and clients of them."""
+
+    def __init__(self, url: str, undo: ExitStack) -> None:
+        self.url = url
+        self._undo = undo
+        self.all: list[ServerProcess] = []
+
+    def start(self, **config: Any) -> ServerProcess:
+        """One node more."""
+        name = f"n{len(self.all) + 1}"
+        server = ServerProcess({"store.url": self.url, "cluster.node": name, "limits.drain_s": 2, **config}, start_timeout_s=60)
+        self._undo.callback(server.close)
+        self.all.append(server)
+        server.start()
+        return server
+
+    def client(self, node: int, user: str, device: str = "phone", **options: Any) -> ImClient:
+        """Connected to that node, not subscribed."""
+        client = ImClient(self.all[node].mqtt_port, user, device)
+        self._undo.callback(client.close)
+        return client.sign_in(**options)
+
+    def online(self, node: int, user: str, device: str = "phone", **options: Any) -> ImClient:
+        """Connected to that node, with its delivery."""
+        return self.client(node, user, device, **options).listen()
+
+
+@pytest.fixture
+def nodes(postgres: Cluster) -> Iterator[Nodes]:
+    with new_database(postgres) as url, ExitStack() as undo:
+        yield Nodes(url, undo)
+
+
+@pytest.fixture(scope="module")
+def pair(postgres: Cluster) -> Iterator[Nodes]:
+    """Two nodes that the tests of this file share, which harm neither."""
+    with new_database(postgres) as url, ExitStack() as undo:
+        nodes = Nodes(url, undo)
+        for _ in range(2):
+            nodes.start()
+        yield nodes
+        for node in nodes.all:
+            assert node.stop() == 0, node.log()
+            assert "Traceback" not in node.log(), node.log()
+
+
+def test_messages_pass_between_nodes_in_one_order(pair: Nodes) -> None:
+    alice, bob = pair.online(0, "alice1"), pair.online(1, "bob1")
+    for number in range(20):
+        alice.say("bob1", number)
+        bob.say("alice1", -number)
+    for client in (alice, bob):
+        client.until(lambda client=client: len(client.items) >= 40, "all items")  # type: ignore[misc]
+        assert [item["pos"] for item in client.items] == list(range(1, 41))
+        assert [item["seq"] for item in client.items] == list(range(1, 41))
+
+
+def test_a_device_is_taken_over_by_a_connection_to_another_node(pair: Nodes) -> None:
+    alice = pair.online(0, "alice2")
+    former = pair.online(0, "bob2", clean=False)
+    alice.say("bob2", "one")
+    former.wait("msg", body="one")
+    now = pair.client(1, "bob2", clean=False)
+    assert now.session_present
+    former.until_closed()
+    alice.say("bob2", "two")
+    now.wait("msg", body="two")
+    back = pair.client(0, "bob2", clean=False)
+    now.until_closed()
+    alice.say("bob2", "three")
+    back.wait("msg", body="three")
+    assert [item["body"] for item in back.items if item.op == "msg"][-1] == "three"
+
+
+def test_presence_and_typing_pass_between_nodes(pair: Nodes) -> None:
+    alice, bob = pair.online(0, "alice3"), pair.online(1, "bob3")
+    alice.say("bob3", "hi")
+    bob.wait("msg", body="hi")
+    assert alice.subscribe(bob.presence_topic) == [1]
+    states: Callable[[], list[bytes]] = lambda: [p.payload for p in alice.plain if p.topic == bob.presence_topic]  # noqa: E731
+    alice.until(lambda: states() and b"online" in states()[-1], "online")
+    bob.request("typing", qos=0, to="alice3", on=True)
+    alice.wait("typing", conv="alice3:bob3", on=True)
+    bob.disconnect()
+    alice.until(lambda: b"offline" in states()[-1], "offline")
+    bob = pair.online(1, "bob3")
+    alice.until(lambda: b'"online"' in states()[-1], "online again")
+    seq = bob.ask("history", conv="alice3:bob3")["items"][-1]["seq"]
+    bob.request("read", conv="alice3:bob3", seq=seq)
+    alice.wait("receipt", conv="alice3:bob3", by="bob3", read=seq)
+
+
+def test_an_edit_at_one_node_is_seen_at_another(pair: Nodes) -> None:
+    alice, bob = pair.online(0, "alice4"), pair.online(1, "bob4")
+    seq = alice.say("bob4", "frist")["seq"]
+    bob.wait("msg", body="frist")
+    alice.must("edit", conv="alice4:bob4", seq=seq, body="first")
+    bob.wait("edited", seq=seq, body="first")
+
+
+def test_accounts_are_of_all_nodes(nodes: Nodes) -> None:
+    for _ in range(2):
+        nodes.start(**{"auth.mode": "accounts"})
+    first, second = nodes.all
+    assert first.command("user", "add", "alice", "--password-stdin", stdin="correct horse\n").returncode == 0
+    client = nodes.online(1, "alice", password="correct horse")
+    assert second.command("user", "list").stdout.startswith("alice\t")
+    assert first.command("user", "remove", "alice").returncode == 0
+    client.until_closed()
+
+
+def test_a_killed_node_takes_nothing_with_it(nodes: Nodes) -> None:
+    for _ in range(3):
+        nodes.start()
+    alice, bob = nodes.online(0, "alice"), nodes.online(1, "bob", clean=False)
+    alice.say("bob", 0)
+    bob.wait("msg", body=0)
+    assert alice.subscribe(bob.presence_topic) == [1]
+    nodes.all[1].kill()
+    bob.until_closed()
+    alice.say("bob", 1)
+    bob = nodes.client(2, "bob", clean=False)
+    assert bob.session_present
+    bob.wait("msg", body=1)
+    bob.disconnect()
+    states: Callable[[], list[bytes]] = lambda: [p.payload for p in alice.plain if p.topic == bob.presence_topic]  # noqa: E731
+    alice.until(lambda: states() and b"offline" in states()[-1], "offline", 20)
+    nodes.all[1].start()  # the same folder: it takes its place at once
+    bob = nodes.client(1, "bob", clean=False)
+    alice.say("bob", 2)
+    bob.wait("msg", body=2)
+
+
+def test_a_frozen_node_can_write_nothing_more(nodes: Nodes) -> None:
+    for _ in range(2):
+        nodes.start()
+    alice, bob = nodes.online(0, "alice"), nodes.online(1, "bob", clean=False)
+    alice.say("bob", 0)
+    bob.wait("msg", body=0)
+    nodes.all[1].signal(signal.SIGSTOP)
+    try:
+        eventually(lambda: "a node is gone" in nodes.all[0].log(), "the frozen node is declared dead", timeout_s=20)
+        now = nodes.client(0, "bob", clean=False)
+        alice.say("bob", 1)
+        now.wait("msg", body=1)
+        bob.request("send", id="late", to="alice", body="never")  # the frozen node has it in its socket
+    finally:
+        nodes.all[1].signal(signal.SIGCONT)
+    bob.until_closed()
+    eventually(lambda: "declared dead" in nodes.all[1].log(), "it has noticed")
+    eventually(nodes.all[1].ready, "it is a node again", timeout_s=20)
+    assert not [item for item in now.items if item.op == "msg" and item["body"] == "never"]
+    carl = nodes.online(1, "carl")
+    carl.say("bob", 2)
+    now.wait("msg", body=2)
+
+
+def test_a_second_node_of_a_living_name_ends(nodes: Nodes) -> None:
+    nodes.start()
+    double = ServerProcess({"store.url": nodes.url, "cluster.node": "n1"})
+    with double._temporary:
+        ended = double.command("serve", timeout_s=60)
+    assert ended.returncode == 1
+    assert (
+        ended.stderr.strip()
+        .splitlines()[-1]
+        .endswith("cluster.node: a node named n1 runs already; give each node a name of its own")
+    )
+
+
+def test_a_stopping_node_sends_its_clients_on(nodes: Nodes) -> None:
+    for _ in range(2):
+        nodes.start(**{"cluster.server_reference": "other.example:1883"})
+    bob = nodes.online(0, "bob", clean=False)
+    assert nodes.all[0].stop() == 0
+    bob.until_closed()
+    now = nodes.client(1, "bob", clean=False)
+    assert now.session_present
+
+
+def test_a_database_that_is_gone_and_comes_back(own_postgres: Cluster) -> None:
+    with ExitStack() as undo:
+        nodes = Nodes(own_postgres.url(own_postgres.create()), undo)
+        node = nodes.start()
+        alice = nodes.online(0, "alice")
+        alice.say("alice", 0)
+        own_postgres.freeze()
+        began = time.monotonic()
+        eventually(lambda: node.get("/health/ready")[0] == 503, "not ready", timeout_s=10)
+        assert node.get("/health/live")[0] == 200
+        assert time.monotonic() - began < 10  # 5 s where the machine is not crowded
+        alice.until_closed(30)
+        own_postgres.thaw()
+        eventually(node.ready, "ready again", timeout_s=20)
+        own_postgres.kill()
+        eventually(lambda: not node.ready(), "not ready", timeout_s=10)
+        own_postgres.start()
+        eventually(node.ready, "ready again", timeout_s=20)
+        nodes.online(0, "alice").say("alice", 1)
+
+
+def test_a_start_waits_for_the_database(own_postgres: Cluster) -> None:
+    with ExitStack() as undo:
+        nodes = Nodes(own_postgres.url(own_postgres.create()), undo)
+        own_postgres.stop()
+        node = ServerProcess({"store.url": nodes.url}, start_timeout_s=60)
+        undo.callback(node.close)
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(node, "ready", lambda: _live(node))
+            node.start()
+        assert node.get("/health/ready")[0] == 503
+        eventually(lambda: "waiting for the database" in node.log(), "a line in the log")
+        own_postgres.start()
+        eventually(node.ready, "ready", timeout_s=30)
+
+
+def _live(node: ServerProcess) -> bool:
+    try:
+        return node.get("/health/live")[0] == 200
+    except OSError:
+        return False
