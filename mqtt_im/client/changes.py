@@ -42,6 +42,8 @@ class Changes(ABC):
         return await self._change("send", {"to": self._recipient(to), **fields}, body, timeout)
 
     def _recipient(self, to: str) -> str:
+        if not isinstance(to, str):
+            raise TypeError(f"to: a user, a group or a conversation, not {to!r}")
         both = members_of_direct(to) if not is_group(to) else None
         if both is None or self.user not in both:
             return to

@@ -95,6 +95,8 @@ class Client(Changes, Questions):
             raise ValueError("codec is 'auto', 'json' or 'msgpack', synchronous is 'full' or 'normal'")
         if not 0 <= keepalive <= 65_535:
             raise ValueError("keepalive is 0 to 65535 seconds")
+        if connect_timeout <= 0 or (send_timeout is not None and send_timeout <= 0) or outbox_limit < 1:
+            raise ValueError("connect_timeout and send_timeout are seconds above 0, outbox_limit is at least 1")
         self.user = user
         self._addresses = parsed(url)
         self._password = password

@@ -101,6 +101,7 @@ class Reading:
         if self._not_listening is not None:
             self._not_listening.cancel()
             self._not_listening = None
+        self._engine.apply(self._engine.session.progress(clock.now()))  # there may be events behind unread messages
         return Reader(self._next_event, self._event_reader_ended)
 
     async def _next_event(self) -> Event:

@@ -82,7 +82,7 @@ class Sending:
                 return merged
         elif len(self._session.outbox) + self._inserting >= self._limit:
             raise OutboxFull(f"{self._limit} changes wait for their answer")
-        row = self._row(op, given or secrets.token_urlsafe(9), fields, body, timeout)
+        row = self._row(op, secrets.token_urlsafe(9) if given is None else given, fields, body, timeout)
         entry = entry_of(row, self._boot)
         outgoing = self._outgoing(entry)
         if (too_large := self._session.over_limit(entry)) is not None:

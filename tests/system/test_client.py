@@ -255,6 +255,29 @@ def test_events_tell_what_is_no_message(client: Clients, name: Name) -> None:
     run(main)
 
 
+def test_events_do_not_wait_behind_a_thousand_unread_messages(client: Clients, name: Name) -> None:
+    count = 1_100
+
+    async def main() -> None:
+        async with client(name("alice")) as a, client(name("bob")) as b:
+            await b.online(PATIENCE_S)
+            sent = await asyncio.gather(*(a.send(b.user, number) for number in range(count)))
+            for outgoing in sent:
+                await outgoing.sent(6 * PATIENCE_S)
+            assert [outgoing.seq for outgoing in sent] == list(range(1, count + 1)), "in the order of the calls"
+            assert sent[0].conv is not None
+            await (await a.react(sent[0].conv, 1, "👍")).sent(PATIENCE_S)
+            events = b.events()
+            assert (await event(events, Reacted)).emoji == "👍"
+            await (await a.react(sent[0].conv, 1, "👎")).sent(PATIENCE_S)
+            assert (await event(events, Reacted)).emoji == "👎"
+            assert [message.body for message in await take(b, count)] == list(range(count))
+            await (await a.react(sent[0].conv, 1, "x")).sent(PATIENCE_S)
+            assert (await event(events, Reacted)).emoji == "x", "none came twice"
+
+    run(main)
+
+
 def test_questions(client: Clients, name: Name) -> None:
     async def main() -> None:
         alice, bob = name("alice"), name("bob")

@@ -56,6 +56,8 @@ class Inbox:
         """The message that the app has and has not done."""
         self.listening = False
         """Whether somebody reads the events; else they count as done at once."""
+        self._peeked = marks.events
+        """Events up to here were taken in, perhaps ahead of the delivery."""
         self._messages_done = marks.messages
         self._events_done = marks.events
         self._again = marks.in_hand
@@ -91,7 +93,7 @@ class Inbox:
         return None
 
     def _restart(self, position: int) -> None:
-        self.received = self._messages_done = self._events_done = position
+        self.received = self._messages_done = self._events_done = self._peeked = position
         self._again = 0
         self.hand = None
         self.messages.clear()
@@ -153,8 +155,9 @@ class Inbox:
         if op == "msg" and last > self._messages_done:
             self.messages.append(item)
         elif op in EVENT_OPS and last > self._events_done and self.listening:
-            self._make_room()
-            self.events.append(item)
+            if last > self._peeked:
+                self._make_room()
+                self.events.append(item)
         else:
             if op in EVENT_OPS:
                 self._events_done = max(self._events_done, last)
@@ -196,6 +199,28 @@ class Inbox:
         return True
 
     # Events
+
+    @property
+    def scanned(self) -> int:
+        """Everything up to here was looked at for events."""
+        return max(self.received, self._peeked)
+
+    def may_peek(self) -> bool:
+        """Whether events may be taken in ahead of the delivery: somebody reads them, and there is room."""
+        return self.listening and not self._ahead and len(self.events) < MAX_EVENTS
+
+    def peek(self, item: object) -> bool:
+        """Of an item that the delivery has not reached, an event is kept and the rest passed over. False: no more."""
+        if not isinstance(item, dict) or not isinstance(item.get("op"), str) or not is_position(item.get("pos")):
+            return False
+        if not self.may_peek():
+            return False
+        position = item["pos"]
+        if position > self.scanned:
+            self._peeked = position
+            if item["op"] in EVENT_OPS and position > self._events_done:
+                self.events.append(item)
+        return True
 
     def happened(self, event: Map) -> None:
         """An event without `pos`: kept for who reads, and the first to go where that is too slow."""

@@ -47,11 +47,10 @@ from .inbox import Inbox, is_position
 from .limits import DEFAULT_PACKET, UNKNOWN, Limits, over, told
 from .outbox import WINDOW, Outbox
 from .packets import ANY, Packets, Unanswered
+from .peeking import PAUSE, Peeking
 
 ACK_AFTER_S: Final = 0.5
 """Progress is told to the server so long after it was made, together."""
-_PAUSE: Final = 1000
-"""The server offers so many items beyond what was acknowledged, and no more."""
 _RESERVED: Final = 16
 """Of the packets that may be without PUBACK, so many are left to what is no change."""
 _UNHEARD: Final = 2
@@ -88,6 +87,7 @@ class Session:
         self._down = (self._topics.user_down(user), self._topics.device_down(user, device))
         self._packets = Packets(self._topics.up(user, device), codec)
         self._filling = Filling(inbox, self._packets)
+        self._peeking = Peeking(inbox, self._packets)
         self._unanswered = Unanswered()
         self._marking: dict[str, Entry] = {}
         """Changes that leave as soon as the disk knows that they were tried."""
@@ -161,6 +161,7 @@ class Session:
         self.inbox.lost_connection()
         self._packets.begin()
         self._filling.reset()
+        self._peeking.reset()
         self._unanswered.clear()
         self._marking.clear()
         self._early.clear()
@@ -205,6 +206,8 @@ class Session:
             return self._error(now, request_id, data) if self._packets.is_news(request_id) else []
         if self._filling.is_mine(request_id):
             return self._filled(now, data)
+        if self._peeking.is_mine(request_id):
+            return self._peeked(now, data)
         return self._done(now, request_id, data)
 
     def _items(self, now: float, items: object) -> list[Effect]:
@@ -229,12 +232,16 @@ class Session:
             return []
         if self.inbox.cursor > self._acked and self._ack_due == math.inf:
             self._ack_due = now + ACK_AFTER_S
-        return [Happened(None), *self._filling.ask()]
+        return [Happened(None), *self._filling.ask(), *self._peeking.ask(now, self._acked)]
 
     def _filled(self, now: float, data: Map) -> list[Effect]:
         effects = self._items(now, data.get("items"))
         lost = self._filling.answered()
         return effects + ([] if lost is None else self._lose(*lost, "missing")) + self.progress(now)
+
+    def _peeked(self, now: float, page: Map) -> list[Effect]:
+        self._peeking.answered(now, page)
+        return self.progress(now)
 
     def _lose(self, first: int, last: int, why: str) -> list[Effect]:
         return [Lost(), *self._happened({"op": "lost", "first": first, "last": last, "why": why})]
@@ -283,6 +290,8 @@ class Session:
         if self._filling.is_mine(request_id):
             lost = self._filling.refused()
             return [] if lost is None else self._lose(*lost, "missing") + self.progress(now)
+        if self._peeking.is_mine(request_id):
+            return self._peeked(now, {})
         self._unanswered.forget(request_id)
         if code == "out_of_order" or retry:
             expected = data.get("expected")
@@ -336,7 +345,7 @@ class Session:
         elif op == "read":
             effects += self._done(now, request_id, {"op": "ok"})
         elif request_id in self.outbox.under_way:
-            paused = self.inbox.received - self._acked >= _PAUSE
+            paused = self.inbox.received - self._acked >= PAUSE
             self._unanswered.acknowledged(request_id, now, paused=paused)
         return effects
 
@@ -413,10 +422,12 @@ class Session:
             if self._saved < self.inbox.cursor:
                 effects.append(Save(then_ack=True))
             effects += self.acknowledge()
+        if self.phase == "online":
+            effects += self._peeking.ask(now, self._acked)
         return effects + self.pump(now)
 
     def due(self, now: float) -> float:
         """When `tick` has something to do; infinity where nothing is waited for."""
         ends = (entry.given_up_at for entry in self.outbox.timed.values())
-        waits = self.outbox.due(now) if self.phase == "online" else math.inf
+        waits = math.inf if self.phase != "online" else min(self.outbox.due(now), self._peeking.due(self._acked))
         return min(self._ack_due, waits, self._unanswered.due(), *ends)

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,9 @@ class Writer:
         self._calls: queue.SimpleQueue[tuple[Call, asyncio.Future[None]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._loop = asyncio.get_running_loop()
+        self._results: deque[tuple[asyncio.Future[Any], Any]] = deque()
+        """What is done and was not told yet."""
+        self._resolving = False
 
     async def start(self, user: str, device: str | None) -> Loaded:
         """Open the store. Raises `StoreInUse`, `StoreUnusable`."""
@@ -98,20 +102,26 @@ class Writer:
 
     def _report(self, results: list[tuple[asyncio.Future[Any], Any]]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            self._loop.call_soon_threadsafe(_resolve, self._loop, results)
+            self._loop.call_soon_threadsafe(self._arrived, results)
 
+    def _arrived(self, results: list[tuple[asyncio.Future[Any], Any]]) -> None:
+        self._results += results
+        if not self._resolving:
+            self._resolve()
 
-def _resolve(loop: asyncio.AbstractEventLoop, results: list[tuple[asyncio.Future[Any], Any]]) -> None:
-    """A slice in each turn of the loop, in order: what waits for them may have work to do."""
-    if len(results) > _SLICE:
-        loop.call_soon(_resolve, loop, results[_SLICE:])
-    for future, result in results[:_SLICE]:
-        if future.done():
-            continue
-        if isinstance(result, BaseException):
-            future.set_exception(result)
-        else:
-            future.set_result(result)
+    def _resolve(self) -> None:
+        """A slice in each turn of the loop, all of them in the order of the calls: what waits for them may have work to do."""
+        for _ in range(min(_SLICE, len(self._results))):
+            future, result = self._results.popleft()
+            if future.done():
+                continue
+            if isinstance(result, BaseException):
+                future.set_exception(result)
+            else:
+                future.set_result(result)
+        self._resolving = bool(self._results)
+        if self._resolving:
+            self._loop.call_soon(self._resolve)
 
 
 def _seen(done: asyncio.Future[None]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mqtt_im.client.store.interface import Row
+from mqtt_im.client.store.memory import MemoryStore
 from mqtt_im.client.store.sqlite import SqliteStore
+from mqtt_im.client.store.writer import Writer
 
 
 def test_no_log_says_what_people_write(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -26,3 +30,25 @@ def test_no_log_says_what_people_write(tmp_path: Path, caplog: pytest.LogCapture
     assert again.open("alice", None).rows[0].raw == b"the secret"
     again.close()
     assert "secret" not in caplog.text
+
+
+def test_what_is_on_disk_is_told_in_the_order_of_the_calls_however_they_were_written() -> None:
+    """Else what two tasks send could change places: an entry joins the outbox when it is told."""
+
+    async def main() -> None:
+        writer = Writer(MemoryStore())
+        loop = asyncio.get_running_loop()
+        told: list[int] = []
+        batches: list[list[tuple[asyncio.Future[Any], None]]] = []
+        for first in (0, 100, 200):
+            batches.append([])
+            for number in range(first, first + 100):
+                future: asyncio.Future[Any] = loop.create_future()
+                future.add_done_callback(lambda _future, number=number: told.append(number))  # type: ignore[misc]
+                batches[-1].append((future, None))
+        for batch in batches:
+            writer._report(batch)
+        await asyncio.gather(*(future for batch in batches for future, _ in batch))
+        assert told == list(range(300))
+
+    asyncio.run(main())
