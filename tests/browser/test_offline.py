@@ -22,8 +22,10 @@ def test_what_is_written_offline_survives_a_reload_and_arrives_once_in_order(ope
     one.start(bob).write("zero")
     one.shows("zero", "delivered")
     one.worker()
+    expect(one.page.locator(".chat-title p")).to_have_text("online")
     one.page.context.set_offline(True)
     one.connection("offline")
+    expect(one.page.locator(".chat-title p")).to_have_text("")  # nobody knows without a line
     one.write(*LINES)
     for line in LINES:
         one.shows(line, "pending")
@@ -105,6 +107,25 @@ def test_a_killed_browser_has_what_was_pending(
     one.has(*LINES)
     assert one.seqs() == other.seqs() == ["1", "2", "3"]
     one.page.context.close()
+
+
+def test_a_group_that_is_made_as_the_line_goes_is_made_once(open_tab: Open, name: Name, server: ServerProcess) -> None:
+    alice, bob = name("alice"), name("bob")
+    one, other = open_tab(alice), open_tab(bob)
+    one.at("new-group").click()
+    one.at("group-name").fill("Once")
+    one.at("group-members").fill(bob)
+    server.signal(signal.SIGSTOP)
+    try:
+        one.at("group-create").click()
+        expect(one.page.locator("#notice")).to_contain_text("The line was lost. This is done as soon as it is back.")
+        expect(one.page.locator("dialog")).to_have_count(0)
+    finally:
+        server.signal(signal.SIGCONT)
+    one.online()
+    for tab in (one, other):
+        expect(tab.at("conversation")).to_have_count(1)
+        expect(tab.at("conversation")).to_contain_text("Once")
 
 
 def test_two_tabs_are_one_device(open_tab: Open, name: Name, url: str) -> None:

@@ -42,7 +42,7 @@ export class Chat {
     session.im.on("typing", (event) => this.#typed(event));
     session.im.on("presence", () => this.#showHead());
     session.im.on("convs", (convs) => this.#convsChanged(convs));
-    session.im.on("state", (state) => state === "online" && this.#fetchMembers());
+    session.im.on("state", (state) => (this.#showHead(), state === "online" && this.#fetchMembers()));
   }
 
   /** Shows a conversation; kept when its newest messages are there, as far as they can be had. */
@@ -86,8 +86,8 @@ export class Chat {
     }
     const peer = this.#session.addressOf(conv);
     if (peer === this.#session.me) return t("Notes to yourself");
+    if (this.#session.isOnline(peer)) return t("online");
     const presence = this.#session.im.presence.get(peer);
-    if (presence?.state === "online") return t("online");
     return presence?.last_seen ? t("last seen {when}", { when: full(presence.last_seen) }) : "";
   }
 
@@ -197,7 +197,7 @@ export class Chat {
     menu(anchor, [
       { label: t("Reply"), action: () => this.composer.reply(message) },
       { label: t("React"), action: () => this.#emoji(anchor, message) },
-      text && { label: t("Copy"), action: () => navigator.clipboard?.writeText(text).then(() => notice(t("Copied"))) },
+      text && navigator.clipboard && { label: t("Copy"), action: () => navigator.clipboard.writeText(text).then(() => notice(t("Copied"))) },
       isOwn && text && { label: t("Edit"), action: () => this.composer.edit(message) },
       this.#mayRecall(message) && { label: t("Take back"), danger: true, action: () => this.#recall(message) },
     ]);

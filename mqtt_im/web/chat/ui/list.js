@@ -24,7 +24,7 @@ export class ConversationList {
     this.#session = session;
     this.#open = open;
     this.element = h("ul", { class: "conversations", "aria-label": t("Conversations"), onkeydown: (event) => this.#key(event) });
-    for (const name of ["convs", "presence", "reset", "outbox"]) session.im.on(name, () => this.#soon());
+    for (const name of ["convs", "presence", "reset", "outbox", "state"]) session.im.on(name, () => this.#soon());
     this.nothing = h("p", { class: "nothing", hidden: true }, t("Nobody has written yet. Begin a conversation with the plus above."));
     this.render();
   }
@@ -94,7 +94,7 @@ export class ConversationList {
   #fill(row, conv, pending) {
     const { im, me } = this.#session;
     const name = this.#session.nameOf(conv.conv);
-    const isOnline = !isGroup(conv.conv) && im.presence.get(addressOf(conv.conv, me))?.state === "online";
+    const isOnline = !isGroup(conv.conv) && this.#session.isOnline(addressOf(conv.conv, me));
     const isMuted = conv.muted > Date.now();
     const line = pending ? textOf(pending.fields.body) || t("File") : lineOf(conv, me);
     const ts = pending?.fields.cts ?? conv.last?.ts;

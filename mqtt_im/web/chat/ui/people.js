@@ -104,7 +104,7 @@ export function showPerson(session, conv) {
     ? h("button", { type: "button", class: "danger", onclick: () => change("unblock") }, t("Unblock"))
     : h("button", { type: "button", class: "danger", onclick: () => change("block") }, t("Block"));
   const elsewhere = h("p", { class: "quiet elsewhere" }, t("Blocked on another device?"), " ", h("button", { type: "button", class: "link", onclick: () => change("unblock") }, t("Let {user} write again", { user })));
-  const seen = presence?.state === "online" ? t("online") : presence?.last_seen ? t("last seen {when}", { when: full(presence.last_seen) }) : "";
+  const seen = session.isOnline(user) ? t("online") : presence?.last_seen ? t("last seen {when}", { when: full(presence.last_seen) }) : "";
   const shown = dialog(
     user,
     h("div", { class: "person" }, avatar(user), h("p", {}, seen)),

@@ -78,6 +78,11 @@ export class Session {
     return addressOf(conv, this.me);
   }
 
+  /** Whether somebody is online, as far as this browser can know: without a line it can't. */
+  isOnline(user) {
+    return this.im.state === "online" && this.im.presence.get(user)?.state === "online";
+  }
+
   /** To whom a message in a conversation goes. */
   addressOf(conv) {
     return addressOf(conv, this.me);
@@ -103,13 +108,16 @@ export class Session {
   }
 
   /**
-   * The server's answer to the entry of the outbox that `begin` makes; null where none has come for a while. An error's entry is gone: who
-   * waits here says what is wrong (`isAwaited`).
+   * The server's answer to the entry of the outbox that `begin` makes; null where the line was lost before it came, or it takes too long. An
+   * error's entry is gone: who waits here says what is wrong (`isAwaited`).
    */
   async answer(begin) {
     const replies = new Map();
     let tell = () => {};
-    const end = this.im.on("answer", ({ id, reply }) => (replies.set(id, reply), tell(id)));
+    const ends = [
+      this.im.on("answer", ({ id, reply }) => (replies.set(id, reply), tell(id))),
+      this.im.on("state", (state) => state !== "online" && tell(wait.id)),
+    ];
     const wait = {};
     this.#awaited.add(wait);
     try {
@@ -119,7 +127,7 @@ export class Session {
       if (reply?.op === "error") await this.im.discard(wait.id);
       return reply;
     } finally {
-      end();
+      ends.forEach((end) => end());
       this.#awaited.delete(wait);
     }
   }
