@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import gc
 import logging
 import os
-import resource
 import signal
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,23 +23,21 @@ from msgspec.structs import replace
 from mqtt_im import logs, memory
 from mqtt_im.accounts.models import ERASED, PASSWORD, REMOVED, REVOKED, Change
 from mqtt_im.accounts.table import Accounts
+from mqtt_im.bounds import bridge_settings, retention_policy, rule_limits
 from mqtt_im.bridge.audience import Audience
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.bridge.neighbourhood import Neighbourhood, WideAudience
 from mqtt_im.bridge.searching import Searching
 from mqtt_im.bridge.service import Bridge
-from mqtt_im.bridge.settings import BridgeSettings
 from mqtt_im.cluster import Neighbours
-from mqtt_im.config import KEYS, Address, Config, parse_bind
-from mqtt_im.config.addresses import bind_problem
-from mqtt_im.config.checks import binds
-from mqtt_im.core.rules import Limits as RuleLimits
+from mqtt_im.config import KEYS, Address, Config
 from mqtt_im.files import open_files
 from mqtt_im.hooks import Hooks, WebPush
 from mqtt_im.http import HttpServer, Services
 from mqtt_im.metrics import Metrics
 from mqtt_im.opening import Joined, check_usable, index_of, join, keep_up, open_store, place_for
+from mqtt_im.process import check_ports, raise_file_limit, tune_interpreter
 from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.search import file as search_file
@@ -457,44 +451,6 @@ async def probe(ledger: Ledger) -> str:
     return "ok"
 
 
-def rule_limits(config: Config) -> RuleLimits:
-    """The bounds that the rules of messaging obey."""
-    return RuleLimits(
-        group_members=config.limits.group_members,
-        edit_window_s=config.messaging.edit_window_s,
-        new_members_see_history=config.messaging.new_members_see_history,
-        drop_blocked=config.messaging.blocked_senders == "drop",
-        changes_per_message=config.limits.changes_per_message,
-        reactions_per_message=config.limits.reactions_per_message,
-        quota_messages=config.quota.messages,
-        quota_bytes=config.quota.bytes,
-        quota_groups=config.quota.groups,
-        quota_devices=config.quota.devices,
-    )
-
-
-def retention_policy(config: Config) -> Policy:
-    """What is kept, and how long."""
-    store = config.store
-    return Policy(
-        retention_days=store.retention_days,
-        retention_messages=store.retention_messages,
-        device_expiry_days=store.device_expiry_days,
-    )
-
-
-def bridge_settings(config: Config) -> BridgeSettings:
-    """The bounds that the bridge obeys."""
-    limits = config.limits
-    return BridgeSettings(
-        max_inflight=limits.max_inflight,
-        max_packet_bytes=limits.max_packet_bytes,
-        max_body_bytes=limits.max_body_bytes,
-        requests_per_second=limits.requests_per_second,
-        max_page=limits.max_page,
-    )
-
-
 async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
@@ -507,37 +463,3 @@ def value_of(config: Config, name: str) -> object:
     for part in name.split("."):
         value = getattr(value, part)
     return value
-
-
-def check_ports(config: Config) -> None:
-    """Return where every listener's address is free. `MqttImError` with code `port` names all that are not."""
-    problems = []
-    for key, text in binds(config).items():
-        address = parse_bind(text)
-        problem = bind_problem(address) if address is not None else None
-        if problem:
-            taken = problem == os.strerror(errno.EADDRINUSE)
-            hint = f" (another program uses it: stop that, or choose another with --set {key}=HOST:PORT)" if taken else ""
-            problems.append(f"{key}: can't listen on {address}: {problem}{hint}")
-    if problems:
-        raise MqttImError("port", "\n".join(problems))
-
-
-def tune_interpreter() -> None:
-    """Settings of the interpreter that suit two threads that share it and make many short-lived objects.
-
-    Measured, 50 pairs with 20 messages in flight (`python -m bench pairs`): collecting after every 700 new objects costs a
-    tenth of the CPU time, since next to nothing here is cyclic; and a thread that waits the default 5 ms for its turn is what
-    the latency of a message then consists of.
-    """
-    gc.set_threshold(50_000, 20, 50)
-    memory.return_large_blocks()
-    sys.setswitchinterval(0.0005)
-
-
-def raise_file_limit() -> None:
-    """Allow as many open files as the system lets this process have."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        with contextlib.suppress(OSError, ValueError):
-            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

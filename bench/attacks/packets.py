@@ -53,6 +53,19 @@ def logins(ports: Ports) -> None:
     at_once(4, work)
 
 
+def guesses(ports: Ports) -> None:
+    """Other passwords, of names that are there and names that are none."""
+    numbers = itertools.count()
+
+    def work() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                number = next(numbers)
+                Foe(ports.mqtt, user=f"user{number % 50}", listens=False, reads=False, password=f"guess{number}").socket.close()
+
+    at_once(8, work)
+
+
 def garbage(ports: Ports) -> None:
     forever(ports.mqtt, lambda foe: foe.send(b"".join(foe.raw(b"\xc1" * 200) for _ in range(WINDOW))))
 
@@ -234,6 +247,7 @@ PACKETS: dict[str, Attack] = {
     "subscriptions, 500 presences": presences,
     "one whom all watch comes and goes": comes_and_goes,
     "logins": logins,
+    "guesses": guesses,
     "garbage": garbage,
     "35,000 user properties": user_properties,
     "CONNECTs of 240 KB": greetings,

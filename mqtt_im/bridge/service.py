@@ -123,11 +123,11 @@ class Bridge:
 
     async def quiesced(self, user: str, device: str) -> None:
         """See `Handler`."""
-        await self.uplinks.quiesced(user, device)
+        await self.uplinks.leaving.quiesced(user, device)
 
     async def released(self, user: str, device: str) -> None:
         """See `Handler`."""
-        await self.uplinks.quiesced(user, device)
+        await self.uplinks.leaving.quiesced(user, device)
         self.cursors.write()
         with contextlib.suppress(Refusal):  # then the store has lost a moved cursor, and items come again
             await self.ledger.call(lambda _: None)
@@ -177,7 +177,7 @@ class Bridge:
         if not channel.device:
             self.watching.end(link, channel)
         self.presence.left(link)
-        self.uplinks.left(channel)
+        self.uplinks.leaving.left(channel)
         if not link.clean:
             key = (link.user, link.device)
             if channel.delivery is not None:

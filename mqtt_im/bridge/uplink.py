@@ -6,10 +6,8 @@ request gets its final answer exactly once: `Link.done`, or `Link.fail` where th
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
-from collections.abc import Callable
 from typing import Any, Final, Literal, get_args
 
 from mqtt_im.core import costs
@@ -18,17 +16,18 @@ from mqtt_im.core.records import DeviceChange
 from mqtt_im.core.rules import CHANGING, Who
 from mqtt_im.core.rules.common import answer
 from mqtt_im.mqtt import V5
-from mqtt_im.mqtt.reasons import PAYLOAD_FORMAT, TOPIC_INVALID
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.codec import decode_request
 from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.faults import Unreadable
-from mqtt_im.store import listings, queries
-from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import ReadJob, RequestJob
+from mqtt_im.store.jobs import RequestJob
 from mqtt_im.transport.api import Extra
 
+from . import extras
 from .channel import Channel
+from .leaving import Leaving
+from .prices import Prices
+from .reading import ReadingJob, readings
 from .reasons import reason_of
 from .seam import Bridge
 
@@ -38,15 +37,6 @@ MAX_REPLIES = 256
 MAX_LATE_BYTES = 512 * 1024
 """Of replies that wait until the device takes more packets; then its pages are short."""
 _SHORT_PAGE: Final = 8192
-
-_MAX_LARGE: Final = 10_000
-
-MAX_AWAITED = 1024
-"""`sent` items whose Correlation Data is kept; a device that skips them does not make it more."""
-
-Reading = Callable[[Readable, Who, Any, int], Any]
-"""What reads for a request; the last argument is the most bytes that a page may have."""
-
 
 _SHOWING: Final = (rq.Sync, rq.History, rq.Convs)
 """Requests whose replies show messages."""
@@ -77,63 +67,16 @@ class UplinkJob(RequestJob):
         self.uplink.decided(self)
 
 
-class ReadingJob(ReadJob):
-    """A request that only reads."""
-
-    __slots__ = ("channel", "packet_id", "read", "request", "result", "size", "token", "uplink", "who")
-
-    def __init__(
-        self, uplink: Uplink, channel: Channel, token: int, who: Who, request: rq.Request, read: Reading, size: int
-    ) -> None:
-        super().__init__()
-        self.packet_id = 0
-        """Of the packet in whose place the reply is sent, where it had not been acknowledged on a former connection."""
-        self.uplink = uplink
-        self.channel = channel
-        self.token = token
-        self.who = who
-        self.request = request
-        self.read = read
-        self.size = size
-        self.result: Any = None
-
-    def line(self) -> str:
-        """See `Job`."""
-        return self.who.user
-
-    def finish(self, engine: Readable) -> None:
-        """See `Job`."""
-        self.who.now = engine.now
-        self.result = self.read(engine, self.who, self.request, self.size)
-
-    def done(self) -> None:
-        """See `Job`."""
-        self.uplink.read(self)
-
-
 class Uplink:
     """The requests of all devices."""
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        self._leaving: dict[tuple[str, str], list[Channel]] = {}
-        """Channels that are closed, with requests that have no answer yet, by device."""
-        self._quiet: dict[tuple[str, str], list[asyncio.Future[None]]] = {}
-        self._large: dict[str, int] = {}
-        """How many were reached last by what was done in a large group, by group."""
+        self.leaving = Leaving()
+        self._prices = Prices(bridge)
         settings = bridge.settings
-        page = settings.max_page
         self._ops = {kind: bridge.metrics.cell("uplinks", op=str(kind.__struct_config__.tag)) for kind in get_args(rq.AnyRequest)}
-        self._reads: dict[type[rq.Request], Reading] = {
-            rq.Sync: lambda engine, who, request, size: queries.sync(engine, who, request, _limit(request, page), size),
-            rq.History: lambda engine, who, request, size: queries.history(engine, who, request, _limit(request, page), size),
-            rq.Convs: lambda engine, who, request, size: listings.convs(engine, who, request, _limit(request, page), size),
-            rq.GroupInfo: lambda engine, who, request, size: listings.group_info(
-                engine, who, request, _limit(request, page), size
-            ),
-            rq.Devices: lambda engine, who, *_: queries.devices(engine, who),
-            rq.Typing: lambda engine, who, request, _: queries.typing_audience(engine, who, request.to),
-        }
+        self._reads = readings(settings.max_page)
 
     # In.
 
@@ -154,7 +97,7 @@ class Uplink:
         if len(payload) > costs.BODY_BYTES:
             # Fields that nobody knows are read too. What of it is the body is counted once more, with the request.
             channel.link.charge(len(payload) / costs.BODY_BYTES)
-        if extra is not None and (wrong := _apply(extra, request, payload, channel)) is not None:
+        if extra is not None and (wrong := extras.apply(extra, request, payload, channel)) is not None:
             self._refuse(channel, wrong[0], request.id, token, wrong[1])
             return
         self.ask(channel, request, token, packet_id, dup)
@@ -164,7 +107,7 @@ class Uplink:
         bridge = self._bridge
         kind = type(request)
         self._ops[kind][0] += 1
-        price, audience = self._price(request)
+        price, audience = self._prices.at_the_door(request)
         link = channel.link
         if price + audience > 1:
             link.charge(price + audience - 1)
@@ -182,7 +125,7 @@ class Uplink:
             job.charged = audience
             bridge.ledger.submit(job)
         elif isinstance(request, rq.Typing) and not channel.may_tell_typing(request.to, request.on, time.monotonic()):
-            self._answered(channel)
+            self.leaving.answered(channel)
             self._done(channel, token)
         elif (read := self._reads.get(kind)) is not None:
             if kind in (rq.Devices, rq.Convs):
@@ -191,19 +134,9 @@ class Uplink:
         elif isinstance(request, rq.Search) and bridge.searching is not None:
             bridge.searching.take(channel, token, who, request)
         else:
-            self._answered(channel)
+            self.leaving.answered(channel)
             refusal = Refusal("unknown_op", f"op: {kind.__struct_config__.tag!r} is switched off here")
             self._refuse(channel, refusal, request.id, token)
-
-    def _price(self, request: rq.Request) -> tuple[float, float]:
-        """The units of a request as far as they are known now; and of whom it reaches, as the last one did."""
-        audience = costs.of_audience(self._large.get(_where(request), 0)) if type(request) in CHANGING else 0.0
-        return costs.at_the_door(request, self._bridge.settings.max_page), audience
-
-    def _pay(self, user: str, units: float) -> None:
-        """Have a user pay for what comes without a connection."""
-        if self._bridge.transport is not None:
-            self._bridge.transport.charge(user, units)
 
     def page_bytes(self, channel: Channel) -> int:
         """The most bytes of a page for this device; few where it leaves many unread."""
@@ -219,11 +152,11 @@ class Uplink:
             request = decode_request(payload, bridge.settings.max_body_bytes, bridge.settings.max_packet_bytes)
         except Unreadable as unreadable:
             bridge.metrics.count("refusals", code=unreadable.code)
-            self._pay(user, costs.of_nonsense(len(payload)))
+            self._prices.charge(user, costs.of_nonsense(len(payload)))
             return
-        price, audience = self._price(request)
-        self._pay(user, price + audience + len(payload) / costs.BODY_BYTES)
-        if (wrong := _expire(request, expiry)) is not None:
+        price, audience = self._prices.at_the_door(request)
+        self._prices.charge(user, price + audience + len(payload) / costs.BODY_BYTES)
+        if (wrong := extras.expire(request, expiry)) is not None:
             bridge.metrics.count("refusals", code=wrong.code)
         elif type(request) in CHANGING:
             who = Who(user, device, 0, listening=False, token=secrets.token_hex(6))
@@ -258,14 +191,6 @@ class Uplink:
         )
         self._refuse(channel, refusal, request_id, token)
 
-    async def quiesced(self, user: str, device: str) -> None:
-        """Returns when every request of the device has its answer."""
-        key = (user, device)
-        if key in self._leaving:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._quiet.setdefault(key, []).append(future)
-            await future
-
     # Out.
 
     def decided(self, job: UplinkJob) -> None:
@@ -279,10 +204,10 @@ class Uplink:
         if job.commits is not None or job.receipts is not None:
             bridge.tell(job)
         if job.commits is not None:
-            self._charge_audience(job)
+            self._prices.when_known(job)
         if channel is None:
             return
-        self._answered(channel)
+        self.leaving.answered(channel)
         if isinstance(job.request, rq.Hello):
             channel.greeting -= 1
         if job.refusal is not None:
@@ -298,24 +223,8 @@ class Uplink:
             # A device sees `sent` as an item of its inbox; who has none is told here.
             channel.reply(answer(job.decision.records[0], "", channel.user))
         elif correlation is not None:
-            _await_sent(channel, job, correlation)
+            extras.await_sent(channel, job, correlation)
         self._done(channel, job.token)
-
-    def _charge_audience(self, job: UplinkJob) -> None:
-        """Charge for whom a committed request reaches, beyond what was known at the door; that is remembered for the next one."""
-        reached = sum(len(commit.to) + len(commit.away) for commit in job.commits or ())
-        if reached <= costs.RECIPIENTS and not job.charged:
-            return
-        units = costs.of_audience(reached) - job.charged
-        if job.channel is not None:
-            job.channel.link.charge(units)
-        else:
-            self._pay(job.who.user, units)
-        if where := _where(job.request):
-            self._large.pop(where, None)
-            self._large[where] = reached
-            if len(self._large) > _MAX_LARGE:
-                del self._large[next(iter(self._large))]
 
     def _has_changed(self, channel: Channel, job: UplinkJob) -> None:
         """What a committed request means for who is connected, beside its items."""
@@ -334,7 +243,7 @@ class Uplink:
     def read(self, job: ReadingJob) -> None:
         """A request that only reads has its result."""
         channel, request = job.channel, job.request
-        self._answered(channel)
+        self.leaving.answered(channel)
         if isinstance(request, rq.Typing) and (job.refusal is not None or not job.result[1]):
             channel.typed = None  # nobody was told, so the same again is news
         if job.refusal is not None:
@@ -367,11 +276,11 @@ class Uplink:
             channel.replies.pop(packet_id, None)  # found anew, it is another reply
             self._bridge.searching.take(channel, 0, who, request)
         else:
-            self._answered(channel)
+            self.leaving.answered(channel)
 
     def searched(self, channel: Channel, token: int, request: rq.Search, outcome: dict[str, Any] | Refusal) -> None:
         """A search has its page, or is refused."""
-        self._answered(channel)
+        self.leaving.answered(channel)
         if isinstance(outcome, Refusal):
             self._refuse(channel, outcome, request.id, token)
             return
@@ -469,60 +378,6 @@ class Uplink:
             for token, code, text in held:
                 self._done(channel, token, code, text)
 
-    def left(self, channel: Channel) -> None:
-        """The channel's connection is gone; what it handed in is still answered."""
-        if channel.waiting:
-            self._leaving.setdefault((channel.user, channel.device), []).append(channel)
-
-    def _answered(self, channel: Channel) -> None:
-        channel.waiting -= 1
-        if channel.waiting or not self._leaving:
-            return
-        key = (channel.user, channel.device)
-        leaving = self._leaving.get(key)
-        if leaving is None or channel not in leaving:
-            return
-        leaving.remove(channel)
-        if not leaving:
-            del self._leaving[key]
-            for future in self._quiet.pop(key, ()):
-                if not future.done():
-                    future.set_result(None)
-
-
-def _apply(extra: Extra, request: rq.Request, payload: bytes, channel: Channel) -> tuple[Refusal, int] | None:
-    """Let the properties of an uplink have their say; what is wrong with them, and its reason code (PROTOCOL §7)."""
-    topic = extra.response_topic
-    if topic is not None and topic.encode() not in (channel.user_topic, channel.device_topic):
-        return Refusal("bad_field", "Response Topic: expected one of the device's own down topics"), TOPIC_INVALID
-    if extra.is_text:
-        try:
-            payload.decode()
-        except UnicodeDecodeError as error:
-            return Refusal("bad_payload", f"the payload is not UTF-8 (byte {error.start}), as its format says"), PAYLOAD_FORMAT
-    wrong = _expire(request, extra.expiry)
-    return None if wrong is None else (wrong, PAYLOAD_FORMAT)
-
-
-def _expire(request: rq.Request, expiry: int | None) -> Refusal | None:
-    """A Message Expiry Interval is the `ttl` of a `send` that has none; what is wrong with it."""
-    if expiry is None or not isinstance(request, rq.Send) or request.ttl is not None:
-        return None
-    if not expiry:
-        return Refusal("bad_field", "Message Expiry Interval: expected at least 1 second")
-    request.ttl = min(expiry, 2**31)
-    return None
-
-
-def _await_sent(channel: Channel, job: UplinkJob, correlation: bytes) -> None:
-    """The `sent` of this request is on its way, and is to carry its Correlation Data."""
-    for commit in job.commits or () if isinstance(job.request, rq.Send) else ():
-        for user, pos in commit.to:
-            if user == channel.user and channel.delivery is not None:
-                if channel.awaited is None or len(channel.awaited) >= MAX_AWAITED:
-                    channel.awaited = {}
-                channel.awaited[pos] = correlation
-
 
 def error_fields(refusal: Refusal, request_id: str | None) -> dict[str, Any]:
     """The fields of an `error` packet."""
@@ -543,18 +398,6 @@ def _with_id(fields: dict[str, Any], request_id: str | None) -> dict[str, Any]:
     return {"op": fields["op"], "id": request_id, **fields}
 
 
-def _where(request: rq.Request) -> str:
-    """The conversation that a request changes, as it names it; empty where it names none."""
-    for field in ("to", "conv", "group"):
-        if isinstance(name := getattr(request, field, None), str):
-            return name
-    return ""
-
-
 def _sets_cursor(request: rq.Hello) -> bool:
     """Whether a `hello` sets the cursor, or what moves it."""
     return request.after is not None or request.ack == "app"
-
-
-def _limit(request: Any, page: int) -> int:
-    return min(request.limit or page, page)

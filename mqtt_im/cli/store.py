@@ -68,7 +68,7 @@ def check(config: ConfigFile = None, overrides: Overrides = None) -> None:
 @app.command()
 def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Remove what store.retention_days and store.retention_messages let go, now; a running server does it between its work."""
-    from mqtt_im.app import retention_policy
+    from mqtt_im.bounds import retention_policy
     from mqtt_im.search.thread import refresh
     from mqtt_im.store.sqlite import upkeep
 

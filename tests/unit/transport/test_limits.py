@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mqtt_im.app import raise_file_limit
+from mqtt_im.process import raise_file_limit
 from mqtt_im.transport.embedded.limits import Bucket, Buckets, PerMinute, Quiet
 from tests.support import packets
 from tests.unit.transport.harness import Client, Server, on_loop

@@ -1,0 +1,74 @@
+"""Requests that only read: what reads for each, and the job that does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from mqtt_im.core.rules import Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.store import listings, queries
+from mqtt_im.store.interface import Readable
+from mqtt_im.store.jobs import ReadJob
+
+from .channel import Channel
+
+Reading = Callable[[Readable, Who, Any, int], Any]
+"""What reads for a request; the last argument is the most bytes that a page may have."""
+
+
+class Answering(Protocol):
+    """Who has the reply sent."""
+
+    def read(self, job: ReadingJob) -> None:
+        """The job is over."""
+
+
+class ReadingJob(ReadJob):
+    """A request that only reads."""
+
+    __slots__ = ("channel", "packet_id", "read", "request", "result", "size", "token", "uplink", "who")
+
+    def __init__(
+        self, uplink: Answering, channel: Channel, token: int, who: Who, request: rq.Request, read: Reading, size: int
+    ) -> None:
+        super().__init__()
+        self.packet_id = 0
+        """Of the packet in whose place the reply is sent, where it had not been acknowledged on a former connection."""
+        self.uplink = uplink
+        self.channel = channel
+        self.token = token
+        self.who = who
+        self.request = request
+        self.read = read
+        self.size = size
+        self.result: Any = None
+
+    def line(self) -> str:
+        """See `Job`."""
+        return self.who.user
+
+    def finish(self, engine: Readable) -> None:
+        """See `Job`."""
+        self.who.now = engine.now
+        self.result = self.read(engine, self.who, self.request, self.size)
+
+    def done(self) -> None:
+        """See `Job`."""
+        self.uplink.read(self)
+
+
+def readings(page: int) -> dict[type[rq.Request], Reading]:
+    """What reads, by kind of request; `page` is the most entries of a page."""
+    return {
+        rq.Sync: lambda engine, who, request, size: queries.sync(engine, who, request, _limit(request, page), size),
+        rq.History: lambda engine, who, request, size: queries.history(engine, who, request, _limit(request, page), size),
+        rq.Convs: lambda engine, who, request, size: listings.convs(engine, who, request, _limit(request, page), size),
+        rq.GroupInfo: lambda engine, who, request, size: listings.group_info(engine, who, request, _limit(request, page), size),
+        rq.Devices: lambda engine, who, *_: queries.devices(engine, who),
+        rq.Typing: lambda engine, who, request, _: queries.typing_audience(engine, who, request.to),
+    }
+
+
+def _limit(request: Any, page: int) -> int:
+    return min(request.limit or page, page)
