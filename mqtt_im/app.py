@@ -32,6 +32,7 @@ from mqtt_im.bridge.searching import Searching
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.cluster import Neighbours
 from mqtt_im.config import KEYS, Address, Config
+from mqtt_im.disk import keep_reserve
 from mqtt_im.files import open_files
 from mqtt_im.hooks import Hooks, WebPush
 from mqtt_im.http import HttpServer, Services
@@ -111,6 +112,7 @@ class Server:
         tune_interpreter()
         self._lock.take()
         self._undo.callback(self._lock.release)
+        self._undo.callback(keep_reserve, Path(config.data_dir))
 
         self.http = http = HttpServer(config, self.readiness, self.metrics)
         await http.start()
@@ -211,6 +213,7 @@ class Server:
             )
         )
         self._undo.push_async_callback(http.drain, config.limits.drain_s)
+        keep_reserve(Path(config.data_dir))
         self._state = "ok"
         log.info("ready", extra=self.addresses())
 

@@ -8,6 +8,7 @@ import os
 import time
 from pathlib import Path
 
+from mqtt_im.disk import give_up_reserve
 from mqtt_im.protocol.errors import StoreError
 
 LOCK_NAME = "lock"
@@ -45,6 +46,7 @@ class FolderLock:
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         self._file = file
+        give_up_reserve(self.folder)
 
     def release(self) -> None:
         """Let another server have the folder."""

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import peewee
 
+from mqtt_im.disk import reason
 from mqtt_im.protocol.errors import StoreError
 
 from .interface import Models, Place
@@ -47,7 +48,7 @@ class SqliteTables:
                 with _binding, self.db.bind_ctx(models):
                     self.db.create_tables(models)
         except (peewee.PeeweeException, OSError) as error:
-            raise StoreError(f"{path}: {error}") from error
+            raise StoreError(reason(path, error)) from error
 
     @property
     def changes(self) -> int | None:

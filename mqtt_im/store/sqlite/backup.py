@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from mqtt_im.accounts import table as accounts
+from mqtt_im.disk import reason
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import RESTORING, FolderLock
 from mqtt_im.store.sqlite.models import LOG_FILE, new_epoch
@@ -53,7 +54,7 @@ def backup(data_dir: Path, target: Path) -> None:
     except FileExistsError:
         raise MqttImError("exists", f"{target} exists already") from None
     except (sqlite3.Error, OSError) as error:
-        raise StoreError(f"{target}: {error}") from error
+        raise StoreError(reason(target, error)) from error
     finally:
         partial.unlink(missing_ok=True)
     _sync(target.parent)

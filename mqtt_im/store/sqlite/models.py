@@ -18,6 +18,7 @@ from typing import Any
 
 import peewee
 
+from mqtt_im.disk import reason
 from mqtt_im.protocol.errors import StoreError
 
 from .bounds import Bounds
@@ -396,7 +397,7 @@ def _open_projection(path: Path, bounds: Bounds | None) -> peewee.SqliteDatabase
             with db.atomic("IMMEDIATE"):
                 _create_projection(db)
     except peewee.DatabaseError as error:
-        raise StoreError(f"{path}: {error}") from error
+        raise StoreError(reason(path, error)) from error
     return db
 
 
@@ -419,7 +420,7 @@ def _open(path: Path, synchronous: str, readonly: bool, cache_kib: int = _PAGES_
             raise StoreError(f"{path}: there is no such file; has a server run on this data_dir?")
         db.connect()
     except peewee.DatabaseError as error:
-        raise StoreError(f"{path}: {error}") from error
+        raise StoreError(reason(path, error)) from error
     return db
 
 
@@ -436,7 +437,7 @@ def _migrate(db: peewee.SqliteDatabase, steps: list[Callable[[peewee.SqliteDatab
                 step(db)
                 db.pragma("user_version", number)
     except peewee.DatabaseError as error:
-        raise StoreError(f"{db.database}: {error}") from error
+        raise StoreError(reason(Path(db.database), error)) from error
 
 
 def _create_log(db: peewee.SqliteDatabase) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from mqtt_im.clock import Clock
 from mqtt_im.core.rules import Limits
+from mqtt_im.disk import reason
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.uploads import NoUploads, Uploads
@@ -15,6 +16,7 @@ from mqtt_im.store.uploads import NoUploads, Uploads
 from .bounds import USUAL_MB, Bounds
 from .engine import Engine
 from .errors import ERRORS
+from .models import LOG_FILE
 
 _FAILED: Final[tuple[type[Exception], ...]] = (*ERRORS, ValueError)
 
@@ -50,7 +52,7 @@ def opener(
                 Bounds(memory_mb),
             )
         except _FAILED as error:
-            raise StoreError(f"the store can't be opened: {error}") from error
+            raise StoreError(f"the store can't be opened: {reason(data_dir / LOG_FILE, error)}") from error
 
     return make
 

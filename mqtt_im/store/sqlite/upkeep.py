@@ -18,6 +18,7 @@ from typing import Final, Literal
 import msgspec
 import peewee
 
+from mqtt_im.disk import reason
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.ledger import Ledger
@@ -181,6 +182,6 @@ def _write(data_dir: Path, notes: dict[str, str]) -> None:
             for key, value in notes.items():
                 LogMeta.insert(key=key, value=value).on_conflict_replace().execute(db)
     except _ERRORS as error:
-        raise StoreError(f"{data_dir / LOG_FILE}: {error}") from error
+        raise StoreError(reason(data_dir / LOG_FILE, error)) from error
     finally:
         db.close()

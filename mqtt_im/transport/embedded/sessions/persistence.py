@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 
 import peewee
 
+from mqtt_im.disk import reason
 from mqtt_im.transport.embedded.limits import Count, Quiet
 
 Parameters = tuple[object, ...]
@@ -232,7 +233,7 @@ class Persistence:
                 self._find_those_who_were_there(database)
         except peewee.PeeweeException as error:
             database.close()
-            raise OSError(f"{path}: {error}") from error
+            raise OSError(reason(path, error)) from error
         return database
 
     def _run(self, count: Count, log: logging.Logger) -> None:

@@ -1,0 +1,57 @@
+"""The disk that the data is on: whether it is full, and a reserve for that day.
+
+A server that starts on a full disk needs a little room all the same, for the files that SQLite keeps beside each database while
+it is open. A file in `data_dir` keeps it free, and is given up when the disk is full; so people can read what is stored.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Final
+
+RESERVE: Final = "reserve"
+RESERVE_BYTES: Final = 1 << 20
+_PLENTY: Final = 4
+"""The reserve is made, or made again, where so many times as much is free."""
+
+
+def is_full(folder: Path) -> bool:
+    """Whether hardly anything can be written there."""
+    return _free(folder) < RESERVE_BYTES
+
+
+def reason(path: Path, error: BaseException) -> str:
+    """What people are told about a file that could not be used."""
+    while "cannot rollback" in str(error) and error.__context__ is not None:
+        error = error.__context__  # what SQLite had rolled back by itself
+    text = str(getattr(error, "strerror", None) or error)
+    return f"{path}: {text}" + (" (the disk is full)" if is_full(path.parent) else "")
+
+
+def keep_reserve(folder: Path) -> None:
+    """The reserve is there, where there is room for it."""
+    file = folder / RESERVE
+    with contextlib.suppress(OSError):
+        if not file.exists() and _free(folder) > _PLENTY * RESERVE_BYTES:
+            descriptor = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            try:
+                os.write(descriptor, os.urandom(RESERVE_BYTES))  # what a file system that compresses can't make smaller
+            finally:
+                os.close(descriptor)
+
+
+def give_up_reserve(folder: Path) -> None:
+    """Where the disk is full, the reserve is room for what has to be written all the same."""
+    if is_full(folder):
+        with contextlib.suppress(OSError):
+            (folder / RESERVE).unlink(missing_ok=True)
+
+
+def _free(folder: Path) -> int:
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return 1 << 62
+    return found.f_bavail * found.f_frsize
