@@ -196,6 +196,8 @@ class Server:
             self._undo.push_async_callback(_cancel, asyncio.create_task(self._watch_database(), name="database"))
         watcher = asyncio.create_task(self._watch(accounts), name="accounts")
         self._undo.push_async_callback(_cancel, watcher)
+        for name in await asyncio.to_thread(accounts.to_hand_on):
+            await self._hand_on(accounts, bridge, name)
         for name in await asyncio.to_thread(accounts.to_erase):
             await self._erase(accounts, bridge, name)
         http.open(
@@ -389,14 +391,15 @@ class Server:
                 if change.what == ERASED and self._bridge is not None:
                     self._bridge.background(self._erase(accounts, self._bridge, change.name))
                 elif change.what == "removed" and self._bridge is not None:
-                    self._bridge.background(self._hand_on(self._bridge, change.name))
+                    self._bridge.background(self._hand_on(accounts, self._bridge, change.name))
 
-    async def _hand_on(self, bridge: Bridge, name: str) -> None:
-        """An owner whose account was removed has left the groups that were the owner's."""
+    async def _hand_on(self, accounts: Accounts, bridge: Bridge, name: str) -> None:
+        """An owner whose account was removed has left the groups that were the owner's; else the next start tries again."""
         try:
             await bridge.hand_on(name)
-        except Refusal as refusal:
-            log.error("groups of a removed account were not handed on: %s", refusal.message, extra={"user": name})
+            await asyncio.to_thread(accounts.was_handed_on, name)
+        except (Refusal, StoreError) as error:
+            log.error("groups of a removed account were not handed on: %s", error.message, extra={"user": name})
 
     async def _erase(self, accounts: Accounts, bridge: Bridge, name: str) -> None:
         """Erase a user, as the command line has asked; where that fails now, the next start does it."""

@@ -70,7 +70,19 @@ class ErasingRow(peewee.Model):
         without_rowid = True
 
 
-MODELS = (AccountRow, TokenRow, ChangeRow, ErasingRow)
+class LeavingRow(peewee.Model):
+    """A user who was removed, and whose groups are still to be handed on."""
+
+    name = peewee.CharField(primary_key=True)
+
+    class Meta:
+        """Names the table."""
+
+        table_name = "leaving"
+        without_rowid = True
+
+
+MODELS = (AccountRow, TokenRow, ChangeRow, ErasingRow, LeavingRow)
 
 _LATER = {
     "token": {"label": "VARCHAR NOT NULL DEFAULT ''", "expires": "BIGINT", "session": "INTEGER NOT NULL DEFAULT 0"},

@@ -37,6 +37,7 @@ from mqtt_im.accounts.models import (
     ChangeRow,
     Credentials,
     ErasingRow,
+    LeavingRow,
     Token,
     TokenRow,
     add_columns,
@@ -308,7 +309,18 @@ class Accounts:
         with self._writing():
             self._found(name, self._run(AccountRow.delete().where(AccountRow.name == name)))
             self._run(TokenRow.delete().where(TokenRow.name == name))
+            self._run(LeavingRow.insert(name=name).on_conflict_ignore())
             self._note(name, REMOVED)
+
+    def to_hand_on(self) -> list[str]:
+        """Removed users whose groups are still to be handed on, by a server that runs or the next one."""
+        with self._guarded():
+            return [name for (name,) in self._rows(LeavingRow.select(LeavingRow.name))]
+
+    def was_handed_on(self, name: str) -> None:
+        """It is done."""
+        with self._writing():
+            self._run(LeavingRow.delete().where(LeavingRow.name == name))
 
     # Within
 

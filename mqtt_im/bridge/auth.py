@@ -139,7 +139,11 @@ class _Check:
         try:
             self.permit()
         except TooManyFailures:
-            if not self.limits.comes_back(self.address, self.user, self.digest, self.clock()):
+            now = self.clock()
+            if not (
+                self.limits.first_try(self.address, self.user, now)
+                or self.limits.comes_back(self.address, self.user, self.digest, now)
+            ):
                 raise
             self.preferred = True
 
@@ -261,8 +265,7 @@ class Authenticator:
         digest = self._memory.digest(user or "", token or b"")
         if self._memory.verdict(user or "", digest, 0) is False:
             raise _HeldUp(BAD_CREDENTIALS, "a wrong token, again")
-        if not self._limits.allows(address, user or "", self._clock()):
-            raise TooManyFailures(UNAVAILABLE, "too many failed logins")
+        self._admit(address, user or "")
         try:
             if token is None:
                 raise WrongToken("no token as the password")
@@ -274,10 +277,15 @@ class Authenticator:
         self._limits.succeeded(address, claims.user, self._clock())
         return claims
 
+    def _admit(self, address: str, user: str) -> None:
+        """Raises where so many logins from there, or of this user, were wrong that no more are looked at."""
+        now = self._clock()
+        if not (self._limits.allows(address, user, now) or self._limits.first_try(address, user, now)):
+            raise TooManyFailures(UNAVAILABLE, "too many failed logins")
+
     async def _asked(self, logins: HttpLogins, user: str, login: Login) -> None:
         """Return where the other system allows the login. Raises `LoginRefused`."""
-        if not self._limits.allows(login.address, user, self._clock()):
-            raise TooManyFailures(UNAVAILABLE, "too many failed logins")
+        self._admit(login.address, user)
         password = None if login.password is None else login.password.decode(errors="replace")
         try:
             allowed = await logins.allows(user, password, login.client_id, login.address, login.protocol)

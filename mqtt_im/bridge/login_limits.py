@@ -26,6 +26,8 @@ _Value = TypeVar("_Value")
 KNOWN_USER_FAILURES = 5
 RETURNS_PER_MINUTE: Final = 240
 """Passwords that come back, for each account and each address: four a second, so a right one waits for seconds at most."""
+FIRST_TRIES_PER_MINUTE: Final = 120
+"""First tries of an account from addresses of which nobody knows; who guesses from many addresses has not more than that."""
 RETURN_S: Final = (0.5, 60.0)
 """After how long, and for how long, a password that was refused unseen may come back."""
 REFUSALS_PER_MINUTE = 30
@@ -33,6 +35,7 @@ REFUSALS_PER_MINUTE = 30
 HOLD_UP_S = 2.0
 """The others are answered so late, so that who hammers waits for his own answers."""
 MAX_ENTRIES = 20_000
+_BURST: Final = 8.0
 _FRESH_AGAIN_S: Final = 600.0
 """So long ago a failure of an account from an address is forgotten."""
 
@@ -85,6 +88,7 @@ class LoginLimits:
         self._refused: _Recent[bytes, float] = _Recent()
         """When a password was first refused unseen, by what stands for it."""
         self._returns: _Recent[str, _Bucket] = _Recent()
+        self._first_tries: _Recent[str, _Bucket] = _Recent()
         self._refusals: _Recent[str, _Bucket] = _Recent()
 
     def allows(self, address: str, user: str, now: float) -> bool:
@@ -97,9 +101,19 @@ class LoginLimits:
         if from_there is not None and from_there.refilled(self.failures_per_minute, now) < 1 and not is_loopback(address):
             return False
         account = self._accounts.get(user)
-        if account is None or account.refilled(self.failures_per_account, now) >= 1:
-            return True
-        return now - self._failed.get((network, user), -_FRESH_AGAIN_S) >= _FRESH_AGAIN_S
+        return account is None or account.refilled(self.failures_per_account, now) >= 1
+
+    def first_try(self, address: str, user: str, now: float) -> bool:
+        """Whether a password that is not worth a look is looked at all the same, as the account's first one from there."""
+        network = network_of(address)
+        from_there = self._addresses.get(network)
+        if from_there is not None and from_there.refilled(self.failures_per_minute, now) < 1 and not is_loopback(address):
+            return False
+        if now - self._failed.get((network, user), -_FRESH_AGAIN_S) < _FRESH_AGAIN_S:
+            return False
+        bucket = self._first_tries.touch(user, _Bucket(_BURST, now))
+        bucket.left = min(_BURST, bucket.refilled(FIRST_TRIES_PER_MINUTE, now))
+        return bucket.take(FIRST_TRIES_PER_MINUTE, now)
 
     def comes_back(self, address: str, user: str, digest: bytes, now: float) -> bool:
         """Whether a password that is not worth a look is looked at all the same, because it was refused unseen before."""
@@ -109,11 +123,11 @@ class LoginLimits:
         if now - first < RETURN_S[0]:
             return False
         for party in (f"@{network_of(address)}", user):
-            bucket = self._returns.touch(party, _Bucket(8, now))
+            bucket = self._returns.touch(party, _Bucket(_BURST, now))
             if bucket.refilled(RETURNS_PER_MINUTE, now) < 1:
                 return False
         for party in (f"@{network_of(address)}", user):
-            self._returns[party].left = min(8.0, self._returns[party].left) - 1
+            self._returns[party].left = min(_BURST, self._returns[party].left) - 1
         del self._refused[digest]
         return True
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 
 from mqtt_im.testing import ServerProcess
+from tests.support.im import ImClient
 from tests.support.raw import Refused, eventually
 from tests.system.conftest import Clients, Name
 
@@ -101,6 +104,30 @@ def test_the_groups_of_a_removed_owner_are_handed_on(im: Clients, name: Name) ->
     other.must("group.rename", group=group, name="ours")
     members = {member["user"] for member in other.must("group.info", group=theirs)["members"]}
     assert members == {alice, bob}, "only what the user owned is left"
+
+
+@pytest.mark.parametrize("how", ["removed", "removed and made anew"])
+def test_they_are_handed_on_where_no_server_runs(own_server: ServerProcess, own_im: Clients, how: str) -> None:
+    for user in ("alice", "bob"):
+        add(own_server, user)
+    group = own_im.online("alice", password=PASSWORD).must("group.create", members=["bob"])["group"]
+    own_server.stop()
+    assert own_server.command("user", "remove", "alice").returncode == 0
+    if how == "removed and made anew":
+        add(own_server, "alice")
+    for _ in range(2):  # and not once more at the next start
+        own_server.restart(kill=True) if own_server.running else own_server.start()
+        bob = own_im.online("bob", password=PASSWORD)
+        eventually(partial(is_owner, bob, group), "bob to be the owner")
+        assert [item["system"]["event"] for item in bob.must("history", conv=group)["items"]] == [
+            "group.create",
+            "group.leave",
+            "group.role",
+        ]
+
+
+def is_owner(client: ImClient, group: str) -> bool:
+    return bool(client.must("group.info", group=group)["members"] == [{"user": client.user, "role": "owner"}])
 
 
 def test_a_changed_password_counts_at_once(im: Clients, name: Name) -> None:

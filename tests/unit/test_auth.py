@@ -212,7 +212,8 @@ def test_an_account_that_is_guessed_at_is_bounded_over_all_addresses() -> None:
     for last in range(3):
         assert not limits.allows(f"192.0.2.{last}", "alice", 0)
         assert limits.allows(f"192.0.2.{last}", "bob", 0), "another account is not touched"
-    assert limits.allows("192.0.2.9", "alice", 0), "an address from which nothing has failed has a try"
+    assert not limits.allows("192.0.2.9", "alice", 0)
+    assert limits.first_try("192.0.2.9", "alice", 0), "an address from which nothing has failed has a try"
     limits.failed("192.0.2.9", "alice", 0)
     assert not limits.allows("192.0.2.9", "alice", 0)
     limits.failed("127.0.0.1", "alice", 0)
@@ -235,6 +236,17 @@ def test_a_password_that_comes_back_is_looked_at_within_a_bound() -> None:
         passed += limits.comes_back("192.0.2.1", "bob", b"%d" % guess, 201)
     assert passed == 8
     assert not limits.comes_back("192.0.2.2", "bob", b"another address, the same account", 201)
+
+
+def test_first_tries_from_many_addresses_are_bounded() -> None:
+    """Who has a thousand addresses does not fill the line in which a right password stands."""
+    limits = LoginLimits(10, 3)
+    for _ in range(3):
+        limits.failed("192.0.2.1", "alice", 0)
+    tried = [limits.first_try(f"198.51.{number}.1", "alice", 0) for number in range(100)]
+    assert sum(tried) == 8
+    assert limits.first_try("203.0.113.1", "alice", 0.5) and not limits.first_try("203.0.114.1", "alice", 0.5)
+    assert limits.first_try("203.0.113.1", "bob", 0)
 
 
 def test_right_logins_get_in_whatever_guessers_do(closed: Authenticator, clock: Clock) -> None:

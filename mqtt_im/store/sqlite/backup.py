@@ -25,7 +25,7 @@ from mqtt_im.store.sqlite.models import LOG_FILE, new_epoch
 _OF_A_STORE: Final = re.compile(
     r"(mqtt-im|projection|accounts|broker|hooks|webpush|search|files)\.(db|alive)(\.[a-z]+)?(-wal|-shm|-journal)?\Z"
 )
-_ACCOUNT_TABLES = ("account", "token", "change", "erasing")
+_ACCOUNT_TABLES = ("account", "token", "change", "erasing", "leaving")
 
 
 def backup(data_dir: Path, target: Path) -> None:
@@ -155,8 +155,9 @@ def _copy(source: Path, target: Path) -> None:
 
 def _add_accounts(connection: sqlite3.Connection, file: Path) -> None:
     connection.execute("ATTACH ? AS accounts", (str(file),))
+    tables = {name for (name,) in connection.execute("SELECT name FROM accounts.sqlite_master WHERE type = 'table'")}
     with connection:
-        for table in _ACCOUNT_TABLES:
+        for table in tables & set(_ACCOUNT_TABLES):
             connection.execute(f'CREATE TABLE main."{table}" AS SELECT * FROM accounts."{table}"')  # noqa: S608 - our own names
     connection.execute("DETACH accounts")
 
