@@ -181,6 +181,8 @@ class Bridge:
         if not link.clean:
             key = (link.user, link.device)
             if channel.delivery is not None:
+                if channel.delivery.sent_before:
+                    self._parking.remember(key, channel.delivery.sent_before)
                 self._parking.park(key, channel.delivery.in_flight(), channel.replies)
             elif channel.replies:
                 self._parking.add_replies(key, channel.replies)

@@ -425,6 +425,11 @@ class Delivery:
         """A session is resumed of which only the cursor is known: items up to `upto` may have been sent before."""
         self._dup_upto = upto
 
+    @property
+    def sent_before(self) -> int:
+        """Items up to this one may have been sent before, also those that were not offered again yet; 0 where none were."""
+        return self._dup_upto if self._dup_upto >= self.next else 0
+
     def in_flight(self) -> dict[int, Flight]:
         """What was offered and is not acknowledged, for the session to be resumed; by packet identifier, in order."""
         return {**self.flights, **{flight.packet_id: flight for flight in self._again.values()}}

@@ -13,8 +13,8 @@ class WallClock:
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        package = str(_FOLDER.parents[2])
-        self.environment = {"PYTHONPATH": os.pathsep.join([str(_FOLDER), package]), "JUMP_FILE": str(file)}
+        self.folder, self.package = str(_FOLDER), str(_FOLDER.parents[2])
+        self.environment = {"PYTHONPATH": os.pathsep.join([self.folder, self.package]), "JUMP_FILE": str(file)}
         self.set(0)
 
     def set(self, ahead_s: float) -> None:

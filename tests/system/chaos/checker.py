@@ -149,7 +149,9 @@ def _stays(found: dict[int, Content], user: str) -> list[int]:
 def _may_vanish(index: _Index, message: Content, user: str) -> bool:
     """Whether a void may stand in the place of this message in this inbox."""
     request = index.sends.get(index.key_of(message) or "")
-    return request is not None and message.by != user and bool({"key", "ttl"} & set(request.fields))
+    if request is None or message.by == user:
+        return False
+    return "key" in request.fields or request.fields.get("ttl", LONG_TTL_S) < LONG_TTL_S
 
 
 def _streams(index: _Index) -> Iterator[str]:
@@ -197,7 +199,7 @@ def _requests(index: _Index) -> Iterator[str]:
             conv = conversation(user, request.fields["to"])
             if len(places) > 1:
                 yield f"{name}: {request.key} is doubled: {places}"
-            elif request.acknowledged and not places:
+            elif request.acknowledged and not request.refused and not places:
                 yield f"{name}: lost: {request.key} to {conv} was acknowledged ({request.answer}) and is not stored"
             for place, seq in places[:1]:
                 message = index.messages[place][seq]
@@ -250,7 +252,7 @@ def _edits(index: _Index) -> Iterator[str]:
     made: dict[tuple[str, int], list[Request]] = defaultdict(list)
     for requests in index.world.requests.values():
         for request in requests:
-            if request.op == "edit":
+            if request.op == "edit" and not request.refused:
                 made[request.fields["conv"], request.fields["seq"]].append(request)
     for (conv, seq), edits in made.items():
         shown = index.messages[conv][seq].version

@@ -15,7 +15,7 @@ from tests.support.im import ITEMS, PREFIX, REPLIES, Map, decode, encode
 from tests.support.packets import Packet, Publish
 
 from .wire import Wire
-from .workload import Workload
+from .workload import Workload, may_be_blocked
 from .world import COUNTED_OPS, SILENT_OPS, Request, Stream, World, content_of
 
 IN_FLIGHT = 20
@@ -45,6 +45,9 @@ class Device:
         """This connection speaks MQTT 5; the next one may not."""
         self.wire: Wire | None = None
         self.stopped = False
+        self.said: int | None = None
+        """`after` of a `hello` on this connection that has no answer yet; nothing is acknowledged meanwhile."""
+        self._hellos = 0
         self.in_flight: dict[int, int] = {}
         """`pos` → packet identifier of what came in this MQTT session and was not acknowledged."""
         self._by_id: dict[str, Request] = {}
@@ -262,6 +265,9 @@ class Device:
         self._next_pos = 0
         """The `pos` that must come next on this connection; 0 before the first item."""
         self._last_pos = self.stream.kept
+        self.said = None
+        self._said: int | None = None
+        """After the answer: the next item is the one behind this."""
         self._unprocessed: list[tuple[Publish | packets5.Publish, int]] = []
         """Packets that hold items and are not acknowledged yet, each with its last `pos`."""
 
@@ -310,7 +316,11 @@ class Device:
         name, stream = self.profile.name, self.stream
         pos: int = item["pos"]
         first: int = item["from"] if item["op"] == "void" else pos
-        if self._next_pos and first != self._next_pos:
+        if self._said is not None:
+            if first != self._said + 1:
+                self.world.fault(name, f"everything up to {self._said} was said in a hello, and then came {first}")
+            self._said = None
+        elif self._next_pos and first != self._next_pos:
             self.world.fault(name, f"after pos {self._next_pos - 1} came {first} on the same connection")
         elif not self._next_pos and first > stream.kept + 1:
             self.world.fault(
@@ -338,6 +348,11 @@ class Device:
         """Acknowledge late and in bursts: by PUBACK, or with `ack` where only that counts."""
         while True:
             await asyncio.sleep(0.002 if self.world.calm else self.dice.choice((0.0, 0.005, 0.02, 0.1)))
+            if self.said is not None:
+                continue
+            if not self.world.calm and self.dice.random() < 0.01:
+                self._say(wire)
+                continue
             if self.profile.app:
                 if self._last_pos > self.stream.kept:
                     self.stream.kept = self.dice.randint(self.stream.kept + 1, self._last_pos)
@@ -350,7 +365,21 @@ class Device:
                 wire.send(packets.acknowledge(packets.PUBACK, publish.packet_id))
             del self._unprocessed[:count]
 
+    def _say(self, wire: Wire) -> None:
+        """Where this device stands, as one says that has lost, or got elsewhere, a part of what came; forward or back."""
+        self._hellos += 1
+        self.said = self.dice.randint(max(self.stream.start, self.stream.kept - 40), max(self._last_pos, self.stream.kept))
+        hello = {"op": "hello", "id": f"hello {self._hellos}", "after": self.said}
+        wire.send(self._publish(encode(hello), self._packet_id()))
+
     def _answered(self, answer: Map) -> None:
+        if answer["op"] == "welcome" and self.said is not None and answer.get("id") == f"hello {self._hellos}":
+            if answer["pos"] != self.said:
+                self.world.fault(self.profile.name, f"said {self.said} in a hello, was welcomed at {answer['pos']}")
+            self.stream.kept = self._last_pos = self._said = self.said
+            self._next_pos, self.said = 0, None
+            self._unprocessed.clear()
+            return
         if answer["op"] == "welcome":
             self._welcomed(answer)
             return
@@ -361,7 +390,7 @@ class Device:
             return
         if answer["op"] == "error":
             if not answer["retry"]:
-                if request.op not in ("react", "report"):
+                if request.op not in ("react", "report") and not may_be_blocked(self.profile, request):
                     self.world.fault(self.profile.name, f"{request.op} {request.key} was refused: {answer}")
                 request.refused = True
                 self._finished(request)

@@ -41,7 +41,7 @@ class Mutation:
 _SLOW_DISK = (
     "store/ledger.py",
     "            engine.commit()\n",
-    '            __import__("time").sleep(0.04)\n            engine.commit()\n',
+    "            __import__('time').sleep(0.04)\n            engine.commit()\n",
 )
 """Wider windows for what is wrong only between two moments: a disk that takes 40 ms for each commit."""
 
@@ -116,8 +116,8 @@ MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "store/ledger.py",
-                "        for count, job in enumerate(batch):\n            before = engine.last\n",
-                "        for count, job in enumerate(batch[::-1]):\n            before = engine.last\n",
+                "            for count, job in enumerate(batch):\n                before = engine.last\n",
+                "            for count, job in enumerate(batch[::-1]):\n                before = engine.last\n",
             ),
         ),
     ),
@@ -146,6 +146,27 @@ MUTATIONS: dict[str, Mutation] = {
             ),
         ),
     ),
+    "old-cursor": Mutation(
+        "lets cursors that were moved before a `hello` with `after` overrun it",
+        "gap: everything up to",
+        (("bridge/cursors.py", '        if void != "nothing":\n', '        if void == "never":\n'),),
+    ),
+    "deaf-hello": Mutation(
+        "goes on where it was after a `hello` with `after`",
+        "was said in a hello, and then came",
+        (
+            (
+                "bridge/uplink.py",
+                "            if request.after is not None:\n                delivery.restart(request.after, state.head)\n",
+                "",
+            ),
+        ),
+    ),
+    "wall-clock": Mutation(
+        "measures times to live by the wall clock",
+        "lost: ",
+        (("clock.py", "        return self._base + self._count()\n", "        return self.wall()\n"),),
+    ),
     "early-delivery": Mutation(
         "delivers what is not yet committed",
         "came as .* (stored is|is not stored)",
@@ -157,7 +178,7 @@ MUTATIONS: dict[str, Mutation] = {
                     "            [self._finish_one(engine, engine, job) for job in batch if job.refusal is None]\n"
                     "            self._loop.call_soon_threadsafe(lambda: [job.uplink._bridge.tell(job) for job in batch"
                     " if hasattr(job, 'uplink') and job.commits])\n"
-                    '            __import__("time").sleep(0.04)\n'
+                    "            __import__('time').sleep(0.04)\n"
                     "            engine.commit()\n"
                 ),
             ),

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from random import Random
 
 from mqtt_im.testing import ServerFailed, ServerProcess
 from tests.support.im import ImClient, Map
+from tests.support.jumps import WallClock
 from tests.support.proxy import CLEAR, Fault, Proxy, Way
 
 from .checker import Truth, check
@@ -18,6 +22,8 @@ from .device import Device
 from .workload import FLOATERS, GROUPS, ROTATING, USERS, Workload, profiles, setup_requests
 from .world import World, content_of
 
+FAR_S = 100_000
+"""A jump of the server's clock, longer than any time to live."""
 SETTLE_S = 90.0
 """How long the devices may need, after the noise, until everything is answered and delivered."""
 CONFIG = {
@@ -56,18 +62,25 @@ def run(
 
     The plan follows from the seed; the scheduler adds its own chance.
     """
-    with ServerProcess(CONFIG, environment=environment) as server:
-        return asyncio.run(_Run(server, seed, seconds, kill_every_s, kills).all())
+    with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
+        wall = WallClock(Path(folder) / "wall")
+        path = os.pathsep.join([wall.folder, (environment or {}).get("PYTHONPATH", wall.package)])
+        with ServerProcess(CONFIG, environment={**(environment or {}), **wall.environment, "PYTHONPATH": path}) as server:
+            return asyncio.run(_Run(server, wall, seed, seconds, kill_every_s, kills).all())
 
 
 class _Run:
-    def __init__(self, server: ServerProcess, seed: int, seconds: float, kill_every_s: float, least_kills: int) -> None:
+    def __init__(
+        self, server: ServerProcess, wall: WallClock, seed: int, seconds: float, kill_every_s: float, least_kills: int
+    ) -> None:
         self.server = server
         self.seconds = seconds
         self.least_kills = least_kills
         self.kill_every_s = kill_every_s
         self.dice = Random(seed)
-        self.world = World(seed, server.mqtt_port)
+        self.world = World(seed, server.mqtt_port, wall=wall)
+        self.wall = wall
+        self.ahead = 0
         self.kills = 0
         self.proxy = Proxy(server.mqtt_port, self.weather)
         self.devices = [
@@ -154,14 +167,25 @@ class _Run:
         """Kill and restart until the time is over; a device that breaks down ends the run."""
         until = time.monotonic() + self.seconds
         while time.monotonic() < until or self.kills < self.least_kills:
-            await asyncio.sleep(self.dice.uniform(0.4, 1.6) * self.kill_every_s)
+            pause = self.dice.uniform(0.4, 1.6) * self.kill_every_s
+            await asyncio.sleep(pause / 2)
+            self._set_clock(far=True)
+            await asyncio.sleep(pause / 2)
             for life in lives:
                 if life.done():
                     life.result()
             await asyncio.to_thread(self.server.kill)
             self.kills += 1
+            self._set_clock(far=False)
             await asyncio.sleep(self.dice.choice((0.0, 0.3)))
             await asyncio.to_thread(self.server.start)
+
+    def _set_clock(self, far: bool) -> None:
+        """The server's wall clock jumps now and then: far while it runs, a little, or far back, while it does not."""
+        if self.dice.random() < 0.4:
+            jump = self.dice.choice((-FAR_S, -3, 3, FAR_S) if far else (-FAR_S, -3, 3))
+            self.ahead += jump
+            self.wall.set(self.ahead)
 
     async def _settle(self) -> list[str]:
         """No more noise: everything is answered, and every device reaches the head of its inbox."""

@@ -18,6 +18,8 @@ FLOATERS = USERS[2:4]
 """Members of the rotating group now and then; they never send to it."""
 
 LONG_TTL_S = 36_000
+BLOCKER, BLOCKED = USERS[6], USERS[5]
+"""The first blocks the second now and then, whose direct messages are refused then."""
 
 
 def profiles(dice: Random) -> list[Profile]:
@@ -91,6 +93,8 @@ class Workload:
             fields["to"] = dice.choice(self._groups)
         elif dice.random() < 0.95:
             fields["to"] = dice.choice([other for other in USERS if other != user])
+        if fields["to"] == BLOCKER and user == BLOCKED and not self.profile.bears_refusals:
+            fields["to"] = user
         if dice.random() < 0.04:
             fields["key"] = f"key{dice.randrange(2)}"
         elif dice.random() < 0.05:
@@ -148,15 +152,29 @@ class Workload:
         self._inside ^= {floater}
         return "group.add" if floater in self._inside else "group.remove", {**fields, "members": [floater]}
 
+    def _block(self) -> tuple[str, Map] | None:
+        """One device of the one user; that the other can't tell whether it is blocked is part of the plan."""
+        if self.profile.user != BLOCKER or self.profile.device != "d0":
+            return None
+        return self._dice.choice(("block", "unblock", "unblock")), {"user": BLOCKED}
+
 
 _WEIGHTS = {
-    "send": 70, "edit": 7, "recall": 2, "react": 4, "report": 3, "read": 4, "typing": 3, "group": 7,
+    "send": 70, "edit": 7, "recall": 2, "react": 4, "report": 3, "read": 4, "typing": 3, "group": 7, "block": 4,
 }  # fmt: skip
 
 
 def conversation(user: str, to: str) -> str:
     """The conversation to which a message goes."""
     return to if to.startswith("#") else direct(user, to)
+
+
+def may_be_blocked(profile: Profile, request: Request) -> bool:
+    """Whether the request is about the conversation of one who is blocked now and then with the one who does that."""
+    return profile.user == BLOCKED and direct(BLOCKER, BLOCKED) in (
+        request.fields.get("conv"),
+        conversation(BLOCKED, request.fields.get("to", "")),
+    )
 
 
 def setup_requests() -> list[tuple[str, Map]]:

@@ -7,6 +7,7 @@ from random import Random
 from typing import Any, NamedTuple
 
 from tests.support.im import Map
+from tests.support.jumps import WallClock
 
 COUNTED_OPS = frozenset({"send", "report", "edit", "recall", "react", "group.add", "group.remove", "group.rename"})
 """What takes an `n`."""
@@ -37,6 +38,11 @@ class Profile:
     @property
     def name(self) -> str:
         return f"{self.user}:{self.device}"
+
+    @property
+    def bears_refusals(self) -> bool:
+        """A request that is refused leaves no gap in its counter, and it learns of the refusal."""
+        return not (self.counts or self.forgets or self.without_ids)
 
 
 @dataclass(slots=True)
@@ -101,6 +107,8 @@ class World:
     calm: bool = False
     """No device breaks its connection of its own accord, and none goes through the proxy."""
     epoch: str = ""
+    wall: WallClock | None = None
+    """The server's clock, which is set now and then."""
     faults: list[str] = field(default_factory=list)
     """What was seen to be wrong while it happened."""
     requests: dict[str, list[Request]] = field(default_factory=dict)

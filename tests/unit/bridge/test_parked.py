@@ -38,6 +38,30 @@ def test_a_recalled_body_does_not_come_again_in_a_reply(tmp_path: Path) -> None:
     asyncio.run(play())
 
 
+def test_what_a_hello_has_asked_for_again_comes_with_dup_on_the_next_connection_too(tmp_path: Path) -> None:
+    """MQTT-3.3.1-1: it was sent before that, and had not come again when the connection broke."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        ann, bob = world.connect("ann"), world.connect("bob", clean=False)
+        world.settle()
+        for body in ("one", "two", "three"):
+            world.ask(ann, "send", to="bob", body=body)
+        world.settle()
+        world.ask(bob, "hello", id="h", after=0, window=1)
+        world.settle()
+        assert bob.positions == [1, 2, 3, 1]
+        world.leave(bob)
+        world.ask(ann, "send", to="bob", body="four")
+        again = world.connect("bob", clean=False, resumed=True)
+        world.settle()
+        offered = [(item["pos"], dup) for item, _, dup in again.sent if item["op"] == "msg"]
+        assert offered == [(1, True), (2, True), (3, True), (4, False)]
+        world.close()
+
+    asyncio.run(play())
+
+
 def test_a_reply_comes_again_in_the_codec_of_the_new_connection(tmp_path: Path) -> None:
     async def play() -> None:
         world = BridgeWorld(tmp_path)

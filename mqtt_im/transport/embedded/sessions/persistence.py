@@ -211,10 +211,10 @@ class Persistence:
         self._longest_expiry = longest_expiry
         self._now = now
         self._alive = path.with_suffix(".alive")
-        self._database = self._open(path, synchronous, busy_timeout_ms)
+        self._database = self._open(path, synchronous, busy_timeout_ms, log)
         self._run(count, log)
 
-    def _open(self, path: Path, synchronous: str, busy_timeout_ms: int) -> peewee.SqliteDatabase:
+    def _open(self, path: Path, synchronous: str, busy_timeout_ms: int, log: logging.Logger) -> peewee.SqliteDatabase:
         database = peewee.SqliteDatabase(
             str(path),
             pragmas={
@@ -230,7 +230,7 @@ class Persistence:
             database.connect()
             with database.bind_ctx(MODELS):
                 self._migrate(database)
-                self._find_those_who_were_there(database)
+                self._find_those_who_were_there(database, log)
         except peewee.PeeweeException as error:
             database.close()
             raise OSError(reason(path, error)) from error
@@ -260,6 +260,8 @@ class Persistence:
         found = database.pragma("user_version")
         if found > _SCHEMA:
             raise peewee.DatabaseError(f"written by a newer version (schema {found}, this one knows {_SCHEMA})")
+        if found == _SCHEMA:
+            return  # so that a full disk is in nobody's way
         execute: Callable[..., Any] = database.execute_sql
         with database.atomic():
             if found == 1:
@@ -271,14 +273,18 @@ class Persistence:
             database.create_tables(MODELS, safe=True)
             database.pragma("user_version", _SCHEMA, permanent=True)
 
-    def _find_those_who_were_there(self, database: peewee.SqliteDatabase) -> None:
+    def _find_those_who_were_there(self, database: peewee.SqliteDatabase, log: logging.Logger) -> None:
         """The clients that were connected when the server ended without closing went then: as far as that is known."""
         try:
             ended = int(self._alive.read_text())
         except (OSError, ValueError):
             ended = int(self._now())
         execute: Callable[..., Any] = database.execute_sql
-        execute("UPDATE session SET seen = ? WHERE seen = 0", (ended,))
+        try:
+            execute("UPDATE session SET seen = ? WHERE seen = 0", (ended,))
+        except peewee.OperationalError as error:
+            log.warning("sessions: when their clients went could not be noted: %s", error)
+            return
         self._alive.unlink(missing_ok=True)
 
     def still_alive(self, *, needed: bool) -> None:
