@@ -16,6 +16,8 @@ from tests.support.receiver import SECRET, Receiver
 from tests.system.conftest import Clients, Name, verified
 
 HOUR = 3600
+ABOUT_MS = 1000
+"""The server's two times are told apart where they differ by more than half a second."""
 JUMPS = pytest.mark.parametrize("jump", [-HOUR, HOUR])
 """Seconds by which the clock is set."""
 
@@ -64,6 +66,7 @@ def test_a_command_lives_as_long_as_it_says(
 ) -> None:
     """Whether the clock is set before it is sent, or after; over a restart too, where it may end too early, but not too late."""
     alice, bob = im.online(name("alice")), name("bob")
+    before = time.monotonic()
     alice.say(bob, "before the jump", ttl=3)
     began = time.monotonic()
     if restart is not None:
@@ -76,7 +79,7 @@ def test_a_command_lives_as_long_as_it_says(
     if jump < 0 or restart is None:
         early = [item.get("body", item["op"]) for item in im.online(bob, "early").must("sync", after=0)["items"]]
         assert early[1] == "after the jump"
-        assert early[0] == "before the jump" or time.monotonic() > began + 3
+        assert early[0] == "before the jump" or time.monotonic() > before + 3
     wait_until(began + 3.2)
     late = im.online(bob, "late").must("sync", after=0)["items"]
     assert [item["op"] for item in late] == ["void", "msg"]
@@ -85,12 +88,12 @@ def test_a_command_lives_as_long_as_it_says(
 @JUMPS
 def test_a_message_can_be_changed_as_long_as_the_window_is_open(im: Clients, name: Name, wall: WallClock, jump: int) -> None:
     alice, bob = im.online(name("alice")), name("bob")
+    before = time.monotonic()
     conv = alice.say(bob, "one")["conv"]
     began = time.monotonic()
     wall.set(jump)
     alice.say(bob, "two")
-    if time.monotonic() < began + 3:
-        alice.must("edit", conv=conv, seq=1, body="won")
+    assert alice.ask("edit", conv=conv, seq=1, body="won").op == "ok" or time.monotonic() > before + 4
     wait_until(began + 4.3)
     alice.refused("edit", "forbidden", conv=conv, seq=1, body="gone")
 
@@ -98,13 +101,15 @@ def test_a_message_can_be_changed_as_long_as_the_window_is_open(im: Clients, nam
 @JUMPS
 def test_last_seen_is_when_it_was(im: Clients, name: Name, server: ServerProcess, wall: WallClock, jump: int) -> None:
     wall.set(jump)
+    before = time.time() * 1000
     phone = im.online(name("alice"))
     phone.disconnect()
     eventually(lambda: not devices(im, name)["phone"]["online"], "the phone to be gone")
     wall.set(0)
-    assert abs(devices(im, name)["phone"]["last_seen"] - time.time() * 1000) < 1900
-    server.restart(kill=True)
-    assert devices(im, name)["phone"]["last_seen"] < time.time() * 1000
+    for restart in (False, True):
+        if restart:
+            server.restart(kill=True)
+        assert before - ABOUT_MS <= devices(im, name)["phone"]["last_seen"] <= time.time() * 1000 + ABOUT_MS
 
 
 def devices(im: Clients, name: Name) -> dict[str, dict[str, int]]:
