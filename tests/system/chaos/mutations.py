@@ -116,8 +116,8 @@ MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "store/ledger.py",
-                "            for count, job in enumerate(batch):\n                before = engine.last\n",
-                "            for count, job in enumerate(batch[::-1]):\n                before = engine.last\n",
+                "        for count, job in enumerate(batch):\n            before = engine.last\n",
+                "        for count, job in enumerate(batch[::-1]):\n            before = engine.last\n",
             ),
         ),
     ),
