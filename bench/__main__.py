@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvloop
 
-from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, servers, size, storm, versions, weak, web
+from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, retention, servers, size, storm, versions, weak, web
 from bench.report import Row, medians, save, table
 from bench.seed import Size
 from mqtt_im.load.peer import PeerError
@@ -77,6 +77,10 @@ async def _size(options: argparse.Namespace) -> list[Row]:
     return size.compare(options.messages // 10, options.users // 10)
 
 
+async def _retention(options: argparse.Namespace) -> list[Row]:
+    return await retention.compare(3 * options.messages // 10)
+
+
 async def _web(options: argparse.Namespace) -> list[Row]:
     return await web.compare(1_000, options.items)
 
@@ -90,6 +94,7 @@ _SCENARIOS: dict[str, tuple[Scenario, str]] = {
     "pairs": (_pairs, "durable 1:1 messages: 20 in flight, 1 in flight, paced at 500/s (or as --inflight, --rate say)"),
     "full": (_full, "1:1 messages on a full store with idle connections, against an empty server; bytes written"),
     "size": (_size, "a tenth of such a store, without a server: pages of who has much, a rebuild, a check"),
+    "retention": (_retention, "three tenths of such a store taken by one pass, beside a message every 2 ms"),
     "idle": (_idle, "memory of an idle connection"),
     "versions": (_versions, "MQTT 5 beside 3.1.1: CPU of a message, memory of an idle connection, bytes of an item"),
     "fanout": (_fanout, "a group of connected members against a topic with as many subscribers"),

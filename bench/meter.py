@@ -88,6 +88,11 @@ def peak_bytes(pid: int) -> int:
     return 0
 
 
+def written_bytes(pid: int) -> int:
+    """What the process has had written to disk so far, in bytes."""
+    return _io(pid)["write_bytes"]
+
+
 def folder_bytes(directory: Path) -> int:
     """What the files under `directory` hold."""
     return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""What grows with a store: pages of who has much beside who has little, and how fast lost projections are made and checked.
+"""What grows with a store: pages of who has much beside who has little, a start after a kill, lost projections, a check.
 
 On the store's engine itself, in CPU time, without broker and sockets.
 """
@@ -6,21 +6,19 @@ On the store's engine itself, in CPU time, without broker and sockets.
 from __future__ import annotations
 
 import random
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from time import process_time
 from typing import Any
 
-from msgspec import Raw
-
+from bench.filling import Filler
 from bench.report import Row, Target
 from bench.servers import OURS
 from mqtt_im.core.rules import Who
-from mqtt_im.load.bodies import bodies
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import listings, queries
-from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.models import PROJECTION_FILE, remove
@@ -28,35 +26,10 @@ from mqtt_im.store.sqlite.opening import opener
 
 LITTLE = "little"
 _FEW, _MANY = 100, 10_000
-_BATCH = 200
+_PAGE = 500
+_BEHIND = 40_000
 _TRIES = 7
 _NOW = 1_700_000_000_000
-
-
-def _nothing(_: object) -> None:
-    """Nobody waits."""
-
-
-class _Filler:
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
-        self._texts = [Raw(b'"%b"' % body) for body in bodies()]
-        self._dice = random.Random(1)
-        self._count = 0
-
-    def say(self, pairs: list[tuple[str, str]]) -> None:
-        """A message of each first one to the second."""
-        engine = self._engine
-        for start in range(0, len(pairs), _BATCH):
-            part = pairs[start : start + _BATCH]
-            engine.now = _NOW
-            engine.state.prefetch([(user, None, to) for user, to in part])
-            for user, to in part:
-                self._count += 1
-                send = rq.Send(id=f"s{self._count}", to=to, body=self._dice.choice(self._texts))
-                RequestJob(Who(user, "pc", _NOW), send, _nothing).prepare(engine)
-            engine.commit()
-            engine.side_work(len(part))
 
 
 def compare(messages: int, users: int) -> list[Row]:
@@ -65,14 +38,16 @@ def compare(messages: int, users: int) -> list[Row]:
         data_dir = Path(folder)
         make = opener(data_dir, synchronous="off")
         engine = make()
-        filler = _Filler(engine)
+        filler = Filler(engine, _NOW)
         filler.say([(who, f"{who}-{number}") for who, count in (("few", _FEW), ("many", _MANY)) for number in range(count)])
         dice = random.Random(2)
+        filler.say([("few", "few-0")] * _PAGE)
         filler.say([(f"u{dice.randrange(users)}", f"u{dice.randrange(users)}") for _ in range(messages)])
         engine.close()
         engine = make()
         try:
             rows = _pages(engine)
+            rows.append(_start_after_kill(engine, data_dir, dice, users))
             last = engine.last
         finally:
             engine.close()
@@ -89,12 +64,35 @@ def compare(messages: int, users: int) -> list[Row]:
     return rows
 
 
+def _start_after_kill(engine: Engine, data_dir: Path, dice: random.Random, users: int) -> Row:
+    """Rows that were committed, and are in memory alone but for the log, are taken from the log by the next server."""
+    pairs = [(f"u{dice.randrange(users)}", f"u{dice.randrange(users)}") for _ in range(_BEHIND)]
+    filler = Filler(engine, _NOW)
+    filler.say(pairs, written=False)
+    with tempfile.TemporaryDirectory(prefix="mqtt-im-bench-") as folder:
+        killed = Path(folder) / "killed"
+        shutil.copytree(data_dir, killed)
+        begin = process_time()
+        started = opener(killed, synchronous="off")()
+        taken = process_time() - begin
+        started.close()
+    return Row(f"start after a kill: CPU for {_BEHIND:,} rows behind", "s", {OURS: taken}, (Target(1),))
+
+
 def _pages(engine: Engine) -> list[Row]:
     looks: list[tuple[str, Callable[[str], Any], float]] = [
         ("convs, a page of 50", lambda user: listings.convs(engine, Who(user, "pc", _NOW), rq.Convs(), 50, 1 << 24), 3),
         ("who shares a conversation", lambda user: queries.shares_conversation(engine, user, "nobody"), 1),
     ]
-    rows = []
+    history = rq.History(conv="few:few-0")
+    rows = [
+        Row(
+            f"history, a page of {_PAGE}",
+            "ms",
+            {OURS: _best(lambda user: queries.history(engine, Who(user, "pc", _NOW), history, _PAGE, 1 << 24), "few")},
+            (Target(5),),
+        )
+    ]
     for what, look, most in looks:
         values = {column: _best(look, user) for column, user in ((LITTLE, "few"), (OURS, "many"))}
         title = f"{what}: {_MANY:,} conversations beside {_FEW}"

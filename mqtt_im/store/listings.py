@@ -143,15 +143,15 @@ def _unread_parts(conv: Conv, member: Member, last: int) -> list[tuple[Conv, int
 
 def _receipts(engine: Readable, conv: Conv, name: str) -> dict[str, dict[str, int]]:
     user = engine.state.user
-    marked = [
-        (other, part)
-        for other, part in conv.members.items()
-        if part.active and (part.delivered or part.read) and (other == name or name not in user(other).blocks)
-    ]
+    marked = [(other, part) for other, part in conv.members.items() if part.active and (part.delivered or part.read)]
     if len(marked) > MAX_RECEIPTS:
-        marked = nsmallest(MAX_RECEIPTS, marked, key=lambda entry: (entry[0] != name, -entry[1].read, -entry[1].delivered))
-    receipts = {}
+        marked.sort(key=lambda entry: (entry[0] != name, -entry[1].read, -entry[1].delivered))
+    receipts: dict[str, dict[str, int]] = {}
     for other, part in marked:
+        if len(receipts) == MAX_RECEIPTS:
+            break
+        if other != name and name in user(other).blocks:
+            continue
         read = part.read if other == name or user(other).read_receipts else 0
         if part.delivered or read:
             receipts[other] = {"delivered": max(part.delivered, read), "read": read}
