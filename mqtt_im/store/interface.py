@@ -149,13 +149,14 @@ class Engine(Readable, Protocol):
     def state(self) -> State:
         """See `Readable`; it can be changed."""
 
-    @property
-    def loaded_upto(self) -> int:
-        """The newest log row when the server started."""
+    def offered_upto(self, user: str, device: str) -> int:
+        """The newest log row that another server may have offered to a device of which it is not known that it got everything.
 
-    @property
-    def cut_off(self) -> Container[tuple[str, str]] | None:
-        """User and device of all to which a former server may have offered what they have not acknowledged."""
+        That is one that was there before this one, or has had the device before; 0 where none may have.
+        """
+
+    def delivers(self, user: str, device: str) -> bool:
+        """Whether the device is registered, and no other server has its delivery by now."""
 
     def append(self, author: Author, record: AnyRecord) -> None:
         """The record is part of the batch and of the state."""

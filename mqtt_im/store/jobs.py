@@ -256,22 +256,22 @@ class AttachJob(Job):
     def finish(self, engine: Engine) -> None:
         """See `Job`."""
         self.state = DeviceState.read(engine, self.who.user, self.who.device, self._record)
-        if self.blind and engine.cut_off and (self.who.user, self.who.device) in engine.cut_off:
-            self.sent_upto = _older_than_start(engine, self.who.user, self.state)
+        if self.blind and (upto := engine.offered_upto(self.who.user, self.who.device)):
+            self.sent_upto = _newest_upto(engine, self.who.user, self.state, upto)
 
     def done(self) -> None:
         """See `Job`."""
         self.notify(self)
 
 
-def _older_than_start(engine: Engine, user: str, state: DeviceState) -> int:
-    """The last item of an inbox that was committed before the server started: items and log rows grow alike."""
+def _newest_upto(engine: Engine, user: str, state: DeviceState, upto: int) -> int:
+    """The last item of an inbox that is no later than this log row: items and log rows grow alike."""
     owner = engine.state.user(user)
     low, high = state.cursor, state.head
     while low < high:
         middle = (low + high + 1) // 2
         found = engine.state.items(owner, middle - 1, 1)
-        if found and found[0][0] == middle and abs(found[0][1]) > engine.loaded_upto:
+        if found and found[0][0] == middle and abs(found[0][1]) > upto:
             high = middle - 1
         else:
             low = middle
@@ -312,12 +312,12 @@ class CursorsJob(Job):
         moves = [
             (user, device, cursor, grown(state, user, marks) if marks else marks)
             for user, device, cursor, marks in self.moves
-            if state.device(user, device) is not None  # one that was forgotten meanwhile stays forgotten
+            if engine.delivers(user, device)  # one that was forgotten meanwhile stays forgotten
         ]
         if moves:
             engine.append(self, Cursors(engine.now, moves, engine.behind))
         for user, device, settled in self.left:
-            if state.device(user, device) is not None:
+            if engine.delivers(user, device):
                 exposed = False if settled else None
                 engine.append(self, DeviceChange(engine.now, user, device, exposed=exposed, behind=engine.behind))
 

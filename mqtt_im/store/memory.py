@@ -321,6 +321,14 @@ class MemoryEngine:
         for job in batch:
             job.done()
 
+    def offered_upto(self, user: str, device: str) -> int:
+        """See `interface.Engine`."""
+        return self.loaded_upto if (user, device) in self.cut_off else 0
+
+    def delivers(self, user: str, device: str) -> bool:
+        """See `interface.Engine`."""
+        return self.state.device(user, device) is not None
+
     def append(self, author: Author, record: AnyRecord) -> None:
         """See `interface.Engine`."""
         self.last += 1

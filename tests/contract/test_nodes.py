@@ -128,3 +128,43 @@ def test_one_group_is_made_once(nodes: list[PostgresStore]) -> None:
     assert len([job for job in answers if job.refusal is None]) == 5
     assert {job.refusal.code for job in answers if job.refusal is not None} == {"conflict"}
     assert check(nodes[0].database).problems == []
+
+
+def attach(node: PostgresStore, blind: bool = False) -> AttachJob:
+    job = AttachJob(Who("u2", "pc", 0), lambda _: None, blind)
+    node.run([job], NOW)
+    return job
+
+
+def test_a_device_that_has_gone_to_another_node_is_moved_by_that_one_alone(nodes: list[PostgresStore]) -> None:
+    """What the former node still has of the old connection comes too late, and says nothing of what the new one was offered."""
+    attach(nodes[0])
+    for number in range(4):
+        ask(nodes[number % NODES], "u1", rq.Send(to="u2", body=Raw(b"1")))
+    moved = attach(nodes[1], blind=True)
+    assert moved.state is not None
+    assert (moved.was_exposed, moved.sent_upto, moved.state.cursor) == (True, 4, 0)
+    nodes[0].run([CursorsJob([("u2", "pc", 3, ["u1:u2", 3])], lambda _: None, [("u2", "pc", True)])], NOW)
+    nodes[1].run([CursorsJob([("u2", "pc", 1, ["u1:u2", 1])], lambda _: None)], NOW)
+    again = attach(nodes[2], blind=True)
+    assert again.state is not None
+    assert (again.was_exposed, again.sent_upto, again.state.cursor) == (True, 4, 1)
+
+
+def test_an_item_that_may_have_been_offered_elsewhere_is_not_replaced(database: str, tmp_path: Path) -> None:
+    """INV-12: only the node that has a device's delivery knows what that was offered."""
+    stores = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        stores.append(PostgresStore(database, folder, claim=lambda *_: True, name=f"node{number}"))
+    first, second = stores
+    ask(first, "u1", rq.Send(to="u2", body=Raw(b"1"), key="k"))
+    ask(second, "u1", rq.Send(to="u2", body=Raw(b"2"), key="k"))  # no device has come, so nothing was offered
+    attach(first)
+    ask(second, "u1", rq.Send(to="u2", body=Raw(b"3"), key="k"))
+    ask(first, "u1", rq.Send(to="u2", body=Raw(b"4"), key="k"))
+    items = second.see(lambda view: view.state.items(view.state.user("u2"), 0, 9), NOW)
+    assert [lsn < 0 for _, lsn in items] == [True, False, True, False]
+    for store in stores:
+        store.close()

@@ -109,4 +109,4 @@ class PostgresRetention(RetentionMachine):
 
 
 TestPostgresRetention = PostgresRetention.TestCase
-TestPostgresRetention.settings = settings(max_examples=15, stateful_step_count=12)
+TestPostgresRetention.settings = settings(max_examples=8, stateful_step_count=10)

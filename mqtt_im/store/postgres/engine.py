@@ -219,6 +219,16 @@ class Engine:
         self.behind = behind if behind > ABOUT_MS else 0
         self.ahead = 0
 
+    def offered_upto(self, user: str, device: str) -> int:
+        """See `interface.Engine`."""
+        if (user, device) in self.state.moved:
+            return self.last  # the other server may have offered all that there is
+        return self.loaded_upto if (user, device) in self.cut_off else 0
+
+    def delivers(self, user: str, device: str) -> bool:
+        """See `interface.Engine`."""
+        return self.state.device(user, device) is not None and self.state.is_here(user, device)
+
     def append(self, author: Author, record: AnyRecord) -> None:
         """See `interface.Engine`."""
         state = self.state

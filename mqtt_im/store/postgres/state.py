@@ -136,6 +136,8 @@ class Work(Look):
         """The rows of users as they were locked."""
         self.replaced: set[int] = set()
         """Users of whose items one was replaced."""
+        self.moved: set[tuple[str, str]] = set()
+        """Devices that another server had, and may have offered something to, until they came here."""
         self.acked_anew: set[str] = set()
         """Users whose own mark of what was acknowledged has to be written."""
         self.changed_convs: dict[str, Conv] = {}
@@ -465,11 +467,24 @@ class Work(Look):
         if isinstance(record, Act):
             self.rows[lsn] = [self.conv_for(record.conv).cid, 0, 0, None, record]
         if isinstance(record, DeviceChange) and record.exposed:
-            self._servers[record.user, record.device] = self._fence.server
+            self._attach(record.user, record.device)
         apply(self, lsn, record)
         if isinstance(record, Act):
             self._times[record.conv] = record.ts
             self.changed_convs.setdefault(record.conv, self.conv_for(record.conv))
+
+    def _attach(self, user: str, name: str) -> None:
+        """This server has the device's delivery from now on."""
+        device = self.device(user, name)
+        former = self.server_of(user, name)
+        if device is not None and device.exposed and former not in (0, self._fence.server, self._cut_off.get((user, name))):
+            self.moved.add((user, name))
+        self._servers[user, name] = self._fence.server
+
+    def is_here(self, user: str, device: str) -> bool:
+        """Whether no other server has had the device's delivery since this one."""
+        self.devices(user)
+        return self.server_of(user, device) in (0, self._fence.server)
 
     def replace_record(self, lsn: int, record: AnyRecord) -> bool:
         """A log row has another content; whether it is one of the batch."""

@@ -218,6 +218,14 @@ class Engine:
         """See `interface.Store`."""
         self.state.prefetch([asked for job in batch if (asked := job.asks()) is not None])
 
+    def offered_upto(self, user: str, device: str) -> int:
+        """See `interface.Engine`."""
+        return self.loaded_upto if self.cut_off and (user, device) in self.cut_off else 0
+
+    def delivers(self, user: str, device: str) -> bool:
+        """See `interface.Engine`."""
+        return self.state.device(user, device) is not None
+
     def append(self, author: Author, record: AnyRecord) -> None:
         """See `interface.Engine`."""
         self.last += 1
