@@ -410,6 +410,7 @@ class Work(Look):
         owner = self.user(user)
         self.devices(user).pop(device, None)
         owner.acked = max(owner.acked, self._acked.pop((user, device), 0))
+        self._servers.pop((user, device), None)
         self.acked_anew.add(user)
         self.touch_user(owner)
         self.changed_devices[user, device] = None
