@@ -357,4 +357,4 @@ def empty() -> None:
 
 TestPostgres = PostgresMachine.TestCase
 if settings.get_current_profile_name() == "default":
-    TestPostgres.settings = settings(max_examples=12, stateful_step_count=15)
+    TestPostgres.settings = settings(max_examples=8, stateful_step_count=12)
