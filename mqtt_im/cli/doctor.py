@@ -17,8 +17,9 @@ from typing import Literal, NamedTuple
 
 import typer
 
-from mqtt_im.accounts.table import FILE_NAME, Accounts
+from mqtt_im.accounts.table import NAME, Accounts
 from mqtt_im.cli.options import ConfigFile, Overrides
+from mqtt_im.cli.places import place_for
 from mqtt_im.config import Address, Config, certificates, load, parse_bind
 from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds
@@ -65,6 +66,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield Finding("ok", f"a server is running on data_dir {folder}" if running else f"no server is running on data_dir {folder}")
     yield from _examine_folder(Path(config.data_dir))
     yield from _examine_files(Path(config.data_dir))
+    yield from _examine_database(config)
     yield from _examine_accounts(config)
     yield from _examine_ports(config, running)
     yield from _examine_tls(config)
@@ -128,15 +130,29 @@ def _file_system(path: Path) -> str:
     return max(holding)[1] if holding else ""
 
 
+def _examine_database(config: Config) -> Iterator[Finding]:
+    if not config.store.url:
+        return
+    from mqtt_im.opening import database_of
+    from mqtt_im.postgres import findings
+
+    try:
+        for verdict, text in findings.examine(database_of(config)):
+            yield Finding(verdict, text)
+    except MqttImError as error:
+        yield Finding("mend", error.message)
+
+
 def _examine_accounts(config: Config) -> Iterator[Finding]:
     if config.auth.mode != "accounts":
         yield Finding("note", "auth.mode is open: anybody on this machine is anybody")
         return
-    if not (Path(config.data_dir) / FILE_NAME).exists():
-        yield Finding("note", "there are no accounts yet: mqtt-im user add NAME")
-        return
     try:
-        accounts = Accounts(config.data_dir)
+        place = place_for(config)
+        if not place.has(NAME):
+            yield Finding("note", "there are no accounts yet: mqtt-im user add NAME")
+            return
+        accounts = Accounts(place)
         count = len(accounts.all())
         accounts.close()
     except MqttImError as error:

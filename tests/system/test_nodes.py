@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from mqtt_im.testing import ServerProcess
-from tests.support.im import ImClient
+from tests.support.im import PREFIX, ImClient
+from tests.support.packets import Will
 from tests.support.postgres import Cluster, new_database
 from tests.support.raw import eventually
 
@@ -134,6 +135,8 @@ def test_a_killed_node_takes_nothing_with_it(nodes: Nodes) -> None:
     for _ in range(3):
         nodes.start()
     alice, bob = nodes.online(0, "alice"), nodes.online(1, "bob", clean=False)
+    will = Will(f"{PREFIX}/carl/phone/up", b'{"op": "send", "id": "w", "to": "alice", "body": "last words"}', qos=1)
+    nodes.client(1, "carl", will=will)
     alice.say("bob", 0)
     bob.wait("msg", body=0)
     assert alice.subscribe(bob.presence_topic) == [1]
@@ -146,10 +149,12 @@ def test_a_killed_node_takes_nothing_with_it(nodes: Nodes) -> None:
     bob.disconnect()
     states: Callable[[], list[bytes]] = lambda: [p.payload for p in alice.plain if p.topic == bob.presence_topic]  # noqa: E731
     alice.until(lambda: states() and b"offline" in states()[-1], "offline", 20)
+    alice.wait("msg", body="last words", timeout_s=20)  # another node fires it, once
     nodes.all[1].start()  # the same folder: it takes its place at once
     bob = nodes.client(1, "bob", clean=False)
     alice.say("bob", 2)
     bob.wait("msg", body=2)
+    assert len([item for item in alice.items if item.op == "msg" and item["body"] == "last words"]) == 1
 
 
 def test_a_frozen_node_can_write_nothing_more(nodes: Nodes) -> None:

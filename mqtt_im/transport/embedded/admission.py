@@ -79,6 +79,7 @@ async def admit(connection: Peer, connect: Connect) -> None:
             return
         hub.wills.cancel(key)
         connection.will = connect.will
+        hub.wills.keep(key, connection.device, connect.will, expiry)
         hub.live[key] = connection
         cap = hub.limits.max_keepalive_s
         capped = connect.version == V5 and cap > 0 and not 0 < connect.keep_alive <= cap
@@ -224,6 +225,7 @@ def leave(connection: Peer) -> None:
     if connection.device:
         hub.handler.detached(connection)
     hub.plugins.disconnected(connection)
+    hub.wills.forget(key)
     will, connection.will = connection.will, None
     if will is None:
         return

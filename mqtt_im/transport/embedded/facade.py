@@ -30,7 +30,7 @@ from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.limits import Count
 from mqtt_im.transport.embedded.plugins import Plugins
 from mqtt_im.transport.embedded.sessions.ground import log
-from mqtt_im.transport.embedded.sessions.persistence import Persistence
+from mqtt_im.transport.embedded.sessions.persistence import Persistence, StoreFailed
 from mqtt_im.transport.embedded.websocket import WebSocket
 from mqtt_im.transport.guest import Guest
 
@@ -137,7 +137,15 @@ class EmbeddedTransport:
             lambda: self._neighbours.incarnation,
         )
         hub.claims = Claims(store, self._neighbours, hub.release, hub.background)
+        self._neighbours.on_left.append(lambda _: hub.background(self._adopt()))
         return store
+
+    async def _adopt(self) -> None:
+        """What a dead node has left to be done for its clients is done."""
+        try:
+            await self._hub.wills.start()
+        except StoreFailed as failure:
+            self._hub.log.note("session_store", "", "wills of a node that has died cannot be read: %s", failure)
 
     def _listeners(self, undo: contextlib.ExitStack) -> dict[str, Listener]:
         listeners = dict[str, Listener]()

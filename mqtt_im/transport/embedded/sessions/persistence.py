@@ -153,6 +153,8 @@ KEEP_WILL: Final = (
     "device = excluded.device, due = excluded.due, topic = excluded.topic, payload = excluded.payload, "
     "qos = excluded.qos, retain = excluded.retain, expiry = excluded.expiry, properties = excluded.properties"
 )
+KEEP_TESTAMENT: Final = "KEEP_TESTAMENT"
+"""As `KEEP_WILL`, of a client that is connected, with the delay in seconds in place of `due`; where `shared` alone."""
 DROP_WILL: Final = 'DELETE FROM will WHERE "user" = ? AND name = ?'
 
 
@@ -191,6 +193,9 @@ class StoredSession:
 
 class Persistence:
     """`broker.db`, written by one thread and read on the event loop."""
+
+    shared = False
+    """Other nodes have the same sessions."""
 
     def __init__(
         self,

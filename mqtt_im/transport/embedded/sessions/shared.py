@@ -15,6 +15,7 @@ from mqtt_im.postgres.errors import one_line
 from mqtt_im.postgres.nodes import BURY_ENDED
 from mqtt_im.tables.postgres import Lane, PostgresTables
 from mqtt_im.transport.embedded.limits import Count
+from mqtt_im.transport.embedded.sessions import persistence as sql
 from mqtt_im.transport.embedded.sessions.persistence import MODELS, Parameters, Persistence, StoreFailed
 
 NAME = "sessions"
@@ -35,6 +36,45 @@ class ClientRow(peewee.Model):
         primary_key = peewee.CompositeKey("user", "name")
 
 
+class WillRow(peewee.Model):
+    """A will, and the node that will publish it: `delay` is -1 where it is `due` then (ms), else its client is connected."""
+
+    user = peewee.TextField()
+    name = peewee.TextField()
+    device = peewee.TextField()
+    due = peewee.BigIntegerField()
+    topic = peewee.TextField()
+    payload = peewee.BlobField()
+    qos = peewee.IntegerField()
+    retain = peewee.BooleanField()
+    expiry = peewee.BigIntegerField(null=True)
+    properties = peewee.BlobField()
+    incarnation = peewee.BigIntegerField()
+    delay = peewee.BigIntegerField()
+
+    class Meta:  # noqa: D106 - peewee's way to name a table
+        table_name = "will"
+        primary_key = peewee.CompositeKey("user", "name")
+
+
+_KEEP = (
+    'INSERT INTO will ("user", name, device, {column}, topic, payload, qos, retain, expiry, properties, incarnation, {other}) '
+    'VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, {value}) ON CONFLICT ("user", name) DO UPDATE SET device = excluded.device, '
+    "due = excluded.due, topic = excluded.topic, payload = excluded.payload, qos = excluded.qos, retain = excluded.retain, "
+    "expiry = excluded.expiry, properties = excluded.properties, incarnation = excluded.incarnation, delay = excluded.delay"
+)
+_WITH_OWNER = {
+    sql.KEEP_WILL: _KEEP.format(column="due", other="delay", value=-1),
+    sql.DROP_WILL: 'DELETE FROM will WHERE "user" = ? AND name = ? AND incarnation = ?',
+    sql.KEEP_TESTAMENT: _KEEP.format(column="delay", other="due", value=0),
+}
+"""Statements that name the node too."""
+_ADOPT = (
+    "UPDATE will SET incarnation = ?, delay = -1, due = CASE WHEN delay < 0 THEN due ELSE "
+    "(extract(epoch FROM clock_timestamp()) * 1000)::bigint + delay * 1000 END "
+    "WHERE incarnation <> ALL (SELECT incarnation FROM public.node) AND incarnation <> ? "
+    'RETURNING "user", name, device, due, topic, payload, qos, retain, expiry, properties'
+)
 _CLAIM = (
     'INSERT INTO client AS c ("user", name, incarnation, before, gen) VALUES (?, ?, ?, 0, 1) '
     'ON CONFLICT ("user", name) DO UPDATE SET before = c.incarnation, incarnation = excluded.incarnation, gen = c.gen + 1 '
@@ -44,6 +84,8 @@ _CLAIM = (
 
 class SharedPersistence(Persistence):
     """Implements what `Persistence` does; nothing of it waits for the network on the event loop."""
+
+    shared = True
 
     def __init__(
         self, tables: PostgresTables, count: Count, log: logging.Logger, incarnation: Callable[[], int] = lambda: 0
@@ -56,7 +98,9 @@ class SharedPersistence(Persistence):
     @staticmethod
     def tables(database: Database) -> PostgresTables:
         """The tables, made where they are missing, on a connection of their own. Raises `StoreError`."""
-        return PostgresTables(Lane(database, NAME), NAME, [*MODELS, ClientRow])
+        return PostgresTables(
+            Lane(database, NAME), NAME, [*(model for model in MODELS if model is not sql.WillRow), WillRow, ClientRow]
+        )
 
     def still_alive(self, *, needed: bool) -> None:
         """Nothing: the nodes know which of them live."""
@@ -64,6 +108,18 @@ class SharedPersistence(Persistence):
     async def look(self, read: Callable[[], T]) -> T:
         """See `Persistence`."""
         return await asyncio.to_thread(read)
+
+    def write(self, statement: str, *parameters: object) -> None:
+        """See `Persistence`."""
+        if statement in _WITH_OWNER:
+            super().write(_WITH_OWNER[statement], *parameters, self._incarnation())
+        else:
+            super().write(statement, *parameters)
+
+    def wills(self) -> list[tuple[Any, ...]]:
+        """Wills of nodes that are no more, which are this node's from now on; each is told to one node alone."""
+        mine = self._incarnation()
+        return self._query(_ADOPT, (mine, mine))
 
     def claim(self, key: tuple[str, str], incarnation: int) -> tuple[int, int]:
         """The client is this node's; which one had it before, 0 for none, and how often it has changed hands."""

@@ -1,4 +1,7 @@
-"""Wills whose delay runs (MQTT5-3.1.3.2.2): kept on disk, so that a restart of the server does not lose them."""
+"""Wills whose delay runs (MQTT5-3.1.3.2.2): kept on disk, so that a restart of the server does not lose them.
+
+Among several nodes those of connected clients are kept too: where a node dies, another one publishes them.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,17 @@ class Wills:
         for user, name, device, due, topic, payload, qos, retain, expiry, properties in rows:
             will = Will(topic, bytes(payload), qos, bool(retain), 0, expiry, bytes(properties))
             self._run((user, name), device, will, due / 1000 - self._ground.now())
+
+    def keep(self, key: Key, device: str, will: Will | None, expiry: int) -> None:
+        """A client has come, with this will; it is known to other nodes, where there are any, until `forget`."""
+        if will is not None and self._ground.store.shared and not key[1].startswith("\0"):
+            row = (*key, device, min(will.delay, expiry), will.topic, will.payload, will.qos, bool(will.retain), will.expiry)
+            self._ground.store.write(sql.KEEP_TESTAMENT, *row, will.handed_on)
+
+    def forget(self, key: Key) -> None:
+        """The client has gone, and this node knows what is to be done with its will."""
+        if self._ground.store.shared and not key[1].startswith("\0"):
+            self._ground.store.write(sql.DROP_WILL, *key)
 
     def stop(self) -> None:
         """No timer is left; the disk has what was running."""
