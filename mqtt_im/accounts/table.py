@@ -174,6 +174,10 @@ class Accounts:
                 known = self._look_up(digest)
         return None if known is None or known[0] != digest or known[1].is_over(_now()) else known[1]
 
+    def is_known(self, token: bytes) -> bool:
+        """Whether the token was asked for before: then it is in memory, for as long as it is good."""
+        return token_id(passwords.token_digest(token)) in self._tokens
+
     def _look_up(self, digest: bytes) -> tuple[bytes, Token] | None:
         rows = self._rows(_tokens().where(TokenRow.digest == digest))
         if not rows:

@@ -7,6 +7,8 @@ subject, and its routes are put together here.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from starlette.exceptions import HTTPException
@@ -30,6 +32,7 @@ from mqtt_im.http.requests import OPS, Requests
 from mqtt_im.http.services import Desk
 from mqtt_im.http.tickets import Tickets
 from mqtt_im.http.webpush import WebPushRoutes
+from mqtt_im.http.who import read_anew
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.errors import StoreError
 
@@ -58,7 +61,7 @@ def site(config: Config, desk: Desk, ready: Readiness, metrics: Metrics, *, with
         *page_routes(web=http.web),
         *(Chat(desk).routes() if http.web else []),
     ]
-    app: App = Site(Requests(desk, proxies), routes)
+    app: App = Site(Requests(desk, proxies), routes, partial(read_anew, desk) if config.store.url else None)
     if http.origins:
         app = CORSMiddleware(
             app,
@@ -78,8 +81,12 @@ def metrics_site(ready: Readiness, metrics: Metrics) -> App:
 class Site:
     """An ASGI application."""
 
-    def __init__(self, requests: Requests | None, routes: list[Route]) -> None:
+    def __init__(
+        self, requests: Requests | None, routes: list[Route], before: Callable[[Scope], Awaitable[None]] | None = None
+    ) -> None:
+        """`before` is awaited before each request is looked at; it raises what the request is answered then."""
         self._requests = requests
+        self._before = before
         self._router = Router(routes, redirect_slashes=False, default=_nothing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,6 +100,8 @@ class Site:
             await send(message)
 
         try:
+            if self._before is not None:
+                await self._before(scope)
             if self._requests is not None and path.startswith(PREFIX) and path[len(PREFIX) :] in OPS:
                 await self._requests.serve(path[len(PREFIX) :], scope, receive, sending)
             else:

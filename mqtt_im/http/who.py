@@ -10,7 +10,7 @@ from mqtt_im.bridge.auth import BAD_CREDENTIALS, TooManyFailures
 from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.http.asgi import Scope, header, headers
 from mqtt_im.http.errors import Problem, too_fast, unauthorized, unavailable
-from mqtt_im.http.services import Services
+from mqtt_im.http.services import Desk, Services
 from mqtt_im.protocol.names import is_user
 from mqtt_im.transport.api import Lease, LoginRefused
 
@@ -47,6 +47,19 @@ def token_of(scope: Scope) -> str:
     if scheme.lower() != "bearer" or not token:
         raise unauthorized("the header Authorization must be: Bearer, and a token")
     return token
+
+
+async def read_anew(desk: Desk, scope: Scope) -> None:
+    """The token of this request was looked up, where other servers may have made it. Raises `Problem`."""
+    if header(scope, b"authorization") is None:
+        return
+    services, token = desk.open(), token_of(scope).encode("latin-1")
+    if services.accounts.is_known(token):
+        return
+    try:
+        await services.auth.catch_up(None, token)
+    except LoginRefused as refused:
+        raise problem_of(refused) from None
 
 
 def caller_of(services: Services, scope: Scope, address: str, *, acting: bool = True) -> Caller:

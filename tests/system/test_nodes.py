@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -245,3 +248,30 @@ def _live(node: ServerProcess) -> bool:
         return node.get("/health/live")[0] == 200
     except OSError:
         return False
+
+
+def test_a_token_is_good_at_every_node(nodes: Nodes) -> None:
+    for _ in range(2):
+        nodes.start(**{"auth.mode": "accounts"})
+    first, second = nodes.all
+    for name in ("alice", "bob"):
+        assert first.command("user", "add", name, "--password-stdin", stdin="correct horse\n").returncode == 0
+    token = first.command("user", "token", "alice").stdout.strip()
+    for number, node in enumerate((second, first)):
+        assert _send(node, token, number) == 200
+    assert _send(second, "mqim_wrong", 3) == 401
+    assert first.command("user", "passwd", "alice", "--password-stdin", stdin="another horse\n").returncode == 0
+    eventually(lambda: _send(second, token, 4) == 401, "the token is void at the other node too")
+
+
+def _send(node: ServerProcess, token: str, number: int) -> int:
+    request = urllib.request.Request(
+        f"http://{node.host}:{node.http_port}/api/v1/send",
+        json.dumps({"to": "bob", "body": "hi", "id": f"t{number}"}).encode(),
+        {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=20) as response:
+            return int(response.status)
+    except urllib.error.HTTPError as error:
+        return error.code

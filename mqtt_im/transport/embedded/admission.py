@@ -65,6 +65,8 @@ async def admit(connection: Peer, connect: Connect) -> None:
         try:
             claim = await _claim(hub, key, connect.clean)
             session, resumed = await _session(connection, key, connect.clean, expiry)
+            if hub.wills.keep(key, connection.device, connect.will, expiry):
+                await hub.sessions.committed()  # another node fires it, if this one dies
         except StoreFailed as failure:
             hub.log.note("session_store", connection.address, "no session for %s: %s", connection, failure)
             connection.turn_down(SERVER_UNAVAILABLE, reasons.UNAVAILABLE, "session_store", text="no session can be kept now")
@@ -75,11 +77,11 @@ async def admit(connection: Peer, connect: Connect) -> None:
         if claim is not None and claim.lost:
             connection.end("taken_over")
         if _gone(connection):
+            hub.wills.forget(key)
             hub.sessions.rest(session)
             return
         hub.wills.cancel(key)
         connection.will = connect.will
-        hub.wills.keep(key, connection.device, connect.will, expiry)
         hub.live[key] = connection
         cap = hub.limits.max_keepalive_s
         capped = connect.version == V5 and cap > 0 and not 0 < connect.keep_alive <= cap

@@ -33,11 +33,17 @@ class Wills:
             will = Will(topic, bytes(payload), qos, bool(retain), 0, expiry, bytes(properties))
             self._run((user, name), device, will, due / 1000 - self._ground.now())
 
-    def keep(self, key: Key, device: str, will: Will | None, expiry: int) -> None:
-        """A client has come, with this will; it is known to other nodes, where there are any, until `forget`."""
-        if will is not None and self._ground.store.shared and not key[1].startswith("\0"):
-            row = (*key, device, min(will.delay, expiry), will.topic, will.payload, will.qos, bool(will.retain), will.expiry)
-            self._ground.store.write(sql.KEEP_TESTAMENT, *row, will.handed_on)
+    def keep(self, key: Key, device: str, will: Will | None, expiry: int) -> bool:
+        """A client has come, with this will; where there are other nodes, they know it with the next transaction, until `forget`.
+
+        Returns whether it is so.
+        """
+        if will is None or not self._ground.store.shared or key[1].startswith("\0"):
+            return False
+        self.cancel(key)  # before, since it is of the same key
+        row = (*key, device, min(will.delay, expiry), will.topic, will.payload, will.qos, bool(will.retain), will.expiry)
+        self._ground.store.write(sql.KEEP_TESTAMENT, *row, will.handed_on)
+        return True
 
     def forget(self, key: Key) -> None:
         """The client has gone, and this node knows what is to be done with its will."""
