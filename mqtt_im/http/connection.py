@@ -33,6 +33,7 @@ LINGER_S: Final = 5.0
 LINGER_BYTES: Final = 64 << 20
 MAX_HELD_BYTES: Final = 32 << 20
 """Of all requests that are not answered, as far as they are in memory; above it the larger ones are cut."""
+_HEALTH: Final = (b"GET /health/", b"HEAD /health/")
 SMALL_BYTES: Final = 8 * 1024
 """So much of a request is kept all the same."""
 
@@ -110,6 +111,8 @@ class HttpConnection(H11Protocol):
         """What is being written to this connection for as long as it lasts."""
         self._app = self.app
         self.app = self._run
+        self._urgent = False
+        """The server's health is asked for."""
         self._waits = False
         """What has come waits for its turn."""
         self._held = 0
@@ -166,6 +169,8 @@ class HttpConnection(H11Protocol):
                 return
         elif self._head is None and (self.cycle is None or self.cycle.response_complete):
             self._head = self.loop.call_later(self.places.head_s, self._late)
+        if data.startswith(_HEALTH):
+            self._urgent = True
         super().data_received(data)
         if self._linger is None and not self.transport.is_closing():
             self.hold(len(data))
@@ -204,7 +209,8 @@ class HttpConnection(H11Protocol):
         """Take in what h11 makes of the bytes, in this turn of the loop or in a later one."""
         if self._waits:
             return
-        if not self.places.turns.take(self.client[0] if self.client else "", self._in_turn):
+        urgent, self._urgent = self._urgent, False
+        if not self.places.turns.take(self.client[0] if self.client else "", self._in_turn, urgent=urgent):
             self._waits = True
             self.flow.pause_reading()
 

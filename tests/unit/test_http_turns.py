@@ -22,6 +22,13 @@ def test_a_turn_has_so_many_steps_and_addresses_take_turns() -> None:
         assert [entry for entry in done if entry != "other"] == [f"flood {number}" for number in range(3 * PER_TURN)]
         for _ in range(3):
             await asyncio.sleep(0)
+        for _ in range(3 * PER_TURN):
+            turns.take("flood", lambda: done.append("flood again"))
+        turns.take("flood", lambda: done.append("health"), urgent=True)
+        await asyncio.sleep(0)
+        assert done[-PER_TURN] == "health", "it comes before all that waits"
+        for _ in range(9):
+            await asyncio.sleep(0)
         assert turns.take("late", lambda: done.append("late")), "nobody waits"
 
     asyncio.run(scenario())
