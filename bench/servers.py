@@ -24,7 +24,10 @@ from mqtt_im.testing import free_ports
 
 GENERATOR_CORE = 1
 OURS, MOSQUITTO, AMQTT = "mqtt-im", "mosquitto", "amqtt"
+STARLETTE = "starlette"
+"""An empty answer over HTTP, and nothing else."""
 EVERY_SERVER = (OURS, MOSQUITTO, AMQTT)
+_STOCK = {AMQTT: "bench.stock_amqtt", STARLETTE: "bench.http.stock"}
 _START_TIMEOUT_S = 30.0
 _STOP_TIMEOUT_S = 60.0
 
@@ -37,7 +40,7 @@ class Server(Broker):
     pid: int
     directory: Path
     http_port: int
-    """Of ours."""
+    """Of ours, and of those that speak nothing else."""
 
 
 class ServerFailed(Exception):
@@ -76,13 +79,13 @@ def running(
         elif name == MOSQUITTO:
             command = _mosquitto(Path(folder), port, passwords)
         else:
-            command = [sys.executable, "-m", "bench.stock_amqtt", str(port)]
+            command = [sys.executable, "-m", _STOCK[name], str(health if name == STARLETTE else port)]
         log = Path(folder) / "server.log"
         with log.open("wb") as output:
             process = _spawn(command, output, pinned=pinned)
         try:
-            _wait(process, lambda: _healthy(health) if name == OURS else _accepts(port), log)
-            yield Server(name=name, pid=process.pid, port=port, directory=directory, http_port=health, is_ours=name == OURS)
+            _wait(process, lambda: _healthy(health) if name == OURS else _accepts(health if name == STARLETTE else port), log)
+            yield Server(name=name, pid=process.pid, port=port, http_port=health, directory=directory, is_ours=name == OURS)
         finally:
             _stop(process)
 

@@ -101,7 +101,7 @@ class Calls:
         self._open.add(asker)
         try:
             self._bridge.uplinks.ask(call, request, 1, 0, False)
-            await asyncio.shield(asker.ended)
+            await asker.ended
         finally:
             asker.closed = True
             self._open.discard(asker)

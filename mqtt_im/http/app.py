@@ -18,7 +18,7 @@ from starlette.routing import Route, Router
 from mqtt_im.config import Config
 from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.http.admin import admin_routes
-from mqtt_im.http.asgi import App, Message, Receive, Scope, Send
+from mqtt_im.http.asgi import App, Receive, Scope, Send
 from mqtt_im.http.body import Gone
 from mqtt_im.http.chat import Chat
 from mqtt_im.http.errors import Problem, tell, unavailable
@@ -92,25 +92,18 @@ class Site:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         path = scope["path"]
-        begun = False
-
-        async def sending(message: Message) -> None:
-            nonlocal begun
-            begun = True
-            await send(message)
-
         try:
             if self._before is not None:
                 await self._before(scope)
             if self._requests is not None and path.startswith(PREFIX) and path[len(PREFIX) :] in OPS:
-                await self._requests.serve(path[len(PREFIX) :], scope, receive, sending)
+                await self._requests.serve(path[len(PREFIX) :], scope, receive, send)
             else:
                 scope["app"] = self  # so that starlette raises what it refuses
-                await self._router(scope, receive, sending)
+                await self._router(scope, receive, send)
         except Gone:
             return
         except Exception as error:
-            if begun:
+            if scope["mqtt_im.connection"].cycle.response_started:
                 raise
             await tell(_problem(error), send)
 

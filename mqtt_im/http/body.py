@@ -36,7 +36,8 @@ def check_length(scope: Scope, limit: int) -> None:
 async def read(scope: Scope, receive: Receive, limit: int, patience_s: float = PATIENCE_S) -> bytes:
     """The whole body, of at most `limit` bytes. Raises `Problem`, and `Gone`."""
     check_length(scope, limit)
-    message = await _next(receive, patience_s)
+    # Most bodies have come with their heads, and a time-out costs more than taking them.
+    message = await (_next(receive, patience_s) if scope["mqtt_im.connection"].cycle.more_body else _taken(receive))
     if not message.get("more_body"):
         return _bounded(message.get("body", b""), limit)
     connection: HttpConnection = scope["mqtt_im.connection"]
@@ -63,9 +64,13 @@ def _bounded(body: bytes, limit: int) -> bytes:
 async def _next(receive: Receive, patience_s: float) -> Any:
     try:
         async with asyncio.timeout(patience_s):
-            message = await receive()
+            return await _taken(receive)
     except TimeoutError:
         raise Problem("bad_payload", "the body did not come in time", {"Connection": "close"}, status=408) from None
+
+
+async def _taken(receive: Receive) -> Any:
+    message = await receive()
     if message["type"] == "http.disconnect":
         raise Gone
     return message
