@@ -29,6 +29,7 @@ check: $(STAMP)          ## lint, types, floors
 docs: $(STAMP)           ## write the generated pages of docs/ anew
 	$(BIN)/python -m mqtt_im.config
 	$(BIN)/python -m mqtt_im.client.reference
+	$(BIN)/python -m mqtt_im.metrics
 
 chaos: $(STAMP)          ## the checker, for minutes: kills, cut and stalled connections
 	$(BIN)/python -m tests.system.chaos $(ARGS)

@@ -12,6 +12,7 @@ from pathlib import Path
 import uvloop
 
 from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, retention, servers, size, storm, versions, weak, web
+from bench.http import compare as compare_http
 from bench.report import Row, medians, save, table
 from bench.seed import Size
 from mqtt_im.load.peer import PeerError
@@ -73,6 +74,10 @@ async def _hostile(options: argparse.Namespace) -> list[Row]:
     return await hostile.compare(options.members, options.seconds, options.attack)
 
 
+async def _http(options: argparse.Namespace) -> list[Row]:
+    return await compare_http(options.seconds, options.streams)
+
+
 async def _size(options: argparse.Namespace) -> list[Row]:
     return size.compare(options.messages // 10, options.users // 10)
 
@@ -100,6 +105,7 @@ _SCENARIOS: dict[str, tuple[Scenario, str]] = {
     "fanout": (_fanout, "a group of connected members against a topic with as many subscribers"),
     "catchup": (_catchup, "a device that is far behind"),
     "logins": (_logins, "connections accepted with cached credentials"),
+    "http": (_http, "the API, streams, uploads and who looks on, each beside what it is to be measured by, in turns"),
     "hostile": (_hostile, "a well-behaved pair beside each of the attacks that the default limits allow"),
     "weak": (_weak, "the client library on bad networks, beside paho with a persistent session on mosquitto"),
     "storm": (_storm, "everybody logs in at once, each at the cost of an argon2, beside pairs that stay"),
@@ -146,6 +152,7 @@ def _arguments(line: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="of our server (pairs, storm)"
     )
+    parser.add_argument("--streams", type=int, default=10_000, help="that only stay open (http)")
     parser.add_argument("--attack", action="append", default=[], metavar="NAME", help="only this one (hostile)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args(line)

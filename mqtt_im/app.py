@@ -270,18 +270,18 @@ class Server:
     def _show(self, ledger: Ledger, transport: EmbeddedTransport, hooks: Hooks) -> None:
         """Figures that are read when the metrics are asked for."""
         show = self.metrics.show
-        self.metrics.show_each("connections", "Connections that are logged in.", "protocol", lambda: transport.protocols)
-        show("ledger_queue_jobs", "Jobs that wait for the ledger's thread.", lambda: ledger.queued)
-        show("devices_behind", "Registered devices that have not acknowledged all.", lambda: self.lags.behind)
-        show("worst_lag_items", "Items that the device which is furthest behind lacks.", lambda: self.lags.worst)
+        self.metrics.show_each("connections", lambda: transport.protocols)
+        show("ledger_queue_jobs", lambda: ledger.queued)
+        show("devices_behind", lambda: self.lags.behind)
+        show("worst_lag_items", lambda: self.lags.worst)
         ledger.on_batch = partial(self.metrics.observe, "batch_jobs")
-        show("tasks", "Tasks of the event loop.", lambda: len(asyncio.all_tasks()))
-        show("commits", "Transactions committed to the log.", lambda: ledger.commits, grows=True)
-        show("records", "Records committed to the log.", lambda: ledger.records, grows=True)
-        show("webhooks_waiting", "Webhooks that wait to be sent.", lambda: hooks.waiting)
-        show("webhooks_dead", "Webhooks that were put aside after too many attempts.", lambda: hooks.dead)
-        show("log_lines_dropped", "Log lines dropped because nobody read stderr in time.", logs.dropped, grows=True)
-        show("store_failing", "1 while the store can't commit.", lambda: float(ledger.failing is not None))
+        show("tasks", lambda: len(asyncio.all_tasks()))
+        show("commits", lambda: ledger.commits)
+        show("records", lambda: ledger.records)
+        show("webhooks_waiting", lambda: hooks.waiting)
+        show("webhooks_dead", lambda: hooks.dead)
+        show("log_lines_dropped", logs.dropped)
+        show("store_failing", lambda: float(ledger.failing is not None))
 
     async def stop(self) -> None:
         """Drain and stop: what was received is answered, every connection is closed, everything is on disk."""

@@ -42,7 +42,7 @@ class Poster(asyncio.Protocol):
         self.latencies: list[float] = []
         self._answered = 0
         self._stopped = True
-        self._measuring = False
+        self._since_start = 0
         self._closed = False
         self._idle = asyncio.Event()
         self._bodies = bodies
@@ -57,16 +57,18 @@ class Poster(asyncio.Protocol):
         """Connected."""
         await asyncio.get_running_loop().create_connection(lambda: self, HOST, port)
 
-    def start(self, *, measuring: bool) -> None:
+    def start(self) -> None:
         """Post one after the other from now on."""
-        self._stopped, self._measuring = False, measuring
+        self._stopped = False
+        self._since_start = self._answered
         self._post()
 
-    async def stop(self) -> None:
-        """The last answer has come."""
+    async def stop(self) -> int:
+        """The last answer has come; how many came since the start."""
         self._stopped = True
         self._idle.clear()
         await self._idle.wait()
+        return self._answered - self._since_start
 
     def _post(self) -> None:
         assert self._transport is not None
@@ -94,8 +96,7 @@ class Poster(asyncio.Protocol):
             self._failed(PeerError(f"a request was answered with {data[:400]!r}"))
             return
         self._answered += 1
-        if self._measuring:
-            self.latencies.append(perf_counter() - self._since)
+        self.latencies.append(perf_counter() - self._since)
         if self._stopped:
             self._idle.set()
         else:
@@ -107,13 +108,14 @@ class Poster(asyncio.Protocol):
 
 
 class EventStream(asyncio.Protocol):
-    """Reads server-sent events and throws them away; `event` is told of each write that has come."""
+    """Reads server-sent events and throws them away; `told` is given what has come after the first one."""
 
-    def __init__(self, path: str, token: str, event: Callable[[bytes], None] = lambda _: None) -> None:
+    def __init__(self, path: str, token: str, act_as: str = "", told: Callable[[bytes], None] = lambda _: None) -> None:
         self.open: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.closed = False
-        self._event = event
-        self._request = f"GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
+        self._event = told
+        acting = f"X-Act-As: {act_as}\r\n" if act_as else ""
+        self._request = f"GET {path} HTTP/1.1\r\nHost: bench\r\n{acting}Authorization: Bearer {token}\r\n\r\n".encode()
         self._transport: asyncio.Transport | None = None
 
     async def dial(self, port: int) -> None:

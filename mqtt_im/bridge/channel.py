@@ -55,6 +55,7 @@ class Channel:
         "held",
         "late",
         "late_bytes",
+        "missed",
         "link",
         "opening",
         "ready",
@@ -76,6 +77,8 @@ class Channel:
         self.user_topic = user_topic
         self.device_topic = device_topic
         self.delivery: Delivery | None = None
+        self.missed = 0
+        """Items up to it had been committed before the delivery began."""
         self.opening = False
         """The device's state was asked for."""
         self.greeting = 0

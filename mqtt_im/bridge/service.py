@@ -232,8 +232,9 @@ class Bridge:
         flight = delivery.flights.get(packet_id)
         if flight is None or flight.acked:
             return False
-        if committed := flight.entries[-1][1].at:
-            self.metrics.observe("delivery_seconds", max(0, now_ms() - committed) / 1000)
+        pos, entry = flight.entries[-1]
+        if entry.at and pos > channel.missed:
+            self.metrics.observe("delivery_seconds", max(0, now_ms() - entry.at) / 1000)
         if delivery.acked(packet_id) and not delivery.moved:
             self.cursors.moved(delivery)
         if delivery.next <= delivery.head and not channel.ready:
@@ -314,7 +315,7 @@ class Bridge:
         )
         delivery.batch = channel.batch
         first = not self._reachable(channel.user)
-        channel.delivery = delivery
+        channel.delivery, channel.missed = delivery, state.head
         if first:
             self.presence.came(channel.user)
         channel.limit_batches()

@@ -52,6 +52,25 @@ def test_the_fixed_names(server: ServerProcess, im: Clients, name: Name) -> None
     assert name("alice") not in text
 
 
+def test_what_a_device_missed_is_no_delivery_time(server: ServerProcess, im: Clients, name: Name) -> None:
+    bob = name("bob")
+    im.online(bob).disconnect()
+    alice = im.online(name("alice"))
+    for body in range(3):
+        alice.say(bob, body)
+    alice.flush()
+    before = samples(server)["mqtt_im_delivery_seconds_count"]
+    phone = im.online(bob)
+    phone.received(3)
+    phone.flush()
+    assert samples(server)["mqtt_im_delivery_seconds_count"] == before
+    alice.say(bob, "now")
+    phone.wait("msg", body="now")
+    phone.flush()
+    alice.flush()
+    assert samples(server)["mqtt_im_delivery_seconds_count"] == before + 2  # bob's msg, and alice's sent
+
+
 @pytest.mark.parametrize("own_server", [{"http.max_connections": 8}], indirect=True)
 def test_health_has_places_of_its_own(own_server: ServerProcess) -> None:
     port = own_server.http_port

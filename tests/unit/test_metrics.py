@@ -19,8 +19,9 @@ def test_counters_histograms_and_gauges_are_rendered() -> None:
     metrics.count("plain_messages")
     metrics.observe("login_seconds", 0.03)
     metrics.observe("login_seconds", 5000)
-    metrics.show("connected", "Open connections.", lambda: 7)
-    metrics.show("commits", "Transactions.", lambda: 8, grows=True)
+    metrics.show("tasks", lambda: 7)
+    metrics.show("commits", lambda: 8)
+    metrics.show_each("connections", lambda: {"sse": 2})
     text = metrics.render().decode()
     assert 'mqtt_im_uplinks_total{op="send"} 3.0' in text
     assert "mqtt_im_plain_messages_total 1.0" in text
@@ -29,7 +30,8 @@ def test_counters_histograms_and_gauges_are_rendered() -> None:
     assert 'mqtt_im_login_seconds_bucket{le="+Inf"} 2.0' in text
     assert "mqtt_im_login_seconds_sum 5000.03" in text
     assert "mqtt_im_commits_total 8.0" in text
-    assert "mqtt_im_connected 7.0" in text
+    assert "mqtt_im_tasks 7.0" in text
+    assert 'mqtt_im_connections{protocol="sse"} 2.0' in text
     assert metrics.value("uplinks", op="send") == 3
     assert metrics.value("uplinks", op="ack") == 0
 
@@ -42,6 +44,6 @@ def test_what_is_not_declared_can_t_be_counted() -> None:
 
 
 def test_all_that_the_server_counts_is_declared_and_all_that_is_declared_is_counted() -> None:
-    source = "".join(file.read_text() for file in PACKAGE.rglob("*.py") if file.name != "metrics.py")
+    source = "".join(file.read_text() for file in PACKAGE.rglob("*.py") if file.parent.name != "metrics")
     assert set(re.findall(r'(?:count|cell)\(\s*"(\w+)"', source)) == set(COUNTERS)
     assert set(re.findall(r'\bobserve(?:\(|,)\s*"(\w+)"', source)) == set(HISTOGRAMS)

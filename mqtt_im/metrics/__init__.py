@@ -1,29 +1,38 @@
 """What the server counts, for `/metrics`.
 
 Counting must cost next to nothing on the way of a message, so a count is one addition in a plain dict, and
-prometheus-client only renders them. Every metric is declared here, with its labels.
+prometheus-client only renders them. Every metric is declared here, with its labels; `reference` makes docs/metrics.md of it.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "connections_accepted": ("Sockets accepted, by listener.", ("listener",)),
-    "closes": ("Connections closed, by reason.", ("reason",)),
-    "connects_refused": ("Connections closed or refused before they were let in, by reason.", ("reason",)),
+    "closes": (
+        "Connections closed, by reason: disconnect, lost, keep_alive, taken_over, malformed, refused, not_reading, stopping, …",
+        ("reason",),
+    ),
+    "connects_refused": (
+        "Connections closed or refused before they were let in, by reason: connack_4, max_connections_per_user, …",
+        ("reason",),
+    ),
     "malformed_packets": ("Packets that broke the protocol, by what was wrong.", ("reason",)),
     "refused_subscriptions": ("Filters answered with 0x80.", ()),
     "throttled": ("Requests delayed because their user is too fast.", ()),
     "logins": ("Logins, by result.", ("result",)),
     "uplinks": ("Requests received, by op.", ("op",)),
     "refusals": ("Requests that were refused, by code.", ("code",)),
-    "quota_refusals": ("Requests refused since one user keeps too much, by what of.", ("what",)),
+    "quota_refusals": (
+        "Requests refused since their user keeps as much as [quota] allows, by what of; mqtt-im user show tells how much.",
+        ("what",),
+    ),
     "messages_committed": ("Messages, changes to groups among them, that were committed.", ()),
     "forbidden_publishes": ("Publishes to closed topics, acknowledged and dropped.", ()),
     "items": ("Items written to devices, redeliveries included.", ()),
@@ -37,9 +46,15 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "session_store_failures": ("Transactions of the MQTT sessions' store that failed.", ()),
     "webhooks": ("Attempts to send webhooks, by event and result.", ("event", "result")),
     "uploads": ("Files uploaded.", ()),
-    "uploads_refused": ("Uploads refused, by code.", ("code",)),
-    "http_refused": ("HTTP connections closed or refused, by reason.", ("reason",)),
-    "log_lines_suppressed": ("Log lines held back by their rate limit.", ()),
+    "uploads_refused": (
+        "Uploads refused, by code: too_large, quota, unsupported_type, bad_field, or unavailable (the disk, or the S3 store).",
+        ("code",),
+    ),
+    "http_refused": (
+        "HTTP connections closed or refused, by reason: idle (its place was wanted), max_connections, head_timeout, …",
+        ("reason",),
+    ),
+    "log_lines_suppressed": ("Log lines held back, since a client causes too many of one kind.", ()),
 }
 HISTOGRAMS: Final[dict[str, tuple[str, tuple[float, ...]]]] = {
     "commit_seconds": (
@@ -47,12 +62,29 @@ HISTOGRAMS: Final[dict[str, tuple[str, tuple[float, ...]]]] = {
         (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
     ),
     "delivery_seconds": (
-        "From an item's commit to its acknowledgement by a device, the time in which the device was away included.",
-        (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 5, 60, 3600, 86_400),
+        "From an item's commit to its acknowledgement by a device that was connected when it was committed.",
+        (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 60),
     ),
-    "batch_jobs": ("Jobs of one transaction.", (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)),
+    "batch_jobs": ("Requests and reads that were worked on together.", (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000)),
     "login_seconds": ("From a CONNECT to the answer about its password.", (0.001, 0.01, 0.05, 0.1, 0.5, 1, 5, 10)),
 }
+FIGURES: Final[dict[str, tuple[str, str]]] = {
+    "connections": ("Connections that are logged in: mqtt3, mqtt5, either with /ws, and sse.", "protocol"),
+    "ledger_queue_jobs": ("Requests and reads that wait for the ledger's thread, or for their answer.", ""),
+    "devices_behind": ("Registered devices, connected or not, that have not acknowledged all of their inbox.", ""),
+    "worst_lag_items": ("Items that the device which is furthest behind lacks.", ""),
+    "tasks": ("Tasks of the event loop: a few, and one more for each login, subscription or upload that is being handled.", ""),
+    "webhooks_waiting": ("Webhooks that wait to be sent.", ""),
+    "webhooks_dead": ("Webhooks that were put aside after too many attempts.", ""),
+    "store_failing": ("1 while the store can't commit.", ""),
+}
+"""What is read when it is asked for, and the label that it comes by, if any."""
+SUMS: Final[dict[str, str]] = {
+    "commits": "Transactions committed to the log; records by commits is what group commit saves.",
+    "records": "Records committed to the log.",
+    "log_lines_dropped": "Log lines dropped because nobody read stderr in time.",
+}
+"""Counters that are counted elsewhere, and read when they are asked for."""
 
 
 class _Counts(dict[tuple[str, tuple[str, ...]], list[float]]):
@@ -75,30 +107,14 @@ class _Histogram:
         self.total = 0.0
 
 
-class Family(NamedTuple):
-    """Values by one label each, that are read when they are asked for."""
-
-    help: str
-    label: str
-    read: Callable[[], Mapping[str, float]]
-
-
-class _Figure(NamedTuple):
-    """A value that is read when it is asked for."""
-
-    help: str
-    read: Callable[[], float]
-    grows: bool
-
-
 class Metrics:
     """The counters of one server. One label combination is counted from one thread only; reading them is safe from any."""
 
     def __init__(self) -> None:
         self._counts = _Counts()
         self._histograms = {name: _Histogram(bounds) for name, (_, bounds) in HISTOGRAMS.items()}
-        self._figures: dict[str, _Figure] = {}
-        self._families: dict[str, Family] = {}
+        self._figures: dict[str, Callable[[], float]] = {}
+        self._families: dict[str, Callable[[], Mapping[str, float]]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
@@ -122,17 +138,21 @@ class Metrics:
         histogram.counts[bisect_left(histogram.bounds, value)] += 1
         histogram.total += value
 
-    def show(self, name: str, description: str, read: Callable[[], float], *, grows: bool = False) -> None:
-        """Show what `read` returns whenever the metrics are asked for, on the event loop; `grows` says that it is a counter."""
-        self._figures[name] = _Figure(description, read, grows)
+    def show(self, name: str, read: Callable[[], float]) -> None:
+        """Show what `read` returns, of `FIGURES` or `SUMS`, whenever the metrics are asked for, on the event loop."""
+        if name not in SUMS and FIGURES.get(name, ("", name))[1]:
+            raise KeyError(f"{name} without a label is not declared in FIGURES or SUMS")
+        self._figures[name] = read
 
-    def show_each(self, name: str, description: str, label: str, read: Callable[[], Mapping[str, float]]) -> None:
-        """Show the values that `read` returns by a label, whenever the metrics are asked for, on the event loop."""
-        self._families[name] = Family(description, label, read)
+    def show_each(self, name: str, read: Callable[[], Mapping[str, float]]) -> None:
+        """Show the values that `read` returns, by the label of `FIGURES`, whenever the metrics are asked for, on the loop."""
+        if not FIGURES[name][1]:
+            raise KeyError(f"{name} has no label in FIGURES")
+        self._families[name] = read
 
     def figure(self, name: str) -> float:
         """What a value of `show` is now."""
-        return self._figures[name].read()
+        return self._figures[name]()
 
     def total(self, name: str) -> float:
         """What a counter stands at, over all its labels."""
@@ -167,14 +187,16 @@ class Metrics:
             family = HistogramMetricFamily(f"mqtt_im_{name}", HISTOGRAMS[name][0])
             family.add_metric((), _buckets(histogram), histogram.total)
             yield family
-        for name, shown in self._families.items():
-            gauge = GaugeMetricFamily(f"mqtt_im_{name}", shown.help, labels=(shown.label,))
-            for label, value in sorted(shown.read().items()):
+        for name, each in self._families.items():
+            gauge = GaugeMetricFamily(f"mqtt_im_{name}", FIGURES[name][0], labels=(FIGURES[name][1],))
+            for label, value in sorted(each().items()):
                 gauge.add_metric((label,), value)
             yield gauge
-        for name, figure in self._figures.items():
-            family_of = CounterMetricFamily if figure.grows else GaugeMetricFamily
-            yield family_of(f"mqtt_im_{name}", figure.help, value=figure.read())
+        for name, read in self._figures.items():
+            if name in SUMS:
+                yield CounterMetricFamily(f"mqtt_im_{name}", SUMS[name], value=read())
+            else:
+                yield GaugeMetricFamily(f"mqtt_im_{name}", FIGURES[name][0], value=read())
 
 
 def _buckets(histogram: _Histogram) -> list[tuple[str, float]]:
