@@ -33,6 +33,7 @@ from mqtt_im.bridge.service import Bridge
 from mqtt_im.cluster import Neighbours
 from mqtt_im.config import KEYS, Address, Config
 from mqtt_im.disk import keep_reserve
+from mqtt_im.erasing import Eraser
 from mqtt_im.files import open_files
 from mqtt_im.hooks import Hooks, WebPush
 from mqtt_im.http import HttpServer, Services
@@ -194,12 +195,13 @@ class Server:
         if around is not None:
             self._undo.push_async_callback(_cancel, asyncio.create_task(around.sweep(), name="sweep"))
             self._undo.push_async_callback(_cancel, asyncio.create_task(self._watch_database(), name="database"))
-        watcher = asyncio.create_task(self._watch(accounts), name="accounts")
+        eraser = Eraser(Path(config.data_dir), bridge, transport, files, webpush, accounts, retention_policy(config))
+        watcher = asyncio.create_task(self._watch(accounts, eraser), name="accounts")
         self._undo.push_async_callback(_cancel, watcher)
         for name in await asyncio.to_thread(accounts.to_hand_on):
-            await self._hand_on(accounts, bridge, name)
+            await self._removed(eraser, name)
         for name in await asyncio.to_thread(accounts.to_erase):
-            await self._erase(accounts, bridge, name)
+            await self._erase(eraser, name)
         http.open(
             Services(
                 config,
@@ -211,6 +213,7 @@ class Server:
                 self.metrics,
                 retention_policy(config),
                 webpush,
+                eraser,
                 partial(transport.websocket, "http"),
             )
         )
@@ -375,7 +378,7 @@ class Server:
             self._auth.reload(config)
         log.info("reloaded")
 
-    async def _watch(self, accounts: Accounts) -> None:
+    async def _watch(self, accounts: Accounts, eraser: Eraser) -> None:
         """Close the connections of users whose account was removed or whose password was changed."""
         while True:
             await asyncio.sleep(ACCOUNTS_POLL_S)
@@ -388,29 +391,25 @@ class Server:
                 continue
             for change in changes:
                 self._apply(change)
-                if change.what == ERASED and self._bridge is not None:
-                    self._bridge.background(self._erase(accounts, self._bridge, change.name))
-                elif change.what == "removed" and self._bridge is not None:
-                    self._bridge.background(self._hand_on(accounts, self._bridge, change.name))
+                if change.what == ERASED:
+                    eraser.bridge.background(self._erase(eraser, change.name))
+                elif change.what == REMOVED:
+                    eraser.bridge.background(self._removed(eraser, change.name))
 
-    async def _hand_on(self, accounts: Accounts, bridge: Bridge, name: str) -> None:
-        """An owner whose account was removed has left the groups that were the owner's; else the next start tries again."""
+    async def _removed(self, eraser: Eraser, name: str) -> None:
+        """An account was removed: see `Eraser`; where that fails now, the next start does it."""
         try:
-            await bridge.hand_on(name)
-            await asyncio.to_thread(accounts.was_handed_on, name)
+            await eraser.removed(name)
         except (Refusal, StoreError) as error:
             log.error("groups of a removed account were not handed on: %s", error.message, extra={"user": name})
 
-    async def _erase(self, accounts: Accounts, bridge: Bridge, name: str) -> None:
+    async def _erase(self, eraser: Eraser, name: str) -> None:
         """Erase a user, as the command line has asked; where that fails now, the next start does it."""
         try:
-            await bridge.erase(name)
-            await asyncio.to_thread(accounts.was_erased, name)
-        except (Refusal, StoreError) as error:
-            log.error("a user could not be erased: %s", error.message, extra={"user": name})
-            return
-        log.info("account erased", extra={"user": name})
-        await fold_away(bridge.ledger, retention_policy(self.config))
+            if await eraser.erase(name):
+                await eraser.fold_away()
+        except (Refusal, StoreError, OSError) as error:
+            log.error("a user could not be erased: %s", error, extra={"user": name})
 
     def _apply(self, change: Change) -> None:
         reason = _CLOSES.get(change.what)
@@ -420,14 +419,6 @@ class Server:
             if change.what != REVOKED or (link.lease is not None and link.lease.token == change.token):
                 link.close(reason)
         log.info("account changed", extra={"user": change.name, "change": change.what})
-
-
-async def fold_away(ledger: Ledger, policy: Policy) -> None:
-    """What is said of devices and settings that are no more leaves the log; nothing waits for it."""
-    try:
-        await ledger.compact(policy)
-    except StoreError as error:
-        log.warning("what was erased is folded away later: %s", error.message)
 
 
 async def work_off(config: Config) -> None:

@@ -42,13 +42,23 @@ def _accounts(config: Path | None, overrides: list[str] | None) -> Iterator[Acco
 
 
 @app.command()
-def add(name: Name, password_stdin: PasswordStdin = False, config: ConfigFile = None, overrides: Overrides = None) -> None:
+def add(
+    name: Name,
+    password_stdin: PasswordStdin = False,
+    with_inbox: Annotated[
+        bool, typer.Option("--with-inbox", help="Say nothing where the new account goes on with what a former one left.")
+    ] = False,
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
     """Make an account. Asks for its password on a terminal; else makes one and prints it."""
     with _accounts(config, overrides) as accounts:
         if accounts.exists(name):
             raise MqttImError("exists", f"there is a user {name} already")
         password, made = _new_password(password_stdin)
         accounts.add(name, password)
+    if not with_inbox and _left_an_inbox(Path(load(config, overrides or ()).data_dir), name):
+        typer.echo(f"Whoever logs in finds the inbox that a former {name} left: user remove {name} --erase ends both.", err=True)
     _tell(f"User {name} was added in {accounts.where}.", password if made else None)
 
 
@@ -124,6 +134,15 @@ def _left_something(folder: Path, name: str) -> bool:
         return (folder / LOG_FILE).exists() and kept_by(folder, name) is not None
     except StoreError:  # the projections are new; the server that erases will see
         return True
+
+
+def _left_an_inbox(folder: Path, name: str) -> bool:
+    """Whether the store is known to have something for who logs in by this name."""
+    try:
+        kept = kept_by(folder, name) if (folder / LOG_FILE).exists() else None
+    except StoreError:
+        return False
+    return kept is not None and kept.inbox
 
 
 def _wait_erased(accounts: Accounts, name: str, config: Config) -> None:

@@ -78,6 +78,11 @@ class Subscriptions:
         with self._lock, self._failing():
             self._run(SubscriptionRow.delete().where(SubscriptionRow.user == user, SubscriptionRow.device == device))
 
+    def remove_user(self, user: str) -> None:
+        """None of the user's devices has one any more."""
+        with self._lock, self._failing():
+            self._run(SubscriptionRow.delete().where(SubscriptionRow.user == user))
+
     def gone(self, endpoint: str) -> None:
         """The push service does not know it any more."""
         with self._lock, self._failing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge.auth import Authenticator
@@ -20,6 +21,16 @@ from mqtt_im.transport.embedded import EmbeddedTransport
 from mqtt_im.transport.guest import Guest
 
 
+class Erasing(Protocol):
+    """Takes users from disk."""
+
+    async def erase(self, user: str) -> bool:
+        """Nothing that only the user had is left; False where that was so. Raises `Refusal`, `StoreError`, `OSError`."""
+
+    async def fold_away(self) -> None:
+        """What is said of what is no more leaves the log."""
+
+
 @dataclass
 class Services:
     """The parts of a running server."""
@@ -33,6 +44,7 @@ class Services:
     metrics: Metrics
     policy: Policy
     webpush: WebPush
+    eraser: Erasing
     websocket: Callable[[], asyncio.Protocol]
     """Makes what talks MQTT on a WebSocket."""
     streams: set[Guest] = field(default_factory=set)

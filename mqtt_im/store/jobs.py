@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mqtt_im.core import rules
 from mqtt_im.core.entries import Entry
+from mqtt_im.core.model import Conv
 from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, Erased, GroupChange, Message, ReadMark, Recalled
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.own import grown, registration
@@ -135,7 +136,7 @@ class RequestJob(Job):
 class EraseJob(Job):
     """A user who has left every group, and has no device any more, is erased: a part of it; `again` says that there is more.
 
-    What only the user had, the notes to oneself, is taken back from disk first, some at a time.
+    What nobody else has, notes to oneself and groups that only the user was in, is taken back from disk first, some at a time.
     """
 
     __slots__ = ("again", "notify", "user")
@@ -159,23 +160,34 @@ class EraseJob(Job):
 
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""
-        state, name = engine.state, direct(self.user, self.user)
-        notes = state.conv(name)
-        if notes is not None:
-            seq = next((first for first, _ in notes.members[self.user].spans), notes.head + 1)
-            while (found := state.nearest_message(notes, seq, notes.head, True)) is not None:
-                record, amended = state.message(notes, found), state.amended(notes, found)
-                if isinstance(record, Message) and not (amended is not None and amended.recalled):
-                    freed = size_of(record) + (amended.size if amended is not None else 0)
-                    pos = [state.user(self.user).head + 1]
-                    engine.append(self, Recalled(engine.now, name, found, self.user, "", None, 0, pos, of=self.user, freed=freed))
-                    if self.commits is not None and len(self.commits) >= self.PART:
-                        self.again = True
-                        return
-                seq = found + 1
-        owner = state.user(self.user)
-        convs = [[name, conv.head] for name in state.conv_names(owner) if (conv := state.conv(name)) is not None]
-        engine.append(self, Erased(engine.now, self.user, convs))
+        state = engine.state
+        convs = [conv for name in state.conv_names(state.user(self.user)) if (conv := state.conv(name)) is not None]
+        for conv in convs:
+            if self._is_own(conv) and self._take_back(engine, conv):
+                self.again = True
+                return
+        engine.append(self, Erased(engine.now, self.user, [[conv.name, conv.head] for conv in convs]))
+
+    def _is_own(self, conv: Conv) -> bool:
+        if conv.group:
+            return conv.size == 0 and list(conv.members) == [self.user]
+        return conv.name == direct(self.user, self.user)
+
+    def _take_back(self, engine: Engine, conv: Conv) -> bool:
+        """Whether this part is full."""
+        state = engine.state
+        seq = next((first for first, _ in conv.members[self.user].spans), conv.head + 1)
+        while (found := state.nearest_message(conv, seq, conv.head, True)) is not None:
+            record, amended = state.message(conv, found), state.amended(conv, found)
+            if isinstance(record, Message) and not (amended is not None and amended.recalled):
+                freed = size_of(record) + (amended.size if amended is not None else 0)
+                pos = [] if conv.group else [state.user(self.user).head + 1]
+                recalled = Recalled(engine.now, conv.name, found, self.user, "", None, 0, pos, of=self.user, freed=freed)
+                engine.append(self, recalled)
+                if self.commits is not None and len(self.commits) >= self.PART:
+                    return True
+            seq = found + 1
+        return False
 
     def done(self) -> None:
         """See `Job`."""

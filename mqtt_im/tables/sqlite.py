@@ -34,7 +34,7 @@ class SqliteTables:
             uri=readonly,
             thread_safe=False,  # one connection for all threads, under a lock of the caller's
             check_same_thread=False,
-            pragmas=pragmas if readonly else {"journal_mode": "wal", "synchronous": synchronous, **pragmas},
+            pragmas=pragmas if readonly else {"journal_mode": "wal", "synchronous": synchronous, "secure_delete": 1, **pragmas},
         )
         try:
             if not readonly:

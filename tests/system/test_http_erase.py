@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import base64
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from mqtt_im.testing import ServerProcess, Value
 from tests.support.im import direct
+from tests.support.packets import publish
+from tests.support.raw import eventually
+from tests.support.web import Web
 from tests.system.conftest import Clients, Name
 from tests.system.test_http_admin import TOKEN, Admin
 
-CONFIG: dict[str, Value] = {"auth.mode": "accounts", "auth.admin_token": TOKEN, "auth.registration": True}
+CONFIG: dict[str, Value] = {
+    "auth.mode": "accounts",
+    "auth.admin_token": TOKEN,
+    "auth.registration": True,
+    "mqtt.plain_topics": ["plain/#"],
+    "webpush.contact": "mailto:operator@example.com",
+    "webpush.services": ["https://push.example"],
+}
 
 
 def holds(folder: Path, text: bytes) -> list[str]:
@@ -66,6 +81,94 @@ def test_a_user_is_erased(server: ServerProcess, im: Clients, name: Name, how: s
         assert [device["device"] for device in admin.get(f"users/{alice}/devices")["devices"]] == ["tablet"]
     assert holds(server.data_dir, f"secret note of {alice}".encode()) == []
     assert holds(server.data_dir, f"changed note of {alice}".encode()) == []
+
+
+@pytest.mark.parametrize("how", ["http", "command"])
+def test_nothing_that_only_the_user_had_stays_on_disk(server: ServerProcess, im: Clients, name: Name, how: str) -> None:
+    alice, bob, mark = name("alice"), name("bob"), name("mark")
+    with Admin(server.http_port, TOKEN) as admin, Web(server.http_port) as web:
+        passwords = {user: admin.make(user) for user in (alice, bob)}
+        other = im.online(bob, password=passwords[bob])
+        phone = im.online(alice, "phone", password=passwords[alice], clean=False)
+        sensor = im.sign_in(alice, f"sensor-{mark}", password=passwords[alice], clean=False)
+        assert sensor.subscribe("plain/x") == [1]
+        sensor.disconnect()
+        other.send(publish("plain/x", f"queued {mark}".encode(), packet_id=7))
+        other.flush()
+        web.login(alice, passwords[alice])
+        assert admin.call("POST", f"users/{alice}/tokens", {"name": f"token {mark}"}).status == 201
+        keys = {"p256dh": _url(_public_key()), "auth": _url(bytes(16))}
+        endpoint = f"https://push.example/{mark}"
+        assert web.post("push.subscribe", device="phone", subscription={"endpoint": endpoint, "keys": keys}).status == 200
+        noted, _, shared = (
+            web.upload(f"{what} content {mark}".encode(), f"{what}-{mark}.txt", "text/plain")["id"]
+            for what in ("noted", "lonely", "shared")
+        )
+        web.must("send", to=alice, body=f"note {mark}", files=[noted])
+        group = web.must("group.create", members=[], name="nobody else's")["group"]
+        web.must("send", to=group, body=f"alone {mark}")
+        web.must("send", to=bob, body=f"to bob {mark}", files=[shared])
+        phone.flush()
+        for what in ("queued", "token", "note", "alone"):
+            assert holds(server.data_dir, f"{what} {mark}".encode()), what
+        if how == "http":
+            assert admin.call("DELETE", f"users/{alice}?erase=true").status == 204
+        else:
+            assert server.command("user", "remove", alice, "--erase").returncode == 0
+        for what in (f"queued {mark}", f"token {mark}", f"note {mark}", f"alone {mark}", f"sensor-{mark}", endpoint):
+            # The index of words follows, as it does where something is recalled.
+            assert {file.partition(".")[0] for file in holds(server.data_dir, what.encode())} <= {"search"}, what
+        for what in ("note", "alone"):
+            eventually(lambda what=what: not holds(server.data_dir, f"{what} {mark}".encode()), what, 60)  # type: ignore[misc]
+        for what in ("noted", "lonely"):
+            assert holds(server.data_dir, f"{what} content {mark}".encode()) == [], what
+            assert holds(server.data_dir, f"{what}-{mark}.txt".encode()) == [], what
+        # What others have stays with them.
+        web.login(bob, passwords[bob])
+        assert web.file(shared).body == f"shared content {mark}".encode()
+        assert web.must("history", conv=direct(alice, bob))["items"][0]["body"] == f"to bob {mark}"
+
+
+def test_a_removed_account_is_pushed_nothing(server: ServerProcess, name: Name) -> None:
+    alice = name("alice")
+    with Admin(server.http_port, TOKEN) as admin, Web(server.http_port) as web:
+        web.login(alice, admin.make(alice))
+        keys = {"p256dh": _url(_public_key()), "auth": _url(bytes(16))}
+        endpoint = f"https://push.example/{alice}"
+        assert web.post("push.subscribe", device="phone", subscription={"endpoint": endpoint, "keys": keys}).status == 200
+        assert admin.call("DELETE", f"users/{alice}").status == 204
+
+        def subscribed() -> bool:
+            with closing(sqlite3.connect(server.data_dir / "webpush.db")) as table:
+                return bool(table.execute("SELECT 1 FROM subscription WHERE user = ?", (alice,)).fetchall())
+
+        eventually(lambda: not subscribed(), "the end of the subscription")
+
+
+def test_a_command_tells_of_an_inbox_that_was_left(server: ServerProcess, im: Clients, name: Name) -> None:
+    alice = name("alice")
+
+    def add(*more: str) -> str:
+        done = server.command("user", "add", alice, "--password-stdin", *more, stdin="long enough")
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert add() == ""
+    im.online(alice, password="long enough").say(alice, "a note")
+    for more in ((), ("--with-inbox",)):
+        assert server.command("user", "remove", alice).returncode == 0
+        assert (f"a former {alice} left" in add(*more)) is not bool(more)
+    assert server.command("user", "remove", alice, "--erase").returncode == 0
+    assert add() == ""
+
+
+def _url(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def _public_key() -> bytes:
+    key = ec.generate_private_key(ec.SECP256R1()).public_key()
+    return key.public_bytes(serialization.Encoding.X962, serialization.PublicFormat.UncompressedPoint)
 
 
 def test_without_a_server(name: Name, tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from mqtt_im.http.admin.guard import Guard, answer, limit_of, note, nothing, pag
 from mqtt_im.http.errors import Problem
 from mqtt_im.http.services import Services
 from mqtt_im.protocol import requests as rq
-from mqtt_im.protocol.errors import StoreError
 from mqtt_im.protocol.names import is_user
 from mqtt_im.store import queries
 
@@ -123,8 +122,9 @@ class Users:
             await asyncio.to_thread(services.accounts.revoke_all, user)
         _close(services, user, "account_removed")
         if erase == "true":
-            await services.bridge.erase(user)
-            services.bridge.background(_fold_away(services))
+            await asyncio.to_thread(services.accounts.ask_erase, user)
+            if await services.eraser.erase(user):
+                services.bridge.background(services.eraser.fold_away())
         note("account erased" if erase == "true" else "account removed", user=user)
         return nothing()
 
@@ -207,13 +207,6 @@ class Users:
         _close(services, user, "disconnected_by_admin")
         note("user disconnected", user=user)
         return nothing()
-
-
-async def _fold_away(services: Services) -> None:
-    try:
-        await services.compact()
-    except StoreError as error:
-        log.warning("what was erased is folded away later: %s", error.message)
 
 
 def _close(services: Services, user: str, reason: str) -> None:

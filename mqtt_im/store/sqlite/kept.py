@@ -23,13 +23,14 @@ _TRIES = 3
 
 
 class Kept(NamedTuple):
-    """The figures that `[quota]` bounds, and how many of the groups the user has made."""
+    """The figures that `[quota]` bounds, how many of the groups the user has made, and whether who logs in finds anything."""
 
     messages: int
     bytes: int
     groups: int
     made: int
     devices: int
+    inbox: bool = False
 
 
 def kept_by(data_dir: Path, user: str) -> Kept | None:
@@ -72,7 +73,8 @@ def _read(state: ProjectedState, name: str) -> Kept | None:
     devices = state.device_count(name)
     if not user.head and not user.sent and not devices:
         return None
-    return Kept(user.kept, user.kept_bytes, user.joined, user.made, devices)
+    inbox = user.head > user.begin or user.registered or bool(user.blocks or user.mutes)
+    return Kept(user.kept, user.kept_bytes, user.joined, user.made, devices, inbox)
 
 
 def _connection(db: peewee.SqliteDatabase) -> sqlite3.Connection:

@@ -300,6 +300,14 @@ class EmbeddedTransport:
                 hub.sessions.discard(session)
                 await hub.sessions.committed()
 
+    async def forget_user(self, user: str) -> None:
+        """No session of the user is kept any more, on disk or in memory, of whatever client; their connections are closed."""
+        hub = self._hub
+        await hub.sessions.committed()
+        kept = hub.sessions.names(user)
+        for device in {*kept, *(name for owner, name in hub.live if owner == user)}:
+            await self.forget(user, device)
+
     @property
     def protocols(self) -> dict[str, int]:
         """Connections that are logged in, by their protocol."""

@@ -71,6 +71,10 @@ class Keeper:
             return None
         return session
 
+    def names(self, user: str) -> list[str]:
+        """The clients of the user whose sessions are kept, as far as they are on disk."""
+        return self._ground.store.names(user, 0)
+
     async def make_room(self, user: str) -> None:
         """Let the user have room for one more kept session: of those without a connection, the longest unseen ones go."""
         names = await self._ground.store.look(partial(self._ground.store.names, user, MAX_KEPT_SESSIONS - 1))

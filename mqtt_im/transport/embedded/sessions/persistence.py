@@ -225,6 +225,7 @@ class Persistence:
             pragmas={
                 "journal_mode": "wal",
                 "synchronous": synchronous,
+                "secure_delete": 1,
                 "busy_timeout": busy_timeout_ms,
                 "wal_autocheckpoint": 1000,
             },
