@@ -16,6 +16,7 @@ test: $(STAMP) check     ## everything that CI runs
 	@tools/need-mosquitto
 	@tools/need-chromium
 	@tools/need-nginx
+	@tools/need-caddy
 	@tools/need-postgresql
 	@tools/need-recipes $(VENV)
 	$(PYTEST) -n auto
