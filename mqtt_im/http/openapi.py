@@ -17,6 +17,7 @@ from mqtt_im.http.errors import STATUS
 from mqtt_im.http.logins import Credentials
 from mqtt_im.http.requests import OPS
 from mqtt_im.http.tickets import Wanted
+from mqtt_im.http.webpush import Subscribe, Unsubscribe
 from mqtt_im.protocol import requests as rq
 
 Schema = dict[str, Any]
@@ -66,7 +67,7 @@ _LISTS: Final = ("users", "users/{user}/tokens", "users/{user}/devices", "connec
 
 def document() -> Schema:
     """The whole description."""
-    kinds = [*OPS.values(), Credentials, Wanted, NewUser, NewPassword, NewToken, NewBackup]
+    kinds = [*OPS.values(), Credentials, Wanted, Subscribe, Unsubscribe, NewUser, NewPassword, NewToken, NewBackup]
     refs, schemas = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     del refs
     for kind in OPS.values():
@@ -209,8 +210,18 @@ def _others() -> dict[str, Any]:
         "/api/v1/register": {"post": register},
         "/api/v1/ticket": {"post": {**ticket, "tags": ["events"]}},
         "/api/v1/events": {"get": events},
+        **_push(),
         **_files(),
     }
+
+
+def _push() -> dict[str, Any]:
+    told = (
+        ("push.subscribe", "A browser is told of what comes while its device is away", Subscribe),
+        ("push.unsubscribe", "It is told nothing any more", Unsubscribe),
+    )
+    made = {name: _operation(name, summary, kind, "Nothing") for name, summary, kind in told}
+    return {f"/api/v1/{name}": {"post": {**operation, "tags": ["push"]}} for name, operation in made.items()}
 
 
 def _files() -> dict[str, Any]:
@@ -241,7 +252,7 @@ def _admin(method: str, path: str, summary: str, kind: type[Any] | None, status:
     parameters: list[Schema] = [{"name": name, "in": "path", "required": True, "schema": {"type": "string"}} for name in names]
     if method == "get" and path in _LISTS:
         parameters.append({"name": "after", "in": "query", "schema": {"type": "string"}, "description": "Takes `next`."})
-        parameters.append({"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 1000}})
+        parameters.append({"name": "limit", "in": "query", "schema": {"type": "integer", "minimum": 1, "maximum": 999_999_999}})
     if method == "delete" and path == "users/{user}":
         parameters.append({"name": "erase", "in": "query", "schema": {"enum": ["true", "false"]}})
     done: Schema = {"description": "Done"}

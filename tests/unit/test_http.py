@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 import socket
 import ssl
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
-from mqtt_im.config import Address, Config, HttpConfig, HttpTlsConfig
+from mqtt_im.config import Address, AuthConfig, Config, HttpConfig, HttpTlsConfig
 from mqtt_im.http import HttpServer
+from mqtt_im.http.app import site
+from mqtt_im.http.openapi import document
+from mqtt_im.http.services import Desk
 from mqtt_im.metrics import Metrics
 
 
@@ -119,3 +124,18 @@ def test_a_renewed_certificate_takes_the_place_of_the_old_one(tmp_path: Path) ->
             await server.stop()
 
     asyncio.run(scenario())
+
+
+def test_every_path_is_described() -> None:
+    """Each call of the API stands in openapi.json, with its methods; but not the description itself."""
+
+    async def ready() -> dict[str, str]:
+        return {}
+
+    whole: Any = site(Config(auth=AuthConfig(admin_token="a token")), Desk(), ready, Metrics())
+    described = {re.sub(r"\{\w+\}", "{}", path): set(calls) for path, calls in document()["paths"].items()}
+    for route in whole._router.routes:
+        path = re.sub(r"\{\w+\}", "{}", route.path)
+        if path.startswith("/api/v1/") and path != "/api/v1/openapi.json":
+            methods = {method.lower() for method in route.methods or {"get"}} - {"head"}
+            assert methods <= described[path], path
