@@ -214,6 +214,7 @@ class Server:
                 retention_policy(config),
                 webpush,
                 eraser,
+                partial(self._act, accounts, eraser),
                 partial(transport.websocket, "http"),
             )
         )
@@ -385,16 +386,24 @@ class Server:
             try:
                 if accounts.shared:
                     await asyncio.to_thread(accounts.catch_up)
-                changes = accounts.take_changes()
             except StoreError as error:
                 log.error("the accounts can't be read: %s", error.message)
                 continue
-            for change in changes:
-                self._apply(change)
-                if change.what == ERASED:
-                    eraser.bridge.background(self._erase(eraser, change.name))
-                elif change.what == REMOVED:
-                    eraser.bridge.background(self._removed(eraser, change.name))
+            self._act(accounts, eraser)
+
+    def _act(self, accounts: Accounts, eraser: Eraser) -> None:
+        """What has changed in the accounts since the last time is acted on."""
+        try:
+            changes = accounts.take_changes()
+        except StoreError as error:
+            log.error("the accounts can't be read: %s", error.message)
+            return
+        for change in changes:
+            self._apply(change)
+            if change.what == ERASED:
+                eraser.bridge.background(self._erase(eraser, change.name))
+            elif change.what == REMOVED:
+                eraser.bridge.background(self._removed(eraser, change.name))
 
     async def _removed(self, eraser: Eraser, name: str) -> None:
         """An account was removed: see `Eraser`; where that fails now, the next start does it."""

@@ -126,6 +126,7 @@ class Logins:
         with self._desk:
             try:
                 await asyncio.to_thread(services.accounts.revoke, caller.user, caller.lease.token)
+                services.act()
             except MqttImError as error:
                 if error.code != "not_found":  # somebody else has ended it meanwhile
                     raise

@@ -45,6 +45,8 @@ class Services:
     policy: Policy
     webpush: WebPush
     eraser: Erasing
+    act: Callable[[], None]
+    """What has changed in the accounts is acted on at once, so that nothing of it meets who logs in after the answer."""
     websocket: Callable[[], asyncio.Protocol]
     """Makes what talks MQTT on a WebSocket."""
     streams: set[Guest] = field(default_factory=set)

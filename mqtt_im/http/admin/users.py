@@ -120,6 +120,7 @@ class Users:
             await asyncio.to_thread(services.accounts.remove, user)
         else:
             await asyncio.to_thread(services.accounts.revoke_all, user)
+        services.act()
         _close(services, user, "account_removed")
         if erase == "true":
             await asyncio.to_thread(services.accounts.ask_erase, user)
@@ -133,6 +134,7 @@ class Users:
         user = await _known(services, request)
         given: NewPassword = await read(request, NewPassword)
         await asyncio.to_thread(services.accounts.set_password, user, given.password)
+        services.act()
         note("password changed", user=user)
         return nothing()
 
@@ -167,6 +169,7 @@ class Users:
         """A token is good for nothing any more."""
         user, token = user_of(request), str(request.path_params["token"])
         await asyncio.to_thread(services.accounts.revoke, user, token)
+        services.act()
         note("token revoked", user=user, token=token)
         return nothing()
 
