@@ -2,6 +2,8 @@
 import { svg } from "./dom.js";
 
 const POINTS = 180;
+/** So few are drawn over the whole width; what comes after them makes it denser. */
+const FIRST = 30;
 const WIDTH = 180;
 const HEIGHT = 50;
 
@@ -22,14 +24,17 @@ export class Plot {
     if (this.#values.length > POINTS) { this.#values.shift(); this.#seconds.shift(); }
     const top = Math.max(...this.#values, ...this.#seconds, 1e-9) * 1.1;
     const line = this.#path(this.#values, top);
-    const start = WIDTH - this.#values.length + 1;
+    const start = this.#x(0, this.#values.length);
     this.#line.setAttribute("d", line);
     this.#area.setAttribute("d", `${line}L${WIDTH} ${HEIGHT}L${start} ${HEIGHT}Z`);
     if (second != null) this.#second.setAttribute("d", this.#path(this.#seconds, top));
   }
 
+  #x(index, length) {
+    return (WIDTH - ((length - 1 - index) * WIDTH) / (Math.max(length, FIRST) - 1)).toFixed(1);
+  }
+
   #path(values, top) {
-    const start = WIDTH - values.length + 1;
-    return values.map((value, index) => `${index ? "L" : "M"}${start + index} ${(HEIGHT - 1 - (value / top) * (HEIGHT - 2)).toFixed(1)}`).join("");
+    return values.map((value, index) => `${index ? "L" : "M"}${this.#x(index, values.length)} ${(HEIGHT - 1 - (value / top) * (HEIGHT - 2)).toFixed(1)}`).join("");
   }
 }
