@@ -144,6 +144,7 @@ class Server:
         )
         await ledger.start()
         self._undo.push_async_callback(ledger.stop)
+        ledger.on_retained = files.retained
         await files.start(ledger)
         self._undo.push_async_callback(files.stop)
 

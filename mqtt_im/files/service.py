@@ -41,7 +41,9 @@ SWEEP_S: Final = 10.0
 SLICE: Final = 50
 """Files looked at in one go on the store's thread."""
 SLICES: Final = 40
-"""Slices of one sweep: with this, 12,000 files are looked at in a minute."""
+"""Slices of one sweep, where nothing is known to have gone."""
+BREATH_S: Final = 0.002
+"""Between two slices, for who else asks the store."""
 UNCARRIED_S: Final = 86_400
 """So long an upload waits for a message to carry it."""
 ORPHAN_S: Final = 3_600
@@ -86,6 +88,8 @@ class Files:
         self._coming: dict[str, int] = {}
         """Bytes of uploads that are under way, by user."""
         self._position = ""
+        self._all = False
+        """All carried files are to be looked at by the next sweep."""
         self._orphans_due = 0.0
         self.shared = False
         """Other servers have the same files and rows."""
@@ -224,6 +228,10 @@ class Files:
         """The user's uploads that no message carries are gone."""
         await self._release(await self._on_thread(self._table.owned, user), user)
 
+    def retained(self) -> None:
+        """Retention has taken messages: the next sweep looks at all files."""
+        self._all = True
+
     async def _sweep_on(self) -> None:
         while True:
             await asyncio.sleep(SWEEP_S)
@@ -233,18 +241,27 @@ class Files:
                 log.warning("files that nobody carries could not be removed: %s", error)
 
     async def sweep(self) -> None:
-        """What no message carries any more is gone, as far as one turn looks."""
-        released = sorted(self.uploads.take_released())
-        for first in range(0, len(released), SLICE):
-            await self._release(released[first : first + SLICE])
-        before = self._now() - UNCARRIED_S * 1000
-        await self._release(await self._on_thread(self._table.uncarried, before, SLICE))
-        for _ in range(SLICES):
+        """What no message carries any more is gone: all of it where retention took messages, else what one turn finds."""
+        released = self.uploads.take_released()
+        whole, self._all = self._all or released is None, False
+        known = sorted(released or ())
+        for first in range(0, len(known), SLICE):
+            await self._release(known[first : first + SLICE])
+        old: list[str] = []
+        while (part := await self._on_thread(self._table.uncarried, self._now() - UNCARRIED_S * 1000, SLICE)) not in ([], old):
+            await self._release(part)
+            old = part
+        if whole:
+            self._position = ""
+        slices = 0
+        while whole or slices < SLICES:
             part = await self._on_thread(self._table.carried_after, self._position, SLICE)
             self._position = part[-1] if len(part) == SLICE else ""
             await self._release(part)
             if not self._position:
                 break
+            slices += 1
+            await asyncio.sleep(BREATH_S)
         if time.monotonic() >= self._orphans_due:
             self._orphans_due = time.monotonic() + ORPHANS_S
             await self._on_thread(self._remove_orphans)

@@ -24,6 +24,7 @@ class FileUploads:
         self._table = table
         self._carried: list[tuple[str, str, int]] = []
         self._released: set[str] = set()
+        self._too_many = False
         self._pending: set[str] = set()
 
     def stored(self, file: str) -> Upload | None:
@@ -62,6 +63,8 @@ class FileUploads:
         if self._pending:
             if len(self._released) < MAX_RELEASED:
                 self._released |= self._pending
+            else:
+                self._too_many = True
             self._pending = set()
 
     def rollback(self) -> None:
@@ -69,7 +72,10 @@ class FileUploads:
         self._carried.clear()
         self._pending.clear()
 
-    def take_released(self) -> set[str]:
-        """Files that a message has carried whose content has gone since; from any thread."""
+    def take_released(self) -> set[str] | None:
+        """Files that a message has carried whose content has gone since, None where they are too many; from any thread."""
+        if self._too_many:
+            self._too_many, self._released = False, set()
+            return None
         taken, self._released = self._released, set()
         return taken

@@ -82,6 +82,8 @@ class Ledger:
         """Records committed so far."""
         self.on_batch: Callable[[int], None] = lambda _: None
         """Called on the ledger's thread with the number of jobs of each batch."""
+        self.on_retained: Callable[[], None] = lambda: None
+        """Called on the event loop when retention has taken messages."""
         self._submitted = 0
         self._answered = 0
         self._marked: Times | None = None
@@ -182,6 +184,8 @@ class Ledger:
             if isinstance(result, StoreError):
                 future.set_exception(result)
             else:
+                if result.messages:
+                    self.on_retained()
                 future.set_result(result)
 
         def ended(result: Removed | StoreError) -> None:

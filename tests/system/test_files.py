@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from mqtt_im.cli import run
+from mqtt_im.files import service
 from mqtt_im.files.table import FileTable
-from mqtt_im.testing import ServerProcess
+from mqtt_im.testing import ServerProcess, ServerThread, Value
 from tests.support.raw import eventually
 from tests.support.web import Web
 from tests.system.conftest import Clients, Name
@@ -262,3 +263,23 @@ def test_check_and_backup_look_after_files(web: Login, name: Name, server: Serve
         with Web(other.http_port) as reader:
             got = reader.login(bob.user).file(file)
             assert (got.body, got.headers["content-type"]) == (SECRET, "image/png")
+
+
+def test_what_retention_takes_leaves_the_disk_at_once_however_much_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not a slice with each sweep, of which there are few here."""
+    monkeypatch.setattr(service, "SLICE", 2)
+    monkeypatch.setattr(service, "SLICES", 1)
+    monkeypatch.setattr(service, "SWEEP_S", 3.0)
+    config: dict[str, Value] = {"auth.admin_token": "admin", "store.retention_messages": 1}
+    with ServerThread(config) as server, Web(server.http_port).login("alice") as alice:
+        files = [alice.upload(b"%d" % number, "f", "text/plain")["id"] for number in range(20)]
+        for file in files:
+            alice.must("send", to="alice", body="", files=[file])
+        kept = {path.name for path in (server.data_dir / "files").rglob("*") if path.is_file()}
+        assert set(files) <= kept
+        with Web(server.http_port, "admin") as admin:
+            assert admin.ask("POST", "/api/v1/admin/maintenance/compact").data["messages"] == 19
+        eventually(
+            lambda: not set(files[:-1]) & {path.name for path in (server.data_dir / "files").rglob("*")}, "the files' end", 12
+        )
+        assert alice.file(files[-1]).status == 200
