@@ -46,7 +46,6 @@ from mqtt_im.search import file as search_file
 from mqtt_im.search.thread import Search
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.lags import Lags
 from mqtt_im.transport.embedded import EmbeddedTransport
 
