@@ -369,6 +369,7 @@ class Device:
         """Where this device stands, as one says that has lost, or got elsewhere, a part of what came; forward or back."""
         self._hellos += 1
         self.said = self.dice.randint(max(self.stream.start, self.stream.kept - 40), max(self._last_pos, self.stream.kept))
+        self.stream.kept = max(self.stream.kept, self.said)  # it may be heard, though the answer never comes
         hello = {"op": "hello", "id": f"hello {self._hellos}", "after": self.said}
         wire.send(self._publish(encode(hello), self._packet_id()))
 

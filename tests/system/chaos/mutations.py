@@ -162,11 +162,6 @@ MUTATIONS: dict[str, Mutation] = {
             ),
         ),
     ),
-    "wall-clock": Mutation(
-        "measures times to live by the wall clock",
-        "lost: ",
-        (("clock.py", "        return self._base + self._count()\n", "        return self.wall()\n"),),
-    ),
     "early-delivery": Mutation(
         "delivers what is not yet committed",
         "came as .* (stored is|is not stored)",
