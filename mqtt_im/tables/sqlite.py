@@ -53,7 +53,11 @@ class SqliteTables:
     @property
     def changes(self) -> int | None:
         """See `Tables`."""
-        found: int = self.db.pragma("data_version")
+        # On the way of each request with a token, so without peewee around it.
+        try:
+            found: int = self.db.connection().execute("PRAGMA data_version").fetchone()[0]
+        except sqlite3.Error as error:
+            raise peewee.OperationalError(str(error)) from error
         return found
 
     def transaction(self) -> AbstractContextManager[object]:
