@@ -4,6 +4,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PYTEST := $(BIN)/python -m pytest
+# Most tests wait for servers more than they compute.
+WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
 .PHONY: run install test check docs chaos fuzz soak bench firefox clean
 
@@ -19,7 +21,7 @@ test: $(STAMP) check     ## everything that CI runs
 	@tools/need-caddy
 	@tools/need-postgresql
 	@tools/need-recipes $(VENV)
-	$(PYTEST) -n auto
+	$(PYTEST) -n $(WORKERS)
 
 check: $(STAMP)          ## lint, types, floors
 	$(BIN)/ruff check

@@ -119,6 +119,7 @@ class Server:
         self._undo.push_async_callback(http.stop)
 
         joined = await self._join()
+        self._undo.push_async_callback(self._neighbours.stop)  # behind the ledger's: who has left can commit no cursors
         place = place_for(config, joined)
         accounts = await asyncio.to_thread(Accounts, place)
         self._undo.callback(accounts.close)
@@ -180,7 +181,7 @@ class Server:
         self._start_search(bridge, ledger.epoch)
         self._show(ledger, transport, hooks)
         await self._neighbours.start()
-        self._undo.push_async_callback(self._neighbours.stop)
+        self._undo.callback(self._neighbours.quiet)
         try:
             await transport.start()
         except OSError as error:

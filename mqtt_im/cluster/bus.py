@@ -59,7 +59,7 @@ class Bus(Neighbours):
         self._lock = threading.Lock()
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_w, False)
-        self._stopping = False
+        self._stopping = self._quiet = False
         self._numbers = itertools.count(1)
         self._asked: dict[int, tuple[int, asyncio.Future[bool]]] = {}
         self._held = 0
@@ -88,11 +88,16 @@ class Bus(Neighbours):
         self._thread.start()
         await self._ready
 
+    def quiet(self) -> None:
+        """See `Neighbours`."""
+        self._quiet = True
+
     async def stop(self) -> None:
-        """The node is not among the others any more."""
+        """See `Neighbours`."""
         self._stopping = True
         self._poke()
-        await asyncio.to_thread(self._thread.join)
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join)
         os.close(self._wake_r)
         os.close(self._wake_w)
 
@@ -141,7 +146,7 @@ class Bus(Neighbours):
             os.write(self._wake_w, b"x")
 
     def _arrived(self, messages: list[list[Any]]) -> None:
-        for sender, _, kind, *fields in messages:
+        for sender, _, kind, *fields in messages if not self._quiet else ():
             for handler in self._handlers.get(kind, ()):
                 try:
                     handler(sender, fields)
@@ -149,6 +154,8 @@ class Bus(Neighbours):
                     log.exception("what another node has told could not be done")
 
     def _changed(self, living: dict[int, str]) -> None:
+        if self._quiet:
+            return
         left = [node for node in self.others if node not in living]
         joined = [node for node in living if node not in self.others]
         for node in left:
@@ -170,6 +177,8 @@ class Bus(Neighbours):
                 joined(node)
 
     def _declared_dead(self) -> None:
+        if self._quiet:
+            return
         log.error("this node was declared dead, since it stood still; its clients are sent away, and it begins anew")
         for lost in self.on_lost:
             lost()

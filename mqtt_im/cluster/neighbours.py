@@ -43,8 +43,11 @@ class Neighbours:
     async def start(self) -> None:
         """The others know of this node."""
 
+    def quiet(self) -> None:
+        """Handlers are called no more; the others still know of this node, which may commit."""
+
     async def stop(self) -> None:
-        """This node is none of them any more."""
+        """This node is none of them any more, and can commit nothing; `start` need not have been called."""
 
     async def ask(self, kind: str, to: int, *fields: Any) -> bool:
         """Whether that node has answered within some seconds that it is done (`done`), or was declared dead meanwhile."""
