@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from typing import Protocol
 
 from mqtt_im.core.entries import Entry, render, void_entry
 from mqtt_im.core.model import Amended, Conv, User
 from mqtt_im.core.records import Act, AnyRecord, GroupChange, Message
 
-from .interface import Seen
+from .interface import RECEIPT_MEMBERS, Seen
 from .rendered import MAX_BYTES, Rendered
 
 FIRST_STEP = 8
@@ -97,3 +97,29 @@ class Rendering:
         if max_bytes >= 0 and len(found) < limit and expected <= owner.head:
             result.append((owner.head, void_entry("retention", expected)))
         return result[:limit]
+
+
+class Showing:
+    """What engines and readers show alike: the part of `interface.Readable` and `Engine` that is rendered."""
+
+    rendering: Rendering
+    online: Container[str]
+
+    def fresh_entry(self, record: Message | GroupChange) -> Entry:
+        """See `interface.Engine`."""
+        return self.rendering.fresh_entry(record)
+
+    def entry(self, record: AnyRecord) -> Entry:
+        """See `interface.Readable`."""
+        return self.rendering.entry(record)
+
+    def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
+        """See `interface.Readable`."""
+        return self.rendering.entries(owner, after, limit, max_bytes)
+
+    def connected(self, conv: Conv) -> list[str]:
+        """See `interface.Readable`."""
+        if conv.size > RECEIPT_MEMBERS:
+            return []
+        online = self.online
+        return [name for name, member in conv.members.items() if member.active and name in online]

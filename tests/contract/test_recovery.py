@@ -95,10 +95,10 @@ def test_a_page_is_whole_however_many_entries_are_kept(store: SqliteStore, kept:
     """INV-13, INV-16: what the cache had to forget for this page came as `void` once."""
     for number in range(8):
         say(store, "ann", "bob", number)
-    store.engine._rendering.kept = Rendered(1_000 * kept)
+    store.engine.rendering.kept = Rendered(1_000 * kept)
     for after in (0, 4, 2, 6, 0):
         assert bodies(store, "bob", after, 4) == list(range(after, min(after + 4, 8)))
-        assert len(store.engine._rendering.kept) <= kept
+        assert len(store.engine.rendering.kept) <= kept
 
 
 def test_a_batch_that_failed_has_replaced_nothing(store: SqliteStore, claims: Claims) -> None:

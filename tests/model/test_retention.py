@@ -25,8 +25,9 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import listings, queries
 from mqtt_im.store.policy import Policy
+from mqtt_im.store.retaining import DAY_MS, ID_DAYS
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.retention.passes import DAY_MS, ID_DAYS, Pass
+from mqtt_im.store.sqlite.retention.passes import Pass
 from tests.support.retention import compact
 from tests.support.store import SqliteStore
 from tests.unit.store.power import Power

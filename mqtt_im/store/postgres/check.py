@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, LiteralString
 
-import msgspec
 import psycopg
 
 from mqtt_im.core.records import Act, Gone, GroupChange, decode
@@ -18,12 +17,12 @@ from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.errors import explained
 from mqtt_im.postgres.meta import read
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.store.report import Report
 
 from .inbox import CHUNK, unpack
 from .retention import Groups, pair_of
 from .tables import hash_of
 
-MAX_PROBLEMS: Final = 100
 PATIENCE_S: Final = 3600.0
 _PART: Final = 2000
 
@@ -51,22 +50,6 @@ _WRONG: Final[tuple[tuple[LiteralString, str], ...]] = (
     (_NOTHING, "table {} is about conversation {}, message {}, which is not there"),
 )
 """What must find nothing, and what is said of each row that it does find."""
-
-
-class Report(msgspec.Struct):
-    """What was read, and what is wrong with it; `problems` is empty where every promise holds."""
-
-    rows: int = 0
-    messages: int = 0
-    items: int = 0
-    conversations: int = 0
-    inboxes: int = 0
-    problems: list[str] = msgspec.field(default_factory=list)
-
-    def add(self, problem: str) -> None:
-        """Note a problem."""
-        if len(self.problems) < MAX_PROBLEMS:
-            self.problems.append(problem)
 
 
 def check(database: Database) -> Report:

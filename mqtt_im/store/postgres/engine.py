@@ -18,9 +18,7 @@ import psycopg
 
 from mqtt_im.clock import Mark
 from mqtt_im.core.apply import recipients
-from mqtt_im.core.entries import Entry
 from mqtt_im.core.gone import without_content
-from mqtt_im.core.model import Conv, User
 from mqtt_im.core.records import Act, AnyRecord, DeviceChange, Edited, GroupChange, Message, Recalled, encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.core.rules.common import own_pos
@@ -31,7 +29,8 @@ from mqtt_im.postgres.nodes import Me
 from mqtt_im.store.commits import Author, Commit
 from mqtt_im.store.interface import RECEIPT_MEMBERS
 from mqtt_im.store.policy import Ended, Policy
-from mqtt_im.store.rendering import Rendering
+from mqtt_im.store.rendering import Rendering, Showing
+from mqtt_im.store.retaining import Compactor
 from mqtt_im.store.uploads import Uploads
 from mqtt_im.store.wanted import Asking, Wanted
 
@@ -39,7 +38,7 @@ from . import schema, tables
 from .errors import ERRORS, Fenced, Lost
 from .node import Fence
 from .reading import Changes, Reading
-from .retention import Compactor
+from .retention import ELSEWHERE_S, Host, Pass
 from .state import Work
 from .wire import COMMIT, Link, Statement, Step
 from .writes import forgotten, steps
@@ -60,7 +59,7 @@ logger = logging.getLogger(__name__)
 Wake = Callable[[list[str], list[str]], None]
 
 
-class Engine:
+class Engine(Showing):
     """Implements `interface.Store`."""
 
     errors = ERRORS
@@ -110,7 +109,7 @@ class Engine:
         self.epoch = meta.prepare(database, connection, schema.DDL).epoch
         self._link = Link(connection)
         self._fence = Fence(me)
-        self._compactor = Compactor()
+        self._compactor = Compactor[Host](Pass, ELSEWHERE_S)
         self.loaded_upto: int = self._link.one(tables.NEWEST)[0][0]
         self.cut_off = self._fence.cut_off(self._link)
         self.mark = None if own_clock else self._mark()
@@ -132,7 +131,7 @@ class Engine:
         self.state = Work(
             self._link, self._fence, self._has_account, self._take_back, self._uploads.find, self.loaded_upto, self.cut_off
         )
-        self._rendering = Rendering(self.state)
+        self.rendering = Rendering(self.state)
 
     def load(self) -> None:
         """See `interface.Store`."""
@@ -209,7 +208,7 @@ class Engine:
             self.state.begin(wanted)
         state = self.state
         self.last = state.last
-        self._rendering.forget()
+        self.rendering.forget()
         if self._own_clock:
             self.now = max(self.now, state.newest_time)
             return
@@ -397,27 +396,6 @@ class Engine:
     def abandon(self, reason: str) -> None:
         """See `interface.Store`."""
         self._compactor.fail(reason)
-
-    # Reading.
-
-    def fresh_entry(self, record: Message | GroupChange) -> Entry:
-        """See `interface.Engine`."""
-        return self._rendering.fresh_entry(record)
-
-    def entry(self, record: AnyRecord) -> Entry:
-        """See `interface.Engine`."""
-        return self._rendering.entry(record)
-
-    def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
-        """See `interface.Engine`."""
-        return self._rendering.entries(owner, after, limit, max_bytes)
-
-    def connected(self, conv: Conv) -> list[str]:
-        """See `interface.Engine`."""
-        if conv.size > RECEIPT_MEMBERS:
-            return []
-        online = self.online
-        return [name for name, member in conv.members.items() if member.active and name in online]
 
     def close(self) -> None:
         """See `interface.Store`."""

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from mqtt_im.core.model import Amended, Conv, Device, Member, Upload, User
-from mqtt_im.core.records import Act, AnyRecord, Gone, GroupChange, Message, decode
+from mqtt_im.core.records import Act, AnyRecord, Gone, decode
 from mqtt_im.protocol.names import members_of_direct
+from mqtt_im.store.delivered import delivered
 
 from . import tables
 from .inbox import CHUNK, Inbox, unpack
 from .wire import Link
-
-MAX_DELIVERED: Final = 5000
-"""Items that are looked through for what a cursor has delivered."""
 
 
 class Look:
@@ -228,16 +226,8 @@ class Look:
         return found[:limit]
 
     def delivered(self, user: str, after: int, upto: int) -> list[str | int]:
-        """See `View`. Of a long way the last `MAX_DELIVERED` items tell."""
-        after = max(after, upto - MAX_DELIVERED)
-        marks: dict[str, int] = {}
-        items = [item for item in self.items(self.user(user), after, upto - after) if item[0] <= upto]
-        records = self.records([abs(lsn) for _, lsn in items])
-        for _, lsn in items:
-            record = records.get(abs(lsn))
-            if isinstance(record, Message | GroupChange) and record.by != user:
-                marks[record.conv] = max(record.seq, marks.get(record.conv, 0))
-        return [part for mark in marks.items() for part in mark]
+        """See `View`."""
+        return delivered(self, user, after, upto)
 
     # The log, and what became of messages.
 

@@ -12,13 +12,12 @@ from collections.abc import Callable, Container, Mapping
 from typing import Any, Final
 
 from mqtt_im.clock import Times
-from mqtt_im.core.entries import Entry
-from mqtt_im.core.model import Amended, Conv, User
+from mqtt_im.core.model import Amended, Conv
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.core.rules import Limits
 from mqtt_im.postgres.connecting import Database
-from mqtt_im.store.interface import RECEIPT_MEMBERS, Readable
-from mqtt_im.store.rendering import Rendering
+from mqtt_im.store.interface import Readable
+from mqtt_im.store.rendering import Rendering, Showing
 from mqtt_im.store.uploads import Uploads
 
 from . import tables
@@ -94,7 +93,7 @@ class ReadLook(Look):
         return super().amended_of(records)
 
 
-class View:
+class View(Showing):
     """`interface.Readable`."""
 
     def __init__(self, state: ReadLook, limits: Limits, online: Container[str]) -> None:
@@ -109,20 +108,6 @@ class View:
         """See `interface.Readable`."""
         newest: int = self.state.link.one(tables.NEWEST)[0][0]
         return newest
-
-    def entry(self, record: AnyRecord) -> Entry:
-        """See `interface.Readable`."""
-        return self.rendering.entry(record)
-
-    def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
-        """See `interface.Readable`."""
-        return self.rendering.entries(owner, after, limit, max_bytes)
-
-    def connected(self, conv: Conv) -> list[str]:
-        """See `interface.Readable`."""
-        if conv.size > RECEIPT_MEMBERS:
-            return []
-        return [name for name, member in conv.members.items() if member.active and name in self.online]
 
 
 class Reading:

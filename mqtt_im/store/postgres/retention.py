@@ -10,8 +10,6 @@ end at any point. One node at a time makes a pass.
 from __future__ import annotations
 
 import contextlib
-import time
-from collections import deque
 from collections.abc import Iterator
 from typing import Final, Protocol
 
@@ -24,38 +22,27 @@ from mqtt_im.core.model import Conv
 from mqtt_im.core.records import (
     Act,
     AnyRecord,
-    Edited,
     Gone,
     GroupChange,
     Message,
-    Reacted,
-    Recalled,
     Reported,
     decode,
     encode,
 )
 from mqtt_im.core.usage import usage_of
 from mqtt_im.postgres.meta import UPKEEP
-from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store.policy import Ended, Policy, Removed
+from mqtt_im.store.policy import Policy, Removed
+from mqtt_im.store.retaining import DAY_MS, ID_DAYS, Content, key_of
 from mqtt_im.store.wanted import Wanted
 
 from .state import Work
 from .wire import Link, Statement, Step
 from .writes import forgotten
 
-DAY_MS: Final = 86_400_000
-ID_DAYS: Final = 30
-"""An `id` is remembered at least so long (PROTOCOL §3)."""
 ROWS: Final = 50
 """Rows of the log that one transaction looks at."""
-PAUSE_S: Final = 0.02
-"""Between two of them while there is traffic."""
 ELSEWHERE_S: Final = 0.5
 """Between two looks whether another node's pass is over."""
-
-Content = Message | Edited | Recalled | Reacted | Reported | GroupChange
-"""Records that make items."""
 
 _PART: Final = Statement("SELECT lsn, rec FROM log WHERE lsn > $1 ORDER BY lsn LIMIT $2", "ii", "ib")
 _ROWS: Final = Statement("SELECT lsn, rec FROM log WHERE lsn = ANY ($1) ORDER BY lsn", "I", "ib")
@@ -253,7 +240,7 @@ class _Slice:
             return not here and (aged or surplus or not policy.removes) and self._acknowledged(lsn, record)
         if not (aged or surplus):
             return False
-        held, key = self._pass._held, _key(record)  # noqa: SLF001
+        held, key = self._pass._held, key_of(record)  # noqa: SLF001
         if key not in held and self._acknowledged(lsn, record):
             return True
         if key is not None:
@@ -326,64 +313,3 @@ def pair_of(record: Act) -> list[str]:
     if isinstance(record, Reported):
         return [record.to]
     return names if len(names) == len(record.pos) else [record.by]
-
-
-def _key(record: Message | GroupChange) -> tuple[str, str, str] | None:
-    """Sender, conversation and key of a message that has one and was not dropped."""
-    if isinstance(record, Message) and record.extra is not None and "key" in record.extra and not record.dropped:
-        return record.by, record.conv, record.extra["key"]
-    return None
-
-
-class Compactor:
-    """Passes that were asked for, done one after the other, in between what the ledger's thread has to do."""
-
-    def __init__(self) -> None:
-        self._asked: deque[tuple[Policy, int, Ended]] = deque()
-        self._pass: Pass | None = None
-        self._ended: Ended = _nobody
-        self._due = 0.0
-
-    def ask(self, policy: Policy, now: int, ended: Ended) -> None:
-        """A pass is wanted; from any thread. `ended` is called on the ledger's, with what was removed, or why it failed."""
-        self._asked.append((policy, now, ended))
-
-    def pause(self) -> float | None:
-        """Seconds until there is something to do; None where there is nothing."""
-        if self._pass is None and not self._asked:
-            return None
-        return max(0.0, self._due - time.monotonic())
-
-    def work(self, engine: Host, busy: bool) -> None:
-        """Do a part, where one is due. `busy`: others wait for the thread. Raises what `Pass` raises."""
-        if self._pass is None:
-            if not self._asked:
-                return
-            policy, now, self._ended = self._asked.popleft()
-            self._pass = Pass(engine, policy, now)
-        if time.monotonic() < self._due and (busy or self._pass.waits):
-            return
-        if self._pass.step():
-            self._due = time.monotonic() + (ELSEWHERE_S if self._pass.waits else PAUSE_S if busy else 0.0)
-        else:
-            self._end(self._pass.removed)
-
-    def fail(self, reason: str) -> None:
-        """The pass that is under way, if one is, is over."""
-        if self._pass is not None:
-            self._pass.end()
-        self._end(StoreError(reason))
-
-    def stop(self) -> None:
-        """Nothing more is done."""
-        self.fail("the store is closed")
-        while self._asked:
-            self._asked.popleft()[2](StoreError("the store is closed"))
-
-    def _end(self, result: Removed | StoreError) -> None:
-        ended, self._ended, self._pass = self._ended, _nobody, None
-        ended(result)
-
-
-def _nobody(result: Removed | StoreError) -> None:
-    """Nobody waits."""

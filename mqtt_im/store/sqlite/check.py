@@ -19,11 +19,11 @@ import peewee
 from mqtt_im.core.apply import recipients
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.store.report import Report
 
 from .checking.comparing import Borrowed, compare
 from .checking.ids import find_twice
 from .checking.numbers import Numbers
-from .checking.report import Report
 from .flusher import write_all
 from .hot import Log, Projection
 from .loading import LoadingState, set_latest

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from mqtt_im.core.model import Amended, Conv, User
-from mqtt_im.core.records import Act, AnyRecord, GroupChange, Message
+from mqtt_im.core.records import Act, AnyRecord
+from mqtt_im.store.delivered import delivered
 
 from .bounds import Bounds
 from .entities import Entities
@@ -16,7 +17,6 @@ from .numbering import Numbering
 
 MAX_AMENDED: Final = 50_000
 """Messages of which it stays in memory what became of them, when nobody needs that."""
-MAX_DELIVERED: Final = 5000
 
 
 class Contents(Entities):
@@ -59,16 +59,8 @@ class Contents(Entities):
         return found
 
     def delivered(self, user: str, after: int, upto: int) -> list[str | int]:
-        """See `View`. Of a long way the last `MAX_DELIVERED` items tell."""
-        after = max(after, upto - MAX_DELIVERED)
-        marks: dict[str, int] = {}
-        items = [item for item in self.items(self.user(user), after, upto - after) if item[0] <= upto]
-        records = self.records([abs(lsn) for _, lsn in items])
-        for _, lsn in items:
-            record = records.get(abs(lsn))
-            if isinstance(record, Message | GroupChange) and record.by != user:
-                marks[record.conv] = max(record.seq, marks.get(record.conv, 0))
-        return [part for mark in marks.items() for part in mark]
+        """See `View`."""
+        return delivered(self, user, after, upto)
 
     def _voided(self, uid: int, pos: int) -> bool:
         return any((uid, pos) in generation.voids for generation in self._generations())

@@ -14,14 +14,12 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from mqtt_im.core.entries import Entry
-from mqtt_im.core.model import Conv, User
-from mqtt_im.core.records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, decode
+from mqtt_im.core.records import AnyRecord, Edited, Reacted, Recalled, decode
 from mqtt_im.core.rules import Limits
 from mqtt_im.store.commits import Author
-from mqtt_im.store.interface import RECEIPT_MEMBERS
 from mqtt_im.store.policy import Ended, Policy
-from mqtt_im.store.rendering import Rendering
+from mqtt_im.store.rendering import Rendering, Showing
+from mqtt_im.store.retaining import Compactor
 from mqtt_im.store.uploads import Uploads
 from mqtt_im.store.wanted import Asking
 
@@ -38,8 +36,8 @@ from .reading import Reading
 from .rebuild import rebuild
 from .replay import decoded, replay
 from .retention.base import BaseState, restore
-from .retention.compactor import Compactor
 from .retention.folds import Folds
+from .retention.passes import Host, Pass
 from .state import ProjectedState
 from .taking_back import TakingBack
 
@@ -52,7 +50,7 @@ _AGAIN_S = 60.0
 """After damaged projections could not be made anew."""
 
 
-class Engine:
+class Engine(Showing):
     """Implements `interface.Store`."""
 
     errors = ERRORS
@@ -96,7 +94,7 @@ class Engine:
         self._open_projection()
         self._make_projection()
         self.erasure = Erasure(self.log)
-        self._compactor = Compactor()
+        self._compactor = Compactor[Host](Pass)
         self.load()
 
     # Start.
@@ -169,7 +167,7 @@ class Engine:
             self.log, self.projection, self._has_account, self._taking_back.take, uploads.find, self._bounds
         )
         self._batch = Batch(self.log, state, self.online, uploads, self.erasure.ask)
-        self._rendering = Rendering(state, self._bounds.of)
+        self.rendering = Rendering(state, self._bounds.of)
         self.flusher.begin(state)
         state.live.last = position
         newest = self.log.get(position)
@@ -337,7 +335,7 @@ class Engine:
 
     def _change(self, lsns: Sequence[int], messages: Sequence[tuple[str, int]]) -> None:
         self.gate.change(lsns, messages)
-        self._rendering.kept.forget(lsns, messages)
+        self.rendering.kept.forget(lsns, messages)
 
     def count_gone(self, name: str, gone: int, size: int) -> None:
         """So many of the user's messages, and of their bytes, are kept no more."""
@@ -349,27 +347,6 @@ class Engine:
         """A user's items up to this one are gone."""
         with self.gate:
             self.state.user(name).floor = floor
-
-    # Reading.
-
-    def fresh_entry(self, record: Message | GroupChange) -> Entry:
-        """See `interface.Engine`."""
-        return self._rendering.fresh_entry(record)
-
-    def entry(self, record: AnyRecord) -> Entry:
-        """See `interface.Engine`."""
-        return self._rendering.entry(record)
-
-    def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
-        """See `interface.Engine`."""
-        return self._rendering.entries(owner, after, limit, max_bytes)
-
-    def connected(self, conv: Conv) -> list[str]:
-        """See `interface.Engine`."""
-        if conv.size > RECEIPT_MEMBERS:
-            return []
-        online = self.online
-        return [name for name, member in conv.members.items() if member.active and name in online]
 
     def close(self) -> None:
         """Everything is flushed, as far as the disk lets it, and the files are closed."""

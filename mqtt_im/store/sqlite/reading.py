@@ -18,12 +18,11 @@ from typing import Final, cast
 import peewee
 
 from mqtt_im.clock import Times
-from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Amended, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.core.rules import Limits
-from mqtt_im.store.interface import RECEIPT_MEMBERS, Readable
-from mqtt_im.store.rendering import Rendering
+from mqtt_im.store.interface import Readable
+from mqtt_im.store.rendering import Rendering, Showing
 from mqtt_im.store.uploads import Uploads
 
 from .bounds import Bounds
@@ -260,7 +259,7 @@ class ReadState(ProjectedState):
                     return
 
 
-class View:
+class View(Showing):
     """`interface.Readable`."""
 
     def __init__(self, state: ReadState, limits: Limits, online: Container[str], bounds: Bounds) -> None:
@@ -270,20 +269,6 @@ class View:
         self.online = online
         self.now = self.behind = self.ahead = 0
         self.last = 0
-
-    def entry(self, record: AnyRecord) -> Entry:
-        """See `interface.Readable`."""
-        return self.rendering.entry(record)
-
-    def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
-        """See `interface.Readable`."""
-        return self.rendering.entries(owner, after, limit, max_bytes)
-
-    def connected(self, conv: Conv) -> list[str]:
-        """See `interface.Readable`."""
-        if conv.size > RECEIPT_MEMBERS:
-            return []
-        return [name for name, member in conv.members.items() if member.active and name in self.online]
 
 
 class Reading:

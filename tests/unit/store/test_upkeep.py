@@ -17,6 +17,7 @@ from msgspec import Raw
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.protocol.requests import Send
+from mqtt_im.store import retaining
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
 from mqtt_im.store.ledger import Ledger
@@ -25,7 +26,6 @@ from mqtt_im.store.sqlite import upkeep
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.opening import open_ledger
-from mqtt_im.store.sqlite.retention import compactor
 from mqtt_im.store.sqlite.retention import passes as retention
 from mqtt_im.store.sqlite.retention.folds import Folds
 from mqtt_im.store.sqlite.upkeep import Upkeep, compact
@@ -67,7 +67,7 @@ async def running(data_dir: Path, messages: int = 20) -> AsyncIterator[Ledger]:
 
 @on_a_loop
 async def test_a_pass_runs_between_other_work(tmp_path: Path) -> None:
-    with patch.object(retention, "SLICE_ROWS", 2), patch.object(compactor, "PAUSE_S", 0.001):
+    with patch.object(retention, "SLICE_ROWS", 2), patch.object(retaining, "PAUSE_S", 0.001):
         async with running(tmp_path) as ledger:
             removed, _ = await asyncio.gather(ledger.compact(FIVE), say(ledger, 100))
             # Of what came meanwhile nothing was acknowledged; but it makes more of the former ones surplus.

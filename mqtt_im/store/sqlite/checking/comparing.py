@@ -11,11 +11,10 @@ from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import Any, Final
 
+from mqtt_im.store.report import Report
 from mqtt_im.store.sqlite.hot import Projection
 from mqtt_im.store.sqlite.models import PROJECTION_FILE, PROJECTION_MODELS, ProjectionMeta
 from mqtt_im.store.sqlite.numbering import Numbering
-
-from .report import Report
 
 _AT_ONCE: Final = 1_000
 """Rows that are compared together."""

@@ -26,13 +26,9 @@ from mqtt_im.core.records import (
     Act,
     AnyRecord,
     Cursors,
-    Edited,
     Gone,
     GroupChange,
     Message,
-    Reacted,
-    Recalled,
-    Reported,
     decode,
     encode,
 )
@@ -41,6 +37,7 @@ from mqtt_im.protocol.names import members_of_direct
 from mqtt_im.store.commits import Author
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.policy import Policy, Removed
+from mqtt_im.store.retaining import DAY_MS, ID_DAYS, Content, key_of
 from mqtt_im.store.sqlite.flusher import Flusher
 from mqtt_im.store.sqlite.hot import Log, Projection
 from mqtt_im.store.sqlite.state import ProjectedState
@@ -48,9 +45,6 @@ from mqtt_im.store.sqlite.state import ProjectedState
 from .base import BaseState, Groups
 from .folds import AMENDED, GONE, INDEXES, Folds, Plan, Position
 
-DAY_MS: Final = 86_400_000
-ID_DAYS: Final = 30
-"""An `id` is remembered at least so long (PROTOCOL §3)."""
 FOLD_WEIGHT: Final = 200_000
 """One fold changes about so many rows in all tables. The more there are, the fewer pages are written for each."""
 SLICE_ROWS: Final = 50
@@ -59,9 +53,6 @@ SLICE_WEIGHT: Final = 1_000
 """… and how much of a fold one part makes; a message to a large group may be a part of its own."""
 _TRIES: Final = 100
 """How often the content of the write-ahead files is tried to be removed, as long as somebody reads them."""
-
-Content = Message | Edited | Recalled | Reacted | Reported | GroupChange
-"""Records that make items."""
 
 
 class Host(Protocol):
@@ -121,9 +112,12 @@ class Pass:
         """The next step is for later, however idle the store is."""
         self._groups = Groups()
         self._held: set[tuple[str, str, str]] = set()
-        """Keys (see `_key`) of old messages that are held back. Later ones with the same key are too: else nothing would say that
-        these were replaced, or that they are not the newest."""
+        """Keys (see `key_of`) of old messages that are held back. Later ones with the same key are too: else nothing would say
+        that these were replaced, or that they are not the newest."""
         self._base = engine.base()
+
+    def end(self) -> None:
+        """See `retaining.Pass`: nothing is held."""
 
     def step(self) -> bool:
         """One more part is done; False where there was none left."""
@@ -298,7 +292,7 @@ class Pass:
             return not here and (aged or surplus or not policy.removes) and self._acknowledged(record)
         if not (aged or surplus):
             return False
-        key = _key(record)
+        key = key_of(record)
         if key not in self._held and self._acknowledged(record):
             return True
         if key is not None:
@@ -380,13 +374,6 @@ class Pass:
         packet = _packet(message)
         if packet:
             fold.plan.changes["packet"].append((message.by, message.device, *packet, lsn))
-
-
-def _key(record: Message | GroupChange) -> tuple[str, str, str] | None:
-    """Sender, conversation and key of a message that has one and was not dropped."""
-    if isinstance(record, Message) and record.extra is not None and "key" in record.extra and not record.dropped:
-        return record.by, record.conv, record.extra["key"]
-    return None
 
 
 def _packet(message: Message) -> list[Any] | None:

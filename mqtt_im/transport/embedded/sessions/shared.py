@@ -36,19 +36,9 @@ class ClientRow(peewee.Model):
         primary_key = peewee.CompositeKey("user", "name")
 
 
-class WillRow(peewee.Model):
+class WillRow(sql.WillRow):
     """A will, and the node that will publish it: `delay` is -1 where it is `due` then (ms), else its client is connected."""
 
-    user = peewee.TextField()
-    name = peewee.TextField()
-    device = peewee.TextField()
-    due = peewee.BigIntegerField()
-    topic = peewee.TextField()
-    payload = peewee.BlobField()
-    qos = peewee.IntegerField()
-    retain = peewee.BooleanField()
-    expiry = peewee.BigIntegerField(null=True)
-    properties = peewee.BlobField()
     incarnation = peewee.BigIntegerField()
     delay = peewee.BigIntegerField()
 
