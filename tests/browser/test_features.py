@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
 from playwright.sync_api import expect
 
 from mqtt_im.testing import ServerProcess
@@ -216,7 +215,6 @@ LOOK = """() => new Promise((resolve) => {
 })"""
 
 
-@pytest.mark.xfail(strict=False, reason="now and then a page of history still moves what is read; see docs/web.md")
 def test_older_messages_come_without_a_jump(open_tab: Open, name: Name, server: ServerProcess) -> None:
     alice, bob = name("alice"), name("bob")
     with Web(server.http_port) as web:

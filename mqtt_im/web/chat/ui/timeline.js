@@ -28,6 +28,7 @@ export class Timeline {
   #isAtTop = false;
   #isLoading = false;
   #isStuck = true; // what is new scrolls into view
+  #stuckAt = 0; // where that has scrolled to
   #newCount = 0;
   #unreadFrom = 0;
   #timer;
@@ -45,8 +46,8 @@ export class Timeline {
     this.toEnd = h("button", { type: "button", class: "to-end", "aria-label": t("To the newest message"), hidden: true, onclick: () => this.showEnd() }, icon("down"), h("span", {}));
     this.nothing = h("p", { class: "nothing", hidden: true }, t("No messages yet"));
     this.element = h("div", { class: "timeline" }, this.scroller, this.nothing, this.toEnd);
-    new ResizeObserver(() => this.#isStuck && this.#stick()).observe(this.list);
-    new ResizeObserver(() => this.#isStuck && this.#stick()).observe(this.scroller);
+    new ResizeObserver(() => this.#follow()).observe(this.list);
+    new ResizeObserver(() => this.#follow()).observe(this.scroller);
     session.im.on("messages", (messages) => (this.#changed(messages), forgetPictures(session, messages)));
     session.im.on("outbox", () => this.#soon());
     session.im.on("progress", ({ id, share }) => this.#rows.get(`i ${id}`)?.progress(share));
@@ -131,6 +132,7 @@ export class Timeline {
     this.#isAtEnd = true;
     this.#isAtTop = false;
     this.#isStuck = true;
+    this.#stuckAt = 0;
     this.#newCount = 0;
     this.#unreadFrom = 0;
     this.render();
@@ -206,7 +208,7 @@ export class Timeline {
       else this.list.insertBefore(row.element, at);
     }
     this.nothing.hidden = rows.length > 0 || this.#isLoading || this.#conv === null;
-    if (this.#isStuck) this.#stick();
+    this.#follow();
     this.#showToEnd();
   }
 
@@ -257,10 +259,8 @@ export class Timeline {
   }
 
   #scrolled() {
-    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
-    const below = scrollHeight - scrollTop - clientHeight;
     if (!this.#messages.length && this.#isLoading) return;
-    this.#isStuck = this.#isAtEnd && below < BOTTOM_PX;
+    this.#isStuck = this.#isAtEnd && this.#below < BOTTOM_PX;
     if (this.#isStuck) this.#newCount = 0;
     this.#showToEnd();
     this.#read();
@@ -270,10 +270,9 @@ export class Timeline {
   /** Gets more where the end of the stretch is near what is in view. */
   #fill() {
     if (this.#isLoading || !this.#messages.length) return;
-    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
-    if (!clientHeight) return;
-    if (scrollTop < NEAR_PX && !this.#isAtTop) this.#more("before");
-    else if (scrollHeight - scrollTop - clientHeight < NEAR_PX && !this.#isAtEnd) this.#more("after");
+    if (!this.scroller.clientHeight) return;
+    if (this.scroller.scrollTop < NEAR_PX && !this.#isAtTop) this.#more("before");
+    else if (this.#below < NEAR_PX && !this.#isAtEnd) this.#more("after");
   }
 
   async #more(side) {
@@ -314,6 +313,20 @@ export class Timeline {
 
   #stick() {
     this.scroller.scrollTop = this.scroller.scrollHeight;
+    this.#stuckAt = this.scroller.scrollTop;
+  }
+
+  /** Sticks to the end, unless the reader has just left it: the event that tells so comes after the next layout. */
+  #follow() {
+    if (!this.#isStuck) return;
+    if (this.scroller.scrollTop < this.#stuckAt - 1 && this.#below >= BOTTOM_PX) this.#isStuck = false;
+    else this.#stick();
+  }
+
+  /** Pixels that are hidden below what is in view. */
+  get #below() {
+    const { scrollTop, scrollHeight, clientHeight } = this.scroller;
+    return scrollHeight - scrollTop - clientHeight;
   }
 
   #showToEnd() {
