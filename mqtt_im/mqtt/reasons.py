@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Final
 
 SUCCESS: Final = 0x00
-WITH_WILL: Final = 0x04
-"""DISCONNECT of a client that wants its will published all the same."""
 NO_SUBSCRIPTION: Final = 0x11
 UNSPECIFIED: Final = 0x80
 MALFORMED: Final = 0x81

@@ -297,8 +297,8 @@ def _disconnect(connection: Peer, code: int, found: props.Properties) -> None:
             raise Malformed("session_expiry")
         session.expiry = min(wanted, connection.hub.limits.session_expiry_s)
         connection.clean = not session.expiry
-    if code != reasons.WITH_WILL:
-        connection.will = None  # MQTT-3.14.4-3, MQTT5-3.14.4-3
+    if code == reasons.SUCCESS:
+        connection.will = None  # MQTT-3.14.4-3, MQTT5-3.14.4-3, and with no other code (MQTT5-3.1.2-8)
     connection.end("disconnect" if code < reasons.FIRST_ERROR else "disconnect_error")
 
 

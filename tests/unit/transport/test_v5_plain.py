@@ -282,7 +282,7 @@ async def test_wills(tmp_path: Path) -> None:
             ("w/lost", None, True),
             ("w/goodbye", packets5.disconnect(), False),
             ("w/0x04", packets5.disconnect(4), True),
-            ("w/error", packets5.disconnect(0x80), False),
+            ("w/error", packets5.disconnect(0x80), True),
         ):
             client = await here.connect5("c", will=Will(topic, b"gone", properties=properties))
             if end is None:
