@@ -43,7 +43,7 @@ class Eraser:
 
     async def removed(self, user: str) -> None:
         """The account is no more: its groups are others', and no browser is told anything. Raises `Refusal`, `StoreError`."""
-        await self._unsubscribe(user)
+        await self.unsubscribe(user)
         await self.bridge.hand_on(user)
         await asyncio.to_thread(self.accounts.was_handed_on, user)
 
@@ -55,7 +55,7 @@ class Eraser:
         async with self._turn:
             if user not in await asyncio.to_thread(self.accounts.to_erase):
                 return False
-            await self._unsubscribe(user)
+            await self.unsubscribe(user)
             await self.transport.forget_user(user)
             await self.bridge.erase(user)
             await self.files.forget_user(user)
@@ -71,7 +71,8 @@ class Eraser:
         except StoreError as error:
             log.warning("what was erased is folded away later: %s", error.message)
 
-    async def _unsubscribe(self, user: str) -> None:
+    async def unsubscribe(self, user: str) -> None:
+        """No browser of the user is told anything any more. Raises `StoreError`."""
         if self.webpush.subscriptions is not None:
             await asyncio.to_thread(self.webpush.subscriptions.remove_user, user)
 

@@ -24,6 +24,9 @@ from mqtt_im.transport.guest import Guest
 class Erasing(Protocol):
     """Takes users from disk."""
 
+    async def unsubscribe(self, user: str) -> None:
+        """No browser of the user is told anything any more. Raises `StoreError`."""
+
     async def erase(self, user: str) -> bool:
         """Nothing that only the user had is left; False where that was so. Raises `Refusal`, `StoreError`, `OSError`."""
 

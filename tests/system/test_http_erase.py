@@ -145,6 +145,18 @@ def test_a_removed_account_is_pushed_nothing(server: ServerProcess, name: Name) 
         eventually(lambda: not subscribed(), "the end of the subscription")
 
 
+def test_without_accounts_a_removed_user_is_pushed_nothing() -> None:
+    config = {name: value for name, value in CONFIG.items() if name not in ("auth.mode", "auth.registration")}
+    with ServerProcess(config) as server, Admin(server.http_port, TOKEN) as admin, Web(server.http_port).login("alice") as web:
+        web.must("send", to="alice", body="a note")
+        keys = {"p256dh": _url(_public_key()), "auth": _url(bytes(16))}
+        subscription = {"endpoint": "https://push.example/alice", "keys": keys}
+        assert web.post("push.subscribe", device="phone", subscription=subscription).status == 200
+        assert admin.call("DELETE", "users/alice").status == 204
+        with closing(sqlite3.connect(server.data_dir / "webpush.db")) as table:
+            assert table.execute("SELECT user FROM subscription").fetchall() == []
+
+
 def test_a_command_tells_of_an_inbox_that_was_left(server: ServerProcess, im: Clients, name: Name) -> None:
     alice = name("alice")
 

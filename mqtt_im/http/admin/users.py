@@ -120,6 +120,7 @@ class Users:
             await asyncio.to_thread(services.accounts.remove, user)
         else:
             await asyncio.to_thread(services.accounts.revoke_all, user)
+            await services.eraser.unsubscribe(user)
         services.act()
         _close(services, user, "account_removed")
         if erase == "true":
