@@ -15,12 +15,18 @@ Headers = list[tuple[bytes, bytes]]
 JSON: Headers = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """The last header of this lower-case name; None where there is none."""
-    found = None
+def raw_header(scope: Scope, name: bytes) -> bytes | None:
+    """The last header of this lower-case name, as it came; None where there is none."""
+    found: bytes | None = None
     for key, value in scope["headers"]:
         if key == name:
             found = value
+    return found
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The same as text."""
+    found = raw_header(scope, name)
     return None if found is None else found.decode("latin-1")
 
 

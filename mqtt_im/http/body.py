@@ -33,18 +33,18 @@ def check_length(scope: Scope, limit: int) -> None:
         raise Problem("too_large", f"the body has {length} bytes, of at most {limit}")
 
 
-async def read(scope: Scope, receive: Receive, limit: int, patience_s: float = PATIENCE_S) -> bytes:
+async def read(scope: Scope, receive: Receive, limit: int) -> bytes:
     """The whole body, of at most `limit` bytes. Raises `Problem`, and `Gone`."""
     check_length(scope, limit)
     # Most bodies have come with their heads, and a time-out costs more than taking them.
-    message = await (_next(receive, patience_s) if scope["mqtt_im.connection"].cycle.more_body else _taken(receive))
+    message = await (_next(receive, PATIENCE_S) if scope["mqtt_im.connection"].cycle.more_body else _taken(receive))
     if not message.get("more_body"):
         return _bounded(message.get("body", b""), limit)
     connection: HttpConnection = scope["mqtt_im.connection"]
     parts = [message.get("body", b"")]
     size = len(parts[0])
     connection.hold(size)  # here instead of where it came in
-    deadline = asyncio.get_running_loop().time() + patience_s
+    deadline = asyncio.get_running_loop().time() + PATIENCE_S
     while message.get("more_body"):
         message = await _next(receive, deadline - asyncio.get_running_loop().time())
         parts.append(message.get("body", b""))

@@ -17,6 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any, Final, Protocol
+from urllib.parse import unquote
 
 import h11
 import msgspec
@@ -51,6 +52,15 @@ class EventStream(Protocol):
 
     def end(self, reason: str, *, abort: bool = False, linger: bool = False) -> None:
         """The socket is gone."""
+
+
+def origin_form(target: bytes) -> bytes:
+    """The path of a target that begins with scheme and host (RFC 9112, section 3.2.2); any other target as it is."""
+    scheme, mark, rest = target.partition(b"://")
+    if not mark or scheme.lower() not in (b"http", b"https"):
+        return target
+    path = rest[len(rest.partition(b"/")[0].partition(b"?")[0]) :]
+    return path if path.startswith(b"/") else b"/" + path
 
 
 class Places:
@@ -185,6 +195,9 @@ class HttpConnection(H11Protocol):
 
     async def _run(self, scope: Any, receive: Receive, send: Send) -> None:
         scope["mqtt_im.connection"] = self
+        if not scope["path"].startswith("/"):
+            scope["raw_path"] = origin_form(scope["raw_path"])
+            scope["path"] = unquote(scope["raw_path"].decode("ascii"))
 
         async def receiving() -> Message:
             message = await receive()
@@ -271,6 +284,9 @@ class HttpConnection(H11Protocol):
             return
         self._forget()
         self.ws_protocol_class = lambda **_: protocol  # type: ignore[assignment]
+        if not event.target.startswith(b"/"):
+            target = origin_form(event.target)
+            event = h11.Request(method=event.method, target=target, headers=event.headers, http_version=event.http_version)
         super().handle_websocket_upgrade(event)
 
     # Writing

@@ -11,7 +11,7 @@ from mqtt_im.bridge.calls import NEEDS_ID, Fields, new_id
 from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.core import costs
 from mqtt_im.http import body
-from mqtt_im.http.asgi import JSON, Receive, Scope, Send, header, respond
+from mqtt_im.http.asgi import JSON, Receive, Scope, Send, raw_header, respond
 from mqtt_im.http.errors import Problem
 from mqtt_im.http.services import Desk, Services
 from mqtt_im.http.who import address_of, caller_of, pay
@@ -64,7 +64,7 @@ class Requests:
         try:
             make_id = new_id if kind in NEEDS_ID else None
             try:
-                request = decode_fields(kind, payload, header(scope, b"idempotency-key"), make_id, limits.max_body_bytes)
+                request = decode_fields(kind, payload, raw_header(scope, b"idempotency-key"), make_id, limits.max_body_bytes)
             except Refusal as refusal:
                 services.metrics.count("refusals", code=refusal.code)
                 raise

@@ -70,11 +70,11 @@ def _decoder_of(kind: type[Request]) -> msgspec.json.Decoder[Request]:
 
 
 def decode_fields(
-    kind: type[Request], payload: bytes, key: str | None, make_id: Callable[[], str] | None, max_body: int
+    kind: type[Request], payload: bytes, header: bytes | None, make_id: Callable[[], str] | None, max_body: int
 ) -> Request:
     """The request of a known kind in a JSON map of its fields, without `op`.
 
-    `key` is its id, where that was said beside the map; `make_id` makes one where it has none. Raises `Unreadable`.
+    `header` is its id, where that was said beside the map; `make_id` makes one where it has none. Raises `Unreadable`.
     """
     try:
         given = _named.decode(payload).id
@@ -82,6 +82,10 @@ def decode_fields(
         raise _not_one_map(error, payload) from None
     except UnicodeDecodeError as error:
         raise no_map(payload, error) from None
+    try:
+        key = None if header is None else header.decode()
+    except UnicodeDecodeError:
+        raise Unreadable(Refusal("bad_field", "id: the header Idempotency-Key is no UTF-8"), None) from None
     if key is not None and given is not None and given != key:
         raise Unreadable(Refusal("bad_field", "id: the map and the header Idempotency-Key name two"), None)
     if given is None:

@@ -9,14 +9,15 @@ from typing import Any
 
 import pytest
 
-from mqtt_im.testing import ServerProcess
+from mqtt_im.http import body, files
+from mqtt_im.testing import ServerProcess, ServerThread
 from tests.support.web import HOST, Web
 from tests.system.conftest import Name
 
 CONFIG = {"limits.connect_timeout_s": 2, "auth.admin_token": "an-admin-token"}
 
 
-def answers(port: int, *parts: bytes) -> bytes:
+def answers(port: int, *parts: bytes, patience_s: float = 1) -> bytes:
     """All that comes until the server closes its side, or has said nothing for a while."""
     with socket.create_connection((HOST, port), timeout=10) as raw:
         try:
@@ -25,7 +26,7 @@ def answers(port: int, *parts: bytes) -> bytes:
         except OSError:
             pass  # it was cut already
         found = b""
-        raw.settimeout(1)
+        raw.settimeout(patience_s)
         try:
             while data := raw.recv(65_536):
                 found += data
@@ -66,6 +67,31 @@ def test_what_is_no_request(server: ServerProcess, sent: bytes, status: int, cod
     assert server.get("/health/ready")[0] == 200
 
 
+def test_a_target_may_begin_with_the_host(server: ServerProcess, name: Name) -> None:
+    """RFC 9112, section 3.2.2: as proxies are asked."""
+    with Web(server.http_port).login(name("alice")) as web:
+        token = web.token
+    for target, wanted in (
+        (b"http://x/health/live", b"200"),
+        (b"HTTP://x:80/health/live?y=/", b"200"),
+        (b"https://x", b"200"),
+        (b"http://x?y", b"200"),
+        (b"http://x/%6eothing", b"404"),
+        (b"ftp://x/health/live", b"404"),
+        (b"x:80", b"404"),
+        (b"*", b"404"),
+    ):
+        found = answers(server.http_port, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        assert found.split(b" ", 2)[1] == wanted, target
+    head = f"Host: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
+    found = answers(server.http_port, f"POST http://x/api/v1/devices HTTP/1.1\r\n{head}".encode())
+    assert found.startswith(b"HTTP/1.1 200 ")
+    upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    upgrade += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n"
+    found = answers(server.http_port, b"GET http://x/mqtt HTTP/1.1\r\nHost: x\r\n" + upgrade + b"\r\n")
+    assert found.startswith(b"HTTP/1.1 101 ")
+
+
 def test_a_head_that_does_not_come_is_not_waited_for(server: ServerProcess) -> None:
     for sent in (b"", b"GET /health/live HTTP/1.1\r\nHost"):
         with socket.create_connection((HOST, server.http_port), timeout=10) as raw:
@@ -86,6 +112,21 @@ def test_a_body_is_awaited_only_from_those_who_may_send_it(server: ServerProcess
     for wrong, status in ((head.replace("Bearer ", "Bearer x"), 401), (head, 413)):
         sent = f"POST /api/v1/devices HTTP/1.1\r\n{wrong}Content-Length: 999999\r\n\r\n".encode()
         assert problem(answers(server.http_port, sent))[0] == status
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch, begun: bool) -> None:
+    monkeypatch.setattr(body, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(files, "PATIENCE_S", 1.0)
+    with ServerThread({}) as server:
+        with Web(server.http_port).login("alice") as web:
+            head = f"Host: x\r\nAuthorization: Bearer {web.token}\r\nContent-Length: 20\r\n"
+        for path, kind in (("send", "application/json"), ("files?name=x", "text/plain")):
+            sent = f"POST /api/v1/{path} HTTP/1.1\r\n{head}Content-Type: {kind}\r\n\r\n".encode()
+            assert problem(answers(server.http_port, sent + b"{" * begun, patience_s=5)) == (408, "bad_payload"), path
+        with Web(server.http_port).login("alice") as web:
+            web.must("send", to="alice", body="others are served")
+            assert not list((server.data_dir / "files" / "incoming").iterdir())
 
 
 def test_a_body_without_end_is_bounded(server: ServerProcess, name: Name) -> None:

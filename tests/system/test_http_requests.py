@@ -55,6 +55,12 @@ def test_an_id_comes_from_the_map_the_header_or_the_server(web: Login, name: Nam
     empty = http.post("send", {"Idempotency_Key": ""}, to=bob, body=1)
     assert (empty.status, empty.code) == (422, "bad_field")
     assert http.refused("send", 422, "bad_field", to=bob, body=1, id="")
+    # The header is UTF-8, as the map is.
+    told = {"to": bob, "body": 1, "id": "größe"}
+    assert http.ask("POST", "/api/v1/send", told, Idempotency_Key="größe".encode().decode("latin-1")).data["id"] == "größe"
+    foreign = http.post("send", {"Idempotency_Key": "größe"}, to=bob, body=1)  # which `http.client` sends as Latin-1
+    assert (foreign.status, foreign.code) == (422, "bad_field")
+    assert "Idempotency-Key" in foreign.data["detail"]
     group = http.must("group.create", members=[bob])
     assert set(group) >= {"id", "group", "seq"}
     assert set(http.must("react", conv=group["group"], seq=1, emoji="👍")) == {"id"}
