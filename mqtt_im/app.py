@@ -81,6 +81,7 @@ class Server:
         self.config = config
         self.metrics = Metrics()
         self._reread = reread
+        self._log = logs.RateLimited(log, 1, lambda: self.metrics.count("log_lines_suppressed"))
         self._stop = asyncio.Event()
         self._state = "starting"
         self._reload_wanted = False
@@ -367,7 +368,9 @@ class Server:
             swaps = [] if self._transport is None else [self._transport.renewed(config.mqtt.tls)]
             if self.http is not None:
                 swaps.append(self.http.renewed(config.http.tls))
-        except OSError as error:
+            if self._auth is not None:
+                swaps.append(self._auth.renewed(config))
+        except (OSError, MqttImError) as error:
             log.error("not reloaded: %s", error)
             return
         for swap in swaps:
@@ -376,8 +379,6 @@ class Server:
             if value_of(config, name) != value_of(self.config, name) and not name.startswith(_RELOADABLE):
                 log.warning("%s has changed; that takes a restart", name)
         logs.set_up(config.log)
-        if self._auth is not None:
-            self._auth.reload(config)
         log.info("reloaded")
 
     async def _watch(self, accounts: Accounts, eraser: Eraser) -> None:
@@ -388,7 +389,7 @@ class Server:
                 if accounts.shared:
                     await asyncio.to_thread(accounts.catch_up)
             except StoreError as error:
-                log.error("the accounts can't be read: %s", error.message)
+                self._log.error("the accounts can't be read", reason=error.message)
                 continue
             self._act(accounts, eraser)
 
@@ -397,7 +398,7 @@ class Server:
         try:
             changes = accounts.take_changes()
         except StoreError as error:
-            log.error("the accounts can't be read: %s", error.message)
+            self._log.error("the accounts can't be read", reason=error.message)
             return
         for change in changes:
             self._apply(change)

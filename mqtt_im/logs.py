@@ -243,7 +243,7 @@ class Flood:
 
 
 class RateLimited:
-    """A logger for what clients can cause.
+    """A logger for what clients can cause, or what is tried again and again.
 
     Of each kind of line a few a minute from each address, then one that says how many were held back.
     """
@@ -268,7 +268,15 @@ class RateLimited:
         """Log at warning level; `message` is constant text and names the kind, `values` are its fields, `address` among them."""
         self._log(logging.WARNING, message, values)
 
-    def _log(self, level: int, message: str, values: dict[str, Any]) -> None:
+    def error(self, message: str, **values: Any) -> None:
+        """Log at error level; `message` is constant text and names the kind, `values` are its fields, `address` among them."""
+        self._log(logging.ERROR, message, values)
+
+    def exception(self, message: str, error: BaseException, **values: Any) -> None:
+        """The same with the traceback of an exception."""
+        self._log(logging.ERROR, message, values, error)
+
+    def _log(self, level: int, message: str, values: dict[str, Any], error: BaseException | None = None) -> None:
         if not self._logger.isEnabledFor(level):
             return
         held_back = self._flood.admit(message, network_of(str(values.get("address", ""))), self._clock())
@@ -278,4 +286,4 @@ class RateLimited:
             return
         if held_back:
             values = {**values, "held_back": held_back}
-        self._logger.log(level, message, extra=values)
+        self._logger.log(level, message, extra=values, exc_info=error)

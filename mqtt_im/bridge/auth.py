@@ -30,7 +30,7 @@ from mqtt_im.config.peers import network_of
 from mqtt_im.logs import RateLimited
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol import names
-from mqtt_im.protocol.errors import MqttImError, StoreError
+from mqtt_im.protocol.errors import StoreError
 from mqtt_im.transport.api import Identity, Lease, Login, LoginRefused
 
 UNAVAILABLE = 3
@@ -318,18 +318,19 @@ class Authenticator:
         self._metrics.count("logins", result="accepted")
         return identity
 
-    def reload(self, config: Config) -> None:
-        """Take over what may change while the server runs."""
-        self._limits.failures_per_minute = config.limits.failed_logins_per_minute
-        self._limits.failures_per_account = config.limits.failed_logins_per_minute_per_account
-        self._memory.seconds = config.auth.credential_cache_s
-        if self._jwt is not None:
-            try:
-                self._jwt = JwtVerifier(config.auth.jwt)
-            except MqttImError as error:
-                log.error("not reloaded: %s", error.message)
-            else:
+    def renewed(self, config: Config) -> Callable[[], None]:
+        """Read what may change while the server runs; what is returned takes it over. Raises `MqttImError`."""
+        verifier = None if self._jwt is None else JwtVerifier(config.auth.jwt)
+
+        def swap() -> None:
+            self._limits.failures_per_minute = config.limits.failed_logins_per_minute
+            self._limits.failures_per_account = config.limits.failed_logins_per_minute_per_account
+            self._memory.seconds = config.auth.credential_cache_s
+            if verifier is not None:
+                self._jwt = verifier
                 self._memory.forget_wrong()
+
+        return swap
 
     def close(self) -> None:
         """Let go of the threads."""

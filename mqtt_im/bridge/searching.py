@@ -17,6 +17,7 @@ import msgspec
 
 from mqtt_im.core import costs
 from mqtt_im.core.rules import Who
+from mqtt_im.logs import RateLimited
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.search.index import FOREVER, Query
@@ -34,7 +35,7 @@ _PIECE: Final = 64
 MAX_KNOWN: Final = 100_000
 """Conversations, of all users together, that are remembered from one search to the next."""
 
-log = logging.getLogger(__name__)
+_log = RateLimited(logging.getLogger(__name__))
 
 Ask = tuple[Channel, int, Who, rq.Search]
 
@@ -91,8 +92,8 @@ class Searching:
             return await self._find(channel, who, request)
         except Refusal as refusal:
             return refusal
-        except Exception:
-            log.exception("a search could not be answered")
+        except Exception as error:  # noqa: BLE001 - whoever asked is told, and the log tells more
+            _log.exception("a search could not be answered", error)
             return Refusal("unavailable", "the server has a fault with this request; its log tells more")
 
     async def _find(self, channel: Channel, who: Who, request: rq.Search) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Final
 
 from mqtt_im.core.model import Upload
 from mqtt_im.files.table import FileTable
+from mqtt_im.logs import RateLimited
 from mqtt_im.protocol.errors import Refusal, StoreError
 
-log = logging.getLogger(__name__)
+_log = RateLimited(logging.getLogger(__name__))
 
 MAX_RELEASED: Final = 10_000
 """More of them are found by looking at all files, as after a restart."""
@@ -32,7 +33,7 @@ class FileUploads:
         try:
             return self._table.upload(file)
         except StoreError as error:
-            log.error("%s", error.message)
+            _log.error("an upload can't be looked up", reason=error.message)
             why = "files can't be looked up at the moment; try again"
             raise Refusal("unavailable", why, retry=True, retry_after=1.0) from error
 

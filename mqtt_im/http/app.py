@@ -33,6 +33,7 @@ from mqtt_im.http.services import Desk
 from mqtt_im.http.tickets import Tickets
 from mqtt_im.http.webpush import WebPushRoutes
 from mqtt_im.http.who import read_anew
+from mqtt_im.logs import RateLimited
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.errors import StoreError
 
@@ -54,14 +55,14 @@ def site(config: Config, desk: Desk, ready: Readiness, metrics: Metrics, *, with
         *tickets.routes(),
         *Events(desk, tickets).routes(),
         *FileRoutes(desk, tickets).routes(),
-        *(admin_routes(desk, proxies) if config.auth.admin_token else []),
+        *(admin_routes(desk, proxies, ready) if config.auth.admin_token else []),
         *openapi_routes(),
         *health_routes(ready),
         *([metrics_route(metrics)] if with_metrics else []),
         *page_routes(web=http.web),
         *(Chat(desk).routes() if http.web else []),
     ]
-    app: App = Site(Requests(desk, proxies), routes, partial(read_anew, desk) if config.store.url else None)
+    app: App = Site(Requests(desk, proxies), routes, metrics, partial(read_anew, desk) if config.store.url else None)
     if http.origins:
         app = CORSMiddleware(
             app,
@@ -75,18 +76,23 @@ def site(config: Config, desk: Desk, ready: Readiness, metrics: Metrics, *, with
 
 def metrics_site(ready: Readiness, metrics: Metrics) -> App:
     """Health and metrics alone, for an address of their own."""
-    return Site(None, [*health_routes(ready), metrics_route(metrics)])
+    return Site(None, [*health_routes(ready), metrics_route(metrics)], metrics)
 
 
 class Site:
     """An ASGI application."""
 
     def __init__(
-        self, requests: Requests | None, routes: list[Route], before: Callable[[Scope], Awaitable[None]] | None = None
+        self,
+        requests: Requests | None,
+        routes: list[Route],
+        metrics: Metrics,
+        before: Callable[[Scope], Awaitable[None]] | None = None,
     ) -> None:
         """`before` is awaited before each request is looked at; it raises what the request is answered then."""
         self._requests = requests
         self._before = before
+        self._log = RateLimited(log, on_suppressed=lambda: metrics.count("log_lines_suppressed"))
         self._router = Router(routes, redirect_slashes=False, default=_nothing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -105,20 +111,19 @@ class Site:
         except Exception as error:
             if scope["mqtt_im.connection"].cycle.response_started:
                 raise
-            await tell(_problem(error), send)
+            await tell(self._problem(error), send)
 
-
-def _problem(error: Exception) -> Problem:
-    if isinstance(error, Problem):
-        return error
-    if isinstance(error, HTTPException) and error.status_code == 405:
-        allow = (error.headers or {}).get("Allow", "")
-        return Problem("method_not_allowed", f"this path knows {allow} only", {"Allow": allow})
-    if isinstance(error, StoreError):
-        log.error("a request over HTTP failed: %s", error.message)
-        return unavailable("the server can't read or write what it needs; try again")
-    log.exception("a request over HTTP failed", exc_info=error)
-    return unavailable("the server has a fault with this request; its log tells more")
+    def _problem(self, error: Exception) -> Problem:
+        if isinstance(error, Problem):
+            return error
+        if isinstance(error, HTTPException) and error.status_code == 405:
+            allow = (error.headers or {}).get("Allow", "")
+            return Problem("method_not_allowed", f"this path knows {allow} only", {"Allow": allow})
+        if isinstance(error, StoreError):
+            self._log.error("a request over HTTP failed", reason=error.message)
+            return unavailable("the server can't read or write what it needs; try again")
+        self._log.exception("a request over HTTP failed", error)
+        return unavailable("the server has a fault with this request; its log tells more")
 
 
 async def _nothing(scope: Scope, receive: Receive, send: Send) -> None:

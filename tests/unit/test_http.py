@@ -20,6 +20,7 @@ from mqtt_im.http.app import site
 from mqtt_im.http.openapi import document
 from mqtt_im.http.services import Desk
 from mqtt_im.metrics import Metrics
+from mqtt_im.protocol.errors import StoreError
 
 
 def at(bind: str) -> Config:
@@ -66,6 +67,30 @@ def test_health_and_metrics() -> None:
             await ask("/health/live")
 
     asyncio.run(scenario())
+
+
+def test_what_fails_again_and_again_is_not_logged_each_time(caplog: pytest.LogCaptureFixture) -> None:
+    """Accounts on a broken disk fail each request; whoever makes them can't fill the log."""
+
+    async def ready() -> dict[str, str]:
+        raise StoreError("the accounts can't be read: disk I/O error")
+
+    async def scenario() -> None:
+        metrics = Metrics()
+        server = HttpServer(at("127.0.0.1:0"), ready, metrics)
+        await server.start()
+        try:
+            for _ in range(50):
+                status, body = await asyncio.to_thread(get, server.addresses["http"], "/health/ready")
+                assert (status, json.loads(body)["code"]) == (503, "unavailable")
+        finally:
+            await server.stop()
+        assert b"mqtt_im_log_lines_suppressed_total 30.0" in metrics.render()
+
+    asyncio.run(scenario())
+    lines = [record for record in caplog.records if record.name == "mqtt_im.http.app"]
+    assert len(lines) == 20
+    assert "disk I/O error" in lines[0].__dict__["reason"]
 
 
 def test_a_taken_port_is_an_os_error() -> None:

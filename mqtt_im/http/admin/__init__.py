@@ -10,12 +10,14 @@ from mqtt_im.http.admin.look import Looking
 from mqtt_im.http.admin.maintenance import Maintenance
 from mqtt_im.http.admin.stats import Stats
 from mqtt_im.http.admin.users import Users
+from mqtt_im.http.health import Readiness
 from mqtt_im.http.services import Desk
 
 __all__ = ["admin_routes"]
 
 
-def admin_routes(desk: Desk, proxies: TrustedProxies) -> list[Route]:
+def admin_routes(desk: Desk, proxies: TrustedProxies, ready: Readiness) -> list[Route]:
     """Every call of the administration."""
     guard = Guard(desk, proxies)
-    return [part for made in (Users, Looking, Stats, Maintenance) for part in made(guard).routes()]
+    parts = Users(guard), Looking(guard), Stats(guard, ready), Maintenance(guard)
+    return [route for part in parts for route in part.routes()]

@@ -1,4 +1,7 @@
-"""The dashboard's figures: a flat map, once or each second. They are read from what is counted, never from the database."""
+"""The dashboard's figures: a flat map, once or each second. They are read from what is counted, never from the database.
+
+Whether the store can commit is tried every few seconds while somebody looks, so that it is told where nobody writes too.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,14 @@ from starlette.routing import Route
 
 from mqtt_im.http.admin.guard import Guard, answer
 from mqtt_im.http.asgi import Receive, Scope, Send
+from mqtt_im.http.health import Readiness
 from mqtt_im.http.services import Services
 from mqtt_im.protocol.codec import encode_json
 
 EVERY_S: Final = 1.0
 WINDOW_S: Final = 10.0
+TRY_S: Final = 5.0
+"""The store is tried so often."""
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 _Histogram = tuple[tuple[float, ...], list[int]]
 
@@ -29,7 +35,10 @@ _Histogram = tuple[tuple[float, ...], list[int]]
 class Figures:
     """Makes the map; rates and percentiles are those of the last seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, ready: Readiness) -> None:
+        self._ready = ready
+        self._tried = float("-inf")
+        self._failing = ""
         self._past: deque[tuple[float, float, dict[str, list[int]]]] = deque()
         self._process = psutil.Process()
         self._process.cpu_percent()
@@ -40,6 +49,9 @@ class Figures:
         now = time.monotonic()
         if now - self._made[0] < EVERY_S / 2:
             return self._made[1]
+        if now - self._tried >= TRY_S:
+            self._tried = now
+            services.bridge.background(self._try())
         metrics, transport = services.metrics, services.transport
         protocols = {f"connections_{name.replace('/', '_')}": count for name, count in transport.protocols.items()}
         messages = metrics.total("messages_committed")
@@ -57,7 +69,7 @@ class Figures:
             "worst_lag_items": int(metrics.figure("worst_lag_items")),
             "webhooks_waiting": int(metrics.figure("webhooks_waiting")),
             "webhooks_dead": int(metrics.figure("webhooks_dead")),
-            "store_failing": services.bridge.ledger.failing or "",
+            "store_failing": services.bridge.ledger.failing or self._failing,
             "cpu_percent": self._process.cpu_percent(),
             "memory_bytes": self._process.memory_info().rss,
             "open_files": _open_files(),
@@ -70,6 +82,10 @@ class Figures:
         }
         self._made = now, told
         return told
+
+    async def _try(self) -> None:
+        state = (await self._ready())["store"]
+        self._failing = "" if state == "ok" else state
 
     def _recent(self, services: Services, now: float, messages: float) -> dict[str, Any]:
         current = {name: services.metrics.buckets(f"{name}_seconds") for name in ("commit", "delivery")}
@@ -146,8 +162,9 @@ async def _disconnected(receive: Receive) -> None:
 class Stats:
     """Answers `stats` and `stats/stream`."""
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, ready: Readiness) -> None:
         self._guard = guard
+        self._ready = ready
         self._figures: Figures | None = None
 
     def routes(self) -> list[Route]:
@@ -165,5 +182,5 @@ class Stats:
 
     def _of(self) -> Figures:
         if self._figures is None:
-            self._figures = Figures()
+            self._figures = Figures(self._ready)
         return self._figures

@@ -1,10 +1,12 @@
-// The administration's calls. The token is kept for this tab alone, and is gone when it is closed.
+// The administration's calls; what goes wrong is told in words. The token is kept for this tab alone, and is gone when it is closed.
+
+import { say } from "./i18n.js";
 
 const KEY = "mqtt-im-admin-token";
 
 export class Problem extends Error {
   constructor(status, body) {
-    super(body?.detail || String(status));
+    super(body?.detail || (status ? say("failed_with", status) : say("failed")));
     this.status = status;
     this.code = body?.code || "";
   }
@@ -17,10 +19,10 @@ export const token = {
 };
 
 async function fetched(path, options = {}) {
-  const response = await fetch(`/api/v1/admin/${path}`, {
-    ...options,
-    cache: "no-store",
-    headers: { Authorization: `Bearer ${token.get()}`, ...(options.headers || {}) },
+  const headers = { Authorization: `Bearer ${token.get()}` };
+  const response = await fetch(`/api/v1/admin/${path}`, { ...options, cache: "no-store", headers }).catch((error) => {
+    if (error.name === "AbortError") throw error;
+    throw new Problem(0, null);
   });
   if (!response.ok) throw new Problem(response.status, await response.json().catch(() => null));
   return response;

@@ -28,7 +28,7 @@ function login(problem = "") {
       dashboard();
     } catch (error) {
       token.clear();
-      said.textContent = error.status === 401 || error.status === 403 ? say("wrong_token") : error.status === 404 ? say("switched_off") : error.message || say("failed");
+      said.textContent = error.status === 401 || error.status === 403 ? say("wrong_token") : error.status === 404 ? say("switched_off") : error.message;
       field.select();
     }
   };
@@ -65,6 +65,7 @@ async function follow(state, wrong, shown, signal) {
     }
     if (signal.aborted) return;
     say_state(state, "lost");
+    tell(wrong, [say("wrong_away")]);
     await new Promise((resolve) => { setTimeout(resolve, RETRY_MS); });
   }
 }

@@ -85,14 +85,24 @@ export class Users {
     }
   }
 
-  async #disconnect(user, place) {
-    await act("POST", `${path(user)}/disconnect`);
-    await this.#open(user, place);
+  #disconnect(user, place) {
+    return this.#done(user, place, act("POST", `${path(user)}/disconnect`));
   }
 
   async #forget(user, device, place) {
     if (!window.confirm(say("sure_forget"))) return;
-    await act("DELETE", `${path(user)}/devices/${encodeURIComponent(device)}`);
+    await this.#done(user, place, act("DELETE", `${path(user)}/devices/${encodeURIComponent(device)}`));
+  }
+
+  /** What was done shows; that it was not is told above the devices, which stay as they were. */
+  async #done(user, place, doing) {
+    try {
+      await doing;
+    } catch (problem) {
+      place.querySelector(":scope > .problem")?.remove();
+      place.prepend(h("p", { class: "problem", role: "alert" }, problem.message));
+      return;
+    }
     await this.#open(user, place);
   }
 }
