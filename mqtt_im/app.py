@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec.structs import replace
 
@@ -24,7 +24,7 @@ from mqtt_im import logs, memory
 from mqtt_im.accounts.models import ERASED, PASSWORD, REMOVED, REVOKED, Change
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.bounds import bridge_settings, retention_policy, rule_limits
-from mqtt_im.bridge.audience import Audience
+from mqtt_im.bridge.audience import Audience, Present
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.bridge.neighbourhood import Neighbourhood, WideAudience
@@ -48,6 +48,9 @@ from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.lags import Lags
 from mqtt_im.transport.embedded import EmbeddedTransport
+
+if TYPE_CHECKING:
+    from mqtt_im.hooks.leading import Lead
 
 ACCOUNTS_POLL_S: Final = 0.25
 PROBE_S: Final = 3.0
@@ -76,8 +79,9 @@ log = logging.getLogger(__name__)
 class Server:
     """Everything that `mqtt-im serve` runs, on one event loop."""
 
-    def __init__(self, config: Config, reread: Callable[[], Config] | None = None) -> None:
-        """`reread` gives the configuration anew for a reload."""
+    def __init__(self, config: Config, reread: Callable[[], Config] | None = None, *, tells: bool = True) -> None:
+        """`reread` gives the configuration anew for a reload; `tells`: webhooks are sent, else what waits goes on waiting."""
+        self._tells = tells
         self.config = config
         self.metrics = Metrics()
         self._reread = reread
@@ -172,12 +176,16 @@ class Server:
             server_reference=config.cluster.server_reference,
         )
         bridge.transport = transport
-        hooks = Hooks(config.push, config.hooks, Path(config.data_dir), ledger, audience.online, count)
-        await hooks.start()
+        present = Present(audience)
+        data_dir = Path(config.data_dir)
+        hooks = Hooks(config.push, config.hooks, data_dir, ledger, present, count, place, self._lead(joined, around))
+        if self._tells:
+            await hooks.start()
         self._undo.push_async_callback(hooks.stop)
         bridge.presence.listener = hooks.presence
-        webpush = WebPush(config.webpush, Path(config.data_dir), ledger, audience.online, count)
-        await webpush.start()
+        webpush = WebPush(config.webpush, data_dir, ledger, present, count, place, self._lead(joined, around))
+        if self._tells or config.webpush.contact:
+            await webpush.start()
         self._undo.push_async_callback(webpush.stop)
         self._start_search(bridge, ledger.epoch)
         self._show(ledger, transport, hooks)
@@ -236,6 +244,15 @@ class Server:
 
         self._neighbours = Bus(joined.database, joined.me, Path(config.data_dir))
         return joined
+
+    @staticmethod
+    def _lead(joined: Joined | None, around: Neighbourhood | None) -> Lead | None:
+        """Whether this node sends what one outbox holds, where there may be others."""
+        if joined is None or around is None:
+            return None
+        from mqtt_im.hooks.leading import Lead
+
+        return Lead(lambda: joined.me.incarnation, lambda: around.knows_all)
 
     def _declared_dead(self) -> None:
         """Other nodes serve the clients that this one had."""
@@ -439,10 +456,8 @@ async def work_off(config: Config) -> None:
         mqtt=replace(config.mqtt, bind="", tls=replace(config.mqtt.tls, bind="")),
         websocket=replace(config.websocket, bind=""),
         http=replace(config.http, bind="", metrics_bind="", tls=replace(config.http.tls, bind="")),
-        push=replace(config.push, url=""),
-        hooks=replace(config.hooks, url=""),
     )
-    server = Server(nowhere)
+    server = Server(nowhere, tells=False)
     await server.start()
     await server.stop()
 

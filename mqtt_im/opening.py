@@ -46,9 +46,6 @@ def open_store(config: Config, joined: Joined | None, wake: Callable[[list[str],
 def check_usable(config: Config) -> None:
     """Nothing is configured that does not work with PostgreSQL yet. Raises `MqttImError`, one line for each key that is."""
     wanted = {
-        "push.url": bool(config.push.url),
-        "hooks.url": bool(config.hooks.url),
-        "webpush.contact": bool(config.webpush.contact),
         "mqtt.plain_topics": bool(config.mqtt.plain_topics),
     }
     problems = [f"{key}: does not work with store.url yet; leave it out" for key, given in wanted.items() if given]

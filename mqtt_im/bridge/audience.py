@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Collection, Container, Iterator
 
 from .channel import Channel
 
@@ -25,3 +25,20 @@ class Audience(Container[str]):
 
     def __contains__(self, user: object) -> bool:
         return user in self.online or user in self.watching
+
+
+class Present(Collection[str]):
+    """The users with a device that has its delivery, at whichever node. For any thread."""
+
+    def __init__(self, audience: Audience) -> None:
+        self._audience = audience
+
+    def __contains__(self, user: object) -> bool:
+        return user in self._audience.online or user in self._audience.elsewhere
+
+    def __iter__(self) -> Iterator[str]:
+        here = [user for user, channels in list(self._audience.online.items()) if any(each.delivery for each in list(channels))]
+        return iter(dict.fromkeys([*here, *list(self._audience.elsewhere)]))
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)

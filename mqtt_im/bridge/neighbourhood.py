@@ -45,6 +45,8 @@ class Neighbourhood:
         self._watching = audience.watching
         self._snapshots: dict[int, set[str]] = {}
         """What of the list of who is online at a node has come so far."""
+        self._heard: set[int] = set()
+        """Nodes of which it is known who is online there."""
         for kind, handler in (
             ("wake", self._woken),
             ("came", self._came),
@@ -57,6 +59,11 @@ class Neighbourhood:
             neighbours.on(kind, handler)
         neighbours.on_joined.append(self._joined)
         neighbours.on_left.append(self._left)
+
+    @property
+    def knows_all(self) -> bool:
+        """Whether it is known who is online at every other node. For any thread."""
+        return self._neighbours.started and not self._neighbours.away and self._heard.issuperset(list(self._neighbours.others))
 
     # What this node tells.
 
@@ -154,12 +161,14 @@ class Neighbourhood:
         found.update(names)
         if ends:
             del self._snapshots[node]
+            self._heard.add(node)
             self._gone_from(node, keep=found)
             for user in found:
                 self._came(node, [user])
 
     def _left(self, node: int) -> None:
         self._snapshots.pop(node, None)
+        self._heard.discard(node)
         self._gone_from(node, keep=set())
 
     def _gone_from(self, node: int, keep: set[str]) -> None:

@@ -40,7 +40,7 @@ class Presence:
         """Users whose watchers are being told; with when they were last seen, where they are to be told again."""
         self.nearby = Nearby(bridge)
         self.listener: Callable[[str, bool, int], None] = lambda *_: None
-        """Is told of each user who has come, or has gone, when (ms since 1970)."""
+        """Is told of each user who has come, to whichever node, or has gone from all of them, when (ms since 1970)."""
 
     def stop(self) -> None:
         """No timer is left."""
@@ -95,12 +95,14 @@ class Presence:
     def came_elsewhere(self, user: str) -> None:
         """A user who was not online at any other node is at one."""
         if not self.is_here(user):
+            self.listener(user, True, now_ms())
             self._tell(user, self._links(user))
             self.nearby.changed(user)
 
     def went_elsewhere(self, user: str, seen: int) -> None:
         """A user is online at no other node any more, since `seen` (ms since 1970)."""
         if not self.is_here(user):
+            self.listener(user, False, seen)
             self._tell(user, self._links(user), seen=seen)
             self.nearby.changed(user, seen)
 

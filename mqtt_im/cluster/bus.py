@@ -87,6 +87,7 @@ class Bus(Neighbours):
         """This node listens, and the others know of it."""
         self._thread.start()
         await self._ready
+        self.started = True
 
     def quiet(self) -> None:
         """See `Neighbours`."""

@@ -24,6 +24,9 @@ class Neighbours:
     away = False
     """The database has not answered for some seconds."""
 
+    started = False
+    """It is known which others there are."""
+
     def __init__(self) -> None:
         self.others: dict[int, str] = {}
         """The names of the other living nodes, by incarnation."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final, Generic, Protocol
 
 from mqtt_im.config import HooksConfig, PushConfig, WebPushConfig
@@ -71,7 +71,7 @@ class Desk(ABC, Generic[Key]):
         settings: HooksConfig | PushConfig | WebPushConfig,
         log_rows: Rows,
         ask: Ask,
-        online: Container[str],
+        online: Collection[str],
         epoch: str,
         position: int,
         chance: Callable[[], float] = random.random,

@@ -67,6 +67,12 @@ def encrypt(content: bytes, p256dh: str, auth: str) -> bytes:
     return salt + RECORD_BYTES.to_bytes(4, "big") + bytes([len(ours)]) + ours + sealed
 
 
+def new_key() -> bytes:
+    """A P-256 key that nobody has had, as PEM."""
+    pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    return ec.generate_private_key(ec.SECP256R1()).private_bytes(pem, pkcs8, serialization.NoEncryption())
+
+
 class Vapid:
     """The server's identity towards push services."""
 
@@ -82,18 +88,21 @@ class Vapid:
         try:
             data = file.read_bytes()
         except FileNotFoundError:
-            made = ec.generate_private_key(ec.SECP256R1())
-            pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
-            data = made.private_bytes(pem, pkcs8, serialization.NoEncryption())
+            data = new_key()
             partly = file.with_suffix(".new")
             with os.fdopen(os.open(partly, os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_CLOEXEC, 0o600), "wb") as stream:
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
             partly.replace(file)
-        key = serialization.load_pem_private_key(data, None)
+        return cls.of(data, contact)
+
+    @classmethod
+    def of(cls, pem: bytes, contact: str) -> Vapid:
+        """With this key. Raises `ValueError` where it is no P-256 key."""
+        key = serialization.load_pem_private_key(pem, None)
         if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
-            raise ValueError(f"{file}: not a P-256 key")
+            raise ValueError("not a P-256 key")
         return cls(key, contact)
 
     def authorization(self, origin: str, now_s: int) -> str:

@@ -18,7 +18,7 @@ from .desk import BATCH, Counter, Desk, Sends
 from .sender import Delivery
 
 RETURN_MS: Final = 15_000
-"""So long after a start of the server, who was online before it and has not come back is told to be offline."""
+"""So long after a start of the server, or of its turn among several nodes, what was told of who is online is put right."""
 
 
 class EventDesk(Desk[int]):
@@ -80,6 +80,7 @@ class EventDesk(Desk[int]):
             if lost:
                 seen: list[int] = self._ask(lambda engine: [queries.last_seen(engine, user) for user in lost])
                 self._changes.extend((user, False, when) for user, when in zip(lost, seen, strict=True))
+            self._changes.extend((user, True, 0) for user in self._online if user not in self._told_online)
         if not self._changes:
             return
         news: dict[str, tuple[bool, int]] = {}

@@ -15,8 +15,8 @@ All times are milliseconds since 1970.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
@@ -33,13 +33,15 @@ MAX_EVENTS: Final = 10_000
 MAX_DEAD: Final = 10_000
 """Dead events that are kept; the oldest go first."""
 _CHUNK: Final = 500
+_LEADER: Final = "leader"
+_LIVES: Final = "SELECT 1 FROM public.node WHERE incarnation = ?"
 
 Desk = Literal["push", "hooks"]
 """Whom rows are for: the receiver of `[push]` or that of `[hooks]`. Each follows the log at its own pace."""
 
 
 class MetaRow(peewee.Model):
-    """`epoch` of the store, and the position of each desk in its log."""
+    """`epoch` of the store, the position of each desk in its log, and the node that leads, where there are several."""
 
     key = peewee.TextField(primary_key=True)
     value = peewee.TextField()
@@ -108,6 +110,10 @@ class OnlineRow(peewee.Model):
 _MODELS: Final[list[type[peewee.Model]]] = [MetaRow, EventRow, PushRow, OnlineRow]
 
 
+class NotLeader(Exception):
+    """Another node sends what is in the outbox."""
+
+
 class Event(NamedTuple):
     """A waiting event, as in `EventRow`."""
 
@@ -151,14 +157,48 @@ class Outbox:
         # A power cut may take back the last transactions, with their positions: what they held is then told again.
         self._tables = place_of(where).open(name, _MODELS, synchronous="normal")
         self.where = self._tables.where
+        self._leader = 0
+        self._inside = False
 
     def close(self) -> None:
         """Nothing is asked of it any more."""
         self._tables.close()
 
-    def transaction(self) -> AbstractContextManager[object]:
-        """Everything written within is kept together, or nothing of it."""
-        return self._tables.transaction()
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything written within is kept together, or nothing of it. Raises `NotLeader` after `lead`, where that is over."""
+        if self._inside:
+            yield
+            return
+        with self._tables.transaction():
+            if self._leader and self._meta(_LEADER) != str(self._leader):
+                raise NotLeader
+            self._inside = True
+            try:
+                yield
+            finally:
+                self._inside = False
+
+    # Who writes, where several nodes have the same outbox.
+
+    def lead(self, node: int) -> bool:
+        """Whether the node of this incarnation leads, which it does from now on where the one that did is no more."""
+        self._leader = 0
+        with self.transaction():
+            leader = self._meta(_LEADER)
+            if leader is not None and leader != str(node) and self._tables.sql(_LIVES, (int(leader),)):
+                return False
+            if not self._tables.sql(_LIVES, (node,)):
+                return False  # it was declared dead, and does not know that yet
+            if leader != str(node):
+                self._run(put(MetaRow, [{"key": _LEADER, "value": str(node)}]))
+        self._leader = node
+        return True
+
+    def leave(self, node: int) -> None:
+        """That node leads no more."""
+        self._leader = 0
+        self._run(MetaRow.delete().where(MetaRow.key == _LEADER, MetaRow.value == str(node)))
 
     # How far the log was followed.
 
@@ -168,7 +208,7 @@ class Outbox:
         with self.transaction():
             if self._meta("epoch") != epoch or position > last:
                 for model in _MODELS:
-                    self._run(model.delete())
+                    self._run(model.delete() if model is not MetaRow else MetaRow.delete().where(MetaRow.key != _LEADER))
                 self._run(MetaRow.insert(key="epoch", value=epoch))
 
     def position(self, desk: Desk) -> int | None:
@@ -322,7 +362,10 @@ class Outbox:
             return sum(self._run(model.update(dead=False, attempts=0, due=0).where(model.dead)) for model in (PushRow, EventRow))
 
     def _run(self, query: Any) -> Any:
-        return self._tables.run(query)
+        if not self._leader:
+            return self._tables.run(query)
+        with self.transaction():  # which looks whether it may
+            return self._tables.run(query)
 
     def _rows(self, query: Any) -> list[Any]:
         return self._tables.rows(query)

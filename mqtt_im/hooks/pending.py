@@ -44,21 +44,26 @@ def unacknowledged(engine: Readable, newest: Mapping[str, int]) -> set[str]:
     found = set()
     for name, lsn in newest.items():
         user = engine.state.user(name)
-        if user.acked < user.head:
-            first = engine.state.items(user, max(user.acked, user.floor), 1)
+        acked = engine.state.acknowledged(user)
+        if acked < user.head:
+            first = engine.state.items(user, max(acked, user.floor), 1)
             if first and abs(first[0][1]) <= lsn:
                 found.add(name)
     return found
 
 
-def summary(engine: Readable, name: str, told: int, include_body: bool) -> Summary:
-    """What the user is to be told of what came after log row `told` and no device has acknowledged."""
+def summary(engine: Readable, name: str, told: int, include_body: bool, settled: int) -> Summary:
+    """What the user is to be told of what came after log row `told` and no device has acknowledged.
+
+    Up to log row `settled` nothing will come any more. Several nodes may commit rows after such with higher numbers, but not for
+    one user: what comes to an inbox stands in the order of the log.
+    """
     state = engine.state
     user = state.user(name)
     after = _position_after(state, user, told)
     items = state.items(user, after, MAX_ITEMS) if after < user.head else []
     records = state.records([lsn for _, lsn in items if lsn > 0])
-    gathered = Summary(engine.last)
+    gathered = Summary(max(settled, abs(items[-1][1]) if items else 0))
     conversations: dict[str, dict[str, Any]] = {}
     size = 0
     for index, (_, lsn) in enumerate(items):
@@ -92,7 +97,7 @@ def summary(engine: Readable, name: str, told: int, include_body: bool) -> Summa
 
 def _position_after(state: Seen, user: User, told: int) -> int:
     """The position behind which all is new to the user: neither acknowledged nor told."""
-    low = max(user.acked, user.floor)
+    low = max(state.acknowledged(user), user.floor)
     high = user.head
     while low < high:  # the items of an inbox stand in the order of the log
         middle = (low + high) // 2

@@ -95,8 +95,9 @@ class PushDesk(Desk[str]):
         pushes = self.outbox.due_pushes(now, limit, self.under_way)
         if not pushes:
             return
+        settled = self.position
         told: list[pending.Summary] = self._ask(
-            lambda engine: [pending.summary(engine, push.user, push.told, self._include_body) for push in pushes]
+            lambda engine: [pending.summary(engine, push.user, push.told, self._include_body, settled) for push in pushes]
         )
         for push, summary in zip(pushes, told, strict=True):
             yield self._delivery(push, summary, now)

@@ -30,6 +30,7 @@ DEPTH: Final = 16
 MAX_ANSWER_BYTES: Final = 65_536
 LONGEST_RETRY_AFTER_S: Final = 3600
 _END_S: Final = 1.0
+_LOOK_S: Final = 0.05
 
 log = logging.getLogger(__name__)
 
@@ -199,9 +200,19 @@ def _seconds(text: str | None) -> int:
 
 
 class Sender(Generic[Key]):
-    """The threads of one receiver, each with a line from `make_line`. `report` gets each outcome, on one of these threads."""
+    """The threads of one receiver, each with a line from `make_line`. `report` gets each outcome, on one of these threads.
 
-    def __init__(self, name: str, make_line: Callable[[], Line[Key]], report: Callable[[Outcome[Key]], None]) -> None:
+    No attempt begins while `go` says no.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        make_line: Callable[[], Line[Key]],
+        report: Callable[[Outcome[Key]], None],
+        go: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._go = go
         self._report: Callable[[Outcome[Key]], None] = report
         self._lines: list[Line[Key]] = [make_line() for _ in range(THREADS)]
         self._queues: list[SimpleQueue[Delivery[Key] | None]] = [SimpleQueue() for _ in self._lines]
@@ -240,7 +251,11 @@ class Sender(Generic[Key]):
         return not any(thread.is_alive() for thread in self._threads)
 
     def _run(self, line: Line[Key], queue: SimpleQueue[Delivery[Key] | None]) -> None:
-        while (delivery := queue.get()) is not None and not self._ending:
+        while (delivery := queue.get()) is not None:
+            while not self._ending and not self._go():
+                time.sleep(_LOOK_S)
+            if self._ending:
+                break
             try:
                 outcome = line.post(delivery)
             except Exception:

@@ -7,38 +7,53 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Collection
 from pathlib import Path
 from queue import Empty, SimpleQueue
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import peewee
 
 from mqtt_im.config import HooksConfig, PushConfig
 from mqtt_im.hooks import outbox
-from mqtt_im.hooks.outbox import Outbox
-from mqtt_im.protocol.errors import Refusal
+from mqtt_im.hooks.outbox import NotLeader, Outbox
+from mqtt_im.protocol.errors import Refusal, StoreError
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.follow import LogReader
 from mqtt_im.tables import Folder, Place
 
-from .desk import Counter, Desk
+from .desk import Counter, Desk, Rows
 from .events import EventDesk
 from .push import PushDesk
 from .sender import Line, Outcome, Sender, WebhookLine
+
+if TYPE_CHECKING:
+    from .leading import Lead
 
 POLL_S: Final = 0.1
 PAUSE_S: Final = 1.0
 """After a step that failed."""
 ANSWER_S: Final = 30.0
 FIGURES_S: Final = 1.0
+SETTLE_S: Final = 5.0
+"""So long a node that begins to lead waits for what is being committed."""
 DESKS: Final[tuple[outbox.Desk, ...]] = ("push", "hooks")
 
 log = logging.getLogger(__name__)
 
 News = Callable[[int], None]
 """What came from another thread. It is given the steady time in ms, within a transaction of the outbox."""
+
+
+class Followed(Rows, Protocol):
+    """The log, for the thread that follows it."""
+
+    def settle(self, patience_s: float = 0.0) -> int:
+        """The newest row before which nothing is missing any more; it waits so long for what is being committed."""
+
+    def close(self) -> None:
+        """It is not read any more."""
 
 
 class Hooks:
@@ -52,11 +67,12 @@ class Hooks:
         hooks: HooksConfig,
         data_dir: Path,
         ledger: Ledger,
-        online: Container[str],
+        online: Collection[str],
         count: Counter,
         place: Place | None = None,
+        lead: Lead | None = None,
     ) -> None:
-        """`place`: where the outbox is, else in `data_dir`."""
+        """`place`: where the outbox is, else in `data_dir`; `lead`: which node sends what is in it, where there are several."""
         self._push = push
         self._hooks = hooks
         self._data_dir = data_dir
@@ -64,6 +80,7 @@ class Hooks:
         self._ledger = ledger
         self._online = online
         self._count = count
+        self._lead = lead
         self._inbox: SimpleQueue[News | None] = SimpleQueue()
         self._arrived: list[News] = []
         self._events: EventDesk | None = None
@@ -72,6 +89,8 @@ class Hooks:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._failing = False
+        self._opened = 0
+        """As which incarnation this node has opened its desks, where there are several nodes."""
         self._figured_at = 0.0
         self.waiting = 0
         """Pushes and events that wait to be sent, as of a second ago."""
@@ -84,22 +103,46 @@ class Hooks:
         What waits for a receiver that is not configured any more is gone.
         """
         wanted = self._wanted()
-        if not wanted and not self._place.has(self.table_name):
+        if not wanted and not await asyncio.to_thread(self._place.has, self.table_name):
             return
         self._loop = asyncio.get_running_loop()
-        last: int = await self._ledger.call(lambda engine: engine.last)
+        if self._lead is not None:
+            await asyncio.to_thread(self._start_shared, wanted)
+            return
         rows = Outbox(self._place, self.table_name)
-        rows.belongs_to(self._ledger.epoch, last)
-        for desk in DESKS:
-            if desk not in wanted:
-                rows.forget(desk)
+        self._begin(rows, await self._ledger.call(lambda engine: engine.last), wanted)
         if not wanted:
             rows.close()
             return
         reader = LogReader(self._data_dir)
-        self._open_desks(rows, reader, last)
-        self._thread = threading.Thread(target=self._run, args=(rows, reader), name="hooks", daemon=True)
+        self._prepare()
+        self._open_desks(rows, reader, await self._ledger.call(lambda engine: engine.last))
+        self._run_with(rows, reader)
+
+    def _start_shared(self, wanted: set[outbox.Desk]) -> None:
+        """Several nodes have the outbox; the thread finds out which one leads, and opens the desks there."""
+        from mqtt_im.tables.postgres import Schemas
+
+        from .leading import SharedLogReader
+
+        assert isinstance(self._place, Schemas)
+        rows = Outbox(self._place, self.table_name)
+        if wanted:
+            self._prepare()
+        self._run_with(rows, SharedLogReader(self._place.lane))
+
+    def _run_with(self, rows: Outbox, reader: Followed) -> None:
+        self._thread = threading.Thread(target=self._run, args=(rows, reader), name=self.table_name, daemon=True)
         self._thread.start()
+
+    def _begin(self, rows: Outbox, last: int, wanted: set[outbox.Desk]) -> None:
+        rows.belongs_to(self._ledger.epoch, last)
+        for desk in DESKS:
+            if desk not in wanted:
+                rows.forget(desk)
+
+    def _prepare(self) -> None:
+        """What is needed to be asked for something, also where another node leads. Raises `StoreError`."""
 
     def _wanted(self) -> set[outbox.Desk]:
         """The desks that the configuration asks for."""
@@ -110,7 +153,7 @@ class Hooks:
             desks.add("hooks")
         return desks
 
-    def _open_desks(self, rows: Outbox, reader: LogReader, last: int) -> None:
+    def _open_desks(self, rows: Outbox, reader: Rows, last: int) -> None:
         common = self._common(reader)
         if self._hooks.url:
             hooks = self._hooks
@@ -124,7 +167,7 @@ class Hooks:
             pushes = PushDesk(rows, sender, self._count, settings=push, position=begin(rows, "push", last), **common)
             self._desks.append(pushes)
 
-    def _common(self, reader: LogReader) -> dict[str, Any]:
+    def _common(self, reader: Rows) -> dict[str, Any]:
         """What every desk is made with."""
         return {
             "log_rows": reader,
@@ -138,7 +181,9 @@ class Hooks:
         def report(outcome: Outcome[Any]) -> None:
             self._inbox.put(lambda now: desk().take(outcome, now))
 
-        sender: Sender[Any] = Sender(name, make_line, report)
+        lead = self._lead
+        go = (lambda: True) if lead is None else (lambda: lead.current)
+        sender: Sender[Any] = Sender(name, make_line, report, go)
         self._senders.append(sender)
         return sender
 
@@ -157,17 +202,52 @@ class Hooks:
 
     # The thread.
 
-    def _run(self, rows: Outbox, reader: LogReader) -> None:
+    def _run(self, rows: Outbox, reader: Followed) -> None:
         pause = 0.0
         while self._wait(pause):
-            pause = self._guarded_step(rows)
-        for sender in self._senders:
-            sender.end()
+            pause = self._guarded_step(rows, reader)
+        self._close_desks()
         while self._wait(0.0, at_end=True):
             pass
         self._guarded(lambda: self._take_in(rows))
+        if (lead := self._lead) is not None:
+            self._guarded(lambda: lead.end(rows))
         reader.close()
         rows.close()
+
+    def _close_desks(self) -> None:
+        """Nothing more is sent from here."""
+        for sender in self._senders:
+            sender.end()
+        self._senders.clear()
+        self._desks.clear()
+        self._events = None
+        self.waiting = self.dead = 0
+
+    def _ceased(self) -> None:
+        self._close_desks()
+        self._opened = 0
+        log.warning("webhooks: this node does not send them any more", extra={"outbox": self.table_name})
+
+    def _leads(self, rows: Outbox, reader: Followed) -> bool:
+        """Whether this node sends what is in the outbox; its desks are open as long as it does."""
+        lead = self._lead
+        if lead is None:
+            return True
+        leads = lead.look(rows)
+        if self._opened and self._opened != lead.mine:
+            self._ceased()
+        if leads and self._opened != lead.mine:
+            self._close_desks()
+            self._arrived.clear()
+            wanted = self._wanted()
+            last = reader.settle(SETTLE_S)
+            self._begin(rows, last, wanted)
+            if wanted:
+                self._open_desks(rows, reader, last)
+                log.info("webhooks: this node sends them", extra={"outbox": self.table_name})
+            self._opened = lead.mine
+        return leads
 
     def _wait(self, seconds: float, at_end: bool = False) -> bool:
         """Gather what has come, waiting so long for the first of it; False at the end."""
@@ -180,14 +260,17 @@ class Hooks:
             return not at_end
         return False
 
-    def _guarded_step(self, rows: Outbox) -> float:
+    def _guarded_step(self, rows: Outbox, reader: Followed) -> float:
         """One step; how many seconds to wait before the next."""
         busy: list[bool] = []
-        if not self._guarded(lambda: busy.append(self._step(rows))):
+        if not self._guarded(lambda: busy.append(self._step(rows, reader))):
             return PAUSE_S
         return 0.0 if any(busy) else POLL_S
 
-    def _step(self, rows: Outbox) -> bool:
+    def _step(self, rows: Outbox, reader: Followed) -> bool:
+        if not self._leads(rows, reader):
+            self._arrived.clear()
+            return False
         for sender in self._senders:
             sender.cut_late()
         self._take_in(rows)
@@ -213,7 +296,13 @@ class Hooks:
         """Do the work; False where the disk or the ledger does not let it be done now. Nothing is lost by that."""
         try:
             work()
-        except (sqlite3.Error, peewee.PeeweeException, Refusal, TimeoutError) as error:
+        except NotLeader:
+            assert self._lead is not None
+            self._lead.lost()
+            self._arrived.clear()
+            self._ceased()
+            return False
+        except (sqlite3.Error, peewee.PeeweeException, Refusal, StoreError, TimeoutError) as error:
             if not self._failing:
                 log.error("webhooks: can't go on: %s", error)
             self._failing = True

@@ -50,17 +50,36 @@ class SubscriptionRow(peewee.Model):
         primary_key = peewee.CompositeKey("user", "device")
 
 
+class KeyRow(peewee.Model):
+    """The key that all nodes show browsers, where several share the table."""
+
+    name = peewee.TextField(primary_key=True)
+    pem = peewee.BlobField()
+
+    class Meta:
+        """Names the table."""
+
+        table_name = "key"
+
+
 class Subscriptions:
     """The table. Its methods raise `StoreError` where the disk does not let them."""
 
     def __init__(self, where: Path | Place, name: str = "webpush") -> None:
         self._lock = threading.Lock()
-        self._tables = place_of(where).open(name, [SubscriptionRow])
+        place = place_of(where)
+        self._tables = place.open(name, [SubscriptionRow, KeyRow] if place.shared else [SubscriptionRow])
 
     def close(self) -> None:
         """Nothing is asked of it any more."""
         with self._lock:
             self._tables.close()
+
+    def key(self, made: bytes) -> bytes:
+        """The key of all nodes; it is `made` where there was none yet."""
+        with self._lock, self._failing(), self._tables.transaction():
+            self._run(KeyRow.insert(name="vapid", pem=made).on_conflict_ignore())
+            return bytes(self._rows(KeyRow.select(KeyRow.pem))[0][0])
 
     def put(self, subscription: Subscription, now: int) -> None:
         """It is kept, in place of what that device, or that browser as somebody else, had before."""

@@ -13,11 +13,11 @@ import logging
 import socket
 import ssl
 import time
-from collections.abc import Container
+from collections.abc import Collection
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -28,16 +28,18 @@ from mqtt_im.hooks import outbox
 from mqtt_im.hooks.outbox import Outbox, Push
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.sqlite.follow import LogReader
 from mqtt_im.tables import Place
 
 from . import pending
-from .desk import Counter
-from .encryption import MAX_CONTENT_BYTES, Vapid, b64url, encrypt
+from .desk import Counter, Rows
+from .encryption import MAX_CONTENT_BYTES, Vapid, b64url, encrypt, new_key
 from .push import PushDesk
 from .sender import Delivery, Outcome
 from .service import Hooks, begin
 from .subscriptions import Subscription, Subscriptions, origin_of
+
+if TYPE_CHECKING:
+    from .leading import Lead
 
 NAME: Final = "webpush"
 KEY_NAME: Final = "webpush.pem"
@@ -61,11 +63,12 @@ class WebPush(Hooks):
         config: WebPushConfig,
         data_dir: Path,
         ledger: Ledger,
-        online: Container[str],
+        online: Collection[str],
         count: Counter,
         place: Place | None = None,
+        lead: Lead | None = None,
     ) -> None:
-        super().__init__(PushConfig(), HooksConfig(), data_dir, ledger, online, count, place)
+        super().__init__(PushConfig(), HooksConfig(), data_dir, ledger, online, count, place, lead)
         self._config = config
         self._subscriptions: Subscriptions | None = None
         self._vapid: Vapid | None = None
@@ -83,14 +86,22 @@ class WebPush(Hooks):
     def _wanted(self) -> set[outbox.Desk]:
         return {"push"} if self._config.contact else set()
 
-    def _open_desks(self, rows: Outbox, reader: LogReader, last: int) -> None:
+    def _prepare(self) -> None:
+        subscriptions = self._subscriptions = Subscriptions(self._place, NAME)
         file = self._data_dir / KEY_NAME
+        contact = self._config.contact
         try:
-            vapid = self._vapid = Vapid.open(file, self._config.contact)
+            if self._place.shared:  # browsers are shown one key, whichever node they ask
+                self._vapid = Vapid.of(subscriptions.key(file.read_bytes() if file.exists() else new_key()), contact)
+            else:
+                self._vapid = Vapid.open(file, contact)
         except (OSError, ValueError) as error:
             raise StoreError(f"{file}: {error}") from error
-        subscriptions = self._subscriptions = Subscriptions(self._place, NAME)
-        config = self._config
+
+    def _open_desks(self, rows: Outbox, reader: Rows, last: int) -> None:
+        subscriptions, vapid, config = self._subscriptions, self._vapid, self._config
+        assert subscriptions is not None
+        assert vapid is not None
 
         def make_line() -> PushServiceLine:
             return PushServiceLine(subscriptions, vapid, config)
@@ -180,7 +191,11 @@ class PushServiceLine:
     def post(self, delivery: Delivery[str]) -> Outcome[str]:
         """One attempt. A repeat comes to all of them again, and replaces the notification that is there."""
         status, problem, retry_after = 201, "", 0
-        for subscription in self._subscriptions.of(delivery.key):
+        try:
+            known = self._subscriptions.of(delivery.key)
+        except StoreError as error:
+            return PushOutcome(delivery, error=error.message)
+        for subscription in known:
             try:
                 answer, wait = self._post(subscription, delivery)
             except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:

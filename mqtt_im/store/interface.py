@@ -87,6 +87,9 @@ class Seen(model.View, Protocol):
     def share_group(self, user: str, other: str) -> bool:
         """Whether two users are in one group now."""
 
+    def acknowledged(self, user: User) -> int:
+        """Up to which position of the inbox any device of the user has ever acknowledged."""
+
 
 class State(Seen, apply.State, Protocol):
     """What is seen, and what applying changes."""

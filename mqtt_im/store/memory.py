@@ -112,6 +112,10 @@ class MemoryState:
         """See `interface.State`."""
         return any(conv.group and conv.member(user) and conv.member(other) for conv in self._convs.values())
 
+    def acknowledged(self, user: User) -> int:
+        """See `interface.State`."""
+        return user.acked
+
     def devices(self, user: str) -> dict[str, Device]:
         """See `interface.State`."""
         return {name: device for (owner, name), device in self._devices.items() if owner == user}

@@ -52,7 +52,7 @@ class Lane:
     """One connection, made when it is needed, and again after it was lost. One thread at a time has it."""
 
     def __init__(self, database: Database, purpose: str) -> None:
-        self._database = database
+        self.database = database
         self._purpose = purpose
         self.where = database.where
         self.lock = threading.RLock()
@@ -66,7 +66,7 @@ class Lane:
             if self.inside:
                 raise peewee.OperationalError("the connection to the database was lost")
             try:
-                connection = self._connection = self._database.connect(self._purpose)
+                connection = self._connection = self.database.connect(self._purpose)
             except StoreError as error:
                 raise peewee.OperationalError(error.message) from error
         return connection
@@ -217,24 +217,24 @@ class Schemas:
     shared = True
 
     def __init__(self, database: Database) -> None:
-        self._lane = Lane(database, "tables")
+        self.lane = Lane(database, "tables")
 
     def open(self, name: str, models: Models, *, synchronous: str = "full", readonly: bool = False) -> PostgresTables:
         """See `Place`; how much a power cut may take back is the database's to say."""
-        return PostgresTables(self._lane, name, models)
+        return PostgresTables(self.lane, name, models)
 
     def has(self, name: str) -> bool:
         """See `Place`."""
         try:
-            with self._lane.lock:
-                found = self._lane.connection().execute("SELECT to_regnamespace(%s) IS NOT NULL", (f"im_{name}",)).fetchone()
+            with self.lane.lock:
+                found = self.lane.connection().execute("SELECT to_regnamespace(%s) IS NOT NULL", (f"im_{name}",)).fetchone()
         except (psycopg.Error, peewee.PeeweeException) as error:
-            raise StoreError(f"{self._lane.where}: {one_line(error)}") from error
+            raise StoreError(f"{self.lane.where}: {one_line(error)}") from error
         return bool(found and found[0])
 
     def close(self) -> None:
         """The connection is closed."""
-        self._lane.close()
+        self.lane.close()
 
 
 def _as_peewee(error: psycopg.Error) -> peewee.PeeweeException:

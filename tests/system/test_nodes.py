@@ -9,45 +9,17 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from typing import Any
 
 import pytest
 
 from mqtt_im.testing import ServerProcess
-from tests.support.im import PREFIX, ImClient
+from tests.support.im import PREFIX
+from tests.support.nodes import Nodes
 from tests.support.packets import Will
 from tests.support.postgres import Cluster, new_database
 from tests.support.raw import eventually
 
 pytestmark = pytest.mark.slow
-
-
-class Nodes:
-    """Servers on one database, and clients of them."""
-
-    def __init__(self, url: str, undo: ExitStack) -> None:
-        self.url = url
-        self._undo = undo
-        self.all: list[ServerProcess] = []
-
-    def start(self, **config: Any) -> ServerProcess:
-        """One node more."""
-        name = f"n{len(self.all) + 1}"
-        server = ServerProcess({"store.url": self.url, "cluster.node": name, "limits.drain_s": 2, **config}, start_timeout_s=60)
-        self._undo.callback(server.close)
-        self.all.append(server)
-        server.start()
-        return server
-
-    def client(self, node: int, user: str, device: str = "phone", **options: Any) -> ImClient:
-        """Connected to that node, not subscribed."""
-        client = ImClient(self.all[node].mqtt_port, user, device)
-        self._undo.callback(client.close)
-        return client.sign_in(**options)
-
-    def online(self, node: int, user: str, device: str = "phone", **options: Any) -> ImClient:
-        """Connected to that node, with its delivery."""
-        return self.client(node, user, device, **options).listen()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from mqtt_im.testing import ServerProcess, Value
-from tests.support.im import direct
+from tests.support.im import ImClient, direct
 from tests.support.raw import eventually
 from tests.support.receiver import SECRET, Receiver
 from tests.system.conftest import Clients, Name, running
@@ -247,3 +247,19 @@ def test_without_a_receiver_there_is_no_outbox(own_im: Clients) -> None:
     answer = server.command("hooks", "list")
     assert answer.returncode == 1
     assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("own_server", [{"auth__mode": "accounts"}], indirect=True)
+def test_what_waits_outlives_a_command_that_works_without_the_server(own_server: ServerProcess, own_receiver: Receiver) -> None:
+    for name in ("alice", "bob", "carol"):
+        assert own_server.command("user", "add", name, "--password-stdin", stdin="correct horse\n").returncode == 0
+    own_receiver.statuses.extend([500] * 20)
+    with ImClient(own_server.mqtt_port, "alice", "phone").sign_in(password="correct horse").listen() as alice:
+        alice.say("bob", "x")
+    own_receiver.event("message")
+    assert own_server.stop() == 0
+    assert own_server.command("user", "remove", "carol", "--erase").returncode == 0
+    own_receiver.statuses.clear()
+    before = len(own_receiver.received)
+    own_server.start()
+    own_receiver.until(lambda received: [each for each in received[before:] if each.data["event"] == "message"], "the message")

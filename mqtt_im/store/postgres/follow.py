@@ -51,8 +51,9 @@ class LogReader:
         """The newest row that is settled; at least what was committed before, unless that takes longer."""
         deadline = time.monotonic() + patience_s
         if self._next is None:
-            last = self._number("SELECT last_value FROM lsn")
-            self._next = last + LSNS - 1, self._number("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
+            # Of a sequence that was never asked, the first number is still to be given.
+            last = self._number("SELECT last_value + %s * is_called::int - 1 FROM lsn", LSNS)
+            self._next = last, self._number("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::int8")
         upto, end = self._next
         while True:
             if self._number("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::int8") >= end:
@@ -62,8 +63,8 @@ class LogReader:
                 return self.settled
             time.sleep(_POLL_S)
 
-    def _number(self, query: str) -> int:
-        found: int = self._rows(query)[0][0]
+    def _number(self, query: str, *values: object) -> int:
+        found: int = self._rows(query, *values)[0][0]
         return found
 
     @property

@@ -179,6 +179,10 @@ class Look:
             found = self._devices[user]
         return found
 
+    def acknowledged(self, user: User) -> int:
+        """See `interface.State`: what devices that were forgotten have acknowledged is in the user's row."""
+        return max((user.acked, *(self._acked.get((user.name, name), 0) for name in self.devices(user.name))))
+
     def heads(self, names: list[str]) -> dict[str, int]:
         """The `pos` of the newest item of each of these users who has any, in one look-up."""
         return dict(self.link.one(tables.HEADS, names))

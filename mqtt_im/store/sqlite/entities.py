@@ -226,6 +226,10 @@ class Entities(Overlay):
                 for order, name in enumerate(conv.users or ())
             }
 
+    def acknowledged(self, user: User) -> int:
+        """Up to which position of the inbox any device of the user has ever acknowledged."""
+        return user.acked
+
     def devices(self, user: str) -> dict[str, Device]:
         """The registered devices of a user, by name."""
         found = self._devices.get(user)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from peewee import fn
+
 from mqtt_im.core.records import AnyRecord, decode
 
 from .models import LogRow, open_log
@@ -27,6 +29,11 @@ class LogReader:
             record: AnyRecord = decode(data)
             return record
         return None
+
+    def settle(self, patience_s: float = 0.0) -> int:
+        """The newest row: none before it is ever missing."""
+        newest: int = LogRow.select(fn.MAX(LogRow.lsn)).scalar(self._db) or 0
+        return newest
 
     def close(self) -> None:
         """The connection is closed."""
