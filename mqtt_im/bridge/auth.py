@@ -2,21 +2,17 @@
 
 Nothing here touches a session. A wrong login costs the one who makes it: passwords are hashed in `password_pool`, in turn
 for each address, and an address that fails too often is not listened to for a while (`login_limits`). Passwords that were
-right or wrong are remembered for some minutes as keyed hashes, so that a reconnect costs microseconds and a device that
-goes on with an old password is no guesser; a changed password, or a removed account, voids that at once.
+right or wrong are remembered for some minutes as keyed hashes (`verdicts`), so that a reconnect costs microseconds and a
+device that goes on with an old password is no guesser; a changed password, or a removed account, voids that at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
-import secrets
 import time
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
 
 from mqtt_im.accounts import passwords
 from mqtt_im.accounts.models import Credentials, Token
@@ -24,7 +20,8 @@ from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge.http_logins import HttpLogins, NoAnswer
 from mqtt_im.bridge.jwts import Claims, JwtVerifier, WrongToken
 from mqtt_im.bridge.login_limits import LoginLimits
-from mqtt_im.bridge.password_pool import NotYetError, PasswordPool, PoolFullError
+from mqtt_im.bridge.password_pool import NotYetError, PasswordPool, Place, PoolFullError, Standing
+from mqtt_im.bridge.verdicts import Verdicts
 from mqtt_im.config import Config
 from mqtt_im.config.peers import network_of
 from mqtt_im.logs import RateLimited
@@ -36,12 +33,8 @@ from mqtt_im.transport.api import Identity, Lease, Login, LoginRefused
 UNAVAILABLE = 3
 BAD_CREDENTIALS = 4
 NOT_AUTHORISED = 5
-MAX_REMEMBERED = 100_000
-MAX_REMEMBERED_WRONG = 10_000
 
 log = logging.getLogger(__name__)
-
-_Key = TypeVar("_Key")
 
 
 class _HeldUp(LoginRefused):
@@ -50,67 +43,6 @@ class _HeldUp(LoginRefused):
 
 class TooManyFailures(_HeldUp):
     """So many logins have failed that this one is not looked at."""
-
-
-class _Verdict(NamedTuple):
-    digest: bytes
-    version: int | None
-    until: float
-
-
-class _Memory:
-    """Which passwords were right or wrong lately, as hashes under a key that nobody else has; memory is bounded."""
-
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
-        self.seconds = seconds
-        self._clock = clock
-        self._key = secrets.token_bytes(32)
-        self._right: OrderedDict[str, _Verdict] = OrderedDict()
-        """By user: the last one."""
-        self._wrong: OrderedDict[bytes, _Verdict] = OrderedDict()
-        """By digest, so that guesses never drive out what was right."""
-
-    def digest(self, user: str, password: bytes) -> bytes:
-        """What stands for this password of this user."""
-        return hmac.digest(self._key, user.encode() + b"\0" + password, "sha256")
-
-    def verdict(self, user: str, digest: bytes, version: int | None) -> bool | None:
-        """Whether the password was right; None where it has to be looked at. `version` is the account's, as of now."""
-        if self.was_right(user, digest, version) and self._right[user].until > self._clock():
-            return True
-        wrong = self._wrong.get(digest)
-        if wrong is not None and (wrong.version != version or wrong.until <= self._clock()):
-            del self._wrong[digest]
-        elif wrong is not None:
-            return False
-        return None
-
-    def note(self, user: str, digest: bytes, version: int | None, *, right: bool) -> None:
-        """Remember what a password of this version of the account was found to be."""
-        verdict = _Verdict(digest, version, self._clock() + self.seconds)
-        if right:
-            _put(self._right, user, verdict, MAX_REMEMBERED)
-        else:
-            _put(self._wrong, digest, verdict, MAX_REMEMBERED_WRONG)
-
-    def forget_wrong(self) -> None:
-        """What was wrong may be right now."""
-        self._wrong.clear()
-
-    def was_right(self, user: str, digest: bytes, version: int | None) -> bool:
-        """Whether this password let the user in once, however long ago. No guesser has it, so it need not wait behind one."""
-        right = self._right.get(user)
-        if right is not None and right.version != version:
-            del self._right[user]
-            return False
-        return right is not None and hmac.compare_digest(right.digest, digest)
-
-
-def _put(entries: OrderedDict[_Key, _Verdict], key: _Key, verdict: _Verdict, most: int) -> None:
-    entries[key] = verdict
-    entries.move_to_end(key)
-    if len(entries) > most:
-        entries.popitem(last=False)
 
 
 @dataclass(slots=True)
@@ -123,15 +55,17 @@ class _Check:
     address: str
     accounts: Accounts
     limits: LoginLimits
-    memory: _Memory
+    memory: Verdicts
     clock: Callable[[], float]
-    preferred: bool
-    """It was right before, or has come back: how many others were wrong does not matter."""
+    known: bool
+    """It was right before: how many others were wrong does not matter."""
+    back: bool = False
+    """It may be looked at all the same, as a first try or as one that has come back."""
     credentials: Credentials | None = None
 
     def permit(self) -> None:
         """Raises where so many passwords from there, or for this account, were wrong that no more are looked at."""
-        if not self.preferred and not self.limits.allows(self.address, self.user, self.clock()):
+        if not self.known and not self.back and not self.limits.allows(self.address, self.user, self.clock()):
             raise TooManyFailures(UNAVAILABLE, "too many failed logins", busy=True)
 
     def enter(self) -> None:
@@ -145,11 +79,18 @@ class _Check:
                 or self.limits.comes_back(self.address, self.user, self.digest, now)
             ):
                 raise
-            self.preferred = True
+            self.back = True
+
+    def place(self) -> Place:
+        """Users who are known wait in turn for each user, and everybody else in turn for each address."""
+        self.permit()
+        if self.known or self.limits.knows(self.address, self.user, self.clock()):
+            return Place(Standing.KNOWN, self.user)
+        suspect = self.limits.suspects(self.address, self.clock())
+        return Place(Standing.SUSPECT if suspect else Standing.NEW, network_of(self.address))
 
     def begin(self) -> Callable[[], bool]:
         """What to compute, with the account as it is now."""
-        self.permit()
         self.credentials = credentials = self.accounts.credentials(self.user)
         password = self.password[: passwords.MAX_PASSWORD_BYTES]
 
@@ -185,7 +126,7 @@ class Authenticator:
         self._clock = clock
         self._pool = PasswordPool()
         self._limits = LoginLimits(config.limits.failed_logins_per_minute, config.limits.failed_logins_per_minute_per_account)
-        self._memory = _Memory(config.auth.credential_cache_s, clock)
+        self._memory = Verdicts(config.auth.credential_cache_s, clock)
         self._jwt = JwtVerifier(config.auth.jwt) if config.auth.mode == "jwt" else None
         self._http = HttpLogins(config.auth.http) if config.auth.mode == "http" else None
         self._log = RateLimited(log, on_suppressed=lambda: metrics.count("log_lines_suppressed"))

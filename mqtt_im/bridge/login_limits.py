@@ -37,7 +37,7 @@ HOLD_UP_S = 2.0
 MAX_ENTRIES = 20_000
 _BURST: Final = 8.0
 _FRESH_AGAIN_S: Final = 600.0
-"""So long ago a failure of an account from an address is forgotten."""
+"""So long ago a failure of an account from an address, or of the address, is forgotten."""
 
 
 class _Recent(OrderedDict[_Key, _Value], Generic[_Key, _Value]):
@@ -85,6 +85,8 @@ class LoginLimits:
         self._known: _Recent[tuple[str, str], _Bucket] = _Recent()
         self._failed: _Recent[tuple[str, str], float] = _Recent()
         """When an account last failed to be logged in to from an address."""
+        self._suspects: _Recent[str, float] = _Recent()
+        """When an address last failed, but for what its known users got wrong."""
         self._refused: _Recent[bytes, float] = _Recent()
         """When a password was first refused unseen, by what stands for it."""
         self._returns: _Recent[str, _Bucket] = _Recent()
@@ -94,14 +96,22 @@ class LoginLimits:
     def allows(self, address: str, user: str, now: float) -> bool:
         """Whether a password from there is worth a look. Without `user` it is a token, of which nobody knows whose."""
         network = network_of(address)
-        known = self._known.get((network, user))
-        if known is not None and known.refilled(KNOWN_USER_FAILURES, now) >= 1:
+        if self.knows(address, user, now):
             return True
         from_there = self._addresses.get(network)
         if from_there is not None and from_there.refilled(self.failures_per_minute, now) < 1 and not is_loopback(address):
             return False
         account = self._accounts.get(user)
         return account is None or account.refilled(self.failures_per_account, now) >= 1
+
+    def knows(self, address: str, user: str, now: float) -> bool:
+        """Whether the user was let in from there before, and was not wrong too often since."""
+        known = self._known.get((network_of(address), user))
+        return known is not None and known.refilled(KNOWN_USER_FAILURES, now) >= 1
+
+    def suspects(self, address: str, now: float) -> bool:
+        """Whether something from there was wrong not long ago."""
+        return now - self._suspects.get(network_of(address), -_FRESH_AGAIN_S) < _FRESH_AGAIN_S
 
     def first_try(self, address: str, user: str, now: float) -> bool:
         """Whether a password that is not worth a look is looked at all the same, as the account's first one from there."""
@@ -146,6 +156,8 @@ class LoginLimits:
         known = self._known.get((network, user))
         if known is not None and known.take(KNOWN_USER_FAILURES, now):
             return
+        self._suspects.touch(network, now)
+        self._suspects[network] = now
         from_there = self._addresses.touch(network, _Bucket(self.failures_per_minute, now))
         from_there.left = max(0.0, from_there.refilled(self.failures_per_minute, now) - 1)
 

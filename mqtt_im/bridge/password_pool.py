@@ -4,6 +4,9 @@ One verification takes tens of milliseconds of a core, and thousands may be want
 restart. A thread for each core does them, below the priority of everything else, and addresses take turns, so that who
 guesses passwords waits for his own guesses, and the next address waits for one of them at most.
 
+Who guesses from thousands of addresses would still keep everybody waiting for one check of each. So there are three lines,
+by what is known of a login, each with a share of the turns where others wait too: most are for those who are no guessers.
+
 A login waits for so long that even clients of little patience are still there. Then it is told to come back, and its
 verification keeps its place: who comes back with the same password waits at that place, or finds the answer. A login that
 hangs up leaves the queue, and costs nothing unless its turn had come.
@@ -17,11 +20,12 @@ import os
 import random
 import sys
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from enum import IntEnum
 from functools import partial
-from typing import Protocol
+from typing import Final, NamedTuple, Protocol
 
 MAX_THREADS = 4
 """So many verify passwords at most: each takes up memory, and a container may have fewer cores than it sees."""
@@ -32,6 +36,9 @@ PATIENCE_S = 8.0
 _SPREAD = 0.25
 """Some wait for so much less, so that those who came at once are not told to come back at once."""
 
+_PASSED_AT_ONCE: Final = 200
+"""So many that are looked at no more, or wait elsewhere now, in one turn of the loop."""
+
 
 class PoolFullError(Exception):
     """Too many logins wait already."""
@@ -41,27 +48,103 @@ class NotYetError(Exception):
     """The login has waited for long enough; its verification keeps its place."""
 
 
+class Standing(IntEnum):
+    """What is known of a login before its password is looked at. The value is the share of the turns that such logins have."""
+
+    SUSPECT = 1
+    """Others from there were wrong not long ago."""
+    NEW = 3
+    """Nothing is."""
+    KNOWN = 4
+    """The user was let in from there, or with this password."""
+
+
+class Place(NamedTuple):
+    """Where a login waits."""
+
+    standing: Standing
+    party: str
+    """With whom it shares turns there."""
+
+
 class Verification(Protocol):
     """What is done for a login when its turn has come. What it raises is raised by `PasswordPool.run`."""
 
+    def place(self) -> Place:
+        """Called on the event loop: where it waits, as of now. Raises where it is not worth it any more."""
+
     def begin(self) -> Callable[[], bool]:
-        """Called on the event loop: what a thread is to compute. Raises where it is not worth it any more."""
+        """Called on the event loop: what a thread is to compute."""
 
     def end(self, right: bool) -> int:
         """Called on the event loop with what was computed, whoever still waits for it; the result of `PasswordPool.run`."""
 
 
 class _Job:
-    __slots__ = ("future", "key", "keeps_place", "verification", "waiting")
+    __slots__ = ("future", "keeps_place", "key", "place", "verification", "waiting")
 
     def __init__(self, key: tuple[str, bytes], verification: Verification) -> None:
         self.key = key
         self.verification = verification
+        self.place = verification.place()
         self.future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.waiting = 0
         """Logins that wait for it."""
         self.keeps_place = False
         """Somebody was told to come back for it."""
+
+
+class _Line:
+    """Those of one standing that wait, by party.
+
+    Every other turn is that of the party that came last, the others go round. So who fills the line keeps nobody waiting who
+    comes after him, and who comes anew all the time keeps nobody waiting who stays.
+    """
+
+    def __init__(self, standing: Standing) -> None:
+        self.parties: OrderedDict[str, OrderedDict[_Job, None]] = OrderedDict()
+        self.used = 0.0
+        """The turns it has had, divided by its share."""
+        self._share = standing.value
+        self._came: OrderedDict[str, None] = OrderedDict()
+        """Parties that had no turn since they came."""
+        self._last_first = False
+
+    def append(self, job: _Job) -> None:
+        """The last one of its party."""
+        if job.place.party not in self.parties:
+            self._came[job.place.party] = None
+        self.parties.setdefault(job.place.party, OrderedDict())[job] = None
+
+    def pop(self) -> _Job:
+        """The next one; its party is the last that goes round then."""
+        party = next(reversed(self._came)) if self._last_first and self._came else next(iter(self.parties))
+        job = next(iter(self.parties[party]))
+        self.parties.move_to_end(party)
+        self._came.pop(party, None)
+        self.leave(job)
+        return job
+
+    def passed(self, party: str) -> None:
+        """Its turn was not used, and goes on."""
+        if party in self.parties:
+            self.parties.move_to_end(party, last=False)
+
+    def turn(self) -> None:
+        """One was used."""
+        self.used += 1 / self._share
+        self._last_first = not self._last_first
+
+    def leave(self, job: _Job) -> bool:
+        """Whether it has waited here; it does no more."""
+        jobs = self.parties.get(job.place.party)
+        if jobs is None or job not in jobs:
+            return False
+        del jobs[job]
+        if not jobs:
+            del self.parties[job.place.party]
+            self._came.pop(job.place.party, None)
+        return True
 
 
 class PasswordPool:
@@ -73,21 +156,20 @@ class PasswordPool:
         self._executor = ThreadPoolExecutor(self._free, thread_name_prefix="password", initializer=_give_way)
         self._jobs: dict[tuple[str, bytes], _Job] = {}
         """Those that wait and those that are computed, by address and digest."""
-        self._queues: OrderedDict[str, OrderedDict[_Job, None]] = OrderedDict()
-        """Those that wait, by address; the next turn is the first address's."""
-        self._waiting = 0
-
-    @property
-    def waiting(self) -> int:
+        self._lines = {standing: _Line(standing) for standing in Standing}
+        self._used = 0.0
+        """What the line of the last turn had used: a line where nobody waited has saved up nothing."""
+        self.waiting = 0
         """How many verifications wait for a thread."""
-        return self._waiting
+        self._waiting: Counter[str] = Counter()
+        """The same by address."""
 
     async def run(self, address: str, digest: bytes, verification: Verification) -> int:
         """The result of the verification, or of the one that the same address has wanted before, of the same `digest`.
 
         Raises `PoolFullError` where too many wait, `NotYetError` where it takes too long.
         """
-        job = self._jobs.get((address, digest)) or self._enqueue((address, digest), verification)
+        job = self._jobs.get((address, digest)) or self._enter((address, digest), verification)
         job.waiting += 1
         self._start_next()
         patience_s = self._patience_s * random.uniform(1 - _SPREAD, 1)  # noqa: S311 - it is no secret
@@ -99,52 +181,71 @@ class PasswordPool:
             raise NotYetError from None
         finally:
             job.waiting -= 1
-            if not job.waiting and not job.keeps_place:
-                self._leave(job)
+            if not job.waiting and not job.keeps_place and self._lines[job.place.standing].leave(job):
+                del self._jobs[job.key]
+                self._left(job)
 
     def close(self) -> None:
         """Let go of the threads; nobody waits for what they still do."""
-        self._queues.clear()
+        self._lines.clear()
         self._executor.shutdown(wait=False, cancel_futures=True)
 
-    def _enqueue(self, key: tuple[str, bytes], verification: Verification) -> _Job:
-        queue = self._queues.get(key[0])
-        if self._waiting >= MAX_WAITING or (queue is not None and len(queue) >= MAX_WAITING_PER_ADDRESS):
+    def _enter(self, key: tuple[str, bytes], verification: Verification) -> _Job:
+        # Who waits for nothing yet finds room for one, however many others have come from elsewhere.
+        mine = self._waiting[key[0]]
+        if mine >= MAX_WAITING_PER_ADDRESS or (len(self._waiting) if mine == 0 else self.waiting) >= MAX_WAITING:
             raise PoolFullError
-        if queue is None:
-            queue = self._queues[key[0]] = OrderedDict()
         job = self._jobs[key] = _Job(key, verification)
-        queue[job] = None
-        self._waiting += 1
+        self._waiting[key[0]] += 1
+        self.waiting += 1
+        self._line_up(job)
         return job
 
-    def _leave(self, job: _Job) -> None:
-        """Nobody wants it any more: it gives up its place, unless its turn has come already."""
-        address = job.key[0]
-        queue = self._queues.get(address)
-        if queue is None or job not in queue:
-            return
-        del queue[job], self._jobs[job.key]
-        self._waiting -= 1
-        if not queue:
-            del self._queues[address]
+    def _line_up(self, job: _Job) -> None:
+        line = self._lines[job.place.standing]
+        if not line.parties:
+            line.used = max(line.used, self._used)
+        line.append(job)
+
+    def _left(self, job: _Job) -> None:
+        """It waits no more."""
+        self.waiting -= 1
+        self._waiting[job.key[0]] -= 1
+        if not self._waiting[job.key[0]]:
+            del self._waiting[job.key[0]]
 
     def _start_next(self) -> None:
-        while self._free and self._queues:
-            address, queue = self._queues.popitem(last=False)
-            job, _ = queue.popitem(last=False)
-            self._waiting -= 1
-            if queue:
-                self._queues[address] = queue  # at the end: the next address has its turn first
-            try:
-                work = job.verification.begin()
-            except Exception as error:  # noqa: BLE001 - it is whoever waits that is told
-                self._finish(job, error)
-                if queue:
-                    self._queues.move_to_end(address, last=False)  # it has used nothing, and its turn goes on
+        passed = 0
+        while self._free and (lines := [line for line in self._lines.values() if line.parties]):
+            if passed == _PASSED_AT_ONCE:
+                asyncio.get_running_loop().call_soon(self._start_next)
+                return
+            line = min(lines, key=lambda line: line.used)
+            job = line.pop()
+            if not self._begin(job):
+                line.passed(job.place.party)
+                passed += 1
                 continue
-            self._free -= 1
-            asyncio.get_running_loop().run_in_executor(self._executor, work).add_done_callback(partial(self._computed, job))
+            self._used = line.used
+            line.turn()
+
+    def _begin(self, job: _Job) -> bool:
+        """Whether a thread computes it now. If not, it has gone to where it belongs by now, or has left."""
+        try:
+            place = job.verification.place()
+            if place != job.place:
+                job.place = place
+                self._line_up(job)
+                return False
+            work = job.verification.begin()
+        except Exception as error:  # noqa: BLE001 - it is whoever waits that is told
+            self._left(job)
+            self._finish(job, error)
+            return False
+        self._left(job)
+        self._free -= 1
+        asyncio.get_running_loop().run_in_executor(self._executor, work).add_done_callback(partial(self._computed, job))
+        return True
 
     def _computed(self, job: _Job, computed: asyncio.Future[bool]) -> None:
         self._free += 1

@@ -12,10 +12,10 @@ import pytest
 from mqtt_im.accounts import passwords
 from mqtt_im.accounts.models import Credentials
 from mqtt_im.accounts.table import Accounts
-from mqtt_im.bridge import auth, login_limits
+from mqtt_im.bridge import auth, login_limits, verdicts
 from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.login_limits import LoginLimits
-from mqtt_im.bridge.password_pool import NotYetError, Verification
+from mqtt_im.bridge.password_pool import NotYetError, Place, Standing, Verification
 from mqtt_im.config import AuthConfig, Config, LimitsConfig
 from mqtt_im.metrics import Metrics
 from mqtt_im.tables.sqlite import SqliteTables
@@ -204,6 +204,43 @@ def test_known_users_of_a_failing_address_keep_some_tries() -> None:
     assert limits.allows("192.0.2.1", "mallory", 60)
 
 
+def test_who_is_known_and_who_is_suspect() -> None:
+    limits = LoginLimits(100, 100)
+    assert not limits.knows("192.0.2.1", "alice", 0) and not limits.suspects("192.0.2.1", 0)
+    limits.succeeded("192.0.2.1", "alice", 0)
+    assert limits.knows("192.0.2.1", "alice", 0) and not limits.knows("192.0.2.2", "alice", 0)
+    limits.failed("192.0.2.1", "alice", 0)
+    assert not limits.suspects("192.0.2.1", 0), "who is known there may mistype"
+    limits.failed("192.0.2.1", "bob", 0)
+    assert limits.suspects("192.0.2.1", 599) and not limits.suspects("192.0.2.1", 601)
+    assert limits.knows("192.0.2.1", "alice", 0), "others' guesses do not make alice unknown"
+
+
+def test_guessers_wait_in_a_line_of_their_own(closed: Authenticator, accounts: Accounts, monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[Place] = []
+    run = closed._pool.run
+
+    async def look(address: str, digest: bytes, check: Verification) -> int:
+        places.append(check.place())
+        return await run(address, digest, check)
+
+    monkeypatch.setattr(closed._pool, "run", look)
+    accounts.add("bob", "secret of bob")
+    login(closed)
+    refusal(closed, username="bob", password=b"guess")
+    refusal(closed, username="bob", password=b"another guess")
+    accounts.set_password("alice", "new secret")
+    login(closed, password=b"new secret")
+    login(closed, username="bob", password=b"secret of bob", address="192.0.2.2")
+    assert places == [
+        Place(Standing.NEW, "192.0.2.1"),
+        Place(Standing.NEW, "192.0.2.1"),
+        Place(Standing.SUSPECT, "192.0.2.1"),
+        Place(Standing.KNOWN, "alice"),
+        Place(Standing.NEW, "192.0.2.2"),
+    ]
+
+
 def test_an_account_that_is_guessed_at_is_bounded_over_all_addresses() -> None:
     limits = LoginLimits(100, 3)
     for last in range(3):
@@ -340,7 +377,7 @@ def test_a_name_that_becomes_an_account_is_looked_at_anew(closed: Authenticator,
 def test_wrong_passwords_do_not_drive_out_right_ones(
     closed: Authenticator, hashing: Hashing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(auth, "MAX_REMEMBERED_WRONG", 1)
+    monkeypatch.setattr(verdicts, "MAX_REMEMBERED_WRONG", 1)
     login(closed)
     for guess in (b"one", b"two", b"one"):
         assert refusal(closed, password=guess, address="192.0.2.2") == 4

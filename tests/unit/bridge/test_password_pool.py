@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from mqtt_im.bridge import password_pool
-from mqtt_im.bridge.password_pool import NotYetError, PasswordPool, PoolFullError
+from mqtt_im.bridge.password_pool import NotYetError, PasswordPool, Place, PoolFullError, Standing
 from tests.unit.transport.harness import on_loop
 
 
@@ -20,16 +20,29 @@ class Unwanted(Exception):
 class Work:
     """A verification that says when its turn came, and is computed when `gate` opens."""
 
-    def __init__(self, name: str, begun: list[str], *, gate: threading.Event | None = None, wanted: bool = True) -> None:
+    def __init__(
+        self,
+        name: str,
+        begun: list[str],
+        party: str = "",
+        *,
+        gate: threading.Event | None = None,
+        standing: Standing = Standing.NEW,
+    ) -> None:
         self.name = name
         self.begun = begun
+        self.party = party
         self.gate = gate
-        self.wanted = wanted
+        self.standing = standing
+        self.wanted = True
         self.ended = asyncio.Event()
 
-    def begin(self) -> Callable[[], bool]:
+    def place(self) -> Place:
         if not self.wanted:
             raise Unwanted
+        return Place(self.standing, self.party)
+
+    def begin(self) -> Callable[[], bool]:
         self.begun.append(self.name)
         return lambda: self.gate is None or self.gate.wait(10)
 
@@ -44,13 +57,20 @@ class Pool:
     def __init__(self) -> None:
         self.pool = PasswordPool(1, patience_s=60.0)
         self.begun: list[str] = []
+        self.works: dict[str, Work] = {}
         self._gate = threading.Event()
         self.first = self.start("0", "first", gate=self._gate)
 
     def start(
-        self, address: str, name: str, *, gate: threading.Event | None = None, wanted: bool = True, digest: str = ""
+        self,
+        address: str,
+        name: str,
+        *,
+        gate: threading.Event | None = None,
+        standing: Standing = Standing.NEW,
+        digest: str = "",
     ) -> asyncio.Future[int]:
-        work = Work(name, self.begun, gate=gate, wanted=wanted)
+        self.works[name] = work = Work(name, self.begun, address, gate=gate, standing=standing)
         return asyncio.ensure_future(self.pool.run(address, (digest or name).encode(), work))
 
     def release(self) -> None:
@@ -76,19 +96,123 @@ async def test_addresses_take_turns() -> None:
     pool.release()
     assert await asyncio.gather(*jobs) == [2, 2, 2, 2]
     assert pool.pool.waiting == 0
-    assert pool.begun == ["first", "a1", "b1", "a2", "a3"]
+    assert pool.begun == ["first", "b1", "a1", "a2", "a3"]
+    await pool.close()
+
+
+@on_loop
+async def test_who_comes_after_a_crowd_waits_for_one_turn_and_the_crowd_goes_on() -> None:
+    pool = Pool()
+    crowd = [pool.start(f"crowd{number}", f"crowd{number}") for number in range(8)]
+    await steps()
+    late = [pool.start("late", "late"), pool.start("late", "late too")]
+    await steps()
+    pool.release()
+    await asyncio.gather(*crowd, *late)
+    assert pool.begun == [
+        "first",
+        "late",
+        "crowd0",
+        "crowd7",
+        "crowd1",
+        "crowd6",
+        "crowd2",
+        "crowd5",
+        "crowd3",
+        "crowd4",
+        "late too",
+    ]
+    await pool.close()
+
+
+@on_loop
+async def test_who_stays_has_his_turn_although_others_come_anew_all_the_time() -> None:
+    pool = Pool()
+    stays = pool.start("stays", "stays")
+    others = [pool.start("other0", "other0")]
+    await steps()
+
+    def another() -> Callable[[], bool]:
+        if not stays.done():
+            others.append(pool.start(f"other{len(others)}", f"other{len(others)}"))
+        return lambda: True
+
+    for work in pool.works.values():
+        work.begin = another  # type: ignore[method-assign]
+    pool.release()
+    assert await stays == len("stays")
+    assert len(others) <= 4
+    await asyncio.gather(*others)
+    await pool.close()
+
+
+@on_loop
+async def test_guessers_have_the_smallest_share_of_the_turns_and_not_none() -> None:
+    pool = Pool()
+    jobs = [
+        pool.start(f"{standing.name}{number}", f"{standing.name} {number}", standing=standing)
+        for standing in Standing
+        for number in range(20)
+    ]
+    await steps()
+    pool.release()
+    await asyncio.gather(*jobs)
+    early = [name.split()[0] for name in pool.begun[1:25]]
+    for standing in Standing:
+        assert abs(early.count(standing.name) - standing * 3) <= 1
+    await pool.close()
+
+
+@on_loop
+async def test_a_line_in_which_nobody_waited_has_saved_up_no_turns() -> None:
+    pool = Pool()
+    pool.release()
+    await asyncio.gather(pool.first, *(pool.start("new", f"before{number}") for number in range(30)))
+    gate = threading.Event()
+    held = pool.start("new", "held", gate=gate)
+    await steps()
+    jobs = [
+        pool.start(f"{standing.name}{number}", f"{standing.name} {number}", standing=standing)
+        for standing in (Standing.NEW, Standing.SUSPECT)
+        for number in range(20)
+    ]
+    await steps()
+    gate.set()
+    await asyncio.gather(held, *jobs)
+    early = [name.split()[0] for name in pool.begun[-40:-28]]
+    assert early.count("SUSPECT") <= 4
+    await pool.close()
+
+
+@on_loop
+async def test_what_waits_for_a_guesser_moves_when_he_is_found_out() -> None:
+    pool = Pool()
+    guesses = [pool.start("guesser", f"guess{number}") for number in range(3)]
+    await steps()
+    for number in range(3):
+        pool.works[f"guess{number}"].standing = Standing.SUSPECT
+    others = [pool.start(address, address) for address in "abcd"]
+    await steps()
+    assert pool.pool.waiting == 7
+    pool.release()
+    await asyncio.gather(*guesses, *others)
+    assert pool.begun.index("guess1") > 4 and set(pool.begun[1:3]) <= {"guess0", *"abcd"}
+    assert pool.pool.waiting == 0
     await pool.close()
 
 
 @on_loop
 async def test_what_is_not_worth_it_costs_nobody_a_turn() -> None:
     pool = Pool()
-    unwanted = [pool.start("a", name, wanted=False) for name in ("a1", "a2")]
+    unwanted = [pool.start("a", name) for name in ("a1", "a2")]
     wanted = [pool.start("a", "a3"), pool.start("b", "b1")]
+    await steps()
+    for name in ("a1", "a2"):
+        pool.works[name].wanted = False
     pool.release()
     assert [type(error) for error in await asyncio.gather(*unwanted, return_exceptions=True)] == [Unwanted, Unwanted]
     await asyncio.gather(*wanted)
-    assert pool.begun == ["first", "a3", "b1"]
+    assert pool.begun == ["first", "b1", "a3"]
     await pool.close()
 
 
@@ -167,7 +291,7 @@ async def test_as_many_wait_as_may(monkeypatch: pytest.MonkeyPatch) -> None:
     jobs = [pool.start(address, f"{address}{number}") for address in "abc" for number in range(3)]
     await steps()
     full = [isinstance(job.exception(), PoolFullError) if job.done() else False for job in jobs]
-    assert full == [False, False, True, False, True, True, True, True, True]
+    assert full == [False, False, True, False, True, True, False, True, True], "each address has room for one"
     same = pool.start("a", "once more", digest="a0")
     pool.release()
     await same
