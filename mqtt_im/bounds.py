@@ -20,6 +20,7 @@ def rule_limits(config: Config) -> RuleLimits:
         quota_messages=config.quota.messages,
         quota_bytes=config.quota.bytes,
         quota_groups=config.quota.groups,
+        quota_blocks=config.quota.blocks,
         quota_devices=config.quota.devices,
     )
 

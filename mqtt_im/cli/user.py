@@ -96,7 +96,7 @@ def show(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> 
         raise MqttImError("not_found", f"there is no user {name}")
     if made is not None:
         typer.echo(f"made\t{_when(made)}")
-    kept = kept or Kept(0, 0, 0, 0, 0)
+    kept = kept or Kept()
     quota = loaded.quota
     for what, figure, most in (
         ("messages", kept.messages, quota.messages),
@@ -104,6 +104,8 @@ def show(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> 
         ("groups", kept.groups, quota.groups),
         ("groups made", kept.made, quota.groups),
         ("devices", kept.devices, quota.devices),
+        ("users blocked", kept.blocks, quota.blocks),
+        ("conversations muted", kept.mutes, quota.blocks),
     ):
         typer.echo(f"{what}\t{figure}\t" + (f"of {most}" if most else "no limit"))
 

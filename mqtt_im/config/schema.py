@@ -346,6 +346,12 @@ class QuotaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         int, Meta(ge=0, description="Groups that the user is in; and as many may there be at one time that the user has made.")
     ] = 1_000
     devices: Annotated[int, Meta(ge=0, description="Registered devices.")] = 100
+    blocks: Annotated[
+        int,
+        Meta(
+            ge=0, description="Users whom the user blocks; and as many conversations may be muted, those whose time is over too."
+        ),
+    ] = 10_000
 
 
 class SearchConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -56,7 +56,9 @@ class Refusal(MqttImError):
 class Quota(Refusal):
     """More than one user may keep; `what` names the bound."""
 
-    def __init__(self, what: Literal["messages", "bytes", "groups", "devices", "changes", "reactions"], message: str) -> None:
+    def __init__(
+        self, what: Literal["messages", "bytes", "groups", "devices", "blocks", "changes", "reactions"], message: str
+    ) -> None:
         super().__init__("quota", message)
         self.what = what
 

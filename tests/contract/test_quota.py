@@ -87,6 +87,25 @@ def test_groups_made_and_joined_are_bounded(store: Store) -> None:
     assert refused(store.ask("cat", rq.GroupAdd(id="a", group="#5", members=["ann"]))) == "groups"
 
 
+def test_blocked_users_and_muted_conversations_are_bounded(store: Store) -> None:
+    """Each is a set that is copied with every change, and stands in the user's row."""
+    bound(store, quota_blocks=2)
+
+    def block(user: str) -> str | None:
+        return refused(store.ask("ann", rq.Block(id="b", user=user)))
+
+    def mute(conv: str, until: int = 2_000_000_000_000) -> str | None:
+        return refused(store.ask("ann", rq.Mute(id="m", conv=conv, until=until)))
+
+    assert [block("bob"), block("cat"), block("bob"), block("dan")] == [None, None, None, "blocks"]
+    store.ask("ann", rq.Unblock(id="u", user="bob"))
+    assert [block("dan"), block("bob")] == [None, "blocks"]
+    assert [mute("ann:bob"), mute("ann:cat"), mute("ann:bob", 2_000_000_000_001), mute("ann:dan")] == [None, None, None, "blocks"]
+    assert [mute("ann:dan", 0), mute("ann:cat", 0), mute("ann:dan")] == [None, None, None]
+    found = store.engine.state.user("ann")
+    assert (set(found.blocks), set(found.mutes)) == ({"cat", "dan"}, {"ann:bob", "ann:dan"})
+
+
 def test_changes_of_one_message_are_bounded(store: Store) -> None:
     bound(store, changes_per_message=3, reactions_per_message=1)
     store.say("ann", "bob")

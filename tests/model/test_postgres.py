@@ -188,6 +188,7 @@ class PostgresMachine(RuleBasedStateMachine):
             quota_bytes=quota[1],
             quota_groups=quota[2],
             quota_devices=2,
+            quota_blocks=2,
         )
         self.online |= online
         url = self.undo.enter_context(database())

@@ -89,6 +89,7 @@ class StoreMachine(RuleBasedStateMachine):
             quota_bytes=quota[1],
             quota_groups=quota[2],
             quota_devices=2,
+            quota_blocks=2,
         )
         self.online |= online
         self.claims = Claims()

@@ -200,11 +200,13 @@ def test_user_show_tells_what_a_user_keeps_beside_the_quota(command: Command, tm
     assert command("user", "show", "ann") == (1, "", "mqtt-im: there is no user ann\n")
     command("user", "add", "ann", "--password-stdin", stdin="correct horse")
     none = ["messages\t0\tno limit", "bytes\t0\tno limit", "groups\t0\tof 1000", "groups made\t0\tof 1000", "devices\t0\tof 100"]
+    none += ["users blocked\t0\tof 10000", "conversations muted\t0\tof 10000"]
     assert command("user", "show", "ann")[1].splitlines()[1:] == none
     store = SqliteStore(tmp_path / "data")
     who = Who("ann", "pc", 0)
     store.run([AttachJob(who, lambda _: None)], 5)
     store.run([RequestJob(who, rq.GroupCreate(id="1", members=["bob"]), lambda _: None)], 5)
+    store.run([RequestJob(who, rq.Block(id="2", user="cat"), lambda _: None)], 5)
     store.engine.flusher.flush()
     store.run([RequestJob(who, rq.Send(to="bob", body=Raw(b'"1234"')), lambda _: None)], 5)  # not in the projections yet
     code, out, _ = command("user", "show", "ann", "--set", "quota.bytes=10", "--set", "quota.groups=0")
@@ -215,6 +217,8 @@ def test_user_show_tells_what_a_user_keeps_beside_the_quota(command: Command, tm
         "groups\t1\tno limit",
         "groups made\t1\tno limit",
         "devices\t1\tof 100",
+        "users blocked\t1\tof 10000",
+        "conversations muted\t0\tof 10000",
     ]
     assert command("user", "show", "bob")[1].splitlines() == [*none[:2], "groups\t1\tof 1000", *none[3:]]
     store.close()

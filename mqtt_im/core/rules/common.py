@@ -32,6 +32,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     quota_bytes: int = 0
     """Bytes of them."""
     quota_groups: int = 1000
+    quota_blocks: int = 10_000
     """Groups that one user is in, and groups that one user has made."""
     quota_devices: int = 100
     """Registered devices of one user."""

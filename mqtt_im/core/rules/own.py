@@ -87,6 +87,9 @@ def read(view: View, limits: Limits, who: Who, request: rq.Read) -> Decision:
 def mute(view: View, limits: Limits, who: Who, request: rq.Mute) -> Decision:
     """No push for one conversation."""
     possible_conv(view, who, request.conv)
+    muted = view.user(who.user).mutes
+    if request.until and request.conv not in muted and limits.quota_blocks and len(muted) >= limits.quota_blocks:
+        raise Quota("blocks", f"conv: {who.user} has muted {len(muted)} conversations, the most there may be; end one first")
     return Decision([UserChange(who.now, who.user, "mute", request.conv, request.until)], _ok(request))
 
 
@@ -109,8 +112,11 @@ def block(view: View, limits: Limits, who: Who, request: rq.Block) -> Decision:
         raise Refusal("bad_field", "user: you can't block yourself")
     if not view.has_account(request.user):
         raise Refusal("not_found", f"user: there is no user {request.user}")
-    if request.user in view.user(who.user).blocks:
+    blocks = view.user(who.user).blocks
+    if request.user in blocks:
         return Decision([], _ok(request))
+    if limits.quota_blocks and len(blocks) >= limits.quota_blocks:
+        raise Quota("blocks", f"user: {who.user} has blocked {len(blocks)} users, the most there may be; unblock one first")
     return Decision([UserChange(who.now, who.user, "block", request.user)], _ok(request))
 
 

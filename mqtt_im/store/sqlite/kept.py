@@ -25,11 +25,13 @@ _TRIES = 3
 class Kept(NamedTuple):
     """The figures that `[quota]` bounds, how many of the groups the user has made, and whether who logs in finds anything."""
 
-    messages: int
-    bytes: int
-    groups: int
-    made: int
-    devices: int
+    messages: int = 0
+    bytes: int = 0
+    groups: int = 0
+    made: int = 0
+    devices: int = 0
+    blocks: int = 0
+    mutes: int = 0
     inbox: bool = False
 
 
@@ -74,7 +76,7 @@ def _read(state: ProjectedState, name: str) -> Kept | None:
     if not user.head and not user.sent and not devices:
         return None
     inbox = user.head > user.begin or user.registered or bool(user.blocks or user.mutes)
-    return Kept(user.kept, user.kept_bytes, user.joined, user.made, devices, inbox)
+    return Kept(user.kept, user.kept_bytes, user.joined, user.made, devices, len(user.blocks), len(user.mutes), inbox)
 
 
 def _connection(db: peewee.SqliteDatabase) -> sqlite3.Connection:
