@@ -98,7 +98,7 @@ class _Server(ABC):
         """Start on the same data and ports as before; returns once it is ready."""
 
     @abstractmethod
-    def stop(self, timeout_s: float = 20.0) -> object:
+    def stop(self, timeout_s: float = 60.0) -> object:
         """Drain and stop. Raises `ServerFailed` where it still runs after `timeout_s`."""
 
     def log(self) -> str:
@@ -114,13 +114,13 @@ class _Server(ABC):
             if not self.config["http.bind"]:
                 socket.create_connection((HOST, self.mqtt_port), timeout=5).close()
                 return True
-            return self.get("/health/ready")[0] == 200
+            return self.get("/health/ready", timeout_s=5)[0] == 200
         except (OSError, http.client.HTTPException):
             return False
 
-    def get(self, path: str) -> tuple[int, str]:
-        """Status and text of `GET path` on the HTTP listener. Raises `OSError` where nothing listens."""
-        connection = http.client.HTTPConnection(HOST, self.http_port, timeout=5)
+    def get(self, path: str, timeout_s: float = 60.0) -> tuple[int, str]:
+        """Status and text of `GET path` on the HTTP listener. Raises `OSError` where nothing listens or answers."""
+        connection = http.client.HTTPConnection(HOST, self.http_port, timeout=timeout_s)
         with contextlib.closing(connection):
             connection.request("GET", path)
             response = connection.getresponse()
@@ -162,7 +162,7 @@ class ServerProcess(_Server):
         *,
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
-        start_timeout_s: float = 30.0,
+        start_timeout_s: float = 60.0,
     ) -> None:
         super().__init__(config, folder=folder)
         self._environment = dict(environment or {})
@@ -205,7 +205,7 @@ class ServerProcess(_Server):
                 raise self._failed(f"the server was not ready after {self._start_timeout_s} s")
             time.sleep(_READY_POLL_S)
 
-    def stop(self, timeout_s: float = 20.0) -> int:
+    def stop(self, timeout_s: float = 60.0) -> int:
         """SIGTERM, which drains; the exit code. Raises `ServerFailed` where it still runs after `timeout_s`."""
         process = self._process
         if process is None:
@@ -229,7 +229,7 @@ class ServerProcess(_Server):
         if self._process is not None:
             self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = 20.0) -> int:
+    def wait(self, timeout_s: float = 60.0) -> int:
         """Wait until the server has ended by itself; its exit code."""
         if self._process is None:
             raise ServerFailed("the server was not started")
@@ -243,7 +243,7 @@ class ServerProcess(_Server):
             self.stop()
         self.start()
 
-    def command(self, *arguments: str, stdin: str = "", timeout_s: float = 60.0) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, stdin: str = "", timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
         """Run another command of the program on this server's configuration: `command("store", "check")`."""
         return subprocess.run(
             [sys.executable, "-m", "mqtt_im", *arguments, "-c", str(self.config_file)],
@@ -292,7 +292,7 @@ class ServerThread(_Server):
         self._thread.start()
         started.result()
 
-    def stop(self, timeout_s: float = 20.0) -> None:
+    def stop(self, timeout_s: float = 60.0) -> None:
         """Drain and stop it. Raises `ServerFailed` where it still runs after `timeout_s`."""
         if self._thread is None or self._loop is None:
             return

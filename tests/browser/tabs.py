@@ -7,7 +7,7 @@ from typing import Self
 
 from playwright.sync_api import BrowserContext, Locator, Page, expect
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 expect.set_options(timeout=PATIENCE_MS)
 
 ARGUMENTS = [

@@ -23,7 +23,7 @@ from mqtt_im.testing import ServerProcess
 
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "chat.svg"
 WIDTH, HEIGHT = 96, 22
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class Tmux:
@@ -88,8 +88,8 @@ def story(folder: Path, server: ServerProcess) -> str:
             bob.send("alice", "Are you on the 17:40?").sent(PATIENCE_S)
             terminal.sees("17:40")
             terminal.type("yes, third car. 你在哪里？ 🚆")
-            heard = [message for message in bob.messages(timeout=5) if message.body]
-            bob.read(heard[-1].conv, heard[-1].seq or 0).sent(PATIENCE_S)
+            heard = next(message for message in bob.messages(timeout=PATIENCE_S) if message.body)
+            bob.read(heard.conv, heard.seq or 0).sent(PATIENCE_S)
             bob.send("alice", "At the door, look:", files=[bob.upload(photo)]).sent(PATIENCE_S)
             terminal.sees("/save")
             terminal.type("/react 1 👍")

@@ -20,7 +20,7 @@ class Nodes:
     def start(self, **config: Any) -> ServerProcess:
         """One node more."""
         name = f"n{len(self.all) + 1}"
-        server = ServerProcess({"store.url": self.url, "cluster.node": name, "limits.drain_s": 2, **config}, start_timeout_s=60)
+        server = ServerProcess({"store.url": self.url, "cluster.node": name, "limits.drain_s": 2, **config})
         self._undo.callback(server.close)
         self.all.append(server)
         server.start()

@@ -19,7 +19,7 @@ from tests.support.packets import Packet, Will
 
 Found = TypeVar("Found")
 
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 """How long a test waits for what must happen; only a failing test ever waits that long."""
 
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import quote
 
+from tests.support.raw import PATIENCE_S
+
 Map = dict[str, Any]
 HOST = "127.0.0.1"
 
@@ -61,7 +63,7 @@ class Events:
         self._socket = socket.socket()
         if receive_buffer:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        self._socket.settimeout(20)
+        self._socket.settimeout(PATIENCE_S)
         self._socket.connect((HOST, port))
         if tls is not None:
             self._socket = tls.wrap_socket(self._socket, server_hostname=HOST)
@@ -127,9 +129,9 @@ class Web:
 
     def __init__(self, port: int, token: str | None = None, *, tls: ssl.SSLContext | None = None, **headers: str) -> None:
         if tls is None:
-            self._connection = http.client.HTTPConnection(HOST, port, timeout=20)
+            self._connection = http.client.HTTPConnection(HOST, port, timeout=PATIENCE_S)
         else:
-            self._connection = http.client.HTTPSConnection(HOST, port, timeout=20, context=tls)
+            self._connection = http.client.HTTPSConnection(HOST, port, timeout=PATIENCE_S, context=tls)
         self.user = ""
         """Whose token it is, after `login`."""
         self.token = token

@@ -61,7 +61,7 @@ def test_each_line_is_a_message_and_what_comes_is_printed(chat: Chat, im: Client
         phone.say(alice, "three\x1b[31m\nfour")
         assert listening.stdout.readline() == f"{bob}: three\\e[31m\\nfour\n"
         listening.send_signal(signal.SIGINT)
-        assert listening.wait(30) == 0
+        assert listening.wait(60) == 0
 
 
 def test_json_in_and_out(chat: Chat, im: Clients, name: Name) -> None:
@@ -82,7 +82,7 @@ def test_json_in_and_out(chat: Chat, im: Clients, name: Name) -> None:
         item = json.loads(listening.stdout.readline())
         assert (item["op"], item["from"], item["body"]) == ("msg", bob, [1, "é"])
         listening.send_signal(signal.SIGINT)
-        assert listening.wait(30) == 0
+        assert listening.wait(60) == 0
 
 
 def test_one_message_and_wrong_calls(chat: Chat, im: Clients, name: Name) -> None:
@@ -110,7 +110,7 @@ def test_what_could_not_be_sent_is_sent_the_next_time(environment: dict[str, str
             assert listening.stdout is not None
             assert [listening.stdout.readline() for _ in range(2)] == [f"{alice}: kept\n", f"{alice}: again\n"]
             listening.send_signal(signal.SIGINT)
-            assert listening.wait(30) == 0
+            assert listening.wait(60) == 0
 
 
 def test_a_wrong_password_is_one_line(environment: dict[str, str]) -> None:

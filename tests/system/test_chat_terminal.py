@@ -16,7 +16,7 @@ from mqtt_im.client import Client
 from mqtt_im.testing import ServerProcess
 from tests.system.conftest import Clients, Name
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 Story = Callable[["Player"], Awaitable[None]]
 

@@ -43,7 +43,7 @@ class App:
     def end(self) -> bool:
         """Wait until it has ended; whether it had done everything."""
         assert self.process is not None
-        out, _ = self.process.communicate(timeout=90)
+        out, _ = self.process.communicate(timeout=180)
         self.lines += [line.split() for line in out.decode().splitlines()]
         return self.process.returncode == 0
 

@@ -411,7 +411,7 @@ def test_what_was_given_up_is_never_sent_again_but_its_state_comes_true() -> Non
             line, _ = await online(server)
             await im.online(PATIENCE_S)
             line.hold("send")
-            sent = await im.send("bob", 1, timeout=0.2)
+            sent = await im.send("bob", 1, timeout=1.0)
             await line.request("send")
             with pytest.raises(SendFailed, match="timeout"):
                 await sent.sent(PATIENCE_S)
@@ -436,7 +436,7 @@ def test_a_ttl_runs_from_send(tmp_path: Path) -> None:
             async with alice(server, store=tmp_path / "a.db"):
                 line, _ = await online(server)
                 request = await line.request("send")
-                assert request["ttl"] in (97, 98, 99)
+                assert 1 <= request["ttl"] < 100
                 assert request["cts"] > 1_000_000_000_000
 
     run(main)

@@ -74,12 +74,12 @@ def test_what_a_device_missed_is_no_delivery_time(server: ServerProcess, im: Cli
 @pytest.mark.parametrize("own_server", [{"http.max_connections": 8}], indirect=True)
 def test_health_has_places_of_its_own(own_server: ServerProcess) -> None:
     port = own_server.http_port
-    busy = [socket.create_connection((HOST, port), timeout=10) for _ in range(8)]
+    busy = [socket.create_connection((HOST, port), timeout=60) for _ in range(8)]
     try:
         for connection in busy:  # each waits for the rest of a body
             connection.sendall(b"POST /api/v1/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
             connection.sendall(b"Content-Length: 9\r\n\r\n{")
-        busy += [socket.create_connection((HOST, port), timeout=10) for _ in range(300)]  # and these say nothing
+        busy += [socket.create_connection((HOST, port), timeout=60) for _ in range(300)]  # and these say nothing
         for _ in range(3):
             assert own_server.get("/health/live")[0] == 200
             assert own_server.get("/health/ready")[0] == 200

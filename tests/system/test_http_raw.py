@@ -11,26 +11,26 @@ import pytest
 
 from mqtt_im.http import body, files
 from mqtt_im.testing import ServerProcess, ServerThread
+from tests.support.raw import PATIENCE_S
 from tests.support.web import HOST, Web
 from tests.system.conftest import Name
 
 CONFIG = {"limits.connect_timeout_s": 2, "auth.admin_token": "an-admin-token"}
 
 
-def answers(port: int, *parts: bytes, patience_s: float = 1) -> bytes:
-    """All that comes until the server closes its side, or has said nothing for a while."""
-    with socket.create_connection((HOST, port), timeout=10) as raw:
+def answers(port: int, *parts: bytes) -> bytes:
+    """All that comes until the server closes its side."""
+    with socket.create_connection((HOST, port), timeout=PATIENCE_S) as raw:
         try:
             for part in parts:
                 raw.sendall(part)
         except OSError:
             pass  # it was cut already
         found = b""
-        raw.settimeout(patience_s)
         try:
             while data := raw.recv(65_536):
                 found += data
-        except OSError:
+        except ConnectionError:
             pass
         return found
 
@@ -83,8 +83,8 @@ def test_a_target_may_begin_with_the_host(server: ServerProcess, name: Name) -> 
     ):
         found = answers(server.http_port, b"GET " + target + b" HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         assert found.split(b" ", 2)[1] == wanted, target
-    head = f"Host: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
-    found = answers(server.http_port, f"POST http://x/api/v1/devices HTTP/1.1\r\n{head}".encode())
+    head = f"Host: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+    found = answers(server.http_port, f"POST http://x/api/v1/devices HTTP/1.1\r\n{head}Connection: close\r\n\r\n{{}}".encode())
     assert found.startswith(b"HTTP/1.1 200 ")
     upgrade = b"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
     upgrade += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n"
@@ -94,7 +94,7 @@ def test_a_target_may_begin_with_the_host(server: ServerProcess, name: Name) -> 
 
 def test_a_head_that_does_not_come_is_not_waited_for(server: ServerProcess) -> None:
     for sent in (b"", b"GET /health/live HTTP/1.1\r\nHost"):
-        with socket.create_connection((HOST, server.http_port), timeout=10) as raw:
+        with socket.create_connection((HOST, server.http_port), timeout=PATIENCE_S) as raw:
             raw.sendall(sent)
             assert raw.recv(100) == b""
     _, counted = server.get("/metrics")
@@ -104,7 +104,7 @@ def test_a_head_that_does_not_come_is_not_waited_for(server: ServerProcess) -> N
 def test_a_body_is_awaited_only_from_those_who_may_send_it(server: ServerProcess, name: Name) -> None:
     with Web(server.http_port).login(name("alice")) as web:
         head = f"Host: x\r\nAuthorization: Bearer {web.token}\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
-    with socket.create_connection((HOST, server.http_port), timeout=10) as raw:
+    with socket.create_connection((HOST, server.http_port), timeout=PATIENCE_S) as raw:
         raw.sendall(f"POST /api/v1/devices HTTP/1.1\r\n{head}Content-Length: 2\r\n\r\n".encode())
         assert raw.recv(1000).startswith(b"HTTP/1.1 100 ")
         raw.sendall(b"{}")
@@ -123,7 +123,7 @@ def test_a_body_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyP
             head = f"Host: x\r\nAuthorization: Bearer {web.token}\r\nContent-Length: 20\r\n"
         for path, kind in (("send", "application/json"), ("files?name=x", "text/plain")):
             sent = f"POST /api/v1/{path} HTTP/1.1\r\n{head}Content-Type: {kind}\r\n\r\n".encode()
-            assert problem(answers(server.http_port, sent + b"{" * begun, patience_s=5)) == (408, "bad_payload"), path
+            assert problem(answers(server.http_port, sent + b"{" * begun)) == (408, "bad_payload"), path
         with Web(server.http_port).login("alice") as web:
             web.must("send", to="alice", body="others are served")
             assert not list((server.data_dir / "files" / "incoming").iterdir())
@@ -139,8 +139,9 @@ def test_a_body_without_end_is_bounded(server: ServerProcess, name: Name) -> Non
 
 def test_pipelined_requests_are_answered_in_order(server: ServerProcess, name: Name) -> None:
     with Web(server.http_port).login(name("alice")) as web:
-        head = f"Host: x\r\nAuthorization: Bearer {web.token}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n\r\n{{}}"
-    sent = "".join(f"POST /api/v1/{op} HTTP/1.1\r\n{head}" for op in ("devices", "send", "convs"))
+        head = f"Host: x\r\nAuthorization: Bearer {web.token}\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+    ops = {"devices": "", "send": "", "convs": "Connection: close\r\n"}
+    sent = "".join(f"POST /api/v1/{op} HTTP/1.1\r\n{head}{more}\r\n{{}}" for op, more in ops.items())
     found = answers(server.http_port, sent.encode())
     assert re.findall(rb"HTTP/1\.1 (\d+) ", found) == [b"200", b"422", b"200"]
 

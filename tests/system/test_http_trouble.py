@@ -19,7 +19,7 @@ def test_a_store_that_can_not_commit_is_told(own_server: ServerProcess) -> None:
     """503 with Retry-After, and the same request goes through once the store is well; reading goes on."""
     with Web(own_server.http_port).login("alice") as alice:
         alice.must("send", to="bob", body="before")
-        locks = [sqlite3.connect(file, timeout=5, isolation_level=None) for file in own_server.data_dir.glob("*.db")]
+        locks = [sqlite3.connect(file, timeout=60, isolation_level=None) for file in own_server.data_dir.glob("*.db")]
         try:
             for lock in locks:
                 lock.execute("BEGIN EXCLUSIVE")

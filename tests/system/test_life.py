@@ -160,7 +160,7 @@ def test_ports_and_data_stay_over_kill_and_start() -> None:
         server.kill()
         assert not server.running
         with pytest.raises(OSError, match="refused"):
-            socket.create_connection((server.host, server.mqtt_port), timeout=5)
+            socket.create_connection((server.host, server.mqtt_port), timeout=60)
         server.start()
         assert (server.mqtt_port, server.websocket_port, server.http_port) == ports
         assert server.pid != first

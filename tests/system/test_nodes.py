@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -124,7 +123,7 @@ def test_a_killed_node_takes_nothing_with_it(nodes: Nodes) -> None:
     bob.disconnect()
     states: Callable[[], list[bytes]] = lambda: [p.payload for p in alice.plain if p.topic == bob.presence_topic]  # noqa: E731
     alice.until(lambda: states() and b"offline" in states()[-1], "offline", 20)
-    alice.wait("msg", body="last words", timeout_s=20)  # another node fires it, once
+    alice.wait("msg", body="last words")  # another node fires it, once
     nodes.all[1].start()  # the same folder: it takes its place at once
     bob = nodes.client(1, "bob", clean=False)
     alice.say("bob", 2)
@@ -140,7 +139,7 @@ def test_a_frozen_node_can_write_nothing_more(nodes: Nodes) -> None:
     bob.wait("msg", body=0)
     nodes.all[1].signal(signal.SIGSTOP)
     try:
-        eventually(lambda: "a node is gone" in nodes.all[0].log(), "the frozen node is declared dead", timeout_s=20)
+        eventually(lambda: "a node is gone" in nodes.all[0].log(), "the frozen node is declared dead")
         now = nodes.client(0, "bob", clean=False)
         alice.say("bob", 1)
         now.wait("msg", body=1)
@@ -149,7 +148,7 @@ def test_a_frozen_node_can_write_nothing_more(nodes: Nodes) -> None:
         nodes.all[1].signal(signal.SIGCONT)
     bob.until_closed()
     eventually(lambda: "declared dead" in nodes.all[1].log(), "it has noticed")
-    eventually(nodes.all[1].ready, "it is a node again", timeout_s=20)
+    eventually(nodes.all[1].ready, "it is a node again")
     assert not [item for item in now.items if item.op == "msg" and item["body"] == "never"]
     carl = nodes.online(1, "carl")
     carl.say("bob", 2)
@@ -160,7 +159,7 @@ def test_a_second_node_of_a_living_name_ends(nodes: Nodes) -> None:
     nodes.start()
     double = ServerProcess({"store.url": nodes.url, "cluster.node": "n1"})
     with double._temporary:
-        ended = double.command("serve", timeout_s=60)
+        ended = double.command("serve")
     assert ended.returncode == 1
     assert (
         ended.stderr.strip()
@@ -186,17 +185,15 @@ def test_a_database_that_is_gone_and_comes_back(own_postgres: Cluster) -> None:
         alice = nodes.online(0, "alice")
         alice.say("alice", 0)
         own_postgres.freeze()
-        began = time.monotonic()
-        eventually(lambda: node.get("/health/ready")[0] == 503, "not ready", timeout_s=10)
+        eventually(lambda: node.get("/health/ready")[0] == 503, "not ready")
         assert node.get("/health/live")[0] == 200
-        assert time.monotonic() - began < 10  # 5 s where the machine is not crowded
-        alice.until_closed(30)
+        alice.until_closed()
         own_postgres.thaw()
-        eventually(node.ready, "ready again", timeout_s=20)
+        eventually(node.ready, "ready again")
         own_postgres.kill()
-        eventually(lambda: not node.ready(), "not ready", timeout_s=10)
+        eventually(lambda: not node.ready(), "not ready")
         own_postgres.start()
-        eventually(node.ready, "ready again", timeout_s=20)
+        eventually(node.ready, "ready again")
         nodes.online(0, "alice").say("alice", 1)
 
 
@@ -204,7 +201,7 @@ def test_a_start_waits_for_the_database(own_postgres: Cluster) -> None:
     with ExitStack() as undo:
         nodes = Nodes(own_postgres.url(own_postgres.create()), undo)
         own_postgres.stop()
-        node = ServerProcess({"store.url": nodes.url}, start_timeout_s=60)
+        node = ServerProcess({"store.url": nodes.url})
         undo.callback(node.close)
         with pytest.MonkeyPatch.context() as patched:
             patched.setattr(node, "ready", lambda: _live(node))
@@ -212,7 +209,7 @@ def test_a_start_waits_for_the_database(own_postgres: Cluster) -> None:
         assert node.get("/health/ready")[0] == 503
         eventually(lambda: "waiting for the database" in node.log(), "a line in the log")
         own_postgres.start()
-        eventually(node.ready, "ready", timeout_s=30)
+        eventually(node.ready, "ready")
 
 
 def _live(node: ServerProcess) -> bool:
@@ -243,7 +240,7 @@ def _send(node: ServerProcess, token: str, number: int) -> int:
         {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code

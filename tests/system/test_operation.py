@@ -57,7 +57,7 @@ def test_a_stop_during_the_start_is_a_clean_one(tmp_path: Path) -> None:
     with (tmp_path / "stderr").open("wb") as stderr, serving(server, stderr.fileno()) as process:
         eventually(server.data_dir.exists, "the start has begun")
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_log_that_nobody_reads_stops_nobody(tmp_path: Path) -> None:
@@ -87,7 +87,7 @@ def test_a_log_that_nobody_reads_stops_nobody(tmp_path: Path) -> None:
         assert "ready" in seen
         assert "logged in user=user0 device=phone address=127.0.0.1" in seen
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     os.close(reading)
 
 
@@ -100,7 +100,7 @@ def test_with_json_lines_nothing_else_is_written(tmp_path: Path) -> None:
     ):
         eventually(server.ready, "ready")
         process.terminate()
-        assert process.wait(30) == 0
+        assert process.wait(60) == 0
     assert (tmp_path / "stdout").read_text() == ""
     lines = [json.loads(line) for line in (tmp_path / "stderr").read_text().splitlines()]
     assert [line["message"] for line in lines if line["message"] in ("ready", "stopped")] == ["ready", "stopped"]

@@ -96,7 +96,7 @@ class Service(http.server.BaseHTTPRequestHandler):
         self.server.asked.append((asked, self.headers.get("X-Key")))
         status, body = self.server.answer
         if status == 0:
-            self.server.gate.wait(20)
+            self.server.gate.wait(60)
             status = 204
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))

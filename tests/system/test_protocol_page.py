@@ -38,7 +38,7 @@ def test_the_client_of_the_page_chats(server: ServerProcess, im: Clients, name: 
             print("x" * 70_000, file=chat.stdin, flush=True)
             assert chat.stderr.readline() == "refused: body: 70002 bytes, of at most 65536\n"
             chat.stdin.close()
-            assert chat.wait(30) == 0
+            assert chat.wait(60) == 0
         finally:
             chat.kill()
     assert [item["body"] for item in peer.items if item.op == "msg"] == ["Hello Bob"]

@@ -84,7 +84,7 @@ def front(request: pytest.FixtureRequest, server: ServerProcess, tmp_path: Path)
             process.wait(3)
         except subprocess.TimeoutExpired:  # Caddy waits for whoever is connected
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 def test_one_port_is_a_whole_service(server: ServerProcess, front: int) -> None:

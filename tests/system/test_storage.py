@@ -33,7 +33,7 @@ def test_a_database_that_can_not_be_written(own_server: ServerProcess, own_im: C
     client.say("bob", "before")
     locks: list[sqlite3.Connection] = []
     for file in own_server.data_dir.glob("*.db"):
-        connection = sqlite3.connect(file, timeout=5, isolation_level=None)
+        connection = sqlite3.connect(file, timeout=60, isolation_level=None)
         connection.execute("BEGIN EXCLUSIVE")
         locks.append(connection)
     assert locks, f"no database in {os.listdir(own_server.data_dir)}"

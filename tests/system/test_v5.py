@@ -315,14 +315,14 @@ def test_stock_mosquitto_clients(five: Five, server: ServerProcess, name: Name) 
     request = json.dumps({"op": "send", "to": alice.user, "body": "from mosquitto"})
     bob = name("bob")
     to = ["-u", bob, "-i", "m", "-t", f"im/v1/{bob}/m/up", "-q", "2"]
-    done = subprocess.run(["mosquitto_pub", *where, *to, "-m", request], check=False, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["mosquitto_pub", *where, *to, "-m", request], check=False, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
     assert alice.get("msg")[0]["body"] == "from mosquitto"
     listen = ["-u", bob, "-i", "s", "-t", f"im/v1/{bob}/#", "-q", "1", "-C", "1", "-F", "%p"]
     with subprocess.Popen(["mosquitto_sub", *where, *listen], stdout=subprocess.PIPE, text=True) as reader:
         try:
             eventually(lambda: "logged in" in server.log() or None, "the subscriber")
-            out, _ = reader.communicate(timeout=30)
+            out, _ = reader.communicate(timeout=60)
         finally:
             reader.kill()
     assert json.loads(out)

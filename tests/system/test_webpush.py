@@ -17,7 +17,7 @@ from tests.support.im import ImClient
 from tests.support.push_service import BrowserKeys, PushService, verify_vapid
 from tests.support.web import Web
 
-PATIENCE_S = 20
+PATIENCE_S = 60
 CONTACT = "mailto:ops@example.org"
 
 

@@ -28,7 +28,7 @@ def at(bind: str) -> Config:
 
 
 def get(address: Address, path: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(address.host, address.port, timeout=10)
+    connection = http.client.HTTPConnection(address.host, address.port, timeout=60)
     try:
         connection.request("GET", path)
         response = connection.getresponse()

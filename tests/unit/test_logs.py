@@ -102,7 +102,7 @@ class Collector:
 
     def write(self, data: bytes) -> None:
         self.busy.set()
-        assert self.reads.wait(10)
+        assert self.reads.wait(60)
         self.text += data
 
 
@@ -112,7 +112,7 @@ def test_nobody_waits_for_who_reads_the_log_and_what_was_dropped_is_told() -> No
     handler = LineHandler(writer)
     handler.setFormatter(TextFormatter(colour=False))
     writer.put("first")
-    assert collector.busy.wait(10)
+    assert collector.busy.wait(60)
     for number in range(10):
         writer.put(f"line {number:03}")
     assert writer.dropped == 5

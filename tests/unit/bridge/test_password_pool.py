@@ -44,7 +44,7 @@ class Work:
 
     def begin(self) -> Callable[[], bool]:
         self.begun.append(self.name)
-        return lambda: self.gate is None or self.gate.wait(10)
+        return lambda: self.gate is None or self.gate.wait(60)
 
     def end(self, right: bool) -> int:
         self.ended.set()

@@ -28,7 +28,7 @@ from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000
 AT = Times(NOW, NOW, 0)
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def on_a_loop(test: Callable[..., Coroutine[None, None, None]]) -> Callable[..., None]:

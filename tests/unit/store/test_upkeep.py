@@ -99,7 +99,7 @@ async def test_a_pass_that_can_not_begin_fails(tmp_path: Path) -> None:
     async with running(tmp_path) as ledger:
         broken = patch.object(Engine, "base", side_effect=sqlite3.OperationalError("disk I/O error"))
         with broken, pytest.raises(StoreError, match="disk I/O error"):
-            await asyncio.wait_for(ledger.compact(FIVE), 10)
+            await asyncio.wait_for(ledger.compact(FIVE), 60)
         await say(ledger, 1)
         assert (await ledger.compact(FIVE)).messages == 16
 

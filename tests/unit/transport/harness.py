@@ -25,7 +25,7 @@ from tests.support.packets import Packet, Parser, Publish, Will
 
 NOTHING_WAITS = 4711
 """A packet identifier that nothing waits for."""
-PATIENCE_S = 10.0
+PATIENCE_S = 60.0
 """How long a test waits for what must happen; only a failing test ever waits that long."""
 
 PLAIN_LOOP = "MQTT_IM_TEST_ASYNCIO"
