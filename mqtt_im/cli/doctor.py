@@ -14,10 +14,13 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import typer
 
 from mqtt_im.accounts.table import NAME, Accounts
+from mqtt_im.bridge.jwts import JwtVerifier
+from mqtt_im.cli import versions
 from mqtt_im.cli.options import ConfigFile, Overrides
 from mqtt_im.cli.places import place_for
 from mqtt_im.config import Address, Config, certificates, load, parse_bind
@@ -144,8 +147,11 @@ def _examine_database(config: Config) -> Iterator[Finding]:
 
 
 def _examine_accounts(config: Config) -> Iterator[Finding]:
-    if config.auth.mode != "accounts":
+    if config.auth.mode == "open":
         yield Finding("note", "auth.mode is open: anybody on this machine is anybody")
+        return
+    if config.auth.mode != "accounts":
+        yield _examine_elsewhere(config)
         return
     try:
         place = place_for(config)
@@ -161,6 +167,21 @@ def _examine_accounts(config: Config) -> Iterator[Finding]:
     yield Finding("ok" if count else "note", f"{count} accounts" if count else "there are no accounts yet: mqtt-im user add NAME")
 
 
+def _examine_elsewhere(config: Config) -> Finding:
+    """Who says who may log in, where that is not this server."""
+    if config.auth.mode == "jwt":
+        try:
+            JwtVerifier(config.auth.jwt)
+        except MqttImError as error:
+            return Finding("mend", error.message)
+        return Finding("ok", f"auth.jwt.key: {config.auth.jwt.key} can be used")
+    parts = urlsplit(config.auth.http.url)
+    address = Address(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+    if _answers(address):
+        return Finding("ok", f"auth.http.url: {address} can be reached")
+    return Finding("mend", f"auth.http.url: {address} can't be reached; nobody can log in")
+
+
 def _examine_ports(config: Config, running: bool) -> Iterator[Finding]:
     for key, text in binds(config).items():
         address = parse_bind(text)
@@ -169,6 +190,8 @@ def _examine_ports(config: Config, running: bool) -> Iterator[Finding]:
         if running:
             reached = _answers(address) if address.port else True
             yield Finding("ok" if reached else "mend", f"{key}: {address} " + ("is served" if reached else "does not answer"))
+            if reached and address.port and key in _greeted(config):
+                yield _examine_versions(key, address)
         else:
             problem = bind_problem(address)
             yield Finding(
@@ -176,10 +199,33 @@ def _examine_ports(config: Config, running: bool) -> Iterator[Finding]:
             )
 
 
-def _answers(address: Address) -> bool:
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)  # noqa: S104 - to be compared with
+def _greeted(config: Config) -> list[str]:
+    """The listeners that anybody can speak MQTT with, who has neither a certificate nor a proxy."""
+    if config.mqtt.proxy_protocol:
+        return []
+    return ["mqtt.bind"] if config.mqtt.tls.client_ca else ["mqtt.bind", "mqtt.tls.bind"]
+
+
+def _examine_versions(key: str, address: Address) -> Finding:
+    """What clients can speak there: another program, or an older server, may have the port."""
     try:
-        socket.create_connection((host, address.port), timeout=2).close()
+        found = versions.spoken(_near(address), tls=key == "mqtt.tls.bind")
+    except OSError:
+        found = []
+    if len(found) == len(versions.ALL):
+        return Finding("ok", f"{key}: it speaks MQTT {' and '.join(found)}")
+    spoken = f"MQTT {' and '.join(found)} alone" if found else "no MQTT"
+    return Finding("mend", f"{key}: what answers speaks {spoken}; see which program has the port, or restart the server")
+
+
+def _near(address: Address) -> Address:
+    """Where this machine reaches what listens everywhere."""
+    return Address({"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host), address.port)  # noqa: S104 - compared
+
+
+def _answers(address: Address) -> bool:
+    try:
+        socket.create_connection(_near(address), timeout=2).close()
     except OSError:
         return False
     return True

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from mqtt_im.testing import ServerProcess
+import trustme
+
+from mqtt_im.testing import ServerProcess, Value, free_ports
 from tests.support.im import ImClient
 from tests.support.raw import eventually
 
@@ -104,3 +106,23 @@ def test_with_json_lines_nothing_else_is_written(tmp_path: Path) -> None:
     assert (tmp_path / "stdout").read_text() == ""
     lines = [json.loads(line) for line in (tmp_path / "stderr").read_text().splitlines()]
     assert [line["message"] for line in lines if line["message"] in ("ready", "stopped")] == ["ready", "stopped"]
+
+
+def test_doctor_tells_which_versions_a_running_server_speaks(tmp_path: Path) -> None:
+    """Over TCP and TLS, and without a login."""
+    authority = trustme.CA()
+    issued = authority.issue_cert("localhost")
+    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    issued.private_key_pem.write_to_path(key)
+    issued.cert_chain_pems[0].write_to_path(cert)
+    key.chmod(0o600)
+    tls: dict[str, Value] = {
+        "mqtt.tls.bind": f"127.0.0.1:{free_ports(1)[0]}",
+        "mqtt.tls.cert": str(cert),
+        "mqtt.tls.key": str(key),
+    }
+    with ServerProcess({**tls, "auth.mode": "accounts"}) as server:
+        said = server.command("doctor").stdout
+        assert "ok    mqtt.bind: it speaks MQTT 3.1.1 and 5" in said
+        assert "ok    mqtt.tls.bind: it speaks MQTT 3.1.1 and 5" in said
+        assert "login refused" not in server.log()

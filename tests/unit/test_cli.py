@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +18,9 @@ from msgspec import Raw
 
 from mqtt_im.accounts.passwords import verify_password
 from mqtt_im.accounts.table import Accounts
-from mqtt_im.cli import run
+from mqtt_im.cli import run, versions
 from mqtt_im.cli.serve import introduction
-from mqtt_im.config import AuthConfig, Config, HttpConfig, MqttConfig, WebsocketConfig
+from mqtt_im.config import Address, AuthConfig, Config, HttpConfig, MqttConfig, WebsocketConfig
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs import AttachJob, RequestJob
@@ -139,6 +140,41 @@ def test_doctor_finds_a_taken_port(command: Command) -> None:
     assert code == 1
     assert f"mend  http.bind: 127.0.0.1:{port} can't be used: Address already in use" in out
     assert err == "mqtt-im: 1 thing to mend\n"
+
+
+def test_doctor_looks_at_who_lets_users_in(command: Command, tmp_path: Path) -> None:
+    def doctor(*settings: str) -> str:
+        return command("doctor", *(part for text in settings for part in ("--set", text)))[1]
+
+    (tmp_path / "key").write_text("x" * 40)
+    jwt = ("auth.mode=jwt", f"auth.jwt.key={tmp_path / 'key'}")
+    assert f"ok    auth.jwt.key: {tmp_path / 'key'} can be used" in doctor(*jwt, "auth.jwt.algorithms=HS256")
+    assert "mend  auth.jwt.key: " in doctor(*jwt)
+    assert "note  auth.mode is open" in doctor("auth.mode=open")
+    with socket.create_server(("127.0.0.1", 0)) as service:
+        at = f"127.0.0.1:{service.getsockname()[1]}"
+        asked = ("auth.mode=http", f"auth.http.url=http://{at}/login")
+        assert f"ok    auth.http.url: {at} can be reached" in doctor(*asked)
+    assert f"mend  auth.http.url: {at} can't be reached; nobody can log in" in doctor(*asked)
+
+
+def test_doctor_knows_what_speaks_no_mqtt() -> None:
+    """Another program has the port, and closes, or talks something else."""
+
+    def answer(listening: socket.socket) -> None:
+        for said in (b"", b"220 hello\r\n", b"\x20\x02\x00\x01", b"\x20\x02\x00\x01"):
+            connection, _ = listening.accept()
+            connection.recv(64)
+            connection.sendall(said)
+            connection.close()
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        address = Address("127.0.0.1", listening.getsockname()[1])
+        thread = threading.Thread(target=answer, args=(listening,))
+        thread.start()
+        assert versions.spoken(address, tls=False) == []
+        assert versions.spoken(address, tls=False) == []
+        thread.join()
 
 
 def test_doctor_looks_at_certificates(command: Command, tmp_path: Path) -> None:
