@@ -12,7 +12,7 @@ from random import Random, SystemRandom
 from typing import Final
 
 from mqtt_im.testing import ServerProcess, Value
-from tests.soak import samples
+from tests.soak import churn, churn5, samples
 from tests.soak.churn import PLAIN_TOPICS, USERS, Churn
 from tests.soak.samples import Sample
 
@@ -35,6 +35,7 @@ def main() -> int:
     parser.add_argument("--fill", type=int, default=60_000, help="messages to begin with, so that the store's caches are full")
     parser.add_argument("--clients", type=int, default=40, help="clients at a time")
     parser.add_argument("--every", type=float, default=5.0, metavar="SECONDS", help="time between two samples")
+    parser.add_argument("--version", choices=("3.1.1", "5", "both"), default="both", help="of MQTT, that clients speak")
     parser.add_argument("--seed", type=int, help="drawn and printed where it is not given")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else SystemRandom().randrange(10**6)
@@ -56,13 +57,14 @@ async def soak(server: ServerProcess, options: argparse.Namespace, seed: int) ->
     """Churn for so long; what was wrong, in a line each."""
     random, counts, stopping = Random(seed), Counter[str](), asyncio.Event()
     ports = {"mqtt": server.mqtt_port, "websocket": server.websocket_port}
-    churns = [Churn(server.host, ports, Random(random.random()), counts) for _ in range(options.clients)]
+    lives = {"3.1.1": churn.LIVES, "5": churn5.LIVES, "both": {**churn.LIVES, **churn5.LIVES}}[options.version]
+    churns = [Churn(server.host, ports, Random(random.random()), counts, lives) for _ in range(options.clients)]
     first = await asyncio.to_thread(Sample.take, server, 0.0)
     print(f"{samples.HEAD}\n{first.row()}  at its start", flush=True)
     await asyncio.gather(*(churns[0].fill(user, options.fill // len(USERS)) for user in USERS))
     started, end = time.monotonic(), options.minutes * 60
     print(f"{(await asyncio.to_thread(Sample.take, server, 0.0)).row()}  filled", flush=True)
-    running = [asyncio.create_task(churn.run(stopping)) for churn in churns]
+    running = [asyncio.create_task(one.run(stopping)) for one in churns]
     taken: list[Sample] = []
     while (now := time.monotonic() - started) < end:
         await asyncio.sleep(min(options.every, end - now))

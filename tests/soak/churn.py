@@ -31,7 +31,11 @@ Life = Callable[["Churn"], Coroutine[Any, Any, None]]
 class Churn:
     """One stream of clients, one after the other, of random kinds."""
 
-    def __init__(self, host: str, ports: dict[str, int], random: Random, counts: Counter[str]) -> None:
+    def __init__(
+        self, host: str, ports: dict[str, int], random: Random, counts: Counter[str], lives: dict[Life, int] | None = None
+    ) -> None:
+        """`lives`: kinds of clients, with how often each comes; those of this file where none are given."""
+        self._lives = LIVES if lives is None else lives
         self._host = host
         self._ports = ports
         self.random = random
@@ -42,7 +46,7 @@ class Churn:
     async def run(self, stopping: asyncio.Event) -> None:
         """Go on until it is to stop; a client's troubles end that client only."""
         while not stopping.is_set():
-            life = self.random.choices(list(LIVES), list(LIVES.values()))[0]
+            life = self.random.choices(list(self._lives), list(self._lives.values()))[0]
             self.counts[life.__name__] += 1
             with contextlib.suppress(OSError, EOFError, TimeoutError, RuntimeError):
                 async with asyncio.timeout(4 * _PATIENCE_S):
@@ -79,15 +83,19 @@ class Churn:
         """Somebody."""
         return self.random.choice(USERS)
 
-    def sending(self, user: str, device: str, number: int) -> bytes:
-        """A PUBLISH with a message to somebody."""
+    def request(self) -> bytes:
+        """A message to somebody."""
         request = {
             "op": "send",
             "to": self.user(),
             "body": "x" * self.random.randrange(400),
             "id": f"{self._name}-{next(self._ids)}",
         }
-        return packets.publish(f"im/v1/{user}/{device}/up", json.dumps(request).encode(), packet_id=number)
+        return json.dumps(request).encode()
+
+    def sending(self, user: str, device: str, number: int) -> bytes:
+        """A PUBLISH with such a message."""
+        return packets.publish(f"im/v1/{user}/{device}/up", self.request(), packet_id=number)
 
 
 async def _log_in(churn: Churn, client: Client, user: str, device: str, **options: Any) -> bool:

@@ -37,7 +37,7 @@ class Sample(NamedTuple):
             process.num_fds(),
             int(metrics["mqtt_im_tasks"]),
             process.num_threads(),
-            int(metrics["mqtt_im_connected"]),
+            int(metrics.get("mqtt_im_connections", 0)),
             int(metrics.get("mqtt_im_uplinks_total", 0)),
             int(metrics.get("mqtt_im_malformed_packets_total", 0)),
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import socket
 import socketserver
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,3 +109,14 @@ def test_the_raw_client_speaks_mqtt(mosquitto_port: int) -> None:
             assert [(each.topic, each.packet_id, each.dup) for each in repeated] == [
                 (each.topic, each.packet_id, True) for each in got if each.qos
             ]
+
+
+def test_a_soak_of_seconds_runs_to_its_end() -> None:
+    """Clients of both versions come and go, and nothing of them is left."""
+    arguments = ["--minutes", "0.05", "--fill", "250", "--clients", "6", "--seed", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.soak", *arguments], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert done.stdout.endswith("flat\n")
+    assert all(life in done.stdout for life in ("chats5", "speaks_plain_mqtt5", " chats,"))
