@@ -1,4 +1,5 @@
-// A device on MQTT.js, MQTT 5: node client.mjs USER DEVICE PEER. From the environment: IM_HOST, IM_PORT, IM_PASSWORD.
+// A device on MQTT.js, MQTT 5: node client.mjs USER DEVICE PEER. From the environment: IM_HOST, IM_PORT, IM_PASSWORD,
+// or IM_URL, such as wss://chat.example/mqtt for MQTT over WebSocket.
 // In MQTT 5 the PUBACK of a request says what became of it, so there is nothing else to wait for.
 
 import { randomUUID } from "node:crypto";
@@ -12,7 +13,8 @@ const inbox = `${user}-${device}.jsonl`; // what has come, a line each
 const kept = existsSync(inbox) ? readFileSync(inbox, "utf8").trim().split("\n").filter(Boolean) : [];
 let seen = kept.length ? JSON.parse(kept.at(-1)).pos : 0;
 
-const client = mqtt.connect(`mqtt://${process.env.IM_HOST ?? "127.0.0.1"}:${process.env.IM_PORT ?? 1883}`, {
+const url = process.env.IM_URL ?? `mqtt://${process.env.IM_HOST ?? "127.0.0.1"}:${process.env.IM_PORT ?? 1883}`;
+const client = mqtt.connect(url, {
   clientId: device,
   username: user,
   password: process.env.IM_PASSWORD,

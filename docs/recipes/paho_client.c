@@ -1,4 +1,5 @@
-/* A device on Paho C, MQTT 3.1.1: paho_client USER DEVICE PEER. From the environment: IM_HOST, IM_PORT, IM_PASSWORD.
+/* A device on Paho C: paho_client USER DEVICE PEER. From the environment: IM_HOST, IM_PORT, IM_PASSWORD.
+ * It speaks MQTT 3.1.1, or 5 with IM_VERSION=5, for which Paho has functions of their own.
  *
  *     apt-get install libpaho-mqtt-dev && gcc -O2 -Wall -o paho_client paho_client.c -lpaho-mqtt3c
  *
@@ -19,6 +20,7 @@ static char waiting[65]; /* the id of what is on its way; empty: nothing */
 static long seen;        /* the newest pos that is in the file */
 static FILE *inbox;
 static const char *user;
+static int five; /* MQTT 5 */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t answered = PTHREAD_COND_INITIALIZER;
 
@@ -78,16 +80,30 @@ static void connection_lost(void *context, char *cause) {
     pthread_mutex_unlock(&lock);
 }
 
+static int connected(void) {
+    MQTTClient_connectOptions options = MQTTClient_connectOptions_initializer, options5 = MQTTClient_connectOptions_initializer5;
+    if (five) options = options5;
+    else options.cleansession = 0;
+    options.username = user;
+    options.password = getenv("IM_PASSWORD");
+    if (!five) return MQTTClient_connect(client, &options) == MQTTCLIENT_SUCCESS;
+    MQTTProperties kept = MQTTProperties_initializer;
+    MQTTProperty expiry = {.identifier = MQTTPROPERTY_CODE_SESSION_EXPIRY_INTERVAL, .value.integer4 = 30 * 24 * 3600};
+    MQTTProperties_add(&kept, &expiry);
+    MQTTResponse response = MQTTClient_connect5(client, &options, &kept, NULL);
+    int done = response.reasonCode == MQTTREASONCODE_SUCCESS;
+    MQTTResponse_free(response);
+    MQTTProperties_free(&kept);
+    return done;
+}
+
 static void stay_connected(void) {
     while (!MQTTClient_isConnected(client)) {
-        MQTTClient_connectOptions options = MQTTClient_connectOptions_initializer;
-        options.cleansession = 0;
-        options.username = user;
-        options.password = getenv("IM_PASSWORD");
-        if (MQTTClient_connect(client, &options) == MQTTCLIENT_SUCCESS) {
+        if (connected()) {
             char filter[160];
             snprintf(filter, sizeof filter, "im/v1/%s/#", user);
-            MQTTClient_subscribe(client, filter, 1);
+            if (five) MQTTResponse_free(MQTTClient_subscribe5(client, filter, 1, NULL, NULL));
+            else MQTTClient_subscribe(client, filter, 1);
         } else {
             sleep(1);
         }
@@ -107,7 +123,8 @@ static void send_line(const char *topic, const char *request) {
         clock_gettime(CLOCK_REALTIME, &until);
         until.tv_sec += MQTTClient_isConnected(client) ? REPEAT_S : 1;
         pthread_mutex_unlock(&lock);
-        MQTTClient_publish(client, topic, strlen(request), request, 1, 0, NULL);
+        if (five) MQTTResponse_free(MQTTClient_publish5(client, topic, strlen(request), request, 1, 0, NULL, NULL));
+        else MQTTClient_publish(client, topic, strlen(request), request, 1, 0, NULL);
         pthread_mutex_lock(&lock);
         if (*waiting) pthread_cond_timedwait(&answered, &lock, &until);
     }
@@ -136,7 +153,10 @@ int main(int count, char **argument) {
     while (fgets(line, sizeof line, inbox))
         if (field(line, "pos")) seen = atol(field(line, "pos"));
 
-    MQTTClient_create(&client, url, argument[2], MQTTCLIENT_PERSISTENCE_NONE, NULL);
+    five = getenv("IM_VERSION") && !strcmp(getenv("IM_VERSION"), "5");
+    MQTTClient_createOptions made = MQTTClient_createOptions_initializer;
+    if (five) made.MQTTVersion = MQTTVERSION_5;
+    MQTTClient_createWithOptions(&client, url, argument[2], MQTTCLIENT_PERSISTENCE_NONE, NULL, &made);
     MQTTClient_setCallbacks(client, NULL, connection_lost, message_arrived, NULL);
     pthread_t watcher;
     pthread_create(&watcher, NULL, watch, NULL);
@@ -148,6 +168,7 @@ int main(int count, char **argument) {
         snprintf(request, sizeof request, "{\"op\":\"send\",\"id\":\"%s\",\"to\":\"%s\",\"body\":\"%s\"}", waiting, argument[3], body);
         send_line(topic, request);
     }
-    MQTTClient_disconnect(client, 1000);
+    if (five) MQTTClient_disconnect5(client, 1000, MQTTREASONCODE_SUCCESS, NULL);
+    else MQTTClient_disconnect(client, 1000);
     return 0;
 }

@@ -1,6 +1,7 @@
-"""A device on paho-mqtt, MQTT 3.1.1: python paho_client.py USER DEVICE PEER. From the environment: IM_HOST, IM_PORT, IM_PASSWORD.
+"""A device on paho-mqtt: python paho_client.py USER DEVICE PEER. From the environment: IM_HOST, IM_PORT, IM_PASSWORD.
 
-Each line of stdin is sent to PEER until the server has it; what comes is kept in a file before it is acknowledged, once.
+It speaks MQTT 3.1.1, or 5 with IM_VERSION=5. Each line of stdin is sent to PEER until the server has it; what comes is kept in a
+file before it is acknowledged, once.
 """
 
 import json
@@ -10,6 +11,8 @@ import threading
 import uuid
 
 import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
 
 REPEAT_S = 5
 
@@ -45,11 +48,16 @@ def on_message(client, userdata, packet):
     client.ack(packet.mid, packet.qos)  # now the server may forget it
 
 
-client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device, clean_session=False, manual_ack=True)
+kept, options = {"clean_session": False}, {}
+if os.environ.get("IM_VERSION") == "5":
+    expiry = Properties(PacketTypes.CONNECT)
+    expiry.SessionExpiryInterval = 30 * 24 * 3600
+    kept, options = {"protocol": mqtt.MQTTv5}, {"clean_start": False, "properties": expiry}
+client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, client_id=device, manual_ack=True, **kept)
 client.username_pw_set(user, os.environ.get("IM_PASSWORD"))
 client.on_connect, client.on_message = on_connect, on_message
 client.reconnect_delay_set(1, 30)
-client.connect(os.environ.get("IM_HOST", "127.0.0.1"), int(os.environ.get("IM_PORT", "1883")))
+client.connect(os.environ.get("IM_HOST", "127.0.0.1"), int(os.environ.get("IM_PORT", "1883")), **options)
 client.loop_start()  # reconnects by itself, and repeats what has no PUBACK
 
 for line in sys.stdin:

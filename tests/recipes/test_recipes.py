@@ -1,4 +1,4 @@
-"""Each program of docs/recipes, as it stands there, against a real server that is killed in between.
+"""Each program of docs/recipes, as it stands there, in each version it speaks, against a real server that is killed in between.
 
 It sends lines to a peer and gets the peer's; nothing may be missing, twice or out of order on either side.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -19,14 +20,15 @@ from typing import IO
 
 import pytest
 
-from mqtt_im.client.sync import Client
+from mqtt_im.client.sync import Client, Message
 from mqtt_im.testing import ServerProcess
 from tests.support.raw import eventually
 
 ROOT = Path(__file__).parents[2]
 RECIPES = ROOT / "docs" / "recipes"
 ARDUINO = Path(__file__).parent / "arduino"
-LINES = 10
+LINES = 12
+KILLED = (4, 8)
 PATIENCE_S = 60.0
 USER, DEVICE, PEER = "alice", "lamp", "bob"
 
@@ -83,8 +85,8 @@ def arduino(folder: Path, port: int) -> list[str]:
 class Program:
     """A running recipe; `lines` is what it has printed."""
 
-    def __init__(self, command: Sequence[str], folder: Path, port: int) -> None:
-        environment = {**os.environ, "IM_HOST": "127.0.0.1", "IM_PORT": str(port)}
+    def __init__(self, command: Sequence[str], folder: Path, port: int, settings: dict[str, str]) -> None:
+        environment = {**os.environ, "IM_HOST": "127.0.0.1", "IM_PORT": str(port), **settings}
         with (folder / "stderr").open("w") as errors:
             self.process = subprocess.Popen(
                 [*command, USER, DEVICE, PEER],
@@ -122,33 +124,59 @@ class Program:
             self.stdin.close()
 
 
-@pytest.mark.parametrize("recipe", [paho, aiomqtt, shell, mqtt_js, paho_c, arduino])
-def test_a_recipe_loses_and_doubles_nothing(recipe: Callable[[Path, int], list[str]], tmp_path: Path) -> None:
+FIVE = {"IM_VERSION": "5"}
+WEBSOCKET = {"IM_URL": "ws://127.0.0.1:{http_port}/mqtt"}
+IN_BETWEEN = "while it was dead, after {}"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings"),
+    [
+        (paho, {}),
+        (paho, FIVE),
+        (aiomqtt, {}),
+        (shell, {}),
+        (shell, FIVE),
+        (mqtt_js, {}),
+        (mqtt_js, WEBSOCKET),
+        (paho_c, {}),
+        (paho_c, FIVE),
+        (arduino, {}),
+    ],
+)
+def test_a_recipe_loses_and_doubles_nothing(
+    recipe: Callable[[Path, int], list[str]], settings: dict[str, str], tmp_path: Path
+) -> None:
     with ServerProcess() as server:
         url = f"mqtt://127.0.0.1:{server.mqtt_port}"
-        program = Program(recipe(tmp_path, server.mqtt_port), tmp_path, server.mqtt_port)
+        told = {key: value.format(http_port=server.http_port) for key, value in settings.items()}
+        program = Program(recipe(tmp_path, server.mqtt_port), tmp_path, server.mqtt_port, told)
         try:
             with Client(url, user=PEER, device="desk") as peer:
                 there = peer.messages(timeout=PATIENCE_S)
                 said = [f'number {number}, "quoted"' for number in range(LINES)]
+                heard: list[Message] = []
+                answers: list[str] = []
                 for number, text in enumerate(said):
                     program.say(text)
-                    peer.send(USER, f"answer {number}")
-                    if number == LINES // 2:
-                        heard = [next(there) for _ in range(number)]
+                    answers.append(f"answer {number}")
+                    peer.send(USER, answers[-1])
+                    if number in KILLED:
+                        heard += [next(there) for _ in range(number - len(heard))]
                         server.kill()
-                        peer.send(USER, "while it was dead")
+                        answers.append(IN_BETWEEN.format(number))
+                        peer.send(USER, answers[-1])
                         server.start()
                 heard += [next(there) for _ in range(LINES - len(heard))]
                 assert [message.body for message in heard] == said
-                answers = [f"answer {number}" for number in range(LINES)]
-                answers.insert(LINES // 2 + 1, "while it was dead")
                 eventually(lambda: len(program.lines) >= len(answers), "its output", PATIENCE_S)
                 program.stdin.close()
                 program.process.wait(PATIENCE_S)
                 assert program.lines == [f"{PEER}: {answer}" for answer in answers]
         finally:
             program.close()
+        spoken = "mqtt5" if settings or recipe in (mqtt_js, aiomqtt) else "mqtt3"
+        assert set(re.findall(rf"user={USER} device={DEVICE} .* protocol=(\S+)", server.log())) == {spoken}
         if recipe is not arduino:
             kept = [json.loads(line) for line in (tmp_path / f"{USER}-{DEVICE}.jsonl").read_text("utf-8").splitlines()]
             assert [item["body"] for item in kept if item["op"] == "msg" and item["from"] == PEER] == answers
