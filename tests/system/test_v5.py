@@ -9,12 +9,15 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from mqtt_im.testing import ServerProcess
 from tests.support import packets5
 from tests.support.im5 import Im5
 from tests.support.raw import eventually
+from tests.support.web import Web
 from tests.system.conftest import Clients, Name
 
 CONFIG = {"mqtt.plain_topics": ["open/#"], "limits.requests_per_second": 2000, "limits.max_body_bytes": 8192}
@@ -336,3 +339,37 @@ def test_metrics_tell_versions_apart(five: Five, im: Clients, server: ServerProc
     shown = dict(re.findall(r'^mqtt_im_connections\{protocol="(\w+)"\} (\d+)', text, re.MULTILINE))
     assert int(shown["mqtt5"]) >= 1
     assert int(shown["mqtt3"]) >= 1
+
+
+@pytest.mark.parametrize("own_server", [{"auth.admin_token": "an-admin-token"}], indirect=True)
+def test_metrics_and_lists_tell_what_came_over_websocket(own_server: ServerProcess, own_im: Clients) -> None:
+    """On either port that has WebSocket, in either version; the dashboard's figures say the same."""
+    own_im.online("alice")
+    made: list[paho.Client] = []
+    try:
+        for number, (port, version) in enumerate(
+            [(own_server.http_port, paho.MQTTv5), (own_server.websocket_port, paho.MQTTv5), (own_server.http_port, paho.MQTTv311)]
+        ):
+            client = paho.Client(CallbackAPIVersion.VERSION2, f"ws{number}", protocol=version, transport="websockets")
+            client.ws_set_options(path="/mqtt")
+            client.username_pw_set("alice")
+            client.connect("127.0.0.1", port)
+            client.loop_start()
+            made.append(client)
+        with Web(own_server.http_port, "an-admin-token") as admin:
+
+            def protocols() -> dict[str, str]:
+                listed = admin.ask("GET", "/api/v1/admin/connections").data["connections"]
+                return {entry["device"]: entry["protocol"] for entry in listed}
+
+            wanted = {"phone": "mqtt3", "ws0": "mqtt5/ws", "ws1": "mqtt5/ws", "ws2": "mqtt3/ws"}
+            eventually(lambda: protocols() == wanted, "the connections")
+            text = own_server.get("/metrics")[1]
+            shown = dict(re.findall(r'^mqtt_im_connections\{protocol="(\S+)"\} (\d+)', text, re.MULTILINE))
+            assert {name: int(count) for name, count in shown.items() if int(count)} == {"mqtt3": 1, "mqtt5/ws": 2, "mqtt3/ws": 1}
+            stats = admin.ask("GET", "/api/v1/admin/stats").data
+            assert (stats["connections_mqtt5_ws"], stats["connections_mqtt3_ws"], stats["connections_mqtt3"]) == (2, 1, 1)
+    finally:
+        for client in made:
+            client.disconnect()
+            client.loop_stop()
