@@ -257,6 +257,8 @@ class PostgresMachine(RuleBasedStateMachine):
 
     def _compare(self, node: Node, batch: list[Action], jobs: list[Any], owed: list[Job]) -> None:
         """The batch was kept, and has brought about what it does to the twin."""
+        if not self._writes(jobs):
+            self._tells_the_time(node)  # as the reader has it: the ledger has not looked at its clock
         now = node.store.engine.now
         if self._writes(jobs):
             self._twin_runs(node, owed, now)
@@ -266,6 +268,11 @@ class PostgresMachine(RuleBasedStateMachine):
             assert found == wanted, f"{action}: {difference(found, wanted)}"
         assert not self.decided
         assert self.dense == self.twin.last
+
+    def _tells_the_time(self, node: Node) -> None:
+        engine = node.store.engine
+        engine.now = max(engine.now, self.clock)
+        engine.behind, engine.ahead = engine.now - self.passed, node.store.clock.now().ahead
 
     @staticmethod
     def _writes(jobs: list[Any]) -> bool:

@@ -208,6 +208,8 @@ class StoreMachine(RuleBasedStateMachine):
 
         with patch.object(self.store.engine.log, "append", watched):
             done = self._run(batch)
+        if all(job.reads for job in done):
+            self._tells_the_time()  # as the reader has it: the ledger has not looked at its clock
         now = self.store.engine.now
         if not all(job.reads for job in done):
             self._twin_runs(owed, now)
@@ -313,15 +315,20 @@ class StoreMachine(RuleBasedStateMachine):
     def _look(self, looking: bool) -> None:
         if looking:
             engine, twin = self.store.engine, self.twin
-            now = engine.now = twin.now = max(engine.now, self.clock)
-            engine.behind = twin.behind = now - self.passed
-            engine.ahead = twin.ahead = self.store.clock.set(now, self.passed).ahead
+            self._tells_the_time()
+            now, twin.now, twin.behind, twin.ahead = engine.now, engine.now, engine.behind, engine.ahead
             expected = look(twin, now)
             for seen in (look(engine, now), self.store.see(lambda view: look(view, now), now, self.passed)):
                 for key, value in expected.items():
                     assert seen[key] == value, difference(seen[key], value, str(key))
             rows = dict(self.store.engine.log.after(0))
             assert rows == {lsn: encode(record) for lsn, record in self.twin.state.log.items()}
+
+    def _tells_the_time(self) -> None:
+        engine = self.store.engine
+        engine.now = max(engine.now, self.clock)
+        engine.behind = engine.now - self.passed
+        engine.ahead = self.store.clock.set(engine.now, self.passed).ahead
 
     def _look_beside(self) -> None:
         """While a batch is on its way to the disk nobody is told of it: who would see it has to wait."""

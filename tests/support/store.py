@@ -45,7 +45,56 @@ class SetClock(Clock):
         return self.now()
 
 
-class SqliteStore:
+class ByHand:
+    """The ledger's own code, run by hand: what both stores' stand-ins share."""
+
+    ledger: Ledger
+    reader: Reader
+    clock: SetClock
+    engine: Any
+
+    def _begin(self, not_read: Callable[[Exception], None] = lambda _: None) -> None:
+        self.ledger.failing = None
+        self.ledger._owed = Owed()
+        self.engine = self.ledger._make()
+        self.reader = self.ledger._reader = Reader(self.ledger._tell_one, self.clock, not_read)
+        self.reader._make = self.engine.reading
+
+    def see(self, look: Callable[[Readable], T], now: int, steady: int | None = None) -> T:
+        """What `look` sees as the reader's thread does, at a time in ms since 1970."""
+        seen = self.glance(look, now, steady)
+        assert seen is not None, "it would have to wait for what is not committed"
+        return seen
+
+    def glance(self, look: Callable[[Readable], T], now: int, steady: int | None = None) -> T | None:
+        """As `see`, but None where it would have to wait for what is not committed."""
+        seen: list[T] = []
+        if self.reader._reading is None:
+            self.reader._reading = self.engine.reading()
+        done = self.reader._reading.run(lambda view: seen.append(look(view)), lambda: None, self.clock.set(now, steady))
+        return seen[-1] if done else None
+
+    def run(self, batch: Sequence[Job], now: int, steady: int | None = None) -> None:
+        """The jobs are over, and have been told so. `now` is the time in ms since 1970; see `SetClock` for `steady`."""
+        self.clock.set(now, steady)
+        writes = [job for job in batch if not job.reads]
+        if writes:
+            self.ledger._work(self.engine, writes)
+            while len(self.ledger._turns):
+                self.ledger._work(self.engine, self.ledger._gather(self.engine)[0])
+        for job in batch:
+            if job.reads:
+                self.reader.submit(job)
+                self.reader._gather(block=False)
+                self.reader.serve()
+
+    def close(self) -> None:
+        """The process ends in good order."""
+        self.reader.close()
+        self.engine.close()
+
+
+class SqliteStore(ByHand):
     """The ledger's own code on files, run by hand."""
 
     def __init__(
@@ -77,43 +126,13 @@ class SqliteStore:
         self.ledger._loop = cast(Any, HereAndNow())
         self._open()
 
+    engine: Engine
+
     def _open(self) -> None:
-        self.ledger.failing = None
-        self.ledger._owed = Owed()
-        self.engine = cast(Engine, self.ledger._make())
-        self.reader = self.ledger._reader = Reader(self.ledger._tell_one, self.clock, self._not_read)
-        self.reader._make = self.engine.reading
+        self._begin(self._not_read)
 
     def _not_read(self, error: Exception) -> None:
         self.engine.mends(error)
-
-    def see(self, look: Callable[[Readable], T], now: int, steady: int | None = None) -> T:
-        """What `look` sees as the reader's thread does, at a time in ms since 1970."""
-        seen = self.glance(look, now, steady)
-        assert seen is not None, "it would have to wait for what is not committed"
-        return seen
-
-    def glance(self, look: Callable[[Readable], T], now: int, steady: int | None = None) -> T | None:
-        """As `see`, but None where it would have to wait for what is not committed."""
-        seen: list[T] = []
-        if self.reader._reading is None:
-            self.reader._reading = self.engine.reading()
-        done = self.reader._reading.run(lambda view: seen.append(look(view)), lambda: None, self.clock.set(now, steady))
-        return seen[-1] if done else None
-
-    def run(self, batch: Sequence[Job], now: int, steady: int | None = None) -> None:
-        """The jobs are over, and have been told so. `now` is the time in ms since 1970; see `SetClock` for `steady`."""
-        self.clock.set(now, steady)
-        writes = [job for job in batch if not job.reads]
-        if writes:
-            self.ledger._work(self.engine, writes)
-            while len(self.ledger._turns):
-                self.ledger._work(self.engine, self.ledger._gather(self.engine)[0])
-        for job in batch:
-            if job.reads:
-                self.reader.submit(job)
-                self.reader._gather(block=False)
-                self.reader.serve()
 
     def keep_up(self, jobs: int = 1) -> None:
         """What the ledger does after each batch."""
@@ -135,8 +154,3 @@ class SqliteStore:
             for file in self.data_dir.glob(PROJECTION_FILE + "*"):
                 file.unlink()
         self._open()
-
-    def close(self) -> None:
-        """The process ends in good order."""
-        self.reader.close()
-        self.engine.close()

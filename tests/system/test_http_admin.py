@@ -70,6 +70,8 @@ def test_accounts(server: ServerProcess, admin: Admin, im: Clients, name: Name) 
     given = admin.call("POST", "users", {"user": name("bob"), "password": "as you like"})
     assert (given.status, given.data) == (201, {"user": name("bob")})
     phone = im.online(alice, password=password)
+    # Being online is told after the answer to the subscription, when the ledger has noted the device.
+    eventually(lambda: admin.get(f"users/{alice}")["online"], "alice is online")
     one = admin.get(f"users/{alice}")
     assert set(one) == {"user", "created", "devices", "online"}
     assert (one["user"], one["devices"], one["online"]) == (alice, 1, True)
