@@ -200,8 +200,9 @@ class PostgresMachine(RuleBasedStateMachine):
             self._kept(self.nodes[0], WARM)
 
     def _decided(self, user: str, pos: int) -> bool:
-        claimed = self.decided.pop(0)
-        assert claimed[:2] == (user, pos)
+        """What the store decided. Of what is acknowledged the twin does not ask: the store does, and must not have had it."""
+        while (claimed := self.decided.pop(0))[:2] != (user, pos):
+            assert not claimed[2]
         return claimed[2]
 
     # What happens.
@@ -266,7 +267,7 @@ class PostgresMachine(RuleBasedStateMachine):
         for action, job, twin in zip(batch, jobs, expected, strict=True):
             found, wanted = outcome(job, now), outcome(twin, now)
             assert found == wanted, f"{action}: {difference(found, wanted)}"
-        assert not self.decided
+        assert not any(taken for _, _, taken in self.decided)
         assert self.dense == self.twin.last
 
     def _tells_the_time(self, node: Node) -> None:
