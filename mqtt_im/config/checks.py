@@ -54,6 +54,7 @@ def check(config: Config) -> Iterator[str]:
         if "." not in name or not all(part.isidentifier() for part in name.split(".")):
             yield f'mqtt.plugins: {name!r} is no dotted name of a class, like "my_package.MyPlugin"'
     yield from _check_cluster(config)
+    yield from _check_files(config)
     if not config.websocket.path.startswith("/"):
         yield f'websocket.path: must begin with "/", got {config.websocket.path!r}'
 
@@ -72,6 +73,22 @@ def _check_cluster(config: Config) -> Iterator[str]:
         fits = False
     if not fits:
         yield f'cluster.server_reference: expected "host:port", got {reference!r}'
+
+
+def _check_files(config: Config) -> Iterator[str]:
+    if not config.files.url:
+        return
+    try:
+        parts = urlsplit(config.files.url)
+    except ValueError:  # the host
+        parts = urlsplit("")
+    if parts.scheme == "s3" and parts.netloc:
+        if importlib.util.find_spec("boto3") is None:
+            yield "files.url: S3 needs the extra: pip install 'mqtt-im[s3]'"
+    elif parts.scheme != "file":
+        yield 'files.url: expected "s3://bucket/prefix" or "file:///folder", or nothing for data_dir/files'
+    elif parts.netloc or not parts.path.startswith("/"):
+        yield 'files.url: "file:///folder" is a whole path on this machine'
 
 
 def _check_receiver(section: str, url: str, secret: str) -> Iterator[str]:

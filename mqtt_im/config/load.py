@@ -84,12 +84,10 @@ class _Reader:
     def _read_table(self, table: dict[str, Any], section: str) -> None:
         for name, value in table.items():
             full = f"{section}.{name}" if section else name
-            if full not in SECTIONS:
-                self._take(full, value, "")
-            elif isinstance(value, dict):
+            if full in SECTIONS and isinstance(value, dict):
                 self._read_table(value, full)
             else:
-                self.mistakes.append(f"{full}: is a section, [{full}], with keys of its own")
+                self._take(full, value, "")
 
     def read_text(self, name: str, text: str, source: str) -> None:
         """Take a value that came as text, read as its key's type."""
@@ -108,7 +106,8 @@ class _Reader:
         suffix = f" ({source})" if source else ""
         key = KEYS.get(name)
         if key is None:
-            self.mistakes.append(f"{name}: {_unknown(name)}{suffix}")
+            what = f"is a section, [{name}], with keys of its own" if name in SECTIONS else _unknown(name)
+            self.mistakes.append(f"{name}: {what}{suffix}")
             return
         try:
             self.values[name] = msgspec.convert(value, key.type)
@@ -202,12 +201,14 @@ def _wrong(key: Key, value: Any, error: msgspec.ValidationError) -> str:
 
 def _unknown(name: str) -> str:
     """Say that a key is not known, and which known one it may have meant."""
-    near = difflib.get_close_matches(name, [*KEYS, *SECTIONS], n=1, cutoff=0.6)
+    known = [*KEYS, *(section for section in SECTIONS if not name.startswith(f"{section}."))]
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not near:
         last = name.rpartition(".")[2]
         by_last = {key.rpartition(".")[2]: key for key in KEYS}
         near = [by_last[match] for match in difflib.get_close_matches(last, by_last, n=1, cutoff=0.6)]
-    if not near:
-        section = name.partition(".")[0]
+    if not near and (section := name.partition(".")[0]) in SECTIONS:
+        near = difflib.get_close_matches(name, [key for key in KEYS if key.startswith(f"{section}.")], n=1, cutoff=0.0)
+    elif not near:
         near = difflib.get_close_matches(section, SECTIONS, n=1, cutoff=0.5)
     return "unknown key" + (f"; the nearest known one is {near[0]}" if near else "; docs/configuration.md lists them all")

@@ -21,12 +21,10 @@ class S3:
 
     def __init__(self, url: str, endpoint: str) -> None:
         """`s3://bucket/prefix`; `endpoint` is the URL of a store that is not Amazon's. Raises `MqttImError`."""
-        try:
-            import boto3
-            from botocore.config import Config
-            from botocore.exceptions import BotoCoreError, ClientError
-        except ImportError as error:
-            raise MqttImError("files", "files.url: for s3:// the extra is needed: pip install 'mqtt-im[s3]'") from error
+        import boto3
+        from botocore.config import Config
+        from botocore.exceptions import BotoCoreError, ClientError
+
         parts = urlsplit(url)
         self._bucket = parts.netloc
         self._prefix = parts.path.strip("/") + "/" if parts.path.strip("/") else ""

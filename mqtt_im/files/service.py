@@ -30,7 +30,7 @@ from mqtt_im.files.log import carrying
 from mqtt_im.files.receiving import PIECE, Incoming
 from mqtt_im.files.table import FileTable, Stored
 from mqtt_im.files.uploads import FileUploads
-from mqtt_im.protocol.errors import MqttImError, Refusal, StoreError
+from mqtt_im.protocol.errors import Refusal, StoreError
 from mqtt_im.store.interface import Readable, Store
 from mqtt_im.tables import Place
 
@@ -344,11 +344,9 @@ def blobs_of(config: FilesConfig, data_dir: Path) -> Blobs:
     parts = urlsplit(config.url)
     if parts.scheme == "file":
         return Folder(Path(unquote(parts.path)))
-    if parts.scheme == "s3" and parts.netloc:
-        from mqtt_im.files.s3 import S3
+    from mqtt_im.files.s3 import S3
 
-        return S3(config.url, config.endpoint)
-    raise MqttImError("files", f"files.url: {config.url!r} is neither s3://bucket/prefix nor file:///folder")
+    return S3(config.url, config.endpoint)
 
 
 def clean_name(name: str) -> str:

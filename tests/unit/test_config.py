@@ -101,6 +101,12 @@ def test_booleans_and_numbers_of_set() -> None:
         ),
         ("[store]\nsynchronous = 'off'", "store.synchronous: expected one of full, normal, got 'off'"),
         ("mqtt = 1", "mqtt: is a section, [mqtt], with keys of its own"),
+        ("[limits]\nnope = 1", "limits.nope: unknown key; the nearest known one is limits.max_page"),
+        (
+            "[files]\nurl = 'ftp://host/folder'",
+            'files.url: expected "s3://bucket/prefix" or "file:///folder", or nothing for data_dir/files',
+        ),
+        ("[files]\nurl = 'file:folder'", 'files.url: "file:///folder" is a whole path on this machine'),
         ("[websocket]\npath = 'mqtt'", "websocket.path: must begin with \"/\", got 'mqtt'"),
         ("[http]\nbind = '127.0.0.1:1883'", "http.bind: 127.0.0.1:1883 is the address of mqtt.bind already"),
         ("[auth]\nmode = 'jwt'", 'auth.jwt.key: needed by auth.mode = "jwt"'),
