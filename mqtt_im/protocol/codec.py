@@ -225,6 +225,8 @@ def _inflate(payload: bytes, limit: int) -> bytes:
         raise Unreadable(Refusal("too_large", f"the payload unpacks to more than {limit} bytes"), None)
     if not stream.eof:
         raise Unreadable(Refusal("bad_payload", "the zlib stream ends too early"), None)
+    if stream.unused_data:
+        raise Unreadable(Refusal("bad_payload", f"{len(stream.unused_data)} bytes stand behind the zlib stream"), None)
     return data
 
 

@@ -208,6 +208,7 @@ def test_deeper_messagepack_is_refused(depth: int, field: str) -> None:
         (encode_json({**SEND, "id": "x" * 65}), "bad_field", None),
         (b"\x78\x00", "bad_payload", None),
         (zlib.compress(encode_json(SEND))[:-4], "bad_payload", None),
+        (zlib.compress(encode_json(SEND)) + b"\0", "bad_payload", None),
         (zlib.compress(b""), "bad_payload", None),
         (zlib.compress(b" " * (MAX + 1)), "too_large", None),
         (encode_json({**SEND, "id": "1", "body": "x" * MAX}), "too_large", "1"),
