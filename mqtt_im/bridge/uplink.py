@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import secrets
 import time
+from math import ceil
 from typing import Any, Final, Literal, get_args
 
 from mqtt_im.core import costs
 from mqtt_im.core.delivery import BATCH_MOST
-from mqtt_im.core.records import DeviceChange
 from mqtt_im.core.rules import CHANGING, Who
 from mqtt_im.core.rules.common import answer
 from mqtt_im.mqtt import V5
@@ -187,7 +187,7 @@ class Uplink:
             "rate_limited",
             f"more than {settings.requests_per_second} requests a second; send it again later",
             retry=True,
-            retry_after=round(retry_after, 1),
+            retry_after=ceil(retry_after * 10) / 10,  # never 0
         )
         self._refuse(channel, refusal, request_id, token)
 
@@ -339,9 +339,8 @@ class Uplink:
         }
 
     def _forgotten(self, channel: Channel, job: UplinkJob) -> None:
-        assert isinstance(job.request, rq.DeviceForget) and job.decision is not None
-        if any(isinstance(record, DeviceChange) and record.forgotten for record in job.decision.records):
-            self._bridge.forget(channel.user, job.request.device)
+        assert isinstance(job.request, rq.DeviceForget)
+        self._bridge.forget(channel.user, job.request.device)  # one that only publishes is not registered, but may be connected
 
     def _refuse(self, channel: Channel, refusal: Refusal, request_id: str | None, token: int, reason: int | None = None) -> None:
         """Tell why, in an `error` and in MQTT 5's acknowledgement, whose reason code is `reason` where it is given."""

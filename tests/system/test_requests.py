@@ -302,6 +302,16 @@ def test_forgetting_a_connected_device_closes_it(im: Clients, name: Name) -> Non
     assert [entry["device"] for entry in phone.must("devices")["devices"]] == ["phone"]
 
 
+def test_forgetting_a_device_that_only_publishes_closes_it_and_ends_its_session(im: Clients, name: Name) -> None:
+    alice = name("alice")
+    phone, button = im.online(alice, "phone"), im.sign_in(alice, "button", clean=False)
+    button.request("send", to=alice, body="pressed", id="press")
+    phone.received(1)
+    phone.must("device.forget", device="button")
+    button.wait_closed()
+    assert im.sign_in(alice, "button", clean=False).session_present is False
+
+
 def test_forgetting_repeats_harmlessly(im: Clients, name: Name) -> None:
     """`ok`; its cursor, session and n are gone, if it was there; the id is only echoed."""
     alice = name("alice")

@@ -109,3 +109,19 @@ def test_what_reaches_a_crowd_is_priced_at_the_door(tmp_path: Path) -> None:
         world.close()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(("wait_s", "told_s"), [(0.0001, 0.1), (0.05, 0.1), (0.11, 0.2), (3.0, 3.0)])
+def test_who_is_refused_for_a_while_is_never_told_to_come_back_at_once(tmp_path: Path, wait_s: float, told_s: float) -> None:
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        bob = world.connect("bob")
+        world.settle()
+        world.bridge.rate_limited(bob, encode({"op": "devices", "id": "d"}), 1, wait_s)
+        world.bridge.pump_ready()
+        error = bob.of("error")[0]
+        assert (error["id"], error["code"], error["retry_after"]) == ("d", "rate_limited", told_s)
+        assert bob.failed == [1]
+        world.close()
+
+    asyncio.run(scenario())
