@@ -25,6 +25,7 @@ from .store.writer import Writer
 _log = logging.getLogger(__name__)
 
 Map = dict[str, Any]
+_OWN: Final = frozenset(("op", "n"))
 _SLICE: Final = 50
 """Entries that are worked on in one turn of the loop, where there may be many."""
 
@@ -94,6 +95,8 @@ class Sending:
     def _row(self, op: str, request_id: str, fields: Map, body: Any, timeout: float | None) -> Row:
         if not isinstance(request_id, str) or not 1 <= len(request_id) <= 64:
             raise ValueError("id: a text of 1 to 64 characters")
+        if taken := _OWN & fields.keys():
+            raise ValueError(f"{', '.join(sorted(taken))}: the outbox's own, not a field to give")
         ttl = fields.get("ttl")
         if ttl is not None and (not isinstance(ttl, int) or ttl < 1):
             raise ValueError("ttl: whole seconds, at least 1")

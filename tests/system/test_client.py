@@ -54,6 +54,18 @@ async def said(im: Client, to: str, body: Any, **fields: Any) -> Outgoing:
     return await (await im.send(to, body, **fields)).sent(PATIENCE_S)
 
 
+@pytest.mark.parametrize("fields", [{"n": 5}, {"op": "recall"}, {"id": ""}, {"id": "x" * 65}, {"ttl": 0}])
+def test_what_can_not_be_a_field_is_refused_and_holds_up_nothing(client: Clients, name: Name, fields: dict[str, Any]) -> None:
+    async def main() -> None:
+        alice = name("alice")
+        async with client(alice) as a:
+            with pytest.raises(ValueError, match=next(iter(fields))):
+                await a.send(alice, "never", **fields)
+            assert (await said(a, alice, "next")).seq == 1
+
+    run(main)
+
+
 def test_a_message_goes_from_one_app_to_the_other(client: Clients, name: Name) -> None:
     async def main() -> None:
         alice, bob = name("alice"), name("bob")
