@@ -65,7 +65,7 @@ def test_signed_tokens(jwt_server: ServerProcess, tmp_path: Path) -> None:
         web.refused("login", 403, "forbidden", user="alice", password="x")
         web.token = token(secret="another secret of more than thirty-two bytes")
         web.refused("devices", 401, "unauthorized")
-        short = token(seconds=3)
+        short = token(seconds=10)
         with connected(server, "alice", short, "tablet") as tablet, Events(server.http_port, short) as stream:
             stream.wait("welcome")
             tablet.wait_closed()
@@ -123,7 +123,7 @@ def service() -> Iterator[Any]:
 
 def test_a_service_that_is_asked(service: Any, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{service.server_address[1]}/login"
-    config: dict[str, Value] = {"auth.mode": "http", "auth.http.url": url, "auth.http.timeout_s": 1}
+    config: dict[str, Value] = {"auth.mode": "http", "auth.http.url": url, "auth.http.timeout_s": 5}
     with ServerProcess(config) as server, Web(server.http_port) as web:
         with connected(server, "alice", "secret") as phone:
             phone.listen()

@@ -15,6 +15,7 @@ import pytest
 from mqtt_im.testing import ServerProcess
 from tests.support.im import ImClient
 from tests.support.push_service import BrowserKeys, PushService, verify_vapid
+from tests.support.raw import eventually
 from tests.support.web import Web
 
 PATIENCE_S = 60
@@ -102,6 +103,7 @@ def test_a_subscription_that_is_gone_is_removed(server: ServerProcess, service: 
             alice.must("send", to="erin", body=f"message {number}", id=f"e{number}")
             _, content = told(service, "/erin-two", keys)
             assert content["conversations"][0]["body"] == f"message {number}"
+            eventually(lambda: "a subscription is gone user=erin device=one" in server.log(), "the end of the subscription")
     assert service.answers["/erin-one"] == []
     with pytest.raises(Empty):
         service.requests.get_nowait()
