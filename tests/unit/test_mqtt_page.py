@@ -7,6 +7,8 @@ import re
 from functools import cache
 from pathlib import Path
 
+from tests.unit.transport.test_v5_connect import REFUSED, VIOLATIONS
+
 ROOT = Path(__file__).parents[2]
 FOLDERS = {"system": ROOT / "tests", "mqtt": ROOT / "tests" / "unit"}
 PAGE = (ROOT / "docs" / "mqtt.md").read_text(encoding="utf-8")
@@ -22,6 +24,12 @@ STATEMENTS = {
     "4.7.1": 3, "4.7.2": 1, "4.7.3": 4, "4.8.0": 2,
     "6.0.0": 4, "7.0.0": 2, "7.1.1": 1, "7.1.2": 1,
 }  # fmt: skip
+
+CASES = {
+    "test_a_violation_is_answered_with_its_code": frozenset(VIOLATIONS),
+    "test_a_refused_connect_says_why": frozenset(REFUSED),
+}
+"""Tests of which a row names the case that is its own."""
 
 
 def rows() -> list[tuple[str, str, str]]:
@@ -62,8 +70,16 @@ def test_statements_of_mqtt_5_are_held_by_tests_that_exist() -> None:
     assert len(found) > 100
     assert len({statement for statement, _, _ in found}) == len(found)
     for statement, _, cell in found:
-        names = re.findall(r"`([^`]+)::(\w+)`", cell)
-        assert names, statement
-        for file, name in names:
+        named = re.findall(r"`([^`]+)::(\w+)(?:\[([^`]+)\])?`", cell)
+        assert len(named) == len(cell.split("<br>")), statement
+        for file, name, case in named:
             folder = FOLDERS.get(file.partition("/")[0], ROOT / "tests" / "unit" / "transport")
             assert name in names_in(folder / file), f"{statement}: {file} has no {name}"
+            assert not case or case in CASES[name], f"{statement}: {name} has no case {case}"
+
+
+def test_a_test_of_many_cases_is_named_with_one() -> None:
+    """Else it could stand behind anything."""
+    for statement, _, cell in rows5():
+        for name in CASES:
+            assert f"::{name}`" not in cell or statement in ("3.2.2-8", "4.13.1-1"), statement  # which speak of every case

@@ -59,32 +59,41 @@ async def test_an_empty_client_id_is_assigned_one_that_names_no_device(tmp_path:
         assert other.connack.properties[packets5.ASSIGNED] != name
 
 
-@pytest.mark.parametrize(
-    ("connect", "code"),
-    [
-        (packets5.connect("a" * 257, username="alice"), 0x85),
-        (packets5.connect("a", username="alice", password="wrong"), 0x86),
-        (packets5.connect("a", username="alice", given={packets5.AUTH_METHOD: "SCRAM"}), 0x8C),
-        (packets5.connect("a", username="alice", given={packets5.AUTH_DATA: b"x"}), 0x82),
-        (packets5.connect("a", username="alice", given={packets5.RECEIVE_MAX: 0}), 0x82),
-        (packets5.connect("a", username="alice", given={packets5.MAX_PACKET: 0}), 0x82),
-        (packets5.connect("a", username="alice", given={packets5.PROBLEMS: 2}), 0x82),
-        (packets5.connect("a", given=[(packets5.SESSION_EXPIRY, 1), (packets5.SESSION_EXPIRY, 1)]), 0x82),
-        (packets5.connect("a", given={packets5.EXPIRY: 1}), 0x81),
-        (packets5.connect("a", given=b"\x7e"), 0x81),
-        (packets5.connect("a", given=b"\x11\0\0"), 0x81),
-        (packets5.connect("a\0"), 0x81),
-        (packets5.connect("a", will=packets5.Will("t/+", b"")), 0x81),
-        (packets5.connect("a", will=packets5.Will("t", b"", properties={packets5.SESSION_EXPIRY: 1})), 0x81),
-        (packets5.connect("a", will=packets5.Will("t", b"", properties={packets5.RESPONSE_TOPIC: "#"})), 0x82),
-        (packet(packets.CONNECT, text("MQTT") + b"\5\3\0\0\0" + text("a")), 0x81),
-        (packet(packets.CONNECT, text("MQTT") + b"\5\x1e\0\0\0" + text("a")), 0x81),
-        (packets.connect("a", level=6), 0x84),
-        (packet(packets.CONNECT, text("MQTT") + b"\5\2\0\0\0" + text("a") + bytes(70_000)), 0x95),
-    ],
-)
+REFUSED: dict[str, tuple[bytes, int]] = {
+    "client id too long": (packets5.connect("a" * 257, username="alice"), 0x85),
+    "wrong password": (packets5.connect("a", username="alice", password="wrong"), 0x86),
+    "authentication method": (packets5.connect("a", username="alice", given={packets5.AUTH_METHOD: "SCRAM"}), 0x8C),
+    "authentication data alone": (packets5.connect("a", username="alice", given={packets5.AUTH_DATA: b"x"}), 0x82),
+    "Receive Maximum 0": (packets5.connect("a", username="alice", given={packets5.RECEIVE_MAX: 0}), 0x82),
+    "Maximum Packet Size 0": (packets5.connect("a", username="alice", given={packets5.MAX_PACKET: 0}), 0x82),
+    "Request Problem Information 2": (packets5.connect("a", username="alice", given={packets5.PROBLEMS: 2}), 0x82),
+    "property twice": (packets5.connect("a", given=[(packets5.SESSION_EXPIRY, 1), (packets5.SESSION_EXPIRY, 1)]), 0x82),
+    "property of another packet": (packets5.connect("a", given={packets5.EXPIRY: 1}), 0x81),
+    "property that is none": (packets5.connect("a", given=b"\x7e"), 0x81),
+    "property cut off": (packets5.connect("a", given=b"\x11\0\0"), 0x81),
+    "U+0000": (packets5.connect("a\0"), 0x81),
+    "no UTF-8": (packet(packets.CONNECT, text("MQTT") + b"\5\2\0\0\0" + text(b"\xed\xa0\x80")), 0x81),
+    "will topic with wildcard": (packets5.connect("a", will=packets5.Will("t/+", b"")), 0x81),
+    "will property of another packet": (
+        packets5.connect("a", will=packets5.Will("t", b"", properties={packets5.SESSION_EXPIRY: 1})),
+        0x81,
+    ),
+    "will's Response Topic with wildcard": (
+        packets5.connect("a", will=packets5.Will("t", b"", properties={packets5.RESPONSE_TOPIC: "#"})),
+        0x82,
+    ),
+    "reserved flag": (packet(packets.CONNECT, text("MQTT") + b"\5\3\0\0\0" + text("a")), 0x81),
+    "will QoS 3": (packet(packets.CONNECT, text("MQTT") + b"\5\x1e\0\0\0" + text("a")), 0x81),
+    "another version": (packets.connect("a", level=6), 0x84),
+    "too large": (packet(packets.CONNECT, text("MQTT") + b"\5\2\0\0\0" + text("a") + bytes(70_000)), 0x95),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
 @on_loop
-async def test_a_refused_connect_says_why(tmp_path: Path, connect: bytes, code: int) -> None:
+async def test_a_refused_connect_says_why(tmp_path: Path, name: str) -> None:
+    """CONNACK is all that comes, then the connection is closed."""
+    connect, code = REFUSED[name]
     async with Server(tmp_path, limits={"max_packet_bytes": 60_000}) as server:
         answer = await refused(server, connect)
         assert (answer.code, answer.present) == (code, False)
@@ -264,18 +273,36 @@ def without_id(kind: int, flags: int = 0) -> bytes:
 VIOLATIONS: dict[str, tuple[int, bytes]] = {
     "reserved type": (0x81, packet(0)),
     "flags of PUBACK": (0x81, packet(4, b"\0\1", 1)),
+    "flags of PUBREC": (0x81, packet(5, b"\0\1", 2)),
+    "flags of PUBREL": (0x81, packet(6, b"\0\1")),
+    "flags of PUBCOMP": (0x81, packet(7, b"\0\1", 1)),
+    "flags of UNSUBSCRIBE": (0x81, packet(10, b"\0\1\0" + text("a"))),
+    "flags of PINGREQ": (0x81, packet(12, b"", 1)),
+    "flags of DISCONNECT": (0x81, packet(14, b"", 1)),
     "flags of SUBSCRIBE": (0x81, packet(8, b"\0\1\0" + text("a") + b"\0")),
     "QoS 3": (0x81, packet(3, text("a") + b"\0\1\0", 6)),
+    "DUP at QoS 0": (0x81, packet(3, text("a") + b"\0", 8)),
+    "topic with U+0000": (0x81, packet(3, text("a\0b") + b"\0")),
+    "topic with #": (0x81, packets5.publish("a/#", b"", qos=0)),
+    "filter that is no text": (0x81, packet(8, b"\0\1\0" + text(b"\xff") + b"\0", 2)),
+    "filter to unsubscribe that is no text": (0x81, packet(10, b"\0\1\0" + text(b"\xff"), 2)),
+    "Response Topic that is no text": (0x81, packets5.publish("a", b"", qos=0, given=b"\x08" + text(b"\xff"))),
+    "User Property that is no text": (0x81, packets5.publish("a", b"", qos=0, given=b"\x26" + text("a") + text(b"\xff"))),
     "text that is none": (0x81, packet(3, text(b"\xff") + b"\0")),
     "wildcard in a topic": (0x81, packets5.publish("a/+", b"", qos=0)),
     "AUTH": (0x82, packet(15)),
     "a server's packet": (0x82, packet(2, b"\0\0\0")),
     "second CONNECT": (0x82, packets5.connect("a")),
     "packet id 0": (0x82, packets5.publish("a", b"")),
+    "packet id 0 of SUBSCRIBE": (0x82, packets5.subscribe(0, ("a", 0))),
+    "packet id 0 of UNSUBSCRIBE": (0x82, packets5.unsubscribe(0, "a")),
     "no topic": (0x82, packets5.publish("", b"", qos=0)),
     "no filters": (0x82, packet(8, b"\0\1\0", 2)),
     "no filters to unsubscribe": (0x82, packet(10, b"\0\1\0", 2)),
     "no filter": (0x8F, packets5.subscribe(1, ("a/#/b", 0))),
+    "+ beside something": (0x8F, packets5.subscribe(1, ("a/b+", 0))),
+    "# beside something": (0x8F, packets5.subscribe(1, ("a/b#", 0))),
+    "share's name with #": (0x8F, packets5.subscribe(1, ("$share/g#/a", 0))),
     "no filter to unsubscribe": (0x8F, packets5.unsubscribe(1, "a#")),
     "share without name": (0x8F, packets5.subscribe(1, ("$share//a", 0))),
     "share without filter": (0x8F, packets5.subscribe(1, ("$share/g", 0))),
@@ -322,6 +349,9 @@ async def test_reasons_are_left_out_where_they_are_not_wanted(tmp_path: Path) ->
             code, found = await client.acknowledged(packets.PUBACK, 1)
             assert code == 0x87
             assert (packets5.REASON in found) is told
+            client.send(packets5.subscribe(2, ("closed", 1)))
+            found = dict(packets5.read_properties((await client.expect(packets.SUBACK)).body, 2)[0])
+            assert told or not found
         small: dict[int, Any] = {packets5.MAX_PACKET: 40}
         client = await server.connect5(given=small)
         client.send(packets5.publish("closed", b"", packet_id=1))
