@@ -38,7 +38,7 @@ from mqtt_im.files import open_files
 from mqtt_im.hooks import Hooks, WebPush
 from mqtt_im.http import HttpServer, Services
 from mqtt_im.metrics import Metrics
-from mqtt_im.opening import Joined, check_usable, index_of, join, keep_up, open_store, place_for
+from mqtt_im.opening import Joined, index_of, join, keep_up, open_store, place_for
 from mqtt_im.process import check_ports, raise_file_limit, tune_interpreter
 from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
 from mqtt_im.protocol.topics import Topics
@@ -238,7 +238,6 @@ class Server:
         config = self.config
         if not config.store.url:
             return None
-        check_usable(config)
         joined = await asyncio.to_thread(join, config, self._stop.is_set)
         from mqtt_im.cluster.bus import Bus
 

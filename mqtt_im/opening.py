@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mqtt_im.config import Config
-from mqtt_im.protocol.errors import MqttImError
 from mqtt_im.search.thread import Index
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.policy import Policy
@@ -41,16 +40,6 @@ def open_store(config: Config, joined: Joined | None, wake: Callable[[list[str],
     from mqtt_im.store.postgres.opening import opener
 
     return Ledger(opener(joined.database, me=joined.me, wake=wake, **options))
-
-
-def check_usable(config: Config) -> None:
-    """Nothing is configured that does not work with PostgreSQL yet. Raises `MqttImError`, one line for each key that is."""
-    wanted = {
-        "mqtt.plain_topics": bool(config.mqtt.plain_topics),
-    }
-    problems = [f"{key}: does not work with store.url yet; leave it out" for key, given in wanted.items() if given]
-    if problems:
-        raise MqttImError("start", "\n".join(problems))
 
 
 def index_of(config: Config) -> Callable[[], Index] | None:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import json
 import logging
 import os
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,10 +27,11 @@ from mqtt_im.postgres.errors import one_line
 from mqtt_im.protocol.errors import MqttImError
 
 from .neighbours import Handler, Neighbours
+from .packing import Packer, Unpacker
 
 CHANNEL: Final = "mqtt_im"
-MAX_BYTES: Final = 7_800
-"""Of one notification; PostgreSQL takes 7,999."""
+MAX_SIZE: Final = 8 << 20
+"""Of what waits to be told; what need not be told goes then."""
 MAX_WAITING: Final = 20_000
 """What is told while the database is away; more is dropped, and told anew when it is back."""
 ASK_S: Final = 8.0
@@ -55,7 +55,15 @@ class Bus(Neighbours):
         self._data_dir = data_dir
         self._handlers: dict[str, list[Handler]] = {}
         self._loop = asyncio.get_running_loop()
-        self._out: list[list[Any]] = []
+        self._out: list[_Item] = []
+        self._unsent: list[_Item] = []
+        """What the thread has taken and not sent yet."""
+        self._size = 0
+        """Bytes that wait, of what is told by `send`."""
+        self._barriers: list[asyncio.Future[None]] = []
+        self._packer = Packer()
+        self._unpacker = Unpacker()
+        self._listening = 0
         self._lock = threading.Lock()
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_w, False)
@@ -115,9 +123,34 @@ class Bus(Neighbours):
         with self._lock:
             first = not self._out
             if len(self._out) < MAX_WAITING:
-                self._out.append([self._me.incarnation, to, kind, *fields])
+                self._out.append(_Item([self._me.incarnation, to, kind, *fields]))
         if first:
             self._poke()
+
+    def send(self, kind: str, fields: Sequence[Any], to: Collection[int], done: Callable[[], None] | None, size: int = 0) -> bool:
+        """See `Neighbours`."""
+        with self._lock:
+            first = not self._out
+            if done is None and self._size > MAX_SIZE:
+                return False
+            for node in to:
+                self._out.append(_Item([self._me.incarnation, node, kind, *fields], keep=True, size=size))
+                self._size += size
+            if done is not None:
+                self._out.append(_Item(None, keep=True, done=done))
+        if first:
+            self._poke()
+        return True
+
+    async def caught_up(self) -> None:
+        """See `Neighbours`."""
+        future: asyncio.Future[None] = self._loop.create_future()
+        with self._lock:
+            self._barriers.append(future)
+        self._poke()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(AWAY_S):
+                await future
 
     async def ask(self, kind: str, to: int, *fields: Any) -> bool:
         """See `Neighbours`."""
@@ -210,6 +243,8 @@ class Bus(Neighbours):
     def _serve(self, connection: Connection) -> None:
         connection.execute("SET synchronous_commit = off")
         connection.execute(f"LISTEN {CHANNEL}")
+        self._listening = 0
+        self._unpacker.forget()
         got: list[list[Any]] = []
         connection.add_notify_handler(lambda notify: got.extend(self._read(notify.payload)))
         beat_at = 0.0
@@ -220,31 +255,37 @@ class Bus(Neighbours):
         while not self._stopping:
             now = time.monotonic()
             if now >= beat_at:
-                self._beat(connection)
+                greet |= self._beat(connection)
                 beat_at = now + nodes.BEAT_S
                 if greet:  # whoever hears it tells what this node may have missed, and is told what it may have
                     self._send(connection, [[self._me.incarnation, 0, "hello"]])
                     self._call(self._greeted)
                     greet = False
-            self._send(connection, self._take())
+            self._send_waiting(connection)
+            barriers = self._passing(connection)
             self._listen(connection, got)
             if got:
                 if any(message[2] in ("hello", "bye") for message in got):
                     beat_at = 0.0  # look at once who is there now
                 self._call(self._arrived, got[:])
                 got.clear()
-            if not self._out:
+            if barriers:
+                self._call(_pass, barriers)
+            if not self._out and not self._barriers:
                 select.select([connection.fileno(), self._wake_r], [], [], max(0.0, beat_at - time.monotonic()))
             with contextlib.suppress(BlockingIOError):
                 if select.select([self._wake_r], [], [], 0)[0]:
                     os.read(self._wake_r, 4096)
-        self._send(connection, self._take())
+        self._send_waiting(connection)
         nodes.leave(connection, self._me)
         self._send(connection, [[self._me.incarnation, 0, "bye"]])
 
     def _greeted(self) -> None:
         if not self._ready.done():
             self._ready.set_result(None)
+        elif not self._quiet:
+            for gap in self.on_gap:
+                gap()
         for node in list(self.others):
             self._joined(node)
 
@@ -254,13 +295,18 @@ class Bus(Neighbours):
             got.extend(self._read(notify.extra.decode()))
 
     def _read(self, payload: str) -> list[list[Any]]:
-        mine = self._me.incarnation
-        return [message for message in json.loads(payload) if message[0] != mine and message[1] in (0, mine)]
+        return self._unpacker.unpacked(payload, self._me.incarnation)
 
-    def _beat(self, connection: Connection) -> None:
+    def _beat(self, connection: Connection) -> bool:
+        """Say that this node lives, and look who else does; whether it is one that the others do not know."""
+        is_new = False
         if not nodes.beat(connection, self._me):
             self._call(self._declared_dead)
             nodes.register(self._database, connection, self._me, self._data_dir)
+            is_new = True
+        if self._listening != self._me.incarnation:
+            connection.execute(f"LISTEN {_channel(self._me.incarnation)}")
+            self._listening = self._me.incarnation
         if self._held != self._me.incarnation and nodes.hold(connection, self._me):
             self._held = self._me.incarnation
         if time.monotonic() >= self._bury_from:
@@ -272,28 +318,64 @@ class Bus(Neighbours):
         if living != self._known:
             self._known = living
             self._call(self._changed, living)
+        return is_new
 
-    def _take(self) -> list[list[Any]]:
+    def _send_waiting(self, connection: Connection) -> None:
+        """What waits is on its way; where the connection breaks, what must not be lost is sent again over the next one."""
         with self._lock:
             out, self._out = self._out, []
-        return out
+        self._unsent = unsent = [item for item in self._unsent if item.keep] + out
+        if not unsent:
+            return
+        self._send(connection, [item.message for item in unsent if item.message is not None])
+        self._unsent = []
+        with self._lock:
+            self._size -= sum(item.size for item in unsent)
+        done = [item.done for item in unsent if item.done is not None]
+        if done:
+            self._call(_do_all, done)
+
+    def _passing(self, connection: Connection) -> list[asyncio.Future[None]]:
+        """Those who wait for what others had sent, all of which comes before an answer of the database."""
+        with self._lock:
+            barriers, self._barriers = self._barriers, []
+        if barriers:
+            connection.execute("SELECT 1")
+        return barriers
 
     def _send(self, connection: Connection, messages: list[list[Any]]) -> None:
-        payloads: list[str] = []
-        batch: list[str] = []
-        size = 0
-        for message in messages:
-            text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
-            length = len(text.encode()) + 1
-            if length > MAX_BYTES:
-                log.error("what other nodes were to be told is too long: %s", message[2])
-                continue
-            if size + length > MAX_BYTES:
-                payloads.append(f"[{','.join(batch)}]")
-                batch, size = [], 0
-            batch.append(text)
-            size += length
-        if batch:
-            payloads.append(f"[{','.join(batch)}]")
+        payloads = list(self._packer.packed(messages))
         if payloads:
-            connection.execute("SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload", (CHANNEL, payloads))
+            query = "SELECT pg_notify(channel, payload) FROM unnest(%s::text[], %s::text[]) AS t (channel, payload)"
+            channels = [_channel(to) for to, _ in payloads]
+            connection.execute(query, (channels, [payload for _, payload in payloads]))
+
+
+class _Item:
+    """Something to tell, or somebody to be told that what stands before it was; `keep`: it must not be lost."""
+
+    __slots__ = ("done", "keep", "message", "size")
+
+    def __init__(
+        self, message: list[Any] | None, *, keep: bool = False, size: int = 0, done: Callable[[], None] | None = None
+    ) -> None:
+        self.message = message
+        self.keep = keep
+        self.size = size
+        self.done = done
+
+
+def _channel(node: int) -> str:
+    """Where a node listens for what is told to it alone; 0: where all do."""
+    return f"{CHANNEL}_{node}" if node else CHANNEL
+
+
+def _do_all(done: list[Callable[[], None]]) -> None:
+    for each in done:
+        each()
+
+
+def _pass(barriers: list[asyncio.Future[None]]) -> None:
+    for barrier in barriers:
+        if not barrier.done():
+            barrier.set_result(None)

@@ -6,7 +6,7 @@ event loop, handlers too.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 Handler = Callable[[int, list[Any]], None]
@@ -34,6 +34,8 @@ class Neighbours:
         """Called with the incarnation of a node that is dead or has stopped."""
         self.on_joined: list[Callable[[int], None]] = []
         """Called with the incarnation of a node that was not there before, or may have missed what it was told."""
+        self.on_gap: list[Callable[[], None]] = []
+        """Called where this node may have missed something that it was told."""
         self.on_lost: list[Callable[[], None]] = []
         """Called where this node was declared dead: what its clients are told of the store may not be so any more."""
 
@@ -42,6 +44,19 @@ class Neighbours:
 
     def tell(self, kind: str, *fields: Any, to: int = 0) -> None:
         """Tell all other nodes, or one, with the next batch, which leaves in this turn of the loop."""
+
+    def send(self, kind: str, fields: Sequence[Any], to: Collection[int], done: Callable[[], None] | None, size: int = 0) -> bool:
+        """Tell these nodes something of `size` bytes, in order, once each.
+
+        `done` is called when that, and what was told before, is on its way to them, which takes until the database is back where
+        it is away. Without it this returns False, and nothing is told, where too much waits already.
+        """
+        if done is not None:
+            done()
+        return True
+
+    async def caught_up(self) -> None:
+        """What others were told to be on its way before this was called has come."""
 
     async def start(self) -> None:
         """The others know of this node."""

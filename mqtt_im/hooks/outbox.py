@@ -56,7 +56,7 @@ class MetaRow(peewee.Model):
 class EventRow(peewee.Model):
     """An event: of a log row (`lsn`), or of a user (`data` is JSON), of whom only the newest waits."""
 
-    id = peewee.AutoField()
+    id = peewee.BigAutoField()
     event = peewee.TextField()
     lsn = peewee.BigIntegerField(default=0)
     user = peewee.TextField(null=True, unique=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mqtt_im.testing import ServerFailed, ServerProcess, Value
+from mqtt_im.testing import ServerProcess
 from tests.support.postgres import Cluster, new_database
 from tests.support.raw import Closed, Refused, eventually
 from tests.system.conftest import Clients
@@ -93,10 +93,3 @@ def test_retention_and_the_commands(database: str) -> None:
         assert server.command("store", "check").returncode == 0
         backup = server.command("store", "backup", "file")
         assert backup.returncode == 2 and "pg_dump" in backup.stderr
-
-
-def test_what_does_not_work_yet_is_refused_at_the_start(database: str) -> None:
-    """Nothing half works: one line for each key."""
-    config: dict[str, Value] = {"store.url": database, "mqtt.plain_topics": ["sensors/#"]}
-    with pytest.raises(ServerFailed, match=r"mqtt\.plain_topics: does not work with store\.url yet"), ServerProcess(config):
-        pass

@@ -20,8 +20,8 @@ from mqtt_im.transport.embedded import tls
 from mqtt_im.transport.embedded.farewells import CONNACKS
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.peer import Peer
+from mqtt_im.transport.embedded.sessions.message import PlainMessage
 from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
-from mqtt_im.transport.embedded.sessions.plain import PlainMessage
 from mqtt_im.transport.embedded.sessions.session import Key, Session
 from mqtt_im.transport.embedded.sessions.sharing import Group
 
@@ -209,6 +209,10 @@ def _begin(connection: Peer, session: Session) -> None:
                 if not _gone(connection):
                     hub.handler.watch(connection, other, min(qos, 1))
     hub.plain.resume(session)
+    if hub.plain.abroad is not None and session.plain:
+        if session.kept:
+            hub.plain.abroad.look([session.id])
+        hub.background(hub.plain.abroad.confirm())
     hub.plugins.connected(connection)
 
 

@@ -21,7 +21,7 @@ from amqtt.session import Session as AmqttSession
 
 from mqtt_im.protocol.errors import MqttImError
 from mqtt_im.transport.embedded.hub import Hub
-from mqtt_im.transport.embedded.sessions.plain import PlainMessage
+from mqtt_im.transport.embedded.sessions.message import PlainMessage
 from mqtt_im.transport.embedded.sessions.retained import RetainedMessage
 
 _BACKLOG = 4096

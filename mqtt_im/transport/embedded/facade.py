@@ -19,6 +19,7 @@ from mqtt_im.cluster import Neighbours
 from mqtt_im.config import LimitsConfig, MqttConfig, TlsConfig, WebsocketConfig
 from mqtt_im.config.addresses import Address, parse_bind
 from mqtt_im.config.proxies import TrustedProxies
+from mqtt_im.protocol.errors import MqttImError
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.transport.api import Handler, Link
 from mqtt_im.transport.embedded import guests, tls
@@ -31,6 +32,7 @@ from mqtt_im.transport.embedded.limits import Count
 from mqtt_im.transport.embedded.plugins import Plugins
 from mqtt_im.transport.embedded.sessions.ground import log
 from mqtt_im.transport.embedded.sessions.persistence import Persistence, StoreFailed
+from mqtt_im.transport.embedded.sessions.session import Key, Session
 from mqtt_im.transport.embedded.websocket import WebSocket
 from mqtt_im.transport.guest import Guest
 
@@ -98,10 +100,15 @@ class EmbeddedTransport:
             try:
                 store = hub.ground.store
                 hub.plain.retained.restore(await store.look(store.retained))
-                for stored in await store.look(store.plain_sessions):
-                    hub.sessions.restore(stored)
+                if hub.plain.abroad is not None:
+                    await hub.plain.abroad.start()
+                else:
+                    for stored in await store.look(store.plain_sessions):
+                        hub.sessions.restore(stored)
                 broker = EmbeddedBroker(hub, listeners, self._plugins)
                 hub.plugins = Plugins(broker, hub.background)
+                if hub.plugins.filter_topics and hub.plain.abroad is not None:
+                    raise MqttImError("start", "mqtt.plugins: plugins that filter topics do not work with store.url yet")
                 hub.plain.retained.told = hub.plugins.retained
                 hub.wills.fire = partial(fire, hub)
                 await hub.wills.start()
@@ -136,9 +143,34 @@ class EmbeddedTransport:
             log,
             lambda: self._neighbours.incarnation,
         )
+        if self._mqtt.plain_topics:
+            self._join_plain()
         hub.claims = Claims(store, self._neighbours, hub.release, hub.background)
         self._neighbours.on_left.append(lambda _: hub.background(self._adopt()))
         return store
+
+    def _join_plain(self) -> None:
+        """Plain topics are those of all nodes."""
+        from mqtt_im.transport.embedded.sessions.abroad import Abroad
+
+        hub = self._hub
+        abroad = hub.plain.abroad = Abroad(hub.ground, self._neighbours)
+
+        def at_home(key: Key) -> Session | None:
+            session = hub.sessions.in_memory.get(key)
+            return session if session is not None and session.connection is not None else None
+
+        abroad.at_home, abroad.arrived, abroad.take_in = at_home, hub.plain.arrived, hub.plain.take_in
+        abroad.retained, abroad.broken = hub.plain.retained.differ, self._missed
+        hub.plain.retained.written = abroad.retained_here
+
+    def _missed(self) -> None:
+        """What others have published may have been missed: sessions that nobody keeps end, as where a connection breaks."""
+        for connection in list(self._hub.live.values()):
+            session = connection.mqtt_session if isinstance(connection, Connection) else None
+            owns = self._hub.topics.owns
+            if session is not None and not session.kept and any(o & 3 and not owns(f) for f, o in session.filters.items()):
+                connection.end("unavailable")
 
     async def _adopt(self) -> None:
         """What a dead node has left to be done for its clients is done."""
@@ -195,6 +227,8 @@ class EmbeddedTransport:
         for wire in list(hub.sockets):
             if isinstance(wire, Connection):
                 wire.stop()
+        if hub.plain.abroad is not None:
+            hub.plain.abroad.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 if hub.tasks:

@@ -25,7 +25,7 @@ from mqtt_im.transport.embedded import subscribing
 from mqtt_im.transport.embedded.limits import PerMinute
 from mqtt_im.transport.embedded.peer import TOPIC_ALIASES, Peer
 from mqtt_im.transport.embedded.sessions import persistence as sql
-from mqtt_im.transport.embedded.sessions.plain import PlainMessage
+from mqtt_im.transport.embedded.sessions.message import PlainMessage
 from mqtt_im.transport.embedded.sessions.session import Session
 from mqtt_im.transport.embedded.sessions.sharing import Group
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from time import perf_counter
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from mqtt_im.core import costs
 from mqtt_im.mqtt import V5, encode, reasons
@@ -13,6 +13,9 @@ from mqtt_im.transport.api import REFUSED
 from mqtt_im.transport.embedded.peer import Peer
 from mqtt_im.transport.embedded.sessions.access import Claim, Rights
 from mqtt_im.transport.embedded.sessions.session import IDENTIFIER_SHIFT, Session
+
+if TYPE_CHECKING:
+    from mqtt_im.transport.embedded.sessions.abroad import Abroad
 
 _UNSUBACK: Final = 0xB0
 MAX_FILTER_BYTES: Final = 256 * 1024
@@ -29,10 +32,17 @@ def waits(connection: Peer, filters: list[tuple[str, int]]) -> bool:
     hub, session = connection.hub, connection.own_session
     return (
         session.kept
+        or _abroad(connection, filters) is not None
         or _are_many(connection, len(filters))
         or hub.plugins.filter_topics
         or any(hub.access.claim(name, connection.user, connection.device) is Claim.PRESENCE for name, _ in filters)
     )
+
+
+def _abroad(connection: Peer, filters: list[tuple[str, int]]) -> Abroad | None:
+    """The other nodes, where there may be some and they have to know of one of these filters."""
+    plain = connection.hub.plain
+    return plain.abroad if any(plain.is_plain(topic_filter) for topic_filter, _ in filters) else None
 
 
 def _are_many(connection: Peer, filters: int) -> bool:
@@ -52,6 +62,9 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
     """Grant what may be granted, answer, and start what was subscribed. A kept session's filters are on disk before SUBACK."""
     hub, session = connection.hub, connection.mqtt_session
     assert session is not None
+    abroad = _abroad(connection, filters)
+    if abroad is not None:
+        await abroad.caught_up()  # what was published before is not taken for what comes after
     before = dict(session.filters)
     turn = _Turn(many=_are_many(connection, len(filters)))
     taken = sum(map(len, before))
@@ -71,8 +84,12 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
         if not await hub.sessions.committed():
             _put_back(connection, session, before)
             codes = [REFUSED] * len(codes)
-        if connection.closed:
-            return
+        elif abroad is not None:
+            await abroad.tell_kept(session)
+    if abroad is not None:
+        await abroad.confirm()
+    if connection.closed or session.connection is not connection:
+        return
     _update_rights(connection, session)
     if connection.version == V5:
         connection.answer(encode.suback5(packet_id, codes))
@@ -118,6 +135,8 @@ async def _grant(connection: Peer, session: Session, topic_filter: str, qos: int
     claim = hub.access.claim(topic_filter, connection.user, connection.device)
     if topic_filter.startswith("$share/") and connection.version != V5:
         return REFUSED  # 3.1.1 knows no shared subscriptions
+    if topic_filter.startswith("$share/") and hub.plain.abroad is not None:
+        return reasons.SHARED_NOT_SUPPORTED  # a member at each node would get each message
     if claim is Claim.OWN:
         return min(qos, 1) if hub.access.is_down(topic_filter, connection.user, connection.device) else qos
     if claim is Claim.PRESENCE:
@@ -192,7 +211,8 @@ async def unsubscribe(connection: Peer, packet_id: int, filters: list[str]) -> N
     before = _update_rights(connection, session)
     if session.kept and gone:
         hub.sessions.save(session)
-        await hub.sessions.committed()
+        if await hub.sessions.committed() and hub.plain.abroad is not None:
+            await hub.plain.abroad.tell_kept(session)
         if connection.closed:
             return
     if connection.version == V5:

@@ -157,6 +157,8 @@ class Keeper:
         """
         self._timed.discard(session.id)
         self._plain.unsubscribe_all(session)
+        if session.kept and self._plain.abroad is not None:
+            self._plain.abroad.ended(session)
         left = session.outbox.everything() if session.outbox is not None else []
         if session.outbox is not None:
             session.outbox.clear()
@@ -184,8 +186,19 @@ class Keeper:
         end = session.seen + session.expiry
         if end < self._looked_ahead_to:
             self._push(end, session.key)
-        if session.idle:
+        if self._ground.store.shared:
+            self._put_away(session)
+        elif session.idle:
             self._evict(session, ok=True)
+
+    def _put_away(self, session: Session) -> None:
+        """Whichever node its client comes to reads the session from the database; nothing of it is in memory."""
+        self._plain.unsubscribe_all(session)
+        if session.outbox is not None:
+            session.outbox.clear()
+        session.outbox = None
+        if self.in_memory.get(session.key) is session:
+            del self.in_memory[session.key]
 
     def _evict(self, session: Session, *, ok: bool) -> None:
         """Take a session that is on disk out of memory, once reading it from there would find all of it."""
@@ -203,10 +216,7 @@ class Keeper:
                 self.discard(session)
             else:
                 self._timed.discard(session.id)
-                self._plain.unsubscribe_all(session)
-                if session.outbox is not None:
-                    session.outbox.clear()
-                self.in_memory.pop(key, None)
+                self._put_away(session)
         if not self._ground.store.idle:
             await self.committed()
 
@@ -263,7 +273,9 @@ class Keeper:
     async def _end(self, keys: list[Key]) -> None:
         for key in keys:
             try:
-                await self.find(key)  # which ends it, if it has expired
+                session = await self.find(key)  # which ends it, if it has expired
+                if session is not None and session.connection is None and self._ground.store.shared:
+                    self._put_away(session)
             except StoreFailed as failure:
                 self._ground.log.note("session_store", "", "a session that has expired cannot be read: %s", failure)
                 return

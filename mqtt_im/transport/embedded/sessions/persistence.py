@@ -147,6 +147,9 @@ RETAIN: Final = (
     "qos = excluded.qos, payload = excluded.payload, properties = excluded.properties, expires = excluded.expires"
 )
 UNRETAIN: Final = "DELETE FROM retained WHERE topic = ?"
+UNRETAIN_EXPIRED: Final = "DELETE FROM retained WHERE topic = ? AND expires = ?"
+DROP_RELAYED: Final = "DELETE FROM relayed WHERE id = ?"
+"""Of what another node has written for a session; where `shared` alone."""
 KEEP_WILL: Final = (
     'INSERT INTO will ("user", name, device, due, topic, payload, qos, retain, expiry, properties) '
     'VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT ("user", name) DO UPDATE SET '

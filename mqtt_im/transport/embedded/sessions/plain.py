@@ -6,8 +6,9 @@ each kept session that is to get it at QoS 1 or 2, and is sent to those when the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mqtt_im.mqtt import encode
 from mqtt_im.mqtt import properties as props
@@ -16,26 +17,17 @@ from mqtt_im.mqtt.packets import NO_LOCAL, RETAIN_AS_PUBLISHED
 from mqtt_im.mqtt.topics import split_share
 from mqtt_im.transport.embedded.sessions import persistence as sql
 from mqtt_im.transport.embedded.sessions.ground import Ground
+from mqtt_im.transport.embedded.sessions.message import PlainMessage, identifiers
 from mqtt_im.transport.embedded.sessions.retained import Retained, RetainedMessage
 from mqtt_im.transport.embedded.sessions.routing import Subscriptions
-from mqtt_im.transport.embedded.sessions.session import IDENTIFIER_SHIFT, RELEASED, SENT, Message, Receiver, Session
+from mqtt_im.transport.embedded.sessions.session import RELEASED, SENT, Message, Receiver, Session
 from mqtt_im.transport.embedded.sessions.sharing import Group, Groups
 
+if TYPE_CHECKING:
+    from mqtt_im.transport.embedded.sessions.abroad import Abroad
+    from mqtt_im.transport.embedded.sessions.shared import Relayed
+
 Done = Callable[[bool], None]
-
-
-@dataclass(frozen=True, slots=True)
-class PlainMessage:
-    """One PUBLISH on a plain topic."""
-
-    topic: str
-    payload: bytes
-    qos: int
-    retain: bool
-    properties: bytes = b""
-    """Encoded ones that go with it."""
-    expires: int = 0
-    """When nobody is to get it any more, in ms by the steady time; 0: never."""
 
 
 class Plain:
@@ -46,6 +38,8 @@ class Plain:
         self._index: Subscriptions[Session | Group] = Subscriptions()
         self._groups = Groups()
         self.retained = Retained(ground)
+        self.abroad: Abroad | None = None
+        """The other nodes, where there may be some."""
 
     # Subscriptions
 
@@ -57,7 +51,8 @@ class Plain:
         """Put one filter into the index; the session's own record is the caller's."""
         name, shared = split_share(topic_filter)
         if not name:
-            self._index.add(topic_filter, session, options)
+            if self._index.add(topic_filter, session, options) and self.abroad is not None:
+                self.abroad.subscribed(topic_filter)
         elif (group := self._groups.join(topic_filter, session, options)) is not None:
             self._index.add(shared, group, 0)
 
@@ -65,7 +60,8 @@ class Plain:
         """Take one filter out of the index."""
         name, shared = split_share(topic_filter)
         if not name:
-            self._index.remove(topic_filter, session)
+            if self._index.remove(topic_filter, session) and self.abroad is not None:
+                self.abroad.unsubscribed(topic_filter)
         elif (group := self._groups.leave(topic_filter, session)) is not None:
             self._index.remove(shared, group)
 
@@ -122,19 +118,68 @@ class Plain:
             durable = True
         elif message.retain and not message.qos:
             self._retain(message)
-        if not kept and not durable:
-            if done is not None:
-                done(True)
+        ids, nodes = self._elsewhere(message) if targets is None else ([], [])
+        reached += len(ids) + len(nodes)
+        if not kept and not durable and not ids:
+            self._tell(message, nodes, ids, done)
             return reached
 
         def committed(ok: bool) -> None:
             for session, queued in kept if ok else ():
                 self._ready(session, queued)
-            if done is not None:
-                done(ok)
+            if ok:
+                self._tell(message, nodes, ids, done)
+            elif done is not None:
+                done(False)
 
         self._ground.store.committed(committed)
         return reached
+
+    def _elsewhere(self, message: PlainMessage) -> tuple[list[str], list[int]]:
+        """Kept sessions for which rows are written with the next transaction, and nodes that are to be told, of others."""
+        abroad = self.abroad
+        return ([], []) if abroad is None else (abroad.relay(message), abroad.interested(message.topic))
+
+    def _tell(self, message: PlainMessage, nodes: list[int], ids: list[str], done: Done | None) -> None:
+        """Other nodes are told, and what was to survive is committed: the acknowledgement leaves when that is on its way."""
+        if self.abroad is not None and (nodes or ids or message.retain):
+            self.abroad.send(message, nodes, ids, None if done is None else lambda: done(True))
+        elif done is not None:
+            done(True)
+
+    def arrived(self, message: PlainMessage) -> None:
+        """It was published at another node. What kept sessions get above QoS 0 comes as rows (`take_in`)."""
+        topic = message.topic.encode()
+        for subscriber, options in self._index.match(message.topic).items():
+            if isinstance(subscriber, Group):
+                continue
+            if not subscriber.kept or not min(message.qos, max(each & 3 for each in options)):
+                queued = self._hand_to(subscriber, topic, message, options, "")
+                if queued is not None:
+                    self._ready(subscriber, queued)
+
+    async def take_in(self, session: Session, rows: list[Relayed]) -> bool:
+        """Rows that another node has written become the session's own, with one transaction; whether it was committed."""
+        queued = []
+        for row in rows:
+            if session.outbox is None and not self._ground.limits.max_queued_messages:
+                self._ground.count("plain_dropped")
+            elif self._ground.access.plain.is_open(row.topic):
+                outbox = session.need_outbox(self._ground.limits, self._ground.room)
+                message = outbox.create(row.topic.encode(), row.payload, row.qos, row.retain, row.properties, row.expires)
+                self._enqueue(session, message)
+                queued.append(message)
+            self._ground.store.write(sql.DROP_RELAYED, row.id)
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+        def committed(ok: bool) -> None:
+            for message in queued if ok else ():
+                self._ready(session, message)
+            if not future.done():
+                future.set_result(ok)
+
+        self._ground.store.committed(committed)
+        return await future
 
     def _hand_to(self, session: Session, topic: bytes, message: PlainMessage, options: list[int], share: str) -> Message | None:
         """Send it to one session at QoS 0, or make what is to be queued there (MQTT-3.3.5-1)."""
@@ -142,7 +187,7 @@ class Plain:
         first = options[0]
         qos = min(message.qos, first & 3 if len(options) == 1 else max(each & 3 for each in options))
         retain = message.retain and any(each & RETAIN_AS_PUBLISHED for each in options)
-        properties = _identifiers(options) + message.properties
+        properties = identifiers(options) + message.properties
         connection = session.connection
         if session.catch_up is not None and message.retain:
             session.catch_up.pop(message.topic, None)
@@ -291,13 +336,13 @@ class Plain:
             outbox = session.need_outbox(self._ground.limits, self._ground.room)
             if not outbox.has_room or (connection is not None and connection.room <= 0):
                 return False
-            properties = _identifiers([options]) + retained.properties
+            properties = identifiers([options]) + retained.properties
             message = outbox.create(topic.encode(), retained.payload, qos, True, properties, retained.expires)
             if session.kept:
                 self._enqueue(session, message)
             outbox.ready(message)
         elif retained is not None and connection is not None:
-            properties = self._with_expiry(_identifiers([options]) + retained.properties, retained.expires)
+            properties = self._with_expiry(identifiers([options]) + retained.properties, retained.expires)
             connection.publish_plain(topic.encode(), retained.payload, retain=True, properties=properties)
         del waiting[topic]
         return True
@@ -352,12 +397,3 @@ def _recipient(
     if subscriber is publisher:
         options = [each for each in options if not each & NO_LOCAL]  # MQTT5-3.8.3-3
     return subscriber, options, ""
-
-
-def _identifiers(options: list[int]) -> bytes:
-    """The Subscription Identifiers of all subscriptions by which a message comes (MQTT5-3.3.4-3 to -5)."""
-    if not any(each >> IDENTIFIER_SHIFT for each in options):
-        return b""
-    return b"".join(
-        props.one(props.SUBSCRIPTION_IDENTIFIER, each >> IDENTIFIER_SHIFT) for each in options if each >> IDENTIFIER_SHIFT
-    )

@@ -34,6 +34,8 @@ class Retained:
         """Topics whose message has an end."""
         self.told: Callable[[str, bytes, int], None] = lambda *_: None
         """Is told topic, payload and QoS of what is retained now; an empty payload says that nothing is any more."""
+        self.written: Callable[[str], None] = lambda _: None
+        """Is told each topic of which the disk will know something else with the next transaction."""
 
     def restore(self, rows: Iterable[tuple[str, int, bytes, bytes, int]]) -> None:
         """Take over what was found on disk."""
@@ -56,9 +58,19 @@ class Retained:
         self._bytes -= _size(topic, former)
         self._tree.discard(topic)
         self._expiring.discard(topic)
-        if not topic.startswith("$"):
-            self._ground.store.write(sql.UNRETAIN, topic)
         return True
+
+    def differ(self, topics: Iterable[str], rows: Iterable[tuple[str, int, bytes, bytes, int]]) -> None:
+        """The database, which other nodes write too, has these rows of these topics, or of all of them (`""`)."""
+        found = {topic: RetainedMessage(payload, qos, properties, expires) for topic, qos, payload, properties, expires in rows}
+        asked = {topic for topic in self._messages if topic[0] != "$"} if "" in topics else set(topics)
+        for topic in asked - found.keys():
+            if self._drop(topic):
+                self.told(topic, b"", 0)
+        for topic, message in found.items():
+            if self._messages.get(topic) != message:
+                self._put(topic, message)
+                self.told(topic, message.payload, message.qos)
 
     def keep(self, topic: str, message: RetainedMessage) -> bool:
         """Keep the last message of a topic; an empty one removes it (MQTT-3.3.1-10). Returns whether the disk has to know."""
@@ -66,6 +78,8 @@ class Retained:
         if not message.payload:
             if not self._drop(topic):
                 return False
+            if durable:
+                ground.store.write(sql.UNRETAIN, topic)
         elif durable and self._is_full(topic, message):
             ground.count("plain_dropped")
             ground.log.note("retained", "", "a message on %.200r is not retained: there are too many already", topic)
@@ -75,6 +89,8 @@ class Retained:
             if durable:
                 row = (topic, message.qos, message.payload, message.properties, message.expires)
                 ground.store.write(sql.RETAIN, *row)
+        if durable:
+            self.written(topic)
         self.told(topic, message.payload, message.qos)
         return durable
 
@@ -97,6 +113,8 @@ class Retained:
         message = self._messages.get(topic)
         if message is not None and message.expires and message.expires <= self._ground.clock.steady():
             self._drop(topic)
+            if not topic.startswith("$"):
+                self._ground.store.write(sql.UNRETAIN_EXPIRED, topic, message.expires)
             return None
         return message
 

@@ -35,40 +35,42 @@ class Subscriptions(Generic[Subscriber]):
         self._exact: dict[str, dict[Subscriber, int]] = {}
         self._root: _Node[Subscriber] = _Node()
 
-    def add(self, topic_filter: str, subscriber: Subscriber, options: int) -> None:
-        """Subscribe, or change the options of what is subscribed (MQTT-3.8.4-3)."""
+    def add(self, topic_filter: str, subscriber: Subscriber, options: int) -> bool:
+        """Subscribe, or change the options of what is subscribed (MQTT-3.8.4-3); whether it was not subscribed before."""
         if "+" not in topic_filter and "#" not in topic_filter:
-            self._exact.setdefault(topic_filter, {})[subscriber] = options
-            return
+            return _enter(self._exact.setdefault(topic_filter, {}), subscriber, options)
         node = self._root
         levels = topic_filter.split("/")
         for level in levels:
             if level == "#":
-                node.multi[subscriber] = options
-                return
+                return _enter(node.multi, subscriber, options)
             node = node.children.setdefault(level, _Node())
-        node.here[subscriber] = options
+        return _enter(node.here, subscriber, options)
 
-    def remove(self, topic_filter: str, subscriber: Subscriber) -> None:
-        """Unsubscribe; nothing happens where it was not subscribed."""
+    def remove(self, topic_filter: str, subscriber: Subscriber) -> bool:
+        """Unsubscribe; nothing happens where it was not subscribed, which is what this returns."""
         if "+" not in topic_filter and "#" not in topic_filter:
             subscribers = self._exact.get(topic_filter)
-            if subscribers is not None:
-                subscribers.pop(subscriber, None)
-                if not subscribers:
-                    del self._exact[topic_filter]
-            return
-        self._remove(self._root, topic_filter.split("/"), 0, subscriber)
+            if subscribers is None:
+                return False
+            found = subscribers.pop(subscriber, None) is not None
+            if not subscribers:
+                del self._exact[topic_filter]
+            return found
+        return self._remove(self._root, topic_filter.split("/"), 0, subscriber)
 
-    def _remove(self, node: _Node[Subscriber], levels: list[str], depth: int, subscriber: Subscriber) -> None:
+    def _remove(self, node: _Node[Subscriber], levels: list[str], depth: int, subscriber: Subscriber) -> bool:
         if depth == len(levels):
-            node.here.pop(subscriber, None)
-        elif levels[depth] == "#":
-            node.multi.pop(subscriber, None)
-        elif (child := node.children.get(levels[depth])) is not None:
-            self._remove(child, levels, depth + 1, subscriber)
-            if child.empty:
-                del node.children[levels[depth]]
+            return node.here.pop(subscriber, None) is not None
+        if levels[depth] == "#":
+            return node.multi.pop(subscriber, None) is not None
+        child = node.children.get(levels[depth])
+        if child is None:
+            return False
+        found = self._remove(child, levels, depth + 1, subscriber)
+        if child.empty:
+            del node.children[levels[depth]]
+        return found
 
     def match(self, topic: str) -> dict[Subscriber, list[int]]:
         """Everybody whose filters match `topic`, once each, with the options of all that do."""
@@ -95,6 +97,12 @@ class Subscriptions(Generic[Subscriber]):
         for node in nodes:
             _merge(found, node.here)
         return found
+
+
+def _enter(subscribers: dict[Subscriber, int], subscriber: Subscriber, options: int) -> bool:
+    is_new = subscriber not in subscribers
+    subscribers[subscriber] = options
+    return is_new
 
 
 def _merge(found: dict[Subscriber, list[int]], more: dict[Subscriber, int]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import peewee
 import psycopg
@@ -36,6 +37,39 @@ class ClientRow(peewee.Model):
         primary_key = peewee.CompositeKey("user", "name")
 
 
+class RelayedRow(peewee.Model):
+    """A plain message for a kept session, written by the node that it was published at; as in `QueuedRow` otherwise."""
+
+    id = peewee.BigAutoField()
+    session = peewee.TextField(index=True)
+    topic = peewee.TextField()
+    payload = peewee.BlobField()
+    qos = peewee.IntegerField()
+    retain = peewee.BooleanField()
+    properties = peewee.BlobField()
+    expires = peewee.BigIntegerField()
+
+    class Meta:  # noqa: D106 - peewee's way to name a table
+        table_name = "relayed"
+
+
+class Relayed(NamedTuple):
+    """A row of `relayed`."""
+
+    id: int
+    session: str
+    topic: str
+    payload: bytes
+    qos: int
+    retain: bool
+    properties: bytes
+    expires: int
+
+
+RetainedRow = tuple[str, int, bytes, bytes, int]
+"""Topic, QoS, payload, encoded properties, and when it expires (ms since 1970; 0: never)."""
+
+
 class WillRow(sql.WillRow):
     """A will, and the node that will publish it: `delay` is -1 where it is `due` then (ms), else its client is connected."""
 
@@ -53,6 +87,14 @@ _KEEP = (
     "due = excluded.due, topic = excluded.topic, payload = excluded.payload, qos = excluded.qos, retain = excluded.retain, "
     "expiry = excluded.expiry, properties = excluded.properties, incarnation = excluded.incarnation, delay = excluded.delay"
 )
+RELAY: Final = "INSERT INTO relayed (session, topic, payload, qos, retain, properties, expires) VALUES (?, ?, ?, ?, ?, ?, ?)"
+DROP_RELAYED_OF: Final = "DELETE FROM relayed WHERE session = ?"
+_TRIM: Final = (
+    "DELETE FROM relayed r USING (SELECT id, row_number() OVER w AS n, sum(length(payload) + length(topic)) OVER w AS size "
+    "FROM relayed WHERE session = ANY (?) WINDOW w AS (PARTITION BY session ORDER BY id DESC)) t "
+    "WHERE r.id = t.id AND t.n > 1 AND (t.n > ? OR t.size > ?) RETURNING r.id"
+)
+_ORPHANS: Final = "DELETE FROM relayed WHERE session = ANY (?) AND session <> ALL (SELECT id FROM session)"
 _WITH_OWNER = {
     sql.KEEP_WILL: _KEEP.format(column="due", other="delay", value=-1),
     sql.DROP_WILL: 'DELETE FROM will WHERE "user" = ? AND name = ? AND incarnation = ?',
@@ -64,6 +106,10 @@ _ADOPT = (
     "(extract(epoch FROM clock_timestamp()) * 1000)::bigint + delay * 1000 END "
     "WHERE incarnation <> ALL (SELECT incarnation FROM public.node) AND incarnation <> ? "
     'RETURNING "user", name, device, due, topic, payload, qos, retain, expiry, properties'
+)
+_UNATTENDED: Final = (
+    'UPDATE session s SET seen = ? FROM client c WHERE s.seen = 0 AND c."user" = s."user" AND c.name = s.name '
+    "AND c.incarnation <> ALL (SELECT incarnation FROM public.node)"
 )
 _CLAIM = (
     'INSERT INTO client AS c ("user", name, incarnation, before, gen) VALUES (?, ?, ?, 0, 1) '
@@ -89,7 +135,7 @@ class SharedPersistence(Persistence):
     def tables(database: Database) -> PostgresTables:
         """The tables, made where they are missing, on a connection of their own. Raises `StoreError`."""
         return PostgresTables(
-            Lane(database, NAME), NAME, [*(model for model in MODELS if model is not sql.WillRow), WillRow, ClientRow]
+            Lane(database, NAME), NAME, [*(model for model in MODELS if model is not sql.WillRow), WillRow, ClientRow, RelayedRow]
         )
 
     def still_alive(self, *, needed: bool) -> None:
@@ -110,6 +156,38 @@ class SharedPersistence(Persistence):
         """Wills of nodes that are no more, which are this node's from now on; each is told to one node alone."""
         mine = self._incarnation()
         return self._query(_ADOPT, (mine, mine))
+
+    def plain_filters(self, ids: list[str] | None = None) -> list[tuple[tuple[str, str], str, dict[str, int]]]:
+        """Key, id and filters of kept sessions that are subscribed to plain topics: of these, or of all."""
+        query = 'SELECT "user", name, id, filters FROM session WHERE plain'
+        rows = self._query(query, ()) if ids is None else self._query(f"{query} AND id = ANY (?)", (ids,))
+        return [((user, name), session_id, json.loads(filters)) for user, name, session_id, filters in rows]
+
+    def relayed(self, ids: list[str], limit: int) -> list[Relayed]:
+        """The oldest rows for these sessions, at most `limit`."""
+        query = "SELECT id, session, topic, payload, qos, retain, properties, expires FROM relayed WHERE session = ANY (?)"
+        rows = self._query(f"{query} ORDER BY id LIMIT ?", (ids, limit))
+        return [
+            Relayed(number, session, topic, bytes(payload), qos, retain, bytes(properties), expires)
+            for number, session, topic, payload, qos, retain, properties, expires in rows
+        ]
+
+    def trim(self, ids: list[str], messages: int, size: int) -> int:
+        """Of what waits for these sessions, no more than so many messages and bytes are left; how many went."""
+        self._query(_ORPHANS, (ids,))
+        return len(self._query(_TRIM, (ids, messages, size)))
+
+    def retained_on(self, topics: list[str] | None) -> list[RetainedRow]:
+        """What is retained on these topics, or on all."""
+        if topics is None:
+            return self.retained()
+        query = "SELECT topic, qos, payload, properties, expires FROM retained WHERE topic = ANY (?)"
+        rows = self._query(query, (topics,))
+        return [(topic, qos, bytes(payload), bytes(properties), expires) for topic, qos, payload, properties, expires in rows]
+
+    def unattended(self, now: int) -> None:
+        """Clients that were connected to a node which is no more have gone by now (seconds since 1970)."""
+        self._query(_UNATTENDED, (now,))
 
     def claim(self, key: tuple[str, str], incarnation: int) -> tuple[int, int]:
         """The client is this node's; which one had it before, 0 for none, and how often it has changed hands."""
