@@ -89,6 +89,11 @@ class Places:
         self.all.add(connection)
         self.idle(connection)
 
+    def found(self, connection: HttpConnection) -> bool:
+        """Whether there is a place for a spare connection by now: what a proxy has asked for health on, it uses for all else."""
+        connection.spare = len(self.all) > self.limit
+        return not connection.spare
+
     def idle(self, connection: HttpConnection) -> None:
         """It waits for a request."""
         if connection in self.all:
@@ -204,7 +209,7 @@ class HttpConnection(H11Protocol):
             self.hold(-min(self._held, len(message.get("body", b""))))
             return message
 
-        if self.spare and not scope["path"].startswith("/health/"):
+        if self.spare and not scope["path"].startswith("/health/") and not self.places.found(self):
             self.places.count("http_refused", reason="max_connections")
             problem = unavailable("the server has too many connections", 5)
             problem.headers["Connection"] = "close"
@@ -279,7 +284,7 @@ class HttpConnection(H11Protocol):
     def handle_websocket_upgrade(self, event: h11.Request) -> None:
         """Hand the socket over."""
         protocol = self._websocket()
-        if protocol is None or self.spare:
+        if protocol is None or (self.spare and not self.places.found(self)):
             self.cut()
             return
         self._forget()

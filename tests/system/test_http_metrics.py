@@ -9,8 +9,9 @@ import pytest
 
 from mqtt_im.testing import ServerProcess
 from tests.support.raw import eventually
-from tests.support.web import HOST, Web
+from tests.support.web import HOST, Events, Web
 from tests.system.conftest import Clients, Name
+from tests.system.test_http_raw import answers
 
 
 def samples(server: ServerProcess) -> dict[str, float]:
@@ -108,3 +109,32 @@ def test_metrics_at_an_address_of_their_own(server: ServerProcess, tmp_path: obj
         assert metrics.ask("GET", "/").status == 404
         assert other.get("/metrics")[0] == 404
         assert other.get("/health/live")[0] == 200
+
+
+def test_health_is_asked_in_every_way_that_balancers_have(server: ServerProcess) -> None:
+    """HTTP/1.0 without Host, HEAD, a Host that is an address, and the whole URL as target."""
+    for asked in (
+        b"GET /health/ready HTTP/1.0\r\n\r\n",
+        b"HEAD /health/ready HTTP/1.0\r\nHost: 10.0.0.7:8080\r\nUser-Agent: check\r\n\r\n",
+        b"GET /health/live?from=balancer HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n\r\n",
+        b"GET http://10.0.0.7/health/ready HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+    ):
+        found = answers(server.http_port, asked)
+        assert found.startswith(b"HTTP/1.1 200 "), (asked, found)
+        assert (b'"status":"ok"' in found) is not asked.startswith(b"HEAD")
+
+
+@pytest.mark.parametrize("own_server", [{"http.max_connections": 8}], indirect=True)
+def test_a_connection_that_had_no_place_gets_one(own_server: ServerProcess) -> None:
+    """Balancers ask for health and pass requests on the same connections."""
+    with Web(own_server.http_port).login("alice") as web:
+        token = web.token
+    streams = [Events(own_server.http_port, token) for _ in range(8)]
+    for stream in streams:
+        stream.wait("welcome")
+    with Web(own_server.http_port, token) as balancer:
+        assert balancer.ask("GET", "/health/ready").status == 200
+        for stream in streams:
+            stream.close()
+        eventually(lambda: own_server.get("/metrics")[0] == 200, "places")
+        assert balancer.post("devices").status == 200

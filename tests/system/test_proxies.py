@@ -17,7 +17,13 @@ from tests.support.raw import eventually
 from tests.support.web import HOST, Events, Web
 
 ROOT = Path(__file__).parents[2]
-CONFIG = {"http.trusted_proxies": ["127.0.0.1"], "auth.admin_token": "admin"}
+PLACES = 24
+CONFIG = {
+    "http.trusted_proxies": ["127.0.0.1"],
+    "auth.admin_token": "admin",
+    "http.max_connections": PLACES,
+    "limits.max_connections_per_user": 2 * PLACES,
+}
 
 MAIN = """\
 daemon off;
@@ -117,6 +123,37 @@ def test_the_clients_address_is_known(request: pytest.FixtureRequest, server: Se
             stream.wait("welcome")
             found = admin.ask("GET", "/api/v1/admin/connections").data["connections"]
             assert [entry["address"] for entry in found if entry["user"] == "bob"] == [known]
+
+
+def test_health_is_answered_though_all_places_are_taken(server: ServerProcess, front: int) -> None:
+    """Who balances the load must not take a server for dead that only has much to do; what is asked then is told to come back."""
+    with Web(server.http_port).login("dave") as web:
+        token = web.token
+    streams: list[Events] = []
+    try:
+        for _ in range(PLACES):
+            streams.append(Events(server.http_port, token))
+            streams[-1].wait("welcome")
+        for _ in range(20):
+            for path in ("live", "ready"):
+                for method in ("GET", "HEAD"):
+                    with Web(front) as check:
+                        assert check.ask(method, f"/health/{path}").status == 200
+            with Web(front, token) as web:
+                refused = web.post("devices")
+                assert (refused.status, refused.code) == (503, "unavailable")
+                assert refused.headers["retry-after"] == "5"
+    finally:
+        for stream in streams:
+            stream.close()
+
+    def served() -> bool:
+        with Web(front, token) as web:
+            return web.post("devices").status == 200
+
+    eventually(served, "places")
+    for _ in range(20):
+        assert served(), "on the connections that were asked for health before"
 
 
 def test_files_pass(request: pytest.FixtureRequest, front: int) -> None:
