@@ -9,6 +9,7 @@ import asyncio
 import os
 import sys
 
+from bench.alone import end_with_parent
 from bench.attacks import MEMBERS, PASSWORD, STAR
 from mqtt_im.load.broker import PREFIX, Broker
 from mqtt_im.load.traffic import connect_idle
@@ -22,5 +23,6 @@ async def _stay(port: int, count: int) -> None:
 
 
 if __name__ == "__main__":
+    end_with_parent()
     os.nice(10)  # the pair is measured, not these
     asyncio.run(_stay(int(sys.argv[1]), int(sys.argv[2])))
