@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 MAX_UNTOLD: Final = 64
 """Answers that are on their way to the loop."""
-PATIENCE_S: Final = 2.0
+PATIENCE_S: Final = 10.0
 """So long a read waits for what is on its way to the disk."""
 _WAIT_S: Final = 0.005
 """So long the thread waits for that before it looks whether somebody else has come."""

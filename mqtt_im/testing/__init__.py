@@ -243,7 +243,7 @@ class ServerProcess(_Server):
             self.stop()
         self.start()
 
-    def command(self, *arguments: str, stdin: str = "", timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, stdin: str = "", timeout_s: float = 300.0) -> subprocess.CompletedProcess[str]:
         """Run another command of the program on this server's configuration: `command("store", "check")`."""
         return subprocess.run(
             [sys.executable, "-m", "mqtt_im", *arguments, "-c", str(self.config_file)],

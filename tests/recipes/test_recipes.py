@@ -34,7 +34,7 @@ USER, DEVICE, PEER = "alice", "lamp", "bob"
 
 
 def compiled(*command: str) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 

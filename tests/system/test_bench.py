@@ -20,7 +20,7 @@ CONFIG = {"mqtt.plain_topics": ["bench/#"], "limits.requests_per_second": 1_000_
 
 def bench(*options: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mqtt_im", "bench", *options]
-    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=300, check=False)
 
 
 def measured(*options: str, stdin: str = "") -> dict[str, Any]:

@@ -34,7 +34,7 @@ class Chat:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             env=self.environment,
             check=False,
         )

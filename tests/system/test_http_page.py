@@ -51,7 +51,7 @@ def test_the_bot_answers_and_goes_on_where_it_was(server: ServerProcess, im: Cli
 def test_the_shell_sends(server: ServerProcess, im: Clients) -> None:
     phone = im.online("bob")
     environment = {**os.environ, "MQTT_IM_API": f"http://127.0.0.1:{server.http_port}/api/v1"}
-    done = subprocess.run(["sh", "-ec", block("sh")], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["sh", "-ec", block("sh")], env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["id"] == "from-a-shell"
     assert phone.wait("msg")["body"] == "Hello Bob"

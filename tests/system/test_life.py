@@ -180,7 +180,7 @@ os.kill(os.getpid(), signal.SIGKILL)
 def test_no_server_outlives_a_test_that_dies() -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     result = subprocess.run(
-        [sys.executable, "-c", ORPHAN], capture_output=True, text=True, env=environment, timeout=180, check=False
+        [sys.executable, "-c", ORPHAN], capture_output=True, text=True, env=environment, timeout=300, check=False
     )
     pid, folder = json.loads(result.stdout)
     eventually(

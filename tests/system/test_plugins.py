@@ -64,7 +64,7 @@ def test_a_plugin_that_cannot_be_used_is_told_in_one_line(tmp_path: Path, table:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 1

@@ -15,5 +15,5 @@ HERE = Path(__file__).parent
 def test_the_core(file: Path) -> None:
     node = shutil.which("node") or shutil.which("nodejs")
     assert node, "Node.js is missing; tools/need-chromium installs it"
-    done = subprocess.run([node, "--test", str(file)], capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run([node, "--test", str(file)], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

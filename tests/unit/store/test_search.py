@@ -447,7 +447,7 @@ def test_a_killed_indexer_goes_on_where_it_was(world: World, small_shards: None,
     world.index.close()
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     command = [sys.executable, "-c", _INDEXER, str(world.folder), world.store.engine.epoch, str(step)]
-    assert subprocess.run(command, env=environment, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert subprocess.run(command, env=environment, check=False, timeout=300).returncode == -signal.SIGKILL
     world.index = SearchIndex(world.folder, world.store.engine.epoch)
     done = world.index.position
     assert done == {1: 10, 5: 10, 1000: 0}[step]
