@@ -6,7 +6,9 @@ import asyncio
 import base64
 import contextlib
 import json
+import os
 import signal
+import stat
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -155,17 +157,22 @@ async def _refusal(client: Client) -> ClientError:
 
 
 async def _stdin() -> AsyncIterator[str]:
-    """The lines of stdin without their ends, read on a thread, so that a slow writer stops nothing."""
-    loop = asyncio.get_running_loop()
-    reader = asyncio.StreamReader(limit=1 << 24)
-    try:
-        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
-    except (ValueError, OSError):  # a file
+    """The lines of stdin without their ends; a slow writer stops nothing."""
+    if not _can_be_awaited(sys.stdin.fileno()):
         while line := await asyncio.to_thread(sys.stdin.buffer.readline):
             yield _text(line)
         return
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 24)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin.buffer)
     while line := await reader.readline():
         yield _text(line)
+
+
+def _can_be_awaited(number: int) -> bool:
+    """Whether the loop tells when there is something to read; not of files, nor of devices such as /dev/null."""
+    mode = os.fstat(number).st_mode
+    return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(number)
 
 
 def _text(line: bytes) -> str:

@@ -64,6 +64,22 @@ def test_each_line_is_a_message_and_what_comes_is_printed(chat: Chat, im: Client
         assert listening.wait(60) == 0
 
 
+def test_lines_come_from_files_and_devices_too(chat: Chat, im: Clients, name: Name, tmp_path: Path) -> None:
+    """A program that runs without a terminal, of cron or systemd, has /dev/null as its stdin."""
+    alice, bob = name("alice"), name("bob")
+    phone = im.online(bob)
+    lines = tmp_path / "lines"
+    lines.write_text("one\ntwo")
+    for path in (Path("/dev/null"), lines):
+        with path.open() as stdin:
+            command = [*chat.command, alice, "--to", bob]
+            ended = subprocess.run(
+                command, stdin=stdin, capture_output=True, text=True, timeout=60, env=chat.environment, check=False
+            )
+        assert (ended.returncode, ended.stderr) == (0, "")
+    assert [phone.wait("msg")["body"] for _ in range(2)] == ["one", "two"]
+
+
 def test_json_in_and_out(chat: Chat, im: Clients, name: Name) -> None:
     alice, bob, carol = name("alice"), name("bob"), name("carol")
     phone, other = im.online(bob), im.online(carol)
