@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 import pytest
 
+from tests.support import packets5
 from tests.support.im import ImClient
 from tests.support.im5 import Im5
 from tests.support.nodes import Nodes
@@ -46,6 +47,21 @@ def wait(client: ImClient, topic: str, wanted: list[bytes], timeout_s: float = 2
     """It gets exactly this, in this order."""
     client.until(lambda: len(bodies(client, topic)) >= len(wanted), f"{len(wanted)} on {topic}", timeout_s)
     assert bodies(client, topic) == wanted
+
+
+class Member(Im5):
+    """A client of a shared subscription, of whom also what came to it before it was cut off is asked for."""
+
+    def __init__(self, nodes: Nodes, node: int, user: str, *, kept: bool = False) -> None:
+        given = {packets5.SESSION_EXPIRY: 3600} if kept else {}
+        super().__init__(nodes.all[node].mqtt_port, user, clean=not kept, given=given)
+
+    def take(self) -> list[bytes]:
+        try:
+            self.settle()
+        except (AssertionError, OSError):
+            self.closed = True
+        return [message.payload for message in self.came]
 
 
 def settle(client: ImClient) -> None:
@@ -137,9 +153,44 @@ def test_retained_messages_are_of_all_nodes(trio: Nodes) -> None:
     assert not reader.plain
 
 
-def test_shared_subscriptions_are_refused(trio: Nodes) -> None:
-    with Im5(trio.all[0].mqtt_port, "sharer") as client:
-        assert client.subscribe(("$share/g/open/#", 1), ("open/x", 1)) == [0x9E, 1]
+@pytest.mark.parametrize("qos", [0, 1])
+def test_a_shared_message_goes_to_one_member_of_all_nodes(trio: Nodes, qos: int) -> None:
+    topic = f"open/share{qos}"
+    with ExitStack() as undo:
+        members = [undo.enter_context(Member(trio, node, f"m{qos}{node}{number}")) for node in (0, 1, 2) for number in (0, 1)]
+        for member in members:
+            assert member.subscribe((f"$share/g/{topic}", 1)) == [1]
+        publisher = trio.client(1, f"sharer{qos}")
+        for number in range(60):
+            publisher.publish(topic, b"%d" % number, qos=qos)
+        eventually(lambda: sum(len(member.take()) for member in members) >= 60, "all of them")
+        found = sorted(payload for member in members for payload in member.take())
+        assert found == sorted(numbers(0, 60))
+        by_node = [sum(len(member.take()) for member in members[node : node + 2]) for node in (0, 2, 4)]
+        assert by_node == [20, 20, 20]
+
+
+def test_a_shared_message_waits_for_a_kept_member_and_goes_to_another_where_a_node_is_killed(nodes: Nodes) -> None:
+    for _ in range(3):
+        nodes.start(**OPEN)
+    away = Member(nodes, 1, "away", kept=True)
+    assert away.subscribe(("$share/g/open/#", 1)) == [1]
+    away.close()
+    publisher = nodes.client(0, "publisher")
+    for number in range(20):
+        publisher.publish("open/x", b"%d" % number, qos=1)
+    publisher.until(lambda: len(publisher.pubacks) >= 20, "all PUBACKs")
+    with Member(nodes, 2, "away", kept=True) as away, Member(nodes, 1, "other") as other:
+        eventually(lambda: sorted(away.take()) == sorted(numbers(0, 20)), "what has waited")
+        assert other.subscribe(("$share/g/open/#", 1)) == [1]
+        for number in range(20, 40):
+            publisher.publish("open/x", b"%d" % number, qos=1)
+        nodes.all[1].kill()
+        for number in range(40, 60):
+            publisher.publish("open/x", b"%d" % number, qos=1)
+        publisher.until(lambda: len(publisher.pubacks) >= 60, "all PUBACKs")
+        other_got = other.take()
+        eventually(lambda: set(numbers(40, 60)) <= {*away.take(), *other_got}, "what the dead one has not got", timeout_s=20)
 
 
 def test_a_killed_publisher_node_loses_nothing_that_was_acknowledged(nodes: Nodes) -> None:

@@ -160,7 +160,8 @@ class EmbeddedTransport:
             session = hub.sessions.in_memory.get(key)
             return session if session is not None and session.connection is not None else None
 
-        abroad.at_home, abroad.arrived, abroad.take_in = at_home, hub.plain.arrived, hub.plain.take_in
+        abroad.at_home, abroad.arrived = at_home, hub.plain.arrived
+        abroad.take_in, abroad.share_in = hub.plain.take_in, hub.plain.share_in
         abroad.retained, abroad.broken = hub.plain.retained.differ, self._missed
         hub.plain.retained.written = abroad.retained_here
 

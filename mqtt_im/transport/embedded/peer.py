@@ -143,7 +143,7 @@ class Peer(Answers):
             (props.RECEIVE_MAXIMUM, limits.max_inflight),
             (props.MAXIMUM_PACKET_SIZE, limits.max_packet_bytes),
             (props.TOPIC_ALIAS_MAXIMUM, TOPIC_ALIASES),
-            (props.SHARED_AVAILABLE, int(self.hub.plain.abroad is None)),
+            (props.SHARED_AVAILABLE, 1),
         ]
         if session.expiry != connect.properties.get(props.SESSION_EXPIRY, 0):
             told.append((props.SESSION_EXPIRY, session.expiry))

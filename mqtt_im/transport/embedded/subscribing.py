@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _UNSUBACK: Final = 0xB0
 MAX_FILTER_BYTES: Final = 256 * 1024
 """Of all filters of one session: they stay in memory, and are written with each change."""
+MAX_SHARED: Final = 1_000
+"""Characters of a shared subscription where there may be other nodes, which all know it."""
 _FEW: Final = 100
 """Filters, or retained messages that they may match, that are handled in one turn of the loop."""
 _TURN_S: Final = 0.003
@@ -135,8 +137,8 @@ async def _grant(connection: Peer, session: Session, topic_filter: str, qos: int
     claim = hub.access.claim(topic_filter, connection.user, connection.device)
     if topic_filter.startswith("$share/") and connection.version != V5:
         return REFUSED  # 3.1.1 knows no shared subscriptions
-    if topic_filter.startswith("$share/") and hub.plain.abroad is not None:
-        return reasons.SHARED_NOT_SUPPORTED  # a member at each node would get each message
+    if topic_filter.startswith("$share/") and hub.plain.abroad is not None and len(topic_filter) > MAX_SHARED:
+        return reasons.QUOTA
     if claim is Claim.OWN:
         return min(qos, 1) if hub.access.is_down(topic_filter, connection.user, connection.device) else qos
     if claim is Claim.PRESENCE:

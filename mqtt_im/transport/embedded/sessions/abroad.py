@@ -23,10 +23,10 @@ from typing import Any, Final
 from mqtt_im.cluster import Neighbours
 from mqtt_im.mqtt.packets import RETAIN_AS_PUBLISHED
 from mqtt_im.transport.embedded.sessions import shared as sql
+from mqtt_im.transport.embedded.sessions.elsewhere import Elsewhere, Remote
 from mqtt_im.transport.embedded.sessions.ground import Ground
 from mqtt_im.transport.embedded.sessions.message import PlainMessage, identifiers
 from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
-from mqtt_im.transport.embedded.sessions.routing import Subscriptions
 from mqtt_im.transport.embedded.sessions.session import Key, Session
 from mqtt_im.transport.embedded.sessions.shared import Relayed, SharedPersistence
 from mqtt_im.transport.embedded.sessions.work import Work
@@ -40,21 +40,36 @@ ROWS: Final = 200
 ENVELOPE: Final = 100
 """Bytes of a message on the bus beside payload and topic."""
 SWEEP_S: Final = 3.0
+_LOOK, _ADOPT = "look", "adopt"
 TRIM_S: Final = 5.0
 RETRY_S: Final = 1.0
 START_S: Final = 3.0
 """So long a start waits for what other nodes have subscribed."""
 
 
-class Remote:
-    """A kept session with plain filters, wherever its client is."""
+class Away:
+    """Who elsewhere is to get a message: `sessions` and `shares` as rows, which are told when these are committed."""
 
-    __slots__ = ("filters", "id", "key")
+    __slots__ = ("members", "nodes", "sessions", "shares")
 
-    def __init__(self, key: Key, session_id: str, filters: dict[str, int]) -> None:
-        self.key = key
-        self.id = session_id
-        self.filters = filters
+    def __init__(self) -> None:
+        self.sessions: list[str] = []
+        self.shares: set[int] = set()
+        """Nodes, for one of whose clients there is a row."""
+        self.nodes: list[int] = []
+        """Nodes that are told over the bus."""
+        self.members: list[tuple[int, str]] = []
+        """The same for one of their clients, of a shared subscription."""
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self.sessions) + len(self.shares) + len(self.nodes) + len(self.members)
+
+    @property
+    def durable(self) -> bool:
+        """Whether there are rows."""
+        return bool(self.sessions or self.shares)
 
 
 class Abroad:
@@ -65,19 +80,17 @@ class Abroad:
         self._neighbours = neighbours
         self.at_home: Callable[[Key], Session | None] = lambda _: None
         """The session of this key, where its client is connected here."""
-        self.arrived: Callable[[PlainMessage], None] = lambda _: None
-        """Is given what was published at another node."""
+        self.arrived: Callable[[PlainMessage, str], None] = lambda *_: None
+        """Is given what was published at another node; for one client of a shared subscription, where one is named."""
         self.take_in: Callable[[Session, list[Relayed]], Awaitable[bool]]
         """Takes rows into a session's queue; whether that was committed."""
+        self.share_in: Callable[[list[Relayed]], Awaitable[bool]]
+        """Gives each row to one member of its shared subscription; whether that was committed."""
         self.retained: Callable[[Iterable[str], list[sql.RetainedRow]], None] = lambda *_: None
         """Is told what the database has of these topics."""
         self.broken: Callable[[], None] = lambda: None
         """What came over the bus may have been missed."""
-        self._kept: dict[str, Remote] = {}
-        self._index: Subscriptions[Remote] = Subscriptions()
-        self._nodes: Subscriptions[int] = Subscriptions()
-        self._filters: dict[int, set[str]] = {}
-        """What other nodes have subscribed; only those that serve clients are there."""
+        self._elsewhere = Elsewhere(ground.access.topics.owns)
         self._here: Counter[str] = Counter()
         self._told: set[str] = set()
         """Filters of this node that the others know."""
@@ -88,7 +101,12 @@ class Abroad:
         """The newest message of each node that has come, so that what is sent again comes once."""
         self._read = {
             kind: Work(work, self._background, self._failed)
-            for kind, work in (("kept", self._read_kept), ("relayed", self._take_rows), ("retained", self._read_retained))
+            for kind, work in (
+                ("kept", self._read_kept),
+                ("relayed", self._take_rows),
+                ("shares", self._take_shares),
+                ("retained", self._read_retained),
+            )
         }
         """What has still to be looked up, by kind."""
         self._written: set[str] = set()
@@ -102,6 +120,7 @@ class Abroad:
             ("interests?", self._on_asked),
             ("kept", self._on_kept),
             ("relayed", lambda _, fields: self.look(fields[0])),
+            ("shares", lambda *_: self._read["shares"].add([_LOOK])),
             ("retained", lambda _, fields: self._read["retained"].add(fields[0])),
         ):
             neighbours.on(kind, handler)
@@ -118,7 +137,7 @@ class Abroad:
     async def start(self) -> None:
         """What is subscribed elsewhere is known. Raises `StoreFailed`."""
         for stored in await self._store.look(self._store.plain_filters):
-            self._put(Remote(*stored))
+            self._elsewhere.put(Remote(*stored))
         others = list(self._neighbours.others)
         asking = [asyncio.ensure_future(self._neighbours.ask("interests?", node)) for node in others]
         if asking:
@@ -130,6 +149,7 @@ class Abroad:
             self._tell_all(node)
         for work in self._read.values():
             work.begin()
+        self._read["shares"].add([_ADOPT])
 
         self._background(self._sweep())
 
@@ -152,6 +172,8 @@ class Abroad:
         while True:
             await asyncio.sleep(SWEEP_S)
             self.look_at_all()
+            if any(each.startswith("$share/") for each in self._here):
+                self._read["shares"].add([_LOOK])
 
     # What is subscribed here.
 
@@ -187,14 +209,16 @@ class Abroad:
 
     async def _tell_everybody(self, kind: str, *fields: Any) -> None:
         """Those that serve clients know it; those that are about to come across it."""
-        serving = list(self._filters)
+        serving = list(self._elsewhere.filters)
         for node in self._neighbours.others:
-            if node not in self._filters:
+            if node not in self._elsewhere.filters:
                 self._neighbours.tell(kind, 0, *fields, to=node)
         await asyncio.gather(*(self._neighbours.ask(kind, node, *fields) for node in serving))
 
     def _wanted(self) -> set[str]:
-        return {"#"} if len(self._here) > MAX_FILTERS else {_short(each) for each in self._here}
+        if len(self._here) > MAX_FILTERS:
+            return {"#", *(each for each in self._here if each.startswith("$share/"))}
+        return {_short(each) for each in self._here}
 
     def _tell_all(self, node: int) -> None:
         self._told = self._wanted()
@@ -212,31 +236,21 @@ class Abroad:
     # What is subscribed elsewhere.
 
     def _on_interests(self, node: int, fields: list[Any]) -> None:
-        self._forget(node)
-        self._filters[node] = set(fields[0])
-        for topic_filter in fields[0]:
-            self._nodes.add(topic_filter, node, 0)
+        self._elsewhere.forget(node)
+        self._elsewhere.subscribe(node, fields[0])
 
     def _on_interest(self, node: int, fields: list[Any]) -> None:
         number, more, less = fields
-        known = self._filters.setdefault(node, set())
-        for topic_filter in less:
-            known.discard(topic_filter)
-            self._nodes.remove(topic_filter, node)
-        for topic_filter in more:
-            known.add(topic_filter)
-            self._nodes.add(topic_filter, node, 0)
+        self._elsewhere.unsubscribe(node, less)
+        self._elsewhere.subscribe(node, more)
         self._neighbours.done(node, number)
 
-    def _forget(self, node: int) -> None:
-        for topic_filter in self._filters.pop(node, ()):
-            self._nodes.remove(topic_filter, node)
-
     def _left(self, node: int) -> None:
-        self._forget(node)
+        self._elsewhere.forget(node)
         self._last.pop(node, None)
         if self._open:
             self.look_at_all()  # what it had committed for sessions here, and not told
+            self._read["shares"].add([_ADOPT])
             self._background(self._unattended())
 
     async def _unattended(self) -> None:
@@ -250,15 +264,16 @@ class Abroad:
         self.look_at_all()
         self._read["kept"].add([("", 0, 0)])
         self._read["retained"].add([""])
+        self._read["shares"].add([_ADOPT])
 
     # Kept sessions.
 
     def keep(self, session: Session) -> None:
         """The filters of a kept session that is here are these now."""
         if session.plain:
-            self._put(Remote(session.key, session.id, dict(session.filters)))
+            self._elsewhere.put(Remote(session.key, session.id, dict(session.filters)))
         else:
-            self._drop(session.id)
+            self._elsewhere.drop(session.id)
 
     async def tell_kept(self, session: Session) -> None:
         """The other nodes that serve clients, and live, know the filters of a kept session, which are committed."""
@@ -267,23 +282,17 @@ class Abroad:
 
     def ended(self, session: Session) -> None:
         """A kept session is to be no more, with the next transaction."""
-        if session.id in self._kept:
-            self._drop(session.id)
-            self._store.write(sql.DROP_RELAYED_OF, session.id)
-            self._store.committed(lambda _: self._neighbours.tell("kept", 0, session.id))
+        if session.id not in self._elsewhere.kept:
+            return
 
-    def _put(self, remote: Remote) -> None:
-        self._drop(remote.id)
-        self._kept[remote.id] = remote
-        owns = self._ground.access.topics.owns
-        for topic_filter, options in remote.filters.items():
-            if not owns(topic_filter):
-                self._index.add(topic_filter, remote, options)
+        def committed(_: bool) -> None:
+            self._neighbours.tell("kept", 0, session.id)
+            self._read["shares"].add([_LOOK])  # what it had not got by a shared subscription is others'
 
-    def _drop(self, session_id: str) -> None:
-        remote = self._kept.pop(session_id, None)
-        for topic_filter in remote.filters if remote is not None else ():
-            self._index.remove(topic_filter, remote)  # type: ignore[arg-type]
+        self._elsewhere.drop(session.id)
+        self._store.write(sql.SHARE_AGAIN, self._neighbours.incarnation, session.id)
+        self._store.write(sql.DROP_RELAYED_OF, session.id)
+        self._store.committed(committed)
 
     def _on_kept(self, node: int, fields: list[Any]) -> None:
         number, session_id = fields
@@ -294,62 +303,88 @@ class Abroad:
         everything = "" in ids
         found = await self._store.look(partial(self._store.plain_filters, None if everything else list(ids)))
         there = {session_id for _, session_id, _ in found}
-        for session_id in [each for each in self._kept if each not in there] if everything else ids - there:
-            self._drop(session_id)
+        for session_id in [each for each in self._elsewhere.kept if each not in there] if everything else ids - there:
+            self._elsewhere.drop(session_id)
         for stored in found:
-            self._put(Remote(*stored))
+            self._elsewhere.put(Remote(*stored))
         for _, node, number in asked:
             if number:
                 self._neighbours.done(node, number)
 
     # Publishing.
 
-    def relay(self, message: PlainMessage) -> list[str]:
-        """Write what kept sessions elsewhere are to get, with the next transaction; their ids, which are to be told then."""
-        ids: list[str] = []
-        for remote, options in self._index.match(message.topic).items() if message.qos else ():
+    def reach(self, message: PlainMessage, served: Callable[[str], bool]) -> tuple[Away, set[str]]:
+        """Who elsewhere is to get it, by rows of the next transaction or else; and shared subscriptions of which nobody here is.
+
+        `served`: whether a shared subscription has a client here.
+        """
+        away = Away()
+        away.nodes = self._elsewhere.nodes(message.topic)
+        for remote, options in self._elsewhere.sessions(message.topic).items() if message.qos else ():
             qos = min(message.qos, max(each & 3 for each in options))
             home = self.at_home(remote.key)
-            if not qos or (home is not None and home.id == remote.id):
-                continue
-            retain = message.retain and any(each & RETAIN_AS_PUBLISHED for each in options)
-            row = (message.topic, message.payload, qos, retain, identifiers(options) + message.properties, message.expires)
-            self._store.write(sql.RELAY, remote.id, *row)
-            ids.append(remote.id)
-        if ids and not self._written and self._open:
+            if qos and (home is None or home.id != remote.id):
+                self._write_for(away, remote, message, options)
+        shared = {text for text in self._elsewhere.shares(message.topic) if not self.share(away, text, message, served(text))}
+        return away, shared
+
+    @staticmethod
+    def nowhere() -> Away:
+        """Nobody elsewhere, so far."""
+        return Away()
+
+    def share(self, away: Away, text: str, message: PlainMessage, here: bool) -> bool:
+        """Choose a member of a shared subscription for a message; True where it is to be a client of this node."""
+        place = self._elsewhere.choose(text, message.qos, here=here, at_home=self.at_home)
+        if isinstance(place, Remote):
+            self._write_for(away, place, message, [place.filters[text]], text)
+        elif place and message.qos:
+            row = (message.topic, message.payload, message.qos, message.retain, message.properties, message.expires)
+            self._store.write(sql.RELAY, "", *row, text, place)
+            away.shares.add(place)
+        elif place:
+            away.members.append((place, text))
+        return place == 0
+
+    def _write_for(self, away: Away, remote: Remote, message: PlainMessage, options: list[int], share: str = "") -> None:
+        qos = min(message.qos, max(each & 3 for each in options))
+        retain = message.retain and any(each & RETAIN_AS_PUBLISHED for each in options)
+        row = (message.topic, message.payload, qos, retain, identifiers(options) + message.properties, message.expires)
+        self._store.write(sql.RELAY, remote.id, *row, share, 0)
+        away.sessions.append(remote.id)
+        if not self._written and self._open:
             self._background(self._trim())
-        self._written.update(ids)
-        return ids
+        self._written.add(remote.id)
 
-    def interested(self, topic: str) -> list[int]:
-        """The nodes with a subscription that matches."""
-        return list(self._nodes.match(topic))
-
-    def send(self, message: PlainMessage, nodes: list[int], ids: list[str], done: Callable[[], None] | None) -> None:
-        """Tell other nodes of a message, and of rows for these sessions, which are committed; then `done` is called.
+    def send(self, message: PlainMessage, away: Away, done: Callable[[], None] | None) -> None:
+        """Tell other nodes of a message, and of its rows, which are committed; then `done` is called.
 
         At QoS 0 it is dropped where too much waits to be told.
         """
-        if ids:
-            self._neighbours.tell("relayed", ids)
-        if nodes:
+        if away.sessions:
+            self._neighbours.tell("relayed", away.sessions)
+        for node in away.shares:
+            self._neighbours.tell("shares", to=node)
+        told = [(away.nodes, "")] if away.nodes else []
+        for nodes, text in [*told, *(([node], text) for node, text in away.members)]:
             left = message.expires - self._ground.clock.steady() if message.expires else 0
             payload, properties = (base64.b64encode(part).decode() for part in (message.payload, message.properties))
-            fields = (next(self._numbers), message.topic, payload, message.qos, message.retain, properties, left)
-            if not self._neighbours.send("plain", fields, nodes, done, len(payload) + len(message.topic) + ENVELOPE):
+            fields = (next(self._numbers), message.topic, payload, message.qos, message.retain, properties, left, text)
+            size = len(payload) + len(message.topic) + ENVELOPE
+            if not self._neighbours.send("plain", fields, nodes, None if done is None else _nothing, size):
                 self._ground.count("plain_dropped")
-        elif done is not None:
+        if done is not None:
             self._neighbours.send("", (), (), done)
 
     def _on_plain(self, node: int, fields: list[Any]) -> None:
-        number, topic, payload, qos, retain, properties, left = fields
+        number, topic, payload, qos, retain, properties, left, share = fields
         if number <= self._last.get(node, 0):
             return
         self._last[node] = number
         if self._ground.access.plain.is_open(topic):
             expires = self._ground.clock.steady() + max(1, left) if left else 0
             parts = base64.b64decode(payload), qos, retain, base64.b64decode(properties), expires
-            self.arrived(PlainMessage(topic, *parts))
+            self.arrived(PlainMessage(topic, *parts), share)
 
     # Rows for sessions that are here.
 
@@ -359,12 +394,12 @@ class Abroad:
 
     def look_at_all(self) -> None:
         """The same of all sessions."""
-        self.look([remote.id for remote in self._kept.values() if self.at_home(remote.key) is not None])
+        self.look([remote.id for remote in self._elsewhere.kept.values() if self.at_home(remote.key) is not None])
 
     async def _take_rows(self, ids: set[Any]) -> None:
         here: dict[str, Session] = {}
         for session_id in ids:
-            remote = self._kept.get(session_id)
+            remote = self._elsewhere.kept.get(session_id)
             session = self.at_home(remote.key) if remote is not None else None
             if session is not None and session.id == session_id:
                 here[session_id] = session
@@ -379,6 +414,15 @@ class Abroad:
             raise StoreFailed("it could not be written")
         if len(rows) == ROWS:
             self._read["relayed"].add(here)
+
+    async def _take_shares(self, what: set[Any]) -> None:
+        """Rows for clients of shared subscriptions that are here; those of nodes that are no more are this one's from now on."""
+        mine = self._neighbours.incarnation
+        rows = await self._store.look(partial(self._store.shared_with, mine, ROWS, adopt=_ADOPT in what))
+        if rows and not await self.share_in(rows):
+            raise StoreFailed("it could not be written")
+        if len(rows) == ROWS:
+            self._read["shares"].add([_LOOK])
 
     async def _trim(self) -> None:
         """Of what waits for a session that nobody takes it to, the oldest goes."""
@@ -420,9 +464,13 @@ class Abroad:
         self.retained(topics, rows)
 
 
+def _nothing() -> None:
+    """Whoever waits for it waits behind it."""
+
+
 def _short(topic_filter: str) -> str:
     """The filter, or a shorter one that matches all that it does."""
-    if len(topic_filter) <= MAX_FILTER_BYTES:
+    if len(topic_filter) <= MAX_FILTER_BYTES or topic_filter.startswith("$share/"):
         return topic_filter
     levels = topic_filter[:MAX_FILTER_BYTES].split("/")[:-1]
     return "/".join([*levels, "#"])

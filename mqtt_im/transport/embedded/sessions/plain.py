@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mqtt_im.mqtt import encode
@@ -24,7 +25,7 @@ from mqtt_im.transport.embedded.sessions.session import RELEASED, SENT, Message,
 from mqtt_im.transport.embedded.sessions.sharing import Group, Groups
 
 if TYPE_CHECKING:
-    from mqtt_im.transport.embedded.sessions.abroad import Abroad
+    from mqtt_im.transport.embedded.sessions.abroad import Abroad, Away
     from mqtt_im.transport.embedded.sessions.shared import Relayed
 
 Done = Callable[[bool], None]
@@ -55,6 +56,8 @@ class Plain:
                 self.abroad.subscribed(topic_filter)
         elif (group := self._groups.join(topic_filter, session, options)) is not None:
             self._index.add(shared, group, 0)
+            if self.abroad is not None:
+                self.abroad.subscribed(topic_filter)
 
     def unsubscribe(self, session: Session, topic_filter: str) -> None:
         """Take one filter out of the index."""
@@ -64,6 +67,8 @@ class Plain:
                 self.abroad.unsubscribed(topic_filter)
         elif (group := self._groups.leave(topic_filter, session)) is not None:
             self._index.remove(shared, group)
+            if self.abroad is not None:
+                self.abroad.unsubscribed(topic_filter)
 
     def subscribe_all(self, session: Session) -> None:
         """Put all plain filters of a session in, and count them there."""
@@ -102,7 +107,10 @@ class Plain:
         kept: list[tuple[Session, Message]] = []
         receivers = self._index.match(message.topic) if targets is None else targets
         reached = sum(map(len, receivers.values()))
+        away, others = (None, ()) if self.abroad is None or targets is not None else self.abroad.reach(message, self._served)
         for subscriber, found in receivers.items():
+            if others and isinstance(subscriber, Group) and subscriber.text in others:
+                continue
             session, options, share = _recipient(subscriber, found, message.qos, publisher)
             if session is None or not options:
                 continue
@@ -118,37 +126,40 @@ class Plain:
             durable = True
         elif message.retain and not message.qos:
             self._retain(message)
-        ids, nodes = self._elsewhere(message) if targets is None else ([], [])
-        reached += len(ids) + len(nodes)
-        if not kept and not durable and not ids:
-            self._tell(message, nodes, ids, done)
+        if away is not None:
+            reached += away.count
+            durable |= away.durable
+        if not kept and not durable:
+            self._tell(message, away, done)
             return reached
 
         def committed(ok: bool) -> None:
             for session, queued in kept if ok else ():
                 self._ready(session, queued)
             if ok:
-                self._tell(message, nodes, ids, done)
+                self._tell(message, away, done)
             elif done is not None:
                 done(False)
 
         self._ground.store.committed(committed)
         return reached
 
-    def _elsewhere(self, message: PlainMessage) -> tuple[list[str], list[int]]:
-        """Kept sessions for which rows are written with the next transaction, and nodes that are to be told, of others."""
-        abroad = self.abroad
-        return ([], []) if abroad is None else (abroad.relay(message), abroad.interested(message.topic))
+    def _served(self, text: str) -> bool:
+        group = self._groups.find(text)
+        return group is not None and group.served
 
-    def _tell(self, message: PlainMessage, nodes: list[int], ids: list[str], done: Done | None) -> None:
+    def _tell(self, message: PlainMessage, away: Away | None, done: Done | None) -> None:
         """Other nodes are told, and what was to survive is committed: the acknowledgement leaves when that is on its way."""
-        if self.abroad is not None and (nodes or ids or message.retain):
-            self.abroad.send(message, nodes, ids, None if done is None else lambda: done(True))
+        if self.abroad is not None and away is not None and (away.count or message.retain):
+            self.abroad.send(message, away, None if done is None else lambda: done(True))
         elif done is not None:
             done(True)
 
-    def arrived(self, message: PlainMessage) -> None:
-        """It was published at another node. What kept sessions get above QoS 0 comes as rows (`take_in`)."""
+    def arrived(self, message: PlainMessage, share: str) -> None:
+        """It was published at another node. What kept sessions get above QoS 0 comes as rows (`take_in`, `share_in`)."""
+        if share:
+            self._to_one(share, message)
+            return
         topic = message.topic.encode()
         for subscriber, options in self._index.match(message.topic).items():
             if isinstance(subscriber, Group):
@@ -158,6 +169,35 @@ class Plain:
                 if queued is not None:
                     self._ready(subscriber, queued)
 
+    def _to_one(self, text: str, message: PlainMessage) -> None:
+        """Another node has chosen this one: it goes to a member here, where one is left."""
+        group = self._groups.find(text)
+        if group is not None and group.served:
+            self.publish(replace(message, retain=False), targets={group: []})
+        else:
+            self._share(text, message)
+
+    def _share(self, text: str, message: PlainMessage) -> None:
+        """It goes to a member of this shared subscription: here, or elsewhere."""
+        group = self._groups.find(text)
+        away = self.abroad.nowhere() if self.abroad is not None else None
+        if away is None or self.abroad is None or self.abroad.share(away, text, message, self._served(text)):
+            if group is not None:
+                self.publish(replace(message, retain=False), targets={group: []})
+            return
+        self._ground.store.committed(lambda ok: self._tell(message, away, None) if ok else None)
+
+    async def share_in(self, rows: list[Relayed]) -> bool:
+        """Each row, which another node has written, goes to a member of its shared subscription; whether that was committed."""
+        for row in rows:
+            self._ground.store.write(sql.DROP_RELAYED, row.id)  # first, so that it is of one transaction with what follows
+            if self._ground.access.plain.is_open(row.topic):
+                message = PlainMessage(row.topic, row.payload, row.qos, False, row.properties, row.expires)
+                self._to_one(row.share, message)
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._ground.store.committed(lambda ok: None if future.done() else future.set_result(ok))
+        return await future
+
     async def take_in(self, session: Session, rows: list[Relayed]) -> bool:
         """Rows that another node has written become the session's own, with one transaction; whether it was committed."""
         queued = []
@@ -166,7 +206,9 @@ class Plain:
                 self._ground.count("plain_dropped")
             elif self._ground.access.plain.is_open(row.topic):
                 outbox = session.need_outbox(self._ground.limits, self._ground.room)
-                message = outbox.create(row.topic.encode(), row.payload, row.qos, row.retain, row.properties, row.expires)
+                message = outbox.create(
+                    row.topic.encode(), row.payload, row.qos, row.retain, row.properties, row.expires, row.share
+                )
                 self._enqueue(session, message)
                 queued.append(message)
             self._ground.store.write(sql.DROP_RELAYED, row.id)
@@ -213,12 +255,11 @@ class Plain:
         At QoS 2 only what was never sent (MQTT5-4.8.2-4, -5).
         """
         for message in messages:
-            group = self._groups.find(message.share) if message.share else None
-            if group is None or (message.qos == 2 and message.stage):
+            if not message.share or (message.qos == 2 and message.stage):
                 continue
             topic = message.topic.decode()
             again = PlainMessage(topic, message.payload, message.qos, False, message.properties, message.expires)
-            self.publish(again, targets={group: []})
+            self._share(message.share, again)
 
     def _enqueue(self, session: Session, message: Message) -> None:
         row = (message.seq, message.qos, message.retain, message.stage, message.topic.decode(), message.payload)

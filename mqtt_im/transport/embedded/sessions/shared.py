@@ -38,7 +38,10 @@ class ClientRow(peewee.Model):
 
 
 class RelayedRow(peewee.Model):
-    """A plain message for a kept session, written by the node that it was published at; as in `QueuedRow` otherwise."""
+    """A plain message for a kept session, written by the node that it was published at; as in `QueuedRow` otherwise.
+
+    Where no session is named, it is for one of the clients of a shared subscription that a node has.
+    """
 
     id = peewee.BigAutoField()
     session = peewee.TextField(index=True)
@@ -48,6 +51,8 @@ class RelayedRow(peewee.Model):
     retain = peewee.BooleanField()
     properties = peewee.BlobField()
     expires = peewee.BigIntegerField()
+    share = peewee.TextField()
+    node = peewee.BigIntegerField()
 
     class Meta:  # noqa: D106 - peewee's way to name a table
         table_name = "relayed"
@@ -64,6 +69,7 @@ class Relayed(NamedTuple):
     retain: bool
     properties: bytes
     expires: int
+    share: str
 
 
 RetainedRow = tuple[str, int, bytes, bytes, int]
@@ -87,7 +93,13 @@ _KEEP = (
     "due = excluded.due, topic = excluded.topic, payload = excluded.payload, qos = excluded.qos, retain = excluded.retain, "
     "expiry = excluded.expiry, properties = excluded.properties, incarnation = excluded.incarnation, delay = excluded.delay"
 )
-RELAY: Final = "INSERT INTO relayed (session, topic, payload, qos, retain, properties, expires) VALUES (?, ?, ?, ?, ?, ?, ?)"
+RELAY: Final = (
+    "INSERT INTO relayed (session, topic, payload, qos, retain, properties, expires, share, node) "
+    "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+)
+SHARE_AGAIN: Final = "UPDATE relayed SET session = '', node = ? WHERE session = ? AND share <> ''"
+_ADOPT_SHARES: Final = "UPDATE relayed SET node = ? WHERE session = '' AND node <> ALL (SELECT incarnation FROM public.node)"
+_RELAYED: Final = "SELECT id, session, topic, payload, qos, retain, properties, expires, share FROM relayed"
 DROP_RELAYED_OF: Final = "DELETE FROM relayed WHERE session = ?"
 _TRIM: Final = (
     "DELETE FROM relayed r USING (SELECT id, row_number() OVER w AS n, sum(length(payload) + length(topic)) OVER w AS size "
@@ -165,11 +177,18 @@ class SharedPersistence(Persistence):
 
     def relayed(self, ids: list[str], limit: int) -> list[Relayed]:
         """The oldest rows for these sessions, at most `limit`."""
-        query = "SELECT id, session, topic, payload, qos, retain, properties, expires FROM relayed WHERE session = ANY (?)"
-        rows = self._query(f"{query} ORDER BY id LIMIT ?", (ids, limit))
+        return self._relayed(f"{_RELAYED} WHERE session = ANY (?) ORDER BY id LIMIT ?", (ids, limit))
+
+    def shared_with(self, node: int, limit: int, *, adopt: bool) -> list[Relayed]:
+        """The oldest rows for shared subscriptions of a node's clients; `adopt`: those of dead nodes are this one's now."""
+        if adopt:
+            self._query(_ADOPT_SHARES, (node,))
+        return self._relayed(f"{_RELAYED} WHERE session = '' AND node = ? ORDER BY id LIMIT ?", (node, limit))
+
+    def _relayed(self, query: str, values: Parameters) -> list[Relayed]:
         return [
-            Relayed(number, session, topic, bytes(payload), qos, retain, bytes(properties), expires)
-            for number, session, topic, payload, qos, retain, properties, expires in rows
+            Relayed(number, session, topic, bytes(payload), qos, retain, bytes(properties), expires, share)
+            for number, session, topic, payload, qos, retain, properties, expires, share in self._query(query, values)
         ]
 
     def trim(self, ids: list[str], messages: int, size: int) -> int:

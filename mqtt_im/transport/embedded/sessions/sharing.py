@@ -29,6 +29,11 @@ class Group:
                 waiting = session
         return None if waiting is None else self._next_is_behind(waiting)
 
+    @property
+    def served(self) -> bool:
+        """Whether a member is there."""
+        return any(session.connection is not None and not session.connection.closed for session in self.members)
+
     def _next_is_behind(self, session: Session) -> Session:
         self.members[session] = self.members.pop(session)
         return session
