@@ -6,8 +6,10 @@ reconnects takes a bounded part of the ledger's time, however many conversations
 
 from __future__ import annotations
 
+from time import thread_time
 from typing import Any, Final
 
+from mqtt_im.core import costs
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.store import queries
 from mqtt_im.store.interface import Readable
@@ -36,14 +38,21 @@ class Nearby:
         """From now on this stream is told; first of who is online now."""
         self._links.setdefault(link.user, []).append(link)
 
+        def read(engine: Readable) -> tuple[list[str], float]:
+            began = thread_time()
+            return queries.nearby_online(engine, link.user, online), thread_time() - began
+
         def notify(job: CallJob) -> None:
             if job.refusal is None:
-                for name in job.result:
+                names, seconds = job.result
+                if self._bridge.transport is not None:
+                    self._bridge.transport.charge(link.user, costs.of_time(seconds))
+                for name in names:
                     self._publish([link], name, {"state": "online"})
 
         elsewhere = self._bridge.audience.elsewhere
         online = {*self._bridge.online, *elsewhere} if elsewhere else self._bridge.online
-        self._bridge.ledger.submit(CallJob(lambda engine: queries.nearby_online(engine, link.user, online), notify))
+        self._bridge.ledger.submit(CallJob(read, notify, link.user))
 
     def remove(self, link: Link) -> None:
         """This stream is gone."""

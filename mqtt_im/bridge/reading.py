@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from time import thread_time
 from typing import Any, Protocol
 
 from mqtt_im.core.rules import Who
@@ -27,7 +28,7 @@ class Answering(Protocol):
 class ReadingJob(ReadJob):
     """A request that only reads."""
 
-    __slots__ = ("channel", "packet_id", "read", "request", "result", "size", "token", "uplink", "who")
+    __slots__ = ("channel", "packet_id", "read", "request", "result", "seconds", "size", "token", "uplink", "who")
 
     def __init__(
         self, uplink: Answering, channel: Channel, token: int, who: Who, request: rq.Request, read: Reading, size: int
@@ -43,6 +44,8 @@ class ReadingJob(ReadJob):
         self.read = read
         self.size = size
         self.result: Any = None
+        self.seconds = 0.0
+        """Of the thread's time."""
 
     def line(self) -> str:
         """See `Job`."""
@@ -51,7 +54,9 @@ class ReadingJob(ReadJob):
     def finish(self, engine: Readable) -> None:
         """See `Job`."""
         self.who.now = engine.now
+        began = thread_time()
         self.result = self.read(engine, self.who, self.request, self.size)
+        self.seconds += thread_time() - began
 
     def done(self) -> None:
         """See `Job`."""

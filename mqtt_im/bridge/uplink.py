@@ -249,7 +249,8 @@ class Uplink:
         if job.refusal is not None:
             self._refuse(channel, job.refusal, request.id, job.token)
             return
-        channel.link.charge(costs.of_page(job.result) - costs.at_the_door(request, self._bridge.settings.max_page))
+        door = costs.at_the_door(request, self._bridge.settings.max_page)
+        channel.link.charge(costs.of_page(job.result, job.seconds) - door)
         if isinstance(request, rq.Typing):
             conv, users = job.result
             channel.link.charge(costs.of_audience(len(users)))

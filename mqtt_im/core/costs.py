@@ -29,6 +29,8 @@ _FILE_BYTES: Final = 256 * 1024
 """Bytes of a file for one unit: they are written and hashed."""
 _SECONDS: Final = 0.0002
 """Of a thread's time, where that is what was measured, for one unit."""
+_SLOW: Final = 4
+"""So many times may a page take what its units say, and costs no more."""
 LOGIN: Final = 3.0
 """Units of a connection that comes and goes."""
 _PAGES: Final = (rq.Sync, rq.History, rq.Convs, rq.GroupInfo)
@@ -62,13 +64,14 @@ def of_nonsense(size: int) -> float:
     return size / BODY_BYTES * 4
 
 
-def of_page(result: Any) -> float:
-    """The units of a page as it turned out."""
-    if not isinstance(result, dict):
-        return 1
-    entries = result.get("items") or result.get("convs") or result.get("members") or ()
-    size = sum(len(bytes(entry)) for entry in entries if not isinstance(entry, dict))
-    return 1 + len(entries) / ITEMS + size / BODY_BYTES
+def of_page(result: Any, seconds: float = 0.0) -> float:
+    """The units of a page as it turned out, and of what it took a thread beyond what such a page takes on a slow machine."""
+    units = 1.0
+    if isinstance(result, dict):
+        entries = result.get("items") or result.get("convs") or result.get("members") or ()
+        size = sum(len(bytes(entry)) for entry in entries if not isinstance(entry, dict))
+        units += len(entries) / ITEMS + size / BODY_BYTES
+    return units + max(0.0, of_time(seconds) - _SLOW * units)
 
 
 def of_time(seconds: float) -> float:

@@ -9,7 +9,7 @@ reader's thread, after what its user had handed in before.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mqtt_im.core import rules
 from mqtt_im.core.entries import Entry
@@ -20,7 +20,7 @@ from mqtt_im.core.rules.own import grown, registration
 from mqtt_im.core.usage import size_of
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import direct
-from mqtt_im.protocol.requests import Hello, Request, Send
+from mqtt_im.protocol.requests import GroupAdd, GroupCreate, GroupRemove, Hello, Request, Send
 
 from .commits import Commit, Receipt
 from .wanted import Wanted
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from .interface import Engine, Readable
 
 T = TypeVar("T")
+
+_NAMING: Final = (GroupCreate, GroupAdd, GroupRemove)
 
 
 class Job:
@@ -57,6 +59,10 @@ class Job:
     def asks(self) -> tuple[str, str | None, str | None] | None:
         """What `prepare` will look up: the user, the request's id, and to whom it writes; None where nothing."""
         return None
+
+    def names(self) -> Sequence[str]:
+        """Others whom `prepare` will look up, where they are many."""
+        return ()
 
     def wants(self, wanted: Wanted) -> None:
         """Say what `prepare` will ask for, for a store that is shared."""
@@ -99,6 +105,11 @@ class RequestJob(Job):
         """See `Job`."""
         request = self.request
         return self.who.user, request.id, request.to if type(request) is Send else None
+
+    def names(self) -> Sequence[str]:
+        """See `Job`."""
+        request = self.request
+        return request.members if isinstance(request, _NAMING) else ()
 
     def wants(self, wanted: Wanted) -> None:
         """See `Job`."""

@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from .interface import Readable
 
 MAX_RECEIPTS: Final = 1000
+MAX_MEMBERS: Final = 10_000
+"""Of the groups in one page, since the marks of all of them are looked at; a page of larger ones has one."""
+_LARGE: Final = 1000
+"""Conversations of more members together are told one by one."""
 """Members of a group whose marks one entry of `convs` holds: those who have read, or else got, the most."""
 _FIRST_STEP: Final = 8
 _MOVED: Final = ":"
@@ -62,6 +66,7 @@ def convs(engine: Readable, who: Who, request: rq.Convs, limit: int, max_bytes: 
     place = _Place.read(request.after)
     found: list[msgspec.Raw] = []
     more = False
+    members = MAX_MEMBERS
     while not more:
         room = limit - len(found) + 1  # one more tells whether there are more
         if place.below:
@@ -71,10 +76,11 @@ def convs(engine: Readable, who: Who, request: rq.Convs, limit: int, max_bytes: 
         else:
             part = state.later(user, place.begin, place.name, room)
         for (lsn, conv), told in _told(engine, user, part[: room - 1]):
-            if found and max_bytes < len(told):
+            if found and (max_bytes < len(told) or members < conv.size):
                 more = True
                 break
             max_bytes -= len(told)
+            members -= conv.size
             found.append(msgspec.Raw(told))
             if place.below:
                 place.below = lsn
@@ -97,8 +103,10 @@ def _told(engine: Readable, user: User, convs: list[tuple[int, Conv]]) -> Iterat
     start, size = 0, _FIRST_STEP
     while start < len(convs):
         part = convs[start : start + size]
+        if sum(conv.size for _, conv in part) > _LARGE:
+            part = part[:1]
         yield from zip(part, _entries(engine, user, part), strict=True)
-        start, size = start + size, 2 * size
+        start, size = start + len(part), 2 * size
 
 
 def _entries(engine: Readable, user: User, part: list[tuple[int, Conv]]) -> list[bytes]:

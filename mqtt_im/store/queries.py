@@ -6,7 +6,7 @@ Pages hold ready JSON (`msgspec.Raw`), in lists of at most `limit` items and abo
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -26,7 +26,9 @@ FIRST_CHUNK = 8
 CHUNK = 256
 """Messages of a page that are read at once, to begin with and at most: few may be large enough to fill it."""
 FEW = 64
-"""So many users are looked up one by one; for more, all conversations of a user are gone through."""
+"""So many users are looked up one by one; for more, all conversations of a user are gone through …"""
+_AS_MANY: Final = 8
+"""… unless the groups among them have so many times as many members."""
 
 
 def sync(engine: Readable, who: Who, request: rq.Sync, limit: int, max_bytes: int) -> dict[str, Any]:
@@ -204,16 +206,20 @@ def nearby_online(engine: Readable, watcher: str, online: Collection[str]) -> li
 def _near(engine: Readable, user: str, among: Collection[str]) -> set[str]:
     """Those `among`, the user aside, who share a conversation with the user now."""
     state = engine.state
-    if len(among) <= FEW:
-        return {name for name in list(among) if name != user and shares_conversation(engine, user, name)}
     found: set[str] = set()
-    for conv_name in state.conv_names(state.user(user)):
-        pair = members_of_direct(conv_name)
-        if pair is not None:
-            found.update(name for name in pair if name in among)
-        elif (conv := state.conv(conv_name)) is not None and conv.member(user) is not None:
-            names = conv.members if len(conv.members) < len(among) else list(among)
-            found.update(name for name in names if name in among and conv.member(name) is not None)
+    groups: list[Conv] = []
+    if len(among) > FEW:
+        for conv_name in state.conv_names(state.user(user)):
+            pair = members_of_direct(conv_name)
+            if pair is not None:
+                found.update(name for name in pair if name in among)
+            elif (conv := state.conv(conv_name)) is not None and conv.member(user) is not None:
+                groups.append(conv)
+    if len(among) <= FEW or sum(conv.size for conv in groups) > len(among) * _AS_MANY:
+        return {name for name in list(among) if name != user and shares_conversation(engine, user, name)}
+    for conv in groups:
+        names = conv.members if len(conv.members) < len(among) else list(among)
+        found.update(name for name in names if name in among and conv.member(name) is not None)
     found.discard(user)
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from mqtt_im.core.rules import Who
@@ -13,6 +14,9 @@ class Asking(Protocol):
     """A job before it is prepared."""
 
     def asks(self) -> tuple[str, str | None, str | None] | None:
+        """See `jobs.Job`."""
+
+    def names(self) -> Sequence[str]:
         """See `jobs.Job`."""
 
     def wants(self, wanted: Wanted) -> None:

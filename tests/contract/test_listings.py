@@ -45,6 +45,23 @@ def info(store: Store, user: str, limit: int, after: str | None = None, size: in
     return told
 
 
+@pytest.mark.parametrize(("few", "as_many"), [(100, 8), (0, 100), (0, 0)])
+def test_who_is_near_is_the_same_however_it_is_found(
+    store: Store, monkeypatch: pytest.MonkeyPatch, few: int, as_many: int
+) -> None:
+    """One by one, through one's conversations, and one by one since the groups are larger than those who are asked for."""
+    monkeypatch.setattr(queries, "FEW", few)
+    monkeypatch.setattr(queries, "_AS_MANY", as_many)
+    store.ask("ann", rq.GroupCreate(id="1", group="#g", members=["bob", "cat", "dan", "eve"]))
+    store.ask("dan", rq.GroupLeave(id="1", group="#g"))
+    store.say("ann", "fay")
+    store.ask("eve", rq.Block(id="b", user="ann"))
+    store.ask("cat", rq.Settings(id="s", presence=False))
+    among = ["ann", "bob", "cat", "dan", "eve", "fay", "gil"]
+    assert read(store, lambda view: queries.nearby_online(view, "ann", among)) == ["bob", "fay"]
+    assert read(store, lambda view: queries.seen_by(view, "eve", among)) == ["bob", "cat"]
+
+
 def test_conversations_come_by_activity_and_pages_join(store: Store) -> None:
     for number in range(7):
         store.say("ann", f"u{number}")

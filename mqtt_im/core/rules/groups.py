@@ -39,10 +39,10 @@ def add(view: View, limits: Limits, who: Who, request: rq.GroupAdd, n: int) -> D
     conv, member = conv_of(view, who, request.group)
     _require(member, "owner", "admin", what="add members to", conv=conv)
     _check_accounts(view, request.members)
+    present = _present(conv)
     new, left_out = _without_blockers(view, who, [name for name in request.members if conv.member(name) is None])
     if not new:
         return _unchanged(conv, request, n, left_out)
-    present = _present(conv)
     _check_size(limits, len(present) + len(new))
     _check_joined(view, limits, new)
     record = _change(view, who, request, n, conv, "group.add", present + new)
@@ -57,7 +57,8 @@ def remove(view: View, limits: Limits, who: Who, request: rq.GroupRemove, n: int
     conv, member = conv_of(view, who, request.group)
     _require(member, "owner", "admin", what="remove members from", conv=conv)
     _check_accounts(view, request.members)
-    gone = [name for name in dict.fromkeys(request.members) if conv.member(name) is not None]
+    present = _present(conv)
+    gone = {name: None for name in request.members if conv.member(name) is not None}
     if not gone:
         return _unchanged(conv, request, n)
     for name in gone:
@@ -65,8 +66,8 @@ def remove(view: View, limits: Limits, who: Who, request: rq.GroupRemove, n: int
             raise Refusal("forbidden", f"members: {name} is {conv.members[name].role}; only an owner may remove that one")
     if all(name in gone for name in _owners(conv)):
         raise Refusal("forbidden", f"members: the last owner of {conv.name} can't be removed; make another one first")
-    record = _change(view, who, request, n, conv, "group.remove", _present(conv))
-    record.members = gone
+    record = _change(view, who, request, n, conv, "group.remove", present)
+    record.members = list(gone)
     return _decided([record], request, who)
 
 
@@ -148,8 +149,8 @@ def _unchanged(conv: Conv, request: rq.Request, n: int, left_out: list[str] | No
 def _without_blockers(view: View, who: Who, names: list[str]) -> tuple[list[str], list[str]]:
     """Those who may be brought into a group, and those who have blocked the one who asks; each once, in their order."""
     once = list(dict.fromkeys(names))
-    left_out = [name for name in once if who.user in view.user(name).blocks]
-    return [name for name in once if name not in left_out], left_out
+    left_out = {name: None for name in once if who.user in view.user(name).blocks}
+    return [name for name in once if name not in left_out], list(left_out)
 
 
 def _present(conv: Conv) -> list[str]:

@@ -214,7 +214,8 @@ class Engine(Showing):
 
     def prefetch(self, batch: Sequence[Asking]) -> None:
         """See `interface.Store`."""
-        self.state.prefetch([asked for job in batch if (asked := job.asks()) is not None])
+        named = {name for job in batch for name in job.names()}
+        self.state.prefetch([asked for job in batch if (asked := job.asks()) is not None], named)
 
     def offered_upto(self, user: str, device: str) -> int:
         """See `interface.Engine`."""

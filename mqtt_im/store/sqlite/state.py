@@ -89,8 +89,8 @@ class ProjectedState(Contents):
         self._unused.clear()  # some may be used now, and only the projections know
         self._trim()
 
-    def prefetch(self, asked: list[tuple[str, str | None, str | None]]) -> None:
-        """What the requests of a batch will ask for is in memory: `(user, id, user or group written to)` of each.
+    def prefetch(self, asked: list[tuple[str, str | None, str | None]], named: Iterable[str] = ()) -> None:
+        """What the requests of a batch will ask for is in memory: `(user, id, user or group written to)` of each; and `named`.
 
         One look-up for all of them, instead of some for each: a look-up on disk costs as much as the rest of a request.
         """
@@ -99,7 +99,7 @@ class ProjectedState(Contents):
         self._trim()  # who is refused leaves nothing to write, after which it would be done
         self._unload()
         users = self._users
-        missing: set[str] = set()
+        missing = set(named)
         names: set[str] = set()
         for user, _, to in asked:
             if user not in users:

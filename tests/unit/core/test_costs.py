@@ -34,6 +34,8 @@ def test_a_page_costs_by_what_it_has() -> None:
     assert costs.of_page({"items": [Raw(b"x" * 8192)] * 10}) == 12
     assert costs.of_page({"members": [{"user": "bob"}] * 500}) == 51
     assert costs.of_page(None) == 1
+    assert costs.of_page({"items": []}, 0.0008) == 1, "as long as a page may take"
+    assert costs.of_page({"items": []}, 1.0) == pytest.approx(1 + 5000 - 4), "what it took beyond that is paid for"
 
 
 def test_telling_many_costs_by_their_number() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -87,6 +88,54 @@ def test_whether_two_share_a_conversation_is_looked_up(store: SqliteStore) -> No
         return lambda: queries.shares_conversation(store.engine, user, "friend")
 
     assert steps(store, look("many")) <= 1.3 * steps(store, look("few")) + 5
+
+
+def test_a_page_looks_at_the_members_of_few_large_groups_and_misses_none(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listings, "MAX_MEMBERS", 40)
+    monkeypatch.setattr(listings, "_LARGE", 30)
+    for number in range(12):
+        members = [f"u{other}" for other in range(2 if number % 3 else 19)]
+        ask(store, ("ann", rq.GroupCreate(id=f"g{number}", group=f"#g{number}", members=members)))
+    converse(store, "ann", 5)
+    store.engine.flusher.flush()
+    read: list[int] = []
+    members_of_group = store.engine.projection.members_of_group
+
+    def counting(cid: int) -> Any:
+        found = members_of_group(cid)
+        read.append(len(found))
+        return found
+
+    told: list[dict[str, Any]] = []
+    pages, after = 0, None
+    with patch.object(store.engine.projection, "members_of_group", counting):
+        while pages == 0 or after is not None:
+            for conv in store.engine.state._convs.values():
+                if conv.group and conv.loaded:
+                    conv.unload()
+            read.clear()
+            page = listings.convs(store.engine, Who("ann", "pc", NOW), rq.Convs(after=after), 50, 10**6)
+            assert sum(read) <= 40 + 20, "one more may have been looked at in vain"
+            told += [json.loads(bytes(conv)) for conv in page["convs"]]
+            pages, after = pages + 1, page.get("next")
+    names = [f"ann:ann-{number}" for number in reversed(range(5))] + [f"#g{number}" for number in reversed(range(12))]
+    assert [conv["conv"] for conv in told] == names
+    assert pages >= 3
+
+
+def test_who_is_named_in_a_request_is_looked_up_together(store: SqliteStore) -> None:
+    members = [f"u{number}" for number in range(300)]
+    ask(store, ("ann", rq.GroupCreate(id="1", group="#1", members=members)))
+    store.close()
+    store.reopen()
+    statements: list[str] = []
+    store.engine.projection._conn.set_trace_callback(statements.append)
+    ask(store, ("ann", rq.GroupCreate(id="2", group="#2", members=[*members, *(f"new{number}" for number in range(300))])))
+    ask(store, ("ann", rq.GroupRemove(id="3", group="#1", members=members[:200])))
+    store.engine.projection._conn.set_trace_callback(None)
+    assert len(statements) < 60
 
 
 @pytest.mark.parametrize("look", ["sync", "history", "convs"])
