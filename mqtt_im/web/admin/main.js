@@ -53,6 +53,7 @@ function dashboard() {
 async function follow(state, wrong, shown, signal) {
   const eye = new Wrong();
   while (!signal.aborted) {
+    let why = say("wrong_away");
     try {
       for await (const stats of figures(signal)) {
         say_state(state, "live");
@@ -62,10 +63,11 @@ async function follow(state, wrong, shown, signal) {
     } catch (error) {
       if (signal.aborted) return;
       if (error.status === 401 || error.status === 403) { login(say("wrong_token")); return; }
+      if (error.status) why = error.message; // it does answer, and says why not with figures
     }
     if (signal.aborted) return;
     say_state(state, "lost");
-    tell(wrong, [say("wrong_away")]);
+    tell(wrong, [why]);
     await new Promise((resolve) => { setTimeout(resolve, RETRY_MS); });
   }
 }
