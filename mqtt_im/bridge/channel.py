@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from mqtt_im.core import costs
@@ -138,7 +139,7 @@ class Channel:
         if link.version == V5:
             self.flush_late()
             return self._pump5(delivery, topic, now, claim)
-        publish, encode = link.publish, None if self.codec == "json" and not self.zip else self.encode
+        publish, encode = link.publish, self._encoder()
         count = again = 0
         while link.writable:
             packet = delivery.take(now, claim)
@@ -156,6 +157,7 @@ class Channel:
     def _pump5(self, delivery: Delivery, topic: bytes, now: int, claim: Claim) -> int:
         """The same for a device of MQTT 5, which may take only so many packets, of a certain size, and gets properties."""
         link, count, again = self.link, 0, 0
+        publish, encode, fits = link.publish, self._encoder(), not link.max_packet
         while link.writable and (link.room > 0 or not delivery.qos):
             packet = delivery.take(now, claim)
             if packet is None:
@@ -163,13 +165,17 @@ class Channel:
             packet_id, payload, dup = packet
             if dup:
                 again += len(payload)
-            if len(delivery.offered) == 1:
-                self._offer_one(delivery, topic, packet_id, payload, dup, now)
+            offered = delivery.offered
+            if len(offered) == 1:
+                if fits and not self.awaited and not offered[0][1].expires:  # it surely has no properties
+                    publish(topic, payload if encode is None else encode(payload), packet_id, dup)
+                else:
+                    self._offer_one(delivery, topic, packet_id, payload, dup, now)
                 count += 1
-            elif link.publish(topic, self.encode(payload), packet_id, dup):
+            elif publish(topic, self.encode(payload), packet_id, dup):
                 count += 1
                 if self.awaited:
-                    for pos, _ in delivery.offered:
+                    for pos, _ in offered:
                         self.awaited.pop(pos, None)
             else:
                 delivery.limit = max(1, len(payload) // 2)
@@ -208,6 +214,10 @@ class Channel:
         left = self.link.max_packet - max(len(self.user_topic), len(self.device_topic)) - _FRAME
         # A number takes up to nine bytes of MessagePack where it takes four of JSON, its comma included.
         return max(1, left * 4 // 9 if self.codec == "msgpack" else left)
+
+    def _encoder(self) -> Callable[[bytes], bytes] | None:
+        """None where JSON text leaves as it is."""
+        return None if self.codec == "json" and not self.zip else self.encode
 
     def encode(self, payload: bytes) -> bytes:
         """JSON text in the form that the device has asked for."""
