@@ -162,7 +162,7 @@ class ServerProcess(_Server):
         *,
         folder: Path | None = None,
         environment: Mapping[str, str] | None = None,
-        start_timeout_s: float = 60.0,
+        start_timeout_s: float = 180.0,
     ) -> None:
         super().__init__(config, folder=folder)
         self._environment = dict(environment or {})

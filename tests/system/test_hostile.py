@@ -64,7 +64,7 @@ numbers = itertools.count()
 def answer(server: ServerProcess, path: str) -> tuple[int, str]:
     """What is there; nothing where the machine is so busy that it does not come in time."""
     try:
-        return server.get(path)
+        return server.get(path, timeout_s=10)
     except TimeoutError:
         return 0, ""
 
@@ -98,7 +98,7 @@ def test_an_attack_costs_others_nothing(
         bob._taken.clear()
         alice.events.clear()
         alice._taken.clear()
-        eventually(lambda: answer(attacked, "/health/ready")[0] == 200, "the server is ready")
+        eventually(lambda: answer(attacked, "/health/ready")[0] == 200, "the server is ready", timeout_s=180)
         assert attack.poll() is None, "the attack has ended by itself"
     finally:
         attack.kill()

@@ -233,10 +233,10 @@ def test_typing_in_a_group(im: Clients, name: Name) -> None:
 
 
 def test_typing_is_never_stored(im: Clients, name: Name) -> None:
-    alice, bob = im.online(name("alice")), name("bob")
-    alice.say(bob, "x")
-    alice.request("typing", qos=0, to=bob, on=True)
-    alice.flush()
+    alice, bob, carol = im.online(name("alice")), name("bob"), im.online(name("carol"))
+    group = alice.must("group.create", members=[bob, carol.user])["group"]
+    alice.request("typing", qos=0, to=group, on=True)
+    carol.wait("typing")
     client = im.online(bob)
     assert [item.op for item in client.drain()] == ["msg"]
     assert all(event.op != "typing" for event in client.events)
