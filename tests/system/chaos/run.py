@@ -150,7 +150,7 @@ class _Run:
         await asyncio.to_thread(self._make_groups)
         for device in self.devices:
             life = asyncio.create_task(device.live())
-            await asyncio.wait_for(device.registered.wait(), 15.0)
+            await asyncio.wait_for(device.registered.wait(), 60.0)
             await device.stop()
             await life
             device.stopped = False
