@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from functools import cache
+from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
 
 from .errors import Refusal
+from .requests import AnyRequest
 
 BOM: Final = b"\xef\xbb\xbf"
 
@@ -51,7 +53,21 @@ def unreadable(error: Exception, payload: bytes, *, json: bool, known: bool = Fa
     missing = _MISSING.match(what)
     if missing:
         return Unreadable(Refusal("bad_field", f"{missing['field']}: missing"), request_id)
+    if path in _choices() and what.startswith("Invalid enum value"):
+        what = f"expected one of {_choices()[path]}"
     return Unreadable(Refusal("bad_field", f"{path}: {what}" if path else what), request_id)
+
+
+@cache
+def _choices() -> dict[str, str]:
+    """The fields that take one of a few words, and which."""
+    found = {}
+    for kind in get_args(AnyRequest):
+        for field in msgspec.structs.fields(kind):
+            for part in (field.type, *get_args(field.type)):
+                if get_origin(part) is Literal:
+                    found[field.name] = ", ".join(get_args(part))
+    return found
 
 
 def no_map(payload: bytes, error: Exception) -> Unreadable:
