@@ -16,7 +16,9 @@ from .hot import Log, Projection
 from .numbering import Numbering
 
 MAX_AMENDED: Final = 50_000
-"""Messages of which it stays in memory what became of them, when nobody needs that."""
+"""Messages of which it stays in memory what became of them, when nobody needs that …"""
+MAX_REACTIONS: Final = 200_000
+"""… with so many reactions together."""
 
 
 class Contents(Entities):
@@ -25,6 +27,8 @@ class Contents(Entities):
     def __init__(self, log: Log, projection: Projection, bounds: Bounds, numbering: Numbering | None) -> None:
         super().__init__(log, projection, bounds, numbering)
         self._amended: dict[tuple[int, int], Amended | None] = {}
+        self._reacted = 0
+        """Reactions in there, and some that are not any more."""
 
     def _trim(self) -> None:
         super()._trim()
@@ -150,6 +154,7 @@ class Contents(Entities):
         except KeyError:
             self._trim_amended()
             found = self._amended[key] = self.projection.amended(conv.cid, seq)
+            self._reacted += 0 if found is None else len(found.reactions)
             return found
 
     def amended_of(self, records: Mapping[int, AnyRecord]) -> dict[int, Amended]:
@@ -168,12 +173,14 @@ class Contents(Entities):
         if asked:
             for key, amended in self.projection.amended_of(list(asked)).items():
                 known[key] = amended
+                self._reacted += len(amended.reactions)
                 found.update(dict.fromkeys(asked[key], amended))
         return found
 
     def _trim_amended(self) -> None:
-        if len(self._amended) > self._bounds.of(MAX_AMENDED):
+        if len(self._amended) > self._bounds.of(MAX_AMENDED) or self._reacted > self._bounds.of(MAX_REACTIONS):
             self._amended.clear()
+            self._reacted = 0
             for generation in reversed(self._generations()):
                 self._amended.update(generation.amended)
 
@@ -186,6 +193,7 @@ class Contents(Entities):
         found = self.amended(conv, seq)
         if found is None:
             found = self._amended[conv.cid, seq] = Amended()
+        self._reacted += 1  # at most
         self.live.amended[conv.cid, seq] = found
         self.live.amends[conv.name] = self.live.last
         return found

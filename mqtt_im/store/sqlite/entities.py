@@ -20,6 +20,11 @@ MAX_CACHED: Final = 50_000
 """Entities of each kind that stay in memory when nobody needs them."""
 MAX_MEMBERS: Final = 400_000
 """Members of groups that stay in memory when nobody needs them."""
+MAX_BESIDE: Final = 32 << 20
+"""Bytes of what hangs on users that stay in memory when nobody needs them: the names they block and mute, and devices."""
+NAME_BYTES: Final = 100
+_DEVICE_BYTES: Final = 400
+"""Bytes of one in memory, roughly."""
 
 
 class Entities(Overlay):
@@ -34,6 +39,10 @@ class Entities(Overlay):
         self._groups: dict[str, int] = {}
         """Groups with their members in memory, and how many those are; the ones that were used last at the end."""
         self._devices: dict[str, dict[str, Device]] = {}
+        self._beside = 0
+        """Bytes of what hangs on users, roughly: what ended since it was last counted is still in it."""
+        self._kept_beside = 0
+        """What of it had to stay when it was last counted."""
         self._numbering = numbering or Numbering(projection)
         self._stored_uids = self._numbering.next_uid
         """Users from this uid on have nothing in the projections yet."""
@@ -41,7 +50,8 @@ class Entities(Overlay):
     def _trim(self) -> None:
         """Entities that no generation holds may go, where there are many; between batches."""
         generations = self._generations()
-        if len(self._users) > self._bounds.of(MAX_CACHED):
+        heavy = self._beside > max(self._bounds.of(MAX_BESIDE), 2 * self._kept_beside)
+        if heavy or len(self._users) > self._bounds.of(MAX_CACHED):
             self._users = {name: user for held in reversed(generations) for name, user in held.users.items()}
         if len(self._convs) > self._bounds.of(MAX_CACHED):
             self._convs = {name: conv for held in reversed(generations) for name, conv in held.convs.items()}
@@ -49,9 +59,12 @@ class Entities(Overlay):
                 for parts in held.members.values():
                     for conv in parts.values():
                         self._convs[conv.name] = conv
-        if len(self._devices) > self._bounds.of(MAX_CACHED):
+        if heavy or len(self._devices) > self._bounds.of(MAX_CACHED):
             kept = {name for held in generations for name in held.devices}
             self._devices = {name: found for name, found in self._devices.items() if name in kept}
+        if heavy:
+            devices = sum(map(len, self._devices.values()))
+            self._beside = self._kept_beside = sum(map(_settings, self._users.values())) + _DEVICE_BYTES * devices
 
     def prefetch_records(self, records: Iterable[AnyRecord]) -> None:
         """Whom and what these records of the log are about is in memory."""
@@ -89,6 +102,7 @@ class Entities(Overlay):
                 self._devices[name] = {}
             for uid, device in self.projection.devices_of(missing):
                 self._devices[missing[uid]][device.device] = device
+                self._beside += _DEVICE_BYTES
 
     def _prefetch_users(self, names: set[str]) -> None:
         users = self._users
@@ -96,6 +110,7 @@ class Entities(Overlay):
         if missing:
             for found in self.projection.users(list(missing)):
                 users[found.name] = found
+                self._beside += _settings(found)
                 missing.discard(found.name)
             self._numbering.expect_users(missing)
             for name in missing:
@@ -118,6 +133,7 @@ class Entities(Overlay):
             if user is None:
                 user = User(self._numbering.user(name), name)
             self._users[name] = user
+            self._beside += _settings(user)
         return user
 
     def user_names(self, after: str, limit: int) -> list[str]:
@@ -236,6 +252,7 @@ class Entities(Overlay):
         if found is None:
             found = {device.device: device for device in self.projection.devices(self.user(user).uid, user)}
             self._devices[user] = found
+            self._beside += _DEVICE_BYTES * len(found)
         return found
 
     def device(self, user: str, device: str) -> Device | None:
@@ -262,6 +279,7 @@ class Entities(Overlay):
         found = devices.get(device)
         if found is None:
             found = devices[device] = Device(user, device, now)
+            self._beside += _DEVICE_BYTES
         return found
 
     def touch_device(self, device: Device) -> None:
@@ -278,6 +296,11 @@ class Entities(Overlay):
         user.changed = self.live.last
         self.live.users.setdefault(name, user)
         return self.live.devices.setdefault(name, {})
+
+
+def _settings(user: User) -> int:
+    """Bytes of the names that the user blocks and mutes."""
+    return NAME_BYTES * (len(user.blocks) + len(user.mutes)) if user.blocks or user.mutes else 0
 
 
 def _everything(order: int) -> Member:

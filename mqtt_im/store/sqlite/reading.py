@@ -200,6 +200,9 @@ class ReadState(ProjectedState):
         """See `interface.State`; up to the head that the user has in this view."""
         return super().items(user, after, min(limit, max(0, user.head - after)))
 
+    def _trim_amended(self) -> None:
+        """They are gone with the view."""
+
     def amended(self, conv: Conv, seq: int) -> Amended | None:
         """See `View`."""
         self._look_for(conv, seq)

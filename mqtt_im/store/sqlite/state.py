@@ -11,11 +11,12 @@ from typing import Final
 
 from mqtt_im.core.apply import apply
 from mqtt_im.core.model import Conv, Upload, User
-from mqtt_im.core.records import Act, AnyRecord, Gone
+from mqtt_im.core.records import Act, AnyRecord, Gone, UserChange
 from mqtt_im.protocol.names import direct
 
 from .bounds import Bounds
 from .contents import Contents
+from .entities import NAME_BYTES
 from .generation import Bulk, Generation
 from .hot import Log, Projection
 from .numbering import Numbering
@@ -58,6 +59,8 @@ class ProjectedState(Contents):
             live.given += len(record.pos)
             live.size -= 4 * len(record.pos)  # they leave the memory
             self._large.append(lsn)
+        elif isinstance(record, UserChange):
+            self._beside += NAME_BYTES  # where a name is blocked, or muted
         apply(self, lsn, record)
 
     def replay(self, lsn: int, record: AnyRecord, size: int) -> None:

@@ -17,7 +17,8 @@ from mqtt_im.core.records import Edited, decode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import listings, queries
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs import AttachJob, RequestJob
+from mqtt_im.store.sqlite import contents, entities
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.models import LOG_FILE, PROJECTION_FILE
 from tests.support.store import SqliteStore
@@ -136,6 +137,35 @@ def test_who_is_named_in_a_request_is_looked_up_together(store: SqliteStore) -> 
     ask(store, ("ann", rq.GroupRemove(id="3", group="#1", members=members[:200])))
     store.engine.projection._conn.set_trace_callback(None)
     assert len(statements) < 60
+
+
+def test_what_hangs_on_users_and_messages_leaves_the_memory(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few users may have many names that they block and mute, and many devices; few messages many reactions."""
+    monkeypatch.setattr(entities, "MAX_BESIDE", 20 * entities.NAME_BYTES)
+    monkeypatch.setattr(contents, "MAX_REACTIONS", 5)
+    users = [f"u{number}" for number in range(30)]
+    for user in users:
+        ask(store, *((user, rq.Block(id="b", user=f"bad{number}")) for number in range(3)))
+        ask(store, (user, rq.Mute(id="m", conv=f"friend:{user}", until=NOW + 1)), (user, send("friend")))
+        ask(store, *((by, rq.React(id=f"r{user}", conv=f"friend:{user}", seq=1, emoji="+")) for by in (user, "friend")))
+        store.run([AttachJob(Who(user, "pc", 0), lambda _: None)], NOW)
+        store.engine.flusher.flush()
+
+    def look() -> None:
+        state = store.engine.state
+        assert sum(len(user.blocks) + len(user.mutes) for user in state._users.values()) <= 24
+        assert sum(map(len, state._devices.values())) <= 5
+        assert sum(len(amended.reactions) for amended in state._amended.values() if amended is not None) <= 7
+
+    look()
+    store.close()
+    store.reopen()
+    for user in users:
+        ask(store, ("friend", rq.React(id=f"t{user}", conv=f"friend:{user}", seq=1, emoji="-")), ("friend", send(user)))
+        assert store.engine.state.user(user).blocks == {"bad0", "bad1", "bad2"}
+        assert list(store.engine.state.devices(user)) == ["pc"]
+        store.engine.flusher.flush()
+    look()
 
 
 @pytest.mark.parametrize("look", ["sync", "history", "convs"])
