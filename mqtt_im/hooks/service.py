@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from .leading import Lead
 
 POLL_S: Final = 0.1
+SHARED_POLL_S: Final = 0.25
+"""The same where it is asked of a database."""
 PAUSE_S: Final = 1.0
 """After a step that failed."""
 ANSWER_S: Final = 30.0
@@ -265,7 +267,7 @@ class Hooks:
         busy: list[bool] = []
         if not self._guarded(lambda: busy.append(self._step(rows, reader))):
             return PAUSE_S
-        return 0.0 if any(busy) else POLL_S
+        return 0.0 if any(busy) else POLL_S if self._lead is None else SHARED_POLL_S
 
     def _step(self, rows: Outbox, reader: Followed) -> bool:
         if not self._leads(rows, reader):
