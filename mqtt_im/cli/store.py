@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -101,6 +104,32 @@ def new_epoch(config: ConfigFile = None, overrides: Overrides = None) -> None:
     with database.connect("command") as connection:
         epoch = change_epoch(database, connection)
     typer.echo(f"{database.where}: the epoch is {epoch} now. Restart every node, one after the other.")
+
+
+@app.command()
+def copy(
+    target: Annotated[str, typer.Option("--to", metavar="WHERE", help="A data_dir, or a store.url; nothing may be there.")],
+    source: Annotated[str, typer.Option("--from", metavar="WHERE", help="The same; else the configured store.")] = "",
+    config: ConfigFile = None,
+    overrides: Overrides = None,
+) -> None:
+    """Move a whole store from SQLite to PostgreSQL or back, with every server stopped; uploaded files are not copied."""
+    from mqtt_im.copying import copy_store
+
+    if not source:
+        loaded = load(config, overrides or ())
+        source = loaded.store.url or loaded.data_dir
+    with ExitStack() as stack:
+
+        def start(rows: int) -> Callable[[int], None]:
+            if not sys.stderr.isatty():
+                return lambda _: None
+            bar = stack.enter_context(typer.progressbar(length=max(rows, 1), label="copying", file=sys.stderr))
+            return bar.update
+
+        copied = copy_store(source, target, start)
+    typer.echo(f"{copied.target} holds what {copied.source} holds, under a new epoch: clients start over once.")
+    typer.echo("Not copied: uploaded files and webhooks that wait. The search index is made by the first server.")
 
 
 @app.command()

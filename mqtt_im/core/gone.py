@@ -8,7 +8,7 @@ import msgspec
 
 from mqtt_im.core.rules.common import canonical, digest_of, own_pos
 
-from .records import Edited, Gone, Message, Reacted, Recalled, Reported
+from .records import AnyRecord, Edited, Gone, Message, Reacted, Recalled, Reported
 from .usage import size_of
 
 _COMPARED: Final = ("reply_to", "key", "mentions", "packet", "dropped", "digest", "push_digest", "file_ids")
@@ -48,3 +48,11 @@ def remembered(record: Message | Edited | Recalled | Reacted | Reported) -> Gone
     elif isinstance(record, Reported) and record.result is not None:
         record = msgspec.structs.replace(record, result=None, digest=digest_of(record.result))
     return Gone(record.ts, msgspec.structs.replace(record, n=0, pos=[]))
+
+
+def without_packet(record: AnyRecord) -> AnyRecord:
+    """A message without its `packet`: what is repeated with DUP after so long is new."""
+    if not isinstance(record, Message) or record.extra is None:
+        return record
+    extra = {name: value for name, value in record.extra.items() if name != "packet"}
+    return msgspec.structs.replace(record, extra=extra or None)

@@ -9,7 +9,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 import psycopg
 
 from .connecting import Connection, Database
-from .errors import WrongDatabase, explained
+from .errors import Unreachable, WrongDatabase, explained
 
 SCHEMA: Final = 1
 """Of all tables together. A newer release only adds to them; what it changes otherwise has a number of its own."""
@@ -39,6 +39,8 @@ def prepare(database: Database, connection: Connection, statements: Iterable[str
             if found is None:
                 found = _make(database, connection, statements)
         return found
+    except psycopg.errors.QueryCanceled as error:
+        raise Unreachable(f"{database.where}: its tables are being made or copied; start again when that is over") from error
     except psycopg.Error as error:
         raise explained(error, database.where) from error
 

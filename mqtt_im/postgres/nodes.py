@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 import psycopg
 
-from mqtt_im.protocol.errors import MqttImError
+from mqtt_im.protocol.errors import MqttImError, StoreError
 
 from .connecting import Connection, Database
 from .errors import explained
@@ -141,6 +141,23 @@ def living(connection: Connection) -> dict[int, tuple[int, str]]:
     """The nodes that are there: `node` → incarnation and name."""
     rows = connection.execute("SELECT node, incarnation, name FROM node").fetchall()
     return {node: (incarnation, name) for node, incarnation, name in rows}
+
+
+def keep_out(database: Database, connection: Connection) -> list[str]:
+    """Who runs on the database; nobody begins to as long as this connection is open. A node that is dead is declared so.
+
+    Raises `StoreError` where somebody else keeps them out, or a node is just starting.
+    """
+    try:
+        row = connection.execute("SELECT pg_try_advisory_lock(%s), to_regclass('node') IS NOT NULL", (LOCK,)).fetchone()
+        if row is None or not row[0]:
+            raise StoreError(f"{database.where}: a node is starting on it, or `mqtt-im store copy` is at work; try again later")
+        if not row[1]:
+            return []
+        bury(connection)
+        return [name for _, name in living(connection).values()]
+    except psycopg.Error as error:
+        raise explained(error, database.where) from error
 
 
 def leave(connection: Connection, me: Me) -> None:

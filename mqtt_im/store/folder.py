@@ -13,7 +13,7 @@ from mqtt_im.protocol.errors import StoreError
 
 LOCK_NAME = "lock"
 RESTORING = "restoring"
-"""A folder in the folder: what a restore has made so far. While it is there, no server starts."""
+"""A folder in the folder: what a restore, or a copy, has made so far. While it is there, no server starts."""
 PATIENCE_S = 1.0
 """So long a start waits for the lock."""
 
@@ -28,7 +28,7 @@ class FolderLock:
     def take(self, restoring: bool = False) -> None:
         """Make the folder where it is missing and lock it. `StoreError` where another server has it, or it can't be written.
 
-        Also where a restore into it was not finished, unless it is to be (`restoring`).
+        Also where a restore or a copy into it was not finished, unless it is to be (`restoring`).
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ class FolderLock:
             raise StoreError(f"data_dir {self.folder} is in use by another server" + (f" (process {holder})" if holder else ""))
         if not restoring and (self.folder / RESTORING).exists():
             os.close(file)
-            raise StoreError(f"data_dir {self.folder}: a restore was not finished; run `mqtt-im store restore` again")
+            raise StoreError(f"data_dir {self.folder}: a restore, or a copy, was not finished; run it again")
         with contextlib.suppress(OSError):  # a full disk: the number only helps people
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)

@@ -54,20 +54,20 @@ _WRONG: Final[tuple[tuple[LiteralString, str], ...]] = (
 
 def check(database: Database) -> Report:
     """Read everything. Raises `StoreError` where that is not possible."""
-    report = Report()
     with database.connect("check", patience_s=PATIENCE_S) as connection:
         if read(database, connection) is None:
             raise StoreError(f"{database.where}: there is no store yet")
         try:
             connection.execute("SET idle_in_transaction_session_timeout = 0")
             connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            _check(connection, report)
+            return check_within(connection)
         except psycopg.Error as error:
             raise explained(error, database.where) from error
-    return report
 
 
-def _check(connection: Connection, report: Report) -> None:
+def check_within(connection: Connection) -> Report:
+    """The same, as the transaction sees it that is open on this connection. Raises what psycopg raises."""
+    report = Report()
     for query, text in _WRONG:
         for row in connection.execute(query):
             report.add(text.format(*row))
@@ -82,6 +82,7 @@ def _check(connection: Connection, report: Report) -> None:
     groups = Groups()
     for part in _parts(connection, "SELECT lsn, rec, idh FROM log ORDER BY lsn"):
         _check_records(connection, report, groups, part)
+    return report
 
 
 def _rows(connection: Connection, query: str, *values: Any) -> list[tuple[Any, ...]]:

@@ -16,23 +16,21 @@ from .wire import Statement
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 
-_USER: Final = (
+USER: Final = (
     "uid, name, head, first, tail, sent, sent_bytes, floor, began, acked, registered, settings, gone, gone_bytes, joined, made"
 )
-_USER_GIVES: Final = "itiibiiiiifbiiii"
-_DIRECT: Final = "d.a, d.b, d.cid, d.head, d.lsn, d.ts, d.a_read, d.a_delivered, d.b_read, d.b_delivered, d.parts"
-_DIRECT_GIVES: Final = "iiiiiiiiiib"
-_GROUP: Final = "g.cid, g.name, g.head, g.lsn, g.ts, g.title, g.size, g.born, g.maker"
-_GROUP_GIVES: Final = "itiiitiit"
-_MEMBER: Final = "m.ord, m.role, m.active, m.read, m.delivered, m.last, m.spans"
-_MEMBER_GIVES: Final = "itfiiib"
-_DEVICE: Final = "uid, device, cursor, acked, app, n, exposed, server, created, seen"
-_DEVICE_GIVES: Final = "itiififiii"
+USER_GIVES: Final = "itiibiiiiifbiiii"
+DIRECT: Final = "d.a, d.b, d.cid, d.head, d.lsn, d.ts, d.a_read, d.a_delivered, d.b_read, d.b_delivered, d.parts"
+DIRECT_GIVES: Final = "iiiiiiiiiib"
+GROUP: Final = "g.cid, g.name, g.head, g.lsn, g.ts, g.title, g.size, g.born, g.maker"
+GROUP_GIVES: Final = "itiiitiit"
+MEMBER: Final = "m.ord, m.role, m.active, m.read, m.delivered, m.last, m.spans"
+MEMBER_GIVES: Final = "itfiiib"
+DEVICE: Final = "uid, device, cursor, acked, app, n, exposed, server, created, seen"
+DEVICE_GIVES: Final = "itiififiii"
 
-LOCK_USERS: Final = Statement(
-    f"SELECT {_USER} FROM im_user WHERE uid = ANY ($1) ORDER BY uid FOR NO KEY UPDATE", "I", _USER_GIVES
-)
-USERS: Final = Statement(f"SELECT {_USER} FROM im_user WHERE name = ANY ($1)", "T", _USER_GIVES)
+LOCK_USERS: Final = Statement(f"SELECT {USER} FROM im_user WHERE uid = ANY ($1) ORDER BY uid FOR NO KEY UPDATE", "I", USER_GIVES)
+USERS: Final = Statement(f"SELECT {USER} FROM im_user WHERE name = ANY ($1)", "T", USER_GIVES)
 HEADS: Final = Statement("SELECT name, head FROM im_user WHERE name = ANY ($1) AND head > 0", "T", "ti")
 NUMBERS: Final = Statement("SELECT uid, name FROM im_user WHERE name = ANY ($1)", "T", "it")
 NAMES: Final = Statement("SELECT uid, name FROM im_user WHERE uid = ANY ($1)", "I", "it")
@@ -45,21 +43,21 @@ CHUNKS: Final = Statement(
 )
 
 LOCK_GROUPS: Final = Statement(
-    f"SELECT {_GROUP} FROM grp g WHERE name = ANY ($1) ORDER BY cid FOR NO KEY UPDATE", "T", _GROUP_GIVES
+    f"SELECT {GROUP} FROM grp g WHERE name = ANY ($1) ORDER BY cid FOR NO KEY UPDATE", "T", GROUP_GIVES
 )
-GROUPS: Final = Statement(f"SELECT {_GROUP} FROM grp g WHERE name = ANY ($1)", "T", _GROUP_GIVES)
+GROUPS: Final = Statement(f"SELECT {GROUP} FROM grp g WHERE name = ANY ($1)", "T", GROUP_GIVES)
 NEW_GROUPS: Final = Statement(
     "INSERT INTO grp (cid, name) SELECT cid, name FROM unnest($1, $2) v (cid, name) ORDER BY 2 ON CONFLICT DO NOTHING", "IT"
 )
 MEMBERS: Final = Statement(
-    f"SELECT m.cid, u.uid, u.name, {_MEMBER} FROM member m JOIN im_user u USING (uid)"
+    f"SELECT m.cid, u.uid, u.name, {MEMBER} FROM member m JOIN im_user u USING (uid)"
     " WHERE m.cid = ANY ($1) ORDER BY m.cid, m.ord",
     "I",
-    "iit" + _MEMBER_GIVES,
+    "iit" + MEMBER_GIVES,
 )
-PART: Final = Statement(f"SELECT {_MEMBER} FROM member m WHERE cid = $1 AND uid = $2", "ii", _MEMBER_GIVES)
+PART: Final = Statement(f"SELECT {MEMBER} FROM member m WHERE cid = $1 AND uid = $2", "ii", MEMBER_GIVES)
 PARTS: Final = Statement(
-    f"SELECT {_GROUP}, {_MEMBER} FROM member m JOIN grp g USING (cid) WHERE m.uid = $1", "i", _GROUP_GIVES + _MEMBER_GIVES
+    f"SELECT {GROUP}, {MEMBER} FROM member m JOIN grp g USING (cid) WHERE m.uid = $1", "i", GROUP_GIVES + MEMBER_GIVES
 )
 COMMON: Final = Statement(
     "SELECT 1 FROM member a JOIN member b USING (cid) WHERE a.uid = $1 AND b.uid = $2 AND a.active AND b.active LIMIT 1",
@@ -67,16 +65,16 @@ COMMON: Final = Statement(
     "i",
 )
 DIRECTS: Final = Statement(
-    f"SELECT {_DIRECT} FROM unnest($1, $2) v (a, b) JOIN direct d USING (a, b)".replace("d.a, d.b", "a, b"), "II", _DIRECT_GIVES
+    f"SELECT {DIRECT} FROM unnest($1, $2) v (a, b) JOIN direct d USING (a, b)".replace("d.a, d.b", "a, b"), "II", DIRECT_GIVES
 )
 DIRECTS_OF: Final = Statement(
-    f"SELECT u.name, {_DIRECT} FROM direct d JOIN im_user u ON u.uid = d.b WHERE d.a = $1"
-    f" UNION ALL SELECT u.name, {_DIRECT} FROM direct d JOIN im_user u ON u.uid = d.a WHERE d.b = $1 AND d.a <> $1",
+    f"SELECT u.name, {DIRECT} FROM direct d JOIN im_user u ON u.uid = d.b WHERE d.a = $1"
+    f" UNION ALL SELECT u.name, {DIRECT} FROM direct d JOIN im_user u ON u.uid = d.a WHERE d.b = $1 AND d.a <> $1",
     "i",
-    "t" + _DIRECT_GIVES,
+    "t" + DIRECT_GIVES,
 )
 
-DEVICES: Final = Statement(f"SELECT {_DEVICE} FROM device WHERE uid = ANY ($1) ORDER BY uid, device", "I", _DEVICE_GIVES)
+DEVICES: Final = Statement(f"SELECT {DEVICE} FROM device WHERE uid = ANY ($1) ORDER BY uid, device", "I", DEVICE_GIVES)
 
 RECORDS: Final = Statement("SELECT lsn, rec FROM log WHERE lsn = ANY ($1)", "I", "ib")
 IDS: Final = Statement("SELECT idh, rec FROM log WHERE idh = ANY ($1)", "U", "bb")
@@ -125,7 +123,7 @@ def hash_of(uid: int, request_id: str) -> bytes:
 
 
 def read_user(row: Sequence[Any]) -> tuple[User, Inbox]:
-    """Of `_USER`."""
+    """Of `USER`."""
     user = User(row[0], row[1])
     user.head = row[2]
     user.sent, user.sent_bytes, user.floor, user.begin, user.acked, user.registered = row[5:11]
@@ -160,14 +158,14 @@ def seldom(user: User) -> tuple[Any, ...]:
 def read_group(
     row: Sequence[Any], load: Callable[[Conv], dict[str, Member]], find: Callable[[Conv, str], Member | None]
 ) -> tuple[Conv, int]:
-    """Of `_GROUP`, with its last time; `load` reads its members when somebody asks, `find` one of them."""
+    """Of `GROUP`, with its last time; `load` reads its members when somebody asks, `find` one of them."""
     conv = Conv(row[0], row[1], load, find)
     conv.head, conv.lsn, _, conv.title, conv.size, conv.born, conv.maker = row[2:9]
     return conv, row[4]
 
 
 def read_member(row: Sequence[Any]) -> Member:
-    """Of `_MEMBER`."""
+    """Of `MEMBER`."""
     member = Member(row[0], row[1])
     member.active, member.read, member.delivered, member.last = row[2:6]
     member.spans = _unpack(row[6])
@@ -175,7 +173,7 @@ def read_member(row: Sequence[Any]) -> Member:
 
 
 def read_direct(row: Sequence[Any], a: str, b: str) -> tuple[Conv, int]:
-    """Of `_DIRECT`, with its last time; `a` and `b` are the names of its two users."""
+    """Of `DIRECT`, with its last time; `a` and `b` are the names of its two users."""
     first, second = sorted((a, b))
     conv = Conv(row[2], f"{first}:{second}")
     conv.head, conv.lsn = row[3], row[4]
@@ -204,7 +202,7 @@ def spans_of(member: Member) -> bytes:
 
 
 def read_device(row: Sequence[Any], user: str) -> tuple[Device, int, int]:
-    """Of `_DEVICE`, with where acknowledgements have got its cursor, and which server has had its delivery."""
+    """Of `DEVICE`, with where acknowledgements have got its cursor, and which server has had its delivery."""
     device = Device(user, row[1], row[8])
     device.cursor, device.app, device.n, device.exposed, device.seen = row[2], row[4], row[5], row[6], row[9]
     return device, row[3], row[7]

@@ -12,6 +12,7 @@ import re
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 from typing import Final
@@ -68,17 +69,33 @@ def restore(backup_file: Path, data_dir: Path) -> Path | None:
     """
     if not backup_file.is_file():
         raise StoreError(f"{backup_file}: there is no such file")
+    try:
+        return put_in_place(data_dir, lambda folder: _make(backup_file, folder))
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(f"{backup_file}: {error}") from error
+
+
+def is_free(data_dir: Path) -> bool:
+    """Whether the folder has nothing of a store, but for what a restore or a copy has left there that was killed."""
+    if not data_dir.exists() or (data_dir / RESTORING).exists():
+        return True
+    return not any(_OF_A_STORE.match(file.name) for file in data_dir.iterdir())
+
+
+def put_in_place(data_dir: Path, make: Callable[[Path], None]) -> Path | None:
+    """`data_dir`, which holds no log, holds the files that `make` has put into the folder it is given, or is as it was.
+
+    See `restore`. No server runs on it meanwhile, nor starts before it is run again where it was killed.
+    """
     lock = FolderLock(data_dir)
     lock.take(restoring=True)
     try:
-        return _restore(backup_file, data_dir)
-    except (sqlite3.Error, OSError) as error:
-        raise StoreError(f"{backup_file}: {error}") from error
+        return _put_in_place(data_dir, make)
     finally:
         lock.release()
 
 
-def _restore(backup_file: Path, data_dir: Path) -> Path | None:
+def _put_in_place(data_dir: Path, make: Callable[[Path], None]) -> Path | None:
     work = data_dir / RESTORING
     made, left = work / "made", work / "left"
     if work.exists():
@@ -90,7 +107,8 @@ def _restore(backup_file: Path, data_dir: Path) -> Path | None:
     try:
         shutil.rmtree(made, ignore_errors=True)
         made.mkdir(mode=0o700)
-        _make(backup_file, made)
+        make(made)
+        _settle(made)
     except BaseException:
         if not left.exists():  # else the folder is neither as it was nor restored
             shutil.rmtree(work)
@@ -124,7 +142,7 @@ def _hand_back(left: Path, data_dir: Path) -> Path | None:
 
 
 def _make(backup_file: Path, folder: Path) -> None:
-    """The folder holds the store's files, and they are on disk."""
+    """The folder holds the store's files."""
     log = folder / LOG_FILE
     os.close(os.open(log, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     _copy(backup_file, log)
@@ -137,6 +155,10 @@ def _make(backup_file: Path, folder: Path) -> None:
         if "account" in tables:
             _take_accounts(connection, folder, tables)
         _renew_epoch(connection)
+
+
+def _settle(folder: Path) -> None:
+    """What was put into the folder is on disk."""
     for file in folder.iterdir():
         if file.name.endswith(("-wal", "-shm")):
             raise StoreError(f"{file}: could not be written to its end")

@@ -21,7 +21,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 import peewee
 
-from mqtt_im.core.records import AnyRecord, Message, decode, encode
+from mqtt_im.core.gone import without_packet
+from mqtt_im.core.records import AnyRecord, decode, encode
 from mqtt_im.store.sqlite.generation import Bulk, slices
 from mqtt_im.store.sqlite.hot import checkpoint, roll_back
 
@@ -253,14 +254,6 @@ class Folds:
     def scour(self) -> bool:
         """What was removed is gone from both write-ahead files too; False where a reader is in the way."""
         return checkpoint(self._projection, "TRUNCATE") and checkpoint(self._log, "TRUNCATE")
-
-
-def without_packet(record: AnyRecord) -> AnyRecord:
-    """A message without its `packet`."""
-    if not isinstance(record, Message) or record.extra is None:
-        return record
-    extra = {name: value for name, value in record.extra.items() if name != "packet"}
-    return msgspec.structs.replace(record, extra=extra or None)
 
 
 def _bulks(base: Sequence[tuple[str, Rows]]) -> list[Bulk]:

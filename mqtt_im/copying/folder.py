@@ -1,0 +1,60 @@
+"""A folder with a store, which no server uses meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from mqtt_im.protocol.errors import StoreError
+from mqtt_im.store.folder import FolderLock
+from mqtt_im.store.sqlite import whole as sqlite
+from mqtt_im.store.sqlite.models import LOG_FILE
+from mqtt_im.tables import Folder, Tables
+
+from .small import FILES, Models
+
+
+class Files:
+    """The store and the small tables of a folder, as long as it is not closed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.where = str(folder.absolute())
+        self._folder = folder
+        self._open = ExitStack()
+
+    def whole(self) -> sqlite.SqliteWhole:
+        """All that the store holds."""
+        whole = sqlite.SqliteWhole(self._folder)
+        self._open.callback(whole.close)
+        return whole
+
+    def small(self, name: str, *, made: bool = False) -> tuple[Tables, Models] | None:
+        """See `HasSmall`."""
+        file, models = FILES[name]
+        place = Folder(self._folder)
+        if not made and not place.has(file):
+            return None
+        tables = place.open(file, models)
+        self._open.callback(tables.close)
+        return tables, models
+
+    def close(self) -> None:
+        """Nothing of it is open."""
+        self._open.close()
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[Files]:
+    """A folder with a store, of which the projections have all that is in the log. Raises `StoreError`."""
+    if not (folder / LOG_FILE).is_file():
+        raise StoreError(f"{folder / LOG_FILE}: there is no such file; has a server run on this data_dir?")
+    lock = FolderLock(folder)
+    lock.take()
+    files = Files(folder)
+    try:
+        sqlite.settle(folder)
+        yield files
+    finally:
+        files.close()
+        lock.release()
