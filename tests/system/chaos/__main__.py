@@ -17,6 +17,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10.0, help="how long the noise lasts")
     parser.add_argument("--seconds", type=float, help="the same in seconds")
     parser.add_argument("--seed", type=int, help="of the plan; drawn and printed where it is not given")
+    parser.add_argument("--nodes", type=int, default=0, metavar="N", help="so many servers on one PostgreSQL; else one on SQLite")
     parser.add_argument("--kill-every", type=float, default=2.5, metavar="SECONDS", help="mean time between two kills")
     parser.add_argument("--mutations", nargs="*", metavar="NAME", help="show that broken copies of the server are caught")
     options = parser.parse_args()
@@ -26,8 +27,9 @@ def main() -> int:
     seconds = options.seconds if options.seconds is not None else options.minutes * 60
     print(f"chaos: seed {seed}, {seconds:g} s of noise", flush=True)
     started = time.monotonic()
-    verdict = run(seed, seconds, kill_every_s=options.kill_every)
-    print(f"{verdict.text()}\n  took {time.monotonic() - started:.0f} s; again with: --seed {seed} --seconds {seconds:g}")
+    verdict = run(seed, seconds, kill_every_s=options.kill_every, nodes=options.nodes)
+    more = f" --nodes {options.nodes}" if options.nodes else ""
+    print(f"{verdict.text()}\n  took {time.monotonic() - started:.0f} s; again with: --seed {seed} --seconds {seconds:g}{more}")
     return 1 if verdict.faults else 0
 
 

@@ -306,7 +306,7 @@ def _uplink_order(index: _Index) -> Iterator[str]:
     for name, requests in index.world.requests.items():
         user = name.partition(":")[0]
         places = {key: pos for pos, item in index.truth.inboxes[user].items() if item.op == "msg" and (key := index.key_of(item))}
-        order = [(places[request.key], request.key) for request in requests if request.key in places]
+        order = [(places[request.key], request.key) for request in requests if request.key in places and not request.deferred]
         for (before, earlier), (after, later) in pairwise(order):
             if after < before:
                 yield f"{name}: published {earlier} before {later}, committed at pos {before} and {after}"

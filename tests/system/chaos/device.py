@@ -103,7 +103,7 @@ class Device:
     async def _connection(self) -> None:
         world = self.world
         through_proxy = not world.calm and self.dice.random() < 0.7
-        wire = self.wire = await Wire.open(world.proxy_port if through_proxy else world.port)
+        wire = self.wire = await Wire.open(self.dice.choice(world.proxy_ports if through_proxy else world.ports))
         world.connections += 1
         self.connection += 1
         self.five = self.dice.random() < 0.5
@@ -293,6 +293,7 @@ class Device:
         for request in self.open:
             if request.packet_id == packet_id and request.connection == self.connection:
                 request.packet_id, request.session, request.connection = 0, -1, 0
+                request.deferred = True
                 break
 
     def _arrived(self, wire: Wire, publish: Publish | packets5.Publish) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import subprocess
 import tempfile
 import time
@@ -12,13 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from mqtt_im.testing import ServerFailed, ServerProcess
+from mqtt_im.testing import ServerFailed
 from tests.support.im import ImClient, Map
 from tests.support.jumps import WallClock
 from tests.support.proxy import CLEAR, Fault, Proxy, Way
 
 from .checker import Truth, check
 from .device import Device
+from .servers import Servers, started
 from .workload import FLOATERS, GROUPS, ROTATING, USERS, Workload, profiles, setup_requests
 from .world import World, content_of
 
@@ -26,11 +26,6 @@ FAR_S = 100_000
 """A jump of the server's clock, longer than any time to live."""
 SETTLE_S = 90.0
 """How long the devices may need, after the noise, until everything is answered and delivered."""
-CONFIG = {
-    "limits.requests_per_second": 100_000,
-    "limits.max_connections_per_user": 64,
-    "limits.failed_logins_per_minute": 100_000,
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +35,8 @@ class Verdict:
     seed: int
     faults: list[str]
     kills: int
+    troubles: dict[str, int]
+    """What was killed, stopped or frozen, and how often."""
     connections: int
     requests: int
     items: int
@@ -48,41 +45,47 @@ class Verdict:
     def text(self, most: int = 40) -> str:
         """The verdict in words, with so many faults."""
         head = "FAILED" if self.faults else "passed"
+        troubles = ", ".join(f"{what}: {count}" for what, count in self.troubles.items())
         summary = (
-            f"{head}: seed {self.seed}: {self.kills} kills, {self.connections} connections, {self.requests} requests, "
+            f"{head}: seed {self.seed}: {troubles}; {self.connections} connections, {self.requests} requests, "
             f"{self.items} items received, {self.repeated} of them repeats, {len(self.faults)} faults"
         )
         return "\n".join([summary, *(f"  {fault}" for fault in self.faults[:most])])
 
 
 def run(
-    seed: int, seconds: float, *, environment: Mapping[str, str] | None = None, kill_every_s: float = 2.5, kills: int = 0
+    seed: int,
+    seconds: float,
+    *,
+    environment: Mapping[str, str] | None = None,
+    kill_every_s: float = 2.5,
+    kills: int = 0,
+    nodes: int = 0,
 ) -> Verdict:
-    """Run for so many seconds and at least so many kills, then settle and check.
+    """Run for so many seconds and at least so many kills, then settle and check; `nodes` on PostgreSQL, else one on SQLite.
 
     The plan follows from the seed; the scheduler adds its own chance.
     """
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         wall = WallClock(Path(folder) / "wall")
-        path = os.pathsep.join([wall.folder, (environment or {}).get("PYTHONPATH", wall.package)])
-        with ServerProcess(CONFIG, environment={**(environment or {}), **wall.environment, "PYTHONPATH": path}) as server:
-            return asyncio.run(_Run(server, wall, seed, seconds, kill_every_s, kills).all())
+        with started(Path(folder), nodes, wall, environment) as servers:
+            return asyncio.run(_Run(servers, wall, seed, seconds, kill_every_s, kills).all())
 
 
 class _Run:
     def __init__(
-        self, server: ServerProcess, wall: WallClock, seed: int, seconds: float, kill_every_s: float, least_kills: int
+        self, servers: Servers, wall: WallClock, seed: int, seconds: float, kill_every_s: float, least_kills: int
     ) -> None:
-        self.server = server
+        self.servers = servers
         self.seconds = seconds
         self.least_kills = least_kills
         self.kill_every_s = kill_every_s
         self.dice = Random(seed)
-        self.world = World(seed, server.mqtt_port, wall=wall)
+        self.troubles = Random(f"{seed} troubles")
+        self.world = World(seed, [server.mqtt_port for server in servers.all], wall=wall)
         self.wall = wall
         self.ahead = 0
-        self.kills = 0
-        self.proxy = Proxy(server.mqtt_port, self.weather)
+        self.proxies = [Proxy(port, self.weather) for port in self.world.ports]
         self.devices = [
             Device(self.world, Workload(profile, f"{seed} {profile.name} workload", 0.06), f"{seed} {profile.name}")
             for profile in profiles(self.dice)
@@ -110,8 +113,9 @@ class _Run:
         )
 
     async def all(self) -> Verdict:
-        await self.proxy.start()
-        self.world.proxy_port = self.proxy.port
+        for proxy in self.proxies:
+            await proxy.start()
+        self.world.proxy_ports = [proxy.port for proxy in self.proxies]
         faults: list[str] = []
         lives: list[asyncio.Task[None]] = []
         try:
@@ -129,15 +133,15 @@ class _Run:
             for life in lives:
                 life.cancel()
             await asyncio.gather(*lives, return_exceptions=True)
-            await self.proxy.close()
-        if "Traceback" in self.server.log():
-            faults.append("a traceback in the server's log:\n" + self.server.log().split("Traceback", 1)[1][:2_000])
-        faults += self._store_check()
+            for proxy in self.proxies:
+                await proxy.close()
+        faults += self.servers.problems()
         streams = self.world.streams.values()
         return Verdict(
             self.world.seed,
             faults,
-            self.kills,
+            self.servers.kills,
+            self.servers.troubles,
             self.world.connections,
             sum(map(len, self.world.requests.values())),
             sum(stream.received for stream in streams),
@@ -157,7 +161,7 @@ class _Run:
         self.world.calm = self.world.quiet = False
 
     def _make_groups(self) -> None:
-        client = ImClient(self.server.mqtt_port, USERS[0], "founder").sign_in().listen()
+        client = ImClient(self.world.ports[0], USERS[0], "founder").sign_in().listen()
         for op, fields in setup_requests():
             client.must(op, **fields)
         client.must("device.forget", device="nobody")
@@ -166,7 +170,7 @@ class _Run:
     async def _noise(self, lives: list[asyncio.Task[None]]) -> None:
         """Kill and restart until the time is over; a device that breaks down ends the run."""
         until = time.monotonic() + self.seconds
-        while time.monotonic() < until or self.kills < self.least_kills:
+        while time.monotonic() < until or self.servers.kills < self.least_kills:
             pause = self.dice.uniform(0.4, 1.6) * self.kill_every_s
             await asyncio.sleep(pause / 2)
             self._set_clock(far=True)
@@ -174,11 +178,7 @@ class _Run:
             for life in lives:
                 if life.done():
                     life.result()
-            await asyncio.to_thread(self.server.kill)
-            self.kills += 1
-            self._set_clock(far=False)
-            await asyncio.sleep(self.dice.choice((0.0, 0.3)))
-            await asyncio.to_thread(self.server.start)
+            await asyncio.to_thread(self.servers.trouble, self.troubles, lambda: self._set_clock(far=False))
 
     def _set_clock(self, far: bool) -> None:
         """The server's wall clock jumps now and then: far while it runs, a little, or far back, while it does not."""
@@ -190,7 +190,8 @@ class _Run:
     async def _settle(self) -> list[str]:
         """No more noise: everything is answered, and every device reaches the head of its inbox."""
         self.world.quiet = self.world.calm = True
-        self.proxy.cut()
+        for proxy in self.proxies:
+            proxy.cut()
         for device in self.devices:
             if device.wire is not None:
                 device.wire.abort()
@@ -220,8 +221,10 @@ class _Run:
         return heads
 
     def _auditor(self, user: str) -> ImClient:
-        """A device that reads and never acknowledges an item."""
-        return ImClient(self.server.mqtt_port, user, "auditor").sign_in().listen(user_qos=None)
+        """A device that reads and never acknowledges an item; each user's is on a node of its own, if there are so many."""
+        return (
+            ImClient(self.world.ports[USERS.index(user) % len(self.world.ports)], user, "auditor").sign_in().listen(user_qos=None)
+        )
 
     def _truth(self) -> Truth:
         truth = Truth()
@@ -262,9 +265,3 @@ class _Run:
             found += page["items"]
             more, after = page["more"], found[-1]["seq"] if found else 0
         return found
-
-    def _store_check(self) -> list[str]:
-        if self.server.running and self.server.stop() != 0:
-            return ["the server did not stop with exit code 0"]
-        result = self.server.command("store", "check")
-        return [f"store check: {result.stdout}{result.stderr}"] if result.returncode else []

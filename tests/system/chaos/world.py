@@ -56,6 +56,8 @@ class Request:
     acknowledged: bool = False
     """Its PUBACK or its answer was seen: it may not be lost any more."""
     done: bool = False
+    deferred: bool = False
+    """It was refused for now: what was published behind it may have been committed before it."""
     refused: bool = False
     """Answered with an error that this request may get."""
     answer: Map | None = None
@@ -100,8 +102,10 @@ class World:
     """One run."""
 
     seed: int
-    port: int
-    proxy_port: int = 0
+    ports: list[int]
+    """Of each server."""
+    proxy_ports: list[int] = field(default_factory=list)
+    """By which each of them is reached through a bad network."""
     quiet: bool = False
     """No new requests."""
     calm: bool = False
