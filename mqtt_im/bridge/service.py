@@ -125,6 +125,10 @@ class Bridge:
         """See `Handler`."""
         await self.uplinks.leaving.quiesced(user, device)
 
+    def moved(self, user: str, device: str) -> None:
+        """See `Handler`."""
+        self._parking.forget((user, device))
+
     async def released(self, user: str, device: str) -> None:
         """See `Handler`."""
         await self.uplinks.leaving.quiesced(user, device)
@@ -341,7 +345,10 @@ class Bridge:
         channels = self.online[channel.user]
         channels.remove(channel)
         if channel.delivery is not None:
-            self.cursors.left(channel.user, channel.device, settled=not channel.delivery.in_flight())
+            # What a former server may have sent counts as much as what this connection was sent.
+            sent_upto = self._parking.sent_upto((channel.user, channel.device))
+            settled = not channel.delivery.in_flight() and channel.delivery.cursor >= sent_upto
+            self.cursors.left(channel.user, channel.device, settled=settled)
         if not channels:
             del self.online[channel.user]
         if channel.delivery is not None and not self._reachable(channel.user):

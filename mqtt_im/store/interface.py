@@ -149,6 +149,10 @@ class Engine(Readable, Protocol):
     """A store at work on a batch of jobs."""
 
     @property
+    def alone(self) -> bool:
+        """Whether no other server works on it, so that a device may be served before it is committed that it has come."""
+
+    @property
     def state(self) -> State:
         """See `Readable`; it can be changed."""
 

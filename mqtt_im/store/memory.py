@@ -277,6 +277,8 @@ class MemoryState:
 class MemoryEngine:
     """`interface.Engine` on a `MemoryState`; `run` does what the ledger does with a batch."""
 
+    alone = True
+
     def __init__(
         self,
         limits: Limits | None = None,

@@ -68,7 +68,9 @@ class ReadOnly:
         raise unavailable()
 
     def append_soon(self, author: Author, record: DeviceChange) -> None:
-        """See `Engine`."""
+        """See `Engine`; raises `unavailable` where another server may have the device by the time this one can commit."""
+        if not self._engine.alone:
+            raise unavailable()
         self._owed.add(record)
 
 

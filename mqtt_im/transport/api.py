@@ -173,6 +173,9 @@ class Handler(Protocol):
     async def quiesced(self, user: str, device: str) -> None:
         """Returns when everything that an earlier connection of this device had handed in has its answer."""
 
+    def moved(self, user: str, device: str) -> None:
+        """Another server has had the device: nothing that this one knows of what was in flight is so any more."""
+
     async def released(self, user: str, device: str) -> None:
         """Returns when everything of this device, which another node has from now on, is written; nothing of it is remembered."""
 

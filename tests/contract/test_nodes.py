@@ -14,8 +14,10 @@ from msgspec import Raw
 
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
+from mqtt_im.postgres.nodes import leave, register
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import AttachJob, CursorsJob, RequestJob
+from mqtt_im.store.jobs import AttachJob, CursorsJob, EraseJob, RequestJob
+from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.postgres.check import check
 from tests.support.pgstore import PostgresStore
 
@@ -168,3 +170,72 @@ def test_an_item_that_may_have_been_offered_elsewhere_is_not_replaced(database: 
     assert [lsn < 0 for _, lsn in items] == [True, False, True, False]
     for store in stores:
         store.close()
+
+
+def test_who_has_left_a_group_has_nothing_in_hand_of_what_is_recalled_there(nodes: list[PostgresStore]) -> None:
+    """It is told nothing, here or on another node, but what is in memory for it is fetched again."""
+    ask(nodes[0], "u0", rq.GroupCreate(id="g", group="#g", members=["u1", "u2"]))
+    ask(nodes[0], "u0", rq.Send(id="s", to="#g", body=Raw(b'"secret"')))
+    ask(nodes[0], "u1", rq.GroupLeave(id="l", group="#g"))
+    nodes[0].woken.clear()
+    recalled = ask(nodes[0], "u0", rq.Recall(id="r", conv="#g", seq=2))
+    assert recalled.commits is not None
+    (commit,) = recalled.commits
+    assert list(commit.former) == ["u1"] and [name for name, _ in commit.to] == ["u0", "u2"]
+    ((users, _),) = nodes[0].woken
+    assert sorted(users) == ["u0", "u1", "u2"]
+
+
+def test_what_retention_leaves_of_one_who_was_erased_is_in_order(database: str, tmp_path: Path) -> None:
+    """Items that a former user of the name had, and that are kept, are not counted among those that are gone."""
+    store = PostgresStore(database, tmp_path)
+    for number in range(3):
+        ask(store, "u0", rq.Send(id=str(number), to="u1", body=Raw(b"1")))
+    store.run([EraseJob("u1", lambda _: None)], NOW)
+    ended: list[Any] = []
+    store.engine.retain(Policy(retention_messages=2), NOW, ended.append)
+    while not ended:
+        store.engine.side_work(0)
+    assert isinstance(ended[0], Removed) and ended[0].messages == 1
+    assert check(store.database).problems == []
+    store.close()
+
+
+def test_a_node_that_is_declared_dead_commits_nothing_until_it_is_one_again(database: str, tmp_path: Path) -> None:
+    """Its batch is refused and left out; once it has another incarnation it goes on, on the same connection."""
+    store = PostgresStore(database, tmp_path)
+    ask(store, "u0", rq.Send(id="a", to="u1", body=Raw(b"1")))
+    with store.database.connect("test") as connection:
+        leave(connection, store.me)
+    refused = ask(store, "u0", rq.Send(id="b", to="u1", body=Raw(b"2")))
+    assert refused.refusal is not None and refused.refusal.code == "unavailable" and refused.refusal.retry
+    assert store.ledger.failing is not None and not store.ledger._recovered(store.engine)
+    with store.database.connect("test") as connection:
+        register(store.database, connection, store.me, tmp_path)
+    assert store.ledger._recovered(store.engine)
+    assert ask(store, "u0", rq.Send(id="b", to="u1", body=Raw(b"2"))).refusal is None
+    assert check(store.database).messages == 2
+    store.close()
+
+
+def test_a_device_that_comes_back_from_a_node_at_which_it_never_began_may_have_been_offered_everything(
+    nodes: list[PostgresStore],
+) -> None:
+    """The node has let go of it, and knows nothing any more of what was in flight (MQTT-3.3.1-1)."""
+    attach(nodes[0])
+    for number in range(3):
+        ask(nodes[number % NODES], "u1", rq.Send(to="u2", body=Raw(b"1")))
+    back = attach(nodes[0], blind=True)
+    assert (back.was_exposed, back.sent_upto) == (True, 3)
+
+
+def test_no_device_is_served_while_it_can_not_be_committed_that_it_has_come(database: str, tmp_path: Path) -> None:
+    """Else it would be said later, when another node has had it long since."""
+    store = PostgresStore(database, tmp_path)
+    assert attach(store).refusal is None
+    with store.database.connect("test") as connection:
+        leave(connection, store.me)
+    refused = attach(store)
+    assert refused.refusal is not None and refused.refusal.retry and refused.state is None
+    assert not store.ledger._owed
+    store.close()

@@ -19,7 +19,8 @@ import psycopg
 from mqtt_im.clock import Mark
 from mqtt_im.core.apply import recipients
 from mqtt_im.core.gone import without_content
-from mqtt_im.core.records import Act, AnyRecord, DeviceChange, Edited, GroupChange, Message, Recalled, encode
+from mqtt_im.core.model import former_readers
+from mqtt_im.core.records import Act, AnyRecord, DeviceChange, Edited, GroupChange, Message, Reacted, Recalled, encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.core.rules.common import own_pos
 from mqtt_im.core.rules.files import files_of
@@ -63,6 +64,7 @@ class Engine(Showing):
     """Implements `interface.Store`."""
 
     errors = ERRORS
+    alone = False
 
     def __init__(
         self,
@@ -245,6 +247,11 @@ class Engine(Showing):
             if len(record.pos) > MANY:
                 self._large.append(record)
             names = recipients(state.conv_for(record.conv), record)
+            if isinstance(record, Edited | Recalled | Reacted):
+                # They are told nothing, on no node, and may still have in hand what was before.
+                former = former_readers(state.conv_for(record.conv), record.seq)
+                commit.former = [name for name in former if name in self.online]
+                self._users.update(dict.fromkeys(former))
             if len(names) > RECEIPT_MEMBERS:
                 self._groups[record.conv] = None
             else:

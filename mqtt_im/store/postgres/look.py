@@ -211,9 +211,12 @@ class Look:
 
     def items(self, user: User, after: int, limit: int) -> list[tuple[int, int]]:
         """See `interface.State`."""
+        return self.stored_items(user, max(after, user.lowest), limit)
+
+    def stored_items(self, user: User, at: int, limit: int) -> list[tuple[int, int]]:
+        """The items after `at`, also those of a former user of this name."""
         inbox = self._inbox(user)
         found: list[tuple[int, int]] = []
-        at = max(after, user.lowest)
         while len(found) < limit:
             chunks: dict[int, list[int]] = {}
             end = user.head

@@ -288,7 +288,7 @@ class _Slice:
         state = self._state
         for name in self._touched:
             user = state.user(name)
-            found = state.items(user, user.floor, 1)
+            found = state.stored_items(user, user.floor, 1)
             user.floor = found[0][0] - 1 if found else max(user.floor, user.head)
             state.touch_user(user)
 

@@ -137,7 +137,7 @@ class Work(Look):
         self.replaced: set[int] = set()
         """Users of whose items one was replaced."""
         self.moved: set[tuple[str, str]] = set()
-        """Devices that another server had, and may have offered something to, until they came here."""
+        """Devices to which a server that this one has not found dead may have offered something until now."""
         self.acked_anew: set[str] = set()
         """Users whose own mark of what was acknowledged has to be written."""
         self.changed_convs: dict[str, Conv] = {}
@@ -478,7 +478,8 @@ class Work(Look):
         """This server has the device's delivery from now on."""
         device = self.device(user, name)
         former = self.server_of(user, name)
-        if device is not None and device.exposed and former not in (0, self._fence.server, self._cut_off.get((user, name))):
+        # This one too: it may have let go of the device, and what it knew, for a server at which the device never began.
+        if device is not None and device.exposed and former not in (0, self._cut_off.get((user, name))):
             self.moved.add((user, name))
         self._servers[user, name] = self._fence.server
 

@@ -54,6 +54,7 @@ class Engine(Showing):
     """Implements `interface.Store`."""
 
     errors = ERRORS
+    alone = True
 
     def __init__(
         self,

@@ -64,6 +64,8 @@ async def admit(connection: Peer, connect: Connect) -> None:
             await hub.handler.quiesced(connection.user, connection.device)
         try:
             claim = await _claim(hub, key, connect.clean)
+            if claim is not None and claim.moved:
+                hub.handler.moved(connection.user or "", connection.device or "")
             session, resumed = await _session(connection, key, connect.clean, expiry)
             if hub.wills.keep(key, connection.device, connect.will, expiry):
                 await hub.sessions.committed()  # another node fires it, if this one dies

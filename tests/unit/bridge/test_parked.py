@@ -204,3 +204,32 @@ def test_batches_grow_with_each_puback(tmp_path: Path) -> None:
         world.close()
 
     asyncio.run(play())
+
+
+def test_what_was_in_flight_has_dup_after_a_second_restart_too(tmp_path: Path) -> None:
+    """MQTT-3.3.1-1: the connection in between has ended before anything was offered, and so has settled nothing."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        ann, bob = world.connect("ann"), world.connect("bob", clean=False)
+        world.settle()
+        for body in ("one", "two"):
+            world.ask(ann, "send", to="bob", body=body)
+        world.settle()
+        assert bob.positions == [1, 2]
+        world.close()
+        world = BridgeWorld(tmp_path)
+        short = world.connect("bob", clean=False, resumed=True)
+        world.batch()
+        world.leave(short)
+        world.bridge.cursors.write()
+        world.settle()
+        assert short.positions == []
+        world.close()
+        world = BridgeWorld(tmp_path)
+        again = world.connect("bob", clean=False, resumed=True)
+        world.settle()
+        assert [(item["pos"], dup) for item, _, dup in again.sent if item["op"] == "msg"] == [(1, True), (2, True)]
+        world.close()
+
+    asyncio.run(play())

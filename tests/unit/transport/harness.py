@@ -157,6 +157,9 @@ class FakeHandler:
     def will(self, user: str, device: str, payload: bytes, expiry: int | None = None) -> None:
         self.note("will", user, device, payload)
 
+    def moved(self, user: str, device: str) -> None:
+        """There is no other node."""
+
     async def released(self, user: str, device: str) -> None:
         self.note("released", user, device)
 

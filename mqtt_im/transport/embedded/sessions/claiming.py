@@ -22,12 +22,14 @@ from mqtt_im.transport.embedded.sessions.shared import SharedPersistence
 class Claim:
     """A claim on a client, from when it is made until the connection has its place."""
 
-    __slots__ = ("gen", "lost")
+    __slots__ = ("gen", "lost", "moved")
 
     def __init__(self) -> None:
         self.gen = 0
         self.lost = False
         """Another node has claimed the client since."""
+        self.moved = False
+        """Another node has had the client since this one, or before it."""
 
 
 class Claims:
@@ -60,6 +62,7 @@ class Claims:
             before, claim.gen = await self._store.look(lambda: self._store.claim(key, self._neighbours.incarnation))
         except peewee.PeeweeException as error:
             raise StoreFailed(str(error)) from error
+        claim.moved = before != self._neighbours.incarnation
         is_dead = partial(self._store.bury, before)
         if not before or before == self._neighbours.incarnation or await self._store.look(is_dead):
             return claim
