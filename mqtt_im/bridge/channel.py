@@ -58,6 +58,7 @@ class Channel:
         "late_bytes",
         "missed",
         "link",
+        "newest",
         "opening",
         "ready",
         "replies",
@@ -78,6 +79,8 @@ class Channel:
         self.user_topic = user_topic
         self.device_topic = device_topic
         self.delivery: Delivery | None = None
+        self.newest: Any = None
+        """Its newest uplink that may change something (`uplink.UplinkJob`), where order hangs on it."""
         self.missed = 0
         """Items up to it had been committed before the delivery began."""
         self.opening = False

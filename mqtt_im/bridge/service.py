@@ -345,9 +345,8 @@ class Bridge:
         channels = self.online[channel.user]
         channels.remove(channel)
         if channel.delivery is not None:
-            # What a former server may have sent counts as much as what this connection was sent.
-            sent_upto = self._parking.sent_upto((channel.user, channel.device))
-            settled = not channel.delivery.in_flight() and channel.delivery.cursor >= sent_upto
+            # What was sent before counts as much, by a former server, or before the device said where it stands.
+            settled = not channel.delivery.in_flight() and not channel.delivery.sent_before
             self.cursors.left(channel.user, channel.device, settled=settled)
         if not channels:
             del self.online[channel.user]

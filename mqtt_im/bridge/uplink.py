@@ -20,7 +20,9 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.codec import decode_request
 from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.faults import Unreadable
+from mqtt_im.store.interface import Engine
 from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.reader import unavailable
 from mqtt_im.transport.api import Extra
 
 from . import extras
@@ -45,7 +47,7 @@ _SHOWING: Final = (rq.Sync, rq.History, rq.Convs)
 class UplinkJob(RequestJob):
     """A request that may change something, with whom its answer goes to."""
 
-    __slots__ = ("at", "channel", "charged", "token", "uplink")
+    __slots__ = ("at", "before", "channel", "charged", "token", "uplink")
 
     def __init__(self, uplink: Uplink, channel: Channel | None, token: int, who: Who, request: rq.Request) -> None:
         self.refusal = None
@@ -61,9 +63,21 @@ class UplinkJob(RequestJob):
         self.charged = 0.0
         """Units that were charged for its audience before it was known."""
         self.at = time.perf_counter()
+        self.before: UplinkJob | None = None
+        """What the connection published before. Without MQTT 5 it is closed where that was not committed, and says all again."""
+        if channel is not None and token > 0 and channel.link.version != V5:
+            self.before, channel.newest = channel.newest, self
+
+    def prepare(self, engine: Engine) -> None:
+        """See `Job`. Nothing is committed behind what was refused for now: the device will publish both again, in order."""
+        before = self.before
+        if before is not None and before.refusal is not None and before.refusal.retry:
+            raise unavailable()
+        super().prepare(engine)
 
     def done(self) -> None:
         """See `Job`."""
+        self.before = None
         self.uplink.decided(self)
 
 
