@@ -18,11 +18,17 @@ from mqtt_im.store.postgres.whole import PostgresWhole
 from mqtt_im.tables import Tables
 from mqtt_im.tables.postgres import Lane, PostgresTables
 from mqtt_im.transport.embedded.sessions.persistence import WillRow
+from mqtt_im.transport.embedded.sessions.shared import NAME as SESSIONS
 from mqtt_im.transport.embedded.sessions.shared import WillRow as SharedWillRow
 
 from .small import FILES, Models
 
 _PATIENCE_S: Final = 86_400.0
+_QUEUE_RELAYED: Final = """
+    INSERT INTO queued (session, seq, qos, retain, stage, topic, payload, properties, expires, share)
+    SELECT r.session, coalesce((SELECT max(seq) FROM queued q WHERE q.session = r.session), 0)
+    + row_number() OVER (PARTITION BY r.session ORDER BY r.id),
+    r.qos, r.retain, 0, r.topic, r.payload, r.properties, r.expires, '' FROM relayed r JOIN session s ON s.id = r.session"""
 
 
 class _Within(Lane):
@@ -55,7 +61,15 @@ class Schemas:
         if not made and not (found and found[0]):
             return None
         self._connection.execute(f"SET LOCAL search_path = {schema}".encode())
+        if name == SESSIONS and not made:
+            self._queue_relayed()
         return PostgresTables(_Within(self._database, self._connection), name, models), models
+
+    def _queue_relayed(self) -> None:
+        """What one node has left for sessions at another one stands in their queues, in this transaction alone."""
+        found = self._connection.execute("SELECT to_regclass('relayed') IS NOT NULL").fetchone()
+        if found and found[0]:
+            self._connection.execute(_QUEUE_RELAYED)
 
     @property
     def empty(self) -> bool:

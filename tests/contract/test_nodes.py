@@ -239,3 +239,30 @@ def test_no_device_is_served_while_it_can_not_be_committed_that_it_has_come(data
     assert refused.refusal is not None and refused.refusal.retry and refused.state is None
     assert not store.ledger._owed
     store.close()
+
+
+def test_what_the_former_node_may_have_offered_is_not_replaced_by_the_next_one_either(database: str, tmp_path: Path) -> None:
+    """INV-12: also while the device is at that next one, which has not come to it again yet; what came later may be."""
+    stores = []
+    for number in range(3):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        stores.append(PostgresStore(database, folder, claim=lambda *_: True, name=f"node{number}"))
+    first, second, _ = stores
+    attach(first)
+    ask(first, "u1", rq.Send(to="u2", body=Raw(b"1"), key="k"))
+    attach(second)
+    ask(second, "u1", rq.Send(to="u2", body=Raw(b"2"), key="k"))
+    ask(second, "u1", rq.Send(to="u2", body=Raw(b"3"), key="k"))
+    items = second.see(lambda view: view.state.items(view.state.user("u2"), 0, 9), NOW)
+    assert [lsn < 0 for _, lsn in items] == [False, True, False]
+    second.crash()
+    with second.database.connect("test") as connection:
+        leave(connection, second.me)
+    second.reopen()
+    attach(second)
+    ask(second, "u1", rq.Send(to="u2", body=Raw(b"4"), key="k"))
+    items = second.see(lambda view: view.state.items(view.state.user("u2"), 0, 9), NOW)
+    assert [lsn < 0 for _, lsn in items] == [False, True, False, False]
+    for store in stores:
+        store.close()

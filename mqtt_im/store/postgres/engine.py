@@ -37,7 +37,7 @@ from mqtt_im.store.wanted import Asking, Wanted
 
 from . import schema, tables
 from .errors import ERRORS, Fenced, Lost
-from .node import Fence
+from .node import Fence, Inherited
 from .reading import Changes, Reading
 from .retention import ELSEWHERE_S, Host, Pass
 from .state import Work
@@ -114,6 +114,7 @@ class Engine(Showing):
         self._compactor = Compactor[Host](Pass, ELSEWHERE_S)
         self.loaded_upto: int = self._link.one(tables.NEWEST)[0][0]
         self.cut_off = self._fence.cut_off(self._link)
+        self._inherited = Inherited()
         self.mark = None if own_clock else self._mark()
         self._open()
 
@@ -131,7 +132,14 @@ class Engine(Showing):
 
     def _open(self) -> None:
         self.state = Work(
-            self._link, self._fence, self._has_account, self._take_back, self._uploads.find, self.loaded_upto, self.cut_off
+            self._link,
+            self._fence,
+            self._has_account,
+            self._take_back,
+            self._uploads.find,
+            self.loaded_upto,
+            self.cut_off,
+            self._inherited,
         )
         self.rendering = Rendering(self.state)
 

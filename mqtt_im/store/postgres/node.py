@@ -23,6 +23,32 @@ _EXPOSED: Final = Statement(
 )
 
 
+MAX_INHERITED: Final = 100_000
+
+
+class Inherited:
+    """Up to which log row a device may have been offered something by a server that had it before this one."""
+
+    def __init__(self) -> None:
+        self._upto: dict[tuple[str, str], int] = {}
+        self._all = 0
+
+    def note(self, device: tuple[str, str], lsn: int) -> None:
+        """It has come with things in flight, of which none is newer than this row."""
+        if len(self._upto) >= MAX_INHERITED:  # rather too much than too little
+            self._all = max(self._all, lsn, *self._upto.values())
+            self._upto.clear()
+        self._upto[device] = max(lsn, self._upto.get(device, 0))
+
+    def settle(self, device: tuple[str, str]) -> None:
+        """It has come with nothing in flight."""
+        self._upto.pop(device, None)
+
+    def upto(self, device: tuple[str, str]) -> int:
+        """See the class; 0 where nothing was."""
+        return max(self._all, self._upto.get(device, 0))
+
+
 class Fence:
     """Numbers the batches of this node, and asks whether it is still one."""
 

@@ -20,7 +20,7 @@ from mqtt_im.store.wanted import Wanted
 from . import tables
 from .inbox import CHUNK, Inbox, unpack
 from .look import Look, remembered
-from .node import Fence
+from .node import Fence, Inherited
 from .wire import BEGIN, Link, Statement, Step
 
 MAX_NUMBERS: Final = 200_000
@@ -107,6 +107,7 @@ class Work(Look):
         upload: Callable[[str], Upload | None],
         began_at: int,
         cut_off: Mapping[tuple[str, str], int],
+        inherited: Inherited,
     ) -> None:
         """`began_at` is the newest log row when this server began, `cut_off` what those before it have left (`Fence`)."""
         super().__init__(link, has_account, upload)
@@ -114,6 +115,7 @@ class Work(Look):
         self._take_back = claim
         self._began_at = began_at
         self._cut_off = cut_off
+        self._inherited = inherited
         self.wanted = Wanted()
         self.deciding = False
         """Whether a transaction is open, so that only what is locked may be asked for."""
@@ -449,15 +451,18 @@ class Work(Look):
     def _is_ours(self, user: str, device: str, pos: int) -> bool:
         """Whether nobody but this server can have offered the item to the device.
 
-        A server that was no more when this one began can only have offered what was there then.
+        A server that was no more when this one began can only have offered what was there then, and one that had the device
+        before this one what was there when it came here.
         """
         server = self._servers.get((user, device), 0)
         if server == self._fence.server:
-            return True
-        if self._cut_off.get((user, device)) != server:
+            upto = self._inherited.upto((user, device))
+        elif self._cut_off.get((user, device)) == server:
+            upto = self._began_at
+        else:
             return False
-        found = self.items(self.user(user), pos - 1, 1)
-        return bool(found) and abs(found[0][1]) > self._began_at
+        found = self.items(self.user(user), pos - 1, 1) if upto else []
+        return not upto or (bool(found) and abs(found[0][1]) > upto)
 
     # What is appended.
 
@@ -476,12 +481,18 @@ class Work(Look):
 
     def _attach(self, user: str, name: str) -> None:
         """This server has the device's delivery from now on."""
-        device = self.device(user, name)
-        former = self.server_of(user, name)
-        # This one too: it may have let go of the device, and what it knew, for a server at which the device never began.
-        if device is not None and device.exposed and former not in (0, self._cut_off.get((user, name))):
-            self.moved.add((user, name))
-        self._servers[user, name] = self._fence.server
+        device, key = self.device(user, name), (user, name)
+        former, mine = self.server_of(user, name), self._fence.server
+        if device is None or not device.exposed:
+            self._inherited.settle(key)
+        elif former == self._cut_off.get(key):
+            self._inherited.note(key, self._began_at)
+        elif former:
+            # This one too: it may have let go of the device, and what it knew, for a server at which the device never began.
+            self.moved.add(key)
+            if former != mine:
+                self._inherited.note(key, self._at)
+        self._servers[key] = mine
 
     def is_here(self, user: str, device: str) -> bool:
         """Whether no other server has had the device's delivery since this one."""
