@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from .interface import Readable
 
 MAX_RECEIPTS: Final = 1000
+"""Members of a group whose marks one entry of `convs` holds: those who have read, or else got, the most."""
 MAX_MEMBERS: Final = 10_000
 """Of the groups in one page, since the marks of all of them are looked at; a page of larger ones has one."""
 _LARGE: Final = 1000
 """Conversations of more members together are told one by one."""
-"""Members of a group whose marks one entry of `convs` holds: those who have read, or else got, the most."""
 _FIRST_STEP: Final = 8
 _MOVED: Final = ":"
 """Between the beginning of a listing and the name where it stands, once it has come to what has moved."""
