@@ -176,6 +176,7 @@ def test_a_recipe_loses_and_doubles_nothing(
         finally:
             program.close()
         spoken = "mqtt5" if settings or recipe in (mqtt_js, aiomqtt) else "mqtt3"
+        spoken += "/ws" if settings == WEBSOCKET else ""
         assert set(re.findall(rf"user={USER} device={DEVICE} .* protocol=(\S+)", server.log())) == {spoken}
         if recipe is not arduino:
             kept = [json.loads(line) for line in (tmp_path / f"{USER}-{DEVICE}.jsonl").read_text("utf-8").splitlines()]
