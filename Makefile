@@ -21,7 +21,7 @@ test: $(STAMP) check     ## everything that CI runs
 	@tools/need-caddy
 	@tools/need-postgresql
 	@tools/need-recipes $(VENV)
-	$(PYTEST) -n $(WORKERS)
+	$(PYTEST) -n $(WORKERS) --dist worksteal
 
 check: $(STAMP)          ## lint, types, floors
 	$(BIN)/ruff check

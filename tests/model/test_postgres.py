@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.core.records import AnyRecord, DeviceChange
 from mqtt_im.core.rules import Limits
+from mqtt_im.postgres.connecting import Database
 from mqtt_im.store.commits import Author
 from mqtt_im.store.jobs import CallJob, FetchJob, Job
 from mqtt_im.store.memory import MemoryEngine
@@ -115,6 +116,8 @@ class PostgresMachine(RuleBasedStateMachine):
         self.undo = contextlib.ExitStack()
         for name, value in SMALL.items():
             self.undo.enter_context(patch(name, value))
+        # A machine that is busy with other tests is no database that does not answer.
+        self.undo.enter_context(patch.dict(Database.connect.__kwdefaults__, patience_s=60.0))
         self.folder = tempfile.TemporaryDirectory()
         self.online: set[str] = set()
         self.clock = self.passed = 1_000_000

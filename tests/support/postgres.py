@@ -123,17 +123,16 @@ class Cluster:
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the first process and all that it has started."""
         if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
-            for pid in _children(self._process.pid):  # each backend leads a session of its own
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
+            _send(number, self._process.pid, _children(self._process.pid))
 
     def kill(self) -> None:
         """SIGKILL to everything, as a power cut would; `start` recovers."""
         if self._process is not None:
-            self.signal(signal.SIGKILL)
+            children = _children(self._process.pid)  # when it is gone, they are nobody's
+            _send(signal.SIGKILL, self._process.pid, children)
             self._process.wait()
+            while any(_lives(pid) for pid in children):  # and still have its shared memory
+                time.sleep(0.01)
 
     def stop(self, *, fast: bool = True) -> None:
         """A shutdown that cuts its connections: in good order (`fast`), or at once."""
@@ -209,6 +208,22 @@ def _children(pid: int) -> list[int]:
     with contextlib.suppress(OSError):
         return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     return []
+
+
+def _send(number: signal.Signals, first: int, children: list[int]) -> None:
+    """Signal the first process and all others, of which each leads a session of its own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(first, number)
+    for pid in {*children, *_children(first)}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def _lives(pid: int) -> bool:
+    """Whether the process has not ended; one that nobody has waited for has."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 @contextlib.contextmanager

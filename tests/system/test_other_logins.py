@@ -71,6 +71,7 @@ def test_signed_tokens(jwt_server: ServerProcess, tmp_path: Path) -> None:
             tablet.wait_closed()
             stream.until_closed()
         phone.listen()
+        web.close()  # the server has closed it by now, as one that nothing came on; the next request has a new one
         # The key is changed, and a broken one changes nothing.
         other = "another secret of more than thirty-two bytes"
         (tmp_path / "key").write_text(other)

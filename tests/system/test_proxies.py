@@ -140,7 +140,7 @@ def test_health_is_answered_though_all_places_are_taken(server: ServerProcess, f
                     with Web(front) as check:
                         assert check.ask(method, f"/health/{path}").status == 200
             with Web(front, token) as web:
-                refused = web.post("devices")
+                refused = web.ask("GET", "/api/v1/files/none")
                 assert (refused.status, refused.code) == (503, "unavailable")
                 assert refused.headers["retry-after"] == "5"
     finally:
