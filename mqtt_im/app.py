@@ -37,6 +37,7 @@ from mqtt_im.erasing import Eraser
 from mqtt_im.files import open_files
 from mqtt_im.hooks import Hooks, WebPush
 from mqtt_im.http import HttpServer, Services
+from mqtt_im.http.nodes import Nodes
 from mqtt_im.metrics import Metrics
 from mqtt_im.opening import Joined, index_of, join, keep_up, open_store, place_for
 from mqtt_im.process import check_ports, raise_file_limit, tune_interpreter
@@ -90,7 +91,7 @@ class Server:
         self._state = "starting"
         self._reload_wanted = False
         self._lock = FolderLock(config.data_dir)
-        self._neighbours = Neighbours()
+        self._neighbours = Neighbours(config.cluster.node)
         self._undo = contextlib.AsyncExitStack()
         self._auth: Authenticator | None = None
         self._ledger: Ledger | None = None
@@ -226,6 +227,7 @@ class Server:
                 eraser,
                 partial(self._act, accounts, eraser),
                 partial(transport.websocket, "http"),
+                Nodes(self._neighbours, bridge, transport),
             )
         )
         self._undo.push_async_callback(http.drain, config.limits.drain_s)

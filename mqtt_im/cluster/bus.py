@@ -49,7 +49,7 @@ class Bus(Neighbours):
 
     def __init__(self, database: Database, me: nodes.Me, data_dir: Path) -> None:
         """`me` is registered before `start`, and anew by this where it was declared dead."""
-        super().__init__()
+        super().__init__(me.name)
         self._database = database
         self._me = me
         self._data_dir = data_dir

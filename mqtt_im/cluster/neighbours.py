@@ -6,6 +6,7 @@ event loop, handlers too.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -27,7 +28,9 @@ class Neighbours:
     started = False
     """It is known which others there are."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str = "") -> None:
+        """`name` is this node's, as operators see it; empty: the machine's."""
+        self.name = name or socket.gethostname()
         self.others: dict[int, str] = {}
         """The names of the other living nodes, by incarnation."""
         self.on_left: list[Callable[[int], None]] = []

@@ -14,6 +14,7 @@ from mqtt_im.config import Config
 from mqtt_im.files import Files
 from mqtt_im.hooks import WebPush
 from mqtt_im.http.errors import unavailable
+from mqtt_im.http.nodes import Nodes
 from mqtt_im.metrics import Metrics
 from mqtt_im.store import queries
 from mqtt_im.store.policy import Policy, Removed
@@ -52,6 +53,7 @@ class Services:
     """What has changed in the accounts is acted on at once, so that nothing of it meets who logs in after the answer."""
     websocket: Callable[[], asyncio.Protocol]
     """Makes what talks MQTT on a WebSocket."""
+    nodes: Nodes
     streams: set[Guest] = field(default_factory=set)
     """The event streams that are open."""
     watchers: set[asyncio.Future[None]] = field(default_factory=set)

@@ -98,11 +98,16 @@ def limit_of(services: Services, request: Request) -> int:
     return min(int(text), most)
 
 
-def page(name: str, found: Sequence[tuple[str, Any]], limit: int) -> Response:
-    """A list; `found` has each entry behind what `after` takes to go on behind it, one more than fits where there are more."""
+def page(name: str, found: Sequence[tuple[str, Any]], limit: int, silent: Sequence[str] = ()) -> Response:
+    """A list; `found` has each entry behind what `after` takes to go on behind it, one more than fits where there are more.
+
+    `silent`: nodes that were asked for theirs and have not answered.
+    """
     fields: dict[str, Any] = {name: [entry for _, entry in found[:limit]], "more": len(found) > limit}
     if fields["more"]:
         fields["next"] = found[limit - 1][0]
+    if silent:
+        fields["not_answering"] = silent
     return answer(fields)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from functools import partial
 from typing import Any
 
@@ -38,26 +37,10 @@ class Looking:
         ]
 
     async def connections(self, services: Services, request: Request) -> Response:
-        """Every connection that is logged in, by user and device."""
+        """Every connection that is logged in, at whichever node, by user and device."""
         limit, after = limit_of(services, request), request.query_params.get("after", "")
-        node = socket.gethostname()
-        found = []
-        for link in services.transport.all_links():
-            key = f"{link.user}/{link.device}/{link.since}/{id(link):x}"
-            if key > after:
-                delivery = services.bridge.delivery_of(link)
-                fields = {
-                    "user": link.user,
-                    "device": link.device or None,
-                    "address": link.address,
-                    "since": link.since,
-                    "protocol": link.protocol,
-                    "unacknowledged": 0 if delivery is None else delivery.unacknowledged,
-                    "node": node,
-                }
-                found.append((key, fields))
-        found.sort(key=lambda entry: entry[0])
-        return page("connections", found[: limit + 1], limit)
+        found, silent = await services.nodes.connections(after, limit + 1)
+        return page("connections", found, limit, silent)
 
     async def conversation(self, services: Services, request: Request) -> Response:
         """The members of a conversation, and how far it goes."""

@@ -18,6 +18,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mqtt_im.bridge.audience import Audience
 from mqtt_im.http.admin.guard import Guard, answer
 from mqtt_im.http.asgi import Receive, Scope, Send
 from mqtt_im.http.health import Readiness
@@ -60,7 +61,7 @@ class Figures:
             "uptime_s": round(time.time() - self._process.create_time()),
             "connections": sum(transport.protocols.values()),
             **protocols,
-            "users_online": len(services.bridge.online),
+            "users_online": _online(services.bridge.audience),
             "streams": len(services.streams),
             "messages": int(messages),
             **self._recent(services, now, messages),
@@ -114,6 +115,11 @@ def percentile(bounds: tuple[float, ...], counts: list[int], share: int) -> floa
         if running * 100 >= total * share:
             return bound * 1000
     return bounds[-1] * 1000
+
+
+def _online(audience: Audience) -> int:
+    here, elsewhere = audience.online, audience.elsewhere
+    return len(here.keys() | elsewhere.keys()) if elsewhere else len(here)
 
 
 def _open_files() -> int:

@@ -15,7 +15,7 @@ from starlette.routing import Route
 from mqtt_im.accounts.passwords import make_password
 from mqtt_im.bridge.calls import new_id
 from mqtt_im.http.admin.guard import Guard, answer, limit_of, note, nothing, page, read, user_of
-from mqtt_im.http.errors import Problem
+from mqtt_im.http.errors import Problem, unavailable
 from mqtt_im.http.services import Services
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.names import is_user
@@ -122,7 +122,7 @@ class Users:
             await asyncio.to_thread(services.accounts.revoke_all, user)
             await services.eraser.unsubscribe(user)
         services.act()
-        _close(services, user, "account_removed")
+        await services.nodes.close(user, "account_removed")
         if erase == "true":
             await asyncio.to_thread(services.accounts.ask_erase, user)
             if await services.eraser.erase(user):
@@ -180,20 +180,22 @@ class Users:
         after = request.query_params.get("after", "")
         services.bridge.cursors.write()
         stored: list[dict[str, Any]] = await services.bridge.ledger.call(lambda engine: queries.lags(engine, user))
-        links = {link.device: link for link in services.transport.links(user) if link.device}
+        places, silent = await services.nodes.places(user)
         told = []
         for fields in stored:
-            link = links.get(fields["device"])
+            place = places.get(fields["device"])
+            where = {} if place is None or not services.nodes.several else {"node": place.node}
             told.append(
                 {
                     **fields,
-                    "online": link is not None,
-                    "address": link.address if link is not None else None,
-                    "protocol": link.protocol if link is not None else None,
+                    "online": place is not None,
+                    "address": place.address if place is not None else None,
+                    "protocol": place.protocol if place is not None else None,
+                    **where,
                 }
             )
         found = [(fields["device"], fields) for fields in told if fields["device"] > after]
-        return page("devices", found[: limit + 1], limit)
+        return page("devices", found[: limit + 1], limit, silent)
 
     async def forget(self, services: Services, request: Request) -> Response:
         """A device, its cursor and its session are gone."""
@@ -208,14 +210,11 @@ class Users:
     async def disconnect(self, services: Services, request: Request) -> Response:
         """The user's connections are closed; nothing keeps the user from coming back."""
         user = await _known(services, request)
-        _close(services, user, "disconnected_by_admin")
+        silent = await services.nodes.close(user, "disconnected_by_admin")
         note("user disconnected", user=user)
+        if silent:
+            raise unavailable(f"disconnected, but not at {', '.join(silent)}, which does not answer; try again")
         return nothing()
-
-
-def _close(services: Services, user: str, reason: str) -> None:
-    for link in services.transport.links(user):
-        link.close(reason)
 
 
 async def _known(services: Services, request: Request) -> str:

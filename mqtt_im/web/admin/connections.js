@@ -14,7 +14,7 @@ export class Connections {
     this.element = h("section", { class: "card" }, h("h2", {}, say("connections")),
       h("div", { class: "tools" }, h("button", { type: "button", onclick: () => this.#load(null) }, say("refresh"))),
       h("table", {}, h("thead", {}, h("tr", {}, column("user"), column("device"), column("protocol"), column("address", "narrow-off"),
-        column("since", "narrow-off"), column("unacknowledged", "number"))), this.#rows), this.#said, this.#more);
+        column("since", "narrow-off"), column("unacknowledged", "number"), column("node", "narrow-off"))), this.#rows), this.#said, this.#more);
     this.#load(null);
   }
 
@@ -23,10 +23,11 @@ export class Connections {
       const page = await get(`connections?limit=50${after ? `&after=${encodeURIComponent(after)}` : ""}`);
       if (!after) this.#rows.replaceChildren();
       this.#rows.append(...page.connections.map((one) => h("tr", {}, h("td", {}, one.user || "–"), h("td", {}, one.device || "–"), h("td", {}, one.protocol),
-        h("td", { class: "narrow-off" }, one.address), h("td", { class: "narrow-off" }, moment(one.since)), h("td", { class: "number" }, number(one.unacknowledged ?? 0)))));
+        h("td", { class: "narrow-off" }, one.address), h("td", { class: "narrow-off" }, moment(one.since)), h("td", { class: "number" }, number(one.unacknowledged ?? 0)), h("td", { class: "narrow-off" }, one.node))));
       this.#next = page.next ?? null;
       this.#more.hidden = !page.more;
-      this.#said.textContent = this.#rows.children.length ? "" : say("none");
+      const silent = page.not_answering ?? [];
+      this.#said.textContent = silent.length ? say("not_answering", silent.join(", ")) : this.#rows.children.length ? "" : say("none");
     } catch (problem) {
       this.#said.textContent = problem.message;
     }

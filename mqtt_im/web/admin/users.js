@@ -72,12 +72,13 @@ export class Users {
         h("td", { class: device.online ? "online" : "quiet" }, say(device.online ? "online" : "offline")),
         h("td", { class: "number" }, `${number(device.pos)} / ${number(device.head)}`),
         h("td", { class: device.lag ? "number behind" : "number" }, number(device.lag)),
-        h("td", { class: "narrow-off" }, [device.protocol, device.address].filter(Boolean).join(" · ") || "–"),
+        h("td", { class: "narrow-off" }, [device.protocol, device.address, device.node].filter(Boolean).join(" · ") || "–"),
         h("td", { class: "narrow-off" }, moment(device.last_seen)),
         h("td", {}, h("button", { type: "button", class: "danger", onclick: () => this.#forget(user, device.device, place) }, say("forget")))));
       const headings = ["device", "state", "position", "lag", "protocol", "last_seen"].map((key) =>
         h("th", { scope: "col", class: key === "position" || key === "lag" ? "number" : key === "last_seen" || key === "protocol" ? "narrow-off" : "" }, say(key)));
-      place.replaceChildren(h("div", { class: "inside" },
+      const silent = found.not_answering ?? [];
+      place.replaceChildren(h("div", { class: "inside" }, silent.length ? h("p", { class: "problem" }, say("not_answering", silent.join(", "))) : [],
         rows.length ? h("table", {}, h("thead", {}, h("tr", {}, headings, h("th"))), h("tbody", {}, rows)) : h("p", { class: "quiet" }, say("no_devices")),
         h("button", { type: "button", class: "danger", onclick: () => this.#disconnect(user, place) }, say("disconnect"))));
     } catch (problem) {

@@ -1,0 +1,91 @@
+"""The connections of all nodes, as the operator sees them at any: each node is asked for its own."""
+
+from __future__ import annotations
+
+import heapq
+from typing import Any, NamedTuple
+
+from mqtt_im.bridge.service import Bridge
+from mqtt_im.cluster import Neighbours
+from mqtt_im.cluster.questions import Questions
+from mqtt_im.transport.embedded import EmbeddedTransport
+
+
+class Place(NamedTuple):
+    """Where a device is connected; `since` in ms since 1970."""
+
+    since: int
+    address: str
+    protocol: str
+    node: str
+
+
+class Nodes:
+    """Asks for what is connected, here and elsewhere."""
+
+    def __init__(self, neighbours: Neighbours, bridge: Bridge, transport: EmbeddedTransport) -> None:
+        self._neighbours = neighbours
+        self._bridge = bridge
+        self._transport = transport
+        self._questions = Questions(neighbours)
+        self._questions.answer("connections", self._connections)
+        self._questions.answer("places", self._places)
+        self._questions.answer("close", self._close)
+
+    @property
+    def several(self) -> bool:
+        """There are other nodes."""
+        return bool(self._neighbours.others)
+
+    async def connections(self, after: str, limit: int) -> tuple[list[tuple[str, Any]], list[str]]:
+        """The first `limit` connections behind `after`, each with what `after` takes; and the nodes that do not answer."""
+        answers = await self._questions.ask("connections", after, limit)
+        found = self._connections(after, limit)
+        for told in answers.told:
+            found += told
+        return [(key, fields) for key, fields in sorted(found, key=lambda entry: entry[0])[:limit]], answers.silent
+
+    async def places(self, user: str) -> tuple[dict[str, Place], list[str]]:
+        """Where the user's devices are connected, by device; and the nodes that do not answer."""
+        answers = await self._questions.ask("places", user)
+        found: dict[str, Place] = {}
+        for told in [self._places(user), *answers.told]:
+            for device, place in told.items():
+                found[device] = max(found.get(device, Place(-1, "", "", "")), Place(*place))
+        return found, answers.silent
+
+    async def close(self, user: str, reason: str) -> list[str]:
+        """The user's connections are closed; returns the nodes that do not answer, and may have some yet."""
+        self._close(user, reason)
+        return (await self._questions.ask("close", user, reason)).silent
+
+    # Of this node.
+
+    def _connections(self, after: str, limit: int) -> list[Any]:
+        node = self._neighbours.name
+        links = {f"{link.user}/{link.device}/{link.since}/{id(link):x}/{node}": link for link in self._transport.all_links()}
+        found = []
+        for key in heapq.nsmallest(limit, (key for key in links if key > after)):
+            link = links[key]
+            delivery = self._bridge.delivery_of(link)
+            fields = {
+                "user": link.user,
+                "device": link.device or None,
+                "address": link.address,
+                "since": link.since,
+                "protocol": link.protocol,
+                "unacknowledged": 0 if delivery is None else delivery.unacknowledged,
+                "node": node,
+            }
+            found.append([key, fields])
+        return found
+
+    def _places(self, user: str) -> dict[str, Place]:
+        node = self._neighbours.name
+        links = self._transport.links(user)
+        return {link.device: Place(link.since, link.address, link.protocol, node) for link in links if link.device}
+
+    def _close(self, user: str, reason: str) -> bool:
+        for link in self._transport.links(user):
+            link.close(reason)
+        return True

@@ -1,0 +1,123 @@
+"""What the operator sees and does at one node is of all nodes; and what is the user's there is the user's everywhere."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.support.nodes import Nodes
+from tests.support.postgres import Cluster, new_database
+from tests.support.raw import eventually
+from tests.support.web import Answer, Web
+
+pytestmark = pytest.mark.slow
+TOKEN = "an-admin-token"
+CONFIG = {"auth.admin_token": TOKEN, "limits.max_page": 10}
+
+
+class Operator:
+    """Asks any of the nodes."""
+
+    def __init__(self, nodes: Nodes, undo: ExitStack) -> None:
+        self._clients = [undo.enter_context(Web(node.http_port, TOKEN)) for node in nodes.all]
+
+    def call(self, node: int, method: str, path: str) -> Answer:
+        return self._clients[node].ask(method, f"/api/v1/admin/{path}")
+
+    def get(self, node: int, path: str) -> Any:
+        answer = self.call(node, "GET", path)
+        assert answer.status == 200, answer
+        return answer.data
+
+    def connections(self, node: int, limit: int) -> list[tuple[str, str]]:
+        """User and node of every connection, a page at a time."""
+        found, after = [], ""
+        while True:
+            page = self.get(node, f"connections?limit={limit}&after={after}")
+            assert "not_answering" not in page, page
+            found += [(entry["user"], entry["node"]) for entry in page["connections"]]
+            if not page["more"]:
+                return found
+            after = page["next"]
+
+
+@pytest.fixture(scope="module")
+def trio(postgres: Cluster) -> Iterator[tuple[Nodes, Operator]]:
+    with new_database(postgres) as url, ExitStack() as undo:
+        nodes = Nodes(url, undo)
+        for _ in range(3):
+            nodes.start(**CONFIG)
+        yield nodes, Operator(nodes, undo)
+        for node in nodes.all:
+            assert node.stop() == 0, node.log()
+            assert "Traceback" not in node.log(), node.log()
+
+
+def test_every_node_lists_the_connections_of_all(trio: tuple[Nodes, Operator]) -> None:
+    nodes, operator = trio
+    wanted = []
+    for number in range(6):
+        nodes.online(number % 3, f"lister{number}")
+        wanted.append((f"lister{number}", f"n{number % 3 + 1}"))
+    for node in range(3):
+        for limit in (2, 10):
+            found = [entry for entry in operator.connections(node, limit) if entry[0].startswith("lister")]
+            assert found == wanted, (node, limit)
+
+
+def test_a_device_is_online_wherever_it_is_asked_for(trio: tuple[Nodes, Operator]) -> None:
+    nodes, operator = trio
+    nodes.online(1, "wanda", "phone")
+    tablet = nodes.online(2, "wanda", "tablet")
+    for node in range(3):
+        eventually(lambda node=node: operator.get(node, "users/wanda")["online"], "online")  # type: ignore[misc]
+        devices = {fields["device"]: fields for fields in operator.get(node, "users/wanda/devices")["devices"]}
+        assert {name: (f["online"], f["protocol"], f["node"]) for name, f in devices.items()} == {
+            "phone": (True, "mqtt3", "n2"),
+            "tablet": (True, "mqtt3", "n3"),
+        }
+        assert devices["phone"]["address"] == "127.0.0.1"
+    tablet.disconnect()
+    eventually(lambda: not operator.get(0, "users/wanda/devices")["devices"][1]["online"], "the tablet is offline")
+    assert "node" not in operator.get(0, "users/wanda/devices")["devices"][1]
+
+
+def test_a_user_is_disconnected_from_every_node(trio: tuple[Nodes, Operator]) -> None:
+    nodes, operator = trio
+    clients = [nodes.online(node, "dora", f"device{node}") for node in range(3)]
+    other = nodes.online(1, "dorian")
+    assert operator.call(0, "POST", "users/dora/disconnect").status == 204
+    for client in clients:
+        client.until_closed()
+    other.say("dorian", "still here")
+    assert operator.call(2, "DELETE", "users/dorian").status == 204  # it has an inbox, and is at another node
+    other.until_closed()
+
+
+def test_a_node_that_does_not_answer_is_named_and_holds_nobody_up(postgres: Cluster) -> None:
+    with new_database(postgres) as url, ExitStack() as undo:
+        nodes = Nodes(url, undo)
+        for _ in range(2):
+            nodes.start(**CONFIG)
+        operator, another = Operator(nodes, undo), Operator(nodes, undo)
+        nodes.online(0, "alice")
+        bob = nodes.online(1, "bob")
+        eventually(lambda: len(operator.connections(0, 10)) == 2, "both are listed")
+        nodes.all[1].signal(signal.SIGSTOP)
+        try:
+            with ThreadPoolExecutor() as pool:  # both before it is declared dead
+                disconnecting = pool.submit(another.call, 0, "POST", "users/bob/disconnect")
+                page, refused = operator.get(0, "connections"), disconnecting.result()
+            assert page["not_answering"] == ["n2"]
+            assert [entry["user"] for entry in page["connections"]] == ["alice"]
+            assert (refused.status, refused.code) == (503, "unavailable")
+            assert "n2" in refused.data["detail"]
+        finally:
+            nodes.all[1].signal(signal.SIGCONT)
+        bob.until_closed()  # what it was asked, it does when it goes on
+        eventually(lambda: operator.get(0, "connections").keys() == {"connections", "more"}, "it answers again")
