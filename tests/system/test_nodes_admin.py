@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -121,3 +122,22 @@ def test_a_node_that_does_not_answer_is_named_and_holds_nobody_up(postgres: Clus
             nodes.all[1].signal(signal.SIGCONT)
         bob.until_closed()  # what it was asked, it does when it goes on
         eventually(lambda: operator.get(0, "connections").keys() == {"connections", "more"}, "it answers again")
+
+
+def test_a_user_has_one_rate_at_all_nodes(postgres: Cluster) -> None:
+    with new_database(postgres) as url, ExitStack() as undo:
+        nodes = Nodes(url, undo)
+        for _ in range(2):
+            nodes.start(**{"limits.requests_per_second": 2, "limits.max_body_bytes": 262_144, "limits.max_packet_bytes": 524_288})
+        first = nodes.online(0, "alice")
+        second = undo.enter_context(Web(nodes.all[1].http_port))
+        second.login("alice", "")
+
+        def is_slowed(number: int) -> bool:
+            first.request("send", id=f"large{number}", to="alice", body="x" * 200_000)  # worth the rate of many seconds
+            time.sleep(1.0)  # half of the rate, which alone slows nobody
+            answer = second.post("send", to="bob", body=number)
+            assert answer.status == 200 or answer.code == "rate_limited", answer
+            return answer.status == 429
+
+        assert any(is_slowed(number) for number in range(8))

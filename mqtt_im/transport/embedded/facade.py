@@ -33,6 +33,7 @@ from mqtt_im.transport.embedded.plugins import Plugins
 from mqtt_im.transport.embedded.sessions.ground import log
 from mqtt_im.transport.embedded.sessions.persistence import Persistence, StoreFailed
 from mqtt_im.transport.embedded.sessions.session import Key, Session
+from mqtt_im.transport.embedded.spending import Spending
 from mqtt_im.transport.embedded.websocket import WebSocket
 from mqtt_im.transport.guest import Guest
 
@@ -82,6 +83,7 @@ class EmbeddedTransport:
         self._neighbours = neighbours or Neighbours()
         self._server_reference = server_reference
         self._hub = Hub(handler, Topics(mqtt.prefix), mqtt.plain_topics, limits, count, clock or Clock())
+        self._spending = None if self._neighbours.alone else Spending(self._hub, self._neighbours)
         self._broker: EmbeddedBroker | None = None
         self._tls: ssl.SSLContext | None = None
         self.addresses: dict[str, tuple[str, int]] = {}
@@ -120,6 +122,8 @@ class EmbeddedTransport:
                 await hub.ground.store.close()
                 raise
             self._broker = broker
+            if self._spending is not None:
+                self._spending.start()
             undo.pop_all()
         self.addresses = {name: listener.socket.getsockname()[:2] for name, listener in listeners.items()}
 
@@ -247,6 +251,8 @@ class EmbeddedTransport:
         await asyncio.gather(*hub.tasks, *hub.handshakes, return_exceptions=True)
         hub.wills.stop()
         hub.sessions.stop()
+        if self._spending is not None:
+            self._spending.stop()
         await broker.shutdown()
         await hub.ground.store.close()
 

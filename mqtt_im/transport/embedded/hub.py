@@ -15,7 +15,7 @@ from mqtt_im.config.peers import network_of
 from mqtt_im.core import costs
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.transport.api import Handler, Identity, Link
-from mqtt_im.transport.embedded.limits import MAX_DEBT_S, Bucket, Buckets, Count, Quiet
+from mqtt_im.transport.embedded.limits import MAX_DEBT_S, Bucket, Buckets, Count, Quiet, SharedBucket
 from mqtt_im.transport.embedded.plugins import Plugins
 from mqtt_im.transport.embedded.sessions.access import Access
 from mqtt_im.transport.embedded.sessions.ground import Ground, log
@@ -74,8 +74,8 @@ class User:
 
     __slots__ = ("bucket", "connections")
 
-    def __init__(self, rate: float) -> None:
-        self.bucket = Bucket(rate)
+    def __init__(self, bucket: Bucket) -> None:
+        self.bucket = bucket
         self.connections: list[Member] = []
 
 
@@ -108,6 +108,8 @@ class Hub:
         """How fast each address may connect."""
         self.claims: Claims | None = None
         """Set before the first client comes, where there are other nodes."""
+        self.spent: dict[str, float] | None = None
+        """Set before the first client comes, where there are other nodes: what users have spent of their rate here lately."""
         self.live: dict[Key, Member] = {}
         """The connections that are logged in."""
         self.entered = 0
@@ -255,7 +257,9 @@ class Hub:
         """The shared state of a user; it lives while there are connections or something is left to pay."""
         user = self._users.get(name)
         if user is None:
-            user = self._users[name] = User(self.limits.requests_per_second)
+            rate = self.limits.requests_per_second
+            bucket = Bucket(rate) if self.spent is None else SharedBucket(rate, name, self.spent)
+            user = self._users[name] = User(bucket)
         return user
 
     async def pay_login(self, name: str) -> None:

@@ -65,6 +65,34 @@ class Bucket:
         self.paid_until = min(paid, max(self.paid_until, now + self.burst + MAX_DEBT_S))
 
 
+class SharedBucket(Bucket):
+    """A user's bucket at one of several nodes: what is spent here is counted for the others."""
+
+    __slots__ = ("_name", "_spent")
+
+    def __init__(self, rate: float, name: str, spent: dict[str, float]) -> None:
+        """`spent` is added to, by name, in requests."""
+        super().__init__(rate)
+        self._name = name
+        self._spent = spent
+
+    def take(self, now: float) -> float:
+        """See `Bucket`."""
+        wait = super().take(now)
+        if not wait:
+            self._spent[self._name] = self._spent.get(self._name, 0.0) + 1.0
+        return wait
+
+    def charge(self, units: float, now: float) -> None:
+        """See `Bucket`."""
+        super().charge(units, now)
+        self._spent[self._name] = self._spent.get(self._name, 0.0) + units
+
+    def spent_elsewhere(self, units: float, now: float) -> None:
+        """So much was spent at another node, which others need not be told by this one."""
+        super().charge(units, now)
+
+
 class Buckets:
     """A bucket for each name. Those that are full again are forgotten, so that many names that came once cost nothing."""
 

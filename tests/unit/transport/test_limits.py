@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mqtt_im.process import raise_file_limit
-from mqtt_im.transport.embedded.limits import Bucket, Buckets, PerMinute, Quiet
+from mqtt_im.transport.embedded.limits import Bucket, Buckets, PerMinute, Quiet, SharedBucket
 from tests.support import packets
 from tests.unit.transport.harness import Client, Server, on_loop
 
@@ -35,6 +35,22 @@ def test_a_bucket_never_exceeds_burst_and_rate_over_any_time() -> None:
         else:
             taken += 1
     assert taken == pytest.approx(100 + 500, abs=1)
+
+
+def test_buckets_that_tell_each_other_let_one_rate_through() -> None:
+    spent: list[dict[str, float]] = [{}, {}]
+    buckets = [SharedBucket(50, "alice", each) for each in spent]
+    taken = 0
+    for tick in range(20):
+        for now in (tick + part / 100 for part in range(100)):
+            for bucket in buckets:
+                while not bucket.take(now):
+                    taken += 1
+        for own, other in ((0, 1), (1, 0)):
+            buckets[own].spent_elsewhere(spent[other].get("alice", 0.0), tick + 1.0)
+        for each in spent:
+            each.clear()
+    assert 20 * 50 <= taken <= 20 * 50 + 2 * (100 + 50), "the rate, with the burst of each and what it did not know of"
 
 
 def test_per_minute_counts_in_windows() -> None:
