@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import secrets
 import signal
 import time
 from collections.abc import Callable
@@ -228,6 +229,7 @@ class Server:
                 partial(self._act, accounts, eraser),
                 partial(transport.websocket, "http"),
                 Nodes(self._neighbours, bridge, transport),
+                secrets.token_bytes(32) if joined is None else joined.ticket_key,
             )
         )
         self._undo.push_async_callback(http.drain, config.limits.drain_s)

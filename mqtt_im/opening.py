@@ -27,6 +27,7 @@ class Joined:
 
     database: Database
     me: Me
+    ticket_key: bytes
 
 
 def open_store(config: Config, joined: Joined | None, wake: Callable[[list[str], list[str]], None], **options: Any) -> Ledger:
@@ -78,7 +79,7 @@ def join(config: Config, stop: Callable[[], bool]) -> Joined:
     It is waited for until `stop` says so; then `StoreError`. Raises `MqttImError` where the database can't be used as configured.
     """
     from mqtt_im.postgres.connecting import Database
-    from mqtt_im.postgres.meta import prepare
+    from mqtt_im.postgres.meta import prepare, ticket_key
     from mqtt_im.postgres.nodes import Me, own_name, register
     from mqtt_im.store.postgres.schema import DDL
 
@@ -89,7 +90,8 @@ def join(config: Config, stop: Callable[[], bool]) -> Joined:
         database.check_pooling(connection)
         prepare(database, connection, DDL)
         register(database, connection, me, folder)
-    return Joined(database, me)
+        key = ticket_key(connection)
+    return Joined(database, me, key)
 
 
 def place_for(config: Config, joined: Joined | None) -> Place:

@@ -165,7 +165,7 @@ class Events:
         if scope["method"] != "GET":
             raise Problem("method_not_allowed", "events are read with GET", {"Allow": "GET"})
         services = self._desk.open()
-        caller = self._tickets.caller(services, scope, "events")
+        caller = await self._tickets.caller(services, scope, "events")
         query = Request(scope).query_params
         device = query.get("device", "")
         if "device" in query and not is_device(device):

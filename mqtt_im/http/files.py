@@ -92,7 +92,7 @@ class FileRoutes:
         """The file, or a part of it, for who may read it. Raises `Problem`."""
         services = self._desk.open()
         file = str(request.path_params["file"])
-        caller = self._tickets.caller(services, request.scope, f"files/{file}")
+        caller = await self._tickets.caller(services, request.scope, f"files/{file}")
         await pay(services, caller.user, costs.FILE)
         try:
             stored = await services.files.readable(caller.user, file)

@@ -54,6 +54,8 @@ class Services:
     websocket: Callable[[], asyncio.Protocol]
     """Makes what talks MQTT on a WebSocket."""
     nodes: Nodes
+    ticket_key: bytes
+    """What tickets are signed with."""
     streams: set[Guest] = field(default_factory=set)
     """The event streams that are open."""
     watchers: set[asyncio.Future[None]] = field(default_factory=set)

@@ -1,14 +1,15 @@
 """Tickets: a token's right to one thing, in a URL, for where no header can be sent (`EventSource`, `<img>`).
 
-A ticket is a signed sentence and is kept nowhere. It is good for five minutes, or until the token that it was made with ends.
+A ticket is a signed sentence and is kept nowhere. It is good for five minutes, or until the token that it was made with ends,
+at every node, which share the key.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import re
-import secrets
 import time
 from typing import Final
 
@@ -26,7 +27,7 @@ from mqtt_im.http.who import Caller, address_of, caller_of, pay, problem_of
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.transport.api import Lease, LoginRefused
 
-GOOD_S: Final = 300.0
+GOOD_MS: Final = 300_000
 MAX_BYTES: Final = 1024
 _FOR: Final = re.compile(r"events|files/[A-Za-z0-9_-]{1,128}")
 
@@ -41,8 +42,8 @@ class _Ticket(msgspec.Struct, array_like=True):
     goal: str
     user: str
     by: str
-    until: float
-    """By this process's own clock, which nobody sets; no other process takes the ticket."""
+    until: int
+    """By the steady time, which is one for all nodes."""
     token: str
     expires: int | None
 
@@ -56,7 +57,6 @@ class Tickets:
     def __init__(self, desk: Desk, proxies: TrustedProxies) -> None:
         self._desk = desk
         self._proxies = proxies
-        self._key = secrets.token_bytes(32)
 
     def routes(self) -> list[Route]:
         """Where they are made."""
@@ -71,54 +71,65 @@ class Tickets:
         if not _FOR.fullmatch(wanted.goal):
             raise Problem("bad_field", 'for: expected "events" or "files/ID"')
         lease = caller.lease or Lease()
-        ticket = _Ticket(wanted.goal, caller.user, caller.by, time.monotonic() + GOOD_S, lease.token, lease.expires)
-        expires = _wall() + int(GOOD_S * 1000)
+        ticket = _Ticket(wanted.goal, caller.user, caller.by, _steady(services) + GOOD_MS, lease.token, lease.expires)
+        expires = _wall() + GOOD_MS
         if lease.expires is not None:
             expires = min(expires, lease.expires)
-        fields = {"url": f"/api/v1/{wanted.goal}?ticket={self._sign(ticket)}", "expires": expires}
+        fields = {"url": f"/api/v1/{wanted.goal}?ticket={_sign(services.ticket_key, ticket)}", "expires": expires}
         return Response(encode_json(fields), 201, {"Cache-Control": "no-store"}, "application/json")
 
     def address(self, scope: Scope) -> str:
         """The client's IP address."""
         return address_of(scope, self._proxies)
 
-    def caller(self, services: Services, scope: Scope, goal: str) -> Caller:
+    async def caller(self, services: Services, scope: Scope, goal: str) -> Caller:
         """Who asks for this: by a ticket in the URL, else by the token in the header. Raises `Problem`."""
         address = address_of(scope, self._proxies)
         text = Request(scope).query_params.get("ticket")
         if text is None:
             return caller_of(services, scope, address)
-        ticket = self._read(text)
+        ticket = _read(services.ticket_key, text)
         if ticket is None:
             try:
                 services.auth.failed(address)
                 services.auth.hold_up(address)
             except LoginRefused as refused:
                 raise problem_of(refused) from None
-        if ticket is None or ticket.goal != goal or not _holds(services, ticket):
+        if ticket is None or ticket.goal != goal or not await _holds(services, ticket):
             raise unauthorized("the ticket is none, is for something else, or has ended; make another")
         lease = Lease(ticket.token, ticket.expires) if ticket.token or ticket.expires is not None else None
         return Caller(ticket.user, False, lease, ticket.by)
 
-    def _sign(self, ticket: _Ticket) -> str:
-        sentence = msgspec.msgpack.encode(ticket)
-        return base64.urlsafe_b64encode(hmac.digest(self._key, sentence, "sha256")[:16] + sentence).rstrip(b"=").decode()
 
-    def _read(self, text: str) -> _Ticket | None:
-        try:
-            signed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        except ValueError:
-            return None
-        if not hmac.compare_digest(hmac.digest(self._key, signed[16:], "sha256")[:16], signed[:16]):
-            return None
-        return _decode(signed[16:])
+def _sign(key: bytes, ticket: _Ticket) -> str:
+    sentence = msgspec.msgpack.encode(ticket)
+    return base64.urlsafe_b64encode(hmac.digest(key, sentence, "sha256")[:16] + sentence).rstrip(b"=").decode()
 
 
-def _holds(services: Services, ticket: _Ticket) -> bool:
-    """Whether the ticket and the token that it was made with are still good."""
-    if ticket.until <= time.monotonic() or (ticket.expires is not None and ticket.expires <= _wall()):
+def _read(key: bytes, text: str) -> _Ticket | None:
+    try:
+        signed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        return None
+    if not hmac.compare_digest(hmac.digest(key, signed[16:], "sha256")[:16], signed[:16]):
+        return None
+    return _decode(signed[16:])
+
+
+async def _holds(services: Services, ticket: _Ticket) -> bool:
+    """Whether the ticket and the token that it was made with are still good. Raises `StoreError`."""
+    if ticket.until <= _steady(services) or (ticket.expires is not None and ticket.expires <= _wall()):
         return False
-    return not ticket.token or services.accounts.has_token(ticket.user, ticket.token)
+    if not ticket.token:
+        return True
+    has_token = services.accounts.has_token
+    if services.accounts.shared:  # it may have been used at other nodes alone, so that the event loop does not know of it
+        return await asyncio.to_thread(has_token, ticket.user, ticket.token)
+    return has_token(ticket.user, ticket.token)
+
+
+def _steady(services: Services) -> int:
+    return services.bridge.ledger.clock.steady()
 
 
 def _wall() -> int:

@@ -77,6 +77,13 @@ def _make(database: Database, connection: Connection, statements: Iterable[str])
     return Meta(epoch, SCHEMA)
 
 
+def ticket_key(connection: Connection) -> bytes:
+    """What every node signs tickets with; the first one that asks makes it."""
+    insert: LiteralString = "INSERT INTO meta (key, value) VALUES ('ticket_key', %s) ON CONFLICT (key) DO NOTHING"
+    connection.execute(insert, (secrets.token_hex(32),))
+    return bytes.fromhex(_rows(connection, "SELECT value FROM meta WHERE key = 'ticket_key'")[0][0])
+
+
 def change_epoch(database: Database, connection: Connection) -> str:
     """The store has a new name, which clients meet when they connect next; the name. Raises `StoreError`."""
     if read(database, connection) is None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from tests.support.nodes import Nodes
 from tests.support.postgres import Cluster, new_database
 from tests.support.raw import eventually
-from tests.support.web import Answer, Web
+from tests.support.web import Answer, Events, Web
 
 pytestmark = pytest.mark.slow
 TOKEN = "an-admin-token"
@@ -141,3 +142,25 @@ def test_a_user_has_one_rate_at_all_nodes(postgres: Cluster) -> None:
             return answer.status == 429
 
         assert any(is_slowed(number) for number in range(8))
+
+
+def test_a_ticket_is_good_at_every_node(postgres: Cluster, tmp_path: Path) -> None:
+    with new_database(postgres) as url, ExitStack() as undo:
+        nodes = Nodes(url, undo)
+        for _ in range(2):
+            nodes.start(**{"files.url": f"file://{tmp_path}"})
+        first, second = nodes.all
+        alice = undo.enter_context(Web(first.http_port))
+        alice.login("alice")
+        file = alice.upload(b"a file", "notes.txt", "text/plain")["id"]
+        answer = alice.ask("POST", "/api/v1/ticket", {"for": f"files/{file}"})
+        browser = undo.enter_context(Web(second.http_port))
+        assert browser.ask("GET", answer.data["url"]).body == b"a file"  # the token was never used there
+        ticket = alice.ask("POST", "/api/v1/ticket", {"for": "events"}).data["url"].removeprefix("/api/v1/events")
+        with Events(second.http_port, None, ticket) as stream:
+            stream.wait("welcome")
+            alice.must("send", to="alice", body=1)
+            assert stream.wait("msg").data["body"] == 1
+        assert alice.ask("POST", "/api/v1/logout").status == 204
+        with Events(second.http_port, None, ticket) as stream:
+            assert stream.status == 401
