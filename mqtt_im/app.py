@@ -228,7 +228,7 @@ class Server:
                 eraser,
                 partial(self._act, accounts, eraser),
                 partial(transport.websocket, "http"),
-                Nodes(self._neighbours, bridge, transport),
+                Nodes(self._neighbours, bridge, transport, self.metrics),
                 secrets.token_bytes(32) if joined is None else joined.ticket_key,
             )
         )
@@ -297,6 +297,8 @@ class Server:
         """Figures that are read when the metrics are asked for."""
         show = self.metrics.show
         self.metrics.show_each("connections", lambda: transport.protocols)
+        self.metrics.show_each("node_info", lambda: {self._neighbours.name: 1.0})
+        show("nodes", lambda: 1 + len(self._neighbours.others))
         show("ledger_queue_jobs", lambda: ledger.queued)
         show("devices_behind", lambda: self.lags.behind)
         show("worst_lag_items", lambda: self.lags.worst)

@@ -1,13 +1,16 @@
-"""The connections of all nodes, as the operator sees them at any: each node is asked for its own."""
+"""The connections and figures of all nodes, as the operator sees them at any: each node is asked for its own."""
 
 from __future__ import annotations
 
 import heapq
 from typing import Any, NamedTuple
 
+import psutil
+
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.cluster import Neighbours
 from mqtt_im.cluster.questions import Questions
+from mqtt_im.metrics import Metrics
 from mqtt_im.transport.embedded import EmbeddedTransport
 
 
@@ -23,19 +26,33 @@ class Place(NamedTuple):
 class Nodes:
     """Asks for what is connected, here and elsewhere."""
 
-    def __init__(self, neighbours: Neighbours, bridge: Bridge, transport: EmbeddedTransport) -> None:
+    def __init__(self, neighbours: Neighbours, bridge: Bridge, transport: EmbeddedTransport, metrics: Metrics) -> None:
         self._neighbours = neighbours
         self._bridge = bridge
         self._transport = transport
+        self._metrics = metrics
+        self._process = psutil.Process()
+        self._process.cpu_percent()
         self._questions = Questions(neighbours)
         self._questions.answer("connections", self._connections)
         self._questions.answer("places", self._places)
         self._questions.answer("close", self._close)
+        self._questions.answer("figures", lambda: [self.name, self._figures()])
 
     @property
     def several(self) -> bool:
         """There are other nodes."""
         return bool(self._neighbours.others)
+
+    @property
+    def name(self) -> str:
+        """Of this node."""
+        return self._neighbours.name
+
+    async def figures(self) -> tuple[dict[str, dict[str, float]], list[str]]:
+        """What each node is doing, by its name; and the nodes that do not answer."""
+        answers = await self._questions.ask("figures")
+        return {self.name: self._figures(), **dict(answers.told)}, answers.silent
 
     async def connections(self, after: str, limit: int) -> tuple[list[tuple[str, Any]], list[str]]:
         """The first `limit` connections behind `after`, each with what `after` takes; and the nodes that do not answer."""
@@ -61,8 +78,17 @@ class Nodes:
 
     # Of this node.
 
+    def _figures(self) -> dict[str, float]:
+        return {
+            "connections": sum(self._transport.protocols.values()),
+            "messages": int(self._metrics.total("messages_committed")),
+            "ledger_queue_jobs": self._bridge.ledger.queued,
+            "cpu_percent": self._process.cpu_percent(),
+            "memory_bytes": self._process.memory_info().rss,
+        }
+
     def _connections(self, after: str, limit: int) -> list[Any]:
-        node = self._neighbours.name
+        node = self.name
         links = {f"{link.user}/{link.device}/{link.since}/{id(link):x}/{node}": link for link in self._transport.all_links()}
         found = []
         for key in heapq.nsmallest(limit, (key for key in links if key > after)):
@@ -81,7 +107,7 @@ class Nodes:
         return found
 
     def _places(self, user: str) -> dict[str, Place]:
-        node = self._neighbours.name
+        node = self.name
         links = self._transport.links(user)
         return {link.device: Place(link.since, link.address, link.protocol, node) for link in links if link.device}
 

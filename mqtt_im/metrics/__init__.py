@@ -77,6 +77,8 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
     "webhooks_waiting": ("Webhooks that wait to be sent.", ""),
     "webhooks_dead": ("Webhooks that were put aside after too many attempts.", ""),
     "store_failing": ("1 while the store can't commit.", ""),
+    "node_info": ("1, with the name of the node whose metrics these are.", "node"),
+    "nodes": ("Nodes that live, as this one sees them: 1 where it is alone.", ""),
 }
 """What is read when it is asked for, and the label that it comes by, if any."""
 SUMS: Final[dict[str, str]] = {

@@ -101,6 +101,21 @@ def test_a_user_is_disconnected_from_every_node(trio: tuple[Nodes, Operator]) ->
     other.until_closed()
 
 
+def test_figures_are_told_by_node(trio: tuple[Nodes, Operator]) -> None:
+    nodes, operator = trio
+    for number, device in ((1, "one"), (1, "two"), (2, "three")):
+        nodes.online(number, "frank", device).say("frank", 1)
+    stats = operator.get(2, "stats")
+    assert (stats["node"], stats["nodes"], stats["nodes_not_answering"]) == ("n3", 3, "")
+    for number in (1, 2, 3):
+        assert stats[f"node_n{number}_memory_bytes"] > 0 and stats[f"node_n{number}_cpu_percent"] >= 0
+        text = nodes.all[number - 1].get("/metrics")[1]
+        assert f'mqtt_im_node_info{{node="n{number}"}} 1.0' in text
+        assert "mqtt_im_nodes 3.0" in text
+    assert stats["node_n2_connections"] >= 2 and stats["node_n3_connections"] >= 1
+    assert stats["node_n2_messages"] >= 2 and stats["node_n3_messages"] >= 1
+
+
 def test_a_node_that_does_not_answer_is_named_and_holds_nobody_up(postgres: Cluster) -> None:
     with new_database(postgres) as url, ExitStack() as undo:
         nodes = Nodes(url, undo)

@@ -1,5 +1,7 @@
 """The dashboard's figures: a flat map, once or each second. They are read from what is counted, never from the database.
 
+They are this node's, but for who is online, and what begins with `node_`.
+
 Whether the store can commit is tried every few seconds while somebody looks, so that it is told where nobody writes too.
 """
 
@@ -84,6 +86,15 @@ class Figures:
         self._made = now, told
         return told
 
+    async def of_all(self, services: Services) -> dict[str, Any]:
+        """The figures now, and where there are several nodes a few of each, which begin with `node_` and its name."""
+        told, nodes = self.make(services), services.nodes
+        if not nodes.several:
+            return told
+        found, silent = await nodes.figures()
+        each = {f"node_{node}_{name}": value for node, figures in found.items() for name, value in figures.items()}
+        return {**told, "node": nodes.name, "nodes": len(found), "nodes_not_answering": ", ".join(silent), **each}
+
     async def _try(self) -> None:
         state = (await self._ready())["store"]
         self._failing = "" if state == "ok" else state
@@ -151,7 +162,7 @@ class _Stream(Response):
         self._services.watchers.add(gone)
         try:
             while not gone.done():
-                data = encode_json(self._figures.make(self._services))
+                data = encode_json(await self._figures.of_all(self._services))
                 await send({"type": "http.response.body", "body": b"event: stats\ndata: %b\n\n" % data, "more_body": True})
                 await asyncio.wait([gone], timeout=EVERY_S)
             await send({"type": "http.response.body", "body": b""})
@@ -180,7 +191,7 @@ class Stats:
 
     async def once(self, services: Services, request: Request) -> Response:
         """The figures now."""
-        return answer(self._of().make(services))
+        return answer(await self._of().of_all(services))
 
     async def stream(self, services: Services, request: Request) -> Response:
         """The figures each second, as server-sent events."""

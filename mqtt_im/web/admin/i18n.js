@@ -23,7 +23,7 @@ const EN = {
   f_devices_behind: "Devices behind", f_memory_bytes: "Memory", f_cpu_percent: "CPU", f_users_online: "Users online", f_messages: "Messages committed", f_uptime_s: "Uptime", f_worst_lag_items: "Furthest behind",
   f_disk_free_bytes: "Disk left", f_disk_bytes: "Disk", f_open_files: "Open files", f_webhooks_waiting: "Webhooks waiting", f_webhooks_dead: "Webhooks put aside", f_streams: "Event streams",
   f_refusals: "Refused in all", f_closes: "Closed in all", f_logins_refused: "Logins refused", f_store_failing: "Store", f_commit_p50_ms: "Commit, p50", f_commit_p95_ms: "Commit, p95",
-  f_delivery_p50_ms: "Delivery, p50", f_delivery_p95_ms: "Delivery, p95", f_ts: "Clock", well: "well",
+  f_delivery_p50_ms: "Delivery, p50", f_delivery_p95_ms: "Delivery, p95", f_ts: "Clock", f_nodes: "Nodes", f_nodes_not_answering: "Nodes that do not answer", well: "well",
 };
 
 const ZH = {
@@ -49,7 +49,7 @@ const ZH = {
   f_devices_behind: "落后的设备", f_memory_bytes: "内存", f_cpu_percent: "CPU", f_users_online: "在线用户", f_messages: "已提交消息", f_uptime_s: "运行时间", f_worst_lag_items: "最大落后",
   f_disk_free_bytes: "磁盘剩余", f_disk_bytes: "磁盘", f_open_files: "打开的文件", f_webhooks_waiting: "等待的 Webhook", f_webhooks_dead: "搁置的 Webhook", f_streams: "事件流",
   f_refusals: "拒绝总数", f_closes: "关闭总数", f_logins_refused: "登录被拒", f_store_failing: "存储", f_commit_p50_ms: "提交 p50", f_commit_p95_ms: "提交 p95",
-  f_delivery_p50_ms: "送达 p50", f_delivery_p95_ms: "送达 p95", f_ts: "时钟", well: "正常",
+  f_delivery_p50_ms: "送达 p50", f_delivery_p95_ms: "送达 p95", f_ts: "时钟", f_nodes: "节点数", f_nodes_not_answering: "没有响应的节点", well: "正常",
 };
 
 export const language = (navigator.languages || [navigator.language]).map((tag) => tag.slice(0, 2)).find((tag) => tag === "zh" || tag === "en") || "en";
