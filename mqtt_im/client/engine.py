@@ -170,6 +170,7 @@ class Engine:
             if len(self._takeovers) >= 3:
                 self._takeovers.clear()
                 self._refused = "another connection of this device takes over again and again; is it running twice?"
+                self._kicked.clear()  # to try now was asked before that was known
         return why
 
     def _prepare(self, link: Link, address: Address) -> None:
