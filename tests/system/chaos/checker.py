@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
-from .workload import FLOATERS, GROUPS, LONG_TTL_S, ROTATING, conversation
+from .workload import FLOATERS, GROUPS, LONG_TTL_S, ROTATING, conversation, may_be_blocked
 from .world import Content, Request, World
 
 Inbox = dict[int, Content]
@@ -302,11 +302,15 @@ def _marks(index: _Index) -> Iterator[str]:
 
 
 def _uplink_order(index: _Index) -> Iterator[str]:
-    """What one device published is committed in that order: so it stands in its user's own inbox."""
+    """What one device published is committed in that order: so it stands in its user's own inbox.
+
+    Where it may have been refused, for now or by a block, and the answer may have been lost, it is repeated behind the others.
+    """
     for name, requests in index.world.requests.items():
         user = name.partition(":")[0]
         places = {key: pos for pos, item in index.truth.inboxes[user].items() if item.op == "msg" and (key := index.key_of(item))}
-        order = [(places[request.key], request.key) for request in requests if request.key in places and not request.deferred]
+        held = [request for request in requests if not request.deferred and not may_be_blocked(user, request)]
+        order = [(places[request.key], request.key) for request in held if request.key in places]
         for (before, earlier), (after, later) in pairwise(order):
             if after < before:
                 yield f"{name}: published {earlier} before {later}, committed at pos {before} and {after}"

@@ -392,7 +392,7 @@ class Device:
             return
         if answer["op"] == "error":
             if not answer["retry"]:
-                if request.op not in ("react", "report") and not may_be_blocked(self.profile, request):
+                if request.op not in ("react", "report") and not may_be_blocked(self.profile.user, request):
                     self.world.fault(self.profile.name, f"{request.op} {request.key} was refused: {answer}")
                 request.refused = True
                 self._finished(request)

@@ -169,9 +169,9 @@ def conversation(user: str, to: str) -> str:
     return to if to.startswith("#") else direct(user, to)
 
 
-def may_be_blocked(profile: Profile, request: Request) -> bool:
+def may_be_blocked(user: str, request: Request) -> bool:
     """Whether the request is about the conversation of one who is blocked now and then with the one who does that."""
-    return profile.user == BLOCKED and direct(BLOCKER, BLOCKED) in (
+    return user == BLOCKED and direct(BLOCKER, BLOCKED) in (
         request.fields.get("conv"),
         conversation(BLOCKED, request.fields.get("to", "")),
     )
