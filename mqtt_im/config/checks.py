@@ -17,6 +17,8 @@ from mqtt_im.protocol import topics
 
 ALGORITHMS = (*(f"{kind}{bits}" for kind in ("HS", "RS", "PS", "ES") for bits in (256, 384, 512)), "EdDSA")
 """What `auth.jwt.algorithms` may name."""
+DATABASE_URLS = ("postgresql://", "postgres://")
+"""A store whose place begins so is in PostgreSQL; any other is a folder."""
 
 
 def check(config: Config) -> Iterator[str]:
@@ -62,7 +64,7 @@ def check(config: Config) -> Iterator[str]:
 def _check_cluster(config: Config) -> Iterator[str]:
     """The URL is not shown, since it may hold a password."""
     if config.store.url:
-        if not config.store.url.startswith(("postgresql://", "postgres://")):
+        if not config.store.url.startswith(DATABASE_URLS):
             yield 'store.url: expected "postgresql://user:password@host/database", or nothing for SQLite'
         elif importlib.util.find_spec("psycopg") is None:
             yield "store.url: PostgreSQL needs the extra: pip install 'mqtt-im[postgres]'"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
+from mqtt_im.config.checks import DATABASE_URLS
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.sqlite import backup
 from mqtt_im.store.sqlite import whole as sqlite
@@ -15,9 +16,6 @@ from mqtt_im.store.whole import Progress, Whole, difference
 
 from .folder import Files, held
 from .small import HasSmall, copy_small
-
-URLS: Final = ("postgresql://", "postgres://")
-"""What begins so is a database; anything else is a folder."""
 
 
 class Copied(NamedTuple):
@@ -39,12 +37,12 @@ def copy_store(source: str, target: str, start: Callable[[int], Progress]) -> Co
 
     `start` is told about how many rows are to be written and compared; what it returns is told of each part of them.
     """
-    if not target.startswith(URLS) and not backup.is_free(Path(target)):
+    if not target.startswith(DATABASE_URLS) and not backup.is_free(Path(target)):
         raise _taken(target)
     with _reading(source) as origin:
         whole = origin.whole()
         progress = start(2 * whole.count())
-        into = _into_database if target.startswith(URLS) else _into_folder
+        into = _into_database if target.startswith(DATABASE_URLS) else _into_folder
         return Copied(origin.where, into(origin, whole, target, progress))
 
 
@@ -98,7 +96,7 @@ def _hold(problem: str) -> None:
 
 @contextmanager
 def _reading(where: str) -> Iterator[_Source]:
-    if not where.startswith(URLS):
+    if not where.startswith(DATABASE_URLS):
         with held(Path(where)) as files:
             yield files
         return

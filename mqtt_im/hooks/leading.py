@@ -14,7 +14,7 @@ from typing import Any, Final
 from mqtt_im.store.postgres.follow import LogReader
 from mqtt_im.tables.postgres import Lane
 
-from .outbox import NotLeader, Outbox
+from .outbox import Outbox
 
 CONFIRM_S: Final = 1.0
 LEASE_S: Final = 3.0
@@ -76,6 +76,3 @@ class SharedLogReader(LogReader):
 
     def close(self) -> None:
         """The connection is the tables'."""
-
-
-__all__ = ["Lead", "NotLeader", "SharedLogReader"]

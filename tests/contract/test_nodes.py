@@ -153,14 +153,19 @@ def test_a_device_that_has_gone_to_another_node_is_moved_by_that_one_alone(nodes
     assert (again.was_exposed, again.sent_upto, again.state.cursor) == (True, 4, 1)
 
 
-def test_an_item_that_may_have_been_offered_elsewhere_is_not_replaced(database: str, tmp_path: Path) -> None:
-    """INV-12: only the node that has a device's delivery knows what that was offered."""
+def several(database: str, tmp_path: Path, count: int) -> list[PostgresStore]:
+    """So many nodes, none of which knows of any item that it was offered."""
     stores = []
-    for number in range(2):
+    for number in range(count):
         folder = tmp_path / str(number)
         folder.mkdir()
         stores.append(PostgresStore(database, folder, claim=lambda *_: True, name=f"node{number}"))
-    first, second = stores
+    return stores
+
+
+def test_an_item_that_may_have_been_offered_elsewhere_is_not_replaced(database: str, tmp_path: Path) -> None:
+    """INV-12: only the node that has a device's delivery knows what that was offered."""
+    first, second = stores = several(database, tmp_path, 2)
     ask(first, "u1", rq.Send(to="u2", body=Raw(b"1"), key="k"))
     ask(second, "u1", rq.Send(to="u2", body=Raw(b"2"), key="k"))  # no device has come, so nothing was offered
     attach(first)
@@ -243,12 +248,7 @@ def test_no_device_is_served_while_it_can_not_be_committed_that_it_has_come(data
 
 def test_what_the_former_node_may_have_offered_is_not_replaced_by_the_next_one_either(database: str, tmp_path: Path) -> None:
     """INV-12: also while the device is at that next one, which has not come to it again yet; what came later may be."""
-    stores = []
-    for number in range(3):
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        stores.append(PostgresStore(database, folder, claim=lambda *_: True, name=f"node{number}"))
-    first, second, _ = stores
+    first, second, _ = stores = several(database, tmp_path, 3)
     attach(first)
     ask(first, "u1", rq.Send(to="u2", body=Raw(b"1"), key="k"))
     attach(second)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mqtt_im.testing import ServerProcess
 from tests.support.im import ImClient
+from tests.support.postgres import Cluster, new_database
 
 
 class Nodes:
@@ -35,3 +37,23 @@ class Nodes:
     def online(self, node: int, user: str, device: str = "phone", **options: Any) -> ImClient:
         """Connected to that node, with its delivery."""
         return self.client(node, user, device, **options).listen()
+
+
+@contextmanager
+def new_nodes(postgres: Cluster, count: int = 0, **config: Any) -> Iterator[Nodes]:
+    """Nodes on a new, empty database: so many of them run."""
+    with new_database(postgres) as url, ExitStack() as undo:
+        nodes = Nodes(url, undo)
+        for _ in range(count):
+            nodes.start(**config)
+        yield nodes
+
+
+@contextmanager
+def unharmed_nodes(postgres: Cluster, count: int, **config: Any) -> Iterator[Nodes]:
+    """The same for tests that harm none: each stops with exit code 0, and has met no fault of its own."""
+    with new_nodes(postgres, count, **config) as nodes:
+        yield nodes
+        for node in nodes.all:
+            assert node.stop() == 0, node.log()
+            assert "Traceback" not in node.log(), node.log()

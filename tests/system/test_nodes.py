@@ -13,9 +13,9 @@ import pytest
 
 from mqtt_im.testing import ServerProcess
 from tests.support.im import PREFIX
-from tests.support.nodes import Nodes
+from tests.support.nodes import Nodes, new_nodes, unharmed_nodes
 from tests.support.packets import Will
-from tests.support.postgres import Cluster, new_database
+from tests.support.postgres import Cluster
 from tests.support.raw import eventually
 
 pytestmark = pytest.mark.slow
@@ -23,21 +23,15 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def nodes(postgres: Cluster) -> Iterator[Nodes]:
-    with new_database(postgres) as url, ExitStack() as undo:
-        yield Nodes(url, undo)
+    with new_nodes(postgres) as nodes:
+        yield nodes
 
 
 @pytest.fixture(scope="module")
 def pair(postgres: Cluster) -> Iterator[Nodes]:
     """Two nodes that the tests of this file share, which harm neither."""
-    with new_database(postgres) as url, ExitStack() as undo:
-        nodes = Nodes(url, undo)
-        for _ in range(2):
-            nodes.start()
+    with unharmed_nodes(postgres, 2) as nodes:
         yield nodes
-        for node in nodes.all:
-            assert node.stop() == 0, node.log()
-            assert "Traceback" not in node.log(), node.log()
 
 
 def test_messages_pass_between_nodes_in_one_order(pair: Nodes) -> None:

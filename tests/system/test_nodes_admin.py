@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.nodes import Nodes
-from tests.support.postgres import Cluster, new_database
+from tests.support.nodes import Nodes, new_nodes, unharmed_nodes
+from tests.support.postgres import Cluster
 from tests.support.raw import eventually
 from tests.support.web import Answer, Events, Web
 
@@ -50,14 +50,8 @@ class Operator:
 
 @pytest.fixture(scope="module")
 def trio(postgres: Cluster) -> Iterator[tuple[Nodes, Operator]]:
-    with new_database(postgres) as url, ExitStack() as undo:
-        nodes = Nodes(url, undo)
-        for _ in range(3):
-            nodes.start(**CONFIG)
+    with unharmed_nodes(postgres, 3, **CONFIG) as nodes, ExitStack() as undo:
         yield nodes, Operator(nodes, undo)
-        for node in nodes.all:
-            assert node.stop() == 0, node.log()
-            assert "Traceback" not in node.log(), node.log()
 
 
 def test_every_node_lists_the_connections_of_all(trio: tuple[Nodes, Operator]) -> None:
@@ -117,10 +111,7 @@ def test_figures_are_told_by_node(trio: tuple[Nodes, Operator]) -> None:
 
 
 def test_a_node_that_does_not_answer_is_named_and_holds_nobody_up(postgres: Cluster) -> None:
-    with new_database(postgres) as url, ExitStack() as undo:
-        nodes = Nodes(url, undo)
-        for _ in range(2):
-            nodes.start(**CONFIG)
+    with new_nodes(postgres, 2, **CONFIG) as nodes, ExitStack() as undo:
         operator, another = Operator(nodes, undo), Operator(nodes, undo)
         nodes.online(0, "alice")
         bob = nodes.online(1, "bob")
@@ -141,10 +132,8 @@ def test_a_node_that_does_not_answer_is_named_and_holds_nobody_up(postgres: Clus
 
 
 def test_a_user_has_one_rate_at_all_nodes(postgres: Cluster) -> None:
-    with new_database(postgres) as url, ExitStack() as undo:
-        nodes = Nodes(url, undo)
-        for _ in range(2):
-            nodes.start(**{"limits.requests_per_second": 2, "limits.max_body_bytes": 262_144, "limits.max_packet_bytes": 524_288})
+    limits = {"limits.requests_per_second": 2, "limits.max_body_bytes": 262_144, "limits.max_packet_bytes": 524_288}
+    with new_nodes(postgres, 2, **limits) as nodes, ExitStack() as undo:
         first = nodes.online(0, "alice")
         second = undo.enter_context(Web(nodes.all[1].http_port))
         second.login("alice", "")
@@ -160,10 +149,7 @@ def test_a_user_has_one_rate_at_all_nodes(postgres: Cluster) -> None:
 
 
 def test_a_ticket_is_good_at_every_node(postgres: Cluster, tmp_path: Path) -> None:
-    with new_database(postgres) as url, ExitStack() as undo:
-        nodes = Nodes(url, undo)
-        for _ in range(2):
-            nodes.start(**{"files.url": f"file://{tmp_path}"})
+    with new_nodes(postgres, 2, **{"files.url": f"file://{tmp_path}"}) as nodes, ExitStack() as undo:
         first, second = nodes.all
         alice = undo.enter_context(Web(first.http_port))
         alice.login("alice")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mqtt_im.testing import ServerProcess
-from tests.support.nodes import Nodes
-from tests.support.postgres import Cluster, new_database
+from tests.support.nodes import Nodes, new_nodes
+from tests.support.postgres import Cluster
 from tests.support.push_service import BrowserKeys, PushService, verify_vapid
 from tests.support.raw import eventually
 from tests.support.receiver import SECRET, Receiver
@@ -31,8 +31,8 @@ def receiver() -> Iterator[Receiver]:
 
 @pytest.fixture
 def nodes(postgres: Cluster) -> Iterator[Nodes]:
-    with new_database(postgres) as url, ExitStack() as undo:
-        yield Nodes(url, undo)
+    with new_nodes(postgres) as nodes:
+        yield nodes
 
 
 def start(nodes: Nodes, receiver: Receiver, count: int) -> None:

@@ -11,9 +11,9 @@ import pytest
 from tests.support import packets5
 from tests.support.im import ImClient
 from tests.support.im5 import Im5
-from tests.support.nodes import Nodes
+from tests.support.nodes import Nodes, new_nodes, unharmed_nodes
 from tests.support.packets import Will
-from tests.support.postgres import Cluster, new_database
+from tests.support.postgres import Cluster
 from tests.support.raw import eventually
 
 pytestmark = pytest.mark.slow
@@ -22,21 +22,15 @@ OPEN = {"mqtt.plain_topics": ["open/#"]}
 
 @pytest.fixture
 def nodes(postgres: Cluster) -> Iterator[Nodes]:
-    with new_database(postgres) as url, ExitStack() as undo:
-        yield Nodes(url, undo)
+    with new_nodes(postgres) as nodes:
+        yield nodes
 
 
 @pytest.fixture(scope="module")
 def trio(postgres: Cluster) -> Iterator[Nodes]:
     """Three nodes that the tests of this file share, which harm none."""
-    with new_database(postgres) as url, ExitStack() as undo:
-        nodes = Nodes(url, undo)
-        for _ in range(3):
-            nodes.start(**OPEN)
+    with unharmed_nodes(postgres, 3, **OPEN) as nodes:
         yield nodes
-        for node in nodes.all:
-            assert node.stop() == 0, node.log()
-            assert "Traceback" not in node.log(), node.log()
 
 
 def bodies(client: ImClient, topic: str) -> list[bytes]:

@@ -24,6 +24,7 @@ _EXPOSED: Final = Statement(
 
 
 MAX_INHERITED: Final = 100_000
+"""Devices of which that is known by itself."""
 
 
 class Inherited:

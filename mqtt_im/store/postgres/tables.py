@@ -16,6 +16,22 @@ from .wire import Statement
 _pack = msgspec.msgpack.Encoder().encode
 _unpack = msgspec.msgpack.Decoder().decode
 
+TABLES: Final = (
+    "im_user",
+    "direct",
+    "grp",
+    "member",
+    "device",
+    "log",
+    "chunk",
+    "amended",
+    "change",
+    "mention",
+    "packet",
+    "keyed",
+)
+"""All that hold what a user has done or been told."""
+
 USER: Final = (
     "uid, name, head, first, tail, sent, sent_bytes, floor, began, acked, registered, settings, gone, gone_bytes, joined, made"
 )

@@ -35,20 +35,6 @@ from . import tables
 from .inbox import CHUNK
 from .wire import ints
 
-TABLES: Final = (
-    "im_user",
-    "direct",
-    "grp",
-    "member",
-    "device",
-    "log",
-    "chunk",
-    "amended",
-    "change",
-    "mention",
-    "packet",
-    "keyed",
-)
 _MAX_NAMES: Final = 200_000
 """Users whose numbers are remembered."""
 _KINDS: Final = {"i": "int8", "t": "text", "b": "bytea", "f": "bool", "u": "uuid"}
@@ -74,13 +60,13 @@ _FINISH: Final = (
     "SELECT setval('cid', greatest((SELECT max(cid) FROM direct), (SELECT max(cid) FROM grp), 0) + 1, false)",
     "UPDATE meta SET value = '' WHERE key = 'searched'",
     "DELETE FROM word",
-    f"ANALYZE {', '.join(TABLES)}",
+    f"ANALYZE {', '.join(tables.TABLES)}",
 )
 
 
 def is_empty(connection: Connection) -> bool:
     """Whether nobody has ever used the store's tables. Raises `psycopg.Error`."""
-    found = connection.execute(" UNION ALL ".join(f"SELECT EXISTS (SELECT FROM {table})" for table in TABLES).encode())  # noqa: S608
+    found = connection.execute(" UNION ALL ".join(f"SELECT EXISTS (SELECT FROM {table})" for table in tables.TABLES).encode())  # noqa: S608
     return not any(there for (there,) in found)
 
 

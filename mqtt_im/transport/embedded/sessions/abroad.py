@@ -26,7 +26,7 @@ from mqtt_im.transport.embedded.sessions import shared as sql
 from mqtt_im.transport.embedded.sessions.elsewhere import Elsewhere, Remote
 from mqtt_im.transport.embedded.sessions.ground import Ground
 from mqtt_im.transport.embedded.sessions.message import PlainMessage, identifiers
-from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
+from mqtt_im.transport.embedded.sessions.persistence import RetainedFields, StoreFailed
 from mqtt_im.transport.embedded.sessions.session import Key, Session
 from mqtt_im.transport.embedded.sessions.shared import Relayed, SharedPersistence
 from mqtt_im.transport.embedded.sessions.work import Work
@@ -40,11 +40,11 @@ ROWS: Final = 200
 ENVELOPE: Final = 100
 """Bytes of a message on the bus beside payload and topic."""
 SWEEP_S: Final = 3.0
-_LOOK, _ADOPT = "look", "adopt"
 TRIM_S: Final = 5.0
 RETRY_S: Final = 1.0
 START_S: Final = 3.0
 """So long a start waits for what other nodes have subscribed."""
+_LOOK, _ADOPT = "look", "adopt"
 
 
 class Away:
@@ -86,7 +86,7 @@ class Abroad:
         """Takes rows into a session's queue; whether that was committed."""
         self.share_in: Callable[[list[Relayed]], Awaitable[bool]]
         """Gives each row to one member of its shared subscription; whether that was committed."""
-        self.retained: Callable[[Iterable[str], list[sql.RetainedRow]], None] = lambda *_: None
+        self.retained: Callable[[Iterable[str], list[RetainedFields]], None] = lambda *_: None
         """Is told what the database has of these topics."""
         self.broken: Callable[[], None] = lambda: None
         """What came over the bus may have been missed."""
@@ -150,7 +150,6 @@ class Abroad:
         for work in self._read.values():
             work.begin()
         self._read["shares"].add([_ADOPT])
-
         self._background(self._sweep())
 
     def stop(self) -> None:

@@ -26,8 +26,10 @@ from mqtt_im.transport.embedded.limits import Count, Quiet
 
 Parameters = tuple[object, ...]
 Done = Callable[[bool], None]
-T = TypeVar("T")
 """Told whether the transaction was committed."""
+RetainedFields = tuple[str, int, bytes, bytes, int]
+"""Topic, QoS, payload, encoded properties, and when it expires (ms since 1970; 0: never)."""
+T = TypeVar("T")
 
 _LAZY_S: Final = 0.2
 _SCHEMA: Final = 2
@@ -353,9 +355,12 @@ class Persistence:
             ),
         )
 
-    def retained(self) -> list[tuple[str, int, bytes, bytes, int]]:
-        """Every retained message: topic, QoS, payload, encoded properties, and when it expires (ms since 1970; 0: never)."""
-        rows = self._query("SELECT topic, qos, payload, properties, expires FROM retained", ())
+    def retained(self) -> list[RetainedFields]:
+        """Every retained message."""
+        return self._retained("", ())
+
+    def _retained(self, where: str, parameters: Parameters) -> list[RetainedFields]:
+        rows = self._query(f"SELECT topic, qos, payload, properties, expires FROM retained {where}", parameters)  # noqa: S608
         return [(topic, qos, bytes(payload), bytes(properties), expires) for topic, qos, payload, properties, expires in rows]
 
     async def look(self, read: Callable[[], T]) -> T:

@@ -17,7 +17,7 @@ from mqtt_im.postgres.nodes import BURY_ENDED
 from mqtt_im.tables.postgres import Lane, PostgresTables
 from mqtt_im.transport.embedded.limits import Count
 from mqtt_im.transport.embedded.sessions import persistence as sql
-from mqtt_im.transport.embedded.sessions.persistence import MODELS, Parameters, Persistence, StoreFailed
+from mqtt_im.transport.embedded.sessions.persistence import MODELS, Parameters, Persistence, RetainedFields, StoreFailed
 
 NAME = "sessions"
 T = TypeVar("T")
@@ -70,10 +70,6 @@ class Relayed(NamedTuple):
     properties: bytes
     expires: int
     share: str
-
-
-RetainedRow = tuple[str, int, bytes, bytes, int]
-"""Topic, QoS, payload, encoded properties, and when it expires (ms since 1970; 0: never)."""
 
 
 class WillRow(sql.WillRow):
@@ -196,13 +192,11 @@ class SharedPersistence(Persistence):
         self._query(_ORPHANS, (ids,))
         return len(self._query(_TRIM, (ids, messages, size)))
 
-    def retained_on(self, topics: list[str] | None) -> list[RetainedRow]:
+    def retained_on(self, topics: list[str] | None) -> list[RetainedFields]:
         """What is retained on these topics, or on all."""
         if topics is None:
             return self.retained()
-        query = "SELECT topic, qos, payload, properties, expires FROM retained WHERE topic = ANY (?)"
-        rows = self._query(query, (topics,))
-        return [(topic, qos, bytes(payload), bytes(properties), expires) for topic, qos, payload, properties, expires in rows]
+        return self._retained("WHERE topic = ANY (?)", (topics,))
 
     def unattended(self, now: int) -> None:
         """Clients that were connected to a node which is no more have gone by now (seconds since 1970)."""
