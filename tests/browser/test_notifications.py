@@ -21,7 +21,7 @@ SHOWN = """async () => {
 
 def shown(page: Page, count: int) -> list[dict[str, Any]]:
     """The notifications on the screen, as soon as there are so many."""
-    for _ in range(100):
+    for _ in range(600):
         found: list[dict[str, Any]] = page.evaluate(SHOWN)
         if len(found) == count:
             return found
