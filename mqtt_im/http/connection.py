@@ -50,7 +50,7 @@ class EventStream(Protocol):
     def resumed_writing(self) -> None:
         """It has room again."""
 
-    def end(self, reason: str, *, abort: bool = False, linger: bool = False) -> None:
+    def end(self, reason: str, *, abort: bool = False) -> None:
         """The socket is gone."""
 
 

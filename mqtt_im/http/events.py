@@ -118,7 +118,7 @@ class Stream(Guest):
             self.writable = True
             self._services.bridge.writable(self)
 
-    def end(self, reason: str, *, abort: bool = False, linger: bool = False) -> None:
+    def end(self, reason: str, *, abort: bool = False) -> None:
         """It is over: the client has gone, or may not stay."""
         if self.closed:
             return

@@ -72,7 +72,7 @@ class Guest:
         """See `Link`."""
         self.end(reason)
 
-    def end(self, reason: str, *, abort: bool = False, linger: bool = False) -> None:
+    def end(self, reason: str, *, abort: bool = False) -> None:
         """It is over; a second call does nothing."""
         self.closed = True
 

@@ -77,7 +77,7 @@ class Answers(Wire):
             marked.discard(token)
         self._next = token
         if token == self._failed:
-            self.end("uplink_failed", linger=True)
+            self.end("uplink_failed")
         elif self.full and len(pending) <= self.max_pending // 2:
             self.full = False
             self.window_opened()
@@ -115,7 +115,7 @@ class Answers(Wire):
         Uplinks before it are still answered in their order; none after it is.
         """
         if not token or token == self._next:
-            self.end("uplink_failed", linger=True)
+            self.end("uplink_failed")
         elif not self._failed or token < self._failed:
             self._failed = token
             self.handle_nothing_more()

@@ -166,19 +166,23 @@ class Connection(Stranger):
         marked = False
         limit, end = self.hub.limits.max_packet_bytes, len(data)
         while at < end:
-            _, stop = body_and_end(data, at, limit)
-            if stop > end:
-                self.wait_for(data, at, stop)
-                break
-            passes = self.opened and data[at] in (PUBACK, PINGREQ)
-            if (passes and (self._flooding(now) or not self.writable)) or len(held) > _MANY_HELD:
-                # No more of it is looked at, and nothing more read, before those that are held had their turn.
-                self._rest = [data[at:]]
-                self._read_no_more()
+            try:
+                _, stop = body_and_end(data, at, limit)
+                if stop > end:
+                    self.wait_for(data, at, stop)
+                    break
+                passes = self.opened and data[at] in (PUBACK, PINGREQ)
+                if (passes and (self._flooding(now) or not self.writable)) or len(held) > _MANY_HELD:
+                    self._look_later(data, at)
+                    return
+                if passes:
+                    self._run(data[at:stop], now)
+            except Malformed:
+                if not self.opened:
+                    raise
+                self._look_later(data, at)  # packets before it have their turn first, wherever the stream was cut
                 return
-            if passes:
-                self._run(data[at:stop], now)
-            else:
+            if not passes:
                 if not marked:
                     held.append(now)
                     marked = True
@@ -187,6 +191,11 @@ class Connection(Stranger):
             at = stop
         if self._held_bytes > limit:
             self._read_no_more()
+
+    def _look_later(self, data: bytes, at: int) -> None:
+        """No more of it is looked at, and nothing more read, before the packets that are held had their turn."""
+        self._rest = [data[at:]]
+        self._read_no_more()
 
     def _read_no_more(self) -> None:
         if not self._paused and not self.transport.is_closing():

@@ -147,10 +147,6 @@ class Handshake(asyncio.Transport):
         """End the handshake."""
         self.abort()
 
-    def can_write_eof(self) -> bool:
-        """There is nothing to be said before TLS."""
-        return False
-
     def is_closing(self) -> bool:
         """It ends with its task."""
         return False

@@ -240,12 +240,12 @@ class EmbeddedTransport:
                     await asyncio.wait(hub.tasks)
                 await hub.answers()
         for wire in list(hub.sockets):
-            wire.end("stopping", linger=True)
+            wire.end("stopping")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout_at(deadline):
                 await hub.closed()
         for wire in list(hub.sockets):
-            wire.transport.abort()
+            wire.cut()
         for task in list(hub.tasks):
             task.cancel()
         await asyncio.gather(*hub.tasks, *hub.handshakes, return_exceptions=True)
@@ -272,7 +272,7 @@ class EmbeddedTransport:
                     break
                 await asyncio.sleep(0.02)
             for wire in part:
-                wire.end("moved", linger=True)
+                wire.end("moved")
             if number + 1 < pieces:
                 await asyncio.sleep(seconds / pieces)
 

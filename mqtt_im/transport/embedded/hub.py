@@ -42,13 +42,15 @@ class Socket(Protocol):
     address: str
     party: str
     """What it counts as, once it is counted for its address."""
-    transport: asyncio.Transport
 
     def flush(self) -> bool:
         """Hand what was gathered to the socket."""
 
-    def end(self, reason: str, *, abort: bool = False, linger: bool = False) -> None:
+    def end(self, reason: str, *, abort: bool = False) -> None:
         """End the connection."""
+
+    def cut(self) -> None:
+        """The socket goes now."""
 
 
 class Member(Link, Protocol):
@@ -58,7 +60,7 @@ class Member(Link, Protocol):
     """A `Bucket`: how fast its user may be."""
     key: Key | None
 
-    def end(self, reason: str, *, abort: bool = False, linger: bool = False) -> None:
+    def end(self, reason: str, *, abort: bool = False) -> None:
         """End the connection."""
 
     @property

@@ -154,7 +154,7 @@ class Peer(Answers):
         connack = encode.connack5(reasons.SUCCESS, resumed, props.encode(*told))
         if self.max_packet and len(connack) > self.max_packet:
             # Not even this much can be said (MQTT5-3.1.2-24).
-            self.end("max_packet", linger=True)
+            self.end("max_packet")
             return
         self.answer(connack)
         self.allow_aliases(connect.properties.get(props.TOPIC_ALIAS_MAXIMUM, 0))
@@ -180,7 +180,7 @@ class Peer(Answers):
             self.answer(answer)
         else:
             self.answer(encode.connack(code))
-        self.end("refused", linger=True)
+        self.end("refused")
 
     def may_be_told(self, reason: str) -> bool:
         """See `Wire`. Few of those who connect too often are told so, and only in MQTT 5."""
@@ -226,17 +226,16 @@ class Peer(Answers):
 
     # The end
 
-    def farewell(self, reason: str) -> bool:
+    def farewell(self, reason: str) -> None:
         """See `Wire`."""
         if self.version != V5 or not self.opened:
-            return False
+            return
         code = self.last_words or DISCONNECTS.get(reason, 0)
         if reason == "moved" and self.hub.server_reference:
             where = props.one(props.SERVER_REFERENCE, self.hub.server_reference)
             self.answer(encode.disconnect(reasons.USE_ANOTHER_SERVER, where))
         elif code:
             self.answer(encode.disconnect(code))
-        return bool(code)
 
     def violation(self, wrong: Malformed) -> None:
         """The client broke the protocol (MQTT-4.8.0-1, MQTT5-4.13.1-1)."""

@@ -199,7 +199,7 @@ class WebSocket(asyncio.Protocol):
         hub, address = connection.hub, connection.address
         hub.count("connects_refused", reason=f"http_{status}")
         hub.log.note("handshake", address, "a WebSocket from %s is refused: %d %s", address, status, phrase)
-        connection.end("handshake", linger=True)
+        connection.end("handshake")
 
     def _send(self) -> None:
         for data in self._protocol.data_to_send():
@@ -244,10 +244,6 @@ class WebSocket(asyncio.Protocol):
     def abort(self) -> None:
         """Cut the socket."""
         self._socket.abort()
-
-    def can_write_eof(self) -> bool:
-        """A WebSocket has no half that could be closed."""
-        return False
 
     def is_closing(self) -> bool:
         """Whether the socket is closed or about to be."""

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import Final
 
 from mqtt_im.mqtt import V5, V311, encode
 from mqtt_im.mqtt import properties as props
 from mqtt_im.mqtt.properties import with_length
 from mqtt_im.transport.embedded.hub import Hub
+from mqtt_im.transport.parting import Parting
 
 UNLIMITED: Final = 0x1_0000
 """More packets than there are identifiers."""
@@ -20,8 +22,10 @@ _STALLED_S: Final = 60.0
 """A client that takes nothing off its full write buffer for so long is gone (or one and a half keep-alives, if less)."""
 _LAST_BYTES_S: Final = 5.0
 """Time for the last bytes to leave before the socket is cut."""
-_LINGER_S: Final = 1.0
-"""Time for the peer to close its side, where it is waited for."""
+_LINGER_S: Final = 2.0
+"""Time for the peer to close its side, where it may have something left to read."""
+_ITS_OWN_WISH: Final = ("lost", "disconnect")
+"""Reasons that the peer has given itself: nothing is left for it to read."""
 
 
 class Wire(asyncio.Protocol):
@@ -33,6 +37,7 @@ class Wire(asyncio.Protocol):
         "_last_heard",
         "_out",
         "_out_bytes",
+        "_parting",
         "_paused",
         "_stalled",
         "_stalled_bytes",
@@ -86,6 +91,7 @@ class Wire(asyncio.Protocol):
         self._keep_alive = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
+        self._parting: Parting | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._stalled_bytes = 0
 
@@ -140,7 +146,10 @@ class Wire(asyncio.Protocol):
         if self._closing is not None:
             self._closing.cancel()
             self._closing = None
-        self.hub.socket_closed(self)
+        if self._parting is not None:
+            self._parting.begin(_LINGER_S, partial(self.hub.socket_closed, self))
+        else:
+            self.hub.socket_closed(self)
 
     def eof_received(self) -> bool:
         """The peer will send no more: the connection ends."""
@@ -149,16 +158,16 @@ class Wire(asyncio.Protocol):
 
     # Ending
 
-    def end(self, reason: str, *, abort: bool = False, linger: bool = False) -> None:
+    def end(self, reason: str, *, abort: bool = False) -> None:
         """End the connection; a second call does nothing.
 
-        What was written leaves first, unless `abort`. With `linger` the peer is told that nothing more follows and what it
-        still sends is thrown away for a while: closing a socket with unread input would make its kernel lose our last bytes.
+        What was written leaves first, and reaches a peer that reads within `_LINGER_S`, unless `abort`; until then the socket
+        has its place.
         """
         if self.closed:
             return
         if not abort:
-            linger = self.farewell(reason) or linger
+            self.farewell(reason)
             if not self.flush():
                 return
         self.closed = True
@@ -167,35 +176,23 @@ class Wire(asyncio.Protocol):
                 timer.cancel()
         self._timer = self._stalled = None
         self._out.clear()
-        transport = self.transport
         if abort:
-            transport.abort()
+            self.transport.abort()
         else:
-            self._say_goodbye(linger=linger)
+            if reason not in _ITS_OWN_WISH:
+                self._parting = Parting.of(self.hub.loop, self.transport)
+            self._closing = self.hub.loop.call_later(_LAST_BYTES_S, self.transport.abort)
+            self.transport.close()
         self.ended(reason)
 
-    def _say_goodbye(self, *, linger: bool) -> None:
-        transport = self.transport
-        if not linger or transport.is_closing() or not transport.can_write_eof():
-            self._close()
-            return
-        try:
-            transport.write_eof()
-        except OSError:  # the peer has gone, and the loop has not noticed yet
-            transport.abort()
-            return
-        if self._paused:
-            self._paused = False
-            transport.resume_reading()
-        self._closing = self.hub.loop.call_later(_LINGER_S, self._close)
+    def cut(self) -> None:
+        """Whatever the peer may have left to read: the socket goes now."""
+        self.transport.abort()
+        if self._parting is not None:
+            self._parting.end()
 
-    def _close(self) -> None:
-        self._closing = self.hub.loop.call_later(_LAST_BYTES_S, self.transport.abort)
-        self.transport.close()
-
-    def farewell(self, reason: str) -> bool:
-        """Write what the peer is told about the end; returns whether to wait for the peer to have read it."""
-        return False
+    def farewell(self, reason: str) -> None:
+        """Write what the peer is told about the end."""
 
     def ended(self, reason: str) -> None:
         """The connection has just ended, for this reason."""

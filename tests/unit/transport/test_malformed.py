@@ -123,3 +123,17 @@ async def test_unreleased_qos_2_publishes_are_bounded(tmp_path: Path, monkeypatc
             client.send(packets.publish("a", b"", qos=2, packet_id=packet_id))
         assert [answer.packet_id for answer in await client.gone()] == [1, 2, 3]
         assert server.counts["malformed_packets:too_many_unreleased"] == 1
+
+
+@on_loop
+async def test_what_was_sent_before_it_is_handled_first(tmp_path: Path) -> None:
+    for wrong in (b"\x00\x00", packet(4, b"\0"), b"\x30\xff\xff\x7f"):
+        async with Server(tmp_path) as server:
+            client = await server.connect()
+            # UNSUBSCRIBE is handled by a task, which the packets behind it wait for.
+            client.send(packets.unsubscribe(1, "a") + packets.publish("im/v1/alice/phone/up", b"{}", packet_id=2) + wrong)
+            assert [(answer.kind, answer.packet_id) for answer in await client.gone()] == [
+                (packets.UNSUBACK, 1),
+                (packets.PUBACK, 2),
+            ]
+            assert server.counts["closes:malformed"] == 1
