@@ -60,6 +60,7 @@ class Channel:
         "link",
         "newest",
         "opening",
+        "reads",
         "ready",
         "replies",
         "typed",
@@ -70,6 +71,7 @@ class Channel:
         "zip",
         "_next_reply",
         "_unacknowledged",
+        "_unread_before",
     )
 
     def __init__(self, link: Link, user_topic: bytes, device_topic: bytes) -> None:
@@ -96,6 +98,8 @@ class Channel:
         self.window = 0
         """What `hello` asked for; 0 where it did not."""
         self.replies: Replies = {}
+        self.reads = False
+        """The device has acknowledged a reply on this connection, so it is one that does."""
         self.waiting = 0
         """Requests that have no answer yet."""
         self.held: list[tuple[int, int, str]] | None = None
@@ -113,6 +117,8 @@ class Channel:
         """The last `typing` that was passed on: to whom, its state, and when (seconds, monotonic)."""
         self._next_reply = FIRST_REPLY_PACKET_ID
         self._unacknowledged = 0
+        self._unread_before: frozenset[int] | None = None
+        """Packet identifiers of the replies without PUBACK when the device last said where it stands."""
 
     @property
     def listening(self) -> bool:
@@ -264,6 +270,27 @@ class Channel:
     def unread(self) -> int:
         """Replies that the device has not acknowledged."""
         return len(self.replies) + (len(self.late) if self.late else 0)
+
+    def read(self, packet_id: int) -> bool:
+        """A reply has its PUBACK; False where none waited for that."""
+        if self.replies.pop(packet_id, None) is None:
+            return False
+        self.reads = True
+        if self._unread_before is not None and packet_id not in self._unread_before and self.delivery is not None:
+            # It was sent behind all that the device had in hand when it said where it stands (MQTT-4.6.0-2).
+            self._unread_before = None
+            self.delivery.caught_up()
+        return True
+
+    def restart(self, after: int, head: int) -> None:
+        """The device has said where it stands (`hello` with `after`): delivery goes on behind it.
+
+        PUBACKs of what it had in hand may be on their way, and say nothing of what it is offered from now on. The first reply
+        that is sent from now on tells them apart, for a device that acknowledges replies.
+        """
+        if self.delivery is not None:
+            self._unread_before = frozenset(self.replies)
+            self.delivery.restart(after, head, twice=self.reads)
 
     def _qos(self, reply: Reply) -> int:
         return max(0, self.link.device_qos if reply[0] else self.link.user_qos)

@@ -226,7 +226,7 @@ class Bridge:
         if channel is None:
             return False
         if packet_id >= FIRST_REPLY_PACKET_ID:
-            waited = channel.replies.pop(packet_id, None) is not None
+            waited = channel.read(packet_id)
             if channel.held is not None:
                 self.uplinks.release(channel)
             return waited

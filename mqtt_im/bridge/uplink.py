@@ -323,7 +323,7 @@ class Uplink:
                 delivery.cursor = min(delivery.cursor, state.cursor)  # PUBACKs since the `hello` do not count
             delivery.app = state.app
             if request.after is not None:
-                delivery.restart(request.after, state.head)
+                channel.restart(request.after, state.head)
         channel.reply(
             _with_id(
                 {

@@ -40,7 +40,7 @@ def item_packet_id(pos: int) -> int:
 class Flight:
     """One packet that was offered and is not acknowledged, or not contiguously: its items `first` … `last` as they were sent."""
 
-    __slots__ = ("acked", "entries", "first", "following", "last", "packet_id")
+    __slots__ = ("acked", "doubtful", "entries", "first", "following", "last", "packet_id")
 
     def __init__(self, packet_id: int, first: int, last: int, entries: list[tuple[int, Entry]]) -> None:
         self.packet_id = packet_id
@@ -48,6 +48,8 @@ class Flight:
         self.last = last
         self.entries = entries
         self.acked = False
+        self.doubtful = False
+        """A PUBACK came that may have been of the same packet as it was offered before a `hello` with `after`."""
         self.following: Flight | None = None
         """The packet that was offered next."""
 
@@ -70,6 +72,7 @@ class Delivery:
         "_buffered",
         "_delivered",
         "_dup_upto",
+        "_former",
         "_newest",
         "_oldest",
         "app",
@@ -114,6 +117,8 @@ class Delivery:
         self._buffered = 0
         self._delivered: dict[str, int] | None = None
         self._dup_upto = 0
+        self._former: set[int] | None = None
+        """Packets that were offered before the device said where it stands and had no PUBACK then, which may come yet."""
         self._again: dict[int, Flight] = {}
         """Packets of a former connection that are to be sent again, by their first position."""
 
@@ -198,9 +203,16 @@ class Delivery:
         """A PUBACK came; True where the cursor has moved."""
         flights = self.flights
         flight = flights.get(packet_id)
+        if self._former and packet_id in self._former:
+            self._former.discard(packet_id)
+            if flight is not None:
+                flight.doubtful = True
+            return False
         if flight is None or flight.acked:
             return False
         flight.acked = True
+        if self._former is not None:
+            self._settle_doubts(flight)
         if self._batch_bytes < self._batch:
             self._batch_bytes = min(2 * self._batch_bytes, self._batch)
         before = self.cursor
@@ -216,6 +228,18 @@ class Delivery:
             self._newest = None
         return self.cursor != before
 
+    def _settle_doubts(self, acked: Flight) -> None:
+        """PUBACKs come in order (MQTT-4.6.0-2): a device that acknowledged twice would have done so with earlier ones by now."""
+        earlier = self._oldest
+        while earlier is not None and earlier is not acked:
+            earlier.acked = earlier.acked or earlier.doubtful
+            earlier = earlier.following
+
+    def caught_up(self) -> None:
+        """Every PUBACK that the device has sent before it said where it stands has come."""
+        if self._former:
+            self._former.clear()
+
     def confirmed(self, pos: int) -> None:
         """The device itself has said that it has everything up to `pos` (`ack`)."""
         self.cursor = max(self.cursor, pos)
@@ -224,8 +248,15 @@ class Delivery:
         if self.next <= self.cursor:
             self._jump(self.cursor + 1)
 
-    def restart(self, cursor: int, head: int) -> None:
-        """The device has said where it stands (`hello` with `after`): delivery goes on behind it."""
+    def restart(self, cursor: int, head: int, *, twice: bool = False) -> None:
+        """The device has said where it stands (`hello` with `after`): delivery goes on behind it.
+
+        `twice`: what it has in hand and is offered anew has two PUBACKs, of which the first counts for nothing; `caught_up` is
+        called when the first ones are over.
+        """
+        if twice and self.flights:
+            former = self._former or set()
+            self._former = former.union(packet_id for packet_id, flight in self.flights.items() if not flight.acked)
         sent = max([self.next - 1, *(flight.last for flight in self._again.values())])
         self._dup_upto = max(self._dup_upto, sent)
         self.cursor = cursor
@@ -277,6 +308,9 @@ class Delivery:
                 self.amended()
                 return None
             if not self._again or self.next not in self._again:
+                break
+            if self.app and self._again[self.next].acked:  # a PUBACK does not say that the device has it
+                del self._again[self.next]
                 break
             if self._incomplete():
                 return None
@@ -447,7 +481,7 @@ class Delivery:
             self._buffered -= entry.size
             now_is.append((pos, entry))
         flight.entries = _newer(flight.entries, now_is + self._buffer[:1])
-        flight.following = None
+        flight.following, flight.doubtful = None, False
         self._fly(flight)
         self.next = flight.last + 1
         if flight.acked:

@@ -63,6 +63,7 @@ class Sent:
         self.last = last
         self.marks = marks
         self.acked = acked
+        self.doubtful = False
 
 
 class DeliveryMachine(RuleBasedStateMachine):
@@ -86,6 +87,8 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.blind_upto = 0
         self.waived: dict[int, Sent] = {}
         """Acknowledged on a former connection of the session, but not without a gap: they need not come again."""
+        self.former: set[int] = set()
+        """Packets that the device had in hand when it said where it stands: their PUBACKs are on their way."""
         self.delivered = 0
         self.told_delivered = 0
 
@@ -107,6 +110,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.delivery.batch = self.batch
         self.asked.clear()
         self.sent.clear()
+        self.former.clear()
         self.cursor = cursor
         self.expected = cursor + 1
 
@@ -306,10 +310,17 @@ class DeliveryMachine(RuleBasedStateMachine):
             self._acknowledge(waiting[index])
 
     def _acknowledge(self, sent: Sent) -> None:
-        sent.acked = True
+        packet_id = item_packet_id(sent.last)
         before = self.cursor
-        self._settle()
-        assert self.delivery.acked(item_packet_id(sent.last)) == (self.cursor != before)
+        if packet_id in self.former:
+            self.former.discard(packet_id)
+            sent.doubtful = True
+        else:
+            for earlier in self.sent[: self.sent.index(sent)]:
+                earlier.acked = earlier.acked or earlier.doubtful
+            sent.acked = True
+            self._settle()
+        assert self.delivery.acked(packet_id) == (self.cursor != before)
 
     def _settle(self) -> None:
         while self.sent and self.sent[0].acked:
@@ -322,6 +333,13 @@ class DeliveryMachine(RuleBasedStateMachine):
     def acknowledge_nothing(self, packet_id: int) -> None:
         if packet_id not in [item_packet_id(sent.last) for sent in self.sent if not sent.acked]:
             assert not self.delivery.acked(packet_id)
+            self.former.discard(packet_id)
+
+    @rule()
+    def read_welcome(self) -> None:
+        """What the device acknowledges from now on was offered after it had said where it stands."""
+        self.delivery.caught_up()
+        self.former.clear()
 
     @rule(distance=st.integers(-1, 8))
     def confirm(self, distance: int) -> None:
@@ -334,12 +352,14 @@ class DeliveryMachine(RuleBasedStateMachine):
                 del self.waived[first]
             self.expected = max(self.expected, self.cursor + 1)
 
-    @rule(distance=st.integers(0, 12))
-    def say_hello(self, distance: int) -> None:
+    @rule(distance=st.integers(0, 12), twice=st.booleans())
+    def say_hello(self, distance: int, twice: bool) -> None:
         """`hello` with `after`. What lies behind the stream was sent before, or the device said that it has it."""
         self.ever_sent.update(range(1, self.expected))
         cursor = max(0, len(self.items) - distance)
-        self.delivery.restart(cursor, len(self.items))
+        self.delivery.restart(cursor, len(self.items), twice=twice)
+        if twice:
+            self.former.update(item_packet_id(sent.last) for sent in self.sent if not sent.acked)
         self.cursor = cursor
         self.expected = cursor + 1
         self.sent.clear()
@@ -349,7 +369,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     def reconnect(self, kept: bool, late: int) -> None:
         """The connection broke; the session is resumed, or begun anew."""
         parked = self.delivery.in_flight()
-        waived = {sent.first: sent for sent in self.sent if sent.acked}
+        waived = {sent.first: sent for sent in self.sent if sent.acked and not self.app}
         waived |= self.waived
         new = [self._new() for _ in range(late)]
         self.events.clear()
@@ -362,7 +382,8 @@ class DeliveryMachine(RuleBasedStateMachine):
             self.delivery.resume(parked)
             self.delivery.resume_blind(dup_upto)
             self.blind_upto = max(self.blind_upto, dup_upto)
-            self.ever_sent &= {pos for flight in parked.values() for pos in range(flight.first, flight.last + 1)}
+            offered = [flight for flight in parked.values() if not (self.app and flight.acked)]
+            self.ever_sent &= {pos for flight in offered for pos in range(flight.first, flight.last + 1)}
         else:
             self.blind_upto = 0
             self.ever_sent.clear()

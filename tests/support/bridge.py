@@ -152,6 +152,10 @@ class BridgeWorld:
             packet_id = [packet_id for item, packet_id, _ in link.sent if item.get("pos") == pos][-1]
             self.bridge.acked(link, packet_id)
 
+    def read(self, link: FakeLink, reply: str) -> None:
+        """PUBACK of the reply to a request, by its `id`."""
+        self.bridge.acked(link, [packet_id for item, packet_id, _ in link.sent if item.get("id") == reply][-1])
+
     def leave(self, link: FakeLink) -> None:
         link.closed = True
         self.bridge.detached(link)

@@ -217,6 +217,41 @@ def test_only_ack_moves_the_cursor_of_an_app_device(im: Clients, name: Name) -> 
     assert cursor(client) == 4
 
 
+def test_pubacks_with_a_gap_leave_none_in_the_stream_of_an_app_device(im: Clients, name: Name) -> None:
+    """A PUBACK does not say that the device has an item, so everything after its cursor comes again."""
+    alice, bob = name("alice"), name("bob")
+    client = manual(im, bob, clean=False)
+    client.must("hello", ack="app")
+    fill(im.sign_in(alice), bob, 6)
+    client.received(6)
+    client.puback(client.items[2])
+    client.puback(client.items[3])
+    client.flush()
+    client.abort()
+    again = manual(im, bob, clean=False)
+    assert again.session_present
+    again.received(6)
+    assert again.positions == [1, 2, 3, 4, 5, 6]
+
+
+def test_pubacks_on_their_way_when_a_hello_is_heard_skip_nothing(im: Clients, name: Name) -> None:
+    """The device throws away what it has in hand, which its MQTT library acknowledges all the same, and is cut off."""
+    alice, bob = name("alice"), name("bob")
+    client = manual(im, bob, clean=False)
+    client.puback(client.must("hello"))
+    fill(im.sign_in(alice), bob, 6)
+    client.received(6)
+    assert client.must("hello", after=2)["pos"] == 2
+    client.received(10)
+    for item in client.items[2:6]:
+        client.puback(item)
+    client.flush()
+    client.abort()
+    again = manual(im, bob, clean=False)
+    again.received(4)
+    assert again.positions == [3, 4, 5, 6]
+
+
 def test_the_choice_is_kept_with_the_device(own_server: ServerProcess, own_im: Clients) -> None:
     client = app_device(own_im, "bob")
     fill(own_im.sign_in("alice"), "bob", 4)

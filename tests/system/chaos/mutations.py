@@ -157,7 +157,7 @@ MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "bridge/uplink.py",
-                "            if request.after is not None:\n                delivery.restart(request.after, state.head)\n",
+                "            if request.after is not None:\n                channel.restart(request.after, state.head)\n",
                 "",
             ),
         ),

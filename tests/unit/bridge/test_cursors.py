@@ -77,6 +77,39 @@ async def test_what_is_acknowledged_after_a_hello_counts(world: BridgeWorld, bob
 
 
 @with_bob
+async def test_pubacks_that_were_on_their_way_when_a_hello_was_heard_do_not(world: BridgeWorld, bob: FakeLink) -> None:
+    """What it had in hand it has thrown away, and the connection breaks before it has what it was offered instead."""
+    world.ask(bob, "hello", id="first")
+    world.settle()
+    world.read(bob, "first")
+    world.ask(bob, "hello", id="second", after=4)
+    world.settle()
+    for pos in range(5, 11):
+        world.puback(bob, pos)  # of each the first one, of two
+    world.leave(bob)
+    again = world.connect("bob")
+    world.settle()
+    assert world.cursor("bob") == 4
+    assert again.positions == list(range(5, 11))
+
+
+@with_bob
+async def test_the_welcome_tells_them_apart(world: BridgeWorld, bob: FakeLink) -> None:
+    world.ask(bob, "hello", id="first")
+    world.settle()
+    world.read(bob, "first")
+    world.ask(bob, "hello", id="second", after=4)
+    world.settle()
+    world.read(bob, "second")
+    world.puback(bob, *range(5, 11))
+    world.leave(bob)
+    again = world.connect("bob")
+    world.settle()
+    assert world.cursor("bob") == 10
+    assert again.positions == []
+
+
+@with_bob
 async def test_two_hellos_at_once_are_two(world: BridgeWorld, bob: FakeLink) -> None:
     world.ask(bob, "hello", id="one", after=4)
     world.ask(bob, "hello", id="two", after=7)

@@ -33,6 +33,17 @@ def test_what_was_acknowledged_out_of_order_is_not_sent_again() -> None:
     assert following.delivery.acked(1) and following.delivery.cursor == 2
 
 
+def test_to_an_app_that_says_itself_what_it_has_it_is_sent_all_the_same() -> None:
+    """A PUBACK moves nothing then, so there would be a gap in the stream of what it has not processed."""
+    inbox = Inbox(head=4, app=True)
+    inbox.pump()
+    inbox.delivery.acked(2)
+    inbox.delivery.acked(3)
+    following = inbox.again(inbox.delivery.in_flight(), app=True)
+    assert again(following.pump()) == [(1, True), (2, False), (3, False), (4, True)]
+    assert list(following.delivery.in_flight()) == [1, 2, 3, 4]
+
+
 def test_what_is_not_repeated_yet_stays_in_flight_for_the_next_connection() -> None:
     inbox = Inbox(head=3)
     inbox.pump()
