@@ -11,7 +11,24 @@ from pathlib import Path
 
 import uvloop
 
-from bench import catchup, disk, fanout, full, hostile, idle, logins, pairs, retention, servers, size, storm, versions, weak, web
+from bench import (
+    catchup,
+    disk,
+    fanout,
+    full,
+    hostile,
+    idle,
+    logins,
+    pairs,
+    postgres,
+    retention,
+    servers,
+    size,
+    storm,
+    versions,
+    weak,
+    web,
+)
 from bench.http import compare as compare_http
 from bench.report import Row, medians, save, table
 from bench.seed import Size
@@ -90,6 +107,10 @@ async def _web(options: argparse.Namespace) -> list[Row]:
     return await web.compare(1_000, options.items)
 
 
+async def _postgres(options: argparse.Namespace) -> list[Row]:
+    return postgres.compare(options.part, options.messages // 200, options.seconds)
+
+
 async def _disk(_: argparse.Namespace) -> list[Row]:
     return disk.reference()
 
@@ -109,6 +130,7 @@ _SCENARIOS: dict[str, tuple[Scenario, str]] = {
     "hostile": (_hostile, "a well-behaved pair beside each of the attacks that the default limits allow"),
     "weak": (_weak, "the client library on bad networks, beside paho with a persistent session on mosquitto"),
     "storm": (_storm, "everybody logs in at once, each at the cost of an argon2, beside pairs that stay"),
+    "postgres": (_postgres, "the store on PostgreSQL: its CPU and the node's, several nodes, a large group, a fail-over"),
     "web": (_web, "the web chat in Chromium: weight, and somebody with 1,000 conversations who was away for 100,000 messages"),
 }
 
@@ -154,6 +176,7 @@ def _arguments(line: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--streams", type=int, default=10_000, help="that only stay open (http)")
     parser.add_argument("--attack", action="append", default=[], metavar="NAME", help="only this one (hostile)")
+    parser.add_argument("--part", action="append", default=[], choices=list(postgres.PARTS), help="only this one (postgres)")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
     options = parser.parse_args(line)
     for name in options.scenario:

@@ -92,6 +92,11 @@ class Cluster:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def processes(self) -> list[int]:
+        """All that run now, the first one before the others."""
+        return [] if self._process is None else [self._process.pid, *_children(self._process.pid)]
+
+    @property
     def log(self) -> str:
         """What the server has written."""
         return (self._folder / "log").read_text(errors="replace")

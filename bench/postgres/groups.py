@@ -1,0 +1,76 @@
+"""A message to a large group: in PostgreSQL, in the ledger, and what a look at the inbox takes for each member who is online."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any, Final
+
+from bench.report import Row, Target
+from bench.servers import OURS
+from mqtt_im.clock import Times
+from mqtt_im.core.rules import Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.store.jobs import FetchJob, RequestJob
+from tests.support.postgres import Cluster, new_database
+
+from .ledgers import FLOOR, SETTINGS, Writer, cost, floor, node, used
+
+_GROUP: Final = "#everyone"
+_MEMBERS: Final = 5_000
+_MESSAGES: Final = 20
+_ROUNDS: Final = 2
+_ALONE: Final = 200
+"""Messages that are appended to one table by themselves."""
+
+
+def compare() -> list[Row]:
+    """Figures of a group of 5,000."""
+    with (
+        Cluster(SETTINGS) as cluster,
+        new_database(cluster) as url,
+        new_database(cluster) as bare,
+        node(url, "one") as engine,
+        floor(bare) as low,
+    ):
+        members = [f"member{number}" for number in range(_MEMBERS)]
+        _make(engine, members)
+        writer = Writer(engine, "group", lambda _: ("owner", _GROUP))
+        writer.commit(1)
+        cluster.execute("VACUUM ANALYZE", url.rpartition("/")[2])
+        found = [(cost(cluster, writer.commit, 1, _MESSAGES, 0), cost(cluster, low, 1, _ALONE)) for _ in range(_ROUNDS)]
+        ours, least = (min((pair[at] for pair in found), key=lambda one: one.database) for at in (0, 1))
+        look = _look(cluster, engine, members, writer.count)
+    what = f"message to a group of {_MEMBERS:,}"
+    target = Target(12, 8, over="×")
+    return [
+        Row(f"{what}: CPU in PostgreSQL", "µs", {OURS: ours.database, FLOOR: least.database}, (target,), FLOOR),
+        Row(f"{what}: CPU in the node", "µs", {OURS: ours.node}),
+        Row(f"{what}: write-ahead log", "B", {OURS: ours.wal, FLOOR: least.wal}, (), FLOOR),
+        Row("look at an inbox, for each member online: CPU in the node and in PostgreSQL", "µs", {OURS: look}, (Target(35, 20),)),
+    ]
+
+
+def _make(engine: Any, members: list[str]) -> None:
+    create = rq.GroupCreate(id="make", group=_GROUP, members=members[: _MEMBERS - 1])
+    job = RequestJob(Who("owner", "pc", 0), create, lambda _: None)
+    writer = Writer(engine, "make")
+    writer.run([job])
+
+
+def _look(cluster: Cluster, engine: Any, members: list[str], count: int) -> float:
+    """Each member is online and reads the newest item, once the group has got one: µs of CPU."""
+    reading = engine.reading()
+    times = Times(time.time_ns() // 1_000_000, time.time_ns() // 1_000_000, 0)
+    figures = []
+    for start in range(0, _MEMBERS - 1, 1_000):
+        part = members[start : start + 1_000][: _MEMBERS - 1 - start]
+        before = used(cluster)
+        for name in part:
+            job = FetchJob(name, count, 10, 1 << 20, lambda _: None)
+            assert reading.run(job.finish, lambda: None, times)
+            assert job.entries, f"{name} has nothing to read"
+        after = used(cluster)
+        figures.append((after[0] + after[1] - before[0] - before[1]) / len(part) * 1e6)
+    reading.close()
+    return statistics.median(figures)

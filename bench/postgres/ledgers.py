@@ -1,0 +1,149 @@
+"""Messages straight into an engine, or into one table, and what they cost."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from msgspec import Raw
+
+from bench.meter import run_seconds
+from mqtt_im.core.records import Message, encode
+from mqtt_im.core.rules import Who
+from mqtt_im.load.bodies import bodies
+from mqtt_im.postgres.connecting import Database
+from mqtt_im.postgres.meta import prepare
+from mqtt_im.postgres.nodes import Me, register
+from mqtt_im.protocol import requests as rq
+from mqtt_im.store.interface import Anew
+from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.postgres.opening import opener
+from mqtt_im.store.postgres.schema import DDL
+from mqtt_im.store.postgres.wire import BEGIN, COMMIT, Link, Statement, Step
+from tests.support.postgres import Cluster
+
+FLOOR: Final = "one table"
+SETTINGS: Final = {"fsync": "on", "shared_buffers": "256MB", "max_wal_size": "4GB"}
+"""Of PostgreSQL: durable, and no checkpoint while something is measured."""
+USERS: Final = 10_000
+_FLOOR_DDL: Final = "CREATE TABLE floor (lsn int8, rec bytea)"
+_APPEND: Final = Statement("INSERT INTO floor SELECT * FROM unnest($1, $2)", "IB")
+_PATIENCE_S: Final = 120.0
+
+Commit = Callable[[int], None]
+"""Commits one batch of so many messages."""
+
+
+class Cost(NamedTuple):
+    """What one message took, in µs of CPU and bytes of write-ahead log."""
+
+    node: float
+    database: float
+    wal: float
+
+
+class Writer:
+    """Messages between pairs, into one engine."""
+
+    def __init__(self, engine: Any, name: str, pair: Callable[[random.Random], tuple[str, str]] | None = None) -> None:
+        """`pair` tells who writes to whom; any two of all users where it is not given."""
+        self.engine = engine
+        self._dice = random.Random(name)
+        self._texts = [Raw(b'"%b"' % body) for body in bodies()]
+        self._name = name
+        self._pair = pair or (lambda dice: (f"user{dice.randrange(USERS)}", f"user{dice.randrange(USERS)}"))
+        self.count = 0
+        """Messages so far; their ids end with their numbers."""
+        self.anew = 0
+        """Batches that had to begin once more, since a rule asked for what was not locked."""
+
+    def commit(self, size: int) -> None:
+        """One batch of messages. Raises what the engine raises."""
+        self.run([self._job() for _ in range(size)])
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """These are done, as one batch."""
+        engine = self.engine
+        engine.now = time.time_ns() // 1_000_000
+        while True:
+            engine.prefetch(jobs)
+            try:
+                for job in jobs:
+                    job.prepare(engine)
+                break
+            except Anew:
+                self.anew += 1
+                for job in jobs:
+                    job.commits = None
+        engine.commit()
+        for job in jobs:
+            job.finish(engine)
+        engine.side_work(len(jobs))
+
+    def _job(self) -> RequestJob:
+        self.count += 1
+        user, to = self._pair(self._dice)
+        send = rq.Send(id=f"{self._name}-{self.count}", to=to, body=self._dice.choice(self._texts))
+        return RequestJob(Who(user, "pc", 0), send, lambda _: None)
+
+
+@contextmanager
+def node(url: str, name: str) -> Iterator[Any]:
+    """The engine of one node on this database."""
+    with tempfile.TemporaryDirectory(prefix="mqtt-im-bench-") as folder:
+        database, me = Database(url), Me(name)
+        with database.connect("bench", patience_s=_PATIENCE_S) as connection:
+            prepare(database, connection, DDL)
+            register(database, connection, me, Path(folder))
+        engine = opener(database, me=me)()
+        try:
+            yield engine
+        finally:
+            engine.close()
+
+
+@contextmanager
+def floor(url: str) -> Iterator[Commit]:
+    """Appends the records of messages to one table, which has no index."""
+    connection = Database(url).connect("floor", patience_s=_PATIENCE_S)
+    connection.execute(_FLOOR_DDL)
+    link = Link(connection)
+    records = [encode(Message(0, "user1:user2", 1, "user1", "pc", "an id", 0, [1, 1], b'"%b"' % body)) for body in bodies()]
+    dice, lsn = random.Random(1), 0
+
+    def commit(size: int) -> None:
+        nonlocal lsn
+        lsn += size
+        rows = [*range(lsn - size, lsn)], [dice.choice(records) for _ in range(size)]
+        link.run(Step(BEGIN), Step(_APPEND, rows), Step(COMMIT))
+
+    try:
+        yield commit
+    finally:
+        link.close()
+
+
+def cost(cluster: Cluster | None, commit: Commit, size: int, messages: int, warm_up: int = 256) -> Cost:
+    """Of a message, in batches of `size`, after some that are not counted; without a `cluster` this process's alone."""
+    for _ in range(max(3, warm_up // size)):
+        commit(size)
+    before = used(cluster)
+    for _ in range(messages // size):
+        commit(size)
+    count = messages // size * size
+    return Cost(
+        *((after - start) * scale / count for after, start, scale in zip(used(cluster), before, (1e6, 1e6, 1), strict=True))
+    )
+
+
+def used(cluster: Cluster | None) -> tuple[float, float, float]:
+    """CPU seconds of this process and of PostgreSQL, and bytes of its write-ahead log."""
+    if cluster is None:
+        return time.process_time(), 0.0, 0.0
+    ((wal,),) = cluster.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+    return time.process_time(), run_seconds(cluster.processes), float(wal)
