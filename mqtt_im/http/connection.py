@@ -3,8 +3,8 @@
 - A request's head is due within `limits.connect_timeout_s` of its first byte, or of the accept.
 - Connections without a request under way give up their place, the longest idle first, when places are short.
 - Above all places there are a few spare ones, which health alone is answered on.
-- After an answer, a body that was not read is taken in for a moment and thrown away: closing a socket with unread input would
-  lose the answer.
+- After an answer, a body that was not read is taken in for a moment and thrown away, whether the connection stays or not:
+  closing a socket with unread input would lose the answer.
 - A client that takes nothing off its full buffer for a minute is gone.
 - What comes in is looked at in turns (`turns`), and what has come of all requests that are not answered is bounded in bytes.
 """
@@ -26,12 +26,12 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mqtt_im.http.asgi import Message, Receive, Send
 from mqtt_im.http.errors import TYPE, Problem, tell, unavailable
 from mqtt_im.http.turns import Turns
+from mqtt_im.transport.parting import MAX_BYTES, Parting
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 SPARE: Final = 256
 STALLED_S: Final = 60.0
 LINGER_S: Final = 5.0
-LINGER_BYTES: Final = 64 << 20
 MAX_HELD_BYTES: Final = 32 << 20
 """Of all requests that are not answered, as far as they are in memory; above it the larger ones are cut."""
 _HEALTH: Final = (b"GET /health/", b"HEAD /health/")
@@ -134,6 +134,7 @@ class HttpConnection(H11Protocol):
         self._head: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._lingering = 0
+        self._parting: Parting | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._stalled_bytes = 0
 
@@ -148,7 +149,11 @@ class HttpConnection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
-        self._forget()
+        if self._parting is not None and self in self.places.all:
+            self._rest()
+            self._parting.begin(LINGER_S, self._forget)
+        else:
+            self._forget()
         if self.stream is not None:
             self.stream.end("lost")
         super().connection_lost(exc)
@@ -160,9 +165,14 @@ class HttpConnection(H11Protocol):
         """Close it: its place is wanted, or its client does nothing."""
         self._forget()
         self.transport.abort()
+        if self._parting is not None:
+            self._parting.end()
 
     def _forget(self) -> None:
         self.places.leave(self)
+        self._rest()
+
+    def _rest(self) -> None:
         self.hold(-self._held)
         for timer in (self._head, self._linger, self._stalled):
             if timer is not None:
@@ -179,7 +189,7 @@ class HttpConnection(H11Protocol):
         """Bytes came in."""
         if self._linger is not None:
             self._lingering += len(data)
-            if self._lingering > LINGER_BYTES:
+            if self._lingering > MAX_BYTES:
                 self.cut()
                 return
         elif self._head is None and (self.cycle is None or self.cycle.response_complete):
@@ -209,19 +219,30 @@ class HttpConnection(H11Protocol):
             self.hold(-min(self._held, len(message.get("body", b""))))
             return message
 
+        async def sending(message: Message) -> None:
+            is_last = message["type"] == "http.response.body" and not message.get("more_body")
+            if is_last and self.conn.their_state is h11.SEND_BODY:
+                self._part()
+            await send(message)
+
         if self.spare and not scope["path"].startswith("/health/") and not self.places.found(self):
             self.places.count("http_refused", reason="max_connections")
             problem = unavailable("the server has too many connections", 5)
             problem.headers["Connection"] = "close"
-            await tell(problem, send)
+            await tell(problem, sending)
             return
         names = [name for name, _ in scope["headers"]]
         if b"transfer-encoding" in names and b"content-length" in names:  # RFC 9112, section 6.1
             self.places.count("http_refused", reason="malformed")
             detail = "a request has Content-Length or Transfer-Encoding, not both"
-            await tell(Problem("bad_payload", detail, {"Connection": "close"}), send)
+            await tell(Problem("bad_payload", detail, {"Connection": "close"}), sending)
             return
-        await self._app(scope, receiving, send)
+        await self._app(scope, receiving, sending)
+
+    def _part(self) -> None:
+        """The next that is written is the last of an answer, and may be the last of all, with input that was not read."""
+        if self._parting is None and not self.transport.is_closing():
+            self._parting = Parting.of(self.loop, self.transport)
 
     def handle_events(self) -> None:
         """Take in what h11 makes of the bytes, in this turn of the loop or in a later one."""
@@ -252,6 +273,9 @@ class HttpConnection(H11Protocol):
         self.hold(-self._held)
         self.places.idle(self)
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            if self._parting is not None:  # it goes on
+                self._parting.end()
+                self._parting = None
             self._lingering = 0
             self._linger = self.loop.call_later(LINGER_S, self.cut)
         super().on_response_complete()
@@ -277,6 +301,7 @@ class HttpConnection(H11Protocol):
         head = h11.Response(status_code=problem.status, headers=fields, reason=reason)
         for event in (head, h11.Data(data=body), h11.EndOfMessage()):
             self.transport.write(self.conn.send(event) or b"")
+        self._part()
         self.transport.close()
 
     # WebSocket

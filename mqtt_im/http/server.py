@@ -104,6 +104,7 @@ class HttpServer:
         self._tls: ssl.SSLContext | None = None
         self._listeners: dict[str, Listener] = {}
         self.places = places = Places(http.max_connections, config.limits.connect_timeout_s, metrics.count)
+        self._own_places = Places(64, config.limits.connect_timeout_s, metrics.count)
         whole = site(config, self.desk, ready, metrics, with_metrics=not http.metrics_bind)
         if address := parse_bind(http.bind):
             self._listeners["http"] = Listener(address, whole, places, self.desk)
@@ -111,8 +112,7 @@ class HttpServer:
             self._tls = tls_context(http.tls)
             self._listeners["https"] = Listener(address, whole, places, self.desk, self._tls)
         if address := parse_bind(http.metrics_bind):
-            own = Places(64, config.limits.connect_timeout_s, metrics.count)
-            self._listeners["metrics"] = Listener(address, metrics_site(ready, metrics), own, Desk())
+            self._listeners["metrics"] = Listener(address, metrics_site(ready, metrics), self._own_places, Desk())
 
     @property
     def addresses(self) -> dict[str, Address]:
@@ -135,6 +135,8 @@ class HttpServer:
     async def stop(self) -> None:
         """Stop accepting, and close what is open."""
         await asyncio.gather(*(listener.stop() for listener in self._listeners.values()))
+        for connection in [*self.places.all, *self._own_places.all]:
+            connection.cut()
 
     def renewed(self, files: HttpTlsConfig) -> Callable[[], None]:
         """Read the TLS files; what is returned makes handshakes use them from then on. Raises `OSError`."""

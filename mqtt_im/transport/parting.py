@@ -8,7 +8,6 @@ while: it tells the peer that nothing more follows, and throws away what still c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -21,7 +20,7 @@ _thrown_away: Final = bytearray(_PIECE)
 
 
 class Parting:
-    """What stays of a socket: `begin` is due when the transport is gone, `drop` where it is not closed after all."""
+    """What stays of a socket: `begin` is due when the transport is gone, `end` where it is not closed after all."""
 
     __slots__ = ("_bytes", "_done", "_loop", "_socket", "_timer")
 
@@ -30,7 +29,7 @@ class Parting:
         self._socket = duplicate
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
-        self._done: Callable[[], None] = lambda: None
+        self._done: Callable[[], None] = _nothing
 
     @classmethod
     def of(cls, loop: asyncio.AbstractEventLoop, transport: asyncio.BaseTransport) -> Self | None:
@@ -46,12 +45,13 @@ class Parting:
     def begin(self, seconds: float, done: Callable[[], None]) -> None:
         """Read until the peer has closed its side, for `seconds` at most; then `done` is called, once."""
         self._done = done
-        self._timer = self._loop.call_later(seconds, self.end)
         try:
             self._socket.shutdown(socket.SHUT_WR)
-            self._loop.add_reader(self._socket, self._read)
-        except OSError:  # the peer is gone
+        except OSError:  # the peer is gone, or `end` was called before
             self.end()
+            return
+        self._loop.add_reader(self._socket, self._read)
+        self._timer = self._loop.call_later(seconds, self.end)
 
     def _read(self) -> None:
         try:
@@ -65,16 +65,15 @@ class Parting:
             self.end()
 
     def end(self) -> None:
-        """Close it; a second call does nothing."""
-        if self._socket.fileno() < 0:
-            return
+        """Close it, whether it has begun or not; a second call does nothing."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
             self._loop.remove_reader(self._socket)
         self._socket.close()
-        self._done()
+        done, self._done = self._done, _nothing
+        done()
 
-    def drop(self) -> None:
-        """Let go of the socket, which lives on."""
-        with contextlib.suppress(OSError):
-            self._socket.close()
+
+def _nothing() -> None:
+    pass

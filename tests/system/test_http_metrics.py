@@ -11,7 +11,7 @@ from mqtt_im.testing import ServerProcess
 from tests.support.raw import eventually
 from tests.support.web import HOST, Events, Web
 from tests.system.conftest import Clients, Name
-from tests.system.test_http_raw import answers
+from tests.system.test_http_raw import MUCH, answers, late, problem
 
 
 def samples(server: ServerProcess) -> dict[str, float]:
@@ -88,6 +88,8 @@ def test_health_has_places_of_its_own(own_server: ServerProcess) -> None:
             answer = web.post("login", user="alice")
             assert (answer.status, answer.code) == (503, "unavailable")
             assert answer.headers["retry-after"]
+        head = f"POST /api/v1/send HTTP/1.1\r\nHost: x\r\nContent-Length: {len(MUCH)}\r\n\r\n"
+        assert problem(late(port, head.encode() + MUCH)) == (503, "unavailable"), "to who is still sending, too"
     finally:
         for connection in busy:
             connection.close()

@@ -35,6 +35,20 @@ def answers(port: int, *parts: bytes) -> bytes:
         return found
 
 
+MUCH = b" " * 8_000_000
+"""More than the kernels on the way take for who does not read."""
+
+
+def late(port: int, sent: bytes) -> bytes:
+    """What is answered to who sends all of it before reading. Raises `OSError` where the connection was reset."""
+    with socket.create_connection((HOST, port), timeout=PATIENCE_S) as raw:
+        raw.sendall(sent)
+        found = raw.recv(65_536)
+        while found and b"}" not in found and (data := raw.recv(65_536)):
+            found += data
+        return found
+
+
 def problem(answer: bytes) -> tuple[int, str]:
     """Status and code of the only answer."""
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -135,6 +149,26 @@ def test_a_body_without_end_is_bounded(server: ServerProcess, name: Name) -> Non
     chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
     answer = answers(server.http_port, f"POST /api/v1/devices HTTP/1.1\r\n{head}\r\n".encode(), *[chunk] * 8)
     assert problem(answer) == (413, "too_large")
+
+
+LATE = [
+    ("X: y", 401, "unauthorized"),
+    ("Authorization: Bearer {token}\r\nContent-Type: application/json", 413, "too_large"),
+    ("Authorization: Bearer {token}\r\nContent-Type: text/plain", 415, "unsupported_type"),
+    ("Authorization: Bearer {token}\r\nX-Act-As: bob\r\nContent-Type: application/json", 403, "forbidden"),
+    ("Content-Length: 3", 400, "bad_payload"),
+    ("X: " + "y" * 1_000_000, 431, "too_large"),
+]
+
+
+@pytest.mark.parametrize("ends", ["", "Connection: close\r\n"], ids=["kept", "closed"])
+@pytest.mark.parametrize(("fields", "status", "code"), LATE, ids=[str(status) for _, status, _ in LATE])
+def test_who_reads_only_when_all_is_sent_is_answered_too(
+    server: ServerProcess, name: Name, fields: str, status: int, code: str, ends: str
+) -> None:
+    with Web(server.http_port).login(name("alice")) as web:
+        head = f"Host: x\r\n{fields.format(token=web.token)}\r\n{ends}Content-Length: {len(MUCH)}\r\n"
+    assert problem(late(server.http_port, f"POST /api/v1/send HTTP/1.1\r\n{head}\r\n".encode() + MUCH)) == (status, code)
 
 
 def test_pipelined_requests_are_answered_in_order(server: ServerProcess, name: Name) -> None:
