@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from mqtt_im.core import costs
+from mqtt_im.core.records import AnyRecord, Message
 from mqtt_im.core.rules import CHANGING, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.commits import Commit
@@ -19,12 +20,13 @@ _MAX_LARGE: Final = 10_000
 
 
 class Priced(Protocol):
-    """A job of a request that may change something."""
+    """A job of a request that may change something; see `Job`."""
 
     who: Who
     request: rq.Request
     channel: Channel | None
     commits: list[Commit] | None
+    seconds: float
     charged: float
     """Units that were charged for its audience before it was known."""
 
@@ -48,20 +50,30 @@ class Prices:
             self._bridge.transport.charge(user, units)
 
     def when_known(self, job: Priced) -> None:
-        """Charge for whom a committed request reaches, beyond what was known at the door; that is remembered for the next one."""
-        reached = sum(len(commit.to) + len(commit.away) for commit in job.commits or ())
-        if reached <= costs.RECIPIENTS and not job.charged:
+        """Charge for whom a committed request reaches, beyond what was known at the door; that is remembered for the next one.
+
+        And for what a request took a thread, committed or refused, where that is more than what it costs says.
+        """
+        reached = sum(len(commit.to) + len(commit.away) + _taken_back(commit.record) for commit in job.commits or ())
+        if reached <= costs.RECIPIENTS and not job.charged and job.seconds <= costs.NOTICED_S:
             return
-        units = costs.of_audience(reached) - job.charged
+        audience = costs.of_audience(reached) if job.commits is not None else job.charged
+        door = costs.at_the_door(job.request, self._bridge.settings.max_page)
+        units = audience - job.charged + costs.of_more_time(job.seconds, door + audience)
         if job.channel is not None:
             job.channel.link.charge(units)
         else:
             self.charge(job.who.user, units)
-        if name := where(job.request):
+        if job.commits is not None and (name := where(job.request)):
             self._large.pop(name, None)
             self._large[name] = reached
             if len(self._large) > _MAX_LARGE:
                 del self._large[next(iter(self._large))]
+
+
+def _taken_back(record: AnyRecord) -> int:
+    """How many have had a former message that this one replaces."""
+    return len(record.extra.get("replaced", ())) if type(record) is Message and record.extra is not None else 0
 
 
 def where(request: rq.Request) -> str:

@@ -28,7 +28,7 @@ class Answering(Protocol):
 class ReadingJob(ReadJob):
     """A request that only reads."""
 
-    __slots__ = ("channel", "packet_id", "read", "request", "result", "seconds", "size", "token", "uplink", "who")
+    __slots__ = ("channel", "packet_id", "read", "request", "result", "size", "token", "uplink", "who")
 
     def __init__(
         self, uplink: Answering, channel: Channel, token: int, who: Who, request: rq.Request, read: Reading, size: int
@@ -44,8 +44,6 @@ class ReadingJob(ReadJob):
         self.read = read
         self.size = size
         self.result: Any = None
-        self.seconds = 0.0
-        """Of the thread's time."""
 
     def line(self) -> str:
         """See `Job`."""

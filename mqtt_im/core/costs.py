@@ -31,6 +31,8 @@ _SECONDS: Final = 0.0002
 """Of a thread's time, where that is what was measured, for one unit."""
 _SLOW: Final = 4
 """So many times may a page take what its units say, and costs no more."""
+NOTICED_S: Final = 0.001
+"""Less of the ledger's thread's time is not looked at."""
 LOGIN: Final = 3.0
 """Units of a connection that comes and goes."""
 _PAGES: Final = (rq.Sync, rq.History, rq.Convs, rq.GroupInfo)
@@ -71,12 +73,17 @@ def of_page(result: Any, seconds: float = 0.0) -> float:
         entries = result.get("items") or result.get("convs") or result.get("members") or ()
         size = sum(len(bytes(entry)) for entry in entries if not isinstance(entry, dict))
         units += len(entries) / ITEMS + size / BODY_BYTES
-    return units + max(0.0, of_time(seconds) - _SLOW * units)
+    return units + of_more_time(seconds, units)
 
 
 def of_time(seconds: float) -> float:
     """The units of what took a thread so long, such as a search."""
     return seconds / _SECONDS
+
+
+def of_more_time(seconds: float, units: float) -> float:
+    """The units of what took a thread so long, beyond what that many units take on a slow machine."""
+    return max(0.0, of_time(seconds) - _SLOW * units)
 
 
 def of_audience(count: int) -> float:

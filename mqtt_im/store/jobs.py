@@ -36,12 +36,14 @@ _NAMING: Final = (GroupCreate, GroupAdd, GroupRemove)
 class Job:
     """The parent of all jobs."""
 
-    __slots__ = ("commits", "receipts", "refusal")
+    __slots__ = ("commits", "receipts", "refusal", "seconds")
 
     def __init__(self) -> None:
         self.refusal: Refusal | None = None
         self.commits: list[Commit] | None = None
         self.receipts: list[Receipt] | None = None
+        self.seconds = 0.0
+        """Of its thread's time, so far."""
 
     reads = False
     """Whether it only reads, and so is done by the reader's thread."""
@@ -86,6 +88,7 @@ class RequestJob(Job):
         self.refusal = None
         self.commits = None
         self.receipts = None
+        self.seconds = 0.0
         self.who = who
         self.request = request
         self.notify = notify

@@ -16,6 +16,7 @@ import logging
 import threading
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from time import thread_time
 from typing import Any
 
 from mqtt_im.clock import Clock, Times
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 MAX_WEIGHT = 8000
 """Of one transaction, see `Store.weight`: a fiftieth of a second."""
+MAX_SECONDS = 0.01
+"""Of the thread's time, for deciding the jobs of one transaction: what is refused weighs nothing, and takes time too."""
 MAX_JOBS = 1000
 """Jobs that are looked at for one transaction."""
 MAX_UNTOLD = 64
@@ -46,6 +49,7 @@ ABOUT_MS = 10
 """Times that differ by less are the same."""
 RETRY_S = 0.5
 """Between two attempts to write to a store that is in trouble."""
+_WEIGHT_PER_SECOND = 50.0 * MAX_WEIGHT
 
 
 class Ledger:
@@ -351,6 +355,7 @@ class Ledger:
     def _decide(self, engine: Store, batch: list[Job]) -> int:
         """See `_prepare`. Raises `Anew`, where all jobs have been asked what else they need, and nothing has come of them."""
         anew = False
+        began = start = thread_time()
         for count, job in enumerate(batch):
             before = engine.last
             try:
@@ -365,7 +370,9 @@ class Ledger:
                 if engine.last != before or (isinstance(error, engine.errors) and not engine.mends(error)):
                     raise
                 job.refusal = self._refusal_of(engine, error)
-            if engine.weight >= MAX_WEIGHT and not anew:
+            ended = thread_time()
+            job.seconds, start = ended - start, ended
+            if (engine.weight >= MAX_WEIGHT or ended - began >= MAX_SECONDS) and not anew:
                 return count + 1
         if anew:
             raise Anew
@@ -522,4 +529,5 @@ def fault_refusal() -> Refusal:
 def _cost(job: Job) -> float:
     """What a job has cost the batch, in the measure of `Store.weight`."""
     records = [commit.record for commit in job.commits or ()]
-    return 10.0 + sum(len(getattr(record, "pos", ())) + (len(getattr(record, "body", None) or b"") >> 10) for record in records)
+    weight = 10.0 + sum(len(getattr(record, "pos", ())) + (len(getattr(record, "body", None) or b"") >> 10) for record in records)
+    return max(weight, job.seconds * _WEIGHT_PER_SECOND)

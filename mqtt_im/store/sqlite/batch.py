@@ -42,8 +42,10 @@ class Batch:
         scrubbed: list[int] = []
         if type(record) is Recalled or type(record) is Edited:
             scrubbed = self._scrub(record)
-        elif type(record) is Message and record.extra is not None and "files" in record.extra:
-            self._uploads.carry(files_of(record), record.conv, record.seq)
+        elif type(record) is Message and (extra := record.extra) is not None:
+            self.weight += len(extra.get("mentions", ())) + len(extra.get("replaced", ()))
+            if "files" in extra:
+                self._uploads.carry(files_of(record), record.conv, record.seq)
         data = encode(record)
         self._rows.append((lsn, data))
         self.weight += 10 + (len(data) >> 10)

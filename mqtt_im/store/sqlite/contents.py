@@ -145,6 +145,7 @@ class Contents(Entities):
             mentioned = self.user(user).uid
             self.touch_user(self.user(user))
         self.live.mentions.setdefault(conv.cid, []).append((mentioned, seq))
+        self.live.mentioned += 1
 
     def amended(self, conv: Conv, seq: int) -> Amended | None:
         """See `View`."""

@@ -19,6 +19,8 @@ Bulk = tuple[str, Callable[[], Iterable[tuple[Any, ...]]]]
 
 
 _PAUSE_ROWS: Final = 1_000
+_SORTED_ROWS: Final = 4_000
+"""Rows that are sorted at once: a millisecond in which no other thread runs."""
 
 
 class Generation:
@@ -61,6 +63,8 @@ class Generation:
         """cid → seqs of older messages that were recalled."""
         self.mentions: dict[int, list[tuple[int, int]]] = {}
         """cid → `(uid, seq)`."""
+        self.mentioned = 0
+        """Of those together."""
         self.changes: dict[tuple[int, int], dict[int, int]] = {}
         """`(cid, seq)` → uid → how often it has edited, reacted to or reported of the message."""
         self.requests: dict[tuple[int, str], int] = {}
@@ -130,22 +134,22 @@ class Generation:
         amended = [rows.amended_row(cid, seq, row) for (cid, seq), row in self.amended.items()]
         messages, changes = self.messages, self.changes
         return [
-            (rows.PUT_USER, lambda: sorted(users)),
-            (rows.PUT_CONV, lambda: sorted(convs)),
-            (rows.PUT_MEMBER, lambda: sorted(marked)),
-            (rows.PUT_ACTIVE_MEMBER, lambda: sorted(active)),
-            (rows.PUT_NEW_MEMBER, lambda: sorted(joined)),
+            (rows.PUT_USER, lambda: _ordered(users)),
+            (rows.PUT_CONV, lambda: _ordered(convs)),
+            (rows.PUT_MEMBER, lambda: _ordered(marked)),
+            (rows.PUT_ACTIVE_MEMBER, lambda: _ordered(active)),
+            (rows.PUT_NEW_MEMBER, lambda: _ordered(joined)),
             (rows.PUT_LATEST, lambda: self._latest_rows(told, new)),
             (rows.DROP_DEVICE, lambda: dropped),
-            (rows.PUT_DEVICE, lambda: sorted(devices)),
-            (rows.PUT_AMENDED, lambda: sorted(amended)),
-            (rows.PUT_CHANGE, lambda: sorted((*key, uid, count) for key, of in changes.items() for uid, count in of.items())),
+            (rows.PUT_DEVICE, lambda: _ordered(devices)),
+            (rows.PUT_AMENDED, lambda: _ordered(amended)),
+            (rows.PUT_CHANGE, lambda: _ordered((*key, uid, count) for key, of in changes.items() for uid, count in of.items())),
             (rows.PUT_ITEM, self._item_rows),
-            (rows.VOID_ITEM, lambda: sorted(self.voids)),
+            (rows.VOID_ITEM, lambda: _ordered(self.voids)),
             (rows.PUT_MESSAGE, lambda: ((cid, seq, lsn, by) for cid in sorted(messages) for seq, lsn, by in messages[cid])),
-            (rows.HIDE_MESSAGE, lambda: sorted((cid, seq) for cid, seqs in self.hidden.items() for seq in seqs)),
-            (rows.PUT_MENTION, lambda: sorted((cid, *row) for cid, rows in self.mentions.items() for row in rows)),
-            (rows.PUT_REQUEST, lambda: sorted((uid, name, lsn) for (uid, name), lsn in self.requests.items())),
+            (rows.HIDE_MESSAGE, lambda: _ordered((cid, seq) for cid, seqs in self.hidden.items() for seq in seqs)),
+            (rows.PUT_MENTION, lambda: _ordered((cid, *row) for cid, rows in self.mentions.items() for row in rows)),
+            (rows.PUT_REQUEST, lambda: _ordered((uid, name, lsn) for (uid, name), lsn in self.requests.items())),
             (rows.PUT_PACKET, lambda: [(*key, lsn) for key, lsn in self.packets.items()]),
             (rows.PUT_KEYED, lambda: [(*key, lsn) for key, lsn in self.keyed.items()]),
         ]
@@ -229,7 +233,7 @@ class Generation:
     @property
     def rows(self) -> int:
         """About how many rows `bulks` makes, rather too many than too few."""
-        entities = len(self.users) + len(self.convs) + len(self.devices) + len(self.amended)
+        entities = len(self.users) + len(self.convs) + len(self.devices) + len(self.amended) + len(self.voids) + self.mentioned
         return entities + self.parts + len(self.requests) + 5 * self.count + 2 * self.given
 
     @property
@@ -238,8 +242,16 @@ class Generation:
         entities = 300 * (len(self.users) + len(self.convs) + len(self.devices) + len(self.amended))
         indexes = 120 * (len(self.items) + len(self.messages) + len(self.requests)) + 200 * (len(self.members) + self.parts)
         indexes += 250 * len(self.latest) + 80 * self.told
-        indexes += 100 * len(self.scattered)
+        indexes += 100 * (len(self.scattered) + self.mentioned) + 200 * len(self.voids)
         return self.size + 400 * self.count + 10 * self.given + entities + indexes + 200 * self.pinned
+
+
+def _ordered(found: Iterable[Row]) -> Iterator[Row]:
+    """The rows, those that stand together in the table next to each other, as far as they are sorted at once."""
+    rows = iter(found)
+    while part := list(islice(rows, _SORTED_ROWS)):
+        part.sort()
+        yield from part
 
 
 def slices(bulks: Sequence[Bulk], size: int) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from time import thread_time
 from typing import Any, cast
 from unittest.mock import patch
 
@@ -18,6 +19,7 @@ from msgspec import Raw
 from mqtt_im.clock import Times
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import ledger as ledgers
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import CallJob, CursorsJob, FetchJob, Job, RequestJob
@@ -266,6 +268,28 @@ def test_large_bodies_count_as_what_they_are(store: SqliteStore) -> None:
         batches.hand_in([send("greedy", "ann", lambda _: None, b'"%b"' % (b"x" * 60_000)) for _ in range(20)])
         batches.run()
     assert max(len(batch) for batch in batches.senders) <= 8
+
+
+class Looking(Job):
+    """Takes the thread four ms to be refused."""
+
+    def line(self) -> str:
+        return "greedy"
+
+    def prepare(self, engine: Any) -> None:
+        end = thread_time() + 0.004
+        while thread_time() < end:
+            pass
+        raise Refusal("bad_field", "no")
+
+
+def test_a_batch_is_bounded_by_the_time_that_refusals_take(store: SqliteStore) -> None:
+    """They weigh nothing: thirty of them, at four ms each, are not one transaction, and do not stand before bob's message."""
+    batches = Batches(store)
+    batches.hand_in([*(Looking() for _ in range(30)), send("bob", "ann", lambda _: None)])
+    batches.run()
+    assert max(len(batch) for batch in batches.senders) <= 4
+    assert "bob" in batches.senders[1]
 
 
 def test_what_comes_later_goes_before_what_has_had_its_share(store: SqliteStore) -> None:

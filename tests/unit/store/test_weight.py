@@ -15,7 +15,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.sqlite import entities, flusher
+from mqtt_im.store.sqlite import entities, flusher, generation, rows
 from mqtt_im.store.sqlite.bounds import USUAL_MB, Bounds
 from mqtt_im.store.sqlite.check import check
 from tests.support.store import SqliteStore
@@ -172,3 +172,34 @@ def test_a_small_memory_makes_generations_smaller(tmp_path: Path) -> None:
             live, frozen = small.engine.state.live, small.engine.state.frozen
             assert live.weight + (frozen.weight if frozen is not None else 0) <= 700_000
     small.close()
+
+
+def test_messages_that_replace_weigh_what_they_take_back(tmp_path: Path) -> None:
+    """An item that is void is a row to be written, and an entry in memory until then."""
+    store = SqliteStore(tmp_path, claim=lambda *_: True)
+    make(store, "#g")
+    say(store, "#g", "1", key="k")
+    live = store.engine.state.live
+    made, weight = live.rows, live.weight
+    say(store, "#g", "2")
+    plain = (live.rows - made, live.weight - weight)
+    made, weight = live.rows, live.weight
+    say(store, "#g", "3", key="k")
+    assert live.rows - made - plain[0] >= MEMBERS - 1
+    assert live.weight - weight - plain[1] >= 100 * (MEMBERS - 1)
+    store.close()
+
+
+def test_no_more_rows_are_sorted_at_once_than_hold_up_nobody(store: SqliteStore) -> None:
+    """Sorting stops every thread: a hundred thousand rows take a third of a second."""
+    make(store, "#g")
+    state = store.engine.state
+    live = state.live
+    live.voids.update((uid, pos) for uid in range(50) for pos in range(100))
+    bulks = dict(live.bulks(state.user))
+    with patch.object(generation, "_SORTED_ROWS", 1_000):
+        voids = list(bulks[rows.VOID_ITEM]())
+    assert len(voids) == 5_000 and set(voids) == live.voids
+    parts = [voids[start : start + 1_000] for start in range(0, 5_000, 1_000)]
+    assert all(part == sorted(part) for part in parts) and voids != sorted(voids)
+    live.voids.clear()

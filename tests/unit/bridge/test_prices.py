@@ -1,0 +1,66 @@
+"""What requests cost their user, once it is known whom they reach and how long they took."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from msgspec import Raw
+
+from mqtt_im.bridge.prices import Prices
+from mqtt_im.bridge.seam import Bridge
+from mqtt_im.core import costs
+from mqtt_im.core.records import Message
+from mqtt_im.core.rules import Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.store.commits import Commit
+from mqtt_im.store.jobs import RequestJob
+
+NAMES = [f"m{number}" for number in range(5_000)]
+
+
+class Job(RequestJob):
+    charged: float = 0.0
+    channel: Any = None
+
+
+@pytest.fixture
+def charged() -> list[float]:
+    return []
+
+
+@pytest.fixture
+def prices(charged: list[float]) -> Prices:
+    transport = SimpleNamespace(charge=lambda _, units: charged.append(units))
+    return Prices(cast(Bridge, SimpleNamespace(transport=transport, settings=SimpleNamespace(max_page=100))))
+
+
+def job(request: rq.Request, **extra: Any) -> Job:
+    made = Job(Who("ann", "pc", 0), request, lambda _: None)
+    if extra:
+        commit = Commit(1, Message(0, "#g", 1, "ann", "pc", "1", 0, [1], b"1", extra))
+        commit.away = list(NAMES)
+        made.commits = [commit]
+    return made
+
+
+def test_what_replaces_the_messages_of_many_costs_twice(prices: Prices, charged: list[float]) -> None:
+    send = rq.Send(id="1", to="#g", body=Raw(b"1"), key="k")
+    prices.when_known(job(send, key="k"))
+    prices.when_known(job(send, key="k", replaced=[[name, 1] for name in NAMES]))
+    assert charged == [costs.of_audience(5_000), costs.of_audience(10_000)]
+
+
+def test_a_refused_request_costs_the_time_that_it_took(prices: Prices, charged: list[float]) -> None:
+    react = job(rq.React(id="1", conv="#g", seq=1, emoji="x"))
+    react.seconds = 0.0015
+    prices.when_known(react)
+    assert charged == [pytest.approx(0.0015 / 0.0002 - 4)]
+
+
+def test_usual_requests_cost_no_more_than_they_say(prices: Prices, charged: list[float]) -> None:
+    react = job(rq.React(id="1", conv="ann:bob", seq=1, emoji="x"))
+    react.seconds = 0.0005
+    prices.when_known(react)
+    assert charged == []
