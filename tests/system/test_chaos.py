@@ -9,7 +9,10 @@ import pytest
 
 import mqtt_im
 from tests.system.chaos.mutations import MUTATIONS, Mutation
+from tests.system.chaos.node_mutations import NODE_MUTATIONS
 from tests.system.chaos.run import run
+
+_ALL = {**MUTATIONS, **NODE_MUTATIONS}
 
 
 @pytest.mark.slow
@@ -20,7 +23,17 @@ def test_nothing_is_lost_doubled_or_out_of_order() -> None:
     assert verdict.items > 1_000
 
 
-@pytest.mark.parametrize("mutation", MUTATIONS.values(), ids=MUTATIONS)
+@pytest.mark.slow
+def test_nor_between_nodes() -> None:
+    """Devices are at both by turns, and on both at once; a node is killed, one stands still, the database is killed."""
+    plan = ["a node killed", "a node frozen until it is dead", "the database killed"]
+    verdict = run(seed=2, seconds=0.0, kill_every_s=0.8, kills=len(plan), nodes=2, plan=plan)
+    assert not verdict.faults, verdict.text()
+    assert verdict.troubles == dict.fromkeys(plan, 1)
+    assert verdict.items > 500
+
+
+@pytest.mark.parametrize("mutation", _ALL.values(), ids=_ALL)
 def test_every_mutation_still_fits_the_code(mutation: Mutation, tmp_path: Path) -> None:
     """What it replaces is there once, and the broken copy is still Python; that it is caught is shown by `--mutations`."""
     for file, _, _ in mutation.changes:

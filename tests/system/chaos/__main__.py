@@ -8,7 +8,10 @@ import time
 from random import SystemRandom
 
 from .mutations import MUTATIONS, SOUND, TRIES, verdict_on
+from .node_mutations import NODE_MUTATIONS, NODE_SOUND
 from .run import run
+
+ALL = {**MUTATIONS, **NODE_MUTATIONS}
 
 
 def main() -> int:
@@ -23,7 +26,7 @@ def main() -> int:
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else SystemRandom().randrange(10**6)
     if options.mutations is not None:
-        return mutations(options.mutations or list(MUTATIONS), seed)
+        return mutations(options.mutations or list(ALL), seed)
     seconds = options.seconds if options.seconds is not None else options.minutes * 60
     print(f"chaos: seed {seed}, {seconds:g} s of noise", flush=True)
     started = time.monotonic()
@@ -37,11 +40,11 @@ def mutations(names: list[str], seed: int) -> int:
     """Run the checker on one broken copy after the other, and on sound ones for comparison."""
     wrong = 0
     for name in names:
-        mutation = MUTATIONS[name]
-        verdict, seen = verdict_on(mutation, seed, tries=1 if name in SOUND else TRIES)
-        right = not verdict.faults if name in SOUND else seen
+        mutation, is_sound = ALL[name], name in SOUND | NODE_SOUND
+        verdict, seen = verdict_on(mutation, seed, tries=1 if is_sound else TRIES)
+        right = not verdict.faults if is_sound else seen
         wrong += not right
-        word = ("passed" if right else "FAILED") if name in SOUND else ("caught" if right else "MISSED")
+        word = ("passed" if right else "FAILED") if is_sound else ("caught" if right else "MISSED")
         print(f"{word}: {name}: {mutation.what}\n  {verdict.text(2 if right else 40)}", flush=True)
     print(f"{len(names) - wrong} of {len(names)} as they should be")
     return 1 if wrong else 0

@@ -14,6 +14,7 @@ from tests.support import packets, packets5
 from tests.support.im import ITEMS, PREFIX, REPLIES, Map, decode, encode
 from tests.support.packets import Packet, Publish
 
+from .older import Older
 from .wire import Wire
 from .workload import Workload, may_be_blocked
 from .world import COUNTED_OPS, SILENT_OPS, Request, Stream, World, content_of
@@ -54,7 +55,7 @@ class Device:
         self.registered = asyncio.Event()
         self._next_packet_id = 0
         self._count = 0
-        self._left_open: Wire | None = None
+        self._older: Older | None = None
         world.requests[self.profile.name] = self.requests
         world.streams[self.profile.name] = self.stream
         world.profiles[self.profile.name] = self.profile
@@ -89,8 +90,7 @@ class Device:
             self.wire = None
             if not self.stopped:
                 await asyncio.sleep(self.dice.uniform(0.01, 0.05 if self.world.calm else 0.4))
-        if self._left_open is not None:
-            self._left_open.abort()
+        self._end_older()
 
     async def stop(self) -> None:
         """End the connection; `live` returns."""
@@ -107,17 +107,29 @@ class Device:
         world.connections += 1
         self.connection += 1
         self.five = self.dice.random() < 0.5
+        entered = False
         try:
             await self._enter(wire)
+            entered = True
+            if self._older is not None:
+                self._older.speak()
+                if self.dice.random() < 0.3:  # where that counted, the next connection shows it: nothing of this one is kept
+                    await asyncio.sleep(0.5)
+                    return
             await self._stay(wire)
         finally:
-            if self._left_open is not None:
-                self._left_open.abort()
-                self._left_open = None
-            if not world.calm and not self.stopped and self.dice.random() < 0.2:
-                self._left_open = wire  # the next connection takes over from this one, which stays open and unread
+            self._end_older()
+            if entered and not world.calm and not self.stopped and self.dice.random() < 0.25:
+                # The next connection takes over from this one. One that never began might do the same to that, later.
+                ids = [publish.packet_id for publish, _ in self._unprocessed]
+                self._older = Older(wire, self.profile, five=self.five, unacknowledged=ids, last=self._last_pos)
             else:
                 wire.abort()
+
+    def _end_older(self) -> None:
+        if self._older is not None:
+            self._older.wire.abort()
+            self._older = None
 
     async def _enter(self, wire: Wire) -> None:
         """CONNECT, and whatever this device needs before its stream may begin."""

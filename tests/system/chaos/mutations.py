@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +29,12 @@ class Mutation:
     sign: str
     """A regular expression that one of the faults must match: the checker sees what is wrong, not just that something is."""
     changes: tuple[tuple[str, str, str], ...]
+    nodes: int = 0
+    """On so many nodes; 0: one server on SQLite."""
+    seconds: float = SECONDS
+    """Of noise."""
+    troubles: Mapping[str, int] | None = None
+    """What befalls it, where that is not everything: see `servers.KINDS`."""
 
     def apply(self, package: Path) -> None:
         for file, old, new in self.changes:
@@ -45,20 +52,21 @@ _SLOW_DISK = (
 )
 """Wider windows for what is wrong only between two moments: a disk that takes 40 ms for each commit."""
 
+EARLY_ACK = (
+    _SLOW_DISK,
+    (
+        "bridge/uplink.py",
+        "            job = UplinkJob(self, channel, token, who, request)\n",
+        "            self._done(channel, token)\n            job = UplinkJob(self, channel, 0, who, request)\n",
+    ),
+)
 MUTATIONS: dict[str, Mutation] = {
     "nothing": Mutation("an unchanged copy, which must pass", "", ()),
     "slow-disk": Mutation("a slow disk alone, which must pass", "", (_SLOW_DISK,)),
     "early-ack": Mutation(
         "acknowledges before commit",
         "lost: .* was acknowledged",
-        (
-            _SLOW_DISK,
-            (
-                "bridge/uplink.py",
-                "            job = UplinkJob(self, channel, token, who, request)\n",
-                ("            self._done(channel, token)\n            job = UplinkJob(self, channel, 0, who, request)\n"),
-            ),
-        ),
+        EARLY_ACK,
     ),
     "forgets-ids": Mutation(
         "forgets the ids of requests at restart",
@@ -196,7 +204,14 @@ def verdict_on(mutation: Mutation, seed: int, tries: int) -> tuple[Verdict, bool
         shutil.copytree(Path(mqtt_im.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
         mutation.apply(copy)
         for attempt in range(tries):
-            verdict = run(seed + attempt, SECONDS, environment={"PYTHONPATH": folder}, kill_every_s=1.5)
+            verdict = run(
+                seed + attempt,
+                mutation.seconds,
+                environment={"PYTHONPATH": folder},
+                kill_every_s=1.5,
+                nodes=mutation.nodes,
+                kinds=mutation.troubles,
+            )
             seen = [fault for fault in verdict.faults if re.search(mutation.sign, fault)]
             if seen:
                 # What it was caught by comes first.

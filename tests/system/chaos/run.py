@@ -6,7 +6,7 @@ import asyncio
 import subprocess
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -15,10 +15,11 @@ from mqtt_im.testing import ServerFailed
 from tests.support.im import ImClient, Map
 from tests.support.jumps import WallClock
 from tests.support.proxy import CLEAR, Fault, Proxy, Way
+from tests.support.raw import Closed, Refused
 
 from .checker import Truth, check
 from .device import Device
-from .servers import Servers, started
+from .servers import KINDS, Servers, started
 from .workload import FLOATERS, GROUPS, ROTATING, USERS, Workload, profiles, setup_requests
 from .world import World, content_of
 
@@ -61,14 +62,17 @@ def run(
     kill_every_s: float = 2.5,
     kills: int = 0,
     nodes: int = 0,
+    kinds: Mapping[str, int] | None = None,
+    plan: Sequence[str] = (),
 ) -> Verdict:
     """Run for so many seconds and at least so many kills, then settle and check; `nodes` on PostgreSQL, else one on SQLite.
 
+    What befalls them is `plan`, in this order, and then drawn from `kinds` (`servers.KINDS`), by weight.
     The plan follows from the seed; the scheduler adds its own chance.
     """
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         wall = WallClock(Path(folder) / "wall")
-        with started(Path(folder), nodes, wall, environment) as servers:
+        with started(Path(folder), nodes, wall, environment, kinds or KINDS, plan) as servers:
             return asyncio.run(_Run(servers, wall, seed, seconds, kill_every_s, kills).all())
 
 
@@ -127,7 +131,7 @@ class _Run:
                 await device.stop()
             await asyncio.gather(*lives)
             faults += check(self.world, await asyncio.to_thread(self._truth))
-        except (ServerFailed, subprocess.SubprocessError, AssertionError, OSError) as error:
+        except (ServerFailed, subprocess.SubprocessError, AssertionError, OSError, Refused, Closed) as error:
             faults += [*self.world.faults, f"the run ended early: {type(error).__name__}: {error}"]
         finally:
             for life in lives:
@@ -209,7 +213,10 @@ class _Run:
         ]
 
     async def _all_at_head(self) -> bool:
-        heads = await asyncio.to_thread(self._heads)
+        try:
+            heads = await asyncio.to_thread(self._heads)
+        except (OSError, Refused, Closed):
+            return False  # a node that stood still is not there yet
         return all(device.stream.kept >= heads[device.profile.user] for device in self.devices)
 
     def _heads(self) -> dict[str, int]:

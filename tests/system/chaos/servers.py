@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 
 from mqtt_im.testing import ServerProcess, Value
 from tests.support.jumps import WallClock
-from tests.support.postgres import Cluster, new_database
+from tests.support.postgres import Cluster
 
 CONFIG: dict[str, Value] = {
     "limits.requests_per_second": 100_000,
@@ -27,8 +27,12 @@ _SHORT_S, _LONG_S = (0.5, 4.0), (7.0, 9.0)
 class Servers:
     """One or more, all of them running but while `trouble` lasts."""
 
-    def __init__(self, all_: list[ServerProcess], database: Cluster | None = None) -> None:
+    def __init__(
+        self, all_: list[ServerProcess], database: Cluster | None, kinds: Mapping[str, int], plan: Sequence[str]
+    ) -> None:
         self.all = all_
+        self._kinds = kinds if database is not None else {"a node killed": 1}
+        self._plan = list(plan)
         self.troubles: dict[str, int] = {}
         """What has happened, and how often."""
         self._database = database
@@ -40,8 +44,10 @@ class Servers:
 
     def trouble(self, dice: Random, between: Callable[[], None]) -> None:
         """Something is killed, stopped or frozen, and goes on again; `between` is called while it does not run."""
-        kinds = {"a node killed": 10} if self._database is None else _KINDS
-        (kind,) = dice.choices(list(kinds), list(kinds.values()))
+        if self._plan:
+            kind = self._plan.pop(0)
+        else:
+            (kind,) = dice.choices(list(self._kinds), list(self._kinds.values()))
         self.troubles[kind] = self.troubles.get(kind, 0) + 1
         node, pause = dice.choice(self.all), dice.choice((0.0, 0.3))
         match kind:
@@ -55,14 +61,16 @@ class Servers:
                 between()
                 node.start()
             case "a node frozen":
-                self._freeze(node, dice)
+                self._freeze(node, dice.uniform(*dice.choice((_SHORT_S, _LONG_S))))
+            case "a node frozen until it is dead":
+                self._freeze(node, dice.uniform(*_LONG_S))
             case _:
                 self._hurt_database(kind, pause)
 
     @staticmethod
-    def _freeze(node: ServerProcess, dice: Random) -> None:
+    def _freeze(node: ServerProcess, seconds: float) -> None:
         node.signal(signal.SIGSTOP)
-        time.sleep(dice.uniform(*dice.choice((_SHORT_S, _LONG_S))))
+        time.sleep(seconds)
         node.signal(signal.SIGCONT)
 
     def _hurt_database(self, kind: str, pause: float) -> None:
@@ -90,11 +98,19 @@ class Servers:
         return found
 
 
-_KINDS = {"a node killed": 10, "a node stopped": 4, "a node frozen": 4, "the database killed": 3, "the database restarted": 2}
+KINDS = {"a node killed": 10, "a node stopped": 4, "a node frozen": 4, "the database killed": 3, "the database restarted": 2}
+"""What may happen where there are nodes, and how often beside the others."""
 
 
 @contextmanager
-def started(folder: Path, nodes: int, wall: WallClock, environment: Mapping[str, str] | None) -> Iterator[Servers]:
+def started(
+    folder: Path,
+    nodes: int,
+    wall: WallClock,
+    environment: Mapping[str, str] | None,
+    kinds: Mapping[str, int],
+    plan: Sequence[str],
+) -> Iterator[Servers]:
     """One server on SQLite (`nodes` is 0), or so many on a PostgreSQL of their own; all follow the wall clock `wall`."""
     path = os.pathsep.join([wall.folder, (environment or {}).get("PYTHONPATH", wall.package)])
     surroundings = {**(environment or {}), **wall.environment, "PYTHONPATH": path}
@@ -102,9 +118,9 @@ def started(folder: Path, nodes: int, wall: WallClock, environment: Mapping[str,
         database, config = None, CONFIG
         if nodes:
             database = undo.enter_context(Cluster())
-            config = {**CONFIG, "store.url": undo.enter_context(new_database(database)), "limits.drain_s": 1}
+            config = {**CONFIG, "store.url": database.url(database.create()), "limits.drain_s": 1}
         made = []
         for number in range(max(1, nodes)):
             own = {**config, "cluster.node": f"n{number}"} if nodes else config
             made.append(undo.enter_context(ServerProcess(own, environment=surroundings, start_timeout_s=START_S)))
-        yield Servers(made, database)
+        yield Servers(made, database, kinds, plan)

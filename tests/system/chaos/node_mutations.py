@@ -1,0 +1,96 @@
+"""Broken copies of the server that show only where there are several nodes; see `mutations`."""
+
+from __future__ import annotations
+
+from .mutations import EARLY_ACK, Mutation
+
+_LOCKS = ("store/postgres/tables.py", "ORDER BY uid FOR NO KEY UPDATE", "ORDER BY uid")
+_GROUP_LOCKS = ("store/postgres/tables.py", "ORDER BY cid FOR NO KEY UPDATE", "ORDER BY cid")
+_TWICE = ("store/postgres/schema.py", "CREATE UNIQUE INDEX log_seq", "CREATE INDEX log_seq")
+"""The database itself takes a number that was given twice."""
+_DEAF = (
+    "bridge/neighbourhood.py",
+    "        users, groups = fields\n        for user in users:\n",
+    "        users, groups = fields\n        for user in users[:0]:\n",
+)
+"""No word that an inbox has grown is heard, unless it is about a large group."""
+_SLOW_TO_NOTICE = (
+    "cluster/bus.py",
+    "            self._call(self._declared_dead)\n",
+    "            time.sleep(2.0)\n            self._call(self._declared_dead)\n",
+)
+"""A node that was declared dead goes on for two seconds before it takes notice of that."""
+
+NODE_MUTATIONS: dict[str, Mutation] = {
+    "nodes": Mutation("an unchanged copy at three nodes, which must pass", "", (), nodes=3),
+    "lost-wake-ups": Mutation("no node hears that an inbox has grown, and all sweep: must pass", "", (_DEAF,), nodes=3),
+    "slow-to-notice": Mutation(
+        "a node that was declared dead notices it late: must pass",
+        "",
+        (_SLOW_TO_NOTICE,),
+        nodes=2,
+        seconds=30.0,
+        troubles={"a node frozen": 1},
+    ),
+    "no-locks": Mutation(
+        "gives out `seq` and `pos` without a lock",
+        "two messages|twice|gap|lost",
+        (_LOCKS, _GROUP_LOCKS, _TWICE),
+        nodes=3,
+        troubles={"a node killed": 1},
+    ),
+    "early-ack-nodes": Mutation(
+        "acknowledges before commit", "lost: .* was acknowledged", EARLY_ACK, nodes=3, troubles={"a node killed": 1}
+    ),
+    "no-take-over": Mutation(
+        "asks no other node to let go of a device that connects",
+        "nobody sent .*late|came again as",
+        (
+            (
+                "transport/embedded/sessions/claiming.py",
+                'answered = await self._neighbours.ask("release", before, *key, claim.gen, clean)\n',
+                "answered = True\n",
+            ),
+        ),
+        nodes=3,
+        troubles={"a node killed": 1},
+    ),
+    "no-sweep": Mutation(
+        "does not look at inboxes by itself, and no node hears that one has grown",
+        "did not settle",
+        (_DEAF, ("bridge/neighbourhood.py", "SWEEP_S: Final = 3.0\n", "SWEEP_S: Final = 1e6\n")),
+        nodes=3,
+        troubles={"a node killed": 1},
+    ),
+    "older-cursor": Mutation(
+        "lets the older one of two connections, at another node, move the cursor",
+        "gap: everything up to|the cursor stands at",
+        (
+            (
+                "transport/embedded/sessions/claiming.py",
+                'answered = await self._neighbours.ask("release", before, *key, claim.gen, clean)\n',
+                "answered = True\n",
+            ),
+            (
+                "store/postgres/state.py",
+                "        return self.server_of(user, device) in (0, self._fence.server)\n",
+                "        return True\n",
+            ),
+        ),
+        nodes=3,
+        troubles={"a node killed": 1},
+    ),
+    "no-fence": Mutation(
+        "lets a node commit that was declared dead",
+        "nobody sent .*late|gap: everything up to|the cursor stands at|lost: ",
+        (
+            _SLOW_TO_NOTICE,
+            ("store/postgres/node.py", "SELECT 1 / count(*) FROM mine", "SELECT 1 FROM (SELECT count(*) FROM mine) m"),
+        ),
+        nodes=2,
+        seconds=30.0,
+        troubles={"a node frozen": 1},
+    ),
+}
+NODE_SOUND = frozenset({"nodes", "lost-wake-ups", "slow-to-notice"})
+"""Of them those in which no promise is broken."""
