@@ -1,8 +1,9 @@
 """Logging: to stderr, for people or as JSON lines; it never makes anybody wait, and never runs faster than anybody can read.
 
 A line says what happened and whom it concerns, never a body or a secret. Fields are given as `extra={"user": …}` and stand behind
-the message as `user=alice`, or as members of the JSON object. Lines are written by a thread of their own: where nobody reads
-stderr any more, they wait within a bound, then they are dropped and counted, and a line tells how many once somebody reads again.
+the message as `user=alice`, or as members of the JSON object; the last of them is `node`, where there may be several. Lines are
+written by a thread of their own: where nobody reads stderr any more, they wait within a bound, then they are dropped and counted,
+and a line tells how many once somebody reads again.
 """
 
 from __future__ import annotations
@@ -52,6 +53,13 @@ def set_up(config: LogConfig) -> None:
     root.setLevel(LEVELS[config.level])
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, LEVELS[config.level]))
+
+
+def name_node(name: str) -> None:
+    """Every line from now on says which node it is from."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LineHandler):
+            handler.node = name
 
 
 def dropped() -> int:
@@ -136,15 +144,25 @@ class LineHandler(logging.Handler):
     def __init__(self, writer: LineWriter) -> None:
         super().__init__()
         self.writer = writer
+        self.node = ""
+        """Of several nodes, the one that writes; empty: there is but one."""
         writer.tell_dropped = self._tell_dropped
 
     def emit(self, record: logging.LogRecord) -> None:
         """Have the record written, soon."""
+        self._named(record)
         try:
             line = self.format(record)
         except Exception as error:  # noqa: BLE001 - what can't be shown must not break what wanted to show it
-            line = self.format(_record(logging.ERROR, f"a log line of {record.name} can't be shown: {type(error).__name__}"))
+            line = self.format(
+                self._named(_record(logging.ERROR, f"a log line of {record.name} can't be shown: {type(error).__name__}"))
+            )
         self.writer.put(line)
+
+    def _named(self, record: logging.LogRecord) -> logging.LogRecord:
+        if self.node:
+            record.node = self.node
+        return record
 
     def flush(self) -> None:
         """Wait for a moment until the lines have left."""
@@ -153,7 +171,7 @@ class LineHandler(logging.Handler):
     def _tell_dropped(self, lines: int) -> str:
         record = _record(logging.WARNING, "log lines were dropped: nobody read stderr in time")
         record.lines = lines
-        return self.format(record)
+        return self.format(self._named(record))
 
 
 def _record(level: int, message: str) -> logging.LogRecord:

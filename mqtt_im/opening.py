@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mqtt_im import logs
 from mqtt_im.config import Config
 from mqtt_im.search.thread import Index
 from mqtt_im.store.ledger import Ledger
@@ -85,6 +86,7 @@ def join(config: Config, stop: Callable[[], bool]) -> Joined:
 
     folder = Path(config.data_dir)
     me = Me(own_name(config.cluster.node, folder, f"{socket.gethostname()}:{config.mqtt.bind.rpartition(':')[2]}"))
+    logs.name_node(me.name)
     database = Database(config.store.url, me.name)
     with database.wait_for("start", stop=stop) as connection:
         database.check_pooling(connection)

@@ -194,7 +194,7 @@ class Bus(Neighbours):
         joined = [node for node in living if node not in self.others]
         for node in left:
             name = self.others.pop(node)
-            log.warning("a node is gone", extra={"node": name})
+            log.warning("a node is gone", extra={"other": name})
             for asked, future in list(self._asked.values()):
                 if asked == node and not future.done():
                     future.set_result(True)
@@ -202,7 +202,7 @@ class Bus(Neighbours):
                 gone(node)
         for node in joined:
             self.others[node] = living[node]
-            log.info("a node has come", extra={"node": living[node]})
+            log.info("a node has come", extra={"other": living[node]})
             self._joined(node)
 
     def _joined(self, node: int) -> None:

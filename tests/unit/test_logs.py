@@ -35,6 +35,18 @@ def test_text_lines_carry_the_fields_and_no_control_characters() -> None:
     assert "\x1b[33m" in TextFormatter(colour=True).format(record("login refused"))
 
 
+def test_every_line_of_one_of_several_nodes_names_it() -> None:
+    written: list[bytes] = []
+    handler = LineHandler(LineWriter(written.append))
+    handler.setFormatter(JsonFormatter())
+    handler.emit(record("alone"))
+    handler.node = "n1"
+    handler.emit(record("a node is gone", other="n2"))
+    handler.flush()
+    alone, named = (json.loads(line) for line in b"".join(written).splitlines())
+    assert "node" not in alone and (named["other"], named["node"]) == ("n2", "n1")
+
+
 def test_exceptions_are_shown() -> None:
     line = record("failed")
     line.exc_info = (ValueError, ValueError("broken"), None)
