@@ -53,7 +53,7 @@ async def admit(connection: Peer, connect: Connect) -> None:
         if (old := hub.live.get(key)) is not None:
             old.end("taken_over")
         # Whoever takes over leaves its own place first, so a full house refuses others alone.
-        if reason := hub.has_no_room(connection.user):
+        if reason := hub.has_no_room(key):
             code = reasons.BUSY if reason == "max_connections" else reasons.QUOTA
             connection.turn_down(SERVER_UNAVAILABLE, code, reason, text="too many connections")
             return

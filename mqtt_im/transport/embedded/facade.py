@@ -29,6 +29,7 @@ from mqtt_im.transport.embedded.connection import Connection
 from mqtt_im.transport.embedded.entrance import Entrance
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.limits import Count
+from mqtt_im.transport.embedded.places import Places
 from mqtt_im.transport.embedded.plugins import Plugins
 from mqtt_im.transport.embedded.sessions.ground import log
 from mqtt_im.transport.embedded.sessions.persistence import Persistence, StoreFailed
@@ -83,7 +84,10 @@ class EmbeddedTransport:
         self._neighbours = neighbours or Neighbours()
         self._server_reference = server_reference
         self._hub = Hub(handler, Topics(mqtt.prefix), mqtt.plain_topics, limits, count, clock or Clock())
-        self._spending = None if self._neighbours.alone else Spending(self._hub, self._neighbours)
+        self._spending: Spending | None = None
+        if not self._neighbours.alone:
+            self._spending = Spending(self._hub, self._neighbours)
+            Places(self._hub, self._neighbours)
         self._broker: EmbeddedBroker | None = None
         self._tls: ssl.SSLContext | None = None
         self.addresses: dict[str, tuple[str, int]] = {}

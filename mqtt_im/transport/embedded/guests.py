@@ -28,7 +28,7 @@ async def join(hub: Hub, guest: Guest) -> str:
             return "stopping"
         if (old := hub.live.get(key)) is not None:
             old.end("taken_over")
-        if full := hub.has_no_room(guest.user):
+        if full := hub.has_no_room(key):
             return full
         guest.key = key
         hub.enter(guest)
@@ -60,9 +60,10 @@ def gone(guest: Guest) -> bool:
 
 def leave(hub: Hub, guest: Guest) -> None:
     """A guest has ended: take it out of the shared state, where it is there."""
-    key, guest.key = guest.key, None
+    key = guest.key
     if key is None:
         return
     hub.leave(guest)
+    guest.key = None
     if hub.live.get(key) is guest:
         del hub.live[key]

@@ -33,6 +33,7 @@ _OVERFLOW: Final = 64
 
 
 if TYPE_CHECKING:
+    from mqtt_im.transport.embedded.places import Places
     from mqtt_im.transport.embedded.sessions.claiming import Claims
 
 
@@ -112,6 +113,8 @@ class Hub:
         """Set before the first client comes, where there are other nodes."""
         self.spent: dict[str, float] | None = None
         """Set before the first client comes, where there are other nodes: what users have spent of their rate here lately."""
+        self.places: Places | None = None
+        """Set before the first client comes, where there are other nodes."""
         self.live: dict[Key, Member] = {}
         """The connections that are logged in."""
         self.entered = 0
@@ -203,11 +206,12 @@ class Hub:
             else:
                 self._addresses.pop(wire.party, None)
 
-    def has_no_room(self, user: str) -> str:
-        """The limit that leaves no room for one more connection of this user, or of anybody; empty where there is room."""
+    def has_no_room(self, key: Key) -> str:
+        """The limit that leaves no room for one more connection of a user, or of anybody; empty where there is room."""
         if self.entered >= self.limits.max_connections:
             return "max_connections"
-        if user and len(self.connections(user)) >= self.limits.max_connections_per_user:
+        elsewhere = 0 if self.places is None else self.places.elsewhere(key)
+        if key[0] and len(self.connections(key[0])) + elsewhere >= self.limits.max_connections_per_user:
             return "max_connections_per_user"
         return ""
 
@@ -232,6 +236,8 @@ class Hub:
             user = self.user(connection.user)
             user.connections.append(connection)
             connection.bucket = user.bucket
+            if self.places is not None and connection.key is not None:
+                self.places.changed(connection.key, there=True)
         else:
             connection.bucket = Bucket(self.limits.requests_per_second)
 
@@ -252,7 +258,11 @@ class Hub:
         if (timer := self._expiries.pop(connection, None)) is not None:
             timer.cancel()
         if connection.user:
-            self.user(connection.user).connections.remove(connection)
+            left = self.user(connection.user).connections
+            left.remove(connection)
+            key = connection.key
+            if self.places is not None and key is not None and not any(other.key == key for other in left):
+                self.places.changed(key, there=False)
             self.release_user(connection.user)
 
     def user(self, name: str) -> User:
@@ -277,6 +287,10 @@ class Hub:
         """The logged-in connections of a user."""
         user = self._users.get(name)
         return list(user.connections) if user is not None else []
+
+    def keys(self) -> list[Key]:
+        """Of the connections of all users, those included that wait for their session."""
+        return [member.key for user in self._users.values() for member in user.connections if member.key is not None]
 
     def release_user(self, name: str) -> None:
         """Forget a user without connections, as soon as reconnecting would gain nothing."""

@@ -1,0 +1,66 @@
+"""How many connections a user has at other nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mqtt_im.cluster import Neighbours
+from mqtt_im.transport.embedded.places import Places
+
+
+class _Hub:
+    places: Any = None
+
+    def keys(self) -> list[tuple[str, str]]:
+        return [("alice", f"d{number}") for number in range(150)]
+
+
+class _Others(Neighbours):
+    def __init__(self) -> None:
+        super().__init__()
+        self.handlers: dict[str, Any] = {}
+        self.told: list[list[Any]] = []
+
+    def on(self, kind: str, handler: Any) -> None:
+        self.handlers[kind] = handler
+
+    def tell(self, kind: str, *fields: Any, to: int = 0) -> None:
+        self.told.append([kind, *fields])
+
+
+def test_a_connection_is_one_place_wherever_it_is() -> None:
+    others = _Others()
+    places = Places(_Hub(), others)  # type: ignore[arg-type]
+    others.handlers["place"](1, ["alice", "phone", True])
+    others.handlers["place"](2, ["alice", "tablet", True])
+    assert places.elsewhere(("alice", "laptop")) == 2
+    assert places.elsewhere(("alice", "phone")) == 1  # it would leave its place there
+    assert places.elsewhere(("bob", "phone")) == 0
+    others.handlers["place"](2, ["alice", "phone", True])
+    others.handlers["place"](1, ["alice", "phone", False])  # it has moved from the one to the other
+    assert places.elsewhere(("alice", "laptop")) == 2
+    for node in (1, 2):
+        others.handlers["place"](node, ["alice", "\0001", True])  # without a name nobody takes over
+    assert places.elsewhere(("alice", "\0001")) == 4
+
+
+def test_what_a_node_tells_anew_replaces_what_it_told_and_a_dead_one_has_none() -> None:
+    others = _Others()
+    places = Places(_Hub(), others)  # type: ignore[arg-type]
+    others.handlers["places"](1, [[["alice", "a"], ["alice", "b"]], True])
+    others.handlers["places"](1, [[["alice", "c"]], False])
+    assert places.elsewhere(("alice", "x")) == 3
+    others.handlers["places"](1, [[["alice", "c"]], True])
+    others.handlers["place"](2, ["alice", "d", True])
+    assert places.elsewhere(("alice", "x")) == 2
+    others.on_left[0](1)
+    assert places.elsewhere(("alice", "x")) == 1
+    others.on_left[0](2)
+    assert not places._elsewhere
+
+
+def test_who_comes_is_told_of_all_connections_in_pieces() -> None:
+    others = _Others()
+    Places(_Hub(), others)  # type: ignore[arg-type]
+    others.on_joined[0](7)
+    assert [(len(keys), begins) for _, keys, begins in others.told] == [(100, True), (50, False)]
