@@ -19,6 +19,7 @@ test: $(STAMP) check     ## everything that CI runs
 	@tools/need-chromium
 	@tools/need-nginx
 	@tools/need-caddy
+	@tools/need-haproxy
 	@tools/need-postgresql
 	@tools/need-recipes $(VENV)
 	$(PYTEST) -n $(WORKERS) --dist worksteal

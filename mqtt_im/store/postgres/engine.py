@@ -41,7 +41,7 @@ from .node import Fence, Inherited
 from .reading import Changes, Reading
 from .retention import ELSEWHERE_S, Host, Pass
 from .state import Work
-from .wire import COMMIT, Link, Statement, Step
+from .wire import BEGIN, COMMIT, ROLLBACK, Link, Statement, Step
 from .writes import forgotten, steps
 
 ABOUT_MS: Final = 1000
@@ -107,6 +107,8 @@ class Engine(Showing):
         """What the batch has asked for, until it is committed or has failed."""
         self._wanted_size = 0
         self.weight = 0
+        self._full = False
+        """The database had no room for a batch."""
         connection = self._connect()
         self.epoch = meta.prepare(database, connection, schema.DDL).epoch
         self._link = Link(connection)
@@ -170,6 +172,9 @@ class Engine(Showing):
                 raise
         except psycopg.errors.DivisionByZero as error:
             raise Fenced("this node was declared dead by another one") from error
+        except psycopg.errors.DiskFull:
+            self._full = True
+            raise
 
     def _over(self) -> None:
         self._began = False
@@ -358,6 +363,9 @@ class Engine(Showing):
         self._link.roll_back()
         if not self._link.one(_PROBE, self._fence.server):
             raise Fenced("this node was declared dead by another one")
+        if self._full:  # something small always fits in somewhere
+            self._link.run(Step(BEGIN), Step(tables.ROOM), Step(ROLLBACK))
+            self._full = False
 
     # Beside the batches.
 

@@ -127,6 +127,12 @@ KEYED: Final = Statement(
 )
 NEWEST: Final = Statement("SELECT coalesce(max(lsn), 0) FROM log", "", "i")
 CLOCK: Final = Statement("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8", "", "i")
+ROOM: Final = Statement(
+    "INSERT INTO log (lsn, cid, seq, by, rec) SELECT -n, 0, 0, 0,"
+    " (SELECT string_agg(decode(md5(random()::text || n || m), 'hex'), '') FROM generate_series(1, 100) m)"
+    " FROM generate_series(1, 100) n"
+)
+"""Takes 160 KB, to be rolled back: where there is no room for that, there is none for what clients send."""
 NUMBER_BLOCK: Final = Statement("SELECT nextval('cid')", "", "i")
 
 
