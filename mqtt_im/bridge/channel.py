@@ -290,7 +290,7 @@ class Channel:
         """
         if self.delivery is not None:
             self._unread_before = frozenset(self.replies)
-            self.delivery.restart(after, head, twice=self.reads)
+            self.delivery.restart(after, head)
 
     def _qos(self, reply: Reply) -> int:
         return max(0, self.link.device_qos if reply[0] else self.link.user_qos)

@@ -239,7 +239,7 @@ class Bridge:
         pos, entry = flight.entries[-1]
         if entry.at and pos > channel.missed:
             self.metrics.observe("delivery_seconds", max(0, now_ms() - entry.at) / 1000)
-        if delivery.acked(packet_id) and not delivery.moved:
+        if delivery.acked(packet_id, twice=channel.reads) and not delivery.moved:
             self.cursors.moved(delivery)
         if delivery.next <= delivery.head and not channel.ready:
             self._pump_soon(channel)

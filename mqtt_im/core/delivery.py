@@ -199,15 +199,19 @@ class Delivery:
         kept = [flight.entries for flight in (*self.flights.values(), *self._again.values())]
         return 1 + sum(take_back(entries, gone) for entries in (*kept, self._buffer, self.offered))
 
-    def acked(self, packet_id: int) -> bool:
-        """A PUBACK came; True where the cursor has moved."""
+    def acked(self, packet_id: int, *, twice: bool = False) -> bool:
+        """A PUBACK came; True where the cursor has moved.
+
+        `twice`: what the device had in hand when it said where it stands has two, of which the first counts for nothing.
+        """
         flights = self.flights
         flight = flights.get(packet_id)
         if self._former and packet_id in self._former:
             self._former.discard(packet_id)
-            if flight is not None:
-                flight.doubtful = True
-            return False
+            if twice:
+                if flight is not None:
+                    flight.doubtful = True
+                return False
         if flight is None or flight.acked:
             return False
         flight.acked = True
@@ -248,13 +252,9 @@ class Delivery:
         if self.next <= self.cursor:
             self._jump(self.cursor + 1)
 
-    def restart(self, cursor: int, head: int, *, twice: bool = False) -> None:
-        """The device has said where it stands (`hello` with `after`): delivery goes on behind it.
-
-        `twice`: what it has in hand and is offered anew has two PUBACKs, of which the first counts for nothing; `caught_up` is
-        called when the first ones are over.
-        """
-        if twice and self.flights:
+    def restart(self, cursor: int, head: int) -> None:
+        """The device has said where it stands (`hello` with `after`): delivery goes on behind it."""
+        if self.flights:
             former = self._former or set()
             self._former = former.union(packet_id for packet_id, flight in self.flights.items() if not flight.acked)
         sent = max([self.next - 1, *(flight.last for flight in self._again.values())])

@@ -89,6 +89,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         """Acknowledged on a former connection of the session, but not without a gap: they need not come again."""
         self.former: set[int] = set()
         """Packets that the device had in hand when it said where it stands: their PUBACKs are on their way."""
+        self.twice = False
         self.delivered = 0
         self.told_delivered = 0
 
@@ -98,9 +99,10 @@ class DeliveryMachine(RuleBasedStateMachine):
         app=st.booleans(),
         batch=st.booleans(),
         head=st.integers(0, 9),
+        twice=st.booleans(),
     )
-    def start(self, qos: int, window: int, app: bool, batch: bool, head: int) -> None:
-        self.qos, self.window, self.app, self.batch = qos, window, app, batch
+    def start(self, qos: int, window: int, app: bool, batch: bool, head: int, twice: bool) -> None:
+        self.qos, self.window, self.app, self.batch, self.twice = qos, window, app, batch, twice
         for _ in range(head):
             self._new()
         self._connect()
@@ -312,15 +314,16 @@ class DeliveryMachine(RuleBasedStateMachine):
     def _acknowledge(self, sent: Sent) -> None:
         packet_id = item_packet_id(sent.last)
         before = self.cursor
-        if packet_id in self.former:
-            self.former.discard(packet_id)
+        former = packet_id in self.former
+        self.former.discard(packet_id)
+        if former and self.twice:
             sent.doubtful = True
         else:
             for earlier in self.sent[: self.sent.index(sent)]:
                 earlier.acked = earlier.acked or earlier.doubtful
             sent.acked = True
             self._settle()
-        assert self.delivery.acked(packet_id) == (self.cursor != before)
+        assert self.delivery.acked(packet_id, twice=self.twice) == (self.cursor != before)
 
     def _settle(self) -> None:
         while self.sent and self.sent[0].acked:
@@ -332,7 +335,7 @@ class DeliveryMachine(RuleBasedStateMachine):
     @rule(packet_id=st.integers(0, 40))
     def acknowledge_nothing(self, packet_id: int) -> None:
         if packet_id not in [item_packet_id(sent.last) for sent in self.sent if not sent.acked]:
-            assert not self.delivery.acked(packet_id)
+            assert not self.delivery.acked(packet_id, twice=self.twice)
             self.former.discard(packet_id)
 
     @rule()
@@ -352,14 +355,13 @@ class DeliveryMachine(RuleBasedStateMachine):
                 del self.waived[first]
             self.expected = max(self.expected, self.cursor + 1)
 
-    @rule(distance=st.integers(0, 12), twice=st.booleans())
-    def say_hello(self, distance: int, twice: bool) -> None:
+    @rule(distance=st.integers(0, 12))
+    def say_hello(self, distance: int) -> None:
         """`hello` with `after`. What lies behind the stream was sent before, or the device said that it has it."""
         self.ever_sent.update(range(1, self.expected))
         cursor = max(0, len(self.items) - distance)
-        self.delivery.restart(cursor, len(self.items), twice=twice)
-        if twice:
-            self.former.update(item_packet_id(sent.last) for sent in self.sent if not sent.acked)
+        self.delivery.restart(cursor, len(self.items))
+        self.former.update(item_packet_id(sent.last) for sent in self.sent if not sent.acked)
         self.cursor = cursor
         self.expected = cursor + 1
         self.sent.clear()

@@ -18,7 +18,7 @@ _ALL = {**MUTATIONS, **NODE_MUTATIONS}
 @pytest.mark.slow
 def test_nothing_is_lost_doubled_or_out_of_order() -> None:
     verdict = run(seed=1, seconds=18.0, kill_every_s=2.0, kills=5)
-    assert not verdict.faults, verdict.text()
+    assert not verdict.faults, "\n".join([verdict.text(), *verdict.trails])
     assert verdict.kills >= 5
     assert verdict.items > 1_000
 

@@ -1,8 +1,10 @@
 """The wall clock of a server that runs with this folder in its `PYTHONPATH` can be set: see `tests.support.jumps`.
 
-The machine's other clocks go on as they are, as they do where somebody sets the time.
+The machine's other clocks go on as they are, as they do where somebody sets the time. Where asked, its deliveries tell what
+they do.
 """
 
+import importlib
 import os
 import time
 
@@ -20,3 +22,6 @@ def _ahead() -> int:
 
 time.time = lambda: _time() + _ahead() / 1e9
 time.time_ns = lambda: _time_ns() + _ahead()
+
+if _TOLD := os.environ.get("DELIVERIES_FILE", ""):
+    importlib.import_module("deliveries").install(_TOLD)

@@ -10,6 +10,7 @@ from random import SystemRandom
 from .mutations import MUTATIONS, SOUND, TRIES, verdict_on
 from .node_mutations import NODE_MUTATIONS, NODE_SOUND
 from .run import run
+from .world import HELLOS
 
 ALL = {**MUTATIONS, **NODE_MUTATIONS}
 
@@ -22,6 +23,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="of the plan; drawn and printed where it is not given")
     parser.add_argument("--nodes", type=int, default=0, metavar="N", help="so many servers on one PostgreSQL; else one on SQLite")
     parser.add_argument("--kill-every", type=float, default=2.5, metavar="SECONDS", help="mean time between two kills")
+    parser.add_argument("--hellos", type=float, default=HELLOS, help="how likely a device says where it stands, each time")
     parser.add_argument("--mutations", nargs="*", metavar="NAME", help="show that broken copies of the server are caught")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else SystemRandom().randrange(10**6)
@@ -30,8 +32,9 @@ def main() -> int:
     seconds = options.seconds if options.seconds is not None else options.minutes * 60
     print(f"chaos: seed {seed}, {seconds:g} s of noise", flush=True)
     started = time.monotonic()
-    verdict = run(seed, seconds, kill_every_s=options.kill_every, nodes=options.nodes)
+    verdict = run(seed, seconds, kill_every_s=options.kill_every, nodes=options.nodes, hellos=options.hellos)
     more = f" --nodes {options.nodes}" if options.nodes else ""
+    print("\n".join(verdict.trails), file=sys.stderr)
     print(f"{verdict.text()}\n  took {time.monotonic() - started:.0f} s; again with: --seed {seed} --seconds {seconds:g}{more}")
     return 1 if verdict.faults else 0
 

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from random import Random
 
 from tests.support import packets, packets5
-from tests.support.im import ITEMS, PREFIX, REPLIES, Map, decode, encode
+from tests.support.im import PREFIX, Map, encode
 from tests.support.packets import Packet, Publish
 
+from .downlink import Downlink
 from .older import Older
 from .wire import Wire
 from .workload import Workload, may_be_blocked
-from .world import COUNTED_OPS, SILENT_OPS, Request, Stream, World, content_of
+from .world import COUNTED_OPS, SILENT_OPS, Request, World
 
 IN_FLIGHT = 20
 RETRY = frozenset((0x80, 0x97))
@@ -26,33 +26,22 @@ SILENCE_S = 2.0
 """A connection on which nothing has come for so long, in spite of a PINGREQ, is given up."""
 
 
-class Device:
+class Device(Downlink):
     """Runs until `stop`; `settled` says whether everything it has made is answered."""
 
     def __init__(self, world: World, workload: Workload, seed: str) -> None:
-        self.world = world
-        self.workload = workload
-        self.profile = workload.profile
-        self.dice = Random(seed)
-        self.stream = Stream()
+        super().__init__(world, workload, seed)
         self.requests: list[Request] = []
         self.open: list[Request] = []
         """Made and not done, in order."""
         self.session = 0
         """Counts MQTT sessions, for DUP."""
         self.has_session = False
-        self.connection = 0
         self.five = False
         """This connection speaks MQTT 5; the next one may not."""
         self.wire: Wire | None = None
         self.stopped = False
-        self.said: int | None = None
-        """`after` of a `hello` on this connection that has no answer yet; nothing is acknowledged meanwhile."""
-        self._hellos = 0
-        self.in_flight: dict[int, int] = {}
-        """`pos` → packet identifier of what came in this MQTT session and was not acknowledged."""
         self._by_id: dict[str, Request] = {}
-        self.registered = asyncio.Event()
         self._next_packet_id = 0
         self._count = 0
         self._older: Older | None = None
@@ -107,6 +96,8 @@ class Device:
         world.connections += 1
         self.connection += 1
         self.five = self.dice.random() < 0.5
+        world.counts[f"connections of MQTT {'5' if self.five else '3.1.1'}"] += 1
+        world.counts["take-overs"] += self._older is not None
         entered = False
         try:
             await self._enter(wire)
@@ -118,6 +109,9 @@ class Device:
                     return
             await self._stay(wire)
         finally:
+            world.counts["hello with after, no answer"] += self.said is not None
+            self.said = None
+            self._note("ends")
             self._end_older()
             if entered and not world.calm and not self.stopped and self.dice.random() < 0.25:
                 # The next connection takes over from this one. One that never began might do the same to that, later.
@@ -139,10 +133,12 @@ class Device:
         if connack.kind != packets.CONNACK or connack.body[1] != 0:
             raise EOFError
         present = bool(connack.body[0] & 1)
+        self.world.counts["sessions resumed"] += present
+        self._note(f"begins, MQTT {5 if self.five else 3}, session present {present}, has everything up to {self.stream.kept}")
         if self.has_session and not present and not profile.clean:
-            self.world.fault(profile.name, "the kept session is gone")
+            self._fault("the kept session is gone")
         if present and profile.clean:
-            self.world.fault(profile.name, "session present with a clean session")
+            self._fault("session present with a clean session")
         if not present:
             self.session += 1
             self.in_flight.clear()
@@ -271,17 +267,7 @@ class Device:
             request.done = True
             self.open.remove(request)
 
-    # Downlink
-
-    def _begin_stream(self) -> None:
-        self._next_pos = 0
-        """The `pos` that must come next on this connection; 0 before the first item."""
-        self._last_pos = self.stream.kept
-        self.said = None
-        self._said: int | None = None
-        """After the answer: the next item is the one behind this."""
-        self._unprocessed: list[tuple[Publish | packets5.Publish, int]] = []
-        """Packets that hold items and are not acknowledged yet, each with its last `pos`."""
+    # What comes
 
     def _take(self, wire: Wire, packet: Packet) -> None:
         if packet.kind == packets.PUBLISH:
@@ -308,105 +294,21 @@ class Device:
                 request.deferred = True
                 break
 
-    def _arrived(self, wire: Wire, publish: Publish | packets5.Publish) -> None:
-        data = decode(publish.payload)
-        items = data["items"] if data["op"] == "batch" else [data]
-        last = 0
-        for item in items:
-            if item["op"] in REPLIES:
-                self._answered(item)
-            if item["op"] in ITEMS and not item.get("dup"):
-                self._item(item, publish)
-                last = item["pos"]
-        if not last or self.profile.app or not publish.qos:
-            if publish.qos:
-                wire.send(packets.acknowledge(packets.PUBACK, publish.packet_id))
-        else:
-            self._unprocessed.append((publish, last))
-
-    def _item(self, item: Map, publish: Publish | packets5.Publish) -> None:
-        """Hold the item against the promises about one device's stream."""
-        name, stream = self.profile.name, self.stream
-        pos: int = item["pos"]
-        first: int = item["from"] if item["op"] == "void" else pos
-        if self._said is not None:
-            if first != self._said + 1:
-                self.world.fault(name, f"everything up to {self._said} was said in a hello, and then came {first}")
-            self._said = None
-        elif self._next_pos and first != self._next_pos:
-            self.world.fault(name, f"after pos {self._next_pos - 1} came {first} on the same connection")
-        elif not self._next_pos and first > stream.kept + 1:
-            self.world.fault(
-                name, f"gap: everything up to {stream.kept} was acknowledged, but the next connection began at {first}"
-            )
-        self._next_pos = pos + 1
-        self._last_pos = pos
-        content = content_of(item)
-        stream.received += 1
-        for covered in range(first, pos + 1):
-            versions = stream.seen.setdefault(covered, [])
-            stream.repeated += bool(versions)
-            if content not in versions:
-                versions.append(content)
-        if not self.profile.clean and not self.profile.batch:
-            before = self.in_flight.get(pos)
-            if before is not None and (before != publish.packet_id or not publish.dup) and not self.profile.app:
-                self.world.fault(
-                    name, f"pos {pos} was in flight as packet {before} and came again as {publish.packet_id}, DUP {publish.dup}"
-                )
-            self.in_flight[pos] = publish.packet_id
-        self.workload.learned(content)
-
-    async def _process(self, wire: Wire) -> None:
-        """Acknowledge late and in bursts: by PUBACK, or with `ack` where only that counts."""
-        while True:
-            await asyncio.sleep(0.002 if self.world.calm else self.dice.choice((0.0, 0.005, 0.02, 0.1)))
-            if self.said is not None:
-                continue
-            if not self.world.calm and self.dice.random() < 0.01:
-                self._say(wire)
-                continue
-            if self.profile.app:
-                if self._last_pos > self.stream.kept:
-                    self.stream.kept = self.dice.randint(self.stream.kept + 1, self._last_pos)
-                    wire.send(self._publish(encode({"op": "ack", "pos": self.stream.kept}), self._packet_id()))
-                continue
-            count = len(self._unprocessed) if self.world.calm else self.dice.randint(0, len(self._unprocessed))
-            for publish, pos in self._unprocessed[:count]:
-                self.stream.kept = max(self.stream.kept, pos)
-                self.in_flight.pop(pos, None)
-                wire.send(packets.acknowledge(packets.PUBACK, publish.packet_id))
-            del self._unprocessed[:count]
-
-    def _say(self, wire: Wire) -> None:
-        """Where this device stands, as one says that has lost, or got elsewhere, a part of what came; forward or back."""
-        self._hellos += 1
-        self.said = self.dice.randint(max(self.stream.start, self.stream.kept - 40), max(self._last_pos, self.stream.kept))
-        self.stream.kept = max(self.stream.kept, self.said)  # it may be heard, though the answer never comes
-        hello = {"op": "hello", "id": f"hello {self._hellos}", "after": self.said}
-        wire.send(self._publish(encode(hello), self._packet_id()))
-
-    def _answered(self, answer: Map) -> None:
-        if answer["op"] == "welcome" and self.said is not None and answer.get("id") == f"hello {self._hellos}":
-            if answer["pos"] != self.said:
-                self.world.fault(self.profile.name, f"said {self.said} in a hello, was welcomed at {answer['pos']}")
-            self.stream.kept = self._last_pos = self._said = self.said
-            self._next_pos, self.said = 0, None
-            self._unprocessed.clear()
-            return
+    def _answered(self, wire: Wire, answer: Map) -> None:
         if answer["op"] == "welcome":
-            self._welcomed(answer)
+            self._welcomed(wire, answer)
             return
         request = self._by_id.get(answer.get("id", ""))
         if request is None:
             if answer["op"] == "error" and not answer["retry"]:
-                self.world.fault(self.profile.name, f"an error without a request: {answer}")
+                self._fault(f"an error without a request: {answer}")
             return
         if answer["op"] == "error":
             if not answer["retry"]:
                 if request.op not in ("react", "report") and not may_be_blocked(self.profile.user, request):
-                    self.world.fault(self.profile.name, f"{request.op} {request.key} was refused: {answer}")
+                    self._fault(f"{request.op} {request.key} was refused: {answer}")
                 request.refused = True
+                self.world.counts["refused as blocked"] += answer["code"] == "blocked"
                 self._finished(request)
             return
         request.acknowledged = True
@@ -415,15 +317,5 @@ class Device:
             request.answer = answer
             self.workload.answered(request)
         elif any(known.get(field) != answer.get(field) for field in ("op", "conv", "seq", "ts", "group")):
-            self.world.fault(self.profile.name, f"{request.key} was answered with {known} and then with {answer}")
+            self._fault(f"{request.key} was answered with {known} and then with {answer}")
         self._finished(request)
-
-    def _welcomed(self, welcome: Map) -> None:
-        if self.world.epoch and welcome["epoch"] != self.world.epoch:
-            self.world.fault(self.profile.name, "another epoch, though no backup was restored")
-        self.world.epoch = welcome["epoch"]
-        if not self.registered.is_set():
-            self.registered.set()
-            self.stream.start = self.stream.kept = welcome["pos"]
-        if welcome["pos"] > self.stream.kept:
-            self.world.fault(self.profile.name, f"the cursor stands at {welcome['pos']}, acknowledged is {self.stream.kept}")

@@ -16,6 +16,7 @@ from pathlib import Path
 import mqtt_im
 
 from .run import Verdict, run
+from .world import HELLOS
 
 SECONDS = 14.0
 TRIES = 3
@@ -35,6 +36,8 @@ class Mutation:
     """Of noise."""
     troubles: Mapping[str, int] | None = None
     """What befalls it, where that is not everything: see `servers.KINDS`."""
+    hellos: float = HELLOS
+    """How likely devices say where they stand, where that is what is broken."""
 
     def apply(self, package: Path) -> None:
         for file, old, new in self.changes:
@@ -60,9 +63,35 @@ EARLY_ACK = (
         "            self._done(channel, token)\n            job = UplinkJob(self, channel, 0, who, request)\n",
     ),
 )
+
+
+def _before(file: str, line: str, most_s: float) -> tuple[str, str, str]:
+    """A pause before a line: of up to so many seconds, most often none."""
+    indent = " " * (len(line) - len(line.lstrip()))
+    return file, line, f"{indent}__import__('time').sleep(__import__('random').random() ** 10 * {most_s})\n{line}"
+
+
+_SLOW_LOOP = _before("bridge/service.py", "        if job.commits is not None:\n            for commit in job.commits:\n", 0.3)
+"""An event loop that stands still now and then, before devices are told what was committed."""
+_SLOW_THREADS = (
+    _SLOW_LOOP,
+    ("store/sqlite/flusher.py", "FLUSH_AFTER_S = 3.0\n", "FLUSH_AFTER_S = 0.1\n"),
+    ("store/sqlite/flusher.py", "SLICE_ROWS = 500\n", "SLICE_ROWS = 20\n"),
+    _before("store/sqlite/flusher.py", "            self._projection.begin()\n", 0.1),
+    _before("store/sqlite/flusher.py", "        with self._gate:\n            state.thaw()\n", 0.1),
+    _before("store/sqlite/gate.py", "            if self._snapshot and not", 0.1),
+    _before("store/reader.py", "            done = self._reading.run(", 0.1),
+    _before("store/ledger.py", "        for start in range(0, len(batch), TOLD_AT_ONCE):\n", 0.1),
+)
+"""Pauses wherever two threads may see each other's work half done: in a read, before it, between a freeze and its bulk write,
+between that and the end of the frozen generation, between a commit and its report."""
+
+_HELLOS = 0.1
+
 MUTATIONS: dict[str, Mutation] = {
     "nothing": Mutation("an unchanged copy, which must pass", "", ()),
     "slow-disk": Mutation("a slow disk alone, which must pass", "", (_SLOW_DISK,)),
+    "slow-threads": Mutation("threads and a loop that pause in the worst places, which must pass", "", _SLOW_THREADS),
     "early-ack": Mutation(
         "acknowledges before commit",
         "lost: .* was acknowledged",
@@ -155,9 +184,29 @@ MUTATIONS: dict[str, Mutation] = {
         ),
     ),
     "old-cursor": Mutation(
-        "lets cursors that were moved before a `hello` with `after` overrun it",
+        "writes cursors that are moved while a `hello` with `after` is under way, so that they overrun it",
         "gap: everything up to",
-        (("bridge/cursors.py", '        if void != "nothing":\n', '        if void == "never":\n'),),
+        (
+            _SLOW_DISK,
+            ("bridge/cursors.py", "DELAY_S: Final = 0.2\n", "DELAY_S: Final = 0.02\n"),
+            ("bridge/cursors.py", "for key in [key for key in self._moved if key not in held]:", "for key in list(self._moved):"),
+        ),
+        hellos=_HELLOS,
+    ),
+    "late-puback": Mutation(
+        "takes the PUBACK of what was offered before a `hello` with `after` for that of what is offered since",
+        "gap: everything up to",
+        (("core/delivery.py", "            if twice:\n", "            if not packet_id:\n"),),
+        hellos=_HELLOS,
+    ),
+    "app-gap": Mutation(
+        "offers an app nothing again that had its PUBACK, though the app has not said that it has it",
+        "on the same connection",
+        (
+            ("core/delivery.py", "            if twice:\n", "            if not packet_id:\n"),
+            ("core/delivery.py", "            if self.app and self._again[self.next].acked:", "            if not self.next:"),
+        ),
+        hellos=_HELLOS,
     ),
     "deaf-hello": Mutation(
         "goes on where it was after a `hello` with `after`",
@@ -193,7 +242,7 @@ MUTATIONS: dict[str, Mutation] = {
         ),
     ),
 }
-SOUND = frozenset({"nothing", "slow-disk"})
+SOUND = frozenset({"nothing", "slow-disk", "slow-threads"})
 """Copies in which no promise is broken: the checker must find nothing there."""
 
 
@@ -211,6 +260,7 @@ def verdict_on(mutation: Mutation, seed: int, tries: int) -> tuple[Verdict, bool
                 kill_every_s=1.5,
                 nodes=mutation.nodes,
                 kinds=mutation.troubles,
+                hellos=mutation.hellos,
             )
             seen = [fault for fault in verdict.faults if re.search(mutation.sign, fault)]
             if seen:

@@ -21,7 +21,7 @@ from .checker import Truth, check
 from .device import Device
 from .servers import KINDS, Servers, started
 from .workload import FLOATERS, GROUPS, ROTATING, USERS, Workload, profiles, setup_requests
-from .world import World, content_of
+from .world import HELLOS, World, content_of, happened
 
 FAR_S = 100_000
 """A jump of the server's clock, longer than any time to live."""
@@ -42,6 +42,10 @@ class Verdict:
     requests: int
     items: int
     repeated: int
+    counts: dict[str, int]
+    """What else has happened, and how often."""
+    trails: list[str]
+    """What led to the first faults."""
 
     def text(self, most: int = 40) -> str:
         """The verdict in words, with so many faults."""
@@ -51,7 +55,8 @@ class Verdict:
             f"{head}: seed {self.seed}: {troubles}; {self.connections} connections, {self.requests} requests, "
             f"{self.items} items received, {self.repeated} of them repeats, {len(self.faults)} faults"
         )
-        return "\n".join([summary, *(f"  {fault}" for fault in self.faults[:most])])
+        happened = "  " + ", ".join(f"{what}: {count}" for what, count in sorted(self.counts.items()))
+        return "\n".join([summary, happened, *(f"  {fault}" for fault in self.faults[:most])])
 
 
 def run(
@@ -64,6 +69,7 @@ def run(
     nodes: int = 0,
     kinds: Mapping[str, int] | None = None,
     plan: Sequence[str] = (),
+    hellos: float = HELLOS,
 ) -> Verdict:
     """Run for so many seconds and at least so many kills, then settle and check; `nodes` on PostgreSQL, else one on SQLite.
 
@@ -73,7 +79,9 @@ def run(
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         wall = WallClock(Path(folder) / "wall")
         with started(Path(folder), nodes, wall, environment, kinds or KINDS, plan) as servers:
-            return asyncio.run(_Run(servers, wall, seed, seconds, kill_every_s, kills).all())
+            noise = _Run(servers, wall, seed, seconds, kill_every_s, kills)
+            noise.world.hellos = hellos
+            return asyncio.run(noise.all())
 
 
 class _Run:
@@ -86,7 +94,8 @@ class _Run:
         self.kill_every_s = kill_every_s
         self.dice = Random(seed)
         self.troubles = Random(f"{seed} troubles")
-        self.world = World(seed, [server.mqtt_port for server in servers.all], wall=wall)
+        ports = [server.mqtt_port for server in servers.all]
+        self.world = World(seed, ports, wall=wall, deliveries=servers.deliveries)
         self.wall = wall
         self.ahead = 0
         self.proxies = [Proxy(port, self.weather) for port in self.world.ports]
@@ -150,6 +159,8 @@ class _Run:
             sum(map(len, self.world.requests.values())),
             sum(stream.received for stream in streams),
             sum(stream.repeated for stream in streams),
+            happened(self.world),
+            self.world.trails,
         )
 
     async def _setup(self) -> None:
@@ -189,6 +200,7 @@ class _Run:
         if self.dice.random() < 0.4:
             jump = self.dice.choice((-FAR_S, -3, 3, FAR_S) if far else (-FAR_S, -3, 3))
             self.ahead += jump
+            self.world.counts["clock set forward" if jump > 0 else "clock set back"] += 1
             self.wall.set(self.ahead)
 
     async def _settle(self) -> list[str]:

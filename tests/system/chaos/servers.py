@@ -28,9 +28,16 @@ class Servers:
     """One or more, all of them running but while `trouble` lasts."""
 
     def __init__(
-        self, all_: list[ServerProcess], database: Cluster | None, kinds: Mapping[str, int], plan: Sequence[str]
+        self,
+        all_: list[ServerProcess],
+        deliveries: list[Path],
+        database: Cluster | None,
+        kinds: Mapping[str, int],
+        plan: Sequence[str],
     ) -> None:
         self.all = all_
+        self.deliveries = deliveries
+        """Where each of them writes down what its deliveries do."""
         self._kinds = kinds if database is not None else {"a node killed": 1}
         self._plan = list(plan)
         self.troubles: dict[str, int] = {}
@@ -119,8 +126,10 @@ def started(
         if nodes:
             database = undo.enter_context(Cluster())
             config = {**CONFIG, "store.url": database.url(database.create()), "limits.drain_s": 1}
-        made = []
+        made, files = [], []
         for number in range(max(1, nodes)):
             own = {**config, "cluster.node": f"n{number}"} if nodes else config
-            made.append(undo.enter_context(ServerProcess(own, environment=surroundings, start_timeout_s=START_S)))
-        yield Servers(made, database, kinds, plan)
+            files.append(folder / f"deliveries{number}")
+            around = {**surroundings, "DELIVERIES_FILE": str(files[-1])}
+            made.append(undo.enter_context(ServerProcess(own, environment=around, start_timeout_s=START_S)))
+        yield Servers(made, files, database, kinds, plan)

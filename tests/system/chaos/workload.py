@@ -56,6 +56,8 @@ class Workload:
         """Own messages that can be amended, with the version that they have."""
         self._learned: deque[Content] = deque(maxlen=50)
         self._leads = profile.user == USERS[0] and profile.device == "d0"
+        self._blocks = profile.user == BLOCKER and profile.device == "d0"
+        """That the other can't tell whether it is blocked is part of the plan."""
         self._inside: set[str] = set()
         self._changing: Request | None = None
 
@@ -82,6 +84,8 @@ class Workload:
 
     def next(self) -> tuple[str, Map] | None:
         """The next request, or None where there is nothing for what the dice have chosen."""
+        if self._blocks and self._dice.random() < 0.1:
+            return self._dice.choice(("block", "unblock")), {"user": BLOCKED}
         choice = self._dice.choices(list(_WEIGHTS), list(_WEIGHTS.values()))[0]
         made: tuple[str, Map] | None = getattr(self, f"_{choice}")()
         return made
@@ -152,15 +156,9 @@ class Workload:
         self._inside ^= {floater}
         return "group.add" if floater in self._inside else "group.remove", {**fields, "members": [floater]}
 
-    def _block(self) -> tuple[str, Map] | None:
-        """One device of the one user; that the other can't tell whether it is blocked is part of the plan."""
-        if self.profile.user != BLOCKER or self.profile.device != "d0":
-            return None
-        return self._dice.choice(("block", "unblock", "unblock")), {"user": BLOCKED}
-
 
 _WEIGHTS = {
-    "send": 70, "edit": 7, "recall": 2, "react": 4, "report": 3, "read": 4, "typing": 3, "group": 7, "block": 4,
+    "send": 70, "edit": 7, "recall": 2, "react": 4, "report": 3, "read": 4, "typing": 3, "group": 7,
 }  # fmt: skip
 
 

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
 
 from tests.support.im import Map
 from tests.support.jumps import WallClock
 
+from .trail import TOLD, Trail
+
 COUNTED_OPS = frozenset({"send", "report", "edit", "recall", "react", "group.add", "group.remove", "group.rename"})
 """What takes an `n`."""
+HELLOS = 0.01
+MEANT = (
+    "edit", "recall", "react", "report", "read", "block", "unblock", "refused as blocked", "group.add", "group.remove",
+    "connections of MQTT 3.1.1", "connections of MQTT 5", "sessions resumed", "take-overs", "clock set forward", "clock set back",
+    "hello with after, back", "hello with after, forward", "hello with after, no answer", "PUBACKs while that was under way",
+)  # fmt: skip
+"""What a run of a minute has all of; requests by their op, where they were done."""
 SILENT_OPS = frozenset({"ack", "read", "typing"})
 """What has no answer, so that its PUBACK is all there is to wait for."""
 
@@ -110,6 +121,8 @@ class World:
     """No new requests."""
     calm: bool = False
     """No device breaks its connection of its own accord, and none goes through the proxy."""
+    hellos: float = HELLOS
+    """How likely a device says where it stands when it could acknowledge something."""
     epoch: str = ""
     wall: WallClock | None = None
     """The server's clock, which is set now and then."""
@@ -119,13 +132,32 @@ class World:
     """By device name, in the order in which they were made."""
     streams: dict[str, Stream] = field(default_factory=dict)
     profiles: dict[str, Profile] = field(default_factory=dict)
+    counts: Counter[str] = field(default_factory=Counter)
+    """What has happened, and how often."""
     connections: int = 0
     dice: Random = field(default_factory=Random)
+    deliveries: list[Path] = field(default_factory=list)
+    """Where each server writes down what its deliveries do."""
+    trails: list[str] = field(default_factory=list)
+    """What led to the first faults of devices."""
 
-    def fault(self, who: str, what: str) -> None:
+    def fault(self, who: str, what: str, trail: Trail | None = None) -> None:
         """Note a broken promise; the first hundred are enough."""
         if len(self.faults) < 100:
             self.faults.append(f"{who}: {what}")
+        if trail is not None and len(self.trails) < TOLD:
+            trail.note(0, f"FAULT: {what}")
+            self.trails.append(f"{who}: {what}\n{trail.text(who, self.deliveries)}")
+
+
+def happened(world: World) -> dict[str, int]:
+    """What the devices have done and met, and how often; what never was is there with 0."""
+    counts = dict.fromkeys(MEANT, 0) | dict(world.counts)
+    for requests in world.requests.values():
+        for request in requests:
+            if request.op in counts and request.acknowledged and not request.refused:
+                counts[request.op] += 1
+    return counts
 
 
 def content_of(item: Map) -> Content:
