@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import tempfile
 import time
@@ -31,6 +32,7 @@ FLOOR: Final = "one table"
 SETTINGS: Final = {"fsync": "on", "shared_buffers": "256MB", "max_wal_size": "4GB"}
 """Of PostgreSQL: durable, and no checkpoint while something is measured."""
 USERS: Final = 10_000
+_FILLED_AT_ONCE: Final = 250
 _FLOOR_DDL: Final = "CREATE TABLE floor (lsn int8, rec bytea)"
 _APPEND: Final = Statement("INSERT INTO floor SELECT * FROM unnest($1, $2)", "IB")
 _PATIENCE_S: Final = 120.0
@@ -92,6 +94,15 @@ class Writer:
         return RequestJob(Who(user, "pc", 0), send, lambda _: None)
 
 
+def fill(engine: Any) -> None:
+    """Every user is there and has written once: a store that is in use."""
+    gc.set_threshold(50_000, 20, 50)  # as in the server
+    pairs = iter([(f"user{number}", f"user{USERS - 1 - number}") for number in range(USERS)])
+    writer = Writer(engine, "fill", lambda _: next(pairs))
+    for _ in range(USERS // _FILLED_AT_ONCE):
+        writer.commit(_FILLED_AT_ONCE)
+
+
 @contextmanager
 def node(url: str, name: str) -> Iterator[Any]:
     """The engine of one node on this database."""
@@ -128,13 +139,27 @@ def floor(url: str) -> Iterator[Commit]:
         link.close()
 
 
-def cost(cluster: Cluster | None, commit: Commit, size: int, messages: int, warm_up: int = 256) -> Cost:
-    """Of a message, in batches of `size`, after some that are not counted; without a `cluster` this process's alone."""
+def cost(
+    cluster: Cluster | None,
+    commit: Commit,
+    size: int,
+    messages: int,
+    warm_up: int = 256,
+    settle: Callable[[], None] | None = None,
+) -> Cost:
+    """Of a message, in batches of `size`, after some that are not counted; without a `cluster` this process's alone.
+
+    `settle` does what the engine has put off, which counts too.
+    """
     for _ in range(max(3, warm_up // size)):
         commit(size)
+    if settle is not None:
+        settle()
     before = used(cluster)
     for _ in range(messages // size):
         commit(size)
+    if settle is not None:
+        settle()
     count = messages // size * size
     return Cost(
         *((after - start) * scale / count for after, start, scale in zip(used(cluster), before, (1e6, 1e6, 1), strict=True))

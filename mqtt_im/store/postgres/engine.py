@@ -53,7 +53,14 @@ ASK_S: Final = 5.0
 AGAIN_S: Final = 0.2
 PATIENCE_S: Final = 8.0
 """So long an answer may take. The locks of a node that stands still are taken back before."""
-_PROBE: Final = Statement("UPDATE node SET batch = batch WHERE incarnation = $1 RETURNING 1", "i", "i")
+PLANNING: Final = b"""
+    SET plan_cache_mode = force_generic_plan; SET jit = off;
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"""
+"""Of the ledger's connection: a plan is made once for each statement, and looks up what it is given.
+
+A plan that was made while the tables were small, and nothing is known of them yet, would read them from end to end for a while.
+"""
+_PROBE: Final = Statement("UPDATE node SET batch = batch WHERE incarnation = $1 RETURNING 1", "i")
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +137,9 @@ class Engine(Showing):
         """See `interface.Store`: the database's clock goes on by itself."""
 
     def _connect(self) -> Connection:
-        return self._database.connect("ledger", patience_s=PATIENCE_S)
+        connection = self._database.connect("ledger", patience_s=PATIENCE_S)
+        connection.execute(PLANNING)
+        return connection
 
     def _open(self) -> None:
         self.state = Work(

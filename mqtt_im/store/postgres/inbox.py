@@ -10,6 +10,8 @@ from typing import Final
 
 from .wire import ints
 
+_int = struct.Struct(">q").pack
+
 CHUNK: Final = 32
 """Items in the user's row at most, and in a chunk."""
 
@@ -22,30 +24,44 @@ def unpack(data: bytes) -> list[int]:
 class Inbox:
     """One user's, as far as it is in memory."""
 
-    __slots__ = ("first", "full", "changed", "tail")
+    __slots__ = ("_packed", "_tail", "changed", "first", "full")
 
     def __init__(self, first: int = 1, tail: bytes = b"") -> None:
         self.first = first
         """`pos` of the first item of the tail."""
-        self.tail = unpack(tail)
+        self._packed = tail
+        self._tail: list[int] | None = None
+        """The same, once somebody has looked at it; most are only added to."""
         self.full: dict[int, list[int]] = {}
         """Chunks that are to be written, by the `pos` of their first item."""
         self.changed: dict[int, list[int]] = {}
         """Chunks that stand in their table and were changed."""
 
+    @property
+    def tail(self) -> list[int]:
+        """The newest items; may be changed, but for their number."""
+        if self._tail is None:
+            self._tail = unpack(self._packed)
+        return self._tail
+
     def append(self, pos: int, lsn: int) -> None:
         """The next item."""
-        if len(self.tail) >= CHUNK:
+        held = len(self._packed) // 8 if self._tail is None else len(self._tail)
+        if held >= CHUNK:
             self.full[self.first] = self.tail
-            self.first, self.tail = pos, []
-        elif not self.tail:
+            held = 0
+            self._packed, self._tail = b"", None
+        if not held:
             self.first = pos
-        assert pos == self.first + len(self.tail)
-        self.tail.append(lsn)
+        assert pos == self.first + held
+        if self._tail is None:
+            self._packed += _int(lsn)
+        else:
+            self._tail.append(lsn)
 
     def packed(self) -> bytes:
         """The tail as it is stored."""
-        return ints(self.tail)
+        return self._packed if self._tail is None else ints(self._tail)
 
     def after(self, pos: int, chunks: dict[int, list[int]]) -> list[tuple[int, int]]:
         """`(pos, item)` of those after `pos` that are kept, as far as these chunks and what is in memory have them."""

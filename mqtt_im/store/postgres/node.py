@@ -14,12 +14,11 @@ _FENCE: Final = Statement(
 )
 """Divides by zero, and so ends the transaction, where this node was declared dead."""
 _NO_FENCE: Final = Statement("SELECT")
-_MINE: Final = Statement("SELECT batch FROM node WHERE incarnation = $1 FOR UPDATE", "i", "i")
+_MINE: Final = Statement("SELECT batch FROM node WHERE incarnation = $1 FOR UPDATE", "i")
 _EXPOSED: Final = Statement(
     "SELECT u.name, d.device, d.server FROM device d JOIN im_user u USING (uid)"
     " WHERE d.exposed AND NOT EXISTS (SELECT FROM node n WHERE n.incarnation = d.server AND n.incarnation <> $1)",
     "i",
-    "tti",
 )
 
 

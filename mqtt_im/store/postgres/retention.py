@@ -44,10 +44,10 @@ ROWS: Final = 50
 ELSEWHERE_S: Final = 0.5
 """Between two looks whether another node's pass is over."""
 
-_PART: Final = Statement("SELECT lsn, rec FROM log WHERE lsn > $1 ORDER BY lsn LIMIT $2", "ii", "ib")
-_ROWS: Final = Statement("SELECT lsn, rec FROM log WHERE lsn = ANY ($1) ORDER BY lsn", "I", "ib")
-_TAKE_LOCK: Final = Statement("SELECT pg_try_advisory_lock($1)", "i", "f")
-_LET_GO: Final = Statement("SELECT pg_advisory_unlock($1)", "i", "f")
+_PART: Final = Statement("SELECT lsn, rec FROM log WHERE lsn > $1 ORDER BY lsn LIMIT $2", "ii")
+_ROWS: Final = Statement("SELECT lsn, rec FROM log WHERE lsn = ANY ($1) ORDER BY lsn", "I")
+_TAKE_LOCK: Final = Statement("SELECT pg_try_advisory_lock($1)", "i")
+_LET_GO: Final = Statement("SELECT pg_advisory_unlock($1)", "i")
 _EMPTY: Final = Statement(
     "UPDATE log SET rec = v.rec, seq = 0, by = 0 FROM unnest($1, $2) v (lsn, rec) WHERE log.lsn = v.lsn", "IB"
 )

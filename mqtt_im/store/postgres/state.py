@@ -28,11 +28,10 @@ MAX_NUMBERS: Final = 200_000
 CIDS: Final = 1000
 """Numbers of conversations in one block (`schema`)."""
 LSNS: Final = 2000
-_CLOCK: Final = Statement("SELECT nextval('lsn'), (extract(epoch FROM clock_timestamp()) * 1000)::int8", "", "ii")
+_CLOCK: Final = Statement("SELECT nextval('lsn'), (extract(epoch FROM clock_timestamp()) * 1000)::int8")
 _MEMBERS: Final = Statement(
     tables.MEMBERS.sql.decode().replace("m.cid = ANY ($1)", "m.cid IN (SELECT cid FROM grp WHERE name = ANY ($1))"),
     "T",
-    "iititfiiib",
 )
 
 

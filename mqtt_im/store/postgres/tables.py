@@ -35,33 +35,26 @@ TABLES: Final = (
 USER: Final = (
     "uid, name, head, first, tail, sent, sent_bytes, floor, began, acked, registered, settings, gone, gone_bytes, joined, made"
 )
-USER_GIVES: Final = "itiibiiiiifbiiii"
 DIRECT: Final = "d.a, d.b, d.cid, d.head, d.lsn, d.ts, d.a_read, d.a_delivered, d.b_read, d.b_delivered, d.parts"
-DIRECT_GIVES: Final = "iiiiiiiiiib"
 GROUP: Final = "g.cid, g.name, g.head, g.lsn, g.ts, g.title, g.size, g.born, g.maker"
-GROUP_GIVES: Final = "itiiitiit"
 MEMBER: Final = "m.ord, m.role, m.active, m.read, m.delivered, m.last, m.spans"
-MEMBER_GIVES: Final = "itfiiib"
 DEVICE: Final = "uid, device, cursor, acked, app, n, exposed, server, created, seen"
-DEVICE_GIVES: Final = "itiififiii"
 
-LOCK_USERS: Final = Statement(f"SELECT {USER} FROM im_user WHERE uid = ANY ($1) ORDER BY uid FOR NO KEY UPDATE", "I", USER_GIVES)
-USERS: Final = Statement(f"SELECT {USER} FROM im_user WHERE name = ANY ($1)", "T", USER_GIVES)
-HEADS: Final = Statement("SELECT name, head FROM im_user WHERE name = ANY ($1) AND head > 0", "T", "ti")
-NUMBERS: Final = Statement("SELECT uid, name FROM im_user WHERE name = ANY ($1)", "T", "it")
-NAMES: Final = Statement("SELECT uid, name FROM im_user WHERE uid = ANY ($1)", "I", "it")
+LOCK_USERS: Final = Statement(f"SELECT {USER} FROM im_user WHERE uid = ANY ($1) ORDER BY uid FOR NO KEY UPDATE", "I")
+USERS: Final = Statement(f"SELECT {USER} FROM im_user WHERE name = ANY ($1)", "T")
+HEADS: Final = Statement("SELECT name, head FROM im_user WHERE name = ANY ($1) AND head > 0", "T")
+NUMBERS: Final = Statement("SELECT uid, name FROM im_user WHERE name = ANY ($1)", "T")
+NAMES: Final = Statement("SELECT uid, name FROM im_user WHERE uid = ANY ($1)", "I")
 NAMES_AFTER: Final = Statement(
-    "SELECT name FROM im_user WHERE name > $1 AND (head > 0 OR registered) ORDER BY name LIMIT $2", "ti", "t"
+    "SELECT name FROM im_user WHERE name > $1 AND (head > 0 OR registered) ORDER BY name LIMIT $2", "ti"
 )
 NEW_USERS: Final = Statement("INSERT INTO im_user (name) SELECT unnest($1) ORDER BY 1 ON CONFLICT DO NOTHING", "T")
 CHUNKS: Final = Statement(
-    "SELECT first, refs FROM chunk WHERE uid = $1 AND first > $2 AND first <= $3 ORDER BY first LIMIT $4", "iiii", "ib"
+    "SELECT first, refs FROM chunk WHERE uid = $1 AND first > $2 AND first <= $3 ORDER BY first LIMIT $4", "iiii"
 )
 
-LOCK_GROUPS: Final = Statement(
-    f"SELECT {GROUP} FROM grp g WHERE name = ANY ($1) ORDER BY cid FOR NO KEY UPDATE", "T", GROUP_GIVES
-)
-GROUPS: Final = Statement(f"SELECT {GROUP} FROM grp g WHERE name = ANY ($1)", "T", GROUP_GIVES)
+LOCK_GROUPS: Final = Statement(f"SELECT {GROUP} FROM grp g WHERE name = ANY ($1) ORDER BY cid FOR NO KEY UPDATE", "T")
+GROUPS: Final = Statement(f"SELECT {GROUP} FROM grp g WHERE name = ANY ($1)", "T")
 NEW_GROUPS: Final = Statement(
     "INSERT INTO grp (cid, name) SELECT cid, name FROM unnest($1, $2) v (cid, name) ORDER BY 2 ON CONFLICT DO NOTHING", "IT"
 )
@@ -69,71 +62,59 @@ MEMBERS: Final = Statement(
     f"SELECT m.cid, u.uid, u.name, {MEMBER} FROM member m JOIN im_user u USING (uid)"
     " WHERE m.cid = ANY ($1) ORDER BY m.cid, m.ord",
     "I",
-    "iit" + MEMBER_GIVES,
 )
-PART: Final = Statement(f"SELECT {MEMBER} FROM member m WHERE cid = $1 AND uid = $2", "ii", MEMBER_GIVES)
-PARTS: Final = Statement(
-    f"SELECT {GROUP}, {MEMBER} FROM member m JOIN grp g USING (cid) WHERE m.uid = $1", "i", GROUP_GIVES + MEMBER_GIVES
-)
+PART: Final = Statement(f"SELECT {MEMBER} FROM member m WHERE cid = $1 AND uid = $2", "ii")
+PARTS: Final = Statement(f"SELECT {GROUP}, {MEMBER} FROM member m JOIN grp g USING (cid) WHERE m.uid = $1", "i")
 COMMON: Final = Statement(
     "SELECT 1 FROM member a JOIN member b USING (cid) WHERE a.uid = $1 AND b.uid = $2 AND a.active AND b.active LIMIT 1",
     "ii",
-    "i",
 )
 DIRECTS: Final = Statement(
-    f"SELECT {DIRECT} FROM unnest($1, $2) v (a, b) JOIN direct d USING (a, b)".replace("d.a, d.b", "a, b"), "II", DIRECT_GIVES
+    f"SELECT {DIRECT} FROM unnest($1, $2) v (a, b) JOIN direct d USING (a, b)".replace("d.a, d.b", "a, b"), "II"
 )
 DIRECTS_OF: Final = Statement(
     f"SELECT u.name, {DIRECT} FROM direct d JOIN im_user u ON u.uid = d.b WHERE d.a = $1"
     f" UNION ALL SELECT u.name, {DIRECT} FROM direct d JOIN im_user u ON u.uid = d.a WHERE d.b = $1 AND d.a <> $1",
     "i",
-    "t" + DIRECT_GIVES,
 )
 
-DEVICES: Final = Statement(f"SELECT {DEVICE} FROM device WHERE uid = ANY ($1) ORDER BY uid, device", "I", DEVICE_GIVES)
+DEVICES: Final = Statement(f"SELECT {DEVICE} FROM device WHERE uid = ANY ($1) ORDER BY uid, device", "I")
 
-RECORDS: Final = Statement("SELECT lsn, rec FROM log WHERE lsn = ANY ($1)", "I", "ib")
-IDS: Final = Statement("SELECT idh, rec FROM log WHERE idh = ANY ($1)", "U", "bb")
-MESSAGE: Final = Statement("SELECT lsn, rec FROM log WHERE cid = $1 AND seq = $2 AND seq > 0", "ii", "ib")
-MESSAGES: Final = Statement(
-    "SELECT seq, lsn FROM log WHERE cid = $1 AND seq BETWEEN $2 AND $3 AND seq > 0 ORDER BY seq", "iii", "ii"
-)
-LOWEST: Final = Statement("SELECT min(seq) FROM log WHERE cid = $1 AND seq BETWEEN $2 AND $3 AND seq > 0", "iii", "i")
-HIGHEST: Final = Statement("SELECT max(seq) FROM log WHERE cid = $1 AND seq BETWEEN $2 AND $3 AND seq > 0", "iii", "i")
+RECORDS: Final = Statement("SELECT lsn, rec FROM log WHERE lsn = ANY ($1)", "I")
+IDS: Final = Statement("SELECT uuid_send(idh), rec FROM log WHERE idh = ANY ($1)", "U")
+MESSAGE: Final = Statement("SELECT lsn, rec FROM log WHERE cid = $1 AND seq = $2 AND seq > 0", "ii")
+MESSAGES: Final = Statement("SELECT seq, lsn FROM log WHERE cid = $1 AND seq BETWEEN $2 AND $3 AND seq > 0 ORDER BY seq", "iii")
+LOWEST: Final = Statement("SELECT min(seq) FROM log WHERE cid = $1 AND seq BETWEEN $2 AND $3 AND seq > 0", "iii")
+HIGHEST: Final = Statement("SELECT max(seq) FROM log WHERE cid = $1 AND seq BETWEEN $2 AND $3 AND seq > 0", "iii")
 UNREAD: Final = Statement(
     "SELECT v.cid, count(*) FROM unnest($1, $2, $3) v (cid, first, last)"
     " JOIN log l ON l.cid = v.cid AND l.seq BETWEEN v.first AND v.last AND l.seq > 0 AND l.by NOT IN (0, $4) GROUP BY 1",
     "IIIi",
-    "ii",
 )
 MENTIONED: Final = Statement(
     "SELECT v.cid, count(DISTINCT m.seq) FROM unnest($1, $2, $3) v (cid, first, last)"
     " JOIN mention m ON m.cid = v.cid AND m.name IN ('*', $5) AND m.seq BETWEEN v.first AND v.last"
     " JOIN log l ON l.cid = m.cid AND l.seq = m.seq AND l.seq > 0 AND l.by NOT IN (0, $4) GROUP BY 1",
     "IIIit",
-    "ii",
 )
 AMENDED: Final = Statement(
     "SELECT cid, seq, recalled, edits, edited, size, reactions FROM unnest($1, $2) v (cid, seq) JOIN amended USING (cid, seq)",
     "II",
-    "iifiiib",
 )
-CHANGES: Final = Statement("SELECT count FROM change WHERE cid = $1 AND seq = $2 AND uid = $3", "iii", "i")
+CHANGES: Final = Statement("SELECT count FROM change WHERE cid = $1 AND seq = $2 AND uid = $3", "iii")
 PACKET: Final = Statement(
-    "SELECT rec FROM packet JOIN log USING (lsn) WHERE uid = $1 AND device = $2 AND session = $3 AND packet = $4", "itti", "b"
+    "SELECT rec FROM packet JOIN log USING (lsn) WHERE uid = $1 AND device = $2 AND session = $3 AND packet = $4", "itti"
 )
-KEYED: Final = Statement(
-    "SELECT rec FROM keyed JOIN log USING (lsn) WHERE sender = $1 AND keyed.cid = $2 AND key = $3", "iit", "b"
-)
-NEWEST: Final = Statement("SELECT coalesce(max(lsn), 0) FROM log", "", "i")
-CLOCK: Final = Statement("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8", "", "i")
+KEYED: Final = Statement("SELECT rec FROM keyed JOIN log USING (lsn) WHERE sender = $1 AND keyed.cid = $2 AND key = $3", "iit")
+NEWEST: Final = Statement("SELECT coalesce(max(lsn), 0) FROM log")
+CLOCK: Final = Statement("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8")
 ROOM: Final = Statement(
     "INSERT INTO log (lsn, cid, seq, by, rec) SELECT -n, 0, 0, 0,"
     " (SELECT string_agg(decode(md5(random()::text || n || m), 'hex'), '') FROM generate_series(1, 100) m)"
     " FROM generate_series(1, 100) n"
 )
 """Takes 160 KB, to be rolled back: where there is no room for that, there is none for what clients send."""
-NUMBER_BLOCK: Final = Statement("SELECT nextval('cid')", "", "i")
+NUMBER_BLOCK: Final = Statement("SELECT nextval('cid')")
 
 
 def hash_of(uid: int, request_id: str) -> bytes:

@@ -9,10 +9,12 @@ import select
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg import pq
+from psycopg.adapt import Transformer
 from psycopg.errors import error_from_result
 
 from mqtt_im.postgres.connecting import Connection
@@ -27,39 +29,45 @@ _INT8, _TEXT, _BYTEA, _BOOL, _UUID = 20, 25, 17, 16, 2950
 _ARRAYS: Final = {_INT8: 1016, _TEXT: 1009, _BYTEA: 1001, _BOOL: 1000, _UUID: 2951}
 _NULL: Final = struct.pack(">i", -1)
 _int = struct.Struct(">q").pack
-_sized_int = struct.Struct(">iq").pack
 _length = struct.Struct(">i").pack
 _header = struct.Struct(">iiiii").pack
 
 
-def _array(oid: int, parts: list[bytes], nulls: bool = False) -> bytes:
-    """An array of elements that have their lengths in front."""
-    if not parts:
+def _array(oid: int, count: int, parts: Iterable[bytes], nulls: bool = False) -> bytes:
+    """An array of so many elements, each with its length in front."""
+    if not count:
         return struct.pack(">iii", 0, 0, oid)
-    return _header(1, int(nulls), oid, len(parts), 1) + b"".join(parts)
+    return _header(1, int(nulls), oid, count, 1) + b"".join(parts)
 
 
 def _ints(values: Sequence[int]) -> bytes:
-    return _array(_INT8, [_sized_int(8, value) for value in values])
+    sized = [8] * (2 * len(values))
+    sized[1::2] = values
+    return _array(_INT8, len(values), (_sized_ints(len(values)).pack(*sized),))
+
+
+@lru_cache(256)
+def _sized_ints(count: int) -> struct.Struct:
+    return struct.Struct(">" + "iq" * count)
 
 
 def _texts(values: Sequence[str]) -> bytes:
     encoded = [value.encode() for value in values]
-    return _array(_TEXT, [_length(len(value)) + value for value in encoded])
+    return _array(_TEXT, len(values), [_length(len(value)) + value for value in encoded])
 
 
 def _blobs(values: Sequence[bytes | None]) -> bytes:
     parts = [_NULL if value is None else _length(len(value)) + value for value in values]
-    return _array(_BYTEA, parts, None in values)
+    return _array(_BYTEA, len(values), parts, None in values)
 
 
 def _flags(values: Sequence[bool]) -> bytes:
-    return _array(_BOOL, [b"\0\0\0\1\1" if value else b"\0\0\0\1\0" for value in values])
+    return _array(_BOOL, len(values), [b"\0\0\0\1\1" if value else b"\0\0\0\1\0" for value in values])
 
 
 def _hashes(values: Sequence[bytes | None]) -> bytes:
     parts = [_NULL if value is None else b"\0\0\0\x10" + value for value in values]
-    return _array(_UUID, parts, None in values)
+    return _array(_UUID, len(values), parts, None in values)
 
 
 _ENCODE: Final[dict[str, tuple[int, Callable[[Any], bytes]]]] = {
@@ -76,26 +84,13 @@ _ENCODE: Final[dict[str, tuple[int, Callable[[Any], bytes]]]] = {
 """Kinds of parameters: a whole number, text, bytes, 16 bytes, and arrays of them, and of truth values."""
 
 
-def _read_int(value: bytes) -> int:
-    return int.from_bytes(value, "big", signed=True)
-
-
-_DECODE: Final[dict[str, Callable[[bytes], Any]]] = {
-    "i": _read_int,
-    "t": bytes.decode,
-    "b": bytes,
-    "f": b"\1".__eq__,
-}
-
-
 class Statement:
-    """SQL with the kinds of its parameters, and of the columns of its rows (see `_ENCODE` and `_DECODE`)."""
+    """SQL with the kinds of its parameters (see `_ENCODE`)."""
 
-    def __init__(self, sql: str, takes: str = "", gives: str = "") -> None:
+    def __init__(self, sql: str, takes: str = "") -> None:
         self.sql = " ".join(sql.split()).encode()
         self.oids = [_ENCODE[kind][0] for kind in takes]
         self.encode = [_ENCODE[kind][1] for kind in takes]
-        self.decode = [_DECODE[kind] for kind in gives]
 
 
 class Step(NamedTuple):
@@ -131,6 +126,8 @@ class Link:
         self._names: dict[Statement, bytes] = {}
         self._made = 0
         """Statements that were prepared so far; each has a name of its own."""
+        self._rows = Transformer()
+        """Reads rows, in C."""
         self._poll = select.poll()
         self._poll.register(self._pg.socket, select.POLLIN)
         self.lost = False
@@ -152,7 +149,7 @@ class Link:
                 raise self._gone(problem) from problem
             problem.args = (one_line(problem),)
             raise problem
-        return [_answer(step.statement, result) for step, result in zip(steps, results, strict=True)]
+        return [self._answer(result) for result in results]
 
     def one(self, statement: Statement, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of one statement."""
@@ -236,6 +233,14 @@ class Link:
             raise psycopg.OperationalError("the database has answered out of turn")
         return result
 
+    def _answer(self, result: pq.abc.PGresult) -> Answer:
+        count = result.ntuples
+        if not count:
+            return Answer([], result.command_tuples or 0)
+        rows = self._rows
+        rows.set_pgresult(result)
+        return Answer(rows.load_rows(0, count, tuple), count)
+
     def _busy(self, deadline: float) -> bool:
         """Wait until a result is there; always False."""
         pg = self._pg
@@ -251,19 +256,6 @@ def _closes(sqlstate: str | None) -> bool:
     return sqlstate is None or sqlstate.startswith(("57P", "08"))
 
 
-def _answer(statement: Statement, result: pq.abc.PGresult) -> Answer:
-    count = result.command_tuples
-    decode = statement.decode
-    if not decode:
-        return Answer([], count or 0)
-    get = result.get_value
-    rows = []
-    for row in range(result.ntuples):
-        cells = [get(row, column) for column in range(len(decode))]
-        rows.append(tuple(None if cell is None else read(cell) for read, cell in zip(decode, cells, strict=True)))
-    return Answer(rows, count or 0)
-
-
-def ints(data: Iterable[int]) -> bytes:
+def ints(data: Sequence[int]) -> bytes:
     """Whole numbers of 8 bytes in a row, as `inbox` keeps them."""
-    return b"".join(map(_int, data))
+    return struct.pack(f">{len(data)}q", *data)

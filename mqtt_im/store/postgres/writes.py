@@ -40,13 +40,19 @@ _DROP_CHUNKS: Final = Statement(
     "DELETE FROM chunk USING unnest($1, $2) v (uid, first) WHERE chunk.uid = v.uid AND chunk.first = v.first", "II"
 )
 """Of which retention has taken everything."""
-_PUT_DIRECTS: Final = Statement(
+_NEW_DIRECTS: Final = Statement(
     "INSERT INTO direct (a, b, cid, head, lsn, ts, a_read, a_delivered, b_read, b_delivered, parts)"
-    " SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
-    " ON CONFLICT (a, b) DO UPDATE SET head = excluded.head, lsn = excluded.lsn, ts = excluded.ts, a_read = excluded.a_read,"
-    " a_delivered = excluded.a_delivered, b_read = excluded.b_read, b_delivered = excluded.b_delivered, parts = excluded.parts",
+    " SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     "IIIIIIIIIIB",
 )
+_PUT_DIRECTS: Final = Statement(
+    "UPDATE direct d SET head = v.head, lsn = v.lsn, ts = v.ts, a_read = v.a_read, a_delivered = v.a_delivered,"
+    " b_read = v.b_read, b_delivered = v.b_delivered, parts = v.parts"
+    " FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+    " v (a, b, cid, head, lsn, ts, a_read, a_delivered, b_read, b_delivered, parts) WHERE d.a = v.a AND d.b = v.b",
+    "IIIIIIIIIIB",
+)
+"""Whoever changes one has locked its two users, so one that was not there is not there yet."""
 _PUT_GROUPS: Final = Statement(
     "UPDATE grp g SET head = v.head, lsn = v.lsn, ts = v.ts, title = v.title, size = v.size, born = v.born, maker = v.maker"
     " FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) v (cid, head, lsn, ts, title, size, born, maker) WHERE g.cid = v.cid",
@@ -156,7 +162,10 @@ def _users(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
 def _convs(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
     names = {*state.changed_convs, *state.fresh_directs, *(name for name, _ in state.changed_members)}
     convs = [state.conv_for(name) for name in names]
-    yield _PUT_DIRECTS, sorted((_direct_row(state, conv) for conv in convs if conv.users is not None), key=lambda row: row[:2])
+    fresh = state.fresh_directs
+    directs = sorted((_direct_row(state, conv), conv.name in fresh) for conv in convs if conv.users is not None)
+    yield _NEW_DIRECTS, [row for row, new in directs if new]
+    yield _PUT_DIRECTS, [row for row, new in directs if not new]
     yield (
         _PUT_GROUPS,
         sorted(
