@@ -6,9 +6,10 @@ A test reaches no push service: the browser is handed what one would bring.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-from playwright.sync_api import CDPSession, Page
+from playwright.sync_api import CDPSession, Page, expect
 
 from tests.browser.conftest import Name, Open
 from tests.browser.tabs import Tab
@@ -19,9 +20,14 @@ SHOWN = """async () => {
 }"""
 
 
-def shown(page: Page, count: int) -> list[dict[str, Any]]:
-    """The notifications on the screen, as soon as there are so many."""
-    for _ in range(600):
+def shown(page: Page, count: int, again: Callable[[], None] = lambda: None) -> list[dict[str, Any]]:
+    """The notifications on the screen, as soon as there are so many.
+
+    `again` does now and then what brings them: nothing says that a browser has taken a push.
+    """
+    for number in range(1, 600):
+        if number % 50 == 0:
+            again()
         found: list[dict[str, Any]] = page.evaluate(SHOWN)
         if len(found) == count:
             return found
@@ -70,7 +76,7 @@ def test_a_push_is_shown_while_no_page_is_in_view(open_tab: Open, name: Name, ur
     tab.page.goto(url + "health/live")
     line = PushLine(tab)
     line.bring(push)
-    (first,) = shown(tab.page, 1)
+    (first,) = shown(tab.page, 1, lambda: line.bring(push))
     assert first == {"title": "bob (2)", "body": "<b>hello</b>", "tag": "alice:bob", "data": {"conv": "alice:bob"}}
     group = {"conv": "#ops", "name": "Night shift", "from": "carol", "body": "here", "count": 1}
     line.bring({"id": "2", "user": alice, "count": 1, "conversations": [group]})
@@ -89,17 +95,45 @@ def test_a_push_is_shown_while_no_page_is_in_view(open_tab: Open, name: Name, ur
     assert (odd_one["title"], odd_one["body"]) == ("MQTT-IM", "✉")  # a browser wants to see something for each push
 
 
+ASK = "() => { Notification.requestPermission = () => new Promise((answer) => { window.allow = () => answer('granted'); }); }"
+"""The browser asks until `allow()`."""
+HIDE = "Object.defineProperty(document, 'visibilityState', { get: () => 'hidden' })"
+
+
+def switch_on(tab: Tab) -> None:
+    tab.at("menu").click()
+    tab.page.get_by_role("menuitem", name="Settings").click()
+    tab.page.get_by_label("Notifications on this device").click()
+
+
 def test_the_open_page_notifies_while_it_is_not_in_view(open_tab: Open, name: Name, url: str) -> None:
+    """What comes while the browser still asks whether it may is told when it may."""
     alice, bob = name("alice"), name("bob")
     one, other = open_tab(alice), open_tab(bob)
     one.worker()
     one.page.context.grant_permissions(["notifications"], origin=url.rstrip("/"))
-    one.at("menu").click()
-    one.page.get_by_role("menuitem", name="Settings").click()
-    one.page.get_by_label("Notifications on this device").check()
+    one.page.evaluate(ASK)
+    switch_on(one)
     one.page.keyboard.press("Escape")
-    one.page.evaluate("Object.defineProperty(document, 'visibilityState', { get: () => 'hidden' })")
+    one.page.evaluate(HIDE)
+    other.start(alice).write("are you there?")
+    expect(one.page).to_have_title("(1) MQTT-IM")
+    one.page.evaluate("allow()")
+    (first,) = shown(one.page, 1)
+    assert (first["title"], first["body"]) == (bob, "are you there?")
+
+
+def test_notifications_that_are_switched_on_in_another_tab(open_tab: Open, name: Name, url: str) -> None:
+    """One tab of a browser tells, the one that has the connection, wherever they were switched on."""
+    alice, bob = name("alice"), name("bob")
+    one, other = open_tab(alice), open_tab(bob)
+    one.worker()
+    one.page.context.grant_permissions(["notifications"], origin=url.rstrip("/"))
+    second = Tab.open(one.page.context, url).online()
+    switch_on(second)
+    one.page.wait_for_function("localStorage.getItem('mqtt-im preferences')?.includes('\"notify\":true')")
+    for tab in (one, second):
+        tab.page.evaluate(HIDE)
     other.start(alice).write("are you there?")
     (first,) = shown(one.page, 1)
     assert (first["title"], first["body"]) == (bob, "are you there?")
-    assert one.page.title() == "(1) MQTT-IM"

@@ -6,11 +6,20 @@ import { isGroup } from "../core/names.js";
 
 export const canNotify = () => "Notification" in globalThis && isSecureContext;
 
+let isAsking = Promise.resolve();
+
 /** Switches them on or off, asking the user where the browser wants that; whether they are on. */
 export async function switchNotifications(session, on) {
+  const answer = permission(on);
+  isAsking = answer.catch(() => {});
+  const granted = await answer;
+  await (granted ? subscribe(session) : unsubscribe(session));
+  return granted;
+}
+
+async function permission(on) {
   const granted = on && (await Notification.requestPermission()) === "granted";
   setPref("notify", granted);
-  await (granted ? subscribe(session) : unsubscribe(session));
   return granted;
 }
 
@@ -47,7 +56,9 @@ const base64Url = (buffer) =>
 export function notifyOf(session, open) {
   session.im.on("news", async (messages) => {
     if (!session.im.messenger) return; // one tab tells
-    if (document.visibilityState === "visible" || !areOn()) return;
+    if (document.visibilityState === "visible") return;
+    await isAsking; // what comes before the browser has answered is told when it has
+    if (!areOn()) return;
     for (const message of messages.slice(-3)) {
       const record = session.im.convs.get(message.conv);
       const isCalled = message.mentions?.some((name) => name === session.me || name === "*");

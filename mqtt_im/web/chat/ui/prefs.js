@@ -13,6 +13,13 @@ function read() {
 
 export const prefs = read();
 
+// What is chosen in one tab holds in all: another one may be the one that tells.
+addEventListener("storage", ({ key }) => {
+  if (key !== KEY) return;
+  Object.assign(prefs, read());
+  showTheme();
+});
+
 export function setPref(name, value) {
   prefs[name] = value;
   localStorage.setItem(KEY, JSON.stringify(prefs));
