@@ -57,6 +57,9 @@ def read(database: Database, connection: Connection) -> Meta | None:
         values = {}
     if values.get("program") != "mqtt-im":
         raise WrongDatabase(f"{database.where}: it holds tables of another program (meta); give mqtt-im a database of its own")
+    for key in ("epoch", "schema"):
+        if not values.get(key) or (key == "schema" and not values[key].isdecimal()):
+            raise WrongDatabase(f"{database.where}: table meta is damaged: {key} is missing")
     schema = int(values["schema"])
     if schema > SCHEMA:
         raise WrongDatabase(f"{database.where}: made by a newer version (schema {schema}, this one knows {SCHEMA})")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from mqtt_im.testing import ServerProcess
@@ -91,5 +92,9 @@ def test_retention_and_the_commands(database: str) -> None:
         done = server.command("store", "compact")
         assert done.returncode == 0 and done.stdout.startswith("Removed 7 messages"), done
         assert server.command("store", "check").returncode == 0
+        with psycopg.connect(database, autocommit=True) as connection:
+            connection.execute("UPDATE direct SET head = head + 1")
+        damaged = server.command("store", "check")
+        assert damaged.returncode == 1 and "conversation alice:bob: its head is 11" in damaged.stderr, damaged
         backup = server.command("store", "backup", "file")
         assert backup.returncode == 2 and "pg_dump" in backup.stderr

@@ -2,7 +2,7 @@
 
 Every conversation's messages must be as many as its head says, but for what retention took, in one order with the log; every
 inbox must be whole, and each of its items in the log; and each row of the log must stand in the inboxes that it says it stands
-in. What is kept in memory does not grow with the store.
+in, and in the tables of what it has made (`references`). What is kept in memory grows with groups and their members alone.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, LiteralString
 
+import msgspec
 import psycopg
 
 from mqtt_im.core.records import Act, Gone, GroupChange, decode
@@ -20,8 +21,8 @@ from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.report import Report
 
 from .inbox import CHUNK, unpack
+from .references import WRONG, References, Row, check_contents
 from .retention import Groups, pair_of
-from .tables import hash_of
 
 PATIENCE_S: Final = 3600.0
 _PART: Final = 2000
@@ -38,16 +39,10 @@ _ORDER: Final = """
     SELECT cid, seq, lsn, before
     FROM (SELECT cid, seq, lsn, lag(lsn) OVER (PARTITION BY cid ORDER BY seq) before FROM log WHERE seq > 0) l
     WHERE before > lsn"""
-_CURSORS: Final = "SELECT u.name, d.device, d.cursor, u.head FROM device d JOIN im_user u USING (uid) WHERE d.cursor > u.head"
-_NOTHING: Final = """
-    SELECT 'amended', cid, seq FROM amended t WHERE NOT EXISTS (SELECT FROM log l WHERE l.cid = t.cid AND l.seq = t.seq)
-    UNION ALL
-    SELECT 'mention', cid, seq FROM mention t WHERE NOT EXISTS (SELECT FROM log l WHERE l.cid = t.cid AND l.seq = t.seq)"""
 _WRONG: Final[tuple[tuple[LiteralString, str], ...]] = (
     (_HEADS, "conversation {}: its head is {} and {} are gone, but there are {} messages, up to {}"),
     (_ORDER, "conversation {}: message {} is log row {}, before that of the message before it, {}"),
-    (_CURSORS, "device {}:{}: its cursor {} is beyond the inbox's head {}"),
-    (_NOTHING, "table {} is about conversation {}, message {}, which is not there"),
+    *WRONG,
 )
 """What must find nothing, and what is said of each row that it does find."""
 
@@ -79,9 +74,13 @@ def check_within(connection: Connection) -> Report:
         setattr(report, name, _rows(connection, query)[0][0])
     for part in _parts(connection, "SELECT uid, name, head, floor, first, tail FROM im_user WHERE head > 0 ORDER BY uid"):
         _check_inboxes(connection, report, part)
-    groups = Groups()
-    for part in _parts(connection, "SELECT lsn, rec, idh FROM log ORDER BY lsn"):
-        _check_records(connection, report, groups, part)
+    check_contents(connection, report)
+    groups, references = Groups(), References(connection, report)
+    for part in _parts(connection, "SELECT lsn, cid, seq, by, idh, rec FROM log ORDER BY lsn"):
+        rows = list(_decoded(report, part))
+        references.check(rows)
+        _check_items(connection, report, groups, rows)
+    references.check_groups(groups)
     return report
 
 
@@ -96,17 +95,31 @@ def _parts(connection: Connection, query: LiteralString) -> Iterator[list[tuple[
             yield part
 
 
+def _decoded(report: Report, part: list[tuple[Any, ...]]) -> Iterator[Row]:
+    for lsn, cid, seq, by, idh, data in part:
+        try:
+            record = decode(data)
+        except msgspec.MsgspecError as error:
+            report.add(f"log row {lsn}: can't be read: {error}")
+        else:
+            yield lsn, cid, seq, by, None if idh is None else idh.bytes, record
+
+
 def _check_inboxes(connection: Connection, report: Report, users: list[tuple[Any, ...]]) -> None:
     """Each inbox of these users goes on without a gap, in the order of the log, and what it holds is there."""
-    chunks: dict[int, list[tuple[int, list[int]]]] = {}
+    chunks: dict[int, list[tuple[int, bytes]]] = {}
     uids = [user[0] for user in users]
     stored = _rows(connection, "SELECT uid, first, refs FROM chunk WHERE uid = ANY (%s) ORDER BY uid, first", uids)
     for uid, first, refs in stored:
-        chunks.setdefault(uid, []).append((first, unpack(refs)))
+        chunks.setdefault(uid, []).append((first, refs))
     wanted: dict[int, str] = {}
     for uid, name, head, floor, first, tail in users:
         before, newest = floor, 0
-        parts = [*chunks.get(uid, ()), (first, unpack(tail))]
+        parts = [
+            (start, refs)
+            for start, data in (*chunks.get(uid, ()), (first, tail))
+            if (refs := _refs(report, name, start, data)) is not None
+        ]
         for start, refs in parts:
             kept = [(start + index, ref) for index, ref in enumerate(refs) if ref]
             if kept and kept[0][0] <= floor:
@@ -127,28 +140,30 @@ def _check_inboxes(connection: Connection, report: Report, users: list[tuple[Any
         report.add(f"{wanted[lsn]} is log row {lsn}, which is not there")
 
 
-def _check_records(connection: Connection, report: Report, groups: Groups, rows: list[tuple[Any, ...]]) -> None:
+def _refs(report: Report, name: str, start: int, data: bytes) -> list[int] | None:
+    if len(data) % 8:
+        report.add(f"inbox of {name}: can't be read: {len(data)} bytes from item {start} on")
+        return None
+    return unpack(data)
+
+
+def _check_items(connection: Connection, report: Report, groups: Groups, rows: list[Row]) -> None:
     """Each of these rows stands in the inboxes of all whom it concerned, at the place that it names."""
     expected: list[tuple[str, int, int]] = []
-    ids: list[tuple[str, str, int, bytes | None]] = []
-    for lsn, data, idh in rows:
+    for lsn, *_, record in rows:
         report.rows += 1
-        record = decode(data)
         if isinstance(record, GroupChange):
             groups.take(record)
         act = record.act if isinstance(record, Gone) else record
         if not isinstance(act, Act):
             report.add(f"log row {lsn}: is no record that makes items")
             continue
-        if act.id is not None:
-            ids.append((act.by, act.id, lsn, None if idh is None else idh.bytes))
         if record is not act or not act.pos:
             continue
         names = groups.recipients(act) if act.conv[0] == "#" else pair_of(act)
         if len(names) != len(act.pos):
             report.add(f"log row {lsn}: {len(act.pos)} items for {len(names)} recipients")
         expected += [(name, pos, lsn) for name, pos in zip(names, act.pos, strict=False)]
-    _check_ids(connection, report, ids)
     names_, positions, lsns = zip(*expected, strict=True) if expected else ((), (), ())
     query = (
         "SELECT v.name, v.pos, v.lsn, CASE WHEN v.pos >= u.first THEN substr(u.tail, ((v.pos - u.first) * 8 + 1)::int, 8)"
@@ -159,11 +174,3 @@ def _check_records(connection: Connection, report: Report, groups: Groups, rows:
     for name, pos, lsn, ref in _rows(connection, query, list(names_), list(positions), list(lsns)):
         if ref is None or len(ref) != 8 or abs(unpack(ref)[0]) != lsn:
             report.add(f"log row {lsn}: is not item {pos} in the inbox of {name}")
-
-
-def _check_ids(connection: Connection, report: Report, ids: list[tuple[str, str, int, bytes | None]]) -> None:
-    names = sorted({name for name, _, _, _ in ids})
-    uids = dict(_rows(connection, "SELECT name, uid FROM im_user WHERE name = ANY (%s)", names)) if names else {}
-    for name, request_id, lsn, digest in ids:
-        if name not in uids or hash_of(uids[name], request_id) != digest:
-            report.add(f"log row {lsn}: a repeat of id {request_id!r} of {name} would not be known")

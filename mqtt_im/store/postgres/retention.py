@@ -76,6 +76,10 @@ class Groups:
             self._convs[name] = Conv(0, name)
         return self._convs[name]
 
+    def names(self) -> list[str]:
+        """Those that were seen."""
+        return list(self._convs)
+
     def take(self, record: GroupChange) -> None:
         """The next change to a group."""
         change_members(_UNTOUCHED, self.conv(record.conv), record)  # type: ignore[arg-type]

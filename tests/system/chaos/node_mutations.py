@@ -82,7 +82,7 @@ NODE_MUTATIONS: dict[str, Mutation] = {
     ),
     "no-fence": Mutation(
         "lets a node commit that was declared dead",
-        "nobody sent .*late|gap: everything up to|the cursor stands at|lost: ",
+        "is doubled|nobody sent .*late",
         (
             _SLOW_TO_NOTICE,
             ("store/postgres/node.py", "SELECT 1 / count(*) FROM mine", "SELECT 1 FROM (SELECT count(*) FROM mine) m"),
