@@ -36,9 +36,12 @@ class Refused(Exception):
 
 
 class RawClient:
-    def __init__(self, port: int, host: str = "127.0.0.1", receive_buffer: int | None = None) -> None:
-        """Connect the socket; `receive_buffer` (bytes) keeps the kernel from taking much for a client that does not read."""
+    def __init__(self, port: int, host: str = "127.0.0.1", receive_buffer: int | None = None, source: str = "") -> None:
+        """Connect the socket, from address `source`; `receive_buffer` (bytes) keeps the kernel from taking much for a client
+        that does not read."""
         self.socket = socket.socket()
+        if source:
+            self.socket.bind((source, 0))
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self.socket.settimeout(PATIENCE_S)
