@@ -65,7 +65,9 @@ def _sockets(ports: Ports, count: int, data: bytes, more: bytes = b"") -> None:
 
 def bodies_without_end(ports: Ports) -> None:
     """Requests whose bodies come, but for the last byte."""
-    head = f"POST /api/v1/send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {_token(ports)}\r\nContent-Type: application/json\r\n"
+    head = (
+        f"POST /api/v1/send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token_of(ports)}\r\nContent-Type: application/json\r\n"
+    )
     _sockets(ports, 3_000, head.encode() + b"Content-Length: 250000\r\n\r\n" + b" " * 249_000)
 
 
@@ -73,7 +75,8 @@ def headers_without_end(ports: Ports) -> None:
     _sockets(ports, 3_000, b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 5_000, b"x: y\r\n")
 
 
-def _token(ports: Ports, user: str = FOE) -> str:
+def token_of(ports: Ports, user: str = FOE) -> str:
+    """A token of this user."""
     while True:
         with contextlib.suppress(OSError, HTTPException, ValueError):
             connection = HTTPConnection("127.0.0.1", ports.http, timeout=30)
@@ -122,23 +125,23 @@ def wrong_tokens(ports: Ports) -> None:
 
 def acting(ports: Ports) -> None:
     """In the names of others, which only the operator may."""
-    token = _token(ports)
+    token = token_of(ports)
     _requests(ports, 50, _post("/api/v1/convs", {}, f"Authorization: Bearer {token}", "X-Act-As: bob"))
 
 
 def tickets(ports: Ports) -> None:
-    token = _token(ports)
+    token = token_of(ports)
     _requests(ports, 50, _post("/api/v1/ticket", {"for": "events"}, f"Authorization: Bearer {token}"))
 
 
 def large_pages(ports: Ports) -> None:
-    token = _token(ports)
+    token = token_of(ports)
     _requests(ports, 50, _post("/api/v1/sync", {"after": 0}, f"Authorization: Bearer {token}"))
 
 
 def streams(ports: Ports) -> None:
     """Streams that begin at the beginning, and are left at once."""
-    token = _token(ports)
+    token = token_of(ports)
     request = _get("/api/v1/events?after=0", f"Authorization: Bearer {token}")
 
     def work() -> None:
@@ -152,18 +155,18 @@ def streams(ports: Ports) -> None:
 
 def many_streams(ports: Ports) -> None:
     """As many streams of one user as there are places, none of which is read."""
-    _sockets(ports, 10_000, _get("/api/v1/events?after=0", f"Authorization: Bearer {_token(ports)}"))
+    _sockets(ports, 10_000, _get("/api/v1/events?after=0", f"Authorization: Bearer {token_of(ports)}"))
 
 
 def uploads(ports: Ports) -> None:
     """Small files, one after the other."""
-    token = _token(ports)
+    token = token_of(ports)
     head = f"POST /api/v1/files?name=x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 10\r\n\r\n"
     _requests(ports, 20, head.encode() + b"x" * 10)
 
 
 def groups_over_http(ports: Ports) -> None:
-    token = _token(ports)
+    token = token_of(ports)
     _requests(
         ports,
         20,

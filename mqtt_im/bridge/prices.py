@@ -16,7 +16,9 @@ from mqtt_im.store.commits import Commit
 from .channel import Channel
 from .seam import Bridge
 
-_MAX_LARGE: Final = 10_000
+_MAX_KNOWN: Final = 10_000
+_UNKNOWN: Final = 400
+"""How many a group is taken to reach of which that is not known yet: else many messages to a large one would cost nothing."""
 
 
 class Priced(Protocol):
@@ -36,12 +38,14 @@ class Prices:
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        self._large: dict[str, int] = {}
-        """How many were reached last by what was done in a large group, by group."""
+        self._reached: dict[tuple[str, type[rq.Request]], int] = {}
+        """How many were reached last, by group and what was done in it."""
 
     def at_the_door(self, request: rq.Request) -> tuple[float, float]:
         """The units of a request as far as they are known now; and of whom it reaches, as the last one did."""
-        audience = costs.of_audience(self._large.get(where(request), 0)) if type(request) in CHANGING else 0.0
+        audience, kind = 0.0, type(request)
+        if kind in CHANGING and (name := where(request)).startswith("#"):
+            audience = costs.of_audience(self._reached.get((name, kind), _UNKNOWN))
         return costs.at_the_door(request, self._bridge.settings.max_page), audience
 
     def charge(self, user: str, units: float) -> None:
@@ -50,25 +54,26 @@ class Prices:
             self._bridge.transport.charge(user, units)
 
     def when_known(self, job: Priced) -> None:
-        """Charge for whom a committed request reaches, beyond what was known at the door; that is remembered for the next one.
+        """Charge for whom a request has reached, or give back what it has not, and remember it for the next one.
 
-        And for what a request took a thread, committed or refused, where that is more than what it costs says.
+        And for what it took the ledger's thread, committed or refused, where that is more than what it costs says.
         """
         reached = sum(len(commit.to) + len(commit.away) + _taken_back(commit.record) for commit in job.commits or ())
         if reached <= costs.RECIPIENTS and not job.charged and job.seconds <= costs.NOTICED_S:
             return
-        audience = costs.of_audience(reached) if job.commits is not None else job.charged
+        audience = costs.of_audience(reached)
         door = costs.at_the_door(job.request, self._bridge.settings.max_page)
         units = audience - job.charged + costs.of_more_time(job.seconds, door + audience)
         if job.channel is not None:
             job.channel.link.charge(units)
         else:
             self.charge(job.who.user, units)
-        if job.commits is not None and (name := where(job.request)):
-            self._large.pop(name, None)
-            self._large[name] = reached
-            if len(self._large) > _MAX_LARGE:
-                del self._large[next(iter(self._large))]
+        if job.commits is not None and (name := where(job.request)).startswith("#"):
+            key = name, type(job.request)
+            self._reached.pop(key, None)
+            self._reached[key] = reached
+            if len(self._reached) > _MAX_KNOWN:
+                del self._reached[next(iter(self._reached))]
 
 
 def _taken_back(record: AnyRecord) -> int:

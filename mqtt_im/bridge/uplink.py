@@ -218,7 +218,7 @@ class Uplink:
             bridge.cursors.release(job.who.user, job.who.device, "nothing" if job.refusal is not None else void)
         if job.commits is not None or job.receipts is not None:
             bridge.tell(job)
-        if job.commits is not None or job.seconds > costs.NOTICED_S:
+        if job.commits is not None or job.charged or job.seconds > costs.NOTICED_S:
             self._prices.when_known(job)
         if channel is None:
             return

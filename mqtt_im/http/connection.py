@@ -6,7 +6,8 @@
 - After an answer, a body that was not read is taken in for a moment and thrown away, whether the connection stays or not:
   closing a socket with unread input would lose the answer.
 - A client that takes nothing off its full buffer for a minute is gone.
-- What comes in is looked at in turns (`turns`), and what has come of all requests that are not answered is bounded in bytes.
+- What comes in is looked at in turns (`turns`), a few events in each, and what has come of all requests that are not answered
+  is bounded in bytes.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ MAX_HELD_BYTES: Final = 32 << 20
 _HEALTH: Final = (b"GET /health/", b"HEAD /health/")
 SMALL_BYTES: Final = 8 * 1024
 """So much of a request is kept all the same."""
+EVENTS: Final = 8
+"""Events that are taken in at once: 256 KiB in chunks of one byte are forty thousand, which would take seconds."""
 
 Count = Callable[..., None]
 
@@ -113,12 +116,26 @@ class Places:
         self._idle.pop(connection, None)
 
 
+class Bounded(h11.Connection):
+    """Hands out `left` more events; then it says that more data is needed, whether that is so or not."""
+
+    left = EVENTS
+
+    def next_event(self) -> Any:
+        """See `h11.Connection`."""
+        if not self.left:
+            return h11.NEED_DATA
+        self.left -= 1
+        return super().next_event()
+
+
 class HttpConnection(H11Protocol):
     """A connection with a place."""
 
     def __init__(self, places: Places, websocket: Callable[[], asyncio.Protocol | None], **given: Any) -> None:
         """`websocket` makes what talks to a client that asks for a WebSocket; None while there is nothing to talk to."""
         super().__init__(**given)
+        self.conn: Bounded = Bounded(h11.SERVER, MAX_HEAD_BYTES)
         self.places = places
         self.spare = False
         self._websocket = websocket
@@ -260,13 +277,23 @@ class HttpConnection(H11Protocol):
                 return
             self.flow.resume_reading()
         before = self.cycle
+        self.conn.left = EVENTS
         super().handle_events()
+        if not self.conn.left:
+            self.flow.pause_reading()
+            self.loop.call_soon(self._go_on)
         if self.cycle is not before and not self.cycle.response_complete:
             self.places.busy(self)
             for timer in (self._head, self._linger):
                 if timer is not None:
                     timer.cancel()
             self._head = self._linger = None
+
+    def _go_on(self) -> None:
+        """Take in what there is beside the events of the last turn, if that was not all."""
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self.handle_events()
 
     def on_response_complete(self) -> None:
         """The answer was written."""

@@ -151,6 +151,18 @@ def test_a_body_without_end_is_bounded(server: ServerProcess, name: Name) -> Non
     assert problem(answer) == (413, "too_large")
 
 
+def test_a_body_in_chunks_of_a_byte_is_understood(server: ServerProcess, name: Name) -> None:
+    """And so is the request behind it."""
+    with Web(server.http_port).login(name("alice")) as web:
+        head = f"Host: x\r\nAuthorization: Bearer {web.token}\r\nContent-Type: application/json\r\n"
+    text = json.dumps({"to": name("bob"), "body": "x" * 2_000})
+    chunks = "".join(f"1\r\n{letter}\r\n" for letter in text) + "0\r\n\r\n"
+    first = f"POST /api/v1/send HTTP/1.1\r\n{head}Transfer-Encoding: chunked\r\n\r\n{chunks}"
+    second = f"POST /api/v1/convs HTTP/1.1\r\n{head}Connection: close\r\nContent-Length: 2\r\n\r\n{{}}"
+    answer = answers(server.http_port, (first + second).encode())
+    assert answer.count(b"HTTP/1.1 200 ") == 2 and b"x" * 2_000 in answer
+
+
 LATE = [
     ("X: y", 401, "unauthorized"),
     ("Authorization: Bearer {token}\r\nContent-Type: application/json", 413, "too_large"),

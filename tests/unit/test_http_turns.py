@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import h11
+
+from mqtt_im.http.connection import EVENTS, Bounded
 from mqtt_im.http.turns import PER_TURN, Turns
 
 
@@ -32,3 +35,19 @@ def test_a_turn_has_so_many_steps_and_addresses_take_turns() -> None:
         assert turns.take("late", lambda: done.append("late")), "nobody waits"
 
     asyncio.run(scenario())
+
+
+def test_what_has_come_in_small_chunks_is_taken_in_a_few_at_a_time() -> None:
+    """Forty thousand chunks of one byte, which one read of a socket has room for, held up everybody for seconds."""
+    bounded = Bounded(h11.SERVER)
+    bounded.receive_data(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\nx\r\n" * 100 + b"0\r\n\r\n")
+    steps, found = 0, b""
+    while bounded.their_state is not h11.DONE:
+        steps, events, bounded.left = steps + 1, 0, EVENTS
+        while (event := bounded.next_event()) is not h11.NEED_DATA:
+            events += 1
+            found += bytes(event.data) if isinstance(event, h11.Data) else b""
+            if isinstance(event, h11.EndOfMessage):
+                break
+        assert events <= EVENTS
+    assert found == b"x" * 100 and steps >= 100 // EVENTS

@@ -64,3 +64,25 @@ def test_usual_requests_cost_no_more_than_they_say(prices: Prices, charged: list
     react.seconds = 0.0005
     prices.when_known(react)
     assert charged == []
+
+
+def test_nobody_knows_how_many_a_group_reaches_before_it_was_written_to(prices: Prices, charged: list[float]) -> None:
+    """So the first messages cost as those to some hundred do, until that is known; what is done else in it tells nothing."""
+    send, read = rq.Send(id="1", to="#g", body=Raw(b"1")), rq.Read(conv="#g", seq=1)
+    guess = prices.at_the_door(send)[1]
+    assert 5 < guess < 50 and prices.at_the_door(rq.Send(id="1", to="bob", body=Raw(b"1")))[1] == 0
+    first = job(send, own=1)
+    first.charged = guess
+    prices.when_known(first)
+    reading = job(read)
+    reading.charged = guess
+    prices.when_known(reading)
+    assert charged == [pytest.approx(costs.of_audience(5_000) - guess), pytest.approx(-guess)]
+    assert prices.at_the_door(send)[1] == costs.of_audience(5_000)
+
+
+def test_what_was_refused_has_reached_nobody(prices: Prices, charged: list[float]) -> None:
+    send = job(rq.Send(id="1", to="#g", body=Raw(b"1")))
+    send.charged = 20.0
+    prices.when_known(send)
+    assert charged == [-20.0]
