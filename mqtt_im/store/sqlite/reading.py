@@ -26,6 +26,7 @@ from mqtt_im.store.rendering import Rendering, Showing
 from mqtt_im.store.uploads import Uploads
 
 from .bounds import Bounds
+from .cache import Cache
 from .errors import ERRORS
 from .gate import Gate, Yielding
 from .hot import Log, Projection
@@ -36,6 +37,9 @@ _TRIES: Final = 3
 """After so many beginnings the gate stays closed until the end: others wait for this one look."""
 _CACHE_KIB: Final = 16_384
 MAX_NUMBERS: Final = 50_000
+_MEMBERS_BYTES: Final = 12 << 20
+"""Of members of groups that were read and stay in memory: ten groups of 5,000, each of which takes 20 ms to be read."""
+_MEMBER_BYTES: Final = 240
 
 
 class _MovedError(Exception):
@@ -68,6 +72,8 @@ class ReadState(ProjectedState):
         self._writer: ProjectedState | None = None
         self._numbers: dict[str, int] = {}
         """By name, the numbers of conversations that are stored. They stay as they are, so these outlive a view."""
+        self._stored_members = Cache[str, dict[str, Member]](bounds.of(_MEMBERS_BYTES))
+        """By name, the members of groups as they are stored. They outlive a view, as long as none of them is written anew."""
         self.shown: set[str] = set()
         """Conversations of which the view was asked what became of messages."""
 
@@ -76,7 +82,14 @@ class ReadState(ProjectedState):
         if writer is not self._writer:  # the projections may have been made anew
             self._writer = writer
             self._numbers.clear()
+            self._stored_members.clear()
+        former = self.live
         self.live, self.frozen = writer.live, writer.frozen
+        if former is self.frozen:
+            for name in former.regrouped:
+                self._stored_members.drop(name)
+        elif former is not self.live:
+            self._stored_members.clear()  # generations came and went, and nobody knows which groups they have changed
         for cache in (self._users, self._convs, self._devices, self._amended):
             cache.clear()
         self._absent.clear()
@@ -159,7 +172,13 @@ class ReadState(ProjectedState):
         found = self._kept(conv.name)
         if found is not None and found.loaded:
             return dict(found.members)
-        return super()._members_of(conv)
+        if not conv.group or any(conv.name in generation.regrouped for generation in self._generations()):
+            return super()._members_of(conv)
+        members = self._stored_members.get(conv.name)
+        if members is None:
+            members = super()._members_of(conv)
+            self._stored_members.put(conv.name, members, _MEMBER_BYTES * (len(members) + 1))
+        return dict(members)
 
     def _part_of(self, conv: Conv, name: str) -> Member | None:
         found = self._kept(conv.name)

@@ -13,6 +13,7 @@ from unittest.mock import patch
 import pytest
 from msgspec import Raw
 
+from mqtt_im.core.model import Member
 from mqtt_im.core.records import Edited, decode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
@@ -20,6 +21,7 @@ from mqtt_im.store import listings, queries
 from mqtt_im.store.jobs import AttachJob, RequestJob
 from mqtt_im.store.sqlite import contents, entities
 from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.hot import Projection
 from mqtt_im.store.sqlite.models import LOG_FILE, PROJECTION_FILE
 from tests.support.store import SqliteStore
 
@@ -233,3 +235,37 @@ def test_a_store_of_before_quotas_counts_what_it_has(store: SqliteStore) -> None
     ann = store.engine.state.user("ann")
     assert (ann.kept, ann.kept_bytes, ann.joined, ann.made) == (2, 5, 1, 1)
     assert listings.convs(store.engine, Who("cat", "pc", NOW), rq.Convs(), 9, 10**6) == seen
+
+
+def test_members_of_a_large_group_are_read_once(store: SqliteStore) -> None:
+    """Not for each page; and again where one of them was written anew."""
+    names = [f"m{number:03}" for number in range(300)]
+    ids = map(str, range(100))
+
+    def shown() -> list[str]:
+        who = Who("ann", "pc", NOW)
+        found = store.see(lambda view: listings.group_info(view, who, rq.GroupInfo(group="#g"), 500, 1 << 20), NOW)
+        return [member["user"] for member in found["members"]]
+
+    ask(store, ("ann", rq.GroupCreate(id=next(ids), group="#g", members=list(names))))
+    store.close()
+    store.reopen()
+    loads, load = 0, Projection.members_of_group
+
+    def counted(projection: Projection, cid: int) -> list[tuple[str, Member]]:
+        nonlocal loads
+        loads += 1
+        return load(projection, cid)
+
+    with patch.object(Projection, "members_of_group", counted):
+        assert shown() == shown() == ["ann", *names]
+        assert loads == 1
+        for _ in range(3):
+            ask(store, ("ann", rq.GroupRemove(id=next(ids), group="#g", members=[names.pop()])))
+            assert shown() == ["ann", *names]
+            store.engine.flusher.flush()
+            assert shown() == ["ann", *names]
+        for _ in range(2):
+            ask(store, ("ann", rq.GroupRemove(id=next(ids), group="#g", members=[names.pop()])))
+            store.engine.flusher.flush()
+            assert shown() == ["ann", *names]
