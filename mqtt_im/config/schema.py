@@ -262,6 +262,14 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         ),
     ] = 134_217_728
     max_queued_bytes_per_user: Annotated[int, Meta(ge=1, description="The same of one user's devices together.")] = 16_777_216
+    max_kept_session_bytes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Memory for the plain subscriptions of kept sessions whose clients are away, together; an eighth of it "
+            "for those of one user. Above it the sessions that have been away longest end.",
+        ),
+    ] = 67_108_864
     max_retained_messages: Annotated[
         int, Meta(ge=0, description="Retained messages on plain topics, of all users together; further ones are not kept.")
     ] = 10_000

@@ -43,6 +43,7 @@ COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
         "Acknowledgements of MQTT 5 clients that say that they did not want a message, by reason code.",
         ("code",),
     ),
+    "sessions_given_up": ("Kept MQTT sessions that ended early, since those of clients that are away took too much memory.", ()),
     "session_store_failures": ("Transactions of the MQTT sessions' store that failed.", ()),
     "webhooks": ("Attempts to send webhooks, by event and result.", ("event", "result")),
     "uploads": ("Files uploaded.", ()),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mqtt_im.transport.embedded.sessions.away import weight
 from tests.support import packets
 from tests.support.packets import Will
 from tests.unit.transport.harness import Server, on_loop
@@ -263,6 +264,30 @@ async def test_kept_sessions_of_one_user_are_bounded_and_the_longest_unseen_goes
         await stays.silent()
         await stays.disconnect()
         await server.connect("stays", clean=False, present=True)
+
+
+@on_loop
+async def test_kept_sessions_of_all_users_are_bounded_by_what_they_weigh(tmp_path: Path) -> None:
+    """Those that are away longest end, and whoever is there stays."""
+    filters = [(f"t/{number}", 1) for number in range(20)]
+    limits = {"max_kept_session_bytes": 8 * 3 * weight(dict(filters))}
+    async with Server(tmp_path, limits=limits, plain_topics=("#",)) as server:
+        stays = await server.connect("stays", clean=False)
+        await stays.subscribe(*filters)
+        for name in ("a", "b", "c", "d"):
+            client = await server.connect(name, clean=False)
+            await client.subscribe(*filters)
+            await client.disconnect()
+        await server.handler.saw("session_ended", "alice", "a")
+        assert server.counts["sessions_given_up"] == 1
+        await stays.silent()
+        await stays.disconnect()
+        await server.handler.saw("session_ended", "alice", "b")
+        for name in ("c", "d", "stays"):
+            await server.connect(name, clean=False, present=True)
+        await server.connect("a", clean=False)
+    async with Server(tmp_path, limits=limits, plain_topics=("#",)) as server:
+        assert server.hub.sessions._away.bytes >= 3 * weight(dict(filters))
 
 
 @on_loop

@@ -13,6 +13,7 @@ from typing import Final
 
 from mqtt_im.protocol.names import is_device
 from mqtt_im.transport.embedded.sessions import persistence
+from mqtt_im.transport.embedded.sessions.away import Away, weight
 from mqtt_im.transport.embedded.sessions.ground import Ground
 from mqtt_im.transport.embedded.sessions.persistence import StoredSession, StoreFailed
 from mqtt_im.transport.embedded.sessions.plain import Plain
@@ -36,6 +37,7 @@ class Keeper:
         self.in_memory: dict[Key, Session] = {}
         self.before_end: Callable[[Key], None] = lambda _: None
         """Is called before a session ends that had no connection."""
+        self._away = Away(ground.limits.max_kept_session_bytes)
         self._ends: list[tuple[float, Key]] = []
         """A heap of when sessions without a client end; what was taken up again meanwhile is found out then."""
         self._looked_ahead_to = 0.0
@@ -45,7 +47,9 @@ class Keeper:
         self._alive: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """The store is there: look for sessions that have ended, or will soon."""
+        """The store is there, and all sessions that have to be in memory: look for those that have ended, or will soon."""
+        for session in sorted(self.in_memory.values(), key=lambda session: session.seen or math.inf):
+            self._away.add(session.key, weight(session.filters))
         self._ground.background(self._look_ahead())
 
     def stop(self) -> None:
@@ -106,6 +110,7 @@ class Keeper:
 
     def resume(self, session: Session, expiry: int) -> None:
         """A kept session has its client again, who may want it kept for another time."""
+        self._away.drop(session.key)
         session.seen = 0
         session.expiry = expiry
         self.save(session)
@@ -156,6 +161,7 @@ class Keeper:
         What came by a shared subscription and was not acknowledged goes to another member (MQTT5-4.8.2-5).
         """
         self._timed.discard(session.id)
+        self._away.drop(session.key)
         self._plain.unsubscribe_all(session)
         if session.kept and self._plain.abroad is not None:
             self._plain.abroad.ended(session)
@@ -190,9 +196,22 @@ class Keeper:
             self._put_away(session)
         elif session.idle:
             self._evict(session, ok=True)
+        else:
+            self._is_away(session)
+
+    def _is_away(self, session: Session) -> None:
+        """The session stays in memory without its client; where that is too much, those that have been so for longest end."""
+        user = session.key[0]
+        self._away.add(session.key, weight(session.filters))
+        while (key := self._away.too_much(user)) is not None:
+            self._away.drop(key)
+            self._ground.count("sessions_given_up")
+            self._ground.log.note("given_up", "", "session %s:%s ends: those whose clients are away take too much memory", *key)
+            self._give_up(self.in_memory[key])
 
     def _put_away(self, session: Session) -> None:
         """Whichever node its client comes to reads the session from the database; nothing of it is in memory."""
+        self._away.drop(session.key)
         self._plain.unsubscribe_all(session)
         if session.outbox is not None:
             session.outbox.clear()
@@ -205,6 +224,7 @@ class Keeper:
         if session.connection is not None or not session.idle or self.in_memory.get(session.key) is not session:
             return
         if self._ground.store.idle:
+            self._away.drop(session.key)
             del self.in_memory[session.key]
         elif ok:
             self._ground.store.committed(lambda ok: self._evict(session, ok=ok))
