@@ -162,16 +162,24 @@ class BridgeWorld:
 
     # What the ledger does.
 
-    def batch(self, *, fails: bool = False) -> None:
-        """What waits is one batch, which is committed, or is not."""
+    def batch(self, *, fails: bool = False, told: bool = True) -> None:
+        """What waits is one batch, which is committed, or is not; nobody hears of that where it is not `told`."""
         self.ledger.came.clear()
         waiting = list(self.ledger.waiting)
         self.ledger.waiting.clear()
         if fails:
             with patch.object(self.store.engine.log, "append", side_effect=sqlite3.OperationalError("disk I/O error")):
                 self.store.run(waiting, self.now)
+        elif not told:
+            with patch.object(self.ledger, "_tell"):
+                self.store.run(waiting, self.now)
         else:
             self.store.run(waiting, self.now)
+
+    def crashed(self) -> BridgeWorld:
+        """The process ends here; the next one, on the same files."""
+        self.store.crash()
+        return BridgeWorld(self.store.data_dir)
 
     def settle(self) -> None:
         """Everything that waits, and all that follows from it, is committed and told."""

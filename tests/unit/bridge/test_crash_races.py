@@ -1,0 +1,123 @@
+"""The process ends where nobody can aim from outside: between a commit and its report, between an answer and what follows it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+
+from tests.support.bridge import BridgeWorld, FakeLink
+
+
+def with_bob(test: Callable[[BridgeWorld, FakeLink], Coroutine[None, None, None]]) -> Callable[..., None]:
+    """Bob's phone keeps its session, was offered ten messages, and has acknowledged eight."""
+
+    def run(tmp_path: Path) -> None:
+        async def play() -> None:
+            world = BridgeWorld(tmp_path)
+            ann, bob = world.connect("ann"), world.connect("bob", clean=False)
+            world.settle()
+            for number in range(10):
+                world.ask(ann, "send", to="bob", body=number)
+            world.settle()
+            world.puback(bob, *range(1, 9))
+            await test(world, bob)
+
+        asyncio.run(play())
+
+    run.__doc__ = test.__doc__
+    return run
+
+
+def came_again(world: BridgeWorld) -> FakeLink:
+    """What waits is committed, and the process ends before anybody is told. Bob's phone is back, at the next one's."""
+    world.batch(told=False)
+    after = world.crashed()
+    bob = after.connect("bob", clean=False, resumed=True)
+    after.settle()
+    after.close()
+    return bob
+
+
+@with_bob
+async def test_a_hello_that_was_committed_and_not_answered_holds(world: BridgeWorld, bob: FakeLink) -> None:
+    """Also against what was acknowledged before it, and while it was under way."""
+    world.ask(bob, "hello", id="h", after=3)
+    world.puback(bob, 9, 10)
+    assert came_again(world).positions == list(range(4, 11))
+    assert not bob.of("welcome")
+
+
+@with_bob
+async def test_what_was_acknowledged_behind_it_dies_with_the_process(world: BridgeWorld, bob: FakeLink) -> None:
+    world.ask(bob, "hello", id="h", after=3)
+    world.settle()
+    world.puback(bob, 4, 5)
+    assert came_again(world).positions == list(range(4, 11))
+
+
+@with_bob
+async def test_what_was_written_of_that_counts_though_nobody_was_told(world: BridgeWorld, bob: FakeLink) -> None:
+    world.ask(bob, "hello", id="h", after=3)
+    world.settle()
+    world.puback(bob, 4, 5)
+    world.bridge.cursors.write()
+    assert came_again(world).positions == list(range(6, 11))
+
+
+@with_bob
+async def test_a_hello_that_was_not_committed_leaves_nothing(world: BridgeWorld, bob: FakeLink) -> None:
+    world.bridge.cursors.write()
+    world.settle()
+    world.ask(bob, "hello", id="h", after=3)
+    world.ledger.waiting.clear()
+    assert came_again(world).positions == [9, 10]
+
+
+@with_bob
+async def test_between_the_answer_and_the_first_item(world: BridgeWorld, bob: FakeLink) -> None:
+    """What was offered before the `hello` may be the same packets, so they say so."""
+    bob.writable = False
+    world.ask(bob, "hello", id="h", after=3)
+    world.settle()
+    assert bob.of("welcome")[-1]["pos"] == 3 and bob.positions[10:] == []
+    again = came_again(world)
+    assert [(item["pos"], dup) for item, _, dup in again.sent if item["op"] == "msg"] == [(pos, True) for pos in range(4, 11)]
+
+
+@with_bob
+async def test_the_choice_of_ack_that_was_committed_and_not_answered_holds(world: BridgeWorld, bob: FakeLink) -> None:
+    world.ask(bob, "hello", id="h", ack="app", after=2)
+    world.puback(bob, 9, 10)
+    world.batch(told=False)
+    after = world.crashed()
+    again = after.connect("bob", clean=False, resumed=True)
+    after.settle()
+    assert again.positions == list(range(3, 11))
+    after.puback(again, *range(3, 11))
+    after.bridge.cursors.write()
+    after.settle()
+    assert after.cursor("bob") == 2
+    after.close()
+
+
+@with_bob
+async def test_an_ack_that_was_committed_and_not_acknowledged_counts(world: BridgeWorld, bob: FakeLink) -> None:
+    world.ask(bob, "hello", id="h", ack="app")
+    world.settle()
+    token = world.ask(bob, "ack", pos=9)
+    assert came_again(world).positions == [10]
+    assert token not in bob.answered
+
+
+@with_bob
+async def test_a_send_that_was_committed_and_not_answered_is_one_message(world: BridgeWorld, bob: FakeLink) -> None:
+    world.ask(bob, "send", id="s", to="ann", body="once")
+    world.batch(told=False)
+    after = world.crashed()
+    again, ann = after.connect("bob"), after.connect("ann")
+    after.ask(again, "send", id="s", to="ann", body="once")
+    after.settle()
+    assert [item["dup"] for item in again.of("sent") if "dup" in item] == [True]
+    assert [item["body"] for item in ann.of("msg")] == ["once"]
+    after.close()
