@@ -52,6 +52,7 @@ class Channel:
         "delivery",
         "device",
         "device_topic",
+        "exposed",
         "greeting",
         "held",
         "late",
@@ -85,6 +86,8 @@ class Channel:
         """Its newest uplink that may change something (`uplink.UplinkJob`), where order hangs on it."""
         self.missed = 0
         """Items up to it had been committed before the delivery began."""
+        self.exposed = 0
+        """Items up to it may have been offered on former connections, and not been acknowledged; 0 for none."""
         self.opening = False
         """The device's state was asked for."""
         self.greeting = 0
@@ -209,6 +212,15 @@ class Channel:
             return
         if not publish(topic, self.encode(delivery.too_large(packet_id)), packet_id, dup) and packet_id:
             delivery.acked(packet_id)  # not even that fits: it counts as delivered
+
+    @property
+    def settled(self) -> bool:
+        """Whether the device has acknowledged all that it was ever offered, here and on former connections."""
+        delivery = self.delivery
+        if delivery is None:
+            return True
+        # Not by what is in flight alone: to an app, a PUBACK is no acknowledgement.
+        return not (delivery.unacknowledged or delivery.in_flight() or delivery.sent_before) and delivery.cursor >= self.exposed
 
     def limit_batches(self) -> None:
         """Batches are as large as the device takes."""

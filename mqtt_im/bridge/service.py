@@ -320,6 +320,7 @@ class Bridge:
         delivery.batch = channel.batch
         first = not self._reachable(channel.user)
         channel.delivery, channel.missed = delivery, state.head
+        channel.exposed = state.head if job.was_exposed else 0
         if first:
             self.presence.came(channel.user)
         channel.limit_batches()
@@ -345,9 +346,7 @@ class Bridge:
         channels = self.online[channel.user]
         channels.remove(channel)
         if channel.delivery is not None:
-            # What was sent before counts as much, by a former server, or before the device said where it stands.
-            settled = not channel.delivery.in_flight() and not channel.delivery.sent_before
-            self.cursors.left(channel.user, channel.device, settled=settled)
+            self.cursors.left(channel.user, channel.device, settled=channel.settled)
         if not channels:
             del self.online[channel.user]
         if channel.delivery is not None and not self._reachable(channel.user):

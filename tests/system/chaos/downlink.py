@@ -131,7 +131,7 @@ class Downlink:
                 for publish, _ in self._unprocessed[:count]:
                     self._acknowledge(wire, publish.packet_id)
                 del self._unprocessed[:count]
-                if self._last_pos > self.stream.kept:
+                if self._last_pos > self.stream.kept and (self.world.calm or self.dice.random() < 0.3):
                     self.stream.kept = self.dice.randint(self.stream.kept + 1, self._last_pos)
                     self._note(f"ack {self.stream.kept}")
                     wire.send(self._publish(encode({"op": "ack", "pos": self.stream.kept}), self._packet_id()))

@@ -66,31 +66,41 @@ def run(
     environment: Mapping[str, str] | None = None,
     kill_every_s: float = 2.5,
     kills: int = 0,
+    requests: int = 0,
     nodes: int = 0,
     kinds: Mapping[str, int] | None = None,
     plan: Sequence[str] = (),
     hellos: float = HELLOS,
 ) -> Verdict:
-    """Run for so many seconds and at least so many kills, then settle and check; `nodes` on PostgreSQL, else one on SQLite.
+    """Run for so many seconds, then settle and check; `nodes` on PostgreSQL, else one on SQLite.
 
+    It goes on until there were so many kills, and so many requests, as far as a busy machine gets to them in eight times that.
     What befalls them is `plan`, in this order, and then drawn from `kinds` (`servers.KINDS`), by weight.
     The plan follows from the seed; the scheduler adds its own chance.
     """
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         wall = WallClock(Path(folder) / "wall")
         with started(Path(folder), nodes, wall, environment, kinds or KINDS, plan) as servers:
-            noise = _Run(servers, wall, seed, seconds, kill_every_s, kills)
+            noise = _Run(servers, wall, seed, seconds, kill_every_s, kills, requests)
             noise.world.hellos = hellos
             return asyncio.run(noise.all())
 
 
 class _Run:
     def __init__(
-        self, servers: Servers, wall: WallClock, seed: int, seconds: float, kill_every_s: float, least_kills: int
+        self,
+        servers: Servers,
+        wall: WallClock,
+        seed: int,
+        seconds: float,
+        kill_every_s: float,
+        least_kills: int,
+        least_requests: int,
     ) -> None:
         self.servers = servers
         self.seconds = seconds
         self.least_kills = least_kills
+        self.least_requests = least_requests
         self.kill_every_s = kill_every_s
         self.dice = Random(seed)
         self.troubles = Random(f"{seed} troubles")
@@ -140,6 +150,7 @@ class _Run:
                 await device.stop()
             await asyncio.gather(*lives)
             faults += check(self.world, await asyncio.to_thread(self._truth))
+            self._explain(faults)
         except (ServerFailed, subprocess.SubprocessError, AssertionError, OSError, Refused, Closed) as error:
             faults += [*self.world.faults, f"the run ended early: {type(error).__name__}: {error}"]
         finally:
@@ -156,12 +167,21 @@ class _Run:
             self.servers.kills,
             self.servers.troubles,
             self.world.connections,
-            sum(map(len, self.world.requests.values())),
+            self._made,
             sum(stream.received for stream in streams),
             sum(stream.repeated for stream in streams),
             happened(self.world),
-            self.world.trails,
+            list(self.world.trails.values()),
         )
+
+    def _explain(self, faults: list[str]) -> None:
+        """What led to the first faults of devices that were seen only at the end."""
+        for device in self.devices:
+            name = f"{device.profile.name}: "
+            for fault in faults:
+                if fault.startswith(name):
+                    self.world.explain(device.profile.name, fault.removeprefix(name), device.trail)
+                    break
 
     async def _setup(self) -> None:
         """Groups are made and every device is registered, in a fixed order, before anything goes wrong."""
@@ -184,8 +204,10 @@ class _Run:
 
     async def _noise(self, lives: list[asyncio.Task[None]]) -> None:
         """Kill and restart until the time is over; a device that breaks down ends the run."""
-        until = time.monotonic() + self.seconds
-        while time.monotonic() < until or self.servers.kills < self.least_kills:
+        began = time.monotonic()
+        while (passed := time.monotonic() - began) < self.seconds or (
+            passed < 8 * self.seconds and (self.servers.kills < self.least_kills or self._made < self.least_requests)
+        ):
             pause = self.dice.uniform(0.4, 1.6) * self.kill_every_s
             await asyncio.sleep(pause / 2)
             self._set_clock(far=True)
@@ -194,6 +216,10 @@ class _Run:
                 if life.done():
                     life.result()
             await asyncio.to_thread(self.servers.trouble, self.troubles, lambda: self._set_clock(far=False))
+
+    @property
+    def _made(self) -> int:
+        return sum(map(len, self.world.requests.values()))
 
     def _set_clock(self, far: bool) -> None:
         """The server's wall clock jumps now and then: far while it runs, a little, or far back, while it does not."""

@@ -138,16 +138,21 @@ class World:
     dice: Random = field(default_factory=Random)
     deliveries: list[Path] = field(default_factory=list)
     """Where each server writes down what its deliveries do."""
-    trails: list[str] = field(default_factory=list)
-    """What led to the first faults of devices."""
+    trails: dict[str, str] = field(default_factory=dict)
+    """What led to the first fault of each of the first devices that had one."""
 
     def fault(self, who: str, what: str, trail: Trail | None = None) -> None:
         """Note a broken promise; the first hundred are enough."""
         if len(self.faults) < 100:
             self.faults.append(f"{who}: {what}")
-        if trail is not None and len(self.trails) < TOLD:
+        if trail is not None:
+            self.explain(who, what, trail)
+
+    def explain(self, who: str, what: str, trail: Trail) -> None:
+        """Keep what led to the first fault of a device."""
+        if len(self.trails) < TOLD and who not in self.trails:
             trail.note(0, f"FAULT: {what}")
-            self.trails.append(f"{who}: {what}\n{trail.text(who, self.deliveries)}")
+            self.trails[who] = trail.text(who, what, self.deliveries)
 
 
 def happened(world: World) -> dict[str, int]:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
+import pytest
+
 from tests.support.bridge import BridgeWorld, FakeLink
 
 
@@ -121,3 +123,47 @@ async def test_a_send_that_was_committed_and_not_answered_is_one_message(world: 
     assert [item["dup"] for item in again.of("sent") if "dup" in item] == [True]
     assert [item["body"] for item in ann.of("msg")] == ["once"]
     after.close()
+
+
+@pytest.mark.parametrize("between", ["nothing", "connection without offers", "hello back", "PUBACKs alone, to an app"])
+def test_what_was_offered_before_the_crash_is_not_replaced_after_it(tmp_path: Path, between: str) -> None:
+    """INV-12, of a device that keeps no session, so that the next connection knows of nothing in flight."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        ann, bob = world.connect("ann"), world.connect("bob")
+        world.settle()
+        if between == "PUBACKs alone, to an app":
+            world.ask(bob, "hello", id="h", ack="app")
+        for number in range(3):
+            world.ask(ann, "send", to="bob", body=number, key="state" if number == 1 else None)
+        world.settle()
+        assert bob.positions == [1, 2, 3]
+        if between == "PUBACKs alone, to an app":
+            world.puback(bob, 1, 2, 3)
+        else:
+            world.puback(bob, 1)
+        world.leave(bob)
+        world.bridge.cursors.write()
+        world.settle()
+        if "connection" in between or "hello" in between:
+            again = world.connect("bob")
+            again.writable = False
+            world.settle()
+            if "hello" in between:
+                world.ask(again, "hello", id="h", after=0)
+                world.settle()
+            assert not again.items
+            world.leave(again)
+            world.bridge.cursors.write()
+            world.settle()
+        after = world.crashed()
+        ann = after.connect("ann")
+        after.ask(ann, "send", to="bob", body="newer", key="state")
+        after.settle()
+        bob = after.connect("bob")
+        after.settle()
+        assert [item["body"] for item in bob.of("msg") if item["pos"] > 1] == [1, 2, "newer"]
+        after.close()
+
+    asyncio.run(play())
