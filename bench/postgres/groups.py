@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 import time
 from typing import Any, Final
 
@@ -12,6 +11,7 @@ from mqtt_im.clock import Times
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs import FetchJob, RequestJob
+from mqtt_im.store.reader import AT_ONCE
 from tests.support.postgres import Cluster, new_database
 
 from .ledgers import FLOOR, SETTINGS, Writer, cost, floor, node, used
@@ -62,15 +62,14 @@ def _look(cluster: Cluster, engine: Any, members: list[str], count: int) -> floa
     """Each member is online and reads the newest item, once the group has got one: µs of CPU."""
     reading = engine.reading()
     times = Times(time.time_ns() // 1_000_000, time.time_ns() // 1_000_000, 0)
-    figures = []
-    for start in range(0, _MEMBERS - 1, 1_000):
-        part = members[start : start + 1_000][: _MEMBERS - 1 - start]
-        before = used(cluster)
-        for name in part:
-            job = FetchJob(name, count, 10, 1 << 20, lambda _: None)
-            assert reading.run(job.finish, lambda: None, times)
-            assert job.entries, f"{name} has nothing to read"
-        after = used(cluster)
-        figures.append((after[0] + after[1] - before[0] - before[1]) / len(part) * 1e6)
+    before = used(cluster)
+    for start in range(0, _MEMBERS - 1, AT_ONCE):
+        part = members[start : start + AT_ONCE][: _MEMBERS - 1 - start]
+        with reading.together([(name, count, 10) for name in part]):
+            for name in part:
+                job = FetchJob(name, count, 10, 1 << 20, lambda _: None)
+                assert reading.run(job.finish, lambda: None, times)
+                assert job.entries, f"{name} has nothing to read"
+    after = used(cluster)
     reading.close()
-    return statistics.median(figures)
+    return (after[0] + after[1] - before[0] - before[1]) / (_MEMBERS - 1) * 1e6

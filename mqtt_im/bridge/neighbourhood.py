@@ -14,7 +14,6 @@ from typing import Any, Final
 
 from mqtt_im.cluster import Neighbours
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.interface import Readable
 
 from .audience import Audience
 from .channel import Channel
@@ -119,9 +118,9 @@ class Neighbourhood:
     async def _look_at_members(self, group: str) -> None:
         here = list({*self._online, *self._watching})
 
-        def members(engine: Readable) -> list[str]:
-            conv = engine.state.conv(group)
-            return [] if conv is None else [user for user in here if conv.member(user) is not None]
+        def members(engine: Any) -> list[str]:
+            present: list[str] = engine.state.present(group, here)
+            return present
 
         try:
             for user in await self._bridge.ledger.call(members):

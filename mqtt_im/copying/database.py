@@ -9,6 +9,7 @@ from typing import Final
 import peewee
 import psycopg
 
+from mqtt_im.hooks.subscriptions import KeyRow
 from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.errors import explained, one_line
 from mqtt_im.postgres.nodes import keep_out
@@ -70,6 +71,19 @@ class Schemas:
         found = self._connection.execute("SELECT to_regclass('relayed') IS NOT NULL").fetchone()
         if found and found[0]:
             self._connection.execute(_QUEUE_RELAYED)
+
+    def push_key(self) -> bytes | None:
+        """See `HasSmall`."""
+        there = self._connection.execute("SELECT to_regclass('im_webpush.key') IS NOT NULL").fetchone()
+        found = self._connection.execute("SELECT pem FROM im_webpush.key").fetchone() if there and there[0] else None
+        return None if found is None else bytes(found[0])
+
+    def keep_push_key(self, pem: bytes) -> None:
+        """See `HasSmall`."""
+        self._connection.execute("SET LOCAL search_path = im_webpush")
+        PostgresTables(_Within(self._database, self._connection), "webpush", (KeyRow,))
+        self._connection.execute("DELETE FROM im_webpush.key")
+        self._connection.execute("INSERT INTO im_webpush.key (name, pem) VALUES ('vapid', %s)", (pem,))
 
     @property
     def empty(self) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+from mqtt_im.hooks.webpush import KEY_NAME
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.sqlite import whole as sqlite
@@ -38,6 +40,16 @@ class Files:
         tables = place.open(file, models)
         self._open.callback(tables.close)
         return tables, models
+
+    def push_key(self) -> bytes | None:
+        """See `HasSmall`."""
+        file = self._folder / KEY_NAME
+        return file.read_bytes() if file.exists() else None
+
+    def keep_push_key(self, pem: bytes) -> None:
+        """See `HasSmall`."""
+        with os.fdopen(os.open(self._folder / KEY_NAME, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as stream:
+            stream.write(pem)
 
     def close(self) -> None:
         """Nothing of it is open."""

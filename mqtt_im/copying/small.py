@@ -30,9 +30,15 @@ class HasSmall(Protocol):
     def small(self, name: str, *, made: bool = False) -> tuple[Tables, Models] | None:
         """Those of a name in `FILES`; None where there are none, and they are not to be `made`."""
 
+    def push_key(self) -> bytes | None:
+        """The key that push services know the server by, as PEM; None where there is none."""
+
+    def keep_push_key(self, pem: bytes) -> None:
+        """Browsers' subscriptions are good for this key from now on."""
+
 
 def copy_small(source: HasSmall, target: HasSmall) -> None:
-    """The target has the small tables of the source. Raises what peewee raises."""
+    """The target has the small tables of the source, and its key for Web Push. Raises what peewee raises."""
     now = int(time.time())
 
     def changed(row: Row) -> Row:
@@ -54,3 +60,6 @@ def copy_small(source: HasSmall, target: HasSmall) -> None:
         with made[0].transaction():
             for of, to in zip(found[1], made[1], strict=True):
                 copy(found[0], made[0], of, to, of_will if issubclass(to, WillRow) else changed)
+    key = source.push_key()
+    if key is not None:
+        target.keep_push_key(key)

@@ -252,6 +252,14 @@ class Reading(Protocol):
 
     errors: tuple[type[Exception], ...]
     """See `Store`."""
+    gathers: bool
+    """Whether many looks at inboxes are cheaper `together`."""
+
+    def together(self, fetches: Sequence[tuple[str, int, int]]) -> AbstractContextManager[None]:
+        """Inside, `run` is called for looks at these inboxes: user, after which item, and how many items.
+
+        They may see one moment, and what they will ask for is at hand. Raises one of `errors`.
+        """
 
     def run(self, look: Callable[[Readable], None], tell: Callable[[], None], now: Times, exact: bool = False) -> bool:
         """`look` has seen one moment, and `tell` was called before any later commit that touches that could be told.

@@ -10,7 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -18,13 +18,15 @@ from mqtt_im.clock import Clock
 from mqtt_im.protocol.errors import Refusal, StoreError
 
 from .interface import Reading
-from .jobs import Job
+from .jobs import FetchJob, Job
 from .turns import Turns
 
 logger = logging.getLogger(__name__)
 
 MAX_UNTOLD: Final = 64
 """Answers that are on their way to the loop."""
+AT_ONCE: Final = 64
+"""Looks at inboxes that are done together, where that is cheaper."""
 PATIENCE_S: Final = 10.0
 """So long a read waits for what is on its way to the disk."""
 _WAIT_S: Final = 0.005
@@ -125,7 +127,9 @@ class Reader:
         while self._answered - self.arrived >= MAX_UNTOLD and self._thread is not None:
             time.sleep(_WAIT_S)  # what the loop has not got to is in memory
         job = self._turns.take()
-        if job is not None:
+        if job is not None and self._reading is not None and self._reading.gathers and type(job) is FetchJob:
+            self._serve_together(self._reading, job)
+        elif job is not None:
             began = time.perf_counter()
             self._do(job, time.monotonic())
             self._turns.charge(job.line(), time.perf_counter() - began)
@@ -135,6 +139,31 @@ class Reader:
             aside, self._aside = self._aside, []
             for since, waiting in aside:
                 self._do(waiting, since)
+
+    def _serve_together(self, reading: Reading, first: FetchJob) -> None:
+        """The next jobs are done as well, as far as they look at inboxes too; each pays the same."""
+        fetches = [first]
+        job: Job | None = None
+        while len(fetches) < AT_ONCE and type(job := self._turns.take()) is FetchJob:
+            fetches.append(job)
+        began = time.perf_counter()
+        with self._gathered(reading, fetches):
+            for fetch in fetches:
+                self._do(fetch, time.monotonic())
+        each = (time.perf_counter() - began) / len(fetches)
+        for fetch in fetches:
+            self._turns.charge(fetch.line(), each)
+        if job is not None and job is not fetches[-1]:
+            self._do(job, time.monotonic())
+
+    @contextmanager
+    def _gathered(self, reading: Reading, fetches: list[FetchJob]) -> Iterator[None]:
+        with ExitStack() as together:
+            try:
+                together.enter_context(reading.together([(job.user, job.after, job.limit) for job in fetches]))
+            except reading.errors:
+                self.close()  # each tells what is wrong, or finds that nothing is any more
+            yield
 
     def _do(self, job: Job, since: float) -> None:
         try:

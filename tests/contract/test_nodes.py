@@ -16,7 +16,7 @@ from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.postgres.nodes import leave, register
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import AttachJob, CursorsJob, EraseJob, RequestJob
+from mqtt_im.store.jobs import AttachJob, CursorsJob, EraseJob, FetchJob, RequestJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.postgres.check import check
 from tests.support.pgstore import PostgresStore
@@ -189,6 +189,57 @@ def test_who_has_left_a_group_has_nothing_in_hand_of_what_is_recalled_there(node
     assert list(commit.former) == ["u1"] and [name for name, _ in commit.to] == ["u0", "u2"]
     ((users, _),) = nodes[0].woken
     assert sorted(users) == ["u0", "u1", "u2"]
+
+
+def fetched(node: PostgresStore, after: int = 0) -> list[FetchJob]:
+    """What everybody's inbox has, looked at together."""
+    jobs = [FetchJob(user, after, 3, 1 << 20, lambda _: None) for user in USERS]
+    for job in jobs:
+        node.reader.submit(job)
+    node.reader._gather(block=False)
+    while len(node.reader._turns):
+        node.reader.serve()
+    return jobs
+
+
+def shown(jobs: list[FetchJob]) -> list[list[tuple[int, bytes]]]:
+    return [[(pos, entry.item(pos, job.user, "pc", 0)) for pos, entry in job.entries] for job in jobs]
+
+
+def test_inboxes_that_are_looked_at_together_show_what_each_has(nodes: list[PostgresStore]) -> None:
+    node = nodes[0]
+    ask(node, "u0", rq.GroupCreate(id="g", group="#g", members=USERS[1:]))
+    for number in range(40):  # so that some stand in chunks
+        ask(node, "u1", rq.Send(id=f"s{number}", to="#g" if number % 2 else USERS[number % 12], body=Raw(b"%d" % number)))
+    ask(node, "u1", rq.Recall(id="r", conv="#g", seq=3))
+    ask(node, "u1", rq.Edit(id="e", conv="#g", seq=4, body=Raw(b"99")))
+    alone: list[list[tuple[int, bytes]]] = []
+    for after in (0, 2, 15, 100):
+        fetched(node)  # so that the connection is open
+        node.reader._reading.gathers = False  # type: ignore[union-attr]
+        alone = shown(fetched(node, after))
+        node.reader._reading.gathers = True  # type: ignore[union-attr]
+        assert shown(fetched(node, after)) == alone
+    assert b"recalled" in b"".join(entry for inbox in shown(fetched(node)) for _, entry in inbox)
+
+
+def test_what_is_recalled_while_inboxes_are_looked_at_together_is_shown_to_nobody(nodes: list[PostgresStore]) -> None:
+    node = nodes[0]
+    ask(node, "u0", rq.GroupCreate(id="g", group="#g", members=["u1", "u2"]))
+    ask(node, "u0", rq.Send(id="s", to="#g", body=Raw(b'"secret"')))
+    fetched(node)
+    reading = node.reader._reading
+    assert reading is not None
+    told: list[FetchJob] = []
+    with reading.together([("u1", 0, 5), ("u2", 0, 5)]):
+        for user in ("u1", "u2"):
+            job = FetchJob(user, 0, 5, 1 << 20, lambda _: None)
+            assert reading.run(job.finish, lambda job=job: told.append(job), node.clock.now())  # type: ignore[misc]
+            if user == "u1":
+                ask(node, "u0", rq.Recall(id="r", conv="#g", seq=2))
+    first, second = (b"".join(entry for _, entry in inbox) for inbox in shown(told))
+    assert b"secret" in first  # it was told before
+    assert b"secret" not in second and b"recalled" in second
 
 
 def test_what_retention_leaves_of_one_who_was_erased_is_in_order(database: str, tmp_path: Path) -> None:

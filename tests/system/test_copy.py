@@ -12,6 +12,8 @@ import pytest
 from msgspec import Raw
 
 from mqtt_im.core.rules import Who
+from mqtt_im.hooks.encryption import new_key
+from mqtt_im.hooks.webpush import KEY_NAME
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs import RequestJob
@@ -71,6 +73,7 @@ def test_clients_go_on_in_postgresql_and_back_in_sqlite(database: str, tmp_path:
             alice.say("bob", number, id=f"m{number}")
         before = alice.must("convs")["convs"]
         server.kill()
+        (server.data_dir / KEY_NAME).write_bytes(key := new_key())
         assert copy(server.data_dir, database).returncode == 0
     assert check(Database(database)).problems == []
 
@@ -90,6 +93,7 @@ def test_clients_go_on_in_postgresql_and_back_in_sqlite(database: str, tmp_path:
     folder = tmp_path / "back"
     assert copy(database, folder).returncode == 0
     assert check_folder(folder).problems == []
+    assert (folder / KEY_NAME).read_bytes() == key
 
     with ServerProcess(CONFIG | {"data_dir": str(folder)}) as server:
         bob, alice = on(server, "bob", clients, clean=False), on(server, "alice", clients)

@@ -41,7 +41,7 @@ from .node import Fence, Inherited
 from .reading import Changes, Reading
 from .retention import ELSEWHERE_S, Host, Pass
 from .state import Work
-from .wire import BEGIN, COMMIT, ROLLBACK, Link, Statement, Step
+from .wire import BEGIN, COMMIT, PLANNING, ROLLBACK, Link, Statement, Step
 from .writes import forgotten, steps
 
 ABOUT_MS: Final = 1000
@@ -53,13 +53,6 @@ ASK_S: Final = 5.0
 AGAIN_S: Final = 0.2
 PATIENCE_S: Final = 8.0
 """So long an answer may take. The locks of a node that stands still are taken back before."""
-PLANNING: Final = b"""
-    SET plan_cache_mode = force_generic_plan; SET jit = off;
-    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"""
-"""Of the ledger's connection: a plan is made once for each statement, and looks up what it is given.
-
-A plan that was made while the tables were small, and nothing is known of them yet, would read them from end to end for a while.
-"""
 _PROBE: Final = Statement("UPDATE node SET batch = batch WHERE incarnation = $1 RETURNING 1", "i")
 
 logger = logging.getLogger(__name__)

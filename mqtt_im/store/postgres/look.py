@@ -9,6 +9,7 @@ from mqtt_im.core.model import Amended, Conv, Device, Member, Upload, User
 from mqtt_im.core.records import Act, AnyRecord, Gone, decode
 from mqtt_im.protocol.names import members_of_direct
 from mqtt_im.store.delivered import delivered
+from mqtt_im.store.rendering import FIRST_STEP
 
 from . import tables
 from .inbox import CHUNK, Inbox, unpack
@@ -33,6 +34,8 @@ class Look:
         self._servers: dict[tuple[str, str], int] = {}
         """User and device → the server that has had its delivery last."""
         self._records: dict[int, AnyRecord] = {}
+        self._conv_numbers: dict[int, int] = {}
+        """Log row → the number of its conversation."""
         self._amended: dict[tuple[int, int], Amended | None] = {}
         self._requests: dict[bytes, AnyRecord | None] = {}
 
@@ -47,6 +50,7 @@ class Look:
             self._acked,
             self._servers,
             self._records,
+            self._conv_numbers,
             self._amended,
             self._requests,
         ):
@@ -187,6 +191,10 @@ class Look:
         """The `pos` of the newest item of each of these users who has any, in one look-up."""
         return dict(self.link.one(tables.HEADS, names))
 
+    def present(self, group: str, names: list[str]) -> list[str]:
+        """Those of these users who are in the group now, in one look-up."""
+        return [name for (name,) in self.link.one(tables.PRESENT, group, names)]
+
     def _keep_devices(self, names: Mapping[int, str], rows: Iterable[Sequence[Any]] | None = None) -> None:
         self._devices.update((name, {}) for name in names.values())
         for row in self.link.one(tables.DEVICES, sorted(names)) if rows is None else rows:
@@ -232,6 +240,22 @@ class Look:
             at = end
         return found[:limit]
 
+    def read_inboxes(self, fetches: Sequence[tuple[str, int, int]]) -> None:
+        """The newest items of these inboxes are in memory, as far as they come after the given one; and the users.
+
+        What stands in chunks, and what is beyond the first few items, is looked up when somebody asks.
+        """
+        self.read_users(dict.fromkeys(name for name, _, _ in fetches))
+        found: dict[int, None] = {}
+        for name, after, limit in fetches:
+            user = self._users[name]
+            inbox = self._inbox(user)
+            if after + 1 >= inbox.first:
+                items = inbox.after(max(after, user.lowest), {})[: min(limit, FIRST_STEP)]
+                found.update((lsn, None) for _, lsn in items if lsn > 0)
+        if found:
+            self.records(list(found))
+
     def delivered(self, user: str, after: int, upto: int) -> list[str | int]:
         """See `View`."""
         return delivered(self, user, after, upto)
@@ -246,8 +270,11 @@ class Look:
         """See `interface.State`."""
         memory = self._records
         missing = [lsn for lsn in lsns if lsn not in memory]
-        if missing:
-            memory.update((lsn, decode(data)) for lsn, data in self.link.one(tables.RECORDS, missing))
+        for lsn, data, cid, seq, *amended in self.link.one(tables.RECORDS, missing) if missing else ():
+            memory[lsn] = decode(data)
+            self._conv_numbers[lsn] = cid
+            if seq:
+                self._amended.setdefault((cid, seq), tables.read_amended(amended) if amended[0] is not None else None)
         return {lsn: memory[lsn] for lsn in lsns if lsn in memory}
 
     def message_lsn(self, conv: Conv, seq: int) -> int | None:
@@ -290,8 +317,9 @@ class Look:
     def amended_of(self, records: Mapping[int, AnyRecord]) -> dict[int, Amended]:
         """See `interface.State`."""
         acts = {lsn: record for lsn, record in records.items() if isinstance(record, Act)}
-        self.read_convs({act.conv for act in acts.values()})
-        keys = {lsn: (self.conv_for(act.conv).cid, act.seq) for lsn, act in acts.items()}
+        cids = self._conv_numbers
+        self.read_convs({act.conv for lsn, act in acts.items() if lsn not in cids})
+        keys = {lsn: (cids.get(lsn) or self.conv_for(act.conv).cid, act.seq) for lsn, act in acts.items()}
         missing = {key for key in keys.values() if key not in self._amended}
         if missing:
             self._read_amended(sorted(missing))

@@ -8,7 +8,8 @@ other servers commit is only ever told of by a later look.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from mqtt_im.clock import Times
@@ -24,7 +25,7 @@ from . import tables
 from .errors import ERRORS
 from .look import Look
 from .state import Work
-from .wire import BEGIN_READING, Link, Step
+from .wire import BEGIN_READING, PLANNING, Link
 
 MAX_NOTED: Final = 10_000
 """Conversations and users of which it is known when they were changed last."""
@@ -114,6 +115,7 @@ class Reading:
     """Implements `interface.Reading`."""
 
     errors = ERRORS
+    gathers = True
 
     def __init__(
         self,
@@ -127,45 +129,74 @@ class Reading:
     ) -> None:
         """`own_clock` as for the engine. Raises `StoreError`."""
         self._own_clock = own_clock
-        self._link = Link(database.connect("reader"))
+        self._gathered: int | None = None
+        """How many commits there were when the looks that are done `together` began."""
+        connection = database.connect("reader")
+        connection.execute(PLANNING)
+        self._link = Link(connection)
         self._changes = changes
         self._state = ReadLook(self._link, has_account, uploads.stored)
         self.view = View(self._state, limits, online)
 
+    @contextmanager
+    def together(self, fetches: Sequence[tuple[str, int, int]]) -> Iterator[None]:
+        """See `interface.Reading`."""
+        commits = self._changes.commits
+        self._begin()
+        try:
+            self._state.read_inboxes(fetches)
+            self._gathered = commits
+            yield
+        finally:
+            self._gathered = None
+            self._link.roll_back()
+
     def run(self, look: Callable[[Readable], None], tell: Callable[[], None], now: Times, exact: bool = False) -> bool:
         """See `interface.Reading`."""
+        self._set_time(now)
+        if self._gathered is not None:
+            look(self.view)
+            if self._told(tell, self._gathered, exact):
+                return True
+            self._gathered = None
+            self._link.roll_back()
         changes = self._changes
-        for attempt in range(_TRIES + 1):
-            kept = attempt == _TRIES
-            if kept:
-                changes.lock.acquire()  # nothing that is committed meanwhile is told before
-            try:
-                commits = changes.commits
-                self._look(look, now)
-                if kept:
-                    tell()
-                    return True
-                with changes.lock:
-                    if not changes.since(commits, self._state.shown, self._state.looked_at if exact else ()):
-                        tell()
-                        return True
-            finally:
-                if kept:
-                    changes.lock.release()
-        raise AssertionError("nothing is committed while the lock is held")
+        for _ in range(_TRIES):
+            commits = changes.commits
+            self._look(look)
+            if self._told(tell, commits, exact):
+                return True
+        with changes.lock:  # nothing that is committed meanwhile is told before
+            self._look(look)
+            tell()
+            return True
 
-    def _look(self, look: Callable[[Readable], None], now: Times) -> None:
+    def _told(self, tell: Callable[[], None], commits: int, exact: bool) -> bool:
+        """What was looked at when there were so many commits is told, unless it has changed since."""
+        changes = self._changes
+        with changes.lock:
+            if changes.since(commits, self._state.shown, self._state.looked_at if exact else ()):
+                return False
+            tell()
+            return True
+
+    def _set_time(self, now: Times) -> None:
         view = self.view
         if self._own_clock:
             view.now = max(view.now, now.wall)
             view.behind, view.ahead = view.now - now.steady, now.ahead
         else:
             view.now = max(view.now, now.steady)  # the database's time, see `Engine.mark`
+
+    def _begin(self) -> None:
         self._state.forget()
-        view.rendering.forget()
-        self._link.run(Step(BEGIN_READING))
+        self.view.rendering.forget()
+        self._link.begin(BEGIN_READING)
+
+    def _look(self, look: Callable[[Readable], None]) -> None:
+        self._begin()
         try:
-            look(view)
+            look(self.view)
         finally:
             self._link.roll_back()
 

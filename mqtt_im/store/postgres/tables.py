@@ -64,6 +64,11 @@ MEMBERS: Final = Statement(
     "I",
 )
 PART: Final = Statement(f"SELECT {MEMBER} FROM member m WHERE cid = $1 AND uid = $2", "ii")
+PRESENT: Final = Statement(
+    "SELECT u.name FROM grp g JOIN member m USING (cid) JOIN im_user u USING (uid)"
+    " WHERE g.name = $1 AND u.name = ANY ($2) AND m.active",
+    "tT",
+)
 PARTS: Final = Statement(f"SELECT {GROUP}, {MEMBER} FROM member m JOIN grp g USING (cid) WHERE m.uid = $1", "i")
 COMMON: Final = Statement(
     "SELECT 1 FROM member a JOIN member b USING (cid) WHERE a.uid = $1 AND b.uid = $2 AND a.active AND b.active LIMIT 1",
@@ -80,7 +85,12 @@ DIRECTS_OF: Final = Statement(
 
 DEVICES: Final = Statement(f"SELECT {DEVICE} FROM device WHERE uid = ANY ($1) ORDER BY uid, device", "I")
 
-RECORDS: Final = Statement("SELECT lsn, rec FROM log WHERE lsn = ANY ($1)", "I")
+RECORDS: Final = Statement(
+    "SELECT l.lsn, l.rec, l.cid, l.seq, a.recalled, a.edits, a.edited, a.size, a.reactions"
+    " FROM log l LEFT JOIN amended a ON a.cid = l.cid AND a.seq = l.seq AND l.seq > 0 WHERE l.lsn = ANY ($1)",
+    "I",
+)
+"""With what became of the messages among them."""
 IDS: Final = Statement("SELECT uuid_send(idh), rec FROM log WHERE idh = ANY ($1)", "U")
 MESSAGE: Final = Statement("SELECT lsn, rec FROM log WHERE cid = $1 AND seq = $2 AND seq > 0", "ii")
 MESSAGES: Final = Statement("SELECT seq, lsn FROM log WHERE cid = $1 AND seq BETWEEN $2 AND $3 AND seq > 0 ORDER BY seq", "iii")

@@ -107,6 +107,13 @@ class Answer(NamedTuple):
     touched: int
 
 
+PLANNING: Final = b"""
+    SET plan_cache_mode = force_generic_plan; SET jit = off;
+    SET enable_seqscan = off; SET enable_hashjoin = off; SET enable_mergejoin = off"""
+"""Of a connection that asks the same again and again: a plan is made once for each statement, and looks up what it is given.
+
+A plan that was made while the tables were small, and nothing is known of them yet, would read them from end to end for a while.
+"""
 BEGIN: Final = Statement("BEGIN")
 BEGIN_READING: Final = Statement("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
 COMMIT: Final = Statement("COMMIT")
@@ -128,15 +135,23 @@ class Link:
         """Statements that were prepared so far; each has a name of its own."""
         self._rows = Transformer()
         """Reads rows, in C."""
+        self._first: tuple[Step, ...] = ()
         self._poll = select.poll()
         self._poll.register(self._pg.socket, select.POLLIN)
         self.lost = False
         """Whether it is of no use any more."""
 
+    def begin(self, statement: Statement) -> None:
+        """What is run next begins with this, in the same round trip."""
+        self._first = (Step(statement),)
+
     def run(self, *steps: Step) -> list[Answer]:
         """What the steps have given, done in one round trip; where one fails, those after it are not done."""
         if self.lost:
             raise Lost("the connection to the database is lost")
+        if self._first:
+            first, self._first = self._first, ()
+            return self.run(*first, *steps)[len(first) :]
         try:
             results = self._exchange(steps)
         except (psycopg.OperationalError, OSError) as error:
@@ -162,6 +177,7 @@ class Link:
 
     def roll_back(self) -> None:
         """No transaction is open."""
+        self._first = ()
         if not self.lost and self.in_transaction:
             self.run(Step(ROLLBACK))
             if not self._names or len(self._names) == 1:  # an error has made us forget those that were prepared

@@ -6,7 +6,7 @@ from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.meta import prepare
 from mqtt_im.store.postgres import engine, node, state, tables, writes
 from mqtt_im.store.postgres.schema import DDL
-from mqtt_im.store.postgres.wire import Statement
+from mqtt_im.store.postgres.wire import PLANNING, Statement
 
 ALL = {"NAMES_AFTER", "NEWEST", "CLOCK"}
 """What no batch asks, but the start and listings."""
@@ -16,7 +16,7 @@ def test_no_statement_of_a_batch_reads_a_table_from_end_to_end(database: str) ->
     there = Database(database)
     with there.connect("test") as connection:
         prepare(there, connection, DDL)
-        connection.execute(engine.PLANNING)
+        connection.execute(PLANNING)
         looked_at = 0
         for module in (tables, state, writes, node, engine):
             for name, statement in vars(module).items():
