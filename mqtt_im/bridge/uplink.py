@@ -221,6 +221,8 @@ class Uplink:
         if job.commits is not None or job.charged or job.seconds > costs.NOTICED_S:
             self._prices.when_known(job)
         if channel is None:
+            if job.refusal is None:
+                self._has_changed(None, job)
             return
         self.leaving.answered(channel)
         if isinstance(job.request, rq.Hello):
@@ -241,19 +243,18 @@ class Uplink:
             extras.await_sent(channel, job, correlation)
         self._done(channel, job.token)
 
-    def _has_changed(self, channel: Channel, job: UplinkJob) -> None:
-        """What a committed request means for who is connected, beside its items."""
-        bridge, kind = self._bridge, type(job.request)
-        if kind is rq.Hello:
-            self._hello(channel, job)
-        elif kind is rq.Ack:
-            if channel.delivery is not None:
-                channel.delivery.confirmed(job.request.pos)  # type: ignore[attr-defined]
-                bridge.pump(channel)
-        elif kind is rq.DeviceForget:
-            self._forgotten(channel, job)
-        elif kind in (rq.Block, rq.Unblock, rq.Settings) and job.commits is not None:
-            bridge.presence.changed(channel.user)
+    def _has_changed(self, channel: Channel | None, job: UplinkJob) -> None:
+        """What a committed request means for who is connected, beside its items; a will's has no channel."""
+        bridge, request, user = self._bridge, job.request, job.who.user
+        if isinstance(request, rq.Hello):
+            if channel is not None:
+                self._hello(channel, job)
+        elif isinstance(request, rq.Ack):
+            bridge.confirmed(user, job.who.device, request.pos)
+        elif isinstance(request, rq.DeviceForget):
+            bridge.forget(user, request.device)  # one that only publishes is not registered, but may be connected
+        elif isinstance(request, rq.Block | rq.Unblock | rq.Settings) and job.commits is not None:
+            bridge.presence.changed(user)
 
     def read(self, job: ReadingJob) -> None:
         """A request that only reads has its result."""
@@ -353,10 +354,6 @@ class Uplink:
             "rate": settings.requests_per_second,
             "page": settings.max_page,
         }
-
-    def _forgotten(self, channel: Channel, job: UplinkJob) -> None:
-        assert isinstance(job.request, rq.DeviceForget)
-        self._bridge.forget(channel.user, job.request.device)  # one that only publishes is not registered, but may be connected
 
     def _refuse(self, channel: Channel, refusal: Refusal, request_id: str | None, token: int, reason: int | None = None) -> None:
         """Tell why, in an `error` and in MQTT 5's acknowledgement, whose reason code is `reason` where it is given."""

@@ -18,6 +18,7 @@ from mqtt_im.core.model import Upload
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.protocol.names import is_file
 from mqtt_im.tables import Place, place_of
 
 NAME: Final = "files"
@@ -135,7 +136,9 @@ class FileTable:
             self._tables.sql(f"INSERT {_INTO_FILE}", stored)
 
     def get(self, file: str) -> Stored | None:
-        """The file with this id."""
+        """The file with this id; None for what is no id, too."""
+        if not is_file(file):
+            return None
         rows = self._select("SELECT id, owner, name, type, size, sha256, created FROM file WHERE id = ?", (file,))
         return Stored(*rows[0]) if rows else None
 

@@ -32,9 +32,14 @@ class DeviceAck(rq.Ack, kw_only=True, tag="ack", gc=False):
             raise rq.bad_field("device", "a device id is 1 to 64 of A-Z a-z 0-9 _ . -")
 
 
+class Greeting(rq.Request, kw_only=True, tag="hello", gc=False):
+    """`hello` over HTTP takes nothing: there is no device that it could be about."""
+
+
 OPS: Final[dict[str, type[rq.Request]]] = {
     **{str(kind.__struct_config__.tag): kind for kind in get_args(rq.AnyRequest)},
     "ack": DeviceAck,
+    "hello": Greeting,
 }
 """The request of each op."""
 
@@ -80,7 +85,7 @@ class Requests:
         if isinstance(request, DeviceAck):
             await calls.ack(user, request.device, request.pos)
             return {}
-        fields: Fields = await calls.make(user, request)
+        fields: Fields = await calls.make(user, rq.Hello() if isinstance(request, Greeting) else request)
         if isinstance(request, _SILENT):
             return {}
         return {name: value for name, value in fields.items() if name not in ("op", "pos")}

@@ -25,6 +25,11 @@ def is_group(text: str) -> bool:
     return _GROUP.match(text) is not None
 
 
+def is_file(text: str) -> bool:
+    """Whether `text` may be the id of a file, which the server makes of the letters of a user id."""
+    return _NAME.match(text) is not None
+
+
 def direct(a: str, b: str) -> str:
     """The conversation of two users: both ids, sorted, joined with `:`; of one user with itself, `a:a`."""
     return f"{a}:{b}" if a <= b else f"{b}:{a}"

@@ -18,7 +18,6 @@ Seq = Annotated[int, Meta(ge=1, le=2**53)]
 Count = Annotated[int, Meta(ge=1, le=2**31)]
 Millis = Annotated[int, Meta(ge=0, le=2**53)]
 Text = Annotated[str, Meta(max_length=256)]
-FileId = Annotated[str, Meta(min_length=1, max_length=64)]
 
 ABSENT = Raw(b"")
 """A raw field that was not given."""
@@ -68,6 +67,12 @@ def check_conv(field: str, value: str) -> None:
         raise bad_field(field, "a conversation is a group id, or two user ids, sorted and joined with ':'")
 
 
+def check_text(field: str, value: str | None) -> None:
+    """Raise where `value` has a NUL, which not every store can keep."""
+    if value is not None and "\0" in value:
+        raise bad_field(field, "a NUL has no place in it")
+
+
 class Send(Counted, kw_only=True, tag="send", gc=False):
     """A message to a user or a group."""
 
@@ -78,7 +83,7 @@ class Send(Counted, kw_only=True, tag="send", gc=False):
     ttl: Annotated[int, Meta(ge=1, le=2**31)] | None = None
     key: Annotated[str, Meta(min_length=1, max_length=MAX_KEY_CHARS)] | None = None
     mentions: Annotated[list[str], Meta(max_length=MAX_MENTIONS)] | None = None
-    files: Annotated[list[FileId], Meta(max_length=MAX_FILES)] | None = None
+    files: Annotated[list[str], Meta(max_length=MAX_FILES)] | None = None
     push: dict[str, Any] | None = None
 
     def check(self) -> None:
@@ -88,6 +93,7 @@ class Send(Counted, kw_only=True, tag="send", gc=False):
         for name in self.mentions or ():
             if name != "*":
                 check_user("mentions", name)
+        check_text("key", self.key)
         if self.files and len(set(self.files)) != len(self.files):
             raise bad_field("files", "a file is named twice")
 
@@ -273,6 +279,7 @@ class GroupCreate(Counted, kw_only=True, tag="group.create", gc=False):
         """See `Request.check`."""
         if self.group is not None:
             check_group("group", self.group)
+        check_text("name", self.name)
         for name in self.members:
             check_user("members", name)
 
@@ -311,6 +318,11 @@ class GroupRename(GroupRequest, kw_only=True, tag="group.rename", gc=False):
     """A new name for the group."""
 
     name: Text
+
+    def check(self) -> None:
+        """See `Request.check`."""
+        check_group("group", self.group)
+        check_text("name", self.name)
 
 
 class GroupLeave(GroupRequest, kw_only=True, tag="group.leave", gc=False):

@@ -86,7 +86,14 @@ def test_over_mqtt_and_repeated(web: Login, im: Clients, name: Name) -> None:
     assert pc.wait("sent", id="1")["dup"]
     pc.request("send", id="1", to=bob, body="b", files=[two])
     assert pc.wait("error", id="1")["code"] == "conflict"
-    for wrong, code in (([one, one], "bad_field"), (["nope"], "not_found"), (["x"] * 11, "bad_field"), ([""], "bad_field")):
+    for wrong, code in (
+        ([one, one], "bad_field"),
+        (["nope"], "not_found"),
+        (["x"] * 11, "bad_field"),
+        ([""], "not_found"),
+        (["x\0"], "not_found"),
+        ([7], "bad_field"),
+    ):
         pc.request("send", id="2", to=bob, body="b", files=wrong)
         assert pc.wait("error", id="2")["code"] == code
 

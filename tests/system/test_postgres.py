@@ -46,6 +46,21 @@ def test_what_was_acknowledged_is_there_after_a_kill(server: ServerProcess, im: 
     assert [item["seq"] for item in items[:100]] == list(range(1, 101))
 
 
+def test_what_no_column_of_text_takes_costs_nobody_a_batch(im: Clients) -> None:
+    """A NUL is refused where it would be kept, and looked for in vain elsewhere; the store never fails over it."""
+    alice = im.online("alice")
+    alice.must("group.create", group="#g", members=["bob"])
+    assert alice.ask("send", to="bob", body=1, key="\0").data["code"] == "bad_field"
+    assert alice.ask("group.rename", group="#g", name="a\0").data["code"] == "bad_field"
+    assert alice.ask("group.create", group="#h", name="\0", members=["bob"]).data["code"] == "bad_field"
+    assert alice.ask("send", to="bob", body=1, files=["a\0"]).data["code"] == "not_found"
+    assert alice.must("search", query="a\0b")["items"] == []
+    assert alice.ask("convs", after="\0").data["code"] == "bad_field"
+    assert alice.ask("group.info", group="#g", after="a\0").data["code"] == "bad_field"
+    alice.say("bob", {"a\0": "\0"}, id="a\0")
+    assert im.online("bob").wait("msg", id="a\0")["body"] == {"a\0": "\0"}
+
+
 def test_a_database_that_is_killed_and_comes_back(own_postgres: Cluster) -> None:
     """No PUBACK while nothing can be stored; when the database is back, the server goes on by itself."""
     with new_database(own_postgres) as url, ServerProcess({"store.url": url}) as server:

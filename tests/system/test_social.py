@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.im import PREFIX, ImClient, direct
+from tests.support.packets import Will
 from tests.system.conftest import Clients, Name
 
 REFUSED = 0x80
@@ -97,6 +98,28 @@ def test_a_watcher_who_is_blocked_is_told_nothing_more(im: Clients, name: Name) 
     bob.must("unblock", user=alice.user)
     alice.until(lambda: len(seen()) > 1, "online again")
     assert seen() == ["online", "online"]
+
+
+def test_a_will_that_changes_who_sees_what_does_so_at_once(im: Clients, name: Name) -> None:
+    alice, bob = im.online(name("alice")), im.online(name("bob"))
+    alice.say(bob.user, "hi")
+    topic = f"{PREFIX}/{bob.user}/presence"
+    alice.subscribe(topic)
+
+    def seen() -> list[str]:
+        return [str(json.loads(each.payload)["state"]) for each in alice.plain if each.topic == topic]
+
+    def leave(**request: Any) -> None:
+        will = Will(f"{PREFIX}/{bob.user}/tablet/up", json.dumps({"id": request["op"], **request}).encode())
+        im.sign_in(bob.user, device="tablet", will=will).abort()
+
+    alice.until(lambda: seen() == ["online"], "online")
+    bob.must("settings", presence=False)
+    leave(op="settings", presence=True)
+    alice.until(lambda: len(seen()) > 1, "online again")
+    assert seen() == ["online", "online"]
+    leave(op="device.forget", device=bob.device)
+    bob.until_closed()
 
 
 def test_marks_and_typing_of_the_blocker_hide_from_the_blocked(im: Clients, name: Name) -> None:

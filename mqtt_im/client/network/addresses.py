@@ -37,12 +37,18 @@ def parsed(urls: str | Sequence[str]) -> tuple[Address, ...]:
 
 
 def _parsed(url: str) -> Address:
-    parts = urlsplit(url)
-    if parts.scheme not in _PORTS or not parts.hostname:
-        raise ValueError(f"{url!r} is no address of a server: expected mqtt://, mqtts://, ws:// or wss://, and a host")
+    try:
+        parts = urlsplit(url)
+        given = parts.port
+    except ValueError as wrong:
+        raise ValueError(f"{url!r} is no address of a server: {wrong}") from None
+    if parts.scheme not in _PORTS or not parts.hostname or given == 0:
+        raise ValueError(
+            f"{url!r} is no address of a server: expected mqtt://, mqtts://, ws:// or wss://, a host and perhaps a port"
+        )
     if parts.username is not None or parts.password is not None:
         raise ValueError("user and password do not belong into the address; give them as user= and password=")
-    port = parts.port or _PORTS[parts.scheme]
+    port = given or _PORTS[parts.scheme]
     path = None
     if parts.scheme in ("ws", "wss"):
         path = (parts.path if parts.path not in ("", "/") else _DEFAULT_PATH) + (f"?{parts.query}" if parts.query else "")

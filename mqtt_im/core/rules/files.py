@@ -13,7 +13,7 @@ def attached(view: View, user: str, files: list[str]) -> list[list[object]]:
     for file in files:
         upload = view.upload(file)
         if upload is None or not may_read_file(view, user, upload):
-            raise Refusal("not_found", f"files: there is no file {file!r} that you may send")
+            raise Refusal("not_found", f"files: there is no file {file[:64]!r} that you may send")
         found.append([upload.id, upload.name, upload.type, upload.size])
     return found
 

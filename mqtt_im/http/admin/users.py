@@ -143,7 +143,7 @@ class Users:
         """A new token."""
         user = await _known(services, request)
         given: NewToken = await read(request, NewToken)
-        if not 1 <= len(given.name) <= 128:
+        if not 1 <= len(given.name) <= 128 or "\0" in given.name:
             raise Problem("bad_field", "name: 1 to 128 characters")
         if given.days is not None and not 0 < given.days <= 36_500:
             raise Problem("bad_field", "days: more than 0, and at most 36500")
