@@ -108,7 +108,7 @@ async def _web(options: argparse.Namespace) -> list[Row]:
 
 
 async def _postgres(options: argparse.Namespace) -> list[Row]:
-    return postgres.compare(options.part, options.messages // 200, options.seconds)
+    return await postgres.compare(options.part, options.messages // 200, options.seconds)
 
 
 async def _disk(_: argparse.Namespace) -> list[Row]:

@@ -1,0 +1,67 @@
+"""What a message takes in a whole node, through sockets, and in PostgreSQL: between pairs, and to a group that is connected."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Final
+
+from bench.meter import usage
+from bench.pairs import Load, between_pairs, names_of
+from bench.report import Row
+from bench.servers import OURS, Server, running
+from mqtt_im.load.groups import Member, Speaker, make_group
+from mqtt_im.load.traffic import Traffic, connect_idle, finish, join
+from tests.support.postgres import Cluster, new_database
+
+from .ledgers import SETTINGS, used
+
+SQLITE: Final = "SQLite"
+_PAIRS: Final = 50
+_IN_FLIGHT: Final = (20, 1)
+_MEMBERS: Final = 200
+_GROUP: Final = "#everyone"
+
+
+async def compare(seconds: float) -> list[Row]:
+    """The node beside one on SQLite, and PostgreSQL."""
+    rows = []
+    with Cluster(SETTINGS) as cluster:
+        for inflight in _IN_FLIGHT:
+            load = Load(_PAIRS, inflight, 0.0, seconds)
+            with new_database(cluster) as url, running(OURS, {"store.url": url}, pinned=False) as server:
+                before = used(cluster)
+                ours = await between_pairs(server, load, names_of(_PAIRS))
+                database = (used(cluster)[1] - before[1]) / ours.sent_in_all * 1e6
+            with running(OURS, pinned=False) as server:
+                theirs = await between_pairs(server, load, names_of(_PAIRS))
+            node = {name: one.written.cpu_s / one.sent_in_all * 1e6 for name, one in ((OURS, ours), (SQLITE, theirs))}
+            rows += [
+                Row(f"{load.name}: CPU of a message in a whole node", "µs", node, (), SQLITE),
+                Row(f"{load.name}: CPU of a message in PostgreSQL", "µs", {OURS: database}),
+            ]
+        with new_database(cluster) as url, running(OURS, {"store.url": url}, pinned=False) as server:
+            node_us, database_us = await _to_a_group(cluster, server, seconds)
+    return [
+        *rows,
+        Row(f"message to {_MEMBERS} connected members: CPU in a whole node", "µs", {OURS: node_us}),
+        Row(f"message to {_MEMBERS} connected members: CPU in PostgreSQL", "µs", {OURS: database_us}),
+    ]
+
+
+async def _to_a_group(cluster: Cluster, server: Server, seconds: float) -> tuple[float, float]:
+    traffic = Traffic()
+    users = [f"member{number}" for number in range(_MEMBERS)]
+    await make_group(server, traffic, "owner", _GROUP, users)
+    speaker = Speaker(traffic, "owner", _GROUP, server, _MEMBERS)
+    speaker.inflight = 1
+    peers = await connect_idle(server, users, None, partial(Member, speaker))
+    await join(server, speaker, "owner", server.down("owner"))
+    traffic.sending = True
+    speaker.pump()
+    await traffic.passing(1.0)
+    before, database, first = usage(server.pid), used(cluster)[1], speaker.arrived
+    await traffic.passing(seconds)
+    count = max(1, speaker.arrived - first)
+    node, database = (usage(server.pid) - before).cpu_s, used(cluster)[1] - database
+    await finish(traffic, [speaker], [speaker, *peers])
+    return node / count * 1e6, database / count * 1e6
