@@ -9,8 +9,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Final
 
@@ -130,9 +131,7 @@ class Reader:
         if job is not None and self._reading is not None and self._reading.gathers and type(job) is FetchJob:
             self._serve_together(self._reading, job)
         elif job is not None:
-            began = time.perf_counter()
-            self._do(job, time.monotonic())
-            self._turns.charge(job.line(), time.perf_counter() - began)
+            self._serve_one(job)
         elif self._aside and self._reading is not None:
             self._reading.wait(_WAIT_S)
         if self._aside:
@@ -140,30 +139,32 @@ class Reader:
             for since, waiting in aside:
                 self._do(waiting, since)
 
+    def _serve_one(self, job: Job) -> None:
+        began = time.perf_counter()
+        self._do(job, time.monotonic())
+        self._turns.charge(job.line(), time.perf_counter() - began)
+
     def _serve_together(self, reading: Reading, first: FetchJob) -> None:
-        """The next jobs are done as well, as far as they look at inboxes too; each pays the same."""
+        """The next jobs are done as well, as far as they look at inboxes too; each pays the same. And the one behind them."""
         fetches = [first]
         job: Job | None = None
         while len(fetches) < AT_ONCE and type(job := self._turns.take()) is FetchJob:
             fetches.append(job)
-        began = time.perf_counter()
-        with self._gathered(reading, fetches):
-            for fetch in fetches:
-                self._do(fetch, time.monotonic())
+        began, waiting = time.perf_counter(), deque(fetches)
+        try:
+            with reading.together([(fetch.user, fetch.after, fetch.limit) for fetch in fetches]):
+                while waiting:
+                    self._do(waiting.popleft(), time.monotonic())
+        except Exception as error:  # noqa: BLE001 - told in the log
+            self._met(error)
+            self.close()
+        for fetch in waiting:  # by itself each meets what is wrong with it, or nothing is any more
+            self._do(fetch, time.monotonic())
         each = (time.perf_counter() - began) / len(fetches)
         for fetch in fetches:
             self._turns.charge(fetch.line(), each)
         if job is not None and job is not fetches[-1]:
-            self._do(job, time.monotonic())
-
-    @contextmanager
-    def _gathered(self, reading: Reading, fetches: list[FetchJob]) -> Iterator[None]:
-        with ExitStack() as together:
-            try:
-                together.enter_context(reading.together([(job.user, job.after, job.limit) for job in fetches]))
-            except reading.errors:
-                self.close()  # each tells what is wrong, or finds that nothing is any more
-            yield
+            self._serve_one(job)
 
     def _do(self, job: Job, since: float) -> None:
         try:
@@ -172,12 +173,8 @@ class Reader:
             done = self._reading.run(job.finish, lambda: self._answer(job), self._clock.now(), job.exact)  # type: ignore[arg-type]
         except Refusal as refusal:
             job.refusal = refusal
-        except Exception as error:
-            known = isinstance(error, StoreError) or (self._reading is not None and isinstance(error, self._reading.errors))
-            logger.error("store: can't be read: %s", error, exc_info=not known)
-            if known:
-                self.close()  # and opened anew: the files may be others now
-                self._failed(error)
+        except Exception as error:  # noqa: BLE001 - told in the log
+            self._met(error)
             job.refusal = unavailable()
         else:
             if done:
@@ -187,6 +184,13 @@ class Reader:
                 return
             job.refusal = unavailable()
         self._answer(job)
+
+    def _met(self, error: Exception) -> None:
+        known = isinstance(error, StoreError) or (self._reading is not None and isinstance(error, self._reading.errors))
+        logger.error("store: can't be read: %s", error, exc_info=error if not known else None)
+        if known:
+            self.close()  # and opened anew: the files may be others now
+            self._failed(error)
 
     def _answer(self, job: Job) -> None:
         self._answered += 1

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from msgspec import Raw
@@ -19,6 +20,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs import AttachJob, CursorsJob, EraseJob, FetchJob, RequestJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.postgres.check import check
+from mqtt_im.store.postgres.errors import Lost
 from tests.support.pgstore import PostgresStore
 
 NODES = 3
@@ -221,6 +223,21 @@ def test_inboxes_that_are_looked_at_together_show_what_each_has(nodes: list[Post
         node.reader._reading.gathers = True  # type: ignore[union-attr]
         assert shown(fetched(node, after)) == alone
     assert b"recalled" in b"".join(entry for inbox in shown(fetched(node)) for _, entry in inbox)
+
+
+@pytest.mark.parametrize("fault", [Lost("the connection is lost"), ValueError("a fault")])
+@pytest.mark.parametrize("where", ["read_inboxes", "roll_back"])
+def test_a_look_at_many_inboxes_that_fails_takes_nobody_with_it(nodes: list[PostgresStore], fault: Exception, where: str) -> None:
+    """Whether it does so when it begins or when it ends: each is looked at by itself, and the next ones are as ever."""
+    node = nodes[0]
+    ask(node, "u0", rq.GroupCreate(id="g", group="#g", members=USERS[1:]))
+    before = shown(fetched(node))
+    reading = node.reader._reading
+    broken = reading._state if where == "read_inboxes" else reading._link  # type: ignore[union-attr]
+    with patch.object(broken, where, side_effect=fault):
+        jobs = fetched(node)
+    assert [job.refusal for job in jobs] == [None] * len(USERS)
+    assert shown(jobs) == shown(fetched(node)) == before
 
 
 def test_what_is_recalled_while_inboxes_are_looked_at_together_is_shown_to_nobody(nodes: list[PostgresStore]) -> None:
