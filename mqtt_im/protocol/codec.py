@@ -195,7 +195,7 @@ def _decode_msgpack(payload: bytes, max_body: int) -> Request:
         except _NoJsonError as error:
             raise Unreadable(Refusal("bad_payload", f"{field}: JSON has no form of {error}"), request.id) from None
         except (msgspec.DecodeError, msgspec.EncodeError, TypeError, ValueError, OverflowError) as error:
-            raise Unreadable(Refusal("bad_field", f"{field}: no JSON form of it exists ({error})"), request.id) from None
+            raise Unreadable(Refusal("bad_payload", f"{field}: JSON has no form of it ({error})"), request.id) from None
     return request
 
 
@@ -248,13 +248,13 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, float) and not isfinite(value):
         raise _NoJsonError(f"{value}; leave the field out, or send null")
     if isinstance(value, msgspec.msgpack.Ext):
-        raise ValueError("an extension type")
+        raise _NoJsonError("an extension type")
     return value
 
 
 def _key(key: object) -> str:
     if isinstance(key, bool) or not isinstance(key, int | float):
-        raise ValueError("a map key that is neither text nor a number")
+        raise _NoJsonError(f"{key!r:.40} as a key")
     if not isfinite(key):
         raise _NoJsonError(f"{key} as a key")
     return str(key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import cache
+from json import JSONDecoder
 from typing import Any, Final, Literal, get_args, get_origin
 
 import msgspec
@@ -14,6 +15,7 @@ from .requests import AnyRequest
 BOM: Final = b"\xef\xbb\xbf"
 
 _any_json = msgspec.json.Decoder()
+_lenient = JSONDecoder()
 _any_msgpack = msgspec.msgpack.Decoder()
 _WHERE: Final = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<path>.*)`)?$", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(?P<field>.*)`")
@@ -73,30 +75,26 @@ def _choices() -> dict[str, str]:
 def no_map(payload: bytes, error: Exception) -> Unreadable:
     """The fault of a payload that is not one JSON map, among them what programs that make JSON by hand do wrong."""
     what = f"not JSON: {error}"
-    readable = payload
     if payload.startswith(BOM):
-        what, readable = "it begins with a byte order mark (EF BB BF); send UTF-8 without one", payload[len(BOM) :]
+        what = "it begins with a byte order mark (EF BB BF); send UTF-8 without one"
     elif payload.endswith(b"\0"):
-        what, readable = (
-            "a NUL byte stands behind it; send the text without the end that C gives it",
-            payload.rstrip(b"\0 \r\n\t"),
-        )
+        what = "a NUL byte stands behind it; send the text without the end that C gives it"
     elif (half := _half_character(payload)) is not None:
         what = f"{half.decode()} is half a character: the text was cut within one"
     elif isinstance(error, UnicodeDecodeError):
         what = f"it is not UTF-8 (byte {error.start})" + (": the text was cut within a character" if error.reason in _CUT else "")
-    return Unreadable(Refusal("bad_payload", f"the payload can't be read: {what}"), id_of(readable))
+    return Unreadable(Refusal("bad_payload", f"the payload can't be read: {what}"), id_of(payload))
 
 
 _CUT: Final = frozenset({"unexpected end of data", "invalid continuation byte"})
 
 
 def id_of(payload: bytes) -> str | None:
-    """The `id` of a JSON map in which texts may be damaged."""
-    text = _HALF.sub(b"?", payload).decode(errors="replace")
+    """The `id` of a JSON map in which texts may be damaged, whatever stands before and behind it."""
+    text = _HALF.sub(b"?", payload.removeprefix(BOM)).decode(errors="replace").lstrip()
     try:
-        data = _any_json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+        data, _ = _lenient.raw_decode(text)
+    except (ValueError, RecursionError):
         return None
     return _id(data) if isinstance(data, dict) else None
 

@@ -98,10 +98,14 @@ def test_maps_with_numbers_as_keys_get_text_keys() -> None:
     assert isinstance(request, rq.Send) and msgspec.json.decode(request.body) == {"1": "a", "1.5": "b"}
 
 
-@pytest.mark.parametrize("body", [{True: 1}, {None: 1}, msgspec.msgpack.Ext(5, b"x")])
-def test_what_has_no_json_form_is_refused(body: object) -> None:
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [({True: 1}, "True"), ([{None: 1}], "None"), ({b"x": 1}, "b'x'"), (msgspec.msgpack.Ext(5, b"x"), "extension")],
+)
+def test_what_has_no_json_form_is_refused(body: object, named: str) -> None:
     refusal = refused(pack({**SEND, "id": "1", "body": body}))
-    assert (refusal.code, refusal.id) == ("bad_field", "1")
+    assert (refusal.code, refusal.id) == ("bad_payload", "1")
+    assert "JSON has no form of" in refusal.message and named in refusal.message
 
 
 def test_a_timestamp_is_text_in_json() -> None:
@@ -288,6 +292,10 @@ def test_raw_parts_of_a_reply_are_spliced() -> None:
         (b'\xef\xbb\xbf{"op":"send","id":"m1","to":"bob","body":"Hi"}', "byte order mark"),
         (b'{"op":"send","id":"m1","to":"bob","body":"Hi"}\0', "NUL"),
         (b'{"op":"send","id":"m1","to":"bob","body":"Hi"}\0\0\n\0', "NUL"),
+        (b'\xef\xbb\xbf{"op":"send","id":"m1","to":"bob","body":"H\xc3"}\0', "byte order mark"),
+        (b'{"op":"send","id":"m1","to":"bob","body":"H\xc3"}\0', "NUL"),
+        (b' {"op":"send","id":"m1","to":"bob","body":"Hi"} {"op":"send"}', "trailing"),
+        (b'{"op":"send","id":"m1","to":"bob","body":NaN}', "not JSON"),
         (pack({"op": "send", "id": "m1", "to": "bob", "body": {"t": float("nan")}}), "nan"),
         (pack({"op": "send", "id": "m1", "to": "bob", "body": [float("inf")]}), "inf"),
         (pack({"op": "send", "id": "m1", "to": "bob", "body": -float("inf")}), "-inf"),
