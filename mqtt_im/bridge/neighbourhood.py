@@ -46,6 +46,8 @@ class Neighbourhood:
         """What of the list of who is online at a node has come so far."""
         self._heard: set[int] = set()
         """Nodes of which it is known who is online there."""
+        self._looking: dict[str, bool] = {}
+        """Large groups of which it is looked up who of their members is here; whether it is to be done once more."""
         for kind, handler in (
             ("wake", self._woken),
             ("came", self._came),
@@ -108,7 +110,11 @@ class Neighbourhood:
         for user in users:
             self._look(user)
         for group in groups:
-            self._bridge.background(self._look_at_members(group))
+            if group in self._looking:
+                self._looking[group] = True
+            else:
+                self._looking[group] = False
+                self._bridge.background(self._look_at_members(group))
 
     def _look(self, user: str) -> None:
         for channels in (self._online, self._watching):
@@ -116,17 +122,28 @@ class Neighbourhood:
                 self._bridge.look(channel)
 
     async def _look_at_members(self, group: str) -> None:
-        here = list({*self._online, *self._watching})
-
-        def members(engine: Any) -> list[str]:
-            present: list[str] = engine.state.present(group, here)
-            return present
-
+        """Once, and once more for all words that have come meanwhile: however fast a group grows, nobody else waits for that."""
         try:
-            for user in await self._bridge.ledger.call(members):
-                self._look(user)
+            while True:
+                self._looking[group] = False
+                for user in await self._members_here(group):
+                    self._look(user)
+                if not self._looking[group]:
+                    return
         except Refusal:
             return  # the store is in trouble; when it is not, every delivery looks
+        finally:
+            del self._looking[group]
+
+    async def _members_here(self, group: str) -> list[str]:
+        here = list({*self._online, *self._watching})
+
+        def read(engine: Any) -> list[str]:
+            found: list[str] = engine.state.present(group, here)
+            return found
+
+        members: list[str] = await self._bridge.ledger.call(read)
+        return members
 
     def _event(self, _: int, fields: list[Any]) -> None:
         users, event = fields

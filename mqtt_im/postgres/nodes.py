@@ -115,14 +115,22 @@ def beat(connection: Connection, me: Me) -> bool:
 def bury(connection: Connection) -> list[tuple[int, int, str]]:
     """Declare dead whoever is; their `(node, incarnation, name)`, told to one node alone.
 
-    A row that a transaction of the dead node still holds is left for the next time: the server ends that transaction.
+    A row that a transaction of the dead node still holds is left for the next time: the server ends that transaction. It also
+    ends the connection that `hold` was called on: while nobody reads from that, notifications pile up for all (8 GB at most).
     """
-    return connection.execute(
+    dead = connection.execute(
         "DELETE FROM node WHERE node IN "
         "(SELECT node FROM node WHERE seen < clock_timestamp() - make_interval(secs => %s) FOR UPDATE SKIP LOCKED) "
         "RETURNING node, incarnation, name",
         (DEAD_S,),
     ).fetchall()
+    if dead:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND granted AND objsubid = 1"
+            " AND (classid::int8 << 32 | objid::int8) = ANY (%s::int8[])",
+            ([incarnation for _, incarnation, _ in dead],),
+        )
+    return dead
 
 
 def hold(connection: Connection, me: Me) -> bool:

@@ -109,6 +109,15 @@ def test_numbers_are_dense_whoever_gives_them_out(nodes: list[PostgresStore]) ->
     assert report.messages >= len(numbers) > 100
 
 
+def test_who_of_some_users_is_in_a_group_is_one_look_up(nodes: list[PostgresStore]) -> None:
+    """A node asks that of everybody who is online there, when a large group has grown."""
+    ask(nodes[0], "u0", rq.GroupCreate(id="g", group="#g", members=USERS[1:6]))
+    ask(nodes[0], "u0", rq.GroupRemove(id="r", group="#g", members=["u3"]))
+    state = nodes[1].engine.state
+    assert sorted(state.present("#g", [*USERS, "nobody"])) == ["u0", "u1", "u2", "u4", "u5"]
+    assert state.present("#none", USERS) == []
+
+
 def test_an_id_does_one_thing_on_however_many_nodes_it_is_sent(nodes: list[PostgresStore]) -> None:
     made: list[Any] = []
 
