@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -20,6 +20,8 @@ from mqtt_im.store.sqlite import check as checks
 
 app = typer.Typer(help="Check, back up, restore and compact the stored data.", no_args_is_help=True, rich_markup_mode=None)
 
+UPGRADE_S: Final = 3600.0
+"""So long one statement of an upgrade may take."""
 File = Annotated[Path, typer.Argument(metavar="FILE")]
 Files = Annotated[Path | None, typer.Option("--files", metavar="FOLDER", help="The uploaded files that messages carry, too.")]
 
@@ -104,6 +106,21 @@ def new_epoch(config: ConfigFile = None, overrides: Overrides = None) -> None:
     with database.connect("command") as connection:
         epoch = change_epoch(database, connection)
     typer.echo(f"{database.where}: the epoch is {epoch} now. Restart every node, one after the other.")
+
+
+@app.command()
+def upgrade(config: ConfigFile = None, overrides: Overrides = None) -> None:
+    """Bring the tables in PostgreSQL up to this version, once no node of an older one runs; SQLite's files need no command."""
+    loaded = load(config, overrides or ())
+    if not loaded.store.url:
+        raise ConfigError(["store.url: the store is in SQLite, which the server brings up to date when it starts"])
+    from mqtt_im.postgres.upgrading import upgrade as upgrade_tables
+
+    database = database_of(loaded)
+    with database.connect("upgrade", patience_s=UPGRADE_S) as connection:
+        before, after = upgrade_tables(database, connection)
+    what = "nothing was to do" if before == after else f"it was {before}"
+    typer.echo(f"{database.where}: the tables are those of this version (schema {after}; {what}).")
 
 
 @app.command()

@@ -13,6 +13,8 @@ from .errors import Unreachable, WrongDatabase, explained
 
 SCHEMA: Final = 1
 """Of all tables together. A newer release only adds to them; what it changes otherwise has a number of its own."""
+ADDED: Final = (("node", "knows", "int2 NOT NULL DEFAULT 1"),)
+"""Table, column and kind of what releases have added since the first; the first start of one that lacks it does."""
 LOCK: Final = 0x6D71_7469_6D00
 """The advisory lock under which tables are made ("mqttim", and a number below)."""
 UPKEEP: Final = LOCK + 1
@@ -38,6 +40,7 @@ def prepare(database: Database, connection: Connection, statements: Iterable[str
             found = read(database, connection)
             if found is None:
                 found = _make(database, connection, statements)
+            add_columns(connection)
         return found
     except psycopg.errors.QueryCanceled as error:
         raise Unreachable(f"{database.where}: its tables are being made or copied; start again when that is over") from error
@@ -78,6 +81,17 @@ def _make(database: Database, connection: Connection, statements: Iterable[str])
     for key, value in (("program", "mqtt-im"), ("epoch", epoch), ("schema", str(SCHEMA))):
         connection.execute("INSERT INTO meta (key, value) VALUES (%s, %s)", (key, value))
     return Meta(epoch, SCHEMA)
+
+
+def add_columns(connection: Connection) -> None:
+    """Columns that newer releases have are there; the others do not see them."""
+    for table, column, kind in ADDED:
+        query: LiteralString = (
+            "SELECT FROM pg_class c WHERE c.oid = to_regclass(%s) AND NOT EXISTS "
+            "(SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = %s AND NOT a.attisdropped)"
+        )
+        if connection.execute(query, (table, column)).fetchone() is not None:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {kind}".encode())
 
 
 def ticket_key(connection: Connection) -> bytes:

@@ -22,7 +22,7 @@ from mqtt_im.protocol.errors import MqttImError, StoreError
 
 from .connecting import Connection, Database
 from .errors import explained
-from .meta import LOCK
+from .meta import LOCK, SCHEMA
 
 BEAT_S: Final = 1.5
 DEAD_S: Final = 6.0
@@ -34,7 +34,7 @@ FENCE: Final = "UPDATE node SET batch = %s WHERE incarnation = %s"
 DDL: Final = (
     """CREATE TABLE node (
         node int2 PRIMARY KEY, incarnation int8 NOT NULL UNIQUE, name text COLLATE "C" NOT NULL UNIQUE,
-        seen timestamptz NOT NULL, batch int8 NOT NULL DEFAULT 0) WITH (fillfactor = 10)""",
+        seen timestamptz NOT NULL, batch int8 NOT NULL DEFAULT 0, knows int2 NOT NULL DEFAULT 1) WITH (fillfactor = 10)""",
 )
 
 
@@ -100,8 +100,8 @@ def _entered(connection: Connection, me: Me, mine: int) -> bool:
         taken = {number for (number,) in connection.execute("SELECT node FROM node").fetchall()}
         node = next(number for number in range(1, 32_768) if number not in taken)
         connection.execute(
-            "INSERT INTO node (node, incarnation, name, seen) VALUES (%s, %s, %s, clock_timestamp())",
-            (node, incarnation, me.name),
+            "INSERT INTO node (node, incarnation, name, seen, knows) VALUES (%s, %s, %s, clock_timestamp(), %s)",
+            (node, incarnation, me.name, SCHEMA),
         )
     me.node, me.incarnation = node, incarnation
     return True
@@ -149,6 +149,11 @@ def living(connection: Connection) -> dict[int, tuple[int, str]]:
     """The nodes that are there: `node` → incarnation and name."""
     rows = connection.execute("SELECT node, incarnation, name FROM node").fetchall()
     return {node: (incarnation, name) for node, incarnation, name in rows}
+
+
+def knowing_less(connection: Connection, schema: int) -> list[str]:
+    """The names of the nodes whose release does not know this schema."""
+    return [name for (name,) in connection.execute("SELECT name FROM node WHERE knows < %s ORDER BY 1", (schema,)).fetchall()]
 
 
 def keep_out(database: Database, connection: Connection) -> list[str]:

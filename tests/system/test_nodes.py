@@ -13,10 +13,11 @@ import pytest
 
 from mqtt_im.testing import ServerProcess
 from tests.support.im import PREFIX
+from tests.support.im5 import Im5
 from tests.support.nodes import Nodes, new_nodes, unharmed_nodes
 from tests.support.packets import Will
 from tests.support.postgres import Cluster
-from tests.support.raw import eventually
+from tests.support.raw import Refused, eventually
 
 pytestmark = pytest.mark.slow
 
@@ -181,6 +182,10 @@ def test_a_database_that_is_gone_and_comes_back(own_postgres: Cluster) -> None:
         own_postgres.freeze()
         eventually(lambda: node.get("/health/ready")[0] == 503, "not ready")
         assert node.get("/health/live")[0] == 200
+        with pytest.raises(Refused, match="3"):
+            nodes.client(0, "bob")
+        with Im5(node.mqtt_port, "bob") as five:
+            assert five.connack.code == 0x88
         alice.until_closed()
         own_postgres.thaw()
         eventually(node.ready, "ready again")

@@ -21,9 +21,13 @@ def test_a_node_that_stands_still_does_not_hold_up_the_words_of_all(own_postgres
         nodes.all[1].signal(signal.SIGSTOP)
         try:
             with psycopg.connect(nodes.url, autocommit=True) as connection:
-                for _ in range(40):  # more than what the sockets of the node that reads nothing take
+
+                def piles_up() -> bool:
+                    """Once there is more than what the sockets of the node that reads nothing take."""
                     connection.execute("SELECT pg_notify('mqtt_im', format('[%s]%7000s', g, '')) FROM generate_series(1, 1000) g")
-            assert own_postgres.execute(usage) == [(True,)]
+                    return own_postgres.execute(usage) == [(True,)]
+
+                eventually(piles_up, "notifications wait")
             eventually(lambda: own_postgres.execute(usage) == [(False,)], "nothing waits for a dead node")
         finally:
             nodes.all[1].signal(signal.SIGCONT)

@@ -92,6 +92,13 @@ def test_words_are_found_and_a_recall_takes_them_away(server: ServerProcess, im:
     assert [item["body"] for item in bob.ask("search", query="harbour").data["items"]] == ["meet at the harbour"]
     alice.must("recall", id="r", conv="alice:bob", seq=sent["seq"])
     assert bob.ask("search", query="harbour").data["items"] == []
+    with psycopg.connect(str(server.config["store.url"]), autocommit=True) as connection:
+        connection.execute("DELETE FROM word")
+        assert bob.ask("search", query="not").data["items"] == []
+        connection.execute("UPDATE meta SET value = '' WHERE key = 'searched'")
+    alice.say("bob", "once more")
+    found = [item["body"] for item in bob.ask("search", query="not").data["items"]]
+    assert found == ["or not"]  # the index was made anew
 
 
 def test_retention_and_the_commands(database: str) -> None:
@@ -111,5 +118,7 @@ def test_retention_and_the_commands(database: str) -> None:
             connection.execute("UPDATE direct SET head = head + 1")
         damaged = server.command("store", "check")
         assert damaged.returncode == 1 and "conversation alice:bob: its head is 11" in damaged.stderr, damaged
+        upgraded = server.command("store", "upgrade")
+        assert upgraded.returncode == 0 and "(schema 1; nothing was to do)" in upgraded.stdout, upgraded
         backup = server.command("store", "backup", "file")
         assert backup.returncode == 2 and "pg_dump" in backup.stderr
