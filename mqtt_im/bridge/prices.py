@@ -58,7 +58,9 @@ class Prices:
 
         And for what it took the ledger's thread, committed or refused, where that is more than what it costs says.
         """
-        reached = sum(len(commit.to) + len(commit.away) + _taken_back(commit.record) for commit in job.commits or ())
+        reached = 0
+        for commit in job.commits or ():
+            reached += len(commit.to) + len(commit.away) + _taken_back(commit.record)
         if reached <= costs.RECIPIENTS and not job.charged and job.seconds <= costs.NOTICED_S:
             return
         audience = costs.of_audience(reached)

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
-from mqtt_im.core.records import Edited, GroupChange, Message, Reacted, Recalled
+from mqtt_im.core.records import AMENDMENTS, MESSAGES, Edited, Message, Reacted, Recalled
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Quota, Refusal
@@ -76,6 +76,7 @@ class Bridge:
         self.metrics = metrics
         self._items = metrics.cell("items")
         self._committed = metrics.cell("messages_committed")
+        self._acknowledged = metrics.observer("delivery_seconds")
         self.audience = audience
         self.online = self.audience.online
         """The channels of devices that are subscribed, by user."""
@@ -238,7 +239,8 @@ class Bridge:
             return False
         pos, entry = flight.entries[-1]
         if entry.at and pos > channel.missed:
-            self.metrics.observe("delivery_seconds", max(0, now_ms() - entry.at) / 1000)
+            took = now_ms() - entry.at
+            self._acknowledged(took / 1000 if took > 0 else 0.0)
         if delivery.acked(packet_id, twice=channel.reads) and not delivery.moved:
             self.cursors.moved(delivery)
         if delivery.next <= delivery.head and not channel.ready:
@@ -422,11 +424,11 @@ class Bridge:
         if job.commits is not None:
             for commit in job.commits:
                 record = commit.record
-                if isinstance(record, Message | GroupChange):
+                if isinstance(record, MESSAGES):
                     self._committed[0] += 1
                     if type(record) is Message and record.extra is not None and "replaced" in record.extra:
                         self._replaced(record.extra["replaced"])
-                elif isinstance(record, Edited | Recalled | Reacted):
+                elif isinstance(record, AMENDMENTS):
                     self._changed(commit, record)
                 if commit.to:
                     self._live(commit)
@@ -466,10 +468,11 @@ class Bridge:
             self._telling.append(commit)
             self._lives.start(self._live_in_turn(commit))
             return
+        online = None if self.audience.watching else self.online
         for user, pos in commit.to:
-            for channel in self._channels_of(user):
-                if channel.delivery is not None:
-                    channel.delivery.live(pos, entry)
+            for channel in self._channels_of(user) if online is None else online.get(user, ()):
+                if (delivery := channel.delivery) is not None:
+                    delivery.live(pos, entry)
                     if not channel.ready:
                         self._pump_soon(channel)
 

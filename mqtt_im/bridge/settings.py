@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -25,6 +26,9 @@ class Counters(Protocol):
 
     def observe(self, name: str, value: float) -> None:
         """Add a value to a histogram of `metrics.HISTOGRAMS`."""
+
+    def observer(self, name: str) -> Callable[[float], None]:
+        """`observe` of one histogram."""
 
     def cell(self, name: str, **labels: str) -> list[float]:
         """The counter itself, a list of one number."""

@@ -74,7 +74,7 @@ class UplinkJob(RequestJob):
         before = self.before
         if before is not None and before.refusal is not None and before.refusal.retry:
             raise unavailable()
-        super().prepare(engine)
+        RequestJob.prepare(self, engine)
 
     def done(self) -> None:
         """See `Job`."""
@@ -91,6 +91,7 @@ class Uplink:
         self._prices = Prices(bridge)
         settings = bridge.settings
         self._ops = {kind: bridge.metrics.cell("uplinks", op=str(kind.__struct_config__.tag)) for kind in get_args(rq.AnyRequest)}
+        self._committed = bridge.metrics.observer("commit_seconds")
         self._reads = readings(settings.max_page)
 
     # In.
@@ -210,9 +211,9 @@ class Uplink:
 
     def decided(self, job: UplinkJob) -> None:
         """A request that may change something is committed, or refused."""
-        bridge, channel = self._bridge, job.channel
+        bridge, channel, kind = self._bridge, job.channel, type(job.request)
         if job.refusal is None:
-            bridge.metrics.observe("commit_seconds", time.perf_counter() - job.at)
+            self._committed(time.perf_counter() - job.at)
         if isinstance(job.request, rq.Hello) and _sets_cursor(job.request):
             void: Literal["nothing", "since", "all"] = "since" if job.request.after is None else "all"
             bridge.cursors.release(job.who.user, job.who.device, "nothing" if job.refusal is not None else void)
@@ -225,18 +226,19 @@ class Uplink:
                 self._has_changed(None, job)
             return
         self.leaving.answered(channel)
-        if isinstance(job.request, rq.Hello):
+        if kind is rq.Hello:
             channel.greeting -= 1
         if job.refusal is not None:
             self._refuse(channel, job.refusal, job.request.id, job.token)
             bridge.pump(channel)
             return
-        self._has_changed(channel, job)
+        if kind is not rq.Send:
+            self._has_changed(channel, job)
         assert job.decision is not None
-        correlation = channel.correlation(job.token)
+        correlation = channel.correlation(job.token) if channel.correlations else None
         if job.decision.reply is not None:
             channel.reply(job.decision.reply, correlation)
-        elif type(job.request) is rq.Send and not channel.device:
+        elif kind is rq.Send and not channel.device:
             # A device sees `sent` as an item of its inbox; who has none is told here.
             channel.reply(answer(job.decision.records[0], "", channel.user))
         elif correlation is not None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from .model import FOREVER, Amended, Conv, Device, Member, User, readers
 from .records import (
+    MESSAGES,
     Act,
     AnyRecord,
     Cursors,
@@ -107,7 +108,7 @@ def apply(state: State, lsn: int, record: AnyRecord) -> None:
 def recipients(conv: Conv, record: Act) -> list[str]:
     """Who gets the item of a record, in the order of its `pos`, as the conversation stands when it is applied."""
     if isinstance(record, Message):
-        if record.dropped:
+        if record.extra is not None and record.dropped:
             return [record.by]
         return conv.users or [name for name, member in conv.members.items() if member.active]
     if isinstance(record, GroupChange):
@@ -131,7 +132,7 @@ def _concerned(conv: Conv, record: Act) -> list[str]:
 
 
 def _message(state: State, lsn: int, record: Message) -> None:
-    if record.dropped:
+    if record.extra is not None and record.dropped:
         _dropped(state, lsn, record)
         return
     conv = state.conv_for(record.conv)
@@ -186,14 +187,15 @@ def _packet(state: State, lsn: int, record: Message) -> None:
 
 
 def _items(state: State, conv: Conv, lsn: int, record: Act) -> None:
-    message = isinstance(record, Message | GroupChange)
+    message = isinstance(record, MESSAGES)
+    find, touch, put_item, put_latest = state.user, state.touch_user, state.put_item, state.put_latest
     for name, pos in zip(recipients(conv, record), record.pos, strict=True):
-        user = state.user(name)
+        user = find(name)
         user.head = pos
-        state.touch_user(user)
-        state.put_item(user, pos, lsn)
+        touch(user)
+        put_item(user, pos, lsn)
         if message:
-            state.put_latest(user, conv, lsn)
+            put_latest(user, conv, lsn)
 
 
 def _request(state: State, user: User, lsn: int, record: Act) -> None:

@@ -17,6 +17,7 @@ BODY_BYTES: Final = 8192
 PARTS: Final = 250
 """Lists and maps of a body for one unit."""
 _SMALL: Final = 1024
+"""Bytes of a body that costs nothing beside its request."""
 RECIPIENTS: Final = 20
 """Recipients of a message or an event for one unit."""
 ITEMS: Final = 10
@@ -36,29 +37,34 @@ NOTICED_S: Final = 0.001
 LOGIN: Final = 3.0
 """Units of a connection that comes and goes."""
 _PAGES: Final = (rq.Sync, rq.History, rq.Convs, rq.GroupInfo)
+_NAMING: Final = (rq.GroupCreate, rq.GroupAdd, rq.GroupRemove)
 
 
 def at_the_door(request: rq.Request, page: int) -> float:
     """The units of a request that was just decoded; `page` is the most entries of a page."""
-    if isinstance(request, rq.Send | rq.Edit):
-        return 1 + _of_body(bytes(request.body))
+    kind = type(request)
+    if kind is rq.Send or kind is rq.Edit:
+        return 1 + _of_body(bytes(request.body))  # type: ignore[attr-defined]
     if isinstance(request, rq.Report):
         return 1 + _of_body(bytes(request.result))
-    if isinstance(request, rq.GroupCreate | rq.GroupAdd | rq.GroupRemove):
+    if isinstance(request, _NAMING):
         return 1 + len(request.members) / ITEMS
     if isinstance(request, rq.Search):
         return SEARCH
     if isinstance(request, _PAGES):
         return 1 + min(request.limit or page, page) / ITEMS / 2
-    if isinstance(request, rq.Hello | rq.Devices):
+    if kind is rq.Hello or kind is rq.Devices:
         return 2
     return 1
 
 
 def _of_body(body: bytes) -> float:
-    """Its bytes, and the lists and maps in it: those are made, and made again for each MessagePack device."""
+    """Its bytes, and the lists and maps in it: those are made, and made again for each MessagePack device.
+
+    A small one is what the unit is measured by.
+    """
     size = len(body)
-    return size / BODY_BYTES + (parts_at_most(body) / PARTS if size > _SMALL else 0)
+    return size / BODY_BYTES + parts_at_most(body) / PARTS if size > _SMALL else 0.0
 
 
 def of_nonsense(size: int) -> float:

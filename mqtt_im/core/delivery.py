@@ -287,12 +287,30 @@ class Delivery:
             return None
         item = buffer[0]
         pos, entry = item
-        unusual = entry.keyed or entry.first or entry.expires or entry.void or self.batch or self._again
-        if pos == self.next and not unusual:
-            buffer.pop(0)
-            self._buffered -= entry.size
-            return self._offer(pos, pos, [item], entry.item(pos, self.user, self.device, now))
-        return self._choose(now, claim)
+        if (
+            pos != self.next
+            or self._batch
+            or self._again
+            or entry.keyed
+            or entry.first
+            or entry.expires
+            or entry.void
+            or not self.qos
+        ):
+            return self._choose(now, claim)
+        # The usual one, as `_choose` and `_offer` would have it.
+        del buffer[0]
+        self._buffered -= entry.size
+        self.next = pos + 1
+        self.offered = taken = [item]
+        packet_id = (pos - 1) % ITEM_IDS + 1
+        self.flights[packet_id] = flight = Flight(packet_id, pos, pos, taken)
+        if self._newest is None:
+            self._oldest = flight
+        else:
+            self._newest.following = flight
+        self._newest = flight
+        return packet_id, entry.item(pos, self.user, self.device, now), pos <= self._dup_upto
 
     def _choose(self, now: int, claim: Claim) -> Packet | None:
         """See `take`; with all that may be in the way."""

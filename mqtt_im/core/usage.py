@@ -35,7 +35,7 @@ def size_of(record: Message | Edited | Reported) -> int:
         extra = record.extra
         if record.body is None:
             return int((extra or {}).get("size", 0))
-        return content_size(record.body, extra)
+        return len(record.body) if extra is None else content_size(record.body, extra)
     if isinstance(record, Edited):
         return record.size if record.body is None else len(record.body)
     return content_size(record.result or b"")

@@ -8,7 +8,7 @@ from typing import Any, Final
 import msgspec
 
 from mqtt_im.core.model import User
-from mqtt_im.core.records import AnyRecord, GroupChange, Message, steady
+from mqtt_im.core.records import MESSAGES, AnyRecord, GroupChange, Message, steady
 from mqtt_im.store.interface import Readable, Seen
 from mqtt_im.store.queries import message_json
 
@@ -71,7 +71,7 @@ def summary(engine: Readable, name: str, told: int, include_body: bool, settled:
         told_of = _tells(engine, user, record) if record is not None else None
         if told_of is None:
             continue
-        assert isinstance(record, Message | GroupChange)
+        assert isinstance(record, MESSAGES)
         size += len(msgspec.json.encode(told_of.get("push"))) + (len(record.body or b"") if isinstance(record, Message) else 0)
         if size > MAX_BYTES and gathered.count:
             gathered.upto, gathered.more = abs(items[index - 1][1]), True
@@ -112,7 +112,7 @@ def _position_after(state: Seen, user: User, told: int) -> int:
 def _tells(engine: Readable, user: User, record: AnyRecord) -> dict[str, Any] | None:
     """What a push says of one item; None where it is nothing to wake the user for."""
     state, now = engine.state, engine.now
-    if not isinstance(record, Message | GroupChange) or record.by == user.name:
+    if not isinstance(record, MESSAGES) or record.by == user.name:
         return None
     conv = state.conv_for(record.conv)
     entry: dict[str, Any] = {"seq": record.seq, "from": record.by, "ts": record.ts}

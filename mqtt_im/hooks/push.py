@@ -7,7 +7,7 @@ from itertools import takewhile
 from typing import Any, Final
 
 from mqtt_im.config import PushConfig, WebPushConfig
-from mqtt_im.core.records import AnyRecord, GroupChange, Message, steady
+from mqtt_im.core.records import MESSAGES, AnyRecord, GroupChange, Message, steady
 from mqtt_im.hooks.outbox import Outbox, Push
 from mqtt_im.protocol.names import members_of_direct
 from mqtt_im.store.interface import Readable
@@ -67,7 +67,7 @@ class PushDesk(Desk[str]):
 
     def _wanted(self, rows: list[tuple[int, AnyRecord]]) -> dict[str, tuple[int, int]]:
         """Each user whom a row may concern, with the first and the last such row."""
-        telling = [(lsn, record) for lsn, record in rows if isinstance(record, Message | GroupChange)]
+        telling = [(lsn, record) for lsn, record in rows if isinstance(record, MESSAGES)]
         groups = {record.conv for _, record in telling if isinstance(record, Message) and record.conv[0] == "#"}
         members: dict[str, list[str]] = self._ask(lambda engine: pending.members(engine, groups)) if groups else {}
         wanted: dict[str, tuple[int, int]] = {}

@@ -109,6 +109,10 @@ class _Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.total = 0.0
 
+    def observe(self, value: float) -> None:
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
 
 class Metrics:
     """The counters of one server. One label combination is counted from one thread only; reading them is safe from any."""
@@ -137,9 +141,11 @@ class Metrics:
 
     def observe(self, name: str, value: float) -> None:
         """Add a value to a histogram of `HISTOGRAMS`."""
-        histogram = self._histograms[name]
-        histogram.counts[bisect_left(histogram.bounds, value)] += 1
-        histogram.total += value
+        self._histograms[name].observe(value)
+
+    def observer(self, name: str) -> Callable[[float], None]:
+        """`observe` of one histogram, for who observes so often that finding it would cost."""
+        return self._histograms[name].observe
 
     def show(self, name: str, read: Callable[[], float]) -> None:
         """Show what `read` returns, of `FIGURES` or `SUMS`, whenever the metrics are asked for, on the event loop."""

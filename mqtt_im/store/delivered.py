@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from mqtt_im.core.model import User
-from mqtt_im.core.records import AnyRecord, GroupChange, Message
+from mqtt_im.core.records import MESSAGES, AnyRecord
 
 MAX_DELIVERED: Final = 5000
 """Items that are looked through for what a cursor has delivered."""
@@ -32,6 +32,6 @@ def delivered(state: Inboxes, user: str, after: int, upto: int) -> list[str | in
     records = state.records([abs(lsn) for _, lsn in items])
     for _, lsn in items:
         record = records.get(abs(lsn))
-        if isinstance(record, Message | GroupChange) and record.by != user:
+        if isinstance(record, MESSAGES) and record.by != user:
             marks[record.conv] = max(record.seq, marks.get(record.conv, 0))
     return [part for mark in marks.items() for part in mark]

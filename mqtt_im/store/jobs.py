@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mqtt_im.core import rules
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Conv
-from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, Erased, GroupChange, Message, ReadMark, Recalled
+from mqtt_im.core.records import MESSAGES, Act, AnyRecord, Cursors, DeviceChange, Erased, Message, ReadMark, Recalled
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.own import grown, registration
 from mqtt_im.core.usage import size_of
@@ -430,7 +430,7 @@ def tell(engine: Engine, job: Job) -> None:
         record = commit.record
         if isinstance(record, Act):
             if commit.to:
-                if isinstance(record, Message | GroupChange):
+                if isinstance(record, MESSAGES):
                     commit.entry = engine.fresh_entry(record)
                 else:
                     commit.entry = engine.entry(record)

@@ -18,7 +18,7 @@ from mqtt_im.core.apply import apply, recipients
 from mqtt_im.core.entries import Entry, render, void_entry
 from mqtt_im.core.gone import without_content
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
-from mqtt_im.core.records import Act, AnyRecord, Edited, GroupChange, Message, Recalled, decode, encode
+from mqtt_im.core.records import MESSAGES, Act, AnyRecord, Edited, GroupChange, Message, Recalled, decode, encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.protocol.errors import Refusal
@@ -199,7 +199,7 @@ class MemoryState:
         marks: dict[str, int] = {}
         for _, lsn in self.items(self.user(user), after, upto - after):
             record = self.log.get(abs(lsn))
-            if isinstance(record, Message | GroupChange) and record.by != user:
+            if isinstance(record, MESSAGES) and record.by != user:
                 marks[record.conv] = max(record.seq, marks.get(record.conv, 0))
         return [part for mark in marks.items() for part in mark]
 

@@ -12,7 +12,7 @@ import msgspec
 
 from mqtt_im.core.entries import Lookup, fields
 from mqtt_im.core.model import Amended, Conv
-from mqtt_im.core.records import AnyRecord, GroupChange, Message
+from mqtt_im.core.records import MESSAGES, AnyRecord, Message
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.common import conv_of, possible_conv
 from mqtt_im.protocol import requests as rq
@@ -123,7 +123,7 @@ def _messages(engine: Readable, conv: Conv, first: int, last: int) -> list[bytes
 
 def message_json(engine: Readable, record: AnyRecord | None, amended: Amended | None) -> bytes | None:
     """A message as history shows it: a `msg` without `pos`; None where its content was trimmed."""
-    if not isinstance(record, Message | GroupChange):
+    if not isinstance(record, MESSAGES):
         return None
     if isinstance(record, Message) and record.body is None and not (amended is not None and amended.recalled):
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, NamedTuple
 
-from mqtt_im.core.records import GroupChange, Message, Reported
+from mqtt_im.core.records import MESSAGES, GroupChange, Message, Reported
 
 from .interface import Readable
 
@@ -41,7 +41,7 @@ def story(engine: Readable, name: str, seq: int) -> Story | None:
     state = engine.state
     conv = state.conv(name)
     record = state.message(conv, seq) if conv is not None and 1 <= seq <= conv.head else None
-    if conv is None or not isinstance(record, Message | GroupChange):
+    if conv is None or not isinstance(record, MESSAGES):
         return None
     lsn = next((row for _, row in state.messages(conv, seq, seq)), 0)
     positions = _positions(engine, conv.members, record, lsn)

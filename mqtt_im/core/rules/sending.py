@@ -69,10 +69,12 @@ def send(view: View, limits: Limits, who: Who, request: rq.Send) -> Decision:
         part = conv.part(user) or MEMBER
         if request.reply_to >= seq or not part.sees(request.reply_to):
             raise Refusal("bad_field", f"reply_to: there is no message {request.reply_to} in {name} that you can see")
-    push = {} if request.push is None else {"push": request.push}
-    check_quota(view, limits, user, content_size(bytes(request.body), push), messages=1)
+    body = bytes(request.body)
+    if limits.quota_messages or limits.quota_bytes:
+        push = {} if request.push is None else {"push": request.push}
+        check_quota(view, limits, user, content_size(body, push), messages=1)
     extra = _extra(view, who, request, conv, own, dropped)
-    record = Message(who.now, name, seq, user, who.device, request.id, n, pos, bytes(request.body), extra)
+    record = Message(who.now, name, seq, user, who.device, request.id, n, pos, body, extra)
     return Decision([record], None, n)
 
 

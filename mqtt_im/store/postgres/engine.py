@@ -20,7 +20,7 @@ from mqtt_im.clock import Mark
 from mqtt_im.core.apply import recipients
 from mqtt_im.core.gone import without_content
 from mqtt_im.core.model import former_readers
-from mqtt_im.core.records import Act, AnyRecord, DeviceChange, Edited, GroupChange, Message, Reacted, Recalled, encode
+from mqtt_im.core.records import AMENDMENTS, Act, AnyRecord, DeviceChange, Edited, GroupChange, Message, Recalled, encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.core.rules.common import own_pos
 from mqtt_im.core.rules.files import files_of
@@ -262,7 +262,7 @@ class Engine(Showing):
             if len(record.pos) > MANY:
                 self._large.append(record)
             names = recipients(state.conv_for(record.conv), record)
-            if isinstance(record, Edited | Recalled | Reacted):
+            if isinstance(record, AMENDMENTS):
                 # They are told nothing, on no node, and may still have in hand what was before.
                 former = former_readers(state.conv_for(record.conv), record.seq)
                 commit.former = [name for name in former if name in self.online]

@@ -20,6 +20,7 @@ from mqtt_im.core.apply import change_members, recipients
 from mqtt_im.core.gone import remembered
 from mqtt_im.core.model import Conv
 from mqtt_im.core.records import (
+    MESSAGES,
     Act,
     AnyRecord,
     Gone,
@@ -239,7 +240,7 @@ class _Slice:
         conv = state.conv_for(record.conv)
         aged = record.ts < self._pass._before  # noqa: SLF001
         surplus = bool(policy.retention_messages) and record.seq <= conv.head - policy.retention_messages
-        if not isinstance(record, Message | GroupChange):
+        if not isinstance(record, MESSAGES):
             here = (conv.cid, record.seq) not in self._messages and state.message_lsn(conv, record.seq) is not None
             return not here and (aged or surplus or not policy.removes) and self._acknowledged(lsn, record)
         if not (aged or surplus):
@@ -273,7 +274,7 @@ class _Slice:
             user.gone += usage.messages
             user.gone_bytes += usage.size
             state.touch_user(user)
-        if isinstance(record, Message | GroupChange):
+        if isinstance(record, MESSAGES):
             conv = state.conv_for(record.conv)
             self._messages.add((conv.cid, record.seq))
             self._gone_of[conv.cid] = self._gone_of.get(conv.cid, 0) + 1

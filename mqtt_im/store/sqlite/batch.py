@@ -7,7 +7,7 @@ from collections.abc import Callable, Container
 from mqtt_im.core.apply import recipients
 from mqtt_im.core.gone import without_content
 from mqtt_im.core.model import former_readers
-from mqtt_im.core.records import Act, AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, encode
+from mqtt_im.core.records import AMENDMENTS, Act, AnyRecord, Edited, GroupChange, Message, Recalled, encode
 from mqtt_im.core.rules.common import own_pos
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.store.commits import Author, Commit
@@ -85,11 +85,11 @@ class Batch:
         online = self._online
         conv = self._state.conv_for(record.conv)
         names = recipients(conv, record)
-        if isinstance(record, Edited | Recalled | Reacted):
+        if isinstance(record, AMENDMENTS):
             commit.former = [name for name in former_readers(conv, record.seq) if name in online]
-        for index, name in enumerate(names):
+        for name, pos in zip(names, record.pos, strict=True):
             if name in online:
-                commit.to.append((name, record.pos[index]))
+                commit.to.append((name, pos))
             else:
                 commit.away.append(name)
 

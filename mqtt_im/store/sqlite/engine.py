@@ -14,7 +14,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from mqtt_im.core.records import AnyRecord, Edited, Reacted, Recalled, decode
+from mqtt_im.core.records import AMENDMENTS, AnyRecord, decode
 from mqtt_im.core.rules import Limits
 from mqtt_im.store.commits import Author
 from mqtt_im.store.policy import Ended, Policy
@@ -231,7 +231,7 @@ class Engine(Showing):
         self.last += 1
         self.now = max(self.now, record.ts)
         rewritten = self._batch.append(author, self.last, record)
-        if isinstance(record, Edited | Recalled | Reacted):
+        if isinstance(record, AMENDMENTS):
             self._change(rewritten, [(record.conv, record.seq)])
 
     append_soon = append

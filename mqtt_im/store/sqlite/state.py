@@ -150,7 +150,9 @@ class ProjectedState(Contents):
     def request(self, user: str, request_id: str) -> AnyRecord | None:
         """See `View`."""
         key = (self.user(user).uid, request_id)
-        lsn = self._newest(lambda generation: generation.requests, key)
+        lsn = self.live.requests.get(key)
+        if lsn is None and self.frozen is not None:
+            lsn = self.frozen.requests.get(key)
         if lsn is None and key not in self._unused and key[0] < self._stored_uids:
             lsn = self.projection.request(*key)
         return None if lsn is None else self._remembered(lsn)

@@ -11,7 +11,7 @@ from typing import Any, Final, cast
 import peewee
 
 from mqtt_im.core.model import Conv, Member
-from mqtt_im.core.records import Cursors, GroupChange, Message, decode, encode
+from mqtt_im.core.records import MESSAGES, Cursors, decode, encode
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.whole import (
     AT_ONCE,
@@ -104,7 +104,7 @@ class SqliteWhole:
             cids = self._numbers({act.conv for _, _, _, act in acts})
             for lsn, data, record, act in acts:
                 cid, seq, by = cids[act.conv], 0, 0
-                if isinstance(record, Message | GroupChange):
+                if isinstance(record, MESSAGES):
                     query = "SELECT by FROM message WHERE cid = ? AND seq = ? AND lsn = ?"
                     for (by,) in self._projection.execute(query, (cid, act.seq, lsn)):  # noqa: B007 - of one row
                         seq = act.seq

@@ -222,6 +222,14 @@ class Connection(Stranger):
             body = at + 2  # short packets, which no limit can concern, are measured here
             if body <= end and (length := data[at + 1]) < 0x7F and body + length <= end:
                 stop = body + length
+            elif (  # a message of two bytes of length, as `body_and_end` has it
+                first == 0x32
+                and body < end
+                and data[body] < 0x80 <= length
+                and (stop := body + 1 + (length & 0x7F | data[body] << 7)) <= end
+                and stop - at <= limit
+            ):
+                body += 1
             else:
                 body, stop = body_and_end(data, at, limit)
                 if stop > end:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from mqtt_im.core.records import Act, AnyRecord, Gone, GroupChange, Message
+from mqtt_im.core.records import MESSAGES, Act, AnyRecord, Gone, GroupChange
 from mqtt_im.store.report import Report
 
 _SEQS: Final = """
@@ -70,7 +70,7 @@ class Numbers:
 
     def early(self, lsn: int, record: Act, names: list[str]) -> None:
         """The numbers that a row up to the base gave out, to the inboxes of `names`; what they must be, `begin` finds out."""
-        if isinstance(record, Message | GroupChange) and record.pos:
+        if isinstance(record, MESSAGES) and record.pos:
             self.report.messages += 1
         self.report.items += self._addressed(lsn, record, names)
 
@@ -78,7 +78,7 @@ class Numbers:
         """The numbers that the row gave out, where its conversation and the inboxes of `names` had come so far before it."""
         if isinstance(record, GroupChange) and not record.pos:
             pass
-        elif isinstance(record, Message | GroupChange):
+        elif isinstance(record, MESSAGES):
             self.report.messages += 1
             if record.seq != head + 1:
                 self.report.add(f"log row {lsn}: seq {record.seq} of {record.conv}: {head + 1} was next")

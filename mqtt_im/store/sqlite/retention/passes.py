@@ -23,6 +23,7 @@ from mqtt_im.core.apply import apply, recipients
 from mqtt_im.core.gone import remembered
 from mqtt_im.core.model import Device
 from mqtt_im.core.records import (
+    MESSAGES,
     Act,
     AnyRecord,
     Cursors,
@@ -287,7 +288,7 @@ class Pass:
         conv = state.conv_for(record.conv)
         aged = record.ts < self._before
         surplus = bool(policy.retention_messages) and record.seq <= conv.head - policy.retention_messages
-        if not isinstance(record, Message | GroupChange):
+        if not isinstance(record, MESSAGES):
             here = (conv.cid, record.seq) not in fold.messages and state.message_lsn(conv, record.seq) is not None
             return not here and (aged or surplus or not policy.removes) and self._acknowledged(record)
         if not (aged or surplus):
@@ -324,7 +325,7 @@ class Pass:
             fold.names[uid] = name
         fold.weight += 5 + 3 * len(record.pos)
         self._count(fold, record)
-        if isinstance(record, Message | GroupChange):
+        if isinstance(record, MESSAGES):
             self._take_message(fold, lsn, record)
         if isinstance(record, GroupChange):
             fold.plan.rewritten[lsn] = encode(msgspec.structs.replace(record, pos=[], users=[]))
