@@ -62,7 +62,8 @@ _CODES: Final = {
     "subscription_identifier": PROTOCOL_ERROR,  # MQTT5-3.3.4-6
     "response_topic": PROTOCOL_ERROR,  # MQTT5-3.3.2-14
     "no_topic": PROTOCOL_ERROR,  # MQTT5-3.3.2-8
-    "retain_handling": PROTOCOL_ERROR,  # MQTT5-3.8.3-4
+    "subscribe_qos": PROTOCOL_ERROR,  # MQTT5-3.8.3.1
+    "retain_handling": PROTOCOL_ERROR,  # MQTT5-3.8.3.1
     "no_local": PROTOCOL_ERROR,  # MQTT5-3.8.3-4
     "topic_alias": TOPIC_ALIAS,  # MQTT5-3.3.2-8, -9
     "filter": FILTER_INVALID,

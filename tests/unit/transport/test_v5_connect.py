@@ -310,7 +310,7 @@ VIOLATIONS: dict[str, tuple[int, bytes]] = {
     "share with No Local": (0x82, packets5.subscribe(1, ("$share/g/a", 4))),
     "Retain Handling 3": (0x82, packets5.subscribe(1, ("a", 0x30))),
     "reserved options": (0x81, packets5.subscribe(1, ("a", 0x40))),
-    "QoS 3 asked for": (0x81, packets5.subscribe(1, ("a", 3))),
+    "QoS 3 asked for": (0x82, packets5.subscribe(1, ("a", 3))),
     "Subscription Identifier 0": (0x82, packets5.subscribe(1, ("a", 0), given={packets5.SUB_ID: 0})),
     "Subscription Identifier in PUBLISH": (0x82, packets5.publish("a", b"", qos=0, given={packets5.SUB_ID: 1})),
     "alias 0": (0x94, packets5.publish("a", b"", qos=0, given={packets5.ALIAS: 0})),
