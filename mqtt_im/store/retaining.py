@@ -15,7 +15,7 @@ from .policy import Ended, Policy, Removed
 DAY_MS: Final = 86_400_000
 ID_DAYS: Final = 30
 """An `id` is remembered at least so long (PROTOCOL §3)."""
-PAUSE_S: Final = 0.02
+PAUSE_S: Final = 0.01
 """Between two parts of a pass while there is traffic."""
 
 Content = Message | Edited | Recalled | Reacted | Reported | GroupChange
