@@ -9,6 +9,8 @@ from typing import Final
 
 _INTEGER, _UTC_TIME, _GENERALIZED_TIME = 0x02, 0x17, 0x18
 _CERTIFICATE: Final = ("-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----")
+_NOT_TOGETHER: Final = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+"""OpenSSL's words for it: of another pair, or of another kind of key."""
 _REVOCATIONS: Final = ("-----BEGIN X509 CRL-----", "-----END X509 CRL-----")
 
 
@@ -17,7 +19,7 @@ def pair_problem(cert: str, key: str) -> str | None:
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, password=_no_password)
     except ssl.SSLError as error:
-        if error.reason == "KEY_VALUES_MISMATCH":
+        if error.reason in _NOT_TOGETHER:
             return "certificate and key do not belong together"
         return f"certificate or key is no PEM file that can be used: {error.reason or error}"
     except (OSError, ValueError) as error:

@@ -201,9 +201,10 @@ def test_certificate_and_key_belong_together(tmp_path: Path) -> None:
     one, other = authority.issue_cert("localhost"), authority.issue_cert("localhost")
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     one.cert_chain_pems[0].write_to_path(cert)
-    other.private_key_pem.write_to_path(key)
     text = f"[mqtt.tls]\nbind = '127.0.0.1:8883'\ncert = '{cert}'\nkey = '{key}'"
-    assert mistakes(text, folder=tmp_path) == [f"mqtt.tls.cert: certificate and key do not belong together ({cert}, {key})"]
+    for wrong in (other, authority.issue_cert("localhost", key_type=trustme.KeyType.RSA)):
+        wrong.private_key_pem.write_to_path(key)
+        assert mistakes(text, folder=tmp_path) == [f"mqtt.tls.cert: certificate and key do not belong together ({cert}, {key})"]
     key.write_text("nonsense")
     assert "is no PEM file that can be used" in mistakes(text, folder=tmp_path)[0]
     one.private_key_pem.write_to_path(key)
