@@ -10,6 +10,8 @@ from mqtt_im.testing import ServerProcess
 from tests.support.im import ImClient
 from tests.support.raw import Refused, eventually
 from tests.system.conftest import Clients, Name
+from tests.system.test_presence import becomes, states
+from tests.system.test_presence import topic as presence_of
 
 CONFIG = {"auth.mode": "accounts", "limits.failed_logins_per_minute": 1000}
 
@@ -89,6 +91,25 @@ def test_removing_an_account_closes_its_connections(im: Clients, name: Name) -> 
         client.wait_closed()
     assert refusal(im, alice, PASSWORD) in (4, 5)
     other.flush()
+
+
+@pytest.mark.parametrize("erase", [False, True], ids=["kept", "erased"])
+def test_who_is_removed_is_offline_to_watchers(im: Clients, name: Name, erase: bool) -> None:
+    """… who connect later, too."""
+    alice, bob = name("alice"), name("bob")
+    for user in (alice, bob):
+        add(im.server, user)
+    watcher, gone = im.online(alice, password=PASSWORD), im.online(bob, password=PASSWORD)
+    watcher.say(bob, "hi")
+    watcher.subscribe(presence_of(bob))
+    becomes(watcher, bob, "online")
+    assert im.server.command("user", "remove", bob, *["--erase"][: int(erase)]).returncode == 0
+    gone.until_closed()
+    becomes(watcher, bob, "offline")
+    later = im.online(alice, "tablet", password=PASSWORD)
+    later.subscribe(presence_of(bob))
+    later.flush()
+    assert [state["state"] for state in states(later, bob)] in ([], ["offline"])
 
 
 def test_the_groups_of_a_removed_owner_are_handed_on(im: Clients, name: Name) -> None:
