@@ -213,7 +213,10 @@ def test_clocks_an_hour_apart_are_one_time(postgres: Cluster, tmp_path: Path) ->
     for clock, ahead in zip(clocks, (-3600, 3600), strict=True):
         clock.set(ahead)
     with new_database(postgres) as url, ExitStack() as undo:
-        nodes = [undo.enter_context(ServerProcess({"store.url": url}, environment=clock.environment)) for clock in clocks]
+        nodes = [
+            undo.enter_context(ServerProcess({"store.url": url, "limits.drain_s": 1}, environment=clock.environment))
+            for clock in clocks
+        ]
         clients = [undo.enter_context(ImClient(node.mqtt_port, "alice", f"d{number}")) for number, node in enumerate(nodes)]
         for client in clients:
             client.sign_in().listen().must("hello")  # it is registered
