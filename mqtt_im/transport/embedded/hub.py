@@ -75,10 +75,12 @@ class Member(Link, Protocol):
 class User:
     """What the connections of one user share."""
 
-    __slots__ = ("bucket", "connections")
+    __slots__ = ("bucket", "connections", "watched")
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
+        self.watched = False
+        """Whether a timer runs until its debts are paid: one, however often it comes and goes meanwhile."""
         self.connections: list[Member] = []
 
 
@@ -292,13 +294,18 @@ class Hub:
         """Of the connections of all users, those included that wait for their session."""
         return [member.key for user in self._users.values() for member in user.connections if member.key is not None]
 
+    def _has_paid(self, name: str, user: User) -> None:
+        user.watched = False
+        self.release_user(name)
+
     def release_user(self, name: str) -> None:
         """Forget a user without connections, as soon as reconnecting would gain nothing."""
         user = self._users.get(name)
-        if user is not None and not user.connections:
+        if user is not None and not user.connections and not user.watched:
             owing = user.bucket.paid_until - self.clock()
             if owing > 0:
-                self.loop.call_later(owing, self.release_user, name)
+                user.watched = True
+                self.loop.call_later(owing, self._has_paid, name, user)
             else:
                 del self._users[name]
 

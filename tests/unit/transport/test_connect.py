@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -288,6 +290,25 @@ async def test_kept_sessions_of_all_users_are_bounded_by_what_they_weigh(tmp_pat
         await server.connect("a", clean=False)
     async with Server(tmp_path, limits=limits, plain_topics=("#",)) as server:
         assert server.hub.sessions._away.bytes >= 3 * weight(dict(filters))
+
+
+@on_loop
+async def test_who_comes_and_goes_in_debt_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A timer for each time filled the memory, as long as somebody went on."""
+    async with Server(tmp_path) as server:
+        hub, timers = server.hub, list[tuple[Any, ...]]()
+        monkeypatch.setattr(hub, "loop", SimpleNamespace(call_later=lambda *given: timers.append(given)))
+        for _ in range(50):
+            hub.user("mallory").bucket.charge(1e9, hub.clock())
+            hub.release_user("mallory")
+        assert len(timers) == 1
+        _, look, *given = timers.pop()
+        look(*given)
+        assert len(timers) == 1, "it still owes something"
+        hub.user("mallory").bucket.paid_until = 0.0
+        _, look, *given = timers.pop()
+        look(*given)
+        assert not timers and "mallory" not in hub._users
 
 
 @on_loop
