@@ -236,6 +236,7 @@ class Bridge:
             return False
         flight = delivery.flights.get(packet_id)
         if flight is None or flight.acked:
+            delivery.acked(packet_id, twice=channel.reads)  # it may be of what was offered before a `hello`
             return False
         pos, entry = flight.entries[-1]
         if entry.at and pos > channel.missed:

@@ -59,6 +59,8 @@ class Downlink:
         """After the answer: the next item is the one behind this."""
         self._unprocessed: list[tuple[Publish | packets5.Publish, int]] = []
         """Packets that hold items and are not acknowledged yet, each with its last `pos`."""
+        self._late: list[int] | None = None
+        """Packets from before the answer to a `hello`, and replies since, whose PUBACKs are sent a moment later, and in order."""
         self._reads = False
         """A reply was acknowledged on this connection."""
 
@@ -74,6 +76,8 @@ class Downlink:
                 last = item["pos"]
         if last and publish.qos:
             self._unprocessed.append((publish, last))
+        elif publish.qos and self._late is not None:
+            self._late.append(publish.packet_id)
         elif publish.qos:
             self._acknowledge(wire, publish.packet_id)
             self._reads = True
@@ -118,6 +122,13 @@ class Downlink:
         """Acknowledge late and in bursts: by PUBACK, or with `ack` where only that counts."""
         while True:
             await asyncio.sleep(0.002 if self.world.calm else self.dice.choice((0.0, 0.005, 0.02, 0.1)))
+            if self._late is not None:
+                if self.world.calm or self.dice.random() < 0.5:
+                    self.world.counts["PUBACKs that came late"] += len(self._late)
+                    for packet_id in self._late:
+                        self._acknowledge(wire, packet_id)
+                    self._late = None
+                continue
             if self.said is not None:
                 self._throw_away(wire, self.dice.randint(0, len(self._unprocessed)))
                 continue
@@ -183,9 +194,12 @@ class Downlink:
         if pos != said:
             self._fault(f"said {said} in a hello, was welcomed at {pos}")
         self.world.counts[f"hello with after, {self._way}"] += 1
-        self._throw_away(wire, self.dice.choice((0, len(self._unprocessed))))
+        if self._reads and self.dice.random() < 0.5:
+            self._late = [publish.packet_id for publish, _ in self._unprocessed]
+            for _, position in self._unprocessed:
+                self.in_flight.pop(position, None)
         self._unprocessed.clear()
         self.stream.kept = self._last_pos = self._said = said
         self._next_pos, self.said = 0, None
         if not self.world.calm and self.dice.random() < 0.3:
-            asyncio.get_running_loop().call_later(self.dice.uniform(0.0, 0.1), wire.abort)
+            asyncio.get_running_loop().call_later(self.dice.uniform(0.0, 0.2), wire.abort)

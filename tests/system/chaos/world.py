@@ -20,6 +20,7 @@ MEANT = (
     "edit", "recall", "react", "report", "read", "block", "unblock", "refused as blocked", "group.add", "group.remove",
     "connections of MQTT 3.1.1", "connections of MQTT 5", "sessions resumed", "take-overs", "clock set forward", "clock set back",
     "hello with after, back", "hello with after, forward", "hello with after, no answer", "PUBACKs while that was under way",
+    "PUBACKs that came late",
 )  # fmt: skip
 """What a run of a minute has all of; requests by their op, where they were done."""
 SILENT_OPS = frozenset({"ack", "read", "typing"})

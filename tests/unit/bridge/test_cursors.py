@@ -110,6 +110,25 @@ async def test_the_welcome_tells_them_apart(world: BridgeWorld, bob: FakeLink) -
 
 
 @with_bob
+async def test_those_that_come_before_the_item_is_offered_again_are_over(world: BridgeWorld, bob: FakeLink) -> None:
+    world.ask(bob, "hello", id="first")
+    world.settle()
+    world.read(bob, "first")
+    world.ask(bob, "hello", id="second", after=7, window=1)
+    world.settle()
+    assert bob.positions[10:] == [8]
+    world.puback(bob, 10, 8, 8)
+    world.settle()
+    world.puback(bob, 9, 9)
+    world.settle()
+    assert bob.positions[10:] == [8, 9, 10]
+    world.puback(bob, 10)
+    world.bridge.cursors.write()
+    world.settle()
+    assert world.cursor("bob") == 10
+
+
+@with_bob
 async def test_two_hellos_at_once_are_two(world: BridgeWorld, bob: FakeLink) -> None:
     world.ask(bob, "hello", id="one", after=4)
     world.ask(bob, "hello", id="two", after=7)
