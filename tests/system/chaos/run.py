@@ -74,7 +74,7 @@ def run(
 ) -> Verdict:
     """Run for so many seconds, then settle and check; `nodes` on PostgreSQL, else one on SQLite.
 
-    It goes on until there were so many kills, and so many requests, as far as a busy machine gets to them in eight times that.
+    It goes on until there were so many kills, and so many requests as far as a busy machine gets to them in eight times that.
     What befalls them is `plan`, in this order, and then drawn from `kinds` (`servers.KINDS`), by weight.
     The plan follows from the seed; the scheduler adds its own chance.
     """
@@ -205,8 +205,10 @@ class _Run:
     async def _noise(self, lives: list[asyncio.Task[None]]) -> None:
         """Kill and restart until the time is over; a device that breaks down ends the run."""
         began = time.monotonic()
-        while (passed := time.monotonic() - began) < self.seconds or (
-            passed < 8 * self.seconds and (self.servers.kills < self.least_kills or self._made < self.least_requests)
+        while (
+            (passed := time.monotonic() - began) < self.seconds
+            or self.servers.kills < self.least_kills
+            or (self._made < self.least_requests and passed < 8 * self.seconds)
         ):
             pause = self.dice.uniform(0.4, 1.6) * self.kill_every_s
             await asyncio.sleep(pause / 2)
