@@ -161,6 +161,7 @@ class Downlink:
         if self._reads:
             self.world.counts["PUBACKs while that was under way"] += len(self._unprocessed[:count])
             for publish, pos in self._unprocessed[:count]:
+                self.stream.kept = max(self.stream.kept, pos)  # it counts where the `hello` is refused, as by a store in trouble
                 self.in_flight.pop(pos, None)
                 self._acknowledge(wire, publish.packet_id)
             del self._unprocessed[:count]
