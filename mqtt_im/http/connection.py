@@ -176,7 +176,8 @@ class HttpConnection(H11Protocol):
         super().connection_lost(exc)
         # No circle is left, so that what has come is freed now, and not when all memory is looked through.
         self.app = self._app
-        self.cycle = None  # type: ignore[assignment]
+        self.cycle = self.scope = None  # type: ignore[assignment]
+        self._unset_keepalive_if_required()
 
     def cut(self) -> None:
         """Close it: its place is wanted, or its client does nothing."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import re
 import socket
@@ -10,8 +11,9 @@ from typing import Any
 import pytest
 
 from mqtt_im.http import body, files
+from mqtt_im.http.connection import HttpConnection
 from mqtt_im.testing import ServerProcess, ServerThread
-from tests.support.raw import PATIENCE_S
+from tests.support.raw import PATIENCE_S, eventually
 from tests.support.web import HOST, Web
 from tests.system.conftest import Name
 
@@ -161,6 +163,24 @@ def test_a_body_in_chunks_of_a_byte_is_understood(server: ServerProcess, name: N
     second = f"POST /api/v1/convs HTTP/1.1\r\n{head}Connection: close\r\nContent-Length: 2\r\n\r\n{{}}"
     answer = answers(server.http_port, (first + second).encode())
     assert answer.count(b"HTTP/1.1 200 ") == 2 and b"x" * 2_000 in answer
+
+
+def test_a_connection_that_has_gone_is_freed_at_once() -> None:
+    """And not when all memory is looked through, which is seldom."""
+
+    def there() -> int:
+        return sum(type(found) is HttpConnection for found in gc.get_objects())
+
+    with ServerThread({}) as server:
+        gc.collect()
+        before = there()
+        gc.disable()
+        try:
+            for _ in range(10):
+                assert problem(answers(server.http_port, b"GET /api/v1/nothing HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"))
+            eventually(lambda: there() <= before, "they are freed")
+        finally:
+            gc.enable()
 
 
 LATE = [
