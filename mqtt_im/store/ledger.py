@@ -332,7 +332,7 @@ class Ledger:
                 with engine.changing:
                     job.prepare(reading)
             except Refusal as refusal:
-                job.refusal = refusal
+                job.refusal = refusal.with_traceback(None)
             except Exception as error:  # noqa: BLE001 - told in the log
                 self._refuse(job, self._refusal_of(engine, error))
             else:
@@ -365,7 +365,8 @@ class Ledger:
             try:
                 job.prepare(engine)
             except Refusal as refusal:
-                job.refusal = refusal
+                # The frames of a traceback hold the job, and what its connection published before: a chain without an end.
+                job.refusal = refusal.with_traceback(None)
             except Anew:
                 anew = True
             except Exception as error:
@@ -412,7 +413,7 @@ class Ledger:
         try:
             job.finish(view)
         except Refusal as refusal:
-            job.refusal = refusal
+            job.refusal = refusal.with_traceback(None)
         except Exception as error:  # noqa: BLE001 - told in the log
             why = self._refusal_of(engine, error)
             if job.commits is None:  # else it is done all the same, and devices fetch what they were not told
@@ -420,7 +421,7 @@ class Ledger:
 
     def _refuse(self, job: Job, refusal: Refusal) -> None:
         job.commits = None
-        job.refusal = refusal
+        job.refusal = refusal.with_traceback(None)
 
     def _refusal_of(self, engine: Store, error: Exception) -> Refusal:
         """Say what went wrong with one job."""

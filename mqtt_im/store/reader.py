@@ -172,7 +172,7 @@ class Reader:
                 self._reading = self._make()
             done = self._reading.run(job.finish, lambda: self._answer(job), self._clock.now(), job.exact)  # type: ignore[arg-type]
         except Refusal as refusal:
-            job.refusal = refusal
+            job.refusal = refusal.with_traceback(None)
         except Exception as error:  # noqa: BLE001 - told in the log
             self._met(error)
             job.refusal = unavailable()

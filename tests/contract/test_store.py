@@ -127,6 +127,9 @@ def test_a_refused_request_leaves_nothing(store: Store) -> None:
     ]
     store.batches.run(jobs, NOW)
     assert [job.refusal.code if job.refusal else None for job in jobs] == ["not_member", None]
+    assert jobs[0].refusal is not None and jobs[0].refusal.__traceback__ is None, (
+        "its frames hold jobs, and these what came before"
+    )
     assert jobs[0].commits is None and jobs[1].commits is not None
     assert [item["pos"] for item in store.inbox("bob")] == [1]
 
