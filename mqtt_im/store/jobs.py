@@ -250,8 +250,8 @@ class AttachJob(Job):
         self.notify = notify
         self.blind = blind
         self.sent_upto = 0
-        self.was_exposed = False
-        """Whether something may have been in flight before this delivery began (`core.model.Device.exposed`)."""
+        self.was_exposed = True
+        """Whether something was in flight before this delivery began (`core.model.Device.exposed`), or that is not known."""
         self.state: DeviceState | None = None
         self._record: DeviceChange | None = None
 
@@ -269,6 +269,7 @@ class AttachJob(Job):
         self.who.now, self.who.behind = engine.now, engine.behind
         device = engine.state.device(self.who.user, self.who.device)
         if device is None:
+            self.was_exposed = False
             record = registration(engine.state, engine.limits, self.who)
             record.exposed = True
         else:

@@ -18,6 +18,7 @@ from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.reader import unavailable
 from mqtt_im.transport.api import Lease
 from tests.support.im import ITEMS, Map, decode, encode
 from tests.support.store import SqliteStore
@@ -175,6 +176,14 @@ class BridgeWorld:
                 self.store.run(waiting, self.now)
         else:
             self.store.run(waiting, self.now)
+
+    def refuse(self) -> None:
+        """What waits is refused and not looked at, as where the store is away."""
+        waiting = list(self.ledger.waiting)
+        self.ledger.waiting.clear()
+        for job in waiting:
+            job.refusal = unavailable()
+            job.done()
 
     def crashed(self) -> BridgeWorld:
         """The process ends here; the next one, on the same files."""

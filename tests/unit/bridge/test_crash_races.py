@@ -125,7 +125,17 @@ async def test_a_send_that_was_committed_and_not_answered_is_one_message(world: 
     after.close()
 
 
-@pytest.mark.parametrize("between", ["nothing", "connection without offers", "hello back", "PUBACKs alone, to an app"])
+_BETWEEN = [
+    "nothing",
+    "connection without offers",
+    "connection that is gone before it begins",
+    "connection that is gone before the store is back",
+    "hello back",
+    "PUBACKs alone, to an app",
+]
+
+
+@pytest.mark.parametrize("between", _BETWEEN)
 def test_what_was_offered_before_the_crash_is_not_replaced_after_it(tmp_path: Path, between: str) -> None:
     """INV-12, of a device that keeps no session, so that the next connection knows of nothing in flight."""
 
@@ -149,7 +159,11 @@ def test_what_was_offered_before_the_crash_is_not_replaced_after_it(tmp_path: Pa
         if "connection" in between or "hello" in between:
             again = world.connect("bob")
             again.writable = False
-            world.settle()
+            if "store" in between:
+                world.leave(again)
+                world.refuse()
+            elif "gone" not in between:
+                world.settle()
             if "hello" in between:
                 world.ask(again, "hello", id="h", after=0)
                 world.settle()
