@@ -18,7 +18,7 @@ from mqtt_im.core.rules.common import answer
 from mqtt_im.mqtt import V5
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.codec import decode_request
-from mqtt_im.protocol.errors import Quota, Refusal
+from mqtt_im.protocol.errors import Quota, Refusal, Undecided
 from mqtt_im.protocol.faults import Unreadable
 from mqtt_im.store.interface import Engine
 from mqtt_im.store.jobs import RequestJob
@@ -358,12 +358,15 @@ class Uplink:
         }
 
     def _refuse(self, channel: Channel, refusal: Refusal, request_id: str | None, token: int, reason: int | None = None) -> None:
-        """Tell why, in an `error` and in MQTT 5's acknowledgement, whose reason code is `reason` where it is given."""
+        """Tell why, in an `error` and in MQTT 5's acknowledgement, whose reason code is `reason` where it is given.
+
+        What may have been stored all the same has no acknowledgement in any version: a repeat with DUP is the same message.
+        """
         self._bridge.metrics.count("refusals", code=refusal.code)
         if isinstance(refusal, Quota):
             self._bridge.metrics.count("quota_refusals", what=refusal.what)
         channel.reply(error_fields(refusal, request_id), channel.correlation(token))
-        if channel.link.version == V5:
+        if channel.link.version == V5 and not isinstance(refusal, Undecided):
             code, text = reason_of(refusal)
             self._done(channel, token, reason or code, text)
         elif refusal.retry:

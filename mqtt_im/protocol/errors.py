@@ -63,11 +63,19 @@ class Quota(Refusal):
         self.what = what
 
 
+class Undecided(Refusal):
+    """A request of which nobody knows whether it was done: to be answered like no answer at all, so that its repeat is known."""
+
+
 class StoreError(MqttImError):
     """The store can't be read or written; nothing of the attempt was kept."""
 
     def __init__(self, message: str, code: str = "store") -> None:
         super().__init__(code, message)
+
+
+class InDoubt(StoreError):
+    """Whether the attempt was kept is not known."""
 
 
 class ConfigError(MqttImError):

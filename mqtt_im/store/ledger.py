@@ -20,7 +20,7 @@ from time import perf_counter, thread_time
 from typing import Any
 
 from mqtt_im.clock import Clock, Times
-from mqtt_im.protocol.errors import Refusal, StoreError
+from mqtt_im.protocol.errors import InDoubt, Refusal, StoreError, Undecided
 
 from .interface import Anew, Engine, Readable, Store
 from .jobs import CallJob, Job
@@ -304,7 +304,7 @@ class Ledger:
             engine.commit()
         except engine.errors as error:
             self._trouble(engine, error)
-            self._serve(engine, batch)
+            self._serve(engine, batch, undecided() if isinstance(error, InDoubt) else unavailable())
         else:
             self.commits += 1
             self._finish(engine, batch)
@@ -320,13 +320,14 @@ class Ledger:
             else:
                 self._serve(engine, half)
 
-    def _serve(self, engine: Store, batch: list[Job]) -> None:
+    def _serve(self, engine: Store, batch: list[Job], refusal: Refusal | None = None) -> None:
         """Nothing can be committed: what does not need it is done, everything else refused."""
+        refusal = refusal or unavailable()
         reading = read_only(engine, self._owed)
         for job in batch:
             job.commits = job.refusal = None
             if self._stale or job.patient:
-                self._refuse(job, unavailable())
+                self._refuse(job, refusal)
                 continue
             try:
                 with engine.changing:
@@ -531,6 +532,11 @@ class _Control(Job):
     def done(self) -> None:
         """See `Job`."""
         self.notify(self)
+
+
+def undecided() -> Undecided:
+    """The refusal of what may have been committed, or not."""
+    return Undecided("unavailable", "the server can't tell whether it has stored this; try again", retry=True, retry_after=1.0)
 
 
 def fault_refusal() -> Refusal:

@@ -17,10 +17,13 @@ from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.postgres.nodes import leave, register
 from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.errors import Undecided
 from mqtt_im.store.jobs import AttachJob, CursorsJob, EraseJob, FetchJob, RequestJob
 from mqtt_im.store.policy import Policy, Removed
+from mqtt_im.store.postgres import engine
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.postgres.errors import Lost
+from mqtt_im.store.postgres.wire import COMMIT, Answer, Link, Step
 from tests.support.pgstore import PostgresStore
 
 NODES = 3
@@ -296,6 +299,45 @@ def test_a_node_that_is_declared_dead_commits_nothing_until_it_is_one_again(data
         register(store.database, connection, store.me, tmp_path)
     assert store.ledger._recovered(store.engine)
     assert ask(store, "u0", rq.Send(id="b", to="u1", body=Raw(b"2"))).refusal is None
+    assert check(store.database).messages == 2
+    store.close()
+
+
+@pytest.mark.parametrize("where", ["the node was declared dead", "the database can't be asked"])
+def test_what_may_have_been_committed_is_not_said_to_be_refused(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """The connection is lost right behind the commit. A repeat with DUP is the same message, though it has no `id`."""
+    store = PostgresStore(database, tmp_path)
+    ask(store, "u0", rq.Send(id="a", to="u1", body=Raw(b"1")))
+    run = Link.run
+
+    def losing(link: Link, *steps: Step) -> list[Answer]:
+        answers = run(link, *steps)
+        if steps[-1].statement is COMMIT:
+            if "dead" in where:
+                with store.database.connect("test") as connection:
+                    leave(connection, store.me)
+            link.close()
+            raise Lost("the connection is lost")
+        return answers
+
+    def sent(dup: bool) -> RequestJob:
+        who = Who("u0", "pc", 0, packet=("session", 7, dup))
+        job = RequestJob(who, rq.Send(to="u1", body=Raw(b"2")), lambda _: None)
+        store.run([job], NOW)
+        return job
+
+    if "dead" not in where:
+        monkeypatch.setattr(engine, "ASK_S", 0.0)
+    with patch.object(Link, "run", losing):
+        lost = sent(False)
+    assert isinstance(lost.refusal, Undecided) and lost.refusal.retry
+    if "dead" in where:
+        with store.database.connect("test") as connection:
+            register(store.database, connection, store.me, tmp_path)
+    assert store.ledger._recovered(store.engine)
+    assert sent(True).refusal is None
     assert check(store.database).messages == 2
     store.close()
 

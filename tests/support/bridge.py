@@ -15,6 +15,7 @@ from mqtt_im.bridge.service import Bridge
 from mqtt_im.bridge.settings import BridgeSettings
 from mqtt_im.core.rules import Limits
 from mqtt_im.metrics import Metrics
+from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.ledger import Ledger
@@ -177,12 +178,12 @@ class BridgeWorld:
         else:
             self.store.run(waiting, self.now)
 
-    def refuse(self) -> None:
+    def refuse(self, refusal: Refusal | None = None) -> None:
         """What waits is refused and not looked at, as where the store is away."""
         waiting = list(self.ledger.waiting)
         self.ledger.waiting.clear()
         for job in waiting:
-            job.refusal = unavailable()
+            job.refusal = refusal or unavailable()
             job.done()
 
     def crashed(self) -> BridgeWorld:

@@ -27,6 +27,7 @@ from mqtt_im.core.rules.files import files_of
 from mqtt_im.postgres import meta
 from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.nodes import Me
+from mqtt_im.protocol.errors import InDoubt
 from mqtt_im.store.commits import Author, Commit
 from mqtt_im.store.interface import RECEIPT_MEMBERS
 from mqtt_im.store.policy import Ended, Policy
@@ -166,7 +167,7 @@ class Engine(Showing):
         self._uploads.rollback()
 
     def _send(self, found: list[Step]) -> None:
-        """These are done and committed, if this node is still one."""
+        """These are done and committed, if this node is still one. Raises `InDoubt` where that can't be found out."""
         try:
             self._link.run(*found, self._fence.next(), Step(COMMIT))
         except Lost as error:
@@ -323,22 +324,28 @@ class Engine(Showing):
         self._over()
 
     def _was_committed(self, error: Lost) -> bool:
-        """Whether the batch with which the connection was lost is there. The node's row, which it had locked, says so."""
+        """Whether the batch with which the connection was lost is there. The node's row, which it had locked, says so.
+
+        Raises `InDoubt` where nobody could be asked, or the row is gone, since this node was declared dead meanwhile.
+        """
         deadline = time.monotonic() + ASK_S
         while time.monotonic() < deadline:
+            link = None
             try:
                 link = Link(self._connect())
                 batch = self._fence.committed(link)
-            except Fenced:
-                raise
-            except ERRORS:
+            except ERRORS as why:
+                if link is not None:
+                    link.close()
+                if isinstance(why, Fenced):
+                    raise InDoubt(f"{error}, and {why}; its last batch may be there or not") from why
                 time.sleep(AGAIN_S)
                 continue
             self._link = self.state.link = link
             there = batch == self._fence.batch
             logger.warning("store: %s; its last batch %s", error, "is there" if there else "is not there")
             return there
-        return False
+        raise InDoubt(f"{error}; its last batch may be there or not")
 
     def _take_back(self, user: str, pos: int) -> bool:
         taken = self._claim(user, pos)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mqtt_im.store.ledger import undecided
 from tests.support.bridge import BridgeWorld, FakeLink
 
 
@@ -179,5 +180,23 @@ def test_what_was_offered_before_the_crash_is_not_replaced_after_it(tmp_path: Pa
         after.settle()
         assert [item["body"] for item in bob.of("msg") if item["pos"] > 1] == [1, 2, "newer"]
         after.close()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_what_may_have_been_stored_has_no_acknowledgement(tmp_path: Path, version: int) -> None:
+    """Nor in MQTT 5, where a refusal says that nothing was stored, so that the client sends it as a new one."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        ann = world.connect("ann")
+        ann.version = version
+        world.settle()
+        token = world.ask(ann, "send", to="bob", body="once?")
+        world.refuse(undecided())
+        assert ann.failed == [token] and not ann.answered and ann.closed
+        assert ann.of("error")[-1]["retry"] is True
+        world.close()
 
     asyncio.run(play())
