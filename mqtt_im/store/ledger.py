@@ -320,14 +320,14 @@ class Ledger:
             else:
                 self._serve(engine, half)
 
-    def _serve(self, engine: Store, batch: list[Job], refusal: Refusal | None = None) -> None:
+    def _serve(self, engine: Store, batch: list[Job], why: Refusal | None = None) -> None:
         """Nothing can be committed: what does not need it is done, everything else refused."""
-        refusal = refusal or unavailable()
+        why = why or unavailable()
         reading = read_only(engine, self._owed)
         for job in batch:
             job.commits = job.refusal = None
             if self._stale or job.patient:
-                self._refuse(job, refusal)
+                self._refuse(job, why)
                 continue
             try:
                 with engine.changing:

@@ -362,6 +362,10 @@ def test_no_device_is_served_while_it_can_not_be_committed_that_it_has_come(data
     refused = attach(store)
     assert refused.refusal is not None and refused.refusal.retry and refused.state is None
     assert not store.ledger._owed
+    sending = RequestJob(Who("u1", "pc", 0), rq.Send(id="a", to="u2", body=Raw(b"1")), lambda _: None)
+    jobs = [AttachJob(Who("u2", "pc", 0), lambda _: None), sending]
+    store.run(jobs, NOW)
+    assert [job.refusal.code if job.refusal else None for job in jobs] == ["unavailable"] * 2
     store.close()
 
 
