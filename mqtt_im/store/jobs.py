@@ -45,6 +45,13 @@ class Job:
         self.seconds = 0.0
         """Of its thread's time, so far."""
 
+    def refuse(self, refusal: Refusal) -> None:
+        """It is refused.
+
+        Without the traceback, whose frames hold the job and what its connection published before: a chain without an end.
+        """
+        self.refusal = refusal.with_traceback(None)
+
     reads = False
     """Whether it only reads, and so is done by the reader's thread."""
 

@@ -333,7 +333,7 @@ class Ledger:
                 with engine.changing:
                     job.prepare(reading)
             except Refusal as refusal:
-                job.refusal = refusal.with_traceback(None)
+                job.refuse(refusal)
             except Exception as error:  # noqa: BLE001 - told in the log
                 self._refuse(job, self._refusal_of(engine, error))
             else:
@@ -366,8 +366,7 @@ class Ledger:
             try:
                 job.prepare(engine)
             except Refusal as refusal:
-                # The frames of a traceback hold the job, and what its connection published before: a chain without an end.
-                job.refusal = refusal.with_traceback(None)
+                job.refuse(refusal)
             except Anew:
                 anew = True
             except Exception as error:
@@ -375,7 +374,7 @@ class Ledger:
                     continue
                 if engine.last != before or (isinstance(error, engine.errors) and not engine.mends(error)):
                     raise
-                job.refusal = self._refusal_of(engine, error)
+                job.refuse(self._refusal_of(engine, error))
             ended = perf_counter()
             job.seconds, start = ended - start, ended
             if job.seconds < LOOKED_AT_S:
@@ -414,15 +413,15 @@ class Ledger:
         try:
             job.finish(view)
         except Refusal as refusal:
-            job.refusal = refusal.with_traceback(None)
+            job.refuse(refusal)
         except Exception as error:  # noqa: BLE001 - told in the log
             why = self._refusal_of(engine, error)
             if job.commits is None:  # else it is done all the same, and devices fetch what they were not told
-                job.refusal = why
+                job.refuse(why)
 
     def _refuse(self, job: Job, refusal: Refusal) -> None:
         job.commits = None
-        job.refusal = refusal.with_traceback(None)
+        job.refuse(refusal)
 
     def _refusal_of(self, engine: Store, error: Exception) -> Refusal:
         """Say what went wrong with one job."""

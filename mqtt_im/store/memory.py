@@ -317,13 +317,13 @@ class MemoryEngine:
             try:
                 job.prepare(self)
             except Refusal as refusal:
-                job.refusal = refusal.with_traceback(None)
+                job.refuse(refusal)
         for job in batch:
             if job.refusal is None:
                 try:
                     job.finish(self)
                 except Refusal as refusal:
-                    job.refusal = refusal.with_traceback(None)
+                    job.refuse(refusal)
         for job in batch:
             job.done()
 

@@ -172,17 +172,17 @@ class Reader:
                 self._reading = self._make()
             done = self._reading.run(job.finish, lambda: self._answer(job), self._clock.now(), job.exact)  # type: ignore[arg-type]
         except Refusal as refusal:
-            job.refusal = refusal.with_traceback(None)
+            job.refuse(refusal)
         except Exception as error:  # noqa: BLE001 - told in the log
             self._met(error)
-            job.refusal = unavailable()
+            job.refuse(unavailable())
         else:
             if done:
                 return
             if time.monotonic() - since < PATIENCE_S:
                 self._aside.append((since, job))
                 return
-            job.refusal = unavailable()
+            job.refuse(unavailable())
         self._answer(job)
 
     def _met(self, error: Exception) -> None:
