@@ -215,10 +215,13 @@ class Channel:
 
     @property
     def settled(self) -> bool:
-        """Whether the device has acknowledged all that it was ever offered, here and on former connections."""
+        """Whether the device has acknowledged all that it was ever offered, here and on former connections.
+
+        False before its delivery begins, when that is not known.
+        """
         delivery = self.delivery
         if delivery is None:
-            return True
+            return False
         # Not by what is in flight alone: to an app, a PUBACK is no acknowledgement.
         return not (delivery.unacknowledged or delivery.in_flight() or delivery.sent_before) and delivery.cursor >= self.exposed
 

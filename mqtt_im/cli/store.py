@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,12 +18,23 @@ from mqtt_im.protocol.errors import ConfigError, StoreError
 from mqtt_im.store.sqlite import backup as backups
 from mqtt_im.store.sqlite import check as checks
 
+if TYPE_CHECKING:
+    from mqtt_im.postgres.connecting import Database
+
 app = typer.Typer(help="Check, back up, restore and compact the stored data.", no_args_is_help=True, rich_markup_mode=None)
 
 UPGRADE_S: Final = 3600.0
 """So long one statement of an upgrade may take."""
 File = Annotated[Path, typer.Argument(metavar="FILE")]
 Files = Annotated[Path | None, typer.Option("--files", metavar="FOLDER", help="The uploaded files that messages carry, too.")]
+
+
+def _shared(config: Path | None, overrides: list[str] | None, instead: str) -> Database:
+    """The database, where the store is in PostgreSQL. `instead` says what does the same for SQLite."""
+    loaded = load(config, overrides or ())
+    if not loaded.store.url:
+        raise ConfigError([f"store.url: the store is in SQLite, {instead}"])
+    return database_of(loaded)
 
 
 def _loaded(config: Path | None, overrides: list[str] | None, use: str) -> Config:
@@ -97,12 +108,9 @@ def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
 @app.command()
 def new_epoch(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Give the store in PostgreSQL a new name, after commits were lost: clients forget their positions and start over."""
-    loaded = load(config, overrides or ())
-    if not loaded.store.url:
-        raise ConfigError(["store.url: the store is in SQLite, where `mqtt-im store restore` does it"])
+    database = _shared(config, overrides, "where `mqtt-im store restore` does it")
     from mqtt_im.postgres.meta import change_epoch
 
-    database = database_of(loaded)
     with database.connect("command") as connection:
         epoch = change_epoch(database, connection)
     typer.echo(f"{database.where}: the epoch is {epoch} now. Restart every node, one after the other.")
@@ -111,12 +119,9 @@ def new_epoch(config: ConfigFile = None, overrides: Overrides = None) -> None:
 @app.command()
 def upgrade(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Bring the tables in PostgreSQL up to this version, once no node of an older one runs; SQLite's files need no command."""
-    loaded = load(config, overrides or ())
-    if not loaded.store.url:
-        raise ConfigError(["store.url: the store is in SQLite, which the server brings up to date when it starts"])
+    database = _shared(config, overrides, "which the server brings up to date when it starts")
     from mqtt_im.postgres.upgrading import upgrade as upgrade_tables
 
-    database = database_of(loaded)
     with database.connect("upgrade", patience_s=UPGRADE_S) as connection:
         before, after = upgrade_tables(database, connection)
     what = "nothing was to do" if before == after else f"it was {before}"

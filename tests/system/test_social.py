@@ -26,6 +26,11 @@ def pair(im: Clients, name: Name) -> tuple[ImClient, ImClient]:
 Pair = tuple[ImClient, ImClient]
 
 
+def _states(watcher: ImClient, topic: str) -> list[str]:
+    """What the watcher was told on a presence topic."""
+    return [str(json.loads(each.payload)["state"]) for each in watcher.plain if each.topic == topic]
+
+
 def test_direct_messages_to_the_blocker_are_refused(pair: Pair) -> None:
     alice, bob = pair
     alice.refused("send", "blocked", to=bob.user, body="x", id="k", n=1)
@@ -78,7 +83,7 @@ def test_the_blockers_typing_and_presence_hide_from_the_blocked(pair: Pair, im: 
     topic = f"{PREFIX}/{bob.user}/presence"
     granted = alice.subscribe(topic)
     alice.flush()
-    seen = [json.loads(each.payload)["state"] for each in alice.plain if each.topic == topic]
+    seen = _states(alice, topic)
     assert granted == [REFUSED] or set(seen) <= {"offline"}
 
 
@@ -88,16 +93,13 @@ def test_a_watcher_who_is_blocked_is_told_nothing_more(im: Clients, name: Name) 
     topic = f"{PREFIX}/{bob.user}/presence"
     alice.subscribe(topic)
 
-    def seen() -> list[str]:
-        return [str(json.loads(each.payload)["state"]) for each in alice.plain if each.topic == topic]
-
-    alice.until(lambda: seen() == ["online"], "online")
+    alice.until(lambda: _states(alice, topic) == ["online"], "online")
     bob.must("block", user=alice.user)
     bob.disconnect()
     bob = im.online(bob.user)
     bob.must("unblock", user=alice.user)
-    alice.until(lambda: len(seen()) > 1, "online again")
-    assert seen() == ["online", "online"]
+    alice.until(lambda: len(_states(alice, topic)) > 1, "online again")
+    assert _states(alice, topic) == ["online", "online"]
 
 
 def test_a_will_that_changes_who_sees_what_does_so_at_once(im: Clients, name: Name) -> None:
@@ -106,18 +108,15 @@ def test_a_will_that_changes_who_sees_what_does_so_at_once(im: Clients, name: Na
     topic = f"{PREFIX}/{bob.user}/presence"
     alice.subscribe(topic)
 
-    def seen() -> list[str]:
-        return [str(json.loads(each.payload)["state"]) for each in alice.plain if each.topic == topic]
-
     def leave(**request: Any) -> None:
         will = Will(f"{PREFIX}/{bob.user}/tablet/up", json.dumps({"id": request["op"], **request}).encode())
         im.sign_in(bob.user, device="tablet", will=will).abort()
 
-    alice.until(lambda: seen() == ["online"], "online")
+    alice.until(lambda: _states(alice, topic) == ["online"], "online")
     bob.must("settings", presence=False)
     leave(op="settings", presence=True)
-    alice.until(lambda: len(seen()) > 1, "online again")
-    assert seen() == ["online", "online"]
+    alice.until(lambda: len(_states(alice, topic)) > 1, "online again")
+    assert _states(alice, topic) == ["online", "online"]
     leave(op="device.forget", device=bob.device)
     bob.until_closed()
 

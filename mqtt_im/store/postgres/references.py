@@ -7,7 +7,7 @@ from typing import Any, Final, LiteralString
 
 import msgspec
 
-from mqtt_im.core.records import Act, AnyRecord, Edited, Gone, GroupChange, Message, Reacted, Recalled, Reported
+from mqtt_im.core.records import AMENDMENTS, MESSAGES, Act, AnyRecord, Gone, Message, Recalled, Reported
 from mqtt_im.postgres.connecting import Connection
 from mqtt_im.store.report import Report
 
@@ -172,7 +172,7 @@ class References:
             _KEYS, [(lsn, cid, uid, extra["key"]) for lsn, cid, _, uid, extra in messages if "key" in extra]
         ):
             self._report.add(f"log row {lsn}: has the key {key!r}, which table keyed does not have")
-        changes = [(lsn, cid, r, uid) for lsn, cid, r, uid in rows if isinstance(r, Edited | Recalled | Reacted | Reported)]
+        changes = [(lsn, cid, r, uid) for lsn, cid, r, uid in rows if isinstance(r, (*AMENDMENTS, Reported))]
         for (lsn,) in self._find(
             _AMENDED, [(lsn, cid, r.seq, isinstance(r, Recalled)) for lsn, cid, r, _ in changes if not isinstance(r, Reported)]
         ):
@@ -208,7 +208,7 @@ def _act(record: AnyRecord) -> Act | None:
 
 
 def _is_shown(record: AnyRecord) -> bool:
-    return isinstance(record, Message | GroupChange) and bool(record.pos)
+    return isinstance(record, MESSAGES) and bool(record.pos)
 
 
 def _counts(record: AnyRecord) -> bool:

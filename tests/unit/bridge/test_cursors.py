@@ -76,14 +76,19 @@ async def test_what_is_acknowledged_after_a_hello_counts(world: BridgeWorld, bob
     assert again.positions[0] == 4
 
 
-@with_bob
-async def test_pubacks_that_were_on_their_way_when_a_hello_was_heard_do_not(world: BridgeWorld, bob: FakeLink) -> None:
-    """What it had in hand it has thrown away, and the connection breaks before it has what it was offered instead."""
+def _goes_back(world: BridgeWorld, bob: FakeLink) -> None:
+    """It is one that acknowledges replies, and says with the `second` that it has four items."""
     world.ask(bob, "hello", id="first")
     world.settle()
     world.read(bob, "first")
     world.ask(bob, "hello", id="second", after=4)
     world.settle()
+
+
+@with_bob
+async def test_pubacks_that_were_on_their_way_when_a_hello_was_heard_do_not(world: BridgeWorld, bob: FakeLink) -> None:
+    """What it had in hand it has thrown away, and the connection breaks before it has what it was offered instead."""
+    _goes_back(world, bob)
     for pos in range(5, 11):
         world.puback(bob, pos)  # of each the first one, of two
     world.leave(bob)
@@ -95,11 +100,7 @@ async def test_pubacks_that_were_on_their_way_when_a_hello_was_heard_do_not(worl
 
 @with_bob
 async def test_the_welcome_tells_them_apart(world: BridgeWorld, bob: FakeLink) -> None:
-    world.ask(bob, "hello", id="first")
-    world.settle()
-    world.read(bob, "first")
-    world.ask(bob, "hello", id="second", after=4)
-    world.settle()
+    _goes_back(world, bob)
     world.read(bob, "second")
     world.puback(bob, *range(5, 11))
     world.leave(bob)
