@@ -66,11 +66,11 @@ class State(Protocol):
     def amended_for(self, conv: Conv, seq: int) -> Amended:
         """What became of a message, made where nothing had; counts as changed."""
 
-    def put_item(self, user: User, pos: int, lsn: int) -> None:
-        """The inbox has a new item."""
+    def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
+        """The user was changed, whose inbox has a new item: a message of `conv`, or something else where that is None."""
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
-        """The newest message of the conversation that the user may read has this log row."""
+        """The newest message of the conversation that the user may read has this log row; `put_item` says so too."""
 
     def void_item(self, user: User, pos: int) -> None:
         """An item was replaced."""
@@ -100,9 +100,9 @@ class State(Protocol):
         """A message with a key was sent."""
 
 
-def apply(state: State, lsn: int, record: AnyRecord) -> None:
-    """The state is what it is after this record, whose log row is `lsn`."""
-    _APPLY[type(record)](state, lsn, record)
+def apply(state: State, lsn: int, record: AnyRecord) -> list[str] | None:
+    """The state is what it is after this record, whose log row is `lsn`; of an `Act`, its `recipients` are returned."""
+    return _APPLY[type(record)](state, lsn, record)
 
 
 def recipients(conv: Conv, record: Act) -> list[str]:
@@ -131,10 +131,10 @@ def _concerned(conv: Conv, record: Act) -> list[str]:
     return seeing if len(seeing) == len(record.pos) else [record.by]
 
 
-def _message(state: State, lsn: int, record: Message) -> None:
-    if record.extra is not None and record.dropped:
-        _dropped(state, lsn, record)
-        return
+def _message(state: State, lsn: int, record: Message) -> list[str]:
+    extra = record.extra
+    if extra is not None and record.dropped:
+        return _dropped(state, lsn, record)
     conv = state.conv_for(record.conv)
     sender = state.user(record.by)
     conv.head = record.seq
@@ -143,9 +143,8 @@ def _message(state: State, lsn: int, record: Message) -> None:
     sender.sent_bytes += size_of(record)
     state.touch_conv(conv)
     state.put_message(conv, record.seq, lsn, sender)
-    _items(state, conv, lsn, record)  # the sender's own is among them
+    names = _items(state, conv, lsn, record)  # the sender's own is among them
     _request(state, sender, lsn, record)
-    extra = record.extra
     if extra is not None:
         for name in extra.get("mentions", ()):
             state.put_mention(conv, record.seq, name)
@@ -153,10 +152,11 @@ def _message(state: State, lsn: int, record: Message) -> None:
             state.put_keyed(record.by, record.conv, extra["key"], lsn)
             for name, pos in extra.get("replaced", ()):
                 state.void_item(state.user(name), pos)
-    _packet(state, lsn, record)
+        _packet(state, lsn, record)
+    return names
 
 
-def _dropped(state: State, lsn: int, record: Message) -> None:
+def _dropped(state: State, lsn: int, record: Message) -> list[str]:
     """A message to one who has blocked its sender: it has its `seq`, which the other one never sees.
 
     For the other one it makes no item, counts as nothing unread, and takes no part in `mentions` and `key`.
@@ -175,9 +175,10 @@ def _dropped(state: State, lsn: int, record: Message) -> None:
     conv.lsn = lsn
     state.touch_conv(conv)
     state.put_message(conv, record.seq, lsn, None)
-    _items(state, conv, lsn, record)
+    names = _items(state, conv, lsn, record)
     _request(state, sender, lsn, record)
     _packet(state, lsn, record)
+    return names
 
 
 def _packet(state: State, lsn: int, record: Message) -> None:
@@ -186,16 +187,15 @@ def _packet(state: State, lsn: int, record: Message) -> None:
         state.put_packet(record.by, record.device, session, packet_id, lsn)
 
 
-def _items(state: State, conv: Conv, lsn: int, record: Act) -> None:
-    message = isinstance(record, MESSAGES)
-    find, touch, put_item, put_latest = state.user, state.touch_user, state.put_item, state.put_latest
-    for name, pos in zip(recipients(conv, record), record.pos, strict=True):
+def _items(state: State, conv: Conv, lsn: int, record: Act) -> list[str]:
+    names = recipients(conv, record)
+    message = conv if isinstance(record, MESSAGES) else None
+    find, put_item = state.user, state.put_item
+    for name, pos in zip(names, record.pos, strict=True):
         user = find(name)
         user.head = pos
-        touch(user)
-        put_item(user, pos, lsn)
-        if message:
-            put_latest(user, conv, lsn)
+        put_item(user, pos, lsn, message)
+    return names
 
 
 def _request(state: State, user: User, lsn: int, record: Act) -> None:
@@ -207,25 +207,25 @@ def _request(state: State, user: User, lsn: int, record: Act) -> None:
         state.touch_device(device)
 
 
-def _act(state: State, lsn: int, record: Act) -> None:
-    conv = state.conv_for(record.conv)
-    _items(state, conv, lsn, record)
+def _act(state: State, lsn: int, record: Act) -> list[str]:
+    names = _items(state, state.conv_for(record.conv), lsn, record)
     _request(state, state.user(record.by), lsn, record)
+    return names
 
 
-def _reported(state: State, lsn: int, record: Reported) -> None:
-    _act(state, lsn, record)
+def _reported(state: State, lsn: int, record: Reported) -> list[str]:
+    names = _act(state, lsn, record)
     by = state.user(record.by)
     by.sent_bytes += size_of(record)
     state.touch_user(by)
     conv = state.conv_for(record.conv)
     if state.message_lsn(conv, record.seq) is not None:
         state.put_change(conv, record.seq, by)
+    return names
 
 
-def _amend(state: State, lsn: int, record: Edited | Recalled | Reacted) -> Amended | None:
+def _amended(state: State, record: Edited | Recalled | Reacted) -> Amended | None:
     """What became of the message so far; None where retention has taken it meanwhile."""
-    _act(state, lsn, record)
     conv = state.conv_for(record.conv)
     if state.message_lsn(conv, record.seq) is None:
         return None
@@ -234,40 +234,46 @@ def _amend(state: State, lsn: int, record: Edited | Recalled | Reacted) -> Amend
     return state.amended_for(conv, record.seq)
 
 
-def _edited(state: State, lsn: int, record: Edited) -> None:
+def _edited(state: State, lsn: int, record: Edited) -> list[str]:
     size = size_of(record)
     by = state.user(record.by)
     by.sent_bytes += size - record.freed
     state.touch_user(by)
-    amended = _amend(state, lsn, record)
+    names = _act(state, lsn, record)
+    amended = _amended(state, record)
     if amended is not None:
         amended.edits += 1
         amended.edited = lsn
         amended.size = size
+    return names
 
 
-def _recalled(state: State, lsn: int, record: Recalled) -> None:
+def _recalled(state: State, lsn: int, record: Recalled) -> list[str]:
     if record.of:
         owner = state.user(record.of)
         owner.sent_bytes -= record.freed
         state.touch_user(owner)
-    amended = _amend(state, lsn, record)
+    names = _act(state, lsn, record)
+    amended = _amended(state, record)
     if amended is not None:
         amended.recalled = True
         amended.size = 0
         amended.reactions.clear()
         state.hide_message(state.conv_for(record.conv), record.seq)
+    return names
 
 
-def _reacted(state: State, lsn: int, record: Reacted) -> None:
-    amended = _amend(state, lsn, record)
+def _reacted(state: State, lsn: int, record: Reacted) -> list[str]:
+    names = _act(state, lsn, record)
+    amended = _amended(state, record)
     if amended is not None:
         amended.reactions.pop(record.by, None)
         if record.emoji:
             amended.reactions[record.by] = record.emoji
+    return names
 
 
-def _group_change(state: State, lsn: int, record: GroupChange) -> None:
+def _group_change(state: State, lsn: int, record: GroupChange) -> list[str]:
     conv = state.conv_for(record.conv)
     conv.head = record.seq
     conv.lsn = lsn
@@ -278,8 +284,9 @@ def _group_change(state: State, lsn: int, record: GroupChange) -> None:
     state.touch_conv(conv)
     if record.pos:
         state.put_message(conv, record.seq, lsn, None)
-    _items(state, conv, lsn, record)
+    names = _items(state, conv, lsn, record)
     _request(state, state.user(record.by), lsn, record)
+    return names
 
 
 def _count_members(state: State, conv: Conv, lsn: int, record: GroupChange) -> None:
@@ -447,7 +454,7 @@ def _gone(state: State, lsn: int, record: Gone) -> None:
         _packet(state, lsn, act)
 
 
-_APPLY: dict[type[Any], Callable[[Any, int, Any], None]] = {
+_APPLY: dict[type[Any], Callable[[Any, int, Any], list[str] | None]] = {
     Message: _message,
     GroupChange: _group_change,
     Edited: _edited,

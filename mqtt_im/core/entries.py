@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from .model import Amended
-from .records import Act, AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported, steady
+from .records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported, steady
 
 _encode: Final = msgspec.json.Encoder().encode
 _MSG: Final = b'{"op":"msg","pos":'
@@ -117,21 +117,16 @@ def void_entry(why: str, first: int = 0) -> Entry:
 
 
 def render(record: AnyRecord, amended: Amended | None, lookup: Lookup) -> Entry:
-    """See `_render`; the entry knows when its record was committed."""
-    entry = _render(record, amended, lookup)
-    entry.at = record.ts
-    if isinstance(record, Act):
-        entry.about = record.seq
-    return entry
-
-
-def _render(record: AnyRecord, amended: Amended | None, lookup: Lookup) -> Entry:
-    """The entry of a record, as things are now.
+    """The entry of a record, as things are now; it knows when its record was committed.
 
     `amended` is what became of the message that the record is or is about; `lookup` finds the record of its newest edit.
     """
-    if isinstance(record, Message):
-        return _message(record, amended, lookup)
+    entry = _message(record, amended, lookup) if isinstance(record, Message) else _other(record, amended, lookup)
+    entry.at = record.ts
+    return entry
+
+
+def _other(record: AnyRecord, amended: Amended | None, lookup: Lookup) -> Entry:
     if isinstance(record, GroupChange):
         tail = b",%b}" % fields(record, amended, lookup)
         return Entry(record.by, record.device, record.conv, record.seq, _MSG, tail, None)
@@ -152,12 +147,14 @@ def _render(record: AnyRecord, amended: Amended | None, lookup: Lookup) -> Entry
 
 
 def _message(record: Message, amended: Amended | None, lookup: Lookup) -> Entry:
-    conv = record.conv.encode()
-    id_field = b"" if record.id is None else b'"id":%b,' % _encode(record.id)
-    tail = b",%b}" % fields(record, amended, lookup)
+    conv, named = record.conv.encode(), _named(record)
+    body = record.body if amended is None and record.extra is None else None
+    tail = b",%b}" % (fields(record, amended, lookup) if body is None else _plain(record, conv, named, body))
     # What came without a device, over HTTP, was answered there, and is a `msg` for whoever asks.
-    sent = b',%b"conv":"%b","seq":%d,"ts":%d}' % (id_field, conv, record.seq, record.ts) if record.device else None
+    sent = b',%b"conv":"%b","seq":%d,"ts":%d}' % (named, conv, record.seq, record.ts) if record.device else None
     entry = Entry(record.by, record.device, record.conv, record.seq, _MSG, tail, sent)
+    if body is not None:
+        return entry
     if record.extra is not None:
         ttl = record.extra.get("ttl")
         if ttl:
@@ -173,14 +170,7 @@ def _message(record: Message, amended: Amended | None, lookup: Lookup) -> Entry:
 def fields(record: Message | GroupChange, amended: Amended | None, lookup: Lookup) -> bytes:
     """The fields of a message as JSON, without braces, `op` and `pos`."""
     if amended is None and isinstance(record, Message) and record.extra is None and record.body is not None:
-        return b'"conv":"%b","seq":%d,"from":"%b",%b"body":%b,"ts":%d' % (
-            record.conv.encode(),
-            record.seq,
-            record.by.encode(),
-            b"" if record.id is None else b'"id":%b,' % _encode(record.id),
-            record.body,
-            record.ts,
-        )
+        return _plain(record, record.conv.encode(), _named(record), record.body)
     parts = [b'"conv":"%b","seq":%d,"from":"%b"' % (record.conv.encode(), record.seq, record.by.encode())]
     add = parts.append
     if isinstance(record, GroupChange):
@@ -206,6 +196,22 @@ def fields(record: Message | GroupChange, amended: Amended | None, lookup: Looku
     if amended is not None and amended.reactions:
         add(b'"reactions":%b' % _encode(reactions(amended)))
     return b",".join(parts)
+
+
+def _named(record: Message) -> bytes:
+    return b"" if record.id is None else b'"id":%b,' % _encode(record.id)
+
+
+def _plain(record: Message, conv: bytes, named: bytes, body: bytes) -> bytes:
+    """The fields of the usual message."""
+    return b'"conv":"%b","seq":%d,"from":"%b",%b"body":%b,"ts":%d' % (
+        conv,
+        record.seq,
+        record.by.encode(),
+        named,
+        body,
+        record.ts,
+    )
 
 
 def reactions(amended: Amended) -> dict[str, list[str]]:
@@ -243,6 +249,7 @@ def _about(record: Edited | Recalled | Reacted | Reported, op: bytes, middle: by
         record.ts,
     )
     entry = Entry(record.by, record.device, record.conv, 0, b'{"op":"%b","pos":' % op, tail, None)
+    entry.about = record.seq
     entry.recalled = recalled
     return entry
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Protocol
 
 from mqtt_im.core.entries import Entry
@@ -26,6 +26,14 @@ class Commit:
         self.away: list[str] = []
         self.former: Sequence[str] = ()
         self.entry: Entry | None = None
+
+    def address(self, names: Sequence[str], positions: Sequence[int], online: Container[str]) -> None:
+        """Its recipients, and the number of the item in each one's inbox, are known; `online` are connected."""
+        for name, pos in zip(names, positions, strict=True):
+            if name in online:
+                self.to.append((name, pos))
+            else:
+                self.away.append(name)
 
 
 class Receipt:

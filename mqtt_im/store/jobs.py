@@ -23,7 +23,7 @@ from mqtt_im.protocol.names import direct
 from mqtt_im.protocol.requests import GroupAdd, GroupCreate, GroupRemove, Hello, Request, Send
 
 from .commits import Commit, Receipt
-from .wanted import Wanted
+from .wanted import Asked, Wanted
 
 if TYPE_CHECKING:
     from .interface import Engine, Readable
@@ -65,13 +65,9 @@ class Job:
         """The user in whose turn it is done; `""` for the server itself, which comes first."""
         return ""
 
-    def asks(self) -> tuple[str, str | None, str | None] | None:
-        """What `prepare` will look up: the user, the request's id, and to whom it writes; None where nothing."""
+    def asks(self) -> Asked | None:
+        """What `prepare` will look up; None where nothing."""
         return None
-
-    def names(self) -> Sequence[str]:
-        """Others whom `prepare` will look up, where they are many."""
-        return ()
 
     def wants(self, wanted: Wanted) -> None:
         """Say what `prepare` will ask for, for a store that is shared."""
@@ -111,15 +107,12 @@ class RequestJob(Job):
         """See `Job`."""
         return self.who.user
 
-    def asks(self) -> tuple[str, str | None, str | None] | None:
+    def asks(self) -> Asked | None:
         """See `Job`."""
         request = self.request
-        return self.who.user, request.id, request.to if type(request) is Send else None
-
-    def names(self) -> Sequence[str]:
-        """See `Job`."""
-        request = self.request
-        return request.members if isinstance(request, _NAMING) else ()
+        if type(request) is Send:
+            return self.who.user, request.id, request.to, ()
+        return self.who.user, request.id, None, request.members if isinstance(request, _NAMING) else ()
 
     def wants(self, wanted: Wanted) -> None:
         """See `Job`."""

@@ -38,7 +38,9 @@ MAX_SECONDS = 0.01
 LOOKED_AT_S = 0.0005
 """A job that takes less, its waiting included, is not asked how much of that was the thread's time."""
 MAX_JOBS = 1000
-"""Jobs that are looked at for one transaction."""
+"""Jobs that are looked at for one transaction …"""
+MIN_JOBS = 64
+"""… and so many at least: where fewer fitted lately, a few more than that."""
 MAX_UNTOLD = 64
 """Times that answers are on their way to the loop: what it has not got to is in memory."""
 LONGEST_TELL_S = 10.0
@@ -69,6 +71,8 @@ class Ledger:
         self._reads: dict[int, list[Job]] = {}
         """Reads that wait for a job of their user's, by its `id()`."""
         self._turns = Turns[Job](lambda job: job.line())
+        self._most = MAX_JOBS
+        """Jobs that are looked at for the next transaction: what is not done has been looked up for nothing."""
         self._thread: threading.Thread | None = None
         self._store: Store | None = None
         self._untold = threading.Semaphore(MAX_UNTOLD)
@@ -261,11 +265,11 @@ class Ledger:
         except Empty:
             pass
         turns = self._turns
-        if turns or len(batch) > MAX_JOBS:
+        if turns or len(batch) > self._most:
             for job in batch:
                 turns.put(job)
             batch = []
-            while len(batch) < MAX_JOBS and (next_one := turns.take()) is not None:
+            while len(batch) < self._most and (next_one := turns.take()) is not None:
                 batch.append(next_one)
         return batch, ended
 
@@ -298,6 +302,10 @@ class Ledger:
                 self._refuse(batch[0], fault_refusal() if fault else unavailable())
                 self._tell(batch)
             return
+        if fitting < len(batch):
+            self._most = max(MIN_JOBS, fitting + fitting // 4)
+        elif self._most < MAX_JOBS:
+            self._most = min(MAX_JOBS, 2 * self._most)
         if fitting < len(batch) or self._turns:
             batch = self._cut(batch, fitting)
         try:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 
-from mqtt_im.core.apply import apply, recipients
+from mqtt_im.core.apply import apply
 from mqtt_im.core.entries import Entry, render, void_entry
 from mqtt_im.core.gone import without_content
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
@@ -174,7 +174,7 @@ class MemoryState:
         keys = {lsn: (record.conv, record.seq) for lsn, record in records.items() if isinstance(record, Act)}
         return {lsn: self._amended[key] for lsn, key in keys.items() if key in self._amended}
 
-    def put_item(self, user: User, pos: int, lsn: int) -> None:
+    def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
         """See `core.apply.State`."""
         self._items[user.name, pos] = lsn
 
@@ -343,14 +343,10 @@ class MemoryEngine:
         elif isinstance(record, Message):
             self._uploads.carry(files_of(record), record.conv, record.seq)
         self.state.log[self.last] = decode(encode(record))
-        apply(self.state, self.last, record)
+        names = apply(self.state, self.last, record)
         commit = Commit(self.last, record)
-        if isinstance(record, Act):
-            for name, pos in zip(recipients(self.state.conv_for(record.conv), record), record.pos, strict=True):
-                if name in self.online:
-                    commit.to.append((name, pos))
-                else:
-                    commit.away.append(name)
+        if names is not None and isinstance(record, Act):
+            commit.address(names, record.pos, self.online)
         author.commits = [*(author.commits or ()), commit]
 
     append_soon = append

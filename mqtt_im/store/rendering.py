@@ -19,7 +19,7 @@ FIRST_STEP = 8
 class Shown(Seen, Protocol):
     """A state that is shown."""
 
-    def amended_in_memory(self, conv: Conv, seq: int) -> Amended | None:
+    def amended_in_memory(self, conv: str, seq: int) -> Amended | None:
         """What is known to have become of a message, without looking it up."""
 
 
@@ -47,7 +47,7 @@ class Rendering:
     def fresh_entry(self, record: Message | GroupChange) -> Entry:
         """See `interface.Engine`."""
         # Nothing on disk can be about a message that has only just been numbered.
-        amended = self._state.amended_in_memory(self._state.conv_for(record.conv), record.seq)
+        amended = self._state.amended_in_memory(record.conv, record.seq)
         return render(record, amended, self._state.record)
 
     def entry(self, record: AnyRecord) -> Entry:

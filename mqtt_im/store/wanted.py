@@ -9,14 +9,14 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.names import direct, members_of_direct
 
+Asked = tuple[str, str | None, str | None, Sequence[str]]
+"""Who asks, the request's `id`, to whom it writes, and others whom it names, where they are many."""
+
 
 class Asking(Protocol):
     """A job before it is prepared."""
 
-    def asks(self) -> tuple[str, str | None, str | None] | None:
-        """See `jobs.Job`."""
-
-    def names(self) -> Sequence[str]:
+    def asks(self) -> Asked | None:
         """See `jobs.Job`."""
 
     def wants(self, wanted: Wanted) -> None:

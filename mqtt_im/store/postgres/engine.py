@@ -17,7 +17,6 @@ import msgspec
 import psycopg
 
 from mqtt_im.clock import Mark
-from mqtt_im.core.apply import recipients
 from mqtt_im.core.gone import without_content
 from mqtt_im.core.model import former_readers
 from mqtt_im.core.records import AMENDMENTS, Act, AnyRecord, DeviceChange, Edited, GroupChange, Message, Recalled, encode
@@ -255,14 +254,13 @@ class Engine(Showing):
             self._uploads.carry(files_of(record), record.conv, record.seq)
         self.last = lsn = state.next_lsn()
         self.now = max(self.now, record.ts)
-        state.take(lsn, record)
+        names = state.take(lsn, record)
         self.weight += 10
         commit = Commit(lsn, record)
-        if isinstance(record, Act):
-            self.weight += len(record.pos) + (len(getattr(record, "body", None) or b"") >> 10)
-            if len(record.pos) > MANY:
+        if names is not None and isinstance(record, Act):
+            self.weight += len(names) + (len(getattr(record, "body", None) or b"") >> 10)
+            if len(names) > MANY:
                 self._large.append(record)
-            names = recipients(state.conv_for(record.conv), record)
             if isinstance(record, AMENDMENTS):
                 # They are told nothing, on no node, and may still have in hand what was before.
                 former = former_readers(state.conv_for(record.conv), record.seq)
@@ -272,11 +270,7 @@ class Engine(Showing):
                 self._groups[record.conv] = None
             else:
                 self._users.update(dict.fromkeys(names))
-            for name, pos in zip(names, record.pos, strict=True):
-                if name in self.online:
-                    commit.to.append((name, pos))
-                else:
-                    commit.away.append(name)
+            commit.address(names, record.pos, self.online)
         if author.commits is None:
             author.commits = [commit]
         else:

@@ -330,9 +330,10 @@ class Look:
         for cid, seq, *row in self.link.one(tables.AMENDED, [cid for cid, _ in keys], [seq for _, seq in keys]):
             self._amended[cid, seq] = tables.read_amended(row)
 
-    def amended_in_memory(self, conv: Conv, seq: int) -> Amended | None:
+    def amended_in_memory(self, conv: str, seq: int) -> Amended | None:
         """What is known to have become of a message, without looking it up."""
-        return self._amended.get((conv.cid, seq))
+        found = self._convs.get(conv)
+        return None if found is None else self._amended.get((found.cid, seq))
 
     def changes(self, conv: Conv, seq: int, user: str) -> int:
         """See `View`."""

@@ -465,18 +465,19 @@ class Work(Look):
 
     # What is appended.
 
-    def take(self, lsn: int, record: AnyRecord) -> None:
-        """The record is part of the batch. Raises `Anew`."""
+    def take(self, lsn: int, record: AnyRecord) -> list[str] | None:
+        """The record is part of the batch; returns what `apply` does. Raises `Anew`."""
         self._at = lsn
         self._recent[lsn] = record
         if isinstance(record, Act):
             self.rows[lsn] = [self.conv_for(record.conv).cid, 0, 0, None, record]
         if isinstance(record, DeviceChange) and record.exposed:
             self._attach(record.user, record.device)
-        apply(self, lsn, record)
+        names = apply(self, lsn, record)
         if isinstance(record, Act):
             self._times[record.conv] = record.ts
             self.changed_convs.setdefault(record.conv, self.conv_for(record.conv))
+        return names
 
     def _attach(self, user: str, name: str) -> None:
         """This server has the device's delivery from now on."""
@@ -513,8 +514,9 @@ class Work(Look):
         found = super().records([lsn for lsn in lsns if lsn not in recent])
         return {lsn: recent[lsn] if lsn in recent else found[lsn] for lsn in lsns if lsn in recent or lsn in found}
 
-    def put_item(self, user: User, pos: int, lsn: int) -> None:
+    def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
         """See `core.apply.State`."""
+        self.touch_user(user)
         self._inboxes[user.uid].append(pos, lsn)
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:

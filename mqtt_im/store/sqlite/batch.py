@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container
 
-from mqtt_im.core.apply import recipients
 from mqtt_im.core.gone import without_content
 from mqtt_im.core.model import former_readers
 from mqtt_im.core.records import AMENDMENTS, Act, AnyRecord, Edited, GroupChange, Message, Recalled, encode
@@ -49,14 +48,17 @@ class Batch:
         data = encode(record)
         self._rows.append((lsn, data))
         self.weight += 10 + (len(data) >> 10)
-        self._state.take(lsn, record, len(data))
+        names = self._state.take(lsn, record, len(data))
         commit = Commit(lsn, record)
-        if isinstance(record, Act):
-            self.weight += len(record.pos)
-            if len(record.pos) > MANY:
+        if names is not None and isinstance(record, Act):
+            self.weight += len(names)
+            if len(names) > MANY:
                 self._large.append(record)
-            # Now, since the next record of the batch may change who is a member.
-            self._address(commit, record)
+            commit.address(names, record.pos, self._online)
+            if type(record) in AMENDMENTS:
+                # Now, since the next record of the batch may change who is a member.
+                former = former_readers(self._state.conv_for(record.conv), record.seq)
+                commit.former = [name for name in former if name in self._online]
         if author.commits is None:
             author.commits = [commit]
         else:
@@ -80,18 +82,6 @@ class Batch:
             self._recalled = False
             self._erase()
         return True
-
-    def _address(self, commit: Commit, record: Act) -> None:
-        online = self._online
-        conv = self._state.conv_for(record.conv)
-        names = recipients(conv, record)
-        if isinstance(record, AMENDMENTS):
-            commit.former = [name for name in former_readers(conv, record.seq) if name in online]
-        for name, pos in zip(names, record.pos, strict=True):
-            if name in online:
-                commit.to.append((name, pos))
-            else:
-                commit.away.append(name)
 
     def _scrub(self, act: Recalled | Edited) -> list[int]:
         """The content of a recalled message is gone, from its row and from that of its last edit, with the same commit.

@@ -34,15 +34,7 @@ class Contents(Entities):
         super()._trim()
         self._trim_amended()
 
-    def put_item(self, user: User, pos: int, lsn: int) -> None:
-        """See `State`."""
-        items = self.live.items.get(user.uid)
-        if items is None:
-            self.live.items[user.uid] = [pos, lsn]
-        else:
-            items.append(lsn)
-
-    def scatter_item(self, user: User, pos: int, lsn: int) -> None:
+    def scatter_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
         """The inbox has an item, and lacks some before it; for writing alone, and not for being read from memory."""
         self.live.scattered.append((user.uid, pos, lsn))
 
@@ -185,9 +177,10 @@ class Contents(Entities):
             for generation in reversed(self._generations()):
                 self._amended.update(generation.amended)
 
-    def amended_in_memory(self, conv: Conv, seq: int) -> Amended | None:
+    def amended_in_memory(self, conv: str, seq: int) -> Amended | None:
         """What became of a message since it was last read from disk."""
-        return self._amended.get((conv.cid, seq))
+        found = self._convs.get(conv)
+        return None if found is None else self._amended.get((found.cid, seq))
 
     def amended_for(self, conv: Conv, seq: int) -> Amended:
         """See `State`."""

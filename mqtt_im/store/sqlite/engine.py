@@ -215,8 +215,7 @@ class Engine(Showing):
 
     def prefetch(self, batch: Sequence[Asking]) -> None:
         """See `interface.Store`."""
-        named = {name for job in batch for name in job.names()}
-        self.state.prefetch([asked for job in batch if (asked := job.asks()) is not None], named)
+        self.state.prefetch([asked for job in batch if (asked := job.asks()) is not None])
 
     def offered_upto(self, user: str, device: str) -> int:
         """See `interface.Engine`."""

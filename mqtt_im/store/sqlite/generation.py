@@ -77,6 +77,15 @@ class Generation:
         self.fresh: list[Conv] = []
         """Direct conversations that did not exist before."""
 
+    def put_latest(self, uid: int, conv: str, lsn: int) -> None:
+        """The newest message that the user got of the conversation has this log row."""
+        found = self.latest.get(uid)
+        if found is None:
+            self.latest[uid] = {conv: lsn}
+        else:
+            self.told += conv not in found
+            found[conv] = lsn
+
     # What is in it.
 
     def messages_of(self, cid: int, first: int, last: int) -> list[tuple[int, int, int]]:

@@ -27,12 +27,13 @@ _AT_ONCE: Final = 1_000
 class LoadingState(ProjectedState):
     """Takes rows of the log, and does not tell the items and the order of conversations that are not written yet."""
 
-    def put_item(self, user: User, pos: int, lsn: int) -> None:
-        """See `core.apply.State`."""
-        self.live.scattered.append((user.uid, pos, lsn))
+    def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
+        """See `core.apply.State`; what is the latest of a conversation follows from what is written (`set_latest`)."""
+        self.touch_user(user)
+        self.scatter_item(user, pos, lsn, conv)
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
-        """See `core.apply.State`; it follows from what is written (`set_latest`)."""
+        """See `core.apply.State`, and `put_item`."""
 
 
 def set_latest(connection: sqlite3.Connection) -> None:

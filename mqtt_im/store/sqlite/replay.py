@@ -27,7 +27,7 @@ def decoded(rows: Iterable[tuple[int, bytes]]) -> Iterable[Row]:
 
 def replay(
     rows: Iterable[Row],
-    take: Callable[[int, AnyRecord, int], None],
+    take: Callable[[int, AnyRecord, int], object],
     full: Callable[[], bool],
     flush: Callable[[], None],
     prefetch: Callable[[Iterable[AnyRecord]], None] = lambda _: None,

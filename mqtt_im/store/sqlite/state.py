@@ -11,8 +11,9 @@ from typing import Final
 
 from mqtt_im.core.apply import apply
 from mqtt_im.core.model import Conv, Upload, User
-from mqtt_im.core.records import Act, AnyRecord, Gone, UserChange
+from mqtt_im.core.records import AnyRecord, Gone, UserChange
 from mqtt_im.protocol.names import direct
+from mqtt_im.store.wanted import Asked
 
 from .bounds import Bounds
 from .contents import Contents
@@ -48,20 +49,22 @@ class ProjectedState(Contents):
         self._unused: set[tuple[int, str]] = set()
         """Ids that were looked for in this batch and were not used before it."""
 
-    def take(self, lsn: int, record: AnyRecord, size: int) -> None:
-        """The next row of the log is part of the state; it has `size` bytes."""
+    def take(self, lsn: int, record: AnyRecord, size: int) -> list[str] | None:
+        """The next row of the log is part of the state; it has `size` bytes. Returns what `apply` does."""
         live = self.live
         live.records[lsn] = record
         live.count += 1
         live.size += size
         live.last = lsn
-        if isinstance(record, Act) and len(record.pos) > MANY:
-            live.given += len(record.pos)
-            live.size -= 4 * len(record.pos)  # they leave the memory
-            self._large.append(lsn)
-        elif isinstance(record, UserChange):
+        names = apply(self, lsn, record)
+        if names is not None:
+            if len(names) > MANY:
+                live.given += len(names)
+                live.size -= 4 * len(names)  # they leave the memory
+                self._large.append(lsn)
+        elif type(record) is UserChange:
             self._beside += NAME_BYTES  # where a name is blocked, or muted
-        apply(self, lsn, record)
+        return names
 
     def replay(self, lsn: int, record: AnyRecord, size: int) -> None:
         """As `take`, for a row that is on disk already."""
@@ -92,8 +95,8 @@ class ProjectedState(Contents):
         self._unused.clear()  # some may be used now, and only the projections know
         self._trim()
 
-    def prefetch(self, asked: list[tuple[str, str | None, str | None]], named: Iterable[str] = ()) -> None:
-        """What the requests of a batch will ask for is in memory: `(user, id, user or group written to)` of each; and `named`.
+    def prefetch(self, asked: list[Asked]) -> None:
+        """What the requests of a batch will ask for is in memory.
 
         One look-up for all of them, instead of some for each: a look-up on disk costs as much as the rest of a request.
         """
@@ -102,11 +105,12 @@ class ProjectedState(Contents):
         self._trim()  # who is refused leaves nothing to write, after which it would be done
         self._unload()
         users = self._users
-        missing = set(named)
+        missing: set[str] = set()
         names: set[str] = set()
-        for user, _, to in asked:
+        for user, _, to, others in asked:
             if user not in users:
                 missing.add(user)
+            missing.update(others)
             if to is not None:
                 if to[0] == "#":
                     names.add(to)
@@ -119,9 +123,10 @@ class ProjectedState(Contents):
         for name in names:
             if name[0] == "#" and (conv := self._convs.get(name)) is not None and conv.loaded:
                 self._prefetch_users(set(conv.members))
-        generations = [generation.requests for generation in self._generations()]
-        keys = {(users[user].uid, request_id) for user, request_id, _ in asked if request_id is not None}
-        keys = {key for key in keys if key[0] < self._stored_uids and not any(key in requests for requests in generations)}
+        found = ((users[user].uid, request_id) for user, request_id, _, _ in asked if request_id is not None)
+        keys = {key for key in found if key[0] < self._stored_uids}
+        for generation in self._generations():
+            keys = keys.difference(generation.requests)
         if keys:
             self._unused = keys - self.projection.requests(list(keys)).keys()
 
@@ -134,14 +139,22 @@ class ProjectedState(Contents):
             self.live.amended.pop(key, None)
             self.live.changes.pop(key, None)
 
+    def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
+        """See `State`."""
+        live, uid = self.live, user.uid
+        user.changed = live.last
+        live.users[user.name] = user
+        items = live.items.get(uid)
+        if items is None:
+            live.items[uid] = [pos, lsn]
+        else:
+            items.append(lsn)
+        if conv is not None:
+            live.put_latest(uid, conv.name, lsn)
+
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
         """See `State`."""
-        found = self.live.latest.get(user.uid)
-        if found is None:
-            self.live.latest[user.uid] = {conv.name: lsn}
-        else:
-            self.live.told += conv.name not in found
-            found[conv.name] = lsn
+        self.live.put_latest(user.uid, conv.name, lsn)
 
     def put_request(self, user: User, request_id: str, lsn: int) -> None:
         """See `State`."""

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from time import thread_time
@@ -260,6 +260,23 @@ def test_a_batch_is_bounded_by_what_it_costs_and_the_rest_takes_turns(store: Sql
     assert "bob" in batches.senders[1]
     assert store.engine.state.user("ann").head == 1
     assert store.engine.state.user("m1").head == 21
+
+
+def test_what_does_not_fit_is_not_looked_up_again_with_each_batch(store: SqliteStore) -> None:
+    looked_up = 0
+    prefetch = store.engine.prefetch
+
+    def counted(batch: Sequence[Job]) -> None:
+        nonlocal looked_up
+        looked_up += len(batch)
+        prefetch(batch)
+
+    batches = Batches(store)
+    with patch.object(ledgers, "MAX_WEIGHT", 500), patch.object(store.engine, "prefetch", counted):
+        batches.hand_in([send(f"u{number}", "ann", lambda _: None) for number in range(900)])
+        batches.run()
+    assert sum(map(len, batches.senders)) == 900
+    assert looked_up <= 3 * 900
 
 
 def test_large_bodies_count_as_what_they_are(store: SqliteStore) -> None:

@@ -57,8 +57,9 @@ class BaseState(ProjectedState):
         self.live.last = self.frozen.last
         return self.frozen.entities(self.user)
 
-    def put_item(self, user: User, pos: int, lsn: int) -> None:
+    def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
         """See `core.apply.State`."""
+        self.touch_user(user)
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
         """See `core.apply.State`."""

@@ -42,6 +42,7 @@ from mqtt_im.store.retaining import DAY_MS, ID_DAYS, Content, key_of
 from mqtt_im.store.sqlite.flusher import Flusher
 from mqtt_im.store.sqlite.hot import Log, Projection
 from mqtt_im.store.sqlite.state import ProjectedState
+from mqtt_im.store.wanted import Asked
 
 from .base import BaseState, Groups
 from .folds import AMENDED, GONE, INDEXES, Folds, Plan, Position
@@ -180,12 +181,12 @@ class Pass:
 
     def _prefetch(self, fold: _Fold, rows: list[tuple[int, AnyRecord]]) -> None:
         """Whom these records are about is in memory, in the base as far as it has not got to them."""
-        asked: list[tuple[str, str | None, str | None]] = []
+        asked: list[Asked] = []
         for lsn, record in rows:
             if isinstance(record, Message) and lsn > fold.base:
                 pair = members_of_direct(record.conv)
                 to = record.conv if pair is None else pair[1] if pair[0] == record.by else pair[0]
-                asked.append((record.by, None, to))
+                asked.append((record.by, None, to, ()))
         self._base.prefetch(asked)
         with self._engine.changing:
             self._engine.state.prefetch_records(record for _, record in rows if isinstance(record, Content))
