@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import psycopg
 import pytest
 from msgspec import Raw
 
@@ -300,6 +301,53 @@ def test_a_node_that_is_declared_dead_commits_nothing_until_it_is_one_again(data
     assert store.ledger._recovered(store.engine)
     assert ask(store, "u0", rq.Send(id="b", to="u1", body=Raw(b"2"))).refusal is None
     assert check(store.database).messages == 2
+    store.close()
+
+
+def test_what_was_decided_before_a_node_was_declared_dead_is_not_kept_after(database: str, tmp_path: Path) -> None:
+    """Though it is a node again by the time of the commit."""
+    store = PostgresStore(database, tmp_path)
+    ask(store, "u0", rq.Send(id="a", to="u1", body=Raw(b"1")))
+    commit = store.engine.commit
+
+    def late() -> None:
+        with store.database.connect("test") as connection:
+            leave(connection, store.me)
+            register(store.database, connection, store.me, tmp_path)
+        commit()
+
+    with patch.object(store.engine, "commit", late):
+        refused = ask(store, "u0", rq.Send(id="b", to="u1", body=Raw(b"2")))
+    assert refused.refusal is not None and refused.refusal.retry
+    assert store.ledger._recovered(store.engine)
+    assert ask(store, "u0", rq.Send(id="b", to="u1", body=Raw(b"2"))).refusal is None
+    assert check(store.database).messages == 2
+    store.close()
+
+
+def test_a_batch_that_was_found_missing_can_not_come_later(database: str, tmp_path: Path) -> None:
+    """What was on its way when the connection was lost reaches the database after it was asked for the batch."""
+    store = PostgresStore(database, tmp_path)
+    ask(store, "u0", rq.Send(id="a", to="u1", body=Raw(b"1")))
+    run = Link.run
+    on_the_way: list[tuple[Link, tuple[Step, ...]]] = []
+
+    def losing(link: Link, *steps: Step) -> list[Answer]:
+        if steps[-1].statement is COMMIT and len(steps) > 2:
+            on_the_way.append((link, steps))
+            raise Lost("the connection is lost")
+        return run(link, *steps)
+
+    with patch.object(Link, "run", losing):
+        refused = ask(store, "u2", rq.Send(id="b", to="u3", body=Raw(b"2")))
+    assert refused.refusal is not None and refused.refusal.retry
+    ((link, steps),) = on_the_way
+    assert ask(store, "u4", rq.Send(id="c", to="u5", body=Raw(b"3"))).refusal is None  # with a number above that one's
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        link.run(*steps)
+    link.close()
+    assert ask(store, "u2", rq.Send(id="b", to="u3", body=Raw(b"2"))).refusal is None
+    assert check(store.database).messages == 3
     store.close()
 
 

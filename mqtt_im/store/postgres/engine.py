@@ -206,6 +206,7 @@ class Engine(Showing):
             size = self._wanted_size
         self._end()
         self._undo()
+        self._fence.begin()
         self._wanted = wanted
         self._wanted_size = wanted.size
         assert size < self._wanted_size or not size, "a batch is decided anew, and nothing was missing"
@@ -327,7 +328,7 @@ class Engine(Showing):
             link = None
             try:
                 link = Link(self._connect())
-                batch = self._fence.committed(link)
+                there = self._fence.committed(link)
             except ERRORS as why:
                 if link is not None:
                     link.close()
@@ -336,7 +337,6 @@ class Engine(Showing):
                 time.sleep(AGAIN_S)
                 continue
             self._link = self.state.link = link
-            there = batch == self._fence.batch
             logger.warning("store: %s; its last batch %s", error, "is there" if there else "is not there")
             return there
         raise InDoubt(f"{error}; its last batch may be there or not")
@@ -364,6 +364,7 @@ class Engine(Showing):
         if self._link.lost:
             self.load()
         self._link.roll_back()
+        self._fence.begin()
         if not self._link.one(_PROBE, self._fence.server):
             raise Fenced("this node was declared dead by another one")
         if self._full:  # something small always fits in somewhere
@@ -399,6 +400,7 @@ class Engine(Showing):
 
     def lock(self, wanted: Wanted) -> None:
         """See `retention.Host`."""
+        self._fence.begin()
         self.state.begin(wanted)
         self.state.deciding = False  # what is asked beyond that is not changed
 

@@ -7,14 +7,16 @@ from typing import Final
 from mqtt_im.postgres.nodes import Me
 
 from .errors import Fenced
-from .wire import Link, Statement, Step
+from .wire import BEGIN, COMMIT, Link, Statement, Step
 
 _FENCE: Final = Statement(
-    "WITH mine AS (UPDATE node SET batch = $1 WHERE incarnation = $2 RETURNING 1) SELECT 1 / count(*) FROM mine", "ii"
+    "WITH mine AS (UPDATE node SET batch = $1 WHERE incarnation = $2 AND batch < $1 RETURNING 1) SELECT 1 / count(*) FROM mine",
+    "ii",
 )
-"""Divides by zero, and so ends the transaction, where this node was declared dead."""
+"""Divides by zero, and so ends the transaction, where this node was declared dead, or has given the batch up."""
 _NO_FENCE: Final = Statement("SELECT")
 _MINE: Final = Statement("SELECT batch FROM node WHERE incarnation = $1 FOR UPDATE", "i")
+_GIVE_UP: Final = Statement("UPDATE node SET batch = $1 WHERE incarnation = $2", "ii")
 _EXPOSED: Final = Statement(
     "SELECT u.name, d.device, d.server FROM device d JOIN im_user u USING (uid)"
     " WHERE d.exposed AND NOT EXISTS (SELECT FROM node n WHERE n.incarnation = d.server AND n.incarnation <> $1)",
@@ -54,35 +56,42 @@ class Fence:
 
     def __init__(self, me: Me) -> None:
         self._me = me
-        self._incarnation = 0
-        self.batch = 0
+        self.server = me.incarnation
+        """Names the run of this node that does the batch, and no other; a command, which is no node, has 0."""
+        self._batch = 0
         """The newest one that was tried."""
 
-    @property
-    def server(self) -> int:
-        """Names this run of this node, and no other."""
-        return self._me.incarnation
+    def begin(self) -> None:
+        """A batch begins. It is this run's to its end: what was decided before this node was declared dead is not kept after."""
+        if self.server != self._me.incarnation:
+            self.server, self._batch = self._me.incarnation, 0
 
     def next(self) -> Step:
-        """The last step of the next batch; a command, which is no node, has nothing to ask."""
-        if not self._me.incarnation:
+        """The last step of the batch; a command has nothing to ask."""
+        if not self.server:
             return Step(_NO_FENCE)
-        if self._incarnation != self._me.incarnation:
-            self._incarnation, self.batch = self._me.incarnation, 0
-        self.batch += 1
-        return Step(_FENCE, (self.batch, self._incarnation))
+        self._batch += 1
+        return Step(_FENCE, (self._batch, self.server))
 
-    def committed(self, link: Link) -> int:
-        """The last batch that was committed; waits for one that is on its way. Raises `Fenced`."""
-        rows = link.one(_MINE, self._me.incarnation)
+    def committed(self, link: Link) -> bool:
+        """Whether the last batch was committed; waits for it where it is on its way, and where it is not, it will never be.
+
+        Raises `Fenced`.
+        """
+        rows = link.run(Step(BEGIN), Step(_MINE, (self.server,)))[1].rows
         if not rows:
             raise Fenced("this node was declared dead by another one")
-        batch: int = rows[0][0]
-        return batch
+        if rows[0][0] == self._batch:
+            link.roll_back()
+            return True
+        # A number of its own, so that one who asks again does not take this for the batch.
+        link.run(Step(_GIVE_UP, (self._batch + 1, self.server)), Step(COMMIT))
+        self._batch += 1
+        return False
 
     def cut_off(self, link: Link) -> dict[tuple[str, str], int]:
         """User and device of all to which a server that is no more may have offered what they have not acknowledged.
 
         With which one that was.
         """
-        return {(user, device): server for user, device, server in link.one(_EXPOSED, self._me.incarnation)}
+        return {(user, device): server for user, device, server in link.one(_EXPOSED, self.server)}
