@@ -282,9 +282,10 @@ class AttachJob(Job):
 
     def finish(self, engine: Engine) -> None:
         """See `Job`."""
-        self.state = DeviceState.read(engine, self.who.user, self.who.device, self._record)
+        state = DeviceState.read(engine, self.who.user, self.who.device, self._record)
         if self.blind and (upto := engine.offered_upto(self.who.user, self.who.device)):
-            self.sent_upto = _newest_upto(engine, self.who.user, self.state, upto)
+            self.sent_upto = _newest_upto(engine, self.who.user, state, upto)
+        self.state = state  # last: where something of that could not be read, nothing is known
 
     def done(self) -> None:
         """See `Job`."""
