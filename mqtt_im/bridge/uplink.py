@@ -22,7 +22,7 @@ from mqtt_im.protocol.errors import Quota, Refusal, Undecided
 from mqtt_im.protocol.faults import Unreadable
 from mqtt_im.store.interface import Engine
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.reader import unavailable
+from mqtt_im.store.ledger import undecided
 from mqtt_im.transport.api import Extra
 
 from . import extras
@@ -65,15 +65,21 @@ class UplinkJob(RequestJob):
         """Units that were charged for its audience before it was known."""
         self.at = time.perf_counter()
         self.before: UplinkJob | None = None
-        """What the connection published before. Without MQTT 5 it is closed where that was not committed, and says all again."""
-        if channel is not None and token > 0 and channel.link.version != V5:
+        """What the connection published before. Where that has no acknowledgement it is closed, and says all again."""
+        if channel is not None and token > 0:
             self.before, channel.newest = channel.newest, self
 
+    def refuse(self, refusal: Refusal) -> None:
+        """See `Job`. What is said again, and has no id, may have been stored the first time."""
+        if refusal.retry and self.who.packet is not None and self.who.packet[2]:
+            refusal = undecided()
+        RequestJob.refuse(self, refusal)
+
     def prepare(self, engine: Engine) -> None:
-        """See `Job`. Nothing is committed behind what was refused for now: the device will publish both again, in order."""
+        """See `Job`. Nothing is committed behind what has no acknowledgement: the device will publish both again, in order."""
         before = self.before
-        if before is not None and before.refusal is not None and before.refusal.retry:
-            raise unavailable()
+        if before is not None and before.refusal is not None and _is_unanswered(before.channel, before.refusal):
+            raise undecided()
         RequestJob.prepare(self, engine)
 
     def done(self) -> None:
@@ -189,17 +195,20 @@ class Uplink:
         if _sets_cursor(request):
             self._bridge.cursors.hold(user, device)
 
-    def rate_limited(self, channel: Channel, payload: bytes, token: int, retry_after: float, extra: Extra | None = None) -> None:
+    def rate_limited(
+        self, channel: Channel, payload: bytes, token: int, retry_after: float, dup: bool, extra: Extra | None = None
+    ) -> None:
         """See `transport.api.Handler.rate_limited`."""
         if extra is not None:
             token = channel.correlate(token, extra.correlation)
         settings = self._bridge.settings
-        request_id = None
+        repeated = False
         try:
-            request_id = decode_request(payload, settings.max_body_bytes, settings.max_packet_bytes).id
+            request = decode_request(payload, settings.max_body_bytes, settings.max_packet_bytes)
+            request_id, repeated = request.id, dup and type(request) is rq.Send and request.id is None
         except Unreadable as unreadable:
             request_id = unreadable.id
-        refusal = Refusal(
+        refusal = (Undecided if repeated else Refusal)(
             "rate_limited",
             f"more than {settings.requests_per_second} requests a second; send it again later",
             retry=True,
@@ -358,19 +367,16 @@ class Uplink:
         }
 
     def _refuse(self, channel: Channel, refusal: Refusal, request_id: str | None, token: int, reason: int | None = None) -> None:
-        """Tell why, in an `error` and in MQTT 5's acknowledgement, whose reason code is `reason` where it is given.
-
-        What may have been stored all the same has no acknowledgement in any version: a repeat with DUP is the same message.
-        """
+        """Tell why, in an `error` and in MQTT 5's acknowledgement, whose reason code is `reason` where it is given."""
         self._bridge.metrics.count("refusals", code=refusal.code)
         if isinstance(refusal, Quota):
             self._bridge.metrics.count("quota_refusals", what=refusal.what)
         channel.reply(error_fields(refusal, request_id), channel.correlation(token))
-        if channel.link.version == V5 and not isinstance(refusal, Undecided):
+        if _is_unanswered(channel, refusal):
+            channel.link.fail(token)
+        elif channel.link.version == V5:
             code, text = reason_of(refusal)
             self._done(channel, token, reason or code, text)
-        elif refusal.retry:
-            channel.link.fail(token)
         else:
             self._done(channel, token)
 
@@ -394,6 +400,14 @@ class Uplink:
             held, channel.held = channel.held, None
             for token, code, text in held:
                 self._done(channel, token, code, text)
+
+
+def _is_unanswered(channel: Channel | None, refusal: Refusal) -> bool:
+    """Whether a publish of the channel that was refused so is not acknowledged, and its connection closed.
+
+    What may have been stored all the same has no acknowledgement in any version: a repeat with DUP is the same message.
+    """
+    return isinstance(refusal, Undecided) or (refusal.retry and channel is not None and channel.link.version != V5)
 
 
 def error_fields(refusal: Refusal, request_id: str | None) -> dict[str, Any]:

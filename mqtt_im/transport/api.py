@@ -206,8 +206,13 @@ class Handler(Protocol):
         `packet_id` (0 at QoS 0) and its DUP flag recognise a repeat that carries no id of its own.
         """
 
-    def rate_limited(self, link: Link, payload: bytes, token: int, retry_after: float, extra: Extra | None = None) -> None:
-        """An uplink that is far beyond the rate: it is answered with an error and `refuse` or `fail`, and has no effect."""
+    def rate_limited(
+        self, link: Link, payload: bytes, token: int, retry_after: float, dup: bool, extra: Extra | None = None
+    ) -> None:
+        """An uplink that is far beyond the rate: it is answered with an error and `refuse` or `fail`, and has no effect.
+
+        `dup`: what it repeats may have had one.
+        """
 
     def acked(self, link: Link, packet_id: int) -> bool:
         """PUBACK of a packet identifier below `FIRST_PLAIN_PACKET_ID`; False where nothing waited for it, and it is ignored."""

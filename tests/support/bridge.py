@@ -183,7 +183,7 @@ class BridgeWorld:
         waiting = list(self.ledger.waiting)
         self.ledger.waiting.clear()
         for job in waiting:
-            job.refusal = refusal or unavailable()
+            job.refuse(refusal or unavailable())
             job.done()
 
     def crashed(self) -> BridgeWorld:

@@ -176,7 +176,7 @@ def beyond_rate(connection: Peer, first: int, body: bytes, wait: float) -> bool:
         return False
     answer = PUBREC if first & 0x04 else PUBACK
     token = connection.token(encode.short(answer, packet.packet_id)) if packet.packet_id else 0
-    connection.hub.handler.rate_limited(connection, packet.payload, token, wait, _extra(packet))
+    connection.hub.handler.rate_limited(connection, packet.payload, token, wait, bool(first & 0x08), _extra(packet))
     return True
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from mqtt_im.store.ledger import undecided
 from tests.support.bridge import BridgeWorld, FakeLink
+from tests.support.im import encode
 
 
 def with_bob(test: Callable[[BridgeWorld, FakeLink], Coroutine[None, None, None]]) -> Callable[..., None]:
@@ -197,6 +200,50 @@ def test_what_may_have_been_stored_has_no_acknowledgement(tmp_path: Path, versio
         world.refuse(undecided())
         assert ann.failed == [token] and not ann.answered and ann.closed
         assert ann.of("error")[-1]["retry"] is True
+        world.close()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("why", ["the store is away", "the rate"])
+@pytest.mark.parametrize(
+    ("dup", "fields"), [(False, {}), (True, {}), (True, {"id": "a"})], ids=["first", "again", "again, with id"]
+)
+def test_a_repeat_without_id_that_is_refused_for_now_has_no_acknowledgement(
+    tmp_path: Path, dup: bool, fields: dict[str, str], why: str
+) -> None:
+    """Else a client of MQTT 5 sends it as a new packet, and nobody knows that it was stored the first time."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        ann = world.connect("ann")
+        ann.version = 5
+        world.settle()
+        payload = encode({"op": "send", "to": "bob", "body": 1, **fields})
+        if why == "the rate":
+            world.bridge.rate_limited(ann, payload, 1, 2.0, dup)
+        else:
+            world.bridge.uplink(ann, payload, 1, 1, dup)
+            world.refuse()
+        may_be_there = dup and not fields
+        assert (ann.failed, ann.answered) == (([1], []) if may_be_there else ([], [1]))
+        world.close()
+
+    asyncio.run(play())
+
+
+def test_a_device_whose_state_can_not_be_read_does_not_begin(tmp_path: Path) -> None:
+    """What may have been in flight is not known then, so nothing may be sent as if it were new (MQTT-3.3.1-1)."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        bob = world.connect("bob", clean=False, resumed=True)
+        with (
+            patch("mqtt_im.store.jobs._newest_upto", side_effect=sqlite3.OperationalError("disk I/O error")),
+            patch.object(type(world.store.engine), "offered_upto", return_value=1),
+        ):
+            world.settle()
+        assert bob.closed
         world.close()
 
     asyncio.run(play())

@@ -7,8 +7,36 @@ import sqlite3
 from pathlib import Path
 from unittest.mock import patch
 
+import pytest
+
+from mqtt_im.protocol.errors import Undecided
 from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.ledger import undecided
 from tests.support.bridge import BridgeWorld
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_nothing_is_committed_behind_what_may_have_been_stored(tmp_path: Path, version: int) -> None:
+    """INV-4: in MQTT 5 too, where a request that was refused for now does not hold up those behind it."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        ann = world.connect("ann")
+        ann.version = version
+        world.settle()
+        for body in ("one", "two", "three"):
+            world.ask(ann, "send", to="bob", body=body, id=body)
+        one, two, three = list(world.ledger.waiting)
+        world.ledger.waiting.clear()
+        one.refuse(undecided())
+        one.done()
+        for job in (two, three):
+            world.store.run([job], world.now)
+            assert isinstance(job.refusal, Undecided) and job.commits is None
+        assert ann.failed == [1, 2, 3] and ann.closed and not ann.answered
+        world.close()
+
+    asyncio.run(play())
 
 
 def test_nothing_is_committed_behind_what_was_refused_for_now(tmp_path: Path) -> None:

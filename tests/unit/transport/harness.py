@@ -137,7 +137,9 @@ class FakeHandler:
         if self.answer_at_once and token:
             link.done(token)
 
-    def rate_limited(self, link: Link, payload: bytes, token: int, retry_after: float, extra: Extra | None = None) -> None:
+    def rate_limited(
+        self, link: Link, payload: bytes, token: int, retry_after: float, dup: bool, extra: Extra | None = None
+    ) -> None:
         self.note("rate_limited", link.device, payload)
         if link.version == 5:
             link.refuse(token, 0x97, "rate_limited: too fast")
