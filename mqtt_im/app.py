@@ -257,10 +257,12 @@ class Server:
 
         return Lead(lambda: joined.me.incarnation, lambda: around.knows_all)
 
-    def _declared_dead(self) -> None:
-        """Other nodes serve the clients that this one had."""
+    async def _declared_dead(self) -> None:
+        """Other nodes serve the clients that this one had; of what these have handed in here nothing is left."""
         if self._transport is not None:
-            self._transport.lost()
+            await self._transport.lost()
+        if self._bridge is not None:
+            await self._bridge.lost()
 
     async def _watch_database(self) -> None:
         """Clients of a node whose database is gone are closed after a while, so that they try another node."""

@@ -77,6 +77,13 @@ class Cursors:
         if delivery is not None:
             delivery.moved = False
 
+    def forget_all(self) -> None:
+        """Others have all devices: nothing that was not handed in counts any more."""
+        for delivery in self._moved.values():
+            delivery.moved = False
+        for waiting in (self._moved, self._left, self._failed):
+            waiting.clear()
+
     def hold(self, user: str, device: str) -> None:
         """The device is about to say where it stands: that is handed in next, and `release` is called at its end."""
         self.write()

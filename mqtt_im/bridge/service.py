@@ -138,6 +138,11 @@ class Bridge:
             await self.ledger.call(lambda _: None)
         self._parking.forget((user, device))
 
+    async def lost(self) -> None:
+        """Other nodes have all devices, which have left: of what they had handed in nothing is under way any more."""
+        self.cursors.forget_all()
+        await self.ledger.over()
+
     def attached(self, link: Link) -> None:
         """See `Handler`."""
         channel = Channel(
@@ -213,9 +218,11 @@ class Bridge:
         """See `Handler`."""
         self.uplinks.take(self._channels[link], payload, token, packet_id, dup, extra)
 
-    def rate_limited(self, link: Link, payload: bytes, token: int, retry_after: float, extra: Extra | None = None) -> None:
+    def rate_limited(
+        self, link: Link, payload: bytes, token: int, retry_after: float, dup: bool, extra: Extra | None = None
+    ) -> None:
         """See `Handler`."""
-        self.uplinks.rate_limited(self._channels[link], payload, token, retry_after, extra)
+        self.uplinks.rate_limited(self._channels[link], payload, token, retry_after, dup, extra)
 
     def will(self, user: str, device: str, payload: bytes, expiry: int | None = None) -> None:
         """See `Handler`."""

@@ -74,6 +74,7 @@ class Bus(Neighbours):
         self._bury_from = 0.0
         self._known: dict[int, str] = {}
         """As the thread has it."""
+        self._letting_go: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self.seen = time.monotonic()
@@ -210,12 +211,21 @@ class Bus(Neighbours):
             for joined in self.on_joined:
                 joined(node)
 
-    def _declared_dead(self) -> None:
-        if self._quiet:
-            return
+    def _declared_dead(self, over: Callable[[], None]) -> None:
+        self.dead = True
         log.error("this node was declared dead, since it stood still; its clients are sent away, and it begins anew")
+        self._letting_go = self._loop.create_task(self._let_go(over))
+
+    async def _let_go(self, over: Callable[[], None]) -> None:
         for lost in self.on_lost:
-            lost()
+            try:
+                await lost()
+            except Exception:
+                log.exception("what this node had could not be let go of")
+        over()
+
+    def _begins_anew(self) -> None:
+        self.dead = False
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
@@ -301,8 +311,10 @@ class Bus(Neighbours):
         """Say that this node lives, and look who else does; whether it is one that the others do not know."""
         is_new = False
         if not nodes.beat(connection, self._me):
-            self._call(self._declared_dead)
+            if not self._has_let_go():
+                return False
             nodes.register(self._database, connection, self._me, self._data_dir)
+            self._call(self._begins_anew)
             is_new = True
         if self._listening != self._me.incarnation:
             connection.execute(f"LISTEN {_channel(self._me.incarnation)}")
@@ -319,6 +331,19 @@ class Bus(Neighbours):
             self._known = living
             self._call(self._changed, living)
         return is_new
+
+    def _has_let_go(self) -> bool:
+        """This node has nothing left of what it had before it was declared dead; False where it stops anyway.
+
+        Else what its clients had sent it while it stood still would be written as if they had not been elsewhere since.
+        """
+        over = threading.Event()
+        if not self._quiet:
+            self._call(self._declared_dead, over.set)
+        while not over.wait(RETRY_S):
+            if self._quiet or self._stopping:
+                return False
+        return True
 
     def _send_waiting(self, connection: Connection) -> None:
         """What waits is on its way; where the connection breaks, what must not be lost is sent again over the next one."""

@@ -7,7 +7,7 @@ event loop, handlers too.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
 Handler = Callable[[int, list[Any]], None]
@@ -28,6 +28,9 @@ class Neighbours:
     started = False
     """It is known which others there are."""
 
+    dead = False
+    """This node was declared dead, and is none again before it has let go of all that it had."""
+
     def __init__(self, name: str = "") -> None:
         """`name` is this node's, as operators see it; empty: the machine's."""
         self.name = name or socket.gethostname()
@@ -39,8 +42,11 @@ class Neighbours:
         """Called with the incarnation of a node that was not there before, or may have missed what it was told."""
         self.on_gap: list[Callable[[], None]] = []
         """Called where this node may have missed something that it was told."""
-        self.on_lost: list[Callable[[], None]] = []
-        """Called where this node was declared dead: what its clients are told of the store may not be so any more."""
+        self.on_lost: list[Callable[[], Awaitable[None]]] = []
+        """Called where this node was declared dead: others have its clients. It is a node again when all of them have returned.
+
+        Until then it can write nothing, so whatever its clients have handed in must have come to its end by then.
+        """
 
     def on(self, kind: str, handler: Handler) -> None:
         """The handler is called with what other nodes tell of this kind."""

@@ -15,6 +15,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from functools import partial
 from queue import Empty, SimpleQueue
 from time import perf_counter, thread_time
 from typing import Any
@@ -68,8 +69,8 @@ class Ledger:
         self._pending: list[Job] = []
         self._last: dict[str, Job] = {}
         """By user, the last job that was handed in and is not over."""
-        self._reads: dict[int, list[Job]] = {}
-        """Reads that wait for a job of their user's, by its `id()`."""
+        self._after: dict[int, list[Callable[[], None]]] = {}
+        """What is done when a job is over, by its `id()`: reads of its user wait for that."""
         self._turns = Turns[Job](lambda job: job.line())
         self._most = MAX_JOBS
         """Jobs that are looked at for the next transaction: what is not done has been looked up for nothing."""
@@ -147,9 +148,18 @@ class Ledger:
         for name in (line, SERVER):
             before = self._last.get(name)
             if before is not None:
-                self._reads.setdefault(id(before), []).append(job)
+                self._after.setdefault(id(before), []).append(partial(self._read, job, line))
                 return
         self._reader.submit(job)
+
+    async def over(self) -> None:
+        """What was handed in until now and may change something is done, or refused."""
+        ended = []
+        for job in self._last.values():
+            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._after.setdefault(id(job), []).append(partial(future.set_result, None))
+            ended.append(future)
+        await asyncio.gather(*ended)
 
     def _send(self) -> None:
         self._scheduled = False
@@ -503,7 +513,7 @@ class Ledger:
         self._report(batch)
 
     def _report(self, batch: list[Job]) -> None:
-        last, reads = self._last, self._reads
+        last, after = self._last, self._after
         self._answered += len(batch)
         for job in batch:
             try:
@@ -516,9 +526,9 @@ class Ledger:
             line = job.line()
             if last.get(line) is job:
                 del last[line]
-            if reads and (waiting := reads.pop(id(job), None)) is not None:
-                for read in waiting:
-                    self._read(read, read.line())
+            if after and (waiting := after.pop(id(job), None)) is not None:
+                for go_on in waiting:
+                    go_on()
 
 
 class _Control(Job):

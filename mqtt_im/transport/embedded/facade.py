@@ -280,9 +280,14 @@ class EmbeddedTransport:
             if number + 1 < pieces:
                 await asyncio.sleep(seconds / pieces)
 
-    def lost(self) -> None:
-        """This node was declared dead while it stood still: other nodes have its clients, and nothing of them is written here."""
+    async def lost(self) -> None:
+        """This node was declared dead while it stood still: other nodes have its clients, and nothing of them is written here.
+
+        Nobody is connected any more, and what was to be written has failed.
+        """
         hub = self._hub
+        if hub.claims is not None:
+            hub.claims.give_up()
         for session in list(hub.sessions.in_memory.values()):
             session.kept = False
         for connection in list(hub.live.values()):
@@ -290,6 +295,7 @@ class EmbeddedTransport:
                 connection.will = None
             connection.end("unavailable")
         hub.wills.stop()
+        await hub.sessions.committed()
 
     def links(self, user: str) -> list[Link]:
         """The connections of this user's devices, for closing them when the account goes."""

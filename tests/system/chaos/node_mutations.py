@@ -16,8 +16,8 @@ _DEAF = (
 """No word that an inbox has grown is heard, unless it is about a large group."""
 _SLOW_TO_NOTICE = (
     "cluster/bus.py",
-    "            self._call(self._declared_dead)\n",
-    "            time.sleep(2.0)\n            self._call(self._declared_dead)\n",
+    "            self._call(self._declared_dead, over.set)\n",
+    "            time.sleep(2.0)\n            self._call(self._declared_dead, over.set)\n",
 )
 """A node that was declared dead goes on for two seconds before it takes notice of that."""
 
@@ -48,7 +48,7 @@ NODE_MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "transport/embedded/sessions/claiming.py",
-                'answered = await self._neighbours.ask("release", before, *key, claim.gen, clean)\n',
+                'answered = await self._neighbours.ask("release", holder.incarnation, *key, holder.gen, clean)\n',
                 "answered = True\n",
             ),
         ),
@@ -68,7 +68,7 @@ NODE_MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "transport/embedded/sessions/claiming.py",
-                'answered = await self._neighbours.ask("release", before, *key, claim.gen, clean)\n',
+                'answered = await self._neighbours.ask("release", holder.incarnation, *key, holder.gen, clean)\n',
                 "answered = True\n",
             ),
             (
@@ -79,6 +79,20 @@ NODE_MUTATIONS: dict[str, Mutation] = {
         ),
         nodes=3,
         troubles={"a node killed": 1},
+    ),
+    "in-a-hurry": Mutation(
+        "makes a node one again that was declared dead, before it has let go of what it had",
+        "is doubled|nobody sent .*late|committed at pos",
+        (
+            (
+                "cluster/bus.py",
+                "            self._call(self._declared_dead, over.set)\n",
+                "            self._call(self._declared_dead, over.set)\n            return True\n",
+            ),
+        ),
+        nodes=2,
+        seconds=30.0,
+        troubles={"a node frozen": 1},
     ),
     "no-fence": Mutation(
         "lets a node commit that was declared dead",

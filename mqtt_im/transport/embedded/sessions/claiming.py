@@ -1,35 +1,45 @@
 """Which node has a client: table `client`, in which the node that a client connects to writes itself before anything else.
 
-Whoever had the client before is asked to let go of it: to close the connection, finish what it had handed in, and write what it
-knows of the session. A node that is dead needs not be asked, since it can write nothing any more. Two nodes that claim a client
-at once are told apart by `gen`: the later one has it, and the other one's connection ends.
+Whoever has the client is asked to let go of it: to close the connection, finish what it had handed in, and write what it knows of
+the session. Only then the table says that the client is another one's; so a node that asked and has died, or got no answer, has
+changed nothing, and the next one asks again. A node that is dead needs not be asked, since it can write nothing any more. Of two
+nodes that ask at once the one that is second to write begins anew, and asks the first.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import peewee
 
 from mqtt_im.cluster import Neighbours
 from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
 from mqtt_im.transport.embedded.sessions.session import Key
-from mqtt_im.transport.embedded.sessions.shared import SharedPersistence
+from mqtt_im.transport.embedded.sessions.shared import NOBODY, Holder, SharedPersistence
+
+MAX_ASKED: Final = 5
+"""Nodes, one after the other, that are asked for one client."""
 
 
 class Claim:
     """A claim on a client, from when it is made until the connection has its place."""
 
-    __slots__ = ("gen", "lost", "moved")
+    __slots__ = ("decided", "gen", "lost", "moved", "over")
 
     def __init__(self) -> None:
         self.gen = 0
+        """How often the client had changed hands when it became this node's; 0 as long as it is not."""
         self.lost = False
-        """Another node has claimed the client since."""
+        """Another node may have the client since."""
         self.moved = False
         """Another node has had the client since this one, or before it."""
+        self.decided = asyncio.Event()
+        """The client is this node's, or will not be."""
+        self.over = asyncio.Event()
+        """The connection has its place, or was given up."""
 
 
 class Claims:
@@ -57,32 +67,56 @@ class Claims:
         """
         if self._neighbours.away:
             raise StoreFailed("the database does not answer")
+        if self._neighbours.dead:
+            raise StoreFailed("this node was declared dead, and is none yet")
         claim = self._pending[key] = Claim()
         try:
-            before, claim.gen = await self._store.look(lambda: self._store.claim(key, self._neighbours.incarnation))
+            await self._take(key, claim, clean)
         except peewee.PeeweeException as error:
             raise StoreFailed(str(error)) from error
-        claim.moved = before != self._neighbours.incarnation
-        is_dead = partial(self._store.bury, before)
-        if not before or before == self._neighbours.incarnation or await self._store.look(is_dead):
-            return claim
-        answered = await self._neighbours.ask("release", before, *key, claim.gen, clean)
-        if not answered and not await self._store.look(is_dead):
-            raise StoreFailed("the node that has the client does not let go of it")
+        finally:
+            claim.decided.set()
         return claim
+
+    async def _take(self, key: Key, claim: Claim, clean: bool) -> None:
+        mine, let_go = self._neighbours.incarnation, NOBODY
+        for _ in range(MAX_ASKED):
+            taken, holder = await self._store.look(partial(self._store.claim, key, mine, let_go))
+            if taken:
+                claim.gen, claim.moved = holder.gen, holder.incarnation != mine
+                return
+            if not await self._lets_go(key, holder, clean):
+                raise StoreFailed("the node that has the client does not let go of it")
+            let_go = holder
+        raise StoreFailed("the client changes hands all the time")
+
+    async def _lets_go(self, key: Key, holder: Holder, clean: bool) -> bool:
+        is_dead = partial(self._store.bury, holder.incarnation)
+        if await self._store.look(is_dead):
+            return True
+        answered = await self._neighbours.ask("release", holder.incarnation, *key, holder.gen, clean)
+        return answered or await self._store.look(is_dead)
 
     def settle(self, key: Key) -> None:
         """Nobody waits with this client any more."""
-        self._pending.pop(key, None)
+        if (claim := self._pending.pop(key, None)) is not None:
+            claim.over.set()
+
+    def give_up(self) -> None:
+        """This node was declared dead: nobody who is about to come in has its client by that."""
+        for claim in self._pending.values():
+            claim.lost = True
 
     def _asked(self, sender: int, fields: list[Any]) -> None:
         number, user, name, gen, clean = fields
-        key = (user, name)
-        pending = self._pending.get(key)
-        if pending is not None and pending.gen < gen:
-            pending.lost = True
-        self._background(self._let_go(sender, number, key, clean))
+        self._background(self._let_go(sender, number, (user, name), gen, clean))
 
-    async def _let_go(self, sender: int, number: int, key: Key, clean: bool) -> None:
+    async def _let_go(self, sender: int, number: int, key: Key, gen: int, clean: bool) -> None:
+        pending = self._pending.get(key)
+        if pending is not None:
+            # It may be this claim's that the asking node has seen in the table, before this one knows.
+            await pending.decided.wait()
+            pending.lost |= pending.gen <= gen
+            await pending.over.wait()
         await self._release(key, clean)
         self._neighbours.done(sender, number)

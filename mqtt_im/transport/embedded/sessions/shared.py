@@ -37,6 +37,16 @@ class ClientRow(peewee.Model):
         primary_key = peewee.CompositeKey("user", "name")
 
 
+class Holder(NamedTuple):
+    """The node that has a client, and how often that has changed hands."""
+
+    incarnation: int
+    gen: int
+
+
+NOBODY: Final = Holder(0, 0)
+
+
 class RelayedRow(peewee.Model):
     """A plain message for a kept session, written by the node that it was published at; as in `QueuedRow` otherwise.
 
@@ -122,8 +132,9 @@ _UNATTENDED: Final = (
 _CLAIM = (
     'INSERT INTO client AS c ("user", name, incarnation, before, gen) VALUES (?, ?, ?, 0, 1) '
     'ON CONFLICT ("user", name) DO UPDATE SET before = c.incarnation, incarnation = excluded.incarnation, gen = c.gen + 1 '
-    "RETURNING before, gen"
+    "WHERE c.incarnation = excluded.incarnation OR (c.incarnation = ? AND c.gen = ?) RETURNING before, gen"
 )
+_WHO_HAS: Final = 'SELECT incarnation, gen FROM client WHERE "user" = ? AND name = ?'
 
 
 class SharedPersistence(Persistence):
@@ -202,10 +213,17 @@ class SharedPersistence(Persistence):
         """Clients that were connected to a node which is no more have gone by now (seconds since 1970)."""
         self._query(_UNATTENDED, (now,))
 
-    def claim(self, key: tuple[str, str], incarnation: int) -> tuple[int, int]:
-        """The client is this node's; which one had it before, 0 for none, and how often it has changed hands."""
-        ((before, gen),) = self._query(_CLAIM, (*key, incarnation))
-        return int(before), int(gen)
+    def claim(self, key: tuple[str, str], incarnation: int, let_go: Holder = NOBODY) -> tuple[bool, Holder]:
+        """Whether the client is this node's now: where another one has it, only if that is `let_go`.
+
+        If so, the node that had it before, `NOBODY`'s for none, and the new `gen`; else who has it.
+        """
+        for _ in range(2):
+            if rows := self._query(_CLAIM, (*key, incarnation, let_go.incarnation, let_go.gen)):
+                return True, Holder(*rows[0])
+            if rows := self._query(_WHO_HAS, key):  # else it was deleted in between
+                return False, Holder(*rows[0])
+        raise StoreFailed("the client changes hands all the time")
 
     def bury(self, incarnation: int) -> bool:
         """Whether that node is dead, where its process has ended, which is known at once."""
