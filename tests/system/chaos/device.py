@@ -22,6 +22,8 @@ from .world import COUNTED_OPS, SILENT_OPS, Request, World
 IN_FLIGHT = 20
 RETRY = frozenset((0x80, 0x97))
 """Reason codes of MQTT 5 that ask for another try."""
+OUT_OF_ORDER = 0x83
+"""That of a request whose `n` is not the next: what came before it was refused for now, and is sent first."""
 SILENCE_S = 2.0
 """A connection on which nothing has come for so long, in spite of a PINGREQ, is given up."""
 
@@ -103,7 +105,7 @@ class Device(Downlink):
             await self._enter(wire)
             entered = True
             if self._older is not None:
-                self._older.speak()
+                self._note(f"the connection before sends {self._older.speak()}")
                 if self.dice.random() < 0.3:  # where that counted, the next connection shows it: nothing of this one is kept
                     await asyncio.sleep(0.5)
                     return
@@ -218,6 +220,7 @@ class Device(Downlink):
     def _unsend(self) -> None:
         """What has no answer yet is sent again, from the oldest on. In a kept session a repeat is the same packet, with DUP."""
         for request in self.open:
+            request.deferred |= request.may_be_deferred and not request.acknowledged
             if self.profile.clean or request.session != self.session or request.acknowledged:
                 request.packet_id, request.session = 0, -1
 
@@ -231,9 +234,11 @@ class Device(Downlink):
                 if not dup:
                     request.packet_id, request.session = self._packet_id(), self.session
                 request.connection = self.connection
+                request.may_be_deferred = self.five and self.world.refuses
                 qos = 0 if request.op == "typing" else self.profile.qos
                 if not qos:
                     self._finished(request)
+                self._note(f"{request.op} {request.key} as packet {request.packet_id}{', DUP' if dup else ''}")
                 wire.send(
                     self._publish(encode({"op": request.op, **request.fields}, self._form(request)), request.packet_id, dup, qos)
                 )
@@ -274,8 +279,9 @@ class Device(Downlink):
             self._arrived(wire, packets5.Publish.of(packet) if self.five else Publish.of(packet))
         elif packet.kind in (packets.PUBACK, packets.PUBREC):
             code = packets5.code_of(packet)[0] if self.five else 0
-            if code in RETRY:
-                self._again(packet.packet_id)
+            self._note(f"packet {packet.packet_id} was acknowledged: {code:#04x}")
+            if code in RETRY or (code == OUT_OF_ORDER and self.profile.counts):
+                self._again(packet.packet_id, deferred=code in RETRY)
                 return
             if packet.kind == packets.PUBREC and code < 0x80:
                 wire.send(packets.acknowledge(packets.PUBREL, packet.packet_id))
@@ -286,12 +292,12 @@ class Device(Downlink):
                         self._finished(request)
                     break
 
-    def _again(self, packet_id: int) -> None:
-        """A request was refused for now: it is sent again on this connection, as a new packet."""
+    def _again(self, packet_id: int, *, deferred: bool) -> None:
+        """A request was refused for now, or for what comes before it: it is sent again on this connection, as a new packet."""
         for request in self.open:
             if request.packet_id == packet_id and request.connection == self.connection:
                 request.packet_id, request.session, request.connection = 0, -1, 0
-                request.deferred = True
+                request.deferred |= deferred
                 break
 
     def _answered(self, wire: Wire, answer: Map) -> None:
@@ -304,6 +310,8 @@ class Device(Downlink):
                 self._fault(f"an error without a request: {answer}")
             return
         if answer["op"] == "error":
+            if answer["code"] == "out_of_order" and self.five and self.world.refuses:
+                return  # so says the PUBACK, too
             if not answer["retry"]:
                 if request.op not in ("react", "report") and not may_be_blocked(self.profile.user, request):
                     self._fault(f"{request.op} {request.key} was refused: {answer}")

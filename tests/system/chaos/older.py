@@ -27,8 +27,11 @@ class Older:
         self._unacknowledged = unacknowledged
         self._last = last
 
-    def speak(self) -> None:
-        """The next connection has its CONNACK, so this one is over: it acknowledges what was thrown away, and sends a message."""
+    def speak(self) -> str:
+        """The next connection has its CONNACK, so this one is over: it acknowledges what was thrown away, and sends a message.
+
+        Returns the id of that.
+        """
         user = self._profile.user
         if self._profile.app:
             self._publish({"op": "ack", "pos": self._last})
@@ -36,6 +39,7 @@ class Older:
             self.wire.send(packets.acknowledge(packets.PUBACK, packet_id))
         late = f"late {next(_numbers)}"
         self._publish({"op": "send", "id": late, "to": user, "body": {"k": late, "v": 0, "pad": ""}})
+        return late
 
     def _publish(self, request: dict[str, object]) -> None:
         publish = packets5.publish if self._five else packets.publish

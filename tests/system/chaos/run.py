@@ -105,7 +105,7 @@ class _Run:
         self.dice = Random(seed)
         self.troubles = Random(f"{seed} troubles")
         ports = [server.mqtt_port for server in servers.all]
-        self.world = World(seed, ports, wall=wall, deliveries=servers.deliveries)
+        self.world = World(seed, ports, wall=wall, deliveries=servers.deliveries, refuses=len(servers.all) > 1)
         self.wall = wall
         self.ahead = 0
         self.proxies = [Proxy(port, self.weather) for port in self.world.ports]
@@ -241,7 +241,7 @@ class _Run:
                 device.wire.abort()
         until = time.monotonic() + SETTLE_S
         while time.monotonic() < until:
-            if all(device.settled for device in self.devices) and await self._all_at_head():
+            if all(device.settled for device in self.devices) and await self._all_at_head() and await self._all_is_known():
                 return []
             await asyncio.sleep(0.2)
         heads = await asyncio.to_thread(self._heads)
@@ -266,6 +266,18 @@ class _Run:
             heads[user] = auditor.must("hello")["head"]
             auditor.close()
         return heads
+
+    async def _all_is_known(self) -> bool:
+        """What the devices have acknowledged has been taken in, and written: they are not heard any more, when they have gone."""
+        return await asyncio.to_thread(self._stand_at, {device.profile.name: device.stream.kept for device in self.devices})
+
+    def _stand_at(self, kept: Mapping[str, int]) -> bool:
+        found = {}
+        for user in USERS:
+            auditor = self._auditor(user)
+            found.update({f"{user}:{each['device']}": each["pos"] for each in auditor.must("devices")["devices"]})
+            auditor.close()
+        return all(found.get(name, 0) >= pos for name, pos in kept.items())
 
     def _auditor(self, user: str) -> ImClient:
         """A device that reads and never acknowledges an item; each user's is on a node of its own, if there are so many."""

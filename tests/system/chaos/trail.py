@@ -13,6 +13,7 @@ LINES = 150
 ABOUT = 50
 """… and before them so many that name the `pos` which the fault is about."""
 KEPT = 5_000
+_ABOUT = re.compile(r"\bpos (\d+)|\b(user\d+\.d\d+\.\d+)\b")
 TOLD = 3
 """Devices of which that is told, for the first fault of each."""
 
@@ -29,21 +30,21 @@ class Trail:
 
     def text(self, name: str, fault: str, files: list[Path]) -> str:
         """The device's lines, and those of the servers' deliveries of this device (`tests.support.jumping.deliveries`)."""
-        about = re.search(r"\bpos (\d+)", fault)
-        pos = about[1] if about is not None else ""
-        parts = [f"{name}: {fault}", "    the device:", *_chosen(self._lines, pos)]
+        about = _ABOUT.search(fault)
+        named = about[1] or about[2] if about is not None else ""
+        parts = [f"{name}: {fault}", "    the device:", *_chosen(self._lines, named)]
         for number, file in enumerate(files):
             parts.append(f"    server {number}:")
             if file.exists():
                 with file.open(encoding="utf-8") as lines:
-                    parts += _chosen((line.rstrip() for line in lines if f" {name} " in line), pos)
+                    parts += _chosen((line.rstrip() for line in lines if f" {name} " in line), named)
         return "\n".join(parts)
 
 
-def _chosen(lines: Iterable[str], pos: str) -> list[str]:
+def _chosen(lines: Iterable[str], about: str) -> list[str]:
     last: deque[str] = deque(maxlen=LINES)
     before: deque[str] = deque(maxlen=ABOUT)
-    named = re.compile(rf"\b{pos}\b") if pos else None
+    named = re.compile(rf"\b{re.escape(about)}\b") if about else None
     for line in lines:
         if len(last) == LINES and named is not None and named.search(last[0]):
             before.append(last[0])

@@ -69,7 +69,9 @@ class Request:
     """Its PUBACK or its answer was seen: it may not be lost any more."""
     done: bool = False
     deferred: bool = False
-    """It was refused for now: what was published behind it may have been committed before it."""
+    """It was, or may have been, refused for now: what was published behind it may have been committed before it."""
+    may_be_deferred: bool = False
+    """It was last sent to a server that refuses for now, and that goes on then with what is behind it (MQTT 5)."""
     refused: bool = False
     """Answered with an error that this request may get."""
     answer: Map | None = None
@@ -124,6 +126,8 @@ class World:
     """No device breaks its connection of its own accord, and none goes through the proxy."""
     hellos: float = HELLOS
     """How likely a device says where it stands when it could acknowledge something."""
+    refuses: bool = False
+    """The servers are alive while their database is not, and so refuse for now."""
     epoch: str = ""
     wall: WallClock | None = None
     """The server's clock, which is set now and then."""
