@@ -36,8 +36,11 @@ _HEADERS: Final = [
     (b"cache-control", b"no-store"),
     (b"x-accel-buffering", b"no"),
 ]
-_BUSY: Final = {
+_TOO_FAST: Final = {
+    "logins": "you open streams too fast; try again in a while",
     "max_connections_per_user": "you have too many connections; close one",
+}
+_BUSY: Final = {
     "max_connections": "the server has too many connections",
     "stopping": "the server is stopping",
 }
@@ -206,8 +209,8 @@ class Events:
     @staticmethod
     async def _begin(services: Services, stream: Stream, after: int | None) -> dict[str, Any]:
         why = await services.transport.join(stream)
-        if why == "max_connections_per_user":
-            raise too_fast(_BUSY[why], 1)
+        if why in _TOO_FAST:
+            raise too_fast(_TOO_FAST[why], 1)
         if why:
             raise unavailable(_BUSY.get(why, why))
         bridge = services.bridge

@@ -169,12 +169,14 @@ async def _login(connection: Peer, login: Login) -> Identity:
 
 
 async def _pay(connection: Peer, user: str) -> None:
-    """The user has paid for the login; cancelled as above."""
+    """The user has paid for the login; cancelled as above. Raises `LoginRefused` where too many wait for that."""
     connection.login = asyncio.current_task()
     try:
-        await connection.hub.pay_login(user)
+        has_paid = await connection.hub.pay_login(user)
     finally:
         connection.login = None
+    if not has_paid:
+        raise LoginRefused(SERVER_UNAVAILABLE, "you log in too often; try again in a while", busy=True)
 
 
 async def _session(connection: Peer, key: Key, clean: bool, expiry: int) -> tuple[Session, bool]:

@@ -229,6 +229,7 @@ class EmbeddedTransport:
             return
         self._broker = None
         hub.draining = True
+        hub.settle_all()
         broker.stop_accepting()
         deadline = hub.clock() + grace_s
         if self._neighbours.others:

@@ -19,7 +19,8 @@ async def join(hub: Hub, guest: Guest) -> str:
 
     Returns why it can't be let in, as a word, or an empty text; then `leave` is due at its end.
     """
-    await hub.pay_login(guest.user)
+    if not await hub.pay_login(guest.user):
+        return "logins"
     key = hub.key(Identity(guest.user, guest.device or None), "")
     async with hub.turn(key):
         if guest.closed:

@@ -26,8 +26,12 @@ from mqtt_im.transport.embedded.sessions.wills import Wills
 
 _LOOK_AGAIN_S: Final = 600.0
 _LOGIN_LOOK_S: Final = 0.25
+_LOGINS: Final = 4
+"""So many times the connections that a user may have may wait to be let in, once the user has to pay for that first."""
 MAX_HANDSHAKES: Final = 500
 """TLS handshakes at a time: each takes 80 KB, and who means it is done in a moment."""
+_ENDS: Final = 50
+"""Connections that were lost of which everybody is told in one turn of the loop: a line that breaks may have thousands."""
 _OVERFLOW: Final = 64
 """Sockets above `limits.max_connections` that are told so instead of being cut."""
 
@@ -53,6 +57,9 @@ class Socket(Protocol):
     def cut(self) -> None:
         """The socket goes now."""
 
+    def settle(self) -> None:
+        """What its end means for others was done, once."""
+
 
 class Member(Link, Protocol):
     """Who is logged in, over MQTT or not."""
@@ -75,10 +82,14 @@ class Member(Link, Protocol):
 class User:
     """What the connections of one user share."""
 
-    __slots__ = ("bucket", "connections", "watched")
+    __slots__ = ("bucket", "connections", "door", "logins", "watched")
 
     def __init__(self, bucket: Bucket) -> None:
         self.bucket = bucket
+        self.logins = 0
+        """Those that are about to come in."""
+        self.door: asyncio.Lock | None = None
+        """Where one after the other does, once they have to wait."""
         self.watched = False
         """Whether a timer runs until its debts are paid: one, however often it comes and goes meanwhile."""
         self.connections: list[Member] = []
@@ -144,6 +155,10 @@ class Hub:
         self._dirty: list[Socket] = []
         self._next_turns: deque[Callable[[], None]] = deque()
         """Connections that have had enough of a turn of the loop, and go on in one of their own."""
+        self._lost: deque[Socket] = deque()
+        """Connections that were lost, and wait for the turn of the loop in which that is told."""
+        self._may_settle = _ENDS
+        """How many more ends may be told in this turn."""
         self._turns: dict[Key, tuple[asyncio.Lock, list[None]]] = {}
         self._nobody = 0
 
@@ -173,6 +188,33 @@ class Hub:
         if self._next_turns:
             self.loop.call_soon(self._turn)
         go_on()
+
+    # Ends
+
+    def settles_later(self, wire: Socket) -> bool:
+        """Whether the end of a lost connection is told in a later turn of the loop, since there were many in this one."""
+        if self.draining:
+            return False
+        if self._may_settle == _ENDS:
+            self.loop.call_soon(self._settle)
+        self._may_settle -= 1
+        if self._may_settle >= 0 and not self._lost:
+            return False
+        self._lost.append(wire)
+        return True
+
+    def _settle(self) -> None:
+        self._may_settle = _ENDS
+        if self._lost:
+            self._may_settle = 0
+            self.loop.call_soon(self._settle)
+            for _ in range(min(_ENDS, len(self._lost))):
+                self._lost.popleft().settle()
+
+    def settle_all(self) -> None:
+        """Every end was told."""
+        while self._lost:
+            self._lost.popleft().settle()
 
     # Sockets
 
@@ -210,8 +252,13 @@ class Hub:
 
     def has_no_room(self, key: Key) -> str:
         """The limit that leaves no room for one more connection of a user, or of anybody; empty where there is room."""
+        if self._lost and self.entered >= self.limits.max_connections:
+            self.settle_all()
         if self.entered >= self.limits.max_connections:
             return "max_connections"
+        for member in self.connections(key[0]) if self._lost else ():
+            if member.closed:
+                member.end("lost")  # which was not told yet
         elsewhere = 0 if self.places is None else self.places.elsewhere(key)
         if key[0] and len(self.connections(key[0])) + elsewhere >= self.limits.max_connections_per_user:
             return "max_connections_per_user"
@@ -276,14 +323,39 @@ class Hub:
             user = self._users[name] = User(bucket)
         return user
 
-    async def pay_login(self, name: str) -> None:
-        """The user may come in: who comes and goes pays for that as for requests, and waits where too much was charged."""
-        deadline = self.clock() + MAX_DEBT_S
-        while (wait := self.user(name).bucket.take(self.clock())) and self.clock() < deadline:
+    async def pay_login(self, name: str) -> bool:
+        """The user may come in: who comes and goes pays for that as for requests, and waits where too much was charged.
+
+        They wait in one line, so that one of them looks whether it is paid. False where too many stand there already.
+        """
+        user = self.user(name)
+        if user.logins >= _LOGINS * self.limits.max_connections_per_user:
+            return False
+        user.logins += 1
+        try:
+            if user.logins > 1 or not self._has_paid_login(user):
+                await self._wait_to_pay(user)
+        finally:
+            user.logins -= 1
             self.release_user(name)
-            await asyncio.sleep(min(wait, _LOGIN_LOOK_S))
-        self.user(name).bucket.charge(costs.LOGIN - 1, self.clock())
-        self.release_user(name)
+        return True
+
+    def _has_paid_login(self, user: User) -> bool:
+        now = self.clock()
+        if user.bucket.take(now):
+            return False
+        user.bucket.charge(costs.LOGIN - 1, now)
+        return True
+
+    async def _wait_to_pay(self, user: User) -> None:
+        deadline = self.clock() + MAX_DEBT_S
+        door = user.door = user.door or asyncio.Lock()
+        async with door:
+            while wait := user.bucket.take(self.clock()):
+                if self.clock() >= deadline:
+                    break
+                await asyncio.sleep(min(wait, _LOGIN_LOOK_S))
+            user.bucket.charge(costs.LOGIN - 1, self.clock())
 
     def connections(self, name: str) -> list[Member]:
         """The logged-in connections of a user."""
@@ -301,7 +373,7 @@ class Hub:
     def release_user(self, name: str) -> None:
         """Forget a user without connections, as soon as reconnecting would gain nothing."""
         user = self._users.get(name)
-        if user is not None and not user.connections and not user.watched:
+        if user is not None and not user.connections and not user.watched and not user.logins:
             owing = user.bucket.paid_until - self.clock()
             if owing > 0:
                 user.watched = True

@@ -33,6 +33,7 @@ class Wire(asyncio.Protocol):
 
     __slots__ = (
         "_closing",
+        "_due",
         "_keep_alive",
         "_last_heard",
         "_out",
@@ -91,6 +92,8 @@ class Wire(asyncio.Protocol):
         self._keep_alive = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._closing: asyncio.TimerHandle | None = None
+        self._due = ""
+        """The reason of an end that `ended` is to be told of."""
         self._parting: Parting | None = None
         self._stalled: asyncio.TimerHandle | None = None
         self._stalled_bytes = 0
@@ -142,7 +145,8 @@ class Wire(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
-        self.end("lost", abort=True)
+        if not self.closed:
+            self.end("lost", abort=True)
         if self._closing is not None:
             self._closing.cancel()
             self._closing = None
@@ -159,12 +163,13 @@ class Wire(asyncio.Protocol):
     # Ending
 
     def end(self, reason: str, *, abort: bool = False) -> None:
-        """End the connection; a second call does nothing.
+        """End the connection; after a second call `ended` surely was told.
 
         What was written leaves first, and reaches a peer that reads within `_LINGER_S`, unless `abort`; until then the socket
         has its place.
         """
         if self.closed:
+            self.settle()
             return
         if not abort:
             self.farewell(reason)
@@ -183,7 +188,15 @@ class Wire(asyncio.Protocol):
                 self._parting = Parting.of(self.hub.loop, self.transport)
             self._closing = self.hub.loop.call_later(_LAST_BYTES_S, self.transport.abort)
             self.transport.close()
-        self.ended(reason)
+        self._due = reason
+        if reason != "lost" or not self.hub.settles_later(self):
+            self.settle()
+
+    def settle(self) -> None:
+        """What the end means for others was done, once."""
+        reason, self._due = self._due, ""
+        if reason:
+            self.ended(reason)
 
     def cut(self) -> None:
         """Whatever the peer may have left to read: the socket goes now."""

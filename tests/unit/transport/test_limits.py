@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from mqtt_im.process import raise_file_limit
+from mqtt_im.transport.embedded import guests
 from mqtt_im.transport.embedded.limits import Bucket, Buckets, PerMinute, Quiet, SharedBucket
+from mqtt_im.transport.guest import Guest
 from tests.support import packets
 from tests.unit.transport.harness import Client, Server, on_loop
 
@@ -157,6 +159,50 @@ async def test_a_users_connections_are_bounded_and_a_take_over_is_none_more(tmp_
         await server.connect("b")
         await second.gone()
         await server.connect("c", "bob")
+
+
+@on_loop
+async def test_who_comes_and_goes_too_fast_waits_in_a_short_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqtt_im.transport.embedded.hub.MAX_DEBT_S", 3600.0)
+    async with Server(tmp_path, limits={"max_connections_per_user": 1}) as server:
+        hub = server.hub
+        hub.user("alice").bucket.paid_until = hub.clock() + 3600
+        waiting = [await server.open() for _ in range(4)]
+        for number, client in enumerate(waiting):
+            client.send(packets.connect(f"a{number}", username="alice"))
+        await server.handler.until(lambda: hub.user("alice").logins == 4)
+        late = await server.open()
+        late.send(packets.connect("late", username="alice"))
+        assert [packet.body for packet in await late.gone()] == [b"\x00\x03"]
+        assert await guests.join(hub, Guest("alice", "")) == "logins"
+        await server.connect("c", "bob")
+        hub.user("alice").bucket.paid_until = 0.0
+        assert (await waiting[0].packet()).body == b"\x00\x00", "in its turn"
+        for client in waiting:
+            await client.close()
+        await server.handler.until(lambda: not hub.user("alice").logins)
+
+
+@on_loop
+async def test_of_many_that_are_lost_at_once_a_few_are_told_in_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqtt_im.transport.embedded.hub._ENDS", 1)
+    async with Server(tmp_path, limits={"max_connections_per_user": 4}) as server:
+        hub = server.hub
+        hub._may_settle = 1
+        for device in "abcd":
+            await server.connect(device)
+        lost = [hub.live["alice", device] for device in "abcd"]
+        for connection in lost:
+            connection.end("lost")
+        assert all(connection.closed for connection in lost)
+        assert list(hub.live) == [("alice", device) for device in "bcd"], "one in this turn"
+        lost[2].end("taken_over")
+        assert ("alice", "c") not in hub.live, "who comes in its place waits for no turn"
+        assert not hub.has_no_room(("alice", "e")), "nor does who needs a place"
+        assert not hub.live
+        while hub._lost:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+        await server.connect("a")
 
 
 @on_loop
