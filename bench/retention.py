@@ -75,7 +75,7 @@ async def _beside(ledger: Ledger) -> AsyncIterator[_Traffic]:
 
 async def compare(messages: int) -> list[Row]:
     """So many messages, all of them old and acknowledged, are taken by one pass."""
-    gc.set_threshold(20_000, 4, 500)  # as in the server
+    gc.set_threshold(10_000, 1, 10_000)  # as in the server
     with tempfile.TemporaryDirectory(prefix="mqtt-im-bench-") as folder:
         data_dir = Path(folder)
         _fill(data_dir, messages)

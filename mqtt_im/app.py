@@ -204,6 +204,7 @@ class Server:
         if not config.store.url:
             self._undo.push_async_callback(_cancel, asyncio.create_task(self.lags.run(), name="lags"))
         self._undo.push_async_callback(_cancel, asyncio.create_task(memory.give_back(), name="memory"))
+        self._undo.push_async_callback(_cancel, asyncio.create_task(memory.look_at_new(), name="new objects"))
         if around is not None:
             self._undo.push_async_callback(_cancel, asyncio.create_task(around.sweep(), name="sweep"))
             self._undo.push_async_callback(_cancel, asyncio.create_task(self._watch_database(), name="database"))

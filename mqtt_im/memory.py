@@ -1,9 +1,13 @@
-"""Memory goes back to the system: what was freed after a rush would stay with the C library, and count as ours, for ever."""
+"""Memory goes back to the system: what was freed after a rush would stay with the C library, and count as ours, for ever.
+
+And new objects are looked at for garbage so often that it never takes long.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ctypes
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -14,6 +18,8 @@ _M_MMAP_THRESHOLD: Final = -3
 LOOK_S: Final = 10.0
 GROWTH: Final = 32 << 20
 """Bytes by which the process must have grown for it to be worth the fifty milliseconds of another thread."""
+
+NEW_S: Final = 0.2
 
 
 def resident() -> int:
@@ -48,3 +54,14 @@ async def give_back(trim: Callable[[], object] | None = None, used: Callable[[],
             await asyncio.to_thread(trim)
             least = used()
         least = min(least, now)
+
+
+async def look_at_new(look_s: float = NEW_S) -> None:
+    """Look through the new objects for garbage every `look_s` seconds, until it is cancelled.
+
+    The interpreter does so by how many more were made than went. Where as many go as come, as with connections that come and go
+    or caches that are full, that is never, and then it stops everything for a tenth of a second.
+    """
+    while True:
+        await asyncio.sleep(look_s)
+        gc.collect(1)

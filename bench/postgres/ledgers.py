@@ -96,7 +96,7 @@ class Writer:
 
 def fill(engine: Any) -> None:
     """Every user is there and has written once: a store that is in use."""
-    gc.set_threshold(50_000, 20, 50)  # as in the server
+    gc.set_threshold(10_000, 1, 10_000)  # as in the server
     pairs = iter([(f"user{number}", f"user{USERS - 1 - number}") for number in range(USERS)])
     writer = Writer(engine, "fill", lambda _: next(pairs))
     for _ in range(USERS // _FILLED_AT_ONCE):

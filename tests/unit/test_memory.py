@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import platform
 import sys
+import weakref
 
 from mqtt_im import memory
 
@@ -42,3 +44,26 @@ def test_freed_memory_leaves_the_process_where_the_c_library_can_do_that() -> No
     before = memory.resident()
     trim()
     assert memory.resident() < before - (40 << 20)
+
+
+def test_new_objects_are_looked_at_though_as_many_go_as_come() -> None:
+    class Circle:
+        def __init__(self) -> None:
+            self.itself = self
+
+    async def scenario() -> None:
+        task = asyncio.create_task(memory.look_at_new(0.0))
+        garbage = weakref.ref(Circle())
+        assert garbage() is not None
+        async with asyncio.timeout(60):
+            while garbage() is not None:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0)
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    gc.disable()
+    try:
+        asyncio.run(scenario())
+    finally:
+        gc.enable()
