@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final, Protocol
 
 from mqtt_im.core import costs
-from mqtt_im.core.records import AnyRecord, Message
+from mqtt_im.core.records import Message
 from mqtt_im.core.rules import CHANGING, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.commits import Commit
@@ -43,10 +43,10 @@ class Prices:
 
     def at_the_door(self, request: rq.Request) -> tuple[float, float]:
         """The units of a request as far as they are known now; and of whom it reaches, as the last one did."""
-        audience, kind = 0.0, type(request)
-        if kind in CHANGING and (name := where(request)).startswith("#"):
+        price, audience, kind = costs.at_the_door(request, self._bridge.settings.max_page), 0.0, type(request)
+        if kind in CHANGING and (name := where(request))[:1] == "#":
             audience = costs.of_audience(self._reached.get((name, kind), _UNKNOWN))
-        return costs.at_the_door(request, self._bridge.settings.max_page), audience
+        return price, audience
 
     def charge(self, user: str, units: float) -> None:
         """Have a user pay for what comes without a connection."""
@@ -60,7 +60,10 @@ class Prices:
         """
         reached = 0
         for commit in job.commits or ():
-            reached += len(commit.to) + len(commit.away) + _taken_back(commit.record)
+            reached += len(commit.to) + len(commit.away)
+            record = commit.record
+            if type(record) is Message and record.extra is not None:
+                reached += len(record.extra.get("replaced", ()))  # they have had a former message that this one replaces
         if reached <= costs.RECIPIENTS and not job.charged and job.seconds <= costs.NOTICED_S:
             return
         audience = costs.of_audience(reached)
@@ -78,13 +81,10 @@ class Prices:
                 del self._reached[next(iter(self._reached))]
 
 
-def _taken_back(record: AnyRecord) -> int:
-    """How many have had a former message that this one replaces."""
-    return len(record.extra.get("replaced", ())) if type(record) is Message and record.extra is not None else 0
-
-
 def where(request: rq.Request) -> str:
     """The conversation that a request changes, as it names it; empty where it names none."""
+    if type(request) is rq.Send:
+        return request.to
     for field in ("to", "conv", "group"):
         if isinstance(name := getattr(request, field, None), str):
             return name

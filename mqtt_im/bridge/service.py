@@ -228,32 +228,35 @@ class Bridge:
         """See `Handler`."""
         self.uplinks.will(user, device, payload, expiry)
 
-    def acked(self, link: Link, packet_id: int) -> bool:
+    def acked(self, link: Link, packet_ids: Sequence[int]) -> int:
         """See `Handler`."""
         channel = self._channels.get(link)
         if channel is None:
-            return False
-        if packet_id >= FIRST_REPLY_PACKET_ID:
-            waited = channel.read(packet_id)
-            if channel.held is not None:
-                self.uplinks.release(channel)
-            return waited
-        delivery = channel.delivery
-        if delivery is None:
-            return False
-        flight = delivery.flights.get(packet_id)
-        if flight is None or flight.acked:
-            delivery.acked(packet_id, twice=channel.reads)  # it may be of what was offered before a `hello`
-            return False
-        pos, entry = flight.entries[-1]
-        if entry.at and pos > channel.missed:
-            took = now_ms() - entry.at
-            self._acknowledged(took / 1000 if took > 0 else 0.0)
-        if delivery.acked(packet_id, twice=channel.reads) and not delivery.moved:
-            self.cursors.moved(delivery)
-        if delivery.next <= delivery.head and not channel.ready:
-            self._pump_soon(channel)
-        return True
+            return 0
+        delivery, waited, now = channel.delivery, 0, now_ms()
+        moved = False
+        for packet_id in packet_ids:
+            if packet_id >= FIRST_REPLY_PACKET_ID:
+                waited += channel.read(packet_id)
+                if channel.held is not None:
+                    self.uplinks.release(channel)
+                    if link.closed:
+                        break
+            elif delivery is not None:
+                flight = delivery.flights.get(packet_id)
+                if flight is not None and not flight.acked:
+                    waited += 1
+                    pos, entry = flight.entries[-1]
+                    if entry.at and pos > channel.missed:
+                        self._acknowledged((now - entry.at) / 1000 if now > entry.at else 0.0)
+                # Without a flight it may be of what was offered before a `hello`.
+                moved = delivery.acked(packet_id, twice=channel.reads) or moved
+        if delivery is not None:
+            if moved and not delivery.moved:
+                self.cursors.moved(delivery)
+            if waited and delivery.next <= delivery.head and not channel.ready:
+                self._pump_soon(channel)
+        return waited
 
     def confirmed(self, user: str, device: str, pos: int) -> None:
         """A device's cursor was moved for it, to `pos`: its delivery, where it has one, goes on behind that."""
@@ -368,11 +371,14 @@ class Bridge:
 
     def pump(self, channel: Channel) -> int:
         """Send what can be sent, and fetch what is missing; returns how many packets that were."""
+        return self._pump(channel, self.ledger.clock.steady())
+
+    def _pump(self, channel: Channel, now: int) -> int:
         delivery = channel.delivery
         if delivery is None or channel.greeting:
             return 0
         before = delivery.cursor
-        count = channel.pump(self.ledger.clock.steady(), self._offer if channel.device else self.claims.still_there)
+        count = channel.pump(now, self._offer if channel.device else self.claims.still_there)
         if count:
             self._items[0] += count
         if delivery.cursor != before and not delivery.moved:
@@ -511,8 +517,9 @@ class Bridge:
         ready, self._ready = self._ready, []
         for channel in ready:
             channel.ready = False
+        now = self.ledger.clock.steady()
         for channel in ready:
-            self.pump(channel)
+            self._pump(channel, now)
 
     def _pump_in_turn(self, channel: Channel) -> None:
         channel.ready = True

@@ -223,7 +223,7 @@ class Uplink:
         bridge, channel, kind = self._bridge, job.channel, type(job.request)
         if job.refusal is None:
             self._committed(time.perf_counter() - job.at)
-        if isinstance(job.request, rq.Hello) and _sets_cursor(job.request):
+        if type(job.request) is rq.Hello and _sets_cursor(job.request):
             void: Literal["nothing", "since", "all"] = "since" if job.request.after is None else "all"
             bridge.cursors.release(job.who.user, job.who.device, "nothing" if job.refusal is not None else void)
         if job.commits is not None or job.receipts is not None:

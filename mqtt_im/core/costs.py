@@ -17,7 +17,7 @@ BODY_BYTES: Final = 8192
 PARTS: Final = 250
 """Lists and maps of a body for one unit."""
 _SMALL: Final = 1024
-"""Bytes of a body that costs nothing beside its request."""
+"""Bytes of a body that costs nothing beside its request: it is what the unit is measured by."""
 RECIPIENTS: Final = 20
 """Recipients of a message or an event for one unit."""
 ITEMS: Final = 10
@@ -43,10 +43,9 @@ _NAMING: Final = (rq.GroupCreate, rq.GroupAdd, rq.GroupRemove)
 def at_the_door(request: rq.Request, page: int) -> float:
     """The units of a request that was just decoded; `page` is the most entries of a page."""
     kind = type(request)
-    if kind is rq.Send or kind is rq.Edit:
-        return 1 + _of_body(bytes(request.body))  # type: ignore[attr-defined]
-    if isinstance(request, rq.Report):
-        return 1 + _of_body(bytes(request.result))
+    if kind is rq.Send or kind is rq.Edit or kind is rq.Report:
+        body = bytes(request.result if kind is rq.Report else request.body)  # type: ignore[attr-defined]
+        return 1 + _of_body(body) if len(body) > _SMALL else 1
     if isinstance(request, _NAMING):
         return 1 + len(request.members) / ITEMS
     if isinstance(request, rq.Search):
@@ -59,12 +58,8 @@ def at_the_door(request: rq.Request, page: int) -> float:
 
 
 def _of_body(body: bytes) -> float:
-    """Its bytes, and the lists and maps in it: those are made, and made again for each MessagePack device.
-
-    A small one is what the unit is measured by.
-    """
-    size = len(body)
-    return size / BODY_BYTES + parts_at_most(body) / PARTS if size > _SMALL else 0.0
+    """Its bytes, and the lists and maps in it: those are made, and made again for each MessagePack device."""
+    return len(body) / BODY_BYTES + parts_at_most(body) / PARTS
 
 
 def of_nonsense(size: int) -> float:

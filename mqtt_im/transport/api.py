@@ -13,6 +13,7 @@ Packet identifiers of one connection are shared out, so that neither side needs 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -214,8 +215,11 @@ class Handler(Protocol):
         `dup`: what it repeats may have had one.
         """
 
-    def acked(self, link: Link, packet_id: int) -> bool:
-        """PUBACK of a packet identifier below `FIRST_PLAIN_PACKET_ID`; False where nothing waited for it, and it is ignored."""
+    def acked(self, link: Link, packet_ids: Sequence[int]) -> int:
+        """PUBACKs, in the order in which they came, of packet identifiers below `FIRST_PLAIN_PACKET_ID`.
+
+        Returns for how many of them something waited; the others are ignored.
+        """
 
     def writable(self, link: Link) -> None:
         """The write buffer has drained below its low-water mark."""

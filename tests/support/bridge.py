@@ -152,11 +152,11 @@ class BridgeWorld:
         """PUBACKs of the packets that ended with these items, as they were last written."""
         for pos in positions:
             packet_id = [packet_id for item, packet_id, _ in link.sent if item.get("pos") == pos][-1]
-            self.bridge.acked(link, packet_id)
+            self.bridge.acked(link, [packet_id])
 
     def read(self, link: FakeLink, reply: str) -> None:
         """PUBACK of the reply to a request, by its `id`."""
-        self.bridge.acked(link, [packet_id for item, packet_id, _ in link.sent if item.get("id") == reply][-1])
+        self.bridge.acked(link, [packet_id for item, packet_id, _ in link.sent if item.get("id") == reply][-1:])
 
     def leave(self, link: FakeLink) -> None:
         link.closed = True

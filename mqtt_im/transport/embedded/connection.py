@@ -56,6 +56,7 @@ _PING_S: Final = 0.05
 """What a ping is paid for with: 20 of them a second, and 40 at once."""
 _ACKNOWLEDGEMENT_S: Final = 0.002
 """The same of an acknowledgement that nothing waited for: 500 a second, and 1,000 at once."""
+_ACKED_AT_ONCE: Final = 64
 CONTROL_BURST_S: Final = 2.0
 _PAUSE_S: Final = 0.1
 """So long such packets wait at least, once they do: looking at each of them again costs more than it."""
@@ -206,9 +207,9 @@ class Connection(Stranger):
         """Whether so many pings, and acknowledgements of nothing, came lately that the next ones wait."""
         return self._control_until - now > CONTROL_BURST_S
 
-    def meter(self, now: float) -> None:
+    def meter(self, now: float, count: int = 1) -> None:
         """See `Peer`."""
-        self._control_until = max(self._control_until, now) + _ACKNOWLEDGEMENT_S
+        self._control_until = max(self._control_until, now) + count * _ACKNOWLEDGEMENT_S
 
     def _run(self, data: bytes, now: float) -> int:  # noqa: C901 - the hot loop, in one piece for speed
         """Handle the packets in `data`; returns where it stopped because `_stop` was set, or -1 where it did not."""
@@ -250,8 +251,17 @@ class Connection(Stranger):
                     receiving.puback(self, packet_id)
                 elif not packet_id:
                     raise Malformed("packet_id_zero")
-                elif self.device and not handler.acked(self, packet_id):
-                    self.meter(now)
+                elif self.device:
+                    acked = [packet_id]
+                    # Those that stand right behind it are told of together.
+                    while stop + 4 <= end and data[stop] == 0x40 and data[stop + 1] == 2 and len(acked) < _ACKED_AT_ONCE:
+                        packet_id = data[stop + 2] << 8 | data[stop + 3]
+                        if not 0 < packet_id < FIRST_PLAIN_PACKET_ID:
+                            break
+                        acked.append(packet_id)
+                        stop += 4
+                    if unknown := len(acked) - handler.acked(self, acked):
+                        self.meter(now, unknown)
             elif 0x30 <= first < 0x40:
                 if len(self._pending) >= self.max_pending or not self.writable:
                     if self.version == V5 and self.writable and first & 0x06:

@@ -256,8 +256,8 @@ class Peer(Answers):
         """See `Link`."""
         return self.bucket.owes(self.hub.clock())
 
-    def meter(self, now: float) -> None:
-        """Count an acknowledgement that nothing waited for; after very many of them the client's packets wait."""
+    def meter(self, now: float, count: int = 1) -> None:
+        """Count acknowledgements that nothing waited for; after very many of them the client's packets wait."""
         raise NotImplementedError
 
     def start(self, work: Coroutine[Any, Any, None], *, at_once: bool = False) -> None:

@@ -222,7 +222,7 @@ def puback5(connection: Peer, body: bytes) -> None:
     again = connection.vacate(packet_id)
     if packet_id >= FIRST_PLAIN_PACKET_ID:
         puback(connection, packet_id)
-    elif connection.device and not connection.hub.handler.acked(connection, packet_id):
+    elif connection.device and not connection.hub.handler.acked(connection, (packet_id,)):
         connection.meter(connection.hub.clock())
     if again:
         connection.room_again()

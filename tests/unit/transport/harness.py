@@ -9,7 +9,7 @@ import inspect
 import os
 import shutil
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, ParamSpec, Self
@@ -146,9 +146,10 @@ class FakeHandler:
         else:
             link.fail(token)
 
-    def acked(self, link: Link, packet_id: int) -> bool:
-        self.note("acked", link.device, packet_id)
-        return packet_id != NOTHING_WAITS
+    def acked(self, link: Link, packet_ids: Sequence[int]) -> int:
+        for packet_id in packet_ids:
+            self.note("acked", link.device, packet_id)
+        return sum(packet_id != NOTHING_WAITS for packet_id in packet_ids)
 
     def writable(self, link: Link) -> None:
         self.note("writable", link.device)
