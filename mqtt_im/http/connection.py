@@ -191,6 +191,9 @@ class HttpConnection(H11Protocol):
         self._rest()
 
     def _rest(self) -> None:
+        if self._waits:
+            self._waits = False
+            self.places.turns.drop(self._party, self._in_turn)
         self.hold(-self._held)
         for timer in (self._head, self._linger, self._stalled):
             if timer is not None:
@@ -267,9 +270,13 @@ class HttpConnection(H11Protocol):
         if self._waits:
             return
         urgent, self._urgent = self._urgent, False
-        if not self.places.turns.take(self.client[0] if self.client else "", self._in_turn, urgent=urgent):
+        if not self.places.turns.take(self._party, self._in_turn, urgent=urgent):
             self._waits = True
             self.flow.pause_reading()
+
+    @property
+    def _party(self) -> str:
+        return self.client[0] if self.client else ""
 
     def _in_turn(self) -> None:
         if self._waits:

@@ -19,6 +19,7 @@ from mqtt_im.http.connection import MAX_HEAD_BYTES, HttpConnection, Places
 from mqtt_im.http.health import Readiness
 from mqtt_im.http.services import Desk, Services
 from mqtt_im.metrics import Metrics
+from mqtt_im.transport.accepting import AT_ONCE, let_wait
 
 _POLL_S: Final = 0.01
 KEEP_ALIVE_S: Final = 75
@@ -51,7 +52,7 @@ class Listener:
             uvicorn.Config(
                 cast(Any, app),
                 access_log=False,
-                backlog=4096,
+                backlog=AT_ONCE,
                 date_header=True,
                 h11_max_incomplete_event_size=MAX_HEAD_BYTES,
                 headers=_HEADERS,
@@ -84,6 +85,7 @@ class Listener:
                 self._task.result()
                 raise OSError(f"HTTP did not start on {self._address}")
             await asyncio.sleep(_POLL_S)
+        let_wait(self._socket)
 
     async def stop(self) -> None:
         """Stop accepting, finish what is being answered, for a second at most."""
@@ -180,7 +182,6 @@ def _listen(address: Address) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(sockaddr)
-        listener.listen(4096)
         listener.setblocking(False)
     except OSError:
         listener.close()

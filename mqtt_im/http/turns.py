@@ -7,7 +7,7 @@ Who asks for the server's health waits for nobody else, two in each turn.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
@@ -15,45 +15,78 @@ PER_TURN: Final = 8
 """Steps in one turn of the loop. Each is to take in what has come on one connection, and to begin a request."""
 _URGENT_PER_TURN: Final = 2
 
+Step = Callable[[], None]
+
+
+class _Lines:
+    """Steps that wait, in a line for each address; the addresses take turns."""
+
+    def __init__(self) -> None:
+        self._lines: OrderedDict[str, OrderedDict[Step, None]] = OrderedDict()
+        """The next step is the first address's."""
+
+    def __bool__(self) -> bool:
+        return bool(self._lines)
+
+    def put(self, address: str, step: Step) -> None:
+        """The step waits behind those of its address."""
+        self._lines.setdefault(address, OrderedDict())[step] = None
+
+    def take(self) -> Step:
+        """The next one; there is one."""
+        address, line = self._lines.popitem(last=False)
+        step, _ = line.popitem(last=False)
+        if line:
+            self._lines[address] = line  # at the end: the next address has its turn first
+        return step
+
+    def drop(self, address: str, step: Step) -> None:
+        """The step does not wait any more, where it does."""
+        line = self._lines.get(address)
+        if line is not None:
+            line.pop(step, None)
+            if not line:
+                del self._lines[address]
+
 
 class Turns:
-    """Steps of all connections."""
+    """Steps of all connections, each of which has one that waits at most."""
 
     def __init__(self) -> None:
         self._left = PER_TURN
         self._running = False
-        self._lines: OrderedDict[str, deque[Callable[[], None]]] = OrderedDict()
-        """Those that wait, by address; the next step is the first address's."""
-        self._urgent: deque[Callable[[], None]] = deque()
-        """Those that come before them."""
+        self._waiting, self._urgent = _Lines(), _Lines()
+        """Those that wait, and those that come before them."""
 
-    def take(self, address: str, step: Callable[[], None], *, urgent: bool = False) -> bool:
+    def take(self, address: str, step: Step, *, urgent: bool = False) -> bool:
         """Do the step now, where there is time for it and nobody waits, else in its turn; whether it was done."""
         if not self._running:
             self._running = True
             asyncio.get_running_loop().call_soon(self._turn)
         if urgent:
-            self._urgent.append(step)
+            self._urgent.put(address, step)
             return False
-        if self._lines or not self._left:
-            self._lines.setdefault(address, deque()).append(step)
+        if self._waiting or not self._left:
+            self._waiting.put(address, step)
             return False
         self._left -= 1
         step()
         return True
 
+    def drop(self, address: str, step: Step) -> None:
+        """The step is not done: its connection is gone, and is not to be kept, with what has come, until its turn."""
+        self._waiting.drop(address, step)
+        self._urgent.drop(address, step)
+
     def _turn(self) -> None:
         self._left = PER_TURN
-        for _ in range(min(_URGENT_PER_TURN, len(self._urgent))):
+        for _ in range(_URGENT_PER_TURN):
+            if self._urgent:
+                self._left -= 1
+                self._urgent.take()()
+        while self._waiting and self._left:
             self._left -= 1
-            self._urgent.popleft()()
-        while self._lines and self._left:
-            self._left -= 1
-            address, line = self._lines.popitem(last=False)
-            step = line.popleft()
-            if line:
-                self._lines[address] = line  # at the end: the next address has its turn first
-            step()
-        self._running = bool(self._lines or self._urgent) or self._left < PER_TURN
+            self._waiting.take()()
+        self._running = bool(self._waiting or self._urgent) or self._left < PER_TURN
         if self._running:
             asyncio.get_running_loop().call_soon(self._turn)

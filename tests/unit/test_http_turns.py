@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 
 import h11
+import pytest
 
+from mqtt_im.config import Config, HttpConfig
+from mqtt_im.http import HttpServer
 from mqtt_im.http.connection import EVENTS, Bounded
 from mqtt_im.http.turns import PER_TURN, Turns
+from mqtt_im.metrics import Metrics
+from mqtt_im.transport.accepting import AT_ONCE
+
+
+async def _ready() -> dict[str, str]:
+    return {}
 
 
 def test_a_turn_has_so_many_steps_and_addresses_take_turns() -> None:
@@ -33,6 +43,70 @@ def test_a_turn_has_so_many_steps_and_addresses_take_turns() -> None:
         for _ in range(9):
             await asyncio.sleep(0)
         assert turns.take("late", lambda: done.append("late")), "nobody waits"
+
+    asyncio.run(scenario())
+
+
+def test_who_is_gone_does_not_wait_any_more() -> None:
+    async def scenario() -> None:
+        turns, done = Turns(), list[str]()
+        for _ in range(PER_TURN):
+            turns.take("flood", lambda: None)
+
+        def step() -> None:
+            done.append("gone")
+
+        turns.take("flood", step)
+        turns.take("flood", lambda: done.append("stays"))
+        turns.take("health", step, urgent=True)
+        turns.drop("flood", step)
+        turns.drop("health", step)
+        turns.drop("nobody", step)
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert done == ["stays"]
+
+    asyncio.run(scenario())
+
+
+def test_what_has_come_is_not_kept_for_a_turn_once_its_connection_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """65,000 connections of 30 KB each stood in line, long after they were cut."""
+    monkeypatch.setattr(Turns, "take", lambda turns, address, step, urgent: turns._waiting.put(address, step))
+
+    async def scenario() -> None:
+        server = HttpServer(Config(http=HttpConfig(bind="127.0.0.1:0")), _ready, Metrics())
+        await server.start()
+        address = server.addresses["http"]
+        async with asyncio.timeout(60):
+            _, writer = await asyncio.open_connection(address.host, address.port)
+            writer.write(b"GET / HTTP/1.1\r\n")
+            while not server.places.turns._waiting:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0)
+            for connection in list(server.places.all):
+                connection.cut()
+            assert not server.places.turns._waiting
+            writer.close()
+            await server.stop()
+
+    asyncio.run(scenario())
+
+
+def test_few_of_many_that_have_come_are_accepted_in_a_turn() -> None:
+    async def scenario() -> None:
+        server = HttpServer(Config(http=HttpConfig(bind="127.0.0.1:0")), _ready, Metrics())
+        await server.start()
+        address = server.addresses["http"]
+        waiting = [socket.create_connection((address.host, address.port), timeout=60) for _ in range(10 * AT_ONCE)]
+        before = 0
+        async with asyncio.timeout(60):
+            while before < len(waiting):
+                await asyncio.sleep(0)
+                now = len(server.places.all)
+                assert now <= before + AT_ONCE
+                before = now
+        for client in waiting:
+            client.close()
+        await server.stop()
 
     asyncio.run(scenario())
 

@@ -20,11 +20,10 @@ from amqtt.errors import PluginError, PluginLoadError
 from amqtt.session import Session as AmqttSession
 
 from mqtt_im.protocol.errors import MqttImError
+from mqtt_im.transport.accepting import AT_ONCE, let_wait
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.sessions.message import PlainMessage
 from mqtt_im.transport.embedded.sessions.retained import RetainedMessage
-
-_BACKLOG = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +65,9 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
         """Listen on a socket that is bound already, and speak through our protocol."""
         listener = self._our_listeners[listener_name]
         loop = asyncio.get_running_loop()
-        return await loop.create_server(listener.protocol, sock=listener.socket, backlog=_BACKLOG)
+        server = await loop.create_server(listener.protocol, sock=listener.socket, backlog=AT_ONCE)
+        let_wait(listener.socket)
+        return server
 
     def stop_accepting(self) -> None:
         """Close the listening sockets; connections stay."""
