@@ -28,8 +28,7 @@ from .flusher import write_all
 from .hot import Log, Projection
 from .loading import LoadingState, set_latest
 from .models import LOG_FILE, PROJECTION_FILE, PROJECTION_MODELS, LogMeta, open_log, open_projection
-from .rebuild import without_collecting
-from .replay import decoded, replay
+from .replay import decoded, replay, without_collecting
 from .retention.base import Index, restore
 from .retention.folds import Folds
 

@@ -34,7 +34,7 @@ from .mending import Mending, leave_unfinished
 from .models import PROJECTION_FILE, PROJECTION_MODELS, LogMeta, move_aside, open_log, open_projection, remove
 from .reading import Reading
 from .rebuild import rebuild
-from .replay import decoded, replay
+from .replay import decoded, replay, without_collecting
 from .retention.base import BaseState, restore
 from .retention.folds import Folds
 from .retention.passes import Host, Pass
@@ -175,7 +175,8 @@ class Engine(Showing):
         if newest is not None:
             self.now = max(self.now, decode(newest).ts)  # the clock may be behind what was written before
         flusher = self.flusher
-        rows = replay(decoded(self.log.after(position)), self._take, flusher.overfull, flusher.flush, state.prefetch_records)
+        with without_collecting():
+            rows = replay(decoded(self.log.after(position)), self._take, flusher.overfull, flusher.flush, state.prefetch_records)
         self.last = state.live.last
         self._taking_back.undo(state)
         if self.cut_off is None:

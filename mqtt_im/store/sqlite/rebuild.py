@@ -6,10 +6,7 @@ indexes come last. Where it is cut short, the next start begins anew.
 
 from __future__ import annotations
 
-import gc
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +16,7 @@ from .flusher import write_all
 from .hot import Log, Projection
 from .loading import LoadingState, set_latest
 from .models import PROJECTION_FILE, index_projection, open_partial, remove
-from .replay import decoded, replay
+from .replay import decoded, replay, without_collecting
 from .retention.base import restore
 
 _ROWS: Final = 40_000
@@ -61,18 +58,6 @@ def rebuild(data_dir: Path, log: Log, log_db: peewee.SqliteDatabase, epoch: str)
     path.rename(data_dir / PROJECTION_FILE)
     _sync(data_dir)
     return rows
-
-
-@contextmanager
-def without_collecting() -> Iterator[None]:
-    """Nothing here is cyclic, and going through a million new objects again and again takes a fifth of the time."""
-    collected = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collected:
-            gc.enable()
 
 
 def _sync(path: Path) -> None:
