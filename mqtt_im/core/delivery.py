@@ -283,19 +283,23 @@ class Delivery:
     def take(self, now: int, claim: Claim) -> Packet | None:
         """The next packet to send, which counts as offered from now on; None where there is none, or no room."""
         buffer = self._buffer
-        if not buffer or not self._room():
+        if not buffer:
             return None
         item = buffer[0]
         pos, entry = item
+        flights, oldest = self.flights, self._oldest
         if (
             pos != self.next
             or self._batch
             or self._again
+            or self.app
+            or not self.qos
+            or len(flights) >= self.window
+            or (oldest is not None and pos - oldest.first >= ITEM_IDS - BATCH_ITEMS)
             or entry.keyed
             or entry.first
             or entry.expires
             or entry.void
-            or not self.qos
         ):
             return self._choose(now, claim)
         # The usual one, as `_choose` and `_offer` would have it.
@@ -304,7 +308,7 @@ class Delivery:
         self.next = pos + 1
         self.offered = taken = [item]
         packet_id = (pos - 1) % ITEM_IDS + 1
-        self.flights[packet_id] = flight = Flight(packet_id, pos, pos, taken)
+        flights[packet_id] = flight = Flight(packet_id, pos, pos, taken)
         if self._newest is None:
             self._oldest = flight
         else:
