@@ -244,6 +244,7 @@ class EmbeddedTransport:
                 if hub.tasks:
                     await asyncio.wait(hub.tasks)
                 await hub.answers()
+        hub.plain.crowds.finish()
         for wire in list(hub.sockets):
             wire.end("stopping")
         with contextlib.suppress(TimeoutError):

@@ -7,7 +7,7 @@ each kept session that is to get it at QoS 1 or 2, and is sent to those when the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from mqtt_im.mqtt.framing import PUBREL
 from mqtt_im.mqtt.packets import NO_LOCAL, RETAIN_AS_PUBLISHED
 from mqtt_im.mqtt.topics import split_share
 from mqtt_im.transport.embedded.sessions import persistence as sql
+from mqtt_im.transport.embedded.sessions.crowds import CROWD, Crowds
 from mqtt_im.transport.embedded.sessions.ground import Ground
 from mqtt_im.transport.embedded.sessions.message import PlainMessage, identifiers
 from mqtt_im.transport.embedded.sessions.retained import Retained, RetainedMessage
@@ -39,6 +40,8 @@ class Plain:
         self._index: Subscriptions[Session | Group] = Subscriptions()
         self._groups = Groups()
         self.retained = Retained(ground)
+        self.crowds: Crowds[Session, tuple[bytes, PlainMessage, list[int]]] = Crowds(self._give)
+        """What many sessions are still to be handed, of those that are not kept, or get it at QoS 0."""
         self.abroad: Abroad | None = None
         """The other nodes, where there may be some."""
 
@@ -103,25 +106,10 @@ class Plain:
         `done` is called when its acknowledgement may leave: at once, or when what must survive has been committed; `durable`
         says that the caller has written something of that kind. `publisher` is whose own message it is (No Local).
         """
-        topic = message.topic.encode()
-        kept: list[tuple[Session, Message]] = []
         receivers = self._index.match(message.topic) if targets is None else targets
         reached = sum(map(len, receivers.values()))
         away, others = (None, ()) if self.abroad is None or targets is not None else self.abroad.reach(message, self._served)
-        for subscriber, found in receivers.items():
-            if others and isinstance(subscriber, Group) and subscriber.text in others:
-                continue
-            session, options, share = _recipient(subscriber, found, message.qos, publisher)
-            if session is None or not options:
-                continue
-            queued = self._hand_to(session, topic, message, options, share)
-            if queued is None:
-                continue
-            if session.kept:
-                self._enqueue(session, queued)
-                kept.append((session, queued))
-            else:
-                self._ready(session, queued)
+        kept = self._hand_out(message, receivers, others, publisher)
         if message.retain and message.qos and self._retain(message):
             durable = True
         elif message.retain and not message.qos:
@@ -135,6 +123,7 @@ class Plain:
 
         def committed(ok: bool) -> None:
             for session, queued in kept if ok else ():
+                self.crowds.catch_up(session)
                 self._ready(session, queued)
             if ok:
                 self._tell(message, away, done)
@@ -143,6 +132,52 @@ class Plain:
 
         self._ground.store.committed(committed)
         return reached
+
+    def _hand_out(
+        self,
+        message: PlainMessage,
+        receivers: dict[Session | Group, list[int]],
+        others: Container[str],
+        publisher: Session | None,
+    ) -> list[tuple[Session, Message]]:
+        """Hand it to those who have subscribed; returns what is on its way to the disk first.
+
+        `others` are the shared subscriptions of which another node's member gets it.
+        """
+        topic = message.topic.encode()
+        kept: list[tuple[Session, Message]] = []
+        crowd: dict[Session, tuple[bytes, PlainMessage, list[int]]] = {}
+        many = len(receivers) > CROWD
+        for subscriber, found in receivers.items():
+            if others and isinstance(subscriber, Group) and subscriber.text in others:
+                continue
+            session, options, share = _recipient(subscriber, found, message.qos, publisher)
+            if session is None or not options:
+                continue
+            if many and subscriber is session and not (session.kept and _qos(message, options)):
+                crowd[session] = topic, message, options
+                continue
+            self.crowds.catch_up(session)
+            queued = self._hand_to(session, topic, message, options, share)
+            if queued is None:
+                continue
+            if session.kept:
+                self._enqueue(session, queued)
+                kept.append((session, queued))
+            else:
+                self._ready(session, queued)
+        if crowd:
+            self.crowds.start(crowd)
+        return kept
+
+    def _give(self, session: Session, what: tuple[bytes, PlainMessage, list[int]]) -> None:
+        """Hand one session of a crowd its message, unless it has ended meanwhile."""
+        if session.connection is None:
+            return
+        topic, message, options = what
+        queued = self._hand_to(session, topic, message, options, "")
+        if queued is not None:
+            self._ready(session, queued)
 
     def _served(self, text: str) -> bool:
         group = self._groups.find(text)
@@ -161,13 +196,17 @@ class Plain:
             self._to_one(share, message)
             return
         topic = message.topic.encode()
-        for subscriber, options in self._index.match(message.topic).items():
-            if isinstance(subscriber, Group):
-                continue
-            if not subscriber.kept or not min(message.qos, max(each & 3 for each in options)):
-                queued = self._hand_to(subscriber, topic, message, options, "")
-                if queued is not None:
-                    self._ready(subscriber, queued)
+        receivers = {
+            subscriber: (topic, message, options)
+            for subscriber, options in self._index.match(message.topic).items()
+            if not isinstance(subscriber, Group) and not (subscriber.kept and _qos(message, options))
+        }
+        if len(receivers) > CROWD:
+            self.crowds.start(receivers)
+            return
+        for session, what in receivers.items():
+            self.crowds.catch_up(session)
+            self._give(session, what)
 
     def _to_one(self, text: str, message: PlainMessage) -> None:
         """Another node has chosen this one: it goes to a member here, where one is left."""
@@ -215,6 +254,7 @@ class Plain:
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
         def committed(ok: bool) -> None:
+            self.crowds.catch_up(session)
             for message in queued if ok else ():
                 self._ready(session, message)
             if not future.done():
@@ -226,8 +266,7 @@ class Plain:
     def _hand_to(self, session: Session, topic: bytes, message: PlainMessage, options: list[int], share: str) -> Message | None:
         """Send it to one session at QoS 0, or make what is to be queued there (MQTT-3.3.5-1)."""
         limits = self._ground.limits
-        first = options[0]
-        qos = min(message.qos, first & 3 if len(options) == 1 else max(each & 3 for each in options))
+        qos = _qos(message, options)
         retain = message.retain and any(each & RETAIN_AS_PUBLISHED for each in options)
         properties = identifiers(options) + message.properties
         connection = session.connection
@@ -426,6 +465,11 @@ class Plain:
         else:
             self._ground.store.write(sql.SET_STAGE, RELEASED, session.id, message.seq)
             self._ground.store.committed(release)
+
+
+def _qos(message: PlainMessage, options: list[int]) -> int:
+    """At which QoS a session gets a message that filters with these options have matched (MQTT-3.3.5-1)."""
+    return min(message.qos, options[0] & 3 if len(options) == 1 else max(each & 3 for each in options))
 
 
 def _recipient(
