@@ -7,6 +7,7 @@ import secrets
 
 from msgspec import Raw
 
+from bench.report import tell
 from mqtt_im.core.rules import Who
 from mqtt_im.load.bodies import bodies
 from mqtt_im.protocol import requests as rq
@@ -14,6 +15,7 @@ from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.sqlite.engine import Engine
 
 _BATCH = 200
+_TELL = 50_000
 
 
 def _nothing(_: object) -> None:
@@ -48,3 +50,5 @@ class Filler:
             engine.commit()
             if written:
                 engine.side_work(len(part))
+            if self._count // _TELL > (self._count - len(part)) // _TELL:
+                tell(f"{self._count:,} messages are stored")

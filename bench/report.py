@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,6 +66,11 @@ class Row:
         """Ours over the reference."""
         ours, reference = self.values.get(OURS), self.values.get(self.reference)
         return f"{ours / reference:.2f}" if ours is not None and reference else ""
+
+
+def tell(what: str) -> None:
+    """Whoever waits sees how far a scenario has come."""
+    print(f"  {what}", file=sys.stderr, flush=True)
 
 
 def medians(rounds: Sequence[Sequence[Row]]) -> list[Row]:

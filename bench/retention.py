@@ -18,7 +18,7 @@ from msgspec import Raw
 
 from bench.filling import Filler
 from bench.meter import written_bytes
-from bench.report import Row, Target
+from bench.report import Row, Target, tell
 from bench.servers import OURS
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
@@ -31,6 +31,7 @@ QUIET = "no pass"
 _USERS: Final = 5_000
 _EVERY_S: Final = 0.002
 _QUIET_S: Final = 10.0
+_TELL: Final = 10_000
 _LONG_AGO: Final = 1_700_000_000_000
 _OLD: Final = Policy(retention_days=30)
 
@@ -54,6 +55,8 @@ class _Traffic:
         while True:
             count += 1
             self._say(count)
+            if not count % _TELL:
+                tell(f"{count:,} messages were handed in beside it")
             await asyncio.sleep(max(0.0, begin + count * _EVERY_S - time.perf_counter()))
 
     def _say(self, count: int) -> None:
@@ -83,8 +86,10 @@ async def compare(messages: int) -> list[Row]:
         ledger = open_ledger(data_dir)
         await ledger.start()
         try:
+            tell(f"traffic alone, for {_QUIET_S:g} s")
             async with _beside(ledger) as quiet:
                 await asyncio.sleep(_QUIET_S)
+            tell("a pass beside it")
             written, begin = written_bytes(os.getpid()), time.perf_counter()
             async with _beside(ledger) as busy:
                 await ledger.compact(_OLD)

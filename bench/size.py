@@ -14,7 +14,7 @@ from time import process_time
 from typing import Any
 
 from bench.filling import Filler
-from bench.report import Row, Target
+from bench.report import Row, Target, tell
 from bench.servers import OURS
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
@@ -46,15 +46,19 @@ def compare(messages: int, users: int) -> list[Row]:
         engine.close()
         engine = make()
         try:
+            tell("pages of who has much and who has little")
             rows = _pages(engine)
+            tell("a start after a kill")
             rows.append(_start_after_kill(engine, data_dir, dice, users))
             last = engine.last
         finally:
             engine.close()
+        tell(f"lost projections of {last:,} rows")
         remove(data_dir / PROJECTION_FILE)
         begin = process_time()
         make().close()
         rebuilt = process_time() - begin
+        tell(f"a check of {last:,} rows")
         begin = process_time()
         check(data_dir)
         checked = process_time() - begin
