@@ -14,7 +14,7 @@ from mqtt_im.clock import Times
 from mqtt_im.core import apply, model
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Amended, Conv, Device, User
-from mqtt_im.core.records import AnyRecord, DeviceChange, GroupChange, Message
+from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, GroupChange, Message
 from mqtt_im.core.rules import Limits
 
 from .commits import Author
@@ -168,7 +168,7 @@ class Engine(Readable, Protocol):
     def append(self, author: Author, record: AnyRecord) -> None:
         """The record is part of the batch and of the state."""
 
-    def append_soon(self, author: Author, record: DeviceChange) -> None:
+    def append_soon(self, author: Author, record: DeviceChange | Cursors) -> None:
         """Like `append`; but where the store can't commit now, the record is part of the next batch that it can."""
 
     def fresh_entry(self, record: Message | GroupChange) -> Entry:

@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from mqtt_im.core import rules
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Conv
-from mqtt_im.core.records import MESSAGES, Act, AnyRecord, Cursors, DeviceChange, Erased, Message, ReadMark, Recalled
+from mqtt_im.core.records import MESSAGES, Act, Cursors, DeviceChange, Erased, Message, ReadMark, Recalled
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.own import grown, registration
 from mqtt_im.core.usage import size_of
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import direct
-from mqtt_im.protocol.requests import GroupAdd, GroupCreate, GroupRemove, Hello, Request, Send
+from mqtt_im.protocol.requests import Ack, GroupAdd, GroupCreate, GroupRemove, Hello, Request, Send
 
 from .commits import Commit, Receipt
 from .wanted import Asked, Wanted
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NAMING: Final = (GroupCreate, GroupAdd, GroupRemove)
+_STANDING: Final = (Hello, Ack)
+"""Where a device says how far it has read: it can be served before that is committed."""
 
 
 class Job:
@@ -101,7 +103,7 @@ class RequestJob(Job):
     @property
     def patient(self) -> bool:  # type: ignore[override]
         """See `Job`."""
-        return type(self.request) is not Hello
+        return type(self.request) not in _STANDING
 
     def line(self) -> str:
         """See `Job`."""
@@ -124,15 +126,12 @@ class RequestJob(Job):
         who.now, who.behind = engine.now, engine.behind
         self.decision = decision = rules.decide(engine.state, engine.limits, who, self.request)
         records = decision.records
-        if type(self.request) is Hello:
-            first = records[0] if records else None
-            if isinstance(first, DeviceChange) and len(records) == 1 and first.created:
-                engine.append_soon(self, first)
-                records = []
+        if type(self.request) in _STANDING:
             for record in records:
-                engine.append(self, record)
-            # Now, since what else is in the batch comes after it.
-            self.device_state = DeviceState.read(engine, who.user, who.device, first)
+                engine.append_soon(self, record)  # type: ignore[arg-type]
+            if type(self.request) is Hello:
+                # Now, since what else is in the batch comes after it.
+                self.device_state = DeviceState.read(engine, who.user, who.device)
             return
         for record in records:
             engine.append(self, record)
@@ -222,13 +221,12 @@ class DeviceState:
         self.registered = registered
 
     @classmethod
-    def read(cls, engine: Readable, user: str, device: str, soon: AnyRecord | None = None) -> DeviceState:
-        """The state now; `soon` is what `append_soon` was given, and may register the device when the store commits again."""
+    def read(cls, engine: Readable, user: str, device: str) -> DeviceState:
+        """The state now."""
         owner = engine.state.user(user)
         found = engine.state.device(user, device)
         if found is None:
-            cursor = soon.cursor if isinstance(soon, DeviceChange) else None
-            return cls(owner.head if cursor is None else cursor, owner.head, owner.lowest, 0, False, cursor is not None)
+            return cls(owner.head, owner.head, owner.lowest, 0, False, False)
         return cls(found.cursor, owner.head, owner.lowest, found.n, found.app, True)
 
 
@@ -240,7 +238,7 @@ class AttachJob(Job):
     (MQTT-3.3.1-1); else 0.
     """
 
-    __slots__ = ("_record", "blind", "notify", "sent_upto", "state", "was_exposed", "who")
+    __slots__ = ("blind", "notify", "sent_upto", "state", "was_exposed", "who")
 
     patient = False
 
@@ -253,7 +251,6 @@ class AttachJob(Job):
         self.was_exposed = True
         """Whether something was in flight before this delivery began (`core.model.Device.exposed`), or that is not known."""
         self.state: DeviceState | None = None
-        self._record: DeviceChange | None = None
 
     def line(self) -> str:
         """See `Job`."""
@@ -277,12 +274,11 @@ class AttachJob(Job):
             record = DeviceChange(engine.now, device.user, device.device, exposed=True, behind=engine.behind)
         # On disk before anything is offered, so that a server that is started later knows that something may have been; or where
         # nothing can be committed, before anything that was offered could be replaced.
-        self._record = record
         engine.append_soon(self, record)
 
     def finish(self, engine: Engine) -> None:
         """See `Job`."""
-        state = DeviceState.read(engine, self.who.user, self.who.device, self._record)
+        state = DeviceState.read(engine, self.who.user, self.who.device)
         if self.blind and (upto := engine.offered_upto(self.who.user, self.who.device)):
             self.sent_upto = _newest_upto(engine, self.who.user, state, upto)
         self.state = state  # last: where something of that could not be read, nothing is known

@@ -1,56 +1,113 @@
-"""While the store can't commit: what only reads goes on, and devices come and are served from what is on disk.
+"""While the store can't commit: what only reads goes on, and devices come, say where they stand, and are served.
 
-That a device begins its delivery must be in the log before anything of it is replaced (INV-12). Nothing is replaced while nothing
-can be committed, so the record is owed: it comes first in the next batch.
+What a device is, and how far it has read, must be in the log before anything of it is replaced (INV-12). Nothing is replaced
+while nothing can be committed, so it is owed: it comes first in the next batch. A crash before that only means that items come
+again, and that the device says `hello` again.
 """
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any, cast
 
-from mqtt_im.core.records import AnyRecord, DeviceChange
+from mqtt_im.core.model import Device
+from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, steady
+from mqtt_im.core.rules.own import grown
 
 from .commits import Author
-from .interface import Engine
+from .interface import Engine, State
 from .jobs import Job
 from .reader import unavailable
 from .wanted import Wanted
 
 
 class Owed(Job):
-    """Records of devices that have come meanwhile, for the next batch that is committed."""
+    """Devices as they are to be, for the next batch that is committed."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._records: dict[tuple[str, str], DeviceChange] = {}
+        self._devices: dict[tuple[str, str], Device] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._records)
+        return bool(self._devices)
 
-    def add(self, record: DeviceChange) -> None:
-        """The device has come; only the first time counts."""
-        self._records.setdefault((record.user, record.device), record)
+    def device(self, user: str, name: str) -> Device | None:
+        """The device as it is to be; None where that is as it is."""
+        return self._devices.get((user, name))
+
+    def made(self, state: State, user: str) -> int:
+        """How many devices of the user are to be registered."""
+        return sum(state.device(user, name) is None for owner, name in self._devices if owner == user)
+
+    def add(self, state: State, record: DeviceChange | Cursors) -> None:
+        """The device is to be as the record says."""
+        if isinstance(record, Cursors):
+            for user, name, pos, _ in record.moves:
+                if (device := self._changed(state, user, name)) is not None:
+                    device.cursor = max(device.cursor, pos)
+            return
+        device = self._changed(state, record.user, record.device)
+        if device is None:
+            if not record.created:
+                return
+            device = self._devices[record.user, record.device] = Device(record.user, record.device, steady(record))
+        device.cursor = device.cursor if record.cursor is None else record.cursor
+        device.app = device.app if record.app is None else record.app
+        device.n = device.n if record.n is None else record.n
+        device.exposed = device.exposed if record.exposed is None else record.exposed
+
+    def _changed(self, state: State, user: str, name: str) -> Device | None:
+        """The device, to be changed; None where it is not registered."""
+        found = self._devices.get((user, name))
+        if found is None and (known := state.device(user, name)) is not None:
+            found = self._devices[user, name] = copy(known)
+        return found
 
     def wants(self, wanted: Wanted) -> None:
         """See `Job`."""
-        users = [user for user, _ in self._records]
+        users = [user for user, _ in self._devices]
         wanted.actors.update(users)
         wanted.devices.update(users)
 
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""
         self.commits = self.refusal = None
-        for (user, name), record in self._records.items():
-            registered = engine.state.device(user, name) is not None
-            if registered or record.created:
-                change = DeviceChange(engine.now, user, name, exposed=record.exposed, behind=engine.behind)
-                if not registered:
-                    change.created, change.cursor = True, record.cursor
-                engine.append(self, change)
+        state = engine.state
+        for (user, name), device in self._devices.items():
+            known = state.device(user, name)
+            before = Device(user, name, 0) if known is None else known
+            change = DeviceChange(engine.now, user, name, created=known is None, behind=engine.behind)
+            if known is None or device.cursor != known.cursor:
+                change.cursor = device.cursor
+            if known is not None and device.cursor > known.cursor:
+                change.delivered = grown(state, user, state.delivered(user, known.cursor, device.cursor))
+            change.app = device.app if device.app != before.app else None
+            change.n = device.n if device.n != before.n else None
+            change.exposed = device.exposed if device.exposed != before.exposed else None
+            engine.append(self, change)
 
     def finish(self, engine: Engine) -> None:
         """See `Job`."""
-        self._records.clear()
+        self._devices.clear()
+
+
+class _Seen:
+    """Implements `interface.State` over another one, of which it changes nothing: devices are as they are to be."""
+
+    def __init__(self, state: State, owed: Owed) -> None:
+        self._state = state
+        self._owed = owed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._state, name)
+
+    def device(self, user: str, device: str) -> Device | None:
+        """See `View`."""
+        return self._owed.device(user, device) or self._state.device(user, device)
+
+    def device_count(self, user: str) -> int:
+        """See `View`."""
+        return self._state.device_count(user) + self._owed.made(self._state, user)
 
 
 class ReadOnly:
@@ -63,15 +120,20 @@ class ReadOnly:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
 
+    @property
+    def state(self) -> State:
+        """See `Engine`."""
+        return cast(State, _Seen(self._engine.state, self._owed))
+
     def append(self, author: Author, record: AnyRecord) -> None:
         """See `Engine`; raises `unavailable`."""
         raise unavailable()
 
-    def append_soon(self, author: Author, record: DeviceChange) -> None:
+    def append_soon(self, author: Author, record: DeviceChange | Cursors) -> None:
         """See `Engine`; raises `unavailable` where another server may have the device by the time this one can commit."""
         if not self._engine.alone:
             raise unavailable()
-        self._owed.add(record)
+        self._owed.add(self._engine.state, record)
 
 
 def read_only(engine: Engine, owed: Owed) -> Engine:

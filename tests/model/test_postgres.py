@@ -295,7 +295,7 @@ class PostgresMachine(RuleBasedStateMachine):
 
     def _owed(self, node: Node) -> list[Job]:
         copied = Owed()
-        copied._records.update(node.store.ledger._owed._records)
+        copied._devices.update(node.store.ledger._owed._devices)
         return [copied] if copied else []
 
     def _hurt(self, node: Node, batch: list[Action], when: str) -> None:

@@ -222,7 +222,7 @@ class StoreMachine(RuleBasedStateMachine):
     def _owed(self) -> list[Job]:
         """What the next batch begins with, for the twin."""
         copied = Owed()
-        copied._records.update(self.store.ledger._owed._records)
+        copied._devices.update(self.store.ledger._owed._devices)
         return [copied] if copied else []
 
     def _failed(self, batch: list[Action], when: str) -> None:

@@ -19,7 +19,7 @@ import psycopg
 from mqtt_im.clock import Mark
 from mqtt_im.core.gone import without_content
 from mqtt_im.core.model import former_readers
-from mqtt_im.core.records import AMENDMENTS, Act, AnyRecord, DeviceChange, Edited, GroupChange, Message, Recalled, encode
+from mqtt_im.core.records import AMENDMENTS, Act, AnyRecord, Cursors, DeviceChange, Edited, GroupChange, Message, Recalled, encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.core.rules.common import own_pos
 from mqtt_im.core.rules.files import files_of
@@ -277,7 +277,7 @@ class Engine(Showing):
         else:
             author.commits.append(commit)
 
-    def append_soon(self, author: Author, record: DeviceChange) -> None:
+    def append_soon(self, author: Author, record: DeviceChange | Cursors) -> None:
         """See `interface.Engine`."""
         self.append(author, record)
 
