@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mqtt_im.core import costs
@@ -46,7 +45,6 @@ async def admit(connection: Peer, connect: Connect) -> None:
     connection.user, connection.device = identity.user or "", identity.device or ""
     connection.lease = identity.lease
     expiry = _expiry(hub, connect)
-    connection.clean = not expiry
     key = hub.key(identity, client_id)
     async with hub.turn(key):
         if _gone(connection):
@@ -64,9 +62,9 @@ async def admit(connection: Peer, connect: Connect) -> None:
         if connection.device:
             await hub.handler.quiesced(connection.user, connection.device)
         try:
-            claim = await _claim(connection, key, connect.clean)
-            if _gone(connection):
-                return
+            claim = await _claim(hub, key, connect.clean)
+            if claim is not None and claim.moved:
+                hub.handler.moved(connection.user or "", connection.device or "")
             session, resumed = await _session(connection, key, connect.clean, expiry)
             if hub.wills.keep(key, connection.device, connect.will, expiry):
                 await hub.sessions.committed()  # another node fires it, if this one dies
@@ -77,6 +75,7 @@ async def admit(connection: Peer, connect: Connect) -> None:
         finally:
             if hub.claims is not None:
                 hub.claims.settle(key)
+        connection.clean = not session.expiry
         if claim is not None and claim.lost:
             connection.end("taken_over")
         if _gone(connection):
@@ -95,17 +94,11 @@ async def admit(connection: Peer, connect: Connect) -> None:
         _begin(connection, session)
 
 
-async def _claim(connection: Peer, key: Key, clean: bool) -> Claim | None:
-    """The client is this node's, or the connection has ended; None where there is no other node. Raises `StoreFailed`."""
-    claims = connection.hub.claims
-    if claims is None or key[1].startswith("\0"):
+async def _claim(hub: Hub, key: Key, clean: bool) -> Claim | None:
+    """The client is this node's; None where there is no other. Raises `StoreFailed`."""
+    if hub.claims is None or key[1].startswith("\0"):
         return None
-    claim = await claims.claim(key, clean=clean, gone=partial(_gone, connection))
-    if claim.lost:
-        connection.end("taken_over")
-    elif claim.moved:
-        connection.hub.handler.moved(connection.user or "", connection.device or "")
-    return claim
+    return await hub.claims.claim(key, clean=clean)
 
 
 def _is_refused_unseen(connection: Peer, connect: Connect) -> bool:
@@ -203,11 +196,7 @@ async def _session(connection: Peer, key: Key, clean: bool, expiry: int) -> tupl
         hub.handler.session_ended(connection.user, connection.device)
     if expiry:
         await hub.sessions.make_room(key[0])
-    session = hub.sessions.begin(key, expiry)
-    if (found is not None or expiry) and not await hub.sessions.committed():
-        hub.sessions.discard(session)
-        raise StoreFailed("it could not be written")
-    return session, False
+    return await hub.sessions.begin_on_disk(key, expiry, found), False
 
 
 def _begin(connection: Peer, session: Session) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING
 
 from mqtt_im.transport.api import Identity
@@ -36,7 +35,7 @@ async def join(hub: Hub, guest: Guest) -> str:
         hub.enter(guest)
         if guest.device:
             await hub.handler.quiesced(guest.user, guest.device)
-            if hub.claims is not None and (problem := await _claim(hub.claims, key, guest)):
+            if hub.claims is not None and (problem := await _claim(hub.claims, key)):
                 return problem
         if gone(guest):
             return "lost"
@@ -44,10 +43,10 @@ async def join(hub: Hub, guest: Guest) -> str:
     return ""
 
 
-async def _claim(claims: Claims, key: Key, guest: Guest) -> str:
+async def _claim(claims: Claims, key: Key) -> str:
     """The device is this node's, or a word that says why not."""
     try:
-        claim = await claims.claim(key, clean=False, gone=partial(gone, guest))
+        claim = await claims.claim(key, clean=False)
     except StoreFailed:
         return "unavailable"
     finally:

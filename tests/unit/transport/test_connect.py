@@ -312,13 +312,23 @@ async def test_who_comes_and_goes_in_debt_is_waited_for_once(tmp_path: Path, mon
 
 
 @on_loop
-async def test_a_session_that_cannot_be_stored_or_read_is_no_session(tmp_path: Path) -> None:
+async def test_a_session_that_cannot_be_stored_or_read_is_not_kept(tmp_path: Path) -> None:
     async with Server(tmp_path) as server:
-        client = await server.open()
+        await (await server.connect("phone", clean=False)).close()
+        await server.counted("closes:lost")
         with server.full_disk():
-            client.send(packets.connect("phone", username="alice", clean=False))
-            assert [packet.body for packet in await client.gone()] == [b"\x00\x03"]
-        await server.connect("phone", clean=False)
+            for clean in (True, False):  # what it had before is over, and what it has now ends with its connection
+                client = await server.open()
+                client.send(packets.connect("phone", username="alice", clean=clean))
+                assert (await client.expect(packets.CONNACK)).body == b"\x00\x00"
+                assert await client.subscribe(("im/v1/alice/down", 1)) == [1]
+        client = await server.open()
+        client.send(packets.connect("phone", username="alice", clean=False))
+        assert (await client.expect(packets.CONNACK)).body == b"\x00\x00"
+        await client.close()
+        client = await server.open()
+        client.send(packets.connect("phone", username="alice", clean=False))
+        assert (await client.expect(packets.CONNACK)).body == b"\x01\x00"
         client = await server.open()
         with server.broken_disk():
             client.send(packets.connect("tablet", username="alice", clean=False))

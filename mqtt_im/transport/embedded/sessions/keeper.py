@@ -42,6 +42,8 @@ class Keeper:
         """A heap of when sessions without a client end; what was taken up again meanwhile is found out then."""
         self._looked_ahead_to = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._over: set[str] = set()
+        """Ids of sessions that have ended though the disk does not know it yet."""
         self._timed: set[str] = set()
         """Ids of the connected sessions whose expiry is shorter than the longest."""
         self._alive: asyncio.TimerHandle | None = None
@@ -67,6 +69,10 @@ class Keeper:
         session = self.in_memory.get(key)
         if session is None:
             stored = await self._ground.store.look(partial(self._ground.store.session, *key))
+            if stored is not None and stored.id in self._over:
+                self._drop(stored.id)
+                self._ground.store.committed(partial(self._dropped, stored.id))
+                return None
             session = None if stored is None else self.restore(stored)
         if session is None or session.connection is not None or not session.seen:
             return session
@@ -107,6 +113,23 @@ class Keeper:
         self.save(session)
         self._watch_clock(session)
         return session
+
+    async def begin_on_disk(self, key: Key, expiry: int, former: Session | None) -> Session:
+        """Begin a session where `former` was discarded just now; it and its end are on disk.
+
+        A disk that is full keeps nobody from reading: then the session lasts as long as the connection, which CONNACK of MQTT 5
+        says. Raises `StoreFailed` where other nodes have the sessions too.
+        """
+        session = self.begin(key, expiry)
+        if (former is None and not expiry) or await self.committed():
+            return session
+        self.discard(session)
+        if self._ground.store.shared:
+            raise StoreFailed("it could not be written")
+        if former is not None:
+            self._over.add(former.id)
+        self._ground.log.note("session_store", "", "the session of %s:%s is not kept: it could not be written", *key)
+        return self.begin(key, 0)
 
     def resume(self, session: Session, expiry: int) -> None:
         """A kept session has its client again, who may want it kept for another time."""
@@ -172,10 +195,17 @@ class Keeper:
         if self.in_memory.get(session.key) is session:
             del self.in_memory[session.key]
         if session.kept:
-            for statement in (persistence.DROP_SESSION, persistence.DROP_QUEUE, persistence.DROP_RECEIVED):
-                self._ground.store.write(statement, session.id)
+            self._drop(session.id)
             session.kept = False  # nothing of it is written any more
         self._plain.share_out(left)
+
+    def _drop(self, session_id: str) -> None:
+        for statement in (persistence.DROP_SESSION, persistence.DROP_QUEUE, persistence.DROP_RECEIVED):
+            self._ground.store.write(statement, session_id)
+
+    def _dropped(self, session_id: str, ok: bool) -> None:
+        if ok:
+            self._over.discard(session_id)
 
     def rest(self, session: Session) -> None:
         """The session's connection is gone: end it, or keep as much of it in memory as is needed there."""
