@@ -7,12 +7,15 @@ it is open. A file in `data_dir` keeps it free, and is given up when the disk is
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import sqlite3
 from pathlib import Path
 from typing import Final
 
 RESERVE: Final = "reserve"
 RESERVE_BYTES: Final = 1 << 20
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 _PLENTY: Final = 4
 """The reserve is made, or made again, where so many times as much is free."""
 
@@ -28,6 +31,17 @@ def reason(path: Path, error: BaseException) -> str:
         error = error.__context__  # what SQLite had rolled back by itself
     text = str(getattr(error, "strerror", None) or error)
     return f"{path}: {text}" + (" (the disk is full)" if is_full(path.parent) else "")
+
+
+def lacks_room(error: BaseException | None) -> bool:
+    """Whether something could not be written only because the disk is full."""
+    while error is not None:
+        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+            return True
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def keep_reserve(folder: Path) -> None:

@@ -43,6 +43,7 @@ from mqtt_im.accounts.models import (
     add_columns,
     token_id,
 )
+from mqtt_im.disk import lacks_room, reason
 from mqtt_im.protocol import names
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.tables import Place, place_of
@@ -79,6 +80,8 @@ class Accounts:
         self._changes: list[Change] = []
         self._tokens: OrderedDict[str, tuple[bytes, Token]] = OrderedDict()
         """Tokens that were asked for, with their digests, by `id`."""
+        self._passing: set[str] = set()
+        """Those of them that are in no file, since there was no room for them."""
         self._hashes: OrderedDict[str, tuple[int, str]] = OrderedDict()
         """Where they are shared: hashes that were asked for, by name, with the version of the account."""
         self._writer = place.open(NAME, MODELS)
@@ -251,14 +254,27 @@ class Accounts:
         """A new token of a user: its text, which is kept nowhere, and what it is known as.
 
         `account`: the user must have one, else code `not_found`. A user has at most `MAX_SESSIONS` that are `session`, the newest
-        ones; code `quota` at `MAX_TOKENS` others.
+        ones; code `quota` at `MAX_TOKENS` others. On a full disk one that is `session` is good until this process ends.
         """
-        text, now = passwords.make_token(), _now()
+        text = passwords.make_token()
         digest = passwords.token_digest(text.encode())
+        token = Token(token_id(digest), name, label, _now(), expires, session)
+        try:
+            self._write_token(digest, token, account)
+        except StoreError as error:
+            if not session or self._shared or not lacks_room(error) or (account and not self.exists(name)):
+                raise
+            with self._lock:
+                _remember(self._tokens, token.id, (digest, token))
+                self._passing = {token.id, *(other for other in self._passing if other in self._tokens)}
+        return text, token
+
+    def _write_token(self, digest: bytes, token: Token, account: bool) -> None:
+        name, session = token.user, token.session
         with self._writing():
             if account:  # read here, so that nobody removes it meanwhile
                 self._found(name, len(self._written(AccountRow.select(AccountRow.name).where(AccountRow.name == name))))
-            self._run(TokenRow.delete().where(TokenRow.name == name, TokenRow.expires <= now))
+            self._run(TokenRow.delete().where(TokenRow.name == name, TokenRow.expires <= token.created))
             theirs = TokenRow.select(TokenRow.digest).where(TokenRow.name == name, TokenRow.session == session)
             older = self._written(theirs.order_by(TokenRow.created))
             if not session and len(older) >= MAX_TOKENS:
@@ -266,13 +282,16 @@ class Accounts:
             if session:
                 for (oldest,) in older[: max(0, len(older) + 1 - MAX_SESSIONS)]:
                     self._revoke(name, bytes(oldest))
-            row = {"digest": digest, "name": name, "created": now, "label": label, "expires": expires, "session": session}
-            self._run(TokenRow.insert(row))
-            self._note(name, TOKEN, token_id(digest))
-        return text, Token(token_id(digest), name, label, now, expires, session)
+            row = {"digest": digest, "name": name, "created": token.created, "label": token.name, "expires": token.expires}
+            self._run(TokenRow.insert({**row, "session": session}))
+            self._note(name, TOKEN, token.id)
 
     def revoke(self, name: str, token: str) -> None:
         """A user's token, by its `id`, is good for nothing any more; its connections are closed. Code `not_found`."""
+        with self._lock:
+            if token in self._passing and (known := self._tokens.get(token)) is not None and known[1].user == name:
+                self._end_passing(token)
+                return
         with self._writing():
             rows = self._written(TokenRow.select(TokenRow.digest).where(TokenRow.name == name))
             found = [bytes(digest) for (digest,) in rows if token_id(bytes(digest)) == token]
@@ -300,9 +319,18 @@ class Accounts:
 
     def revoke_all(self, name: str) -> None:
         """The user, who need not have an account, has no token any more."""
+        with self._lock:
+            for token in [token for token in self._passing if token in self._tokens and self._tokens[token][1].user == name]:
+                self._end_passing(token)
         with self._writing():
             for (digest,) in self._written(TokenRow.select(TokenRow.digest).where(TokenRow.name == name)):
                 self._revoke(name, bytes(digest))
+
+    def _end_passing(self, token: str) -> None:
+        self._passing.discard(token)
+        known = self._tokens.pop(token, None)
+        if known is not None:
+            self._changes.append(Change(known[1].user, REVOKED, token))
 
     def _revoke(self, name: str, digest: bytes) -> None:
         self._run(TokenRow.delete().where(TokenRow.digest == digest))
@@ -406,7 +434,8 @@ class Accounts:
         except peewee.IntegrityError:
             raise
         except peewee.PeeweeException as error:
-            raise StoreError(f"{self._writer.where}: {error}") from error
+            where = self._writer.where
+            raise StoreError(f"{where}: {error}" if self._shared else reason(Path(where), error)) from error
 
     @contextmanager
     def _writing(self) -> Iterator[None]:

@@ -95,10 +95,12 @@ class SearchFile:
         self.sql.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if kind is None:
-            self.sql.execute("COMMIT")
-        elif self.sql.in_transaction:
-            self.sql.execute("ROLLBACK")
+        try:
+            if kind is None:
+                self.sql.execute("COMMIT")
+        finally:
+            if self.sql.in_transaction:
+                self.sql.execute("ROLLBACK")
 
     def scour(self) -> None:
         """What was removed is gone from the write-ahead file too."""

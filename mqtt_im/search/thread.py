@@ -22,6 +22,7 @@ from typing import Final, Protocol
 import msgspec
 import peewee
 
+from mqtt_im.disk import lacks_room
 from mqtt_im.protocol.errors import Refusal, StoreError
 
 from .file import FILE_NAME, remove
@@ -171,7 +172,8 @@ class Search:
                     logger.warning("search: the index works again")
             except Exception as error:  # noqa: BLE001 - messages are more important than their index
                 pause = self._failed(error, index)
-                index = None
+                if not lacks_room(error):
+                    index = None
             self._wake.wait(max(pause, 0.0))
             self._wake.clear()
         if index is not None:
@@ -187,13 +189,21 @@ class Search:
         for _ in range(len(self._asked)):
             ask = self._asked[0]
             end = index.log_end()
-            while index.position < end and time.monotonic() < ask.deadline and not self._stopping:
-                if not index.follow(BATCH_ROWS):
-                    break
+            while index.position < end and time.monotonic() < ask.deadline and not self._stopping and self._follows(index):
+                pass
             began = time.thread_time()
             found = index.find(ask.query, ask.below, ask.wanted, time.monotonic() + FIND_S)
             self._asked.popleft()
             ask.answer(msgspec.structs.replace(found, seconds=time.thread_time() - began))
+
+    def _follows(self, index: Index) -> bool:
+        """Whether more of the log was taken in; what there is can be searched while nothing can be written."""
+        try:
+            return index.follow(BATCH_ROWS)
+        except ERRORS as error:
+            if not lacks_room(error):
+                raise
+            return False
 
     def _advance(self, index: Index) -> float:
         """Do one part of what there is to do; seconds to wait before the next."""
@@ -243,12 +253,14 @@ class Search:
         index.purge()
 
     def _failed(self, error: Exception, index: Index | None) -> float:
-        """The index is closed, and removed where it is damaged; seconds to wait before it is opened again."""
+        """It is told, and the index removed where it is damaged; seconds to wait before the next attempt."""
         first = self.failing is None
         if first:
             trace = None if isinstance(error, ERRORS) else error
             logger.error("search: the index can't be used: %s", error, exc_info=trace)
         self.failing = str(error) or type(error).__name__
+        if lacks_room(error) and index is not None:
+            return _RETRY_S  # whoever asks is shown what it has
         if index is not None:
             with suppress(*ERRORS):
                 index.close()
