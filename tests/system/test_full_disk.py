@@ -13,8 +13,11 @@ import pytest
 
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.testing import ServerProcess
-from tests.support.im import direct
+from tests.support import packets5
+from tests.support.im import ImClient, direct
+from tests.support.im5 import Im5
 from tests.support.raw import eventually
+from tests.support.web import Events, Web
 from tests.system.conftest import Clients
 
 
@@ -49,11 +52,14 @@ def listens(server: ServerProcess) -> bool:
     return True
 
 
+SENT = 50
+
+
 def stored(server: ServerProcess) -> None:
     """Alice has written 50 messages to bob."""
     clients = Clients(server)
     alice = clients.online("alice")
-    for number in range(50):
+    for number in range(SENT):
         alice.say("bob", number)
     clients.close()
 
@@ -63,7 +69,7 @@ def works(server: ServerProcess) -> None:
     clients = Clients(server)
     assert clients.online("alice").say("bob", "again")["seq"] == 51
     bob = clients.online("bob")
-    assert [item["body"] for item in bob.must("history", conv=direct("alice", "bob"))["items"]] == [*range(50), "again"]
+    assert [item["body"] for item in bob.must("history", conv=direct("alice", "bob"))["items"]] == [*range(SENT), "again"]
     clients.close()
     server.stop()
     data_dir = Path(str(server.config["data_dir"]))
@@ -84,8 +90,8 @@ def test_a_server_starts_on_a_full_disk_and_reading_goes_on(small: Path, how: st
             server.start()
         clients = Clients(server)
         bob = clients.online("bob")
-        bob.received(50)
-        assert [item["body"] for item in bob.must("history", conv=direct("alice", "bob"))["items"]] == list(range(50))
+        bob.received(SENT)
+        assert [item["body"] for item in bob.must("history", conv=direct("alice", "bob"))["items"]] == list(range(SENT))
         clients.close()
         filled.unlink()
         eventually(server.ready, "the store commits again")
@@ -104,3 +110,150 @@ def test_without_the_reserve_it_says_that_the_disk_is_full_and_starts_when_there
         filled.unlink()
         server.start()
         works(server)
+
+
+@pytest.fixture
+def filled(small: Path) -> Iterator[ServerProcess]:
+    """A server whose disk has become full. Bob has devices of all kinds, and has read nothing yet; nor has carol."""
+    with ServerProcess({"data_dir": str(small / "data"), "limits.requests_per_second": 2000}) as server:
+        clients = Clients(server)
+        for device, clean in (("kept", False), ("clean", True)):
+            clients.online("bob", device, clean=clean).disconnect()
+        clients.online("bob", "app").must("hello", ack="app")
+        for device, expiry in (("kept5", 600), ("clean5", 0)):
+            with Im5(server.mqtt_port, "bob", device, given={packets5.SESSION_EXPIRY: expiry}) as bob:
+                bob.listen()
+        stored(server)
+        clients.online("alice").say("carol", "for carol")
+        clients.close()
+        filled = fill(small)
+        alice = clients.online("alice")
+        assert alice.ask("send", to="bob", body="y" * 60_000)["code"] == "unavailable"
+        alice.close()
+        yield server
+        filled.unlink(missing_ok=True)
+        eventually(server.ready, "the store commits again")
+        works(server)
+        assert "Traceback" not in server.log()
+
+
+def reads_all(client: ImClient) -> None:
+    """Whatever shows what is stored shows all of it."""
+    conv = direct("alice", "bob")
+    assert [item["body"] for item in client.must("history", conv=conv)["items"]] == list(range(SENT))
+    assert [item["pos"] for item in client.must("sync", after=0)["items"]] == list(range(1, SENT + 1))
+    assert [each["conv"] for each in client.must("convs")["convs"]] == [conv]
+    assert client.must("devices")["devices"]
+    assert client.must("search", query="nowhere")["items"] == []
+
+
+@pytest.mark.parametrize(("device", "clean"), [("kept", False), ("clean", True), ("clean", False), ("kept", True)])
+def test_a_device_that_comes_back_reads_everything(filled: ServerProcess, device: str, clean: bool) -> None:
+    clients = Clients(filled)
+    for _ in range(2):
+        bob = clients.online("bob", device, clean=clean)
+        bob.auto_ack = False
+        bob.received(SENT)
+        reads_all(bob)
+    # What became of the former session is known, though it could not be written.
+    assert clients.sign_in("bob", device, clean=False).session_present is (device == "kept" and not clean)
+    clients.close()
+
+
+def test_a_device_of_mqtt_5_that_comes_back_reads_everything(filled: ServerProcess) -> None:
+    for device, expiry, present in (("kept5", 600, True), ("clean5", 0, False), ("clean5", 600, False)):
+        with Im5(filled.mqtt_port, "bob", device, clean=False, given={packets5.SESSION_EXPIRY: expiry}) as bob:
+            assert bob.connack.present is present
+            assert bob.connack.properties.get(packets5.SESSION_EXPIRY) == (0 if expiry and not present else None)
+            bob.auto_ack = False
+            if not present:
+                bob.listen()
+            bob.until(lambda: len(bob.came) >= SENT)
+            assert bob.ask("history", id="h", conv=direct("alice", "bob")) == (0, "")
+            page, _ = bob.until(lambda: bob.find("page", id="h"))
+            assert [item["body"] for item in page["items"]] == list(range(SENT))
+
+
+def test_a_device_that_says_where_it_stands_goes_on_there(filled: ServerProcess) -> None:
+    """It moves its cursor, also back, for as long as it is connected and beyond; what it says is written when there is room."""
+    clients = Clients(filled)
+    bob = clients.online("bob", "app")
+    assert bob.must("hello", ack="app", after=30, n=7)["pos"] == 30
+    bob.wait("msg", pos=SENT)
+    bob.confirmed("ack", pos=SENT)
+    bob.disconnect()
+    bob = clients.online("bob", "app")
+    welcome = bob.must("hello")
+    assert (welcome["pos"], welcome["n"], bob.items) == (SENT, 7, [])
+    assert bob.must("hello", after=10)["pos"] == 10
+    bob.disconnect()
+    bob = clients.online("bob", "app")
+    bob.wait("msg", pos=SENT)
+    assert bob.positions == list(range(11, SENT + 1))
+    bob.confirmed("ack", pos=SENT)
+    new = clients.online("bob", "new")
+    assert new.must("hello", ack="app", after=0, n=3)["pos"] == 0
+    new.received(SENT)
+    clients.close()
+    (Path(str(filled.config["data_dir"])).parent / "fill").unlink()
+    eventually(filled.ready, "the store commits again")
+    filled.restart(kill=True)
+    assert (clients.online("bob", "app").must("hello")["pos"], clients.online("bob", "new").must("hello")["n"]) == (SENT, 3)
+    clients.close()
+
+
+def test_a_new_device_reads_everything(filled: ServerProcess) -> None:
+    clients = Clients(filled)
+    for number, clean in enumerate((True, False)):
+        bob = clients.online("bob", f"new{number}", clean=clean)
+        assert bob.must("hello", ack="app")["pos"] == SENT
+        reads_all(bob)
+    assert clients.online("carol", clean=False).wait("msg")["body"] == "for carol"
+    with Im5(filled.mqtt_port, "bob", "new5", given={packets5.SESSION_EXPIRY: 600}) as bob5:
+        bob5.listen()
+        assert bob5.ask("sync", id="s", after=0) == (0, "")
+        page, _ = bob5.until(lambda: bob5.find("page", id="s"))
+        assert len(page["items"]) == SENT
+    clients.close()
+
+
+def test_everything_is_read_over_http_too(filled: ServerProcess) -> None:
+    web = Web(filled.http_port).login("bob")  # which gives a token that is in no file
+    assert [item["body"] for item in web.must("history", conv=direct("alice", "bob"))["items"]] == list(range(SENT))
+    assert len(web.must("sync", after=0)["items"]) == SENT
+    assert len(web.must("convs")["convs"]) == 1
+    with Events(filled.http_port, web.token, "?after=0") as events:
+        assert [events.wait("msg").data["body"] for _ in range(SENT)] == list(range(SENT))
+    with Events(filled.http_port, web.token, "?device=app") as events:
+        assert [events.wait("msg").data["body"] for _ in range(SENT)] == list(range(SENT))
+    assert web.ask("POST", "/api/v1/logout").status == 204
+    assert web.ask("POST", "/api/v1/convs", {}).status == 401
+    web.close()
+
+
+def test_commands_say_that_the_disk_is_full_and_leave_nothing(filled: ServerProcess, tmp_path: Path) -> None:
+    data = Path(str(filled.config["data_dir"]))
+
+    def fails(*command: str, file: Path) -> None:
+        before = {*data.parent.rglob("*"), data / "broker.alive"}
+        done = filled.command(*command)
+        assert done.returncode == 1
+        assert re.fullmatch(rf"mqtt-im: {re.escape(str(file))}: .*\(the disk is full\)\n", done.stderr), done.stderr
+        assert before.issuperset(data.parent.rglob("*"))
+
+    fails("store", "compact", file=data / "mqtt-im.db")
+    fails("store", "backup", str(data.parent / "copy.db"), file=data.parent / "copy.db")
+    fails("user", "add", "dave", file=data / "accounts.db")
+    assert filled.command("store", "backup", str(tmp_path / "running.db")).returncode == 0
+    filled.stop()
+    os.unlink(data / "reserve")
+    (data.parent / "fill").rename(data.parent / "first")
+    fill(data.parent)
+    fails("store", "backup", str(data.parent / "copy.db"), file=data.parent / "copy.db")
+    assert filled.command("store", "backup", str(tmp_path / "stopped.db")).returncode == 0
+    (data.parent / "first").unlink()
+    for name in ("running.db", "stopped.db"):
+        folder = tmp_path / name.removesuffix(".db")
+        assert filled.command("store", "restore", str(tmp_path / name), "--set", f"data_dir={folder}").returncode == 0
+        assert check(folder).messages == SENT + 1
+    filled.start()

@@ -12,13 +12,13 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
 
 from mqtt_im.accounts import table as accounts
-from mqtt_im.disk import reason
+from mqtt_im.disk import is_full, reason
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import RESTORING, FolderLock
 from mqtt_im.store.sqlite.models import LOG_FILE, new_epoch
@@ -44,12 +44,13 @@ def backup(data_dir: Path, target: Path) -> None:
     partial.unlink(missing_ok=True)
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        _copy(source, partial)
-        with closing(sqlite3.connect(partial)) as connection:
-            connection.execute("PRAGMA journal_mode = DELETE")
-            if (data_dir / accounts.FILE_NAME).is_file():
-                _add_accounts(connection, data_dir / accounts.FILE_NAME)
-            _renew_epoch(connection)
+        with _readable(data_dir) as options:
+            _copy(source, partial, options)
+            with closing(sqlite3.connect(f"{partial.absolute().as_uri()}?mode=rw", uri=True)) as connection:
+                connection.execute("PRAGMA journal_mode = DELETE")
+                if (data_dir / accounts.FILE_NAME).is_file():
+                    _add_accounts(connection, data_dir / accounts.FILE_NAME, options)
+                _renew_epoch(connection)
         _sync(partial)
         os.link(partial, target)  # fails where somebody has made it meanwhile
     except FileExistsError:
@@ -72,7 +73,7 @@ def restore(backup_file: Path, data_dir: Path) -> Path | None:
     try:
         return put_in_place(data_dir, lambda folder: _make(backup_file, folder))
     except (sqlite3.Error, OSError) as error:
-        raise StoreError(f"{backup_file}: {error}") from error
+        raise StoreError(reason(data_dir / LOG_FILE if is_full(data_dir) else backup_file, error)) from error
 
 
 def is_free(data_dir: Path) -> bool:
@@ -166,17 +167,44 @@ def _settle(folder: Path) -> None:
     _sync(folder)
 
 
-def _copy(source: Path, target: Path) -> None:
+@contextmanager
+def _readable(data_dir: Path) -> Iterator[str]:
+    """With what options the folder's databases are to be opened for reading.
+
+    SQLite makes a file beside a database that is read while nobody has it open. Where there is no room for that, it is read as
+    one that does not change, and no server starts meanwhile.
+    """
+    files = [data_dir / LOG_FILE, data_dir / accounts.FILE_NAME]
+    if not is_full(data_dir) or FolderLock.is_held(data_dir) or any(_goes_on(file) for file in files):
+        yield "mode=ro"
+        return
+    lock = FolderLock(data_dir)
+    lock.take()
+    try:
+        yield "mode=ro&immutable=1"
+    finally:
+        lock.release()
+
+
+def _goes_on(file: Path) -> bool:
+    """Whether a part of the database stands in its write-ahead file."""
+    try:
+        return file.with_name(f"{file.name}-wal").stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _copy(source: Path, target: Path, options: str = "mode=ro") -> None:
     """Copy a database as one snapshot, what still stands in its write-ahead file included."""
     with (
-        closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro", uri=True, timeout=10)) as reader,
+        closing(sqlite3.connect(f"{source.absolute().as_uri()}?{options}", uri=True, timeout=10)) as reader,
         closing(sqlite3.connect(target)) as writer,
     ):
         reader.backup(writer)
 
 
-def _add_accounts(connection: sqlite3.Connection, file: Path) -> None:
-    connection.execute("ATTACH ? AS accounts", (str(file),))
+def _add_accounts(connection: sqlite3.Connection, file: Path, options: str) -> None:
+    connection.execute("ATTACH ? AS accounts", (f"{file.absolute().as_uri()}?{options}",))
     tables = {name for (name,) in connection.execute("SELECT name FROM accounts.sqlite_master WHERE type = 'table'")}
     with connection:
         for table in tables & set(_ACCOUNT_TABLES):
