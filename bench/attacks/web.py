@@ -12,7 +12,7 @@ from http.client import HTTPConnection, HTTPException
 from bench.attacks.foe import FOE, MEMBERS, PASSWORD, Attack, Ports, at_once, ids
 
 _ids = ids()
-_UPGRADE = (
+UPGRADE = (
     b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
 )
@@ -43,7 +43,7 @@ def websocket_bytes(ports: Ports) -> None:
 def _websocket(ports: Ports, do: Callable[[socket.socket], None]) -> None:
     while True:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", ports.websocket), timeout=30) as foe:
-            foe.sendall(_UPGRADE)
+            foe.sendall(UPGRADE)
             do(foe)
 
 
@@ -85,7 +85,7 @@ def token_of(ports: Ports, user: str = FOE) -> str:
             return str(json.loads(connection.getresponse().read())["token"])
 
 
-def _requests(ports: Ports, threads: int, request: bytes | Callable[[], bytes]) -> None:
+def requests(ports: Ports, threads: int, request: bytes | Callable[[], bytes]) -> None:
     """One request after the other on each of so many connections."""
 
     def work() -> None:
@@ -99,7 +99,8 @@ def _requests(ports: Ports, threads: int, request: bytes | Callable[[], bytes]) 
     at_once(threads, work)
 
 
-def _get(path: str, *fields: str) -> bytes:
+def get(path: str, *fields: str) -> bytes:
+    """A request as it is sent."""
     return "\r\n".join((f"GET {path} HTTP/1.1", "Host: x", *fields, "", "")).encode()
 
 
@@ -111,38 +112,38 @@ def _post(path: str, body: object, *fields: str) -> bytes:
 
 def nothing(ports: Ports) -> None:
     """Pages that are not there, without a token, on many connections."""
-    _requests(ports, 100, _get("/api/v1/nothing"))
+    requests(ports, 100, get("/api/v1/nothing"))
 
 
 def descriptions(ports: Ports) -> None:
     """The largest page that is there for everybody."""
-    _requests(ports, 50, _get("/api/v1/openapi.json"))
+    requests(ports, 50, get("/api/v1/openapi.json"))
 
 
 def wrong_tokens(ports: Ports) -> None:
-    _requests(ports, 50, _post("/api/v1/convs", {}, "Authorization: Bearer wrong"))
+    requests(ports, 50, _post("/api/v1/convs", {}, "Authorization: Bearer wrong"))
 
 
 def acting(ports: Ports) -> None:
     """In the names of others, which only the operator may."""
     token = token_of(ports)
-    _requests(ports, 50, _post("/api/v1/convs", {}, f"Authorization: Bearer {token}", "X-Act-As: bob"))
+    requests(ports, 50, _post("/api/v1/convs", {}, f"Authorization: Bearer {token}", "X-Act-As: bob"))
 
 
 def tickets(ports: Ports) -> None:
     token = token_of(ports)
-    _requests(ports, 50, _post("/api/v1/ticket", {"for": "events"}, f"Authorization: Bearer {token}"))
+    requests(ports, 50, _post("/api/v1/ticket", {"for": "events"}, f"Authorization: Bearer {token}"))
 
 
 def large_pages(ports: Ports) -> None:
     token = token_of(ports)
-    _requests(ports, 50, _post("/api/v1/sync", {"after": 0}, f"Authorization: Bearer {token}"))
+    requests(ports, 50, _post("/api/v1/sync", {"after": 0}, f"Authorization: Bearer {token}"))
 
 
 def streams(ports: Ports) -> None:
     """Streams that begin at the beginning, and are left at once."""
     token = token_of(ports)
-    request = _get("/api/v1/events?after=0", f"Authorization: Bearer {token}")
+    request = get("/api/v1/events?after=0", f"Authorization: Bearer {token}")
 
     def work() -> None:
         while True:
@@ -155,19 +156,19 @@ def streams(ports: Ports) -> None:
 
 def many_streams(ports: Ports) -> None:
     """As many streams of one user as there are places, none of which is read."""
-    _sockets(ports, 10_000, _get("/api/v1/events?after=0", f"Authorization: Bearer {token_of(ports)}"))
+    _sockets(ports, 10_000, get("/api/v1/events?after=0", f"Authorization: Bearer {token_of(ports)}"))
 
 
 def uploads(ports: Ports) -> None:
     """Small files, one after the other."""
     token = token_of(ports)
     head = f"POST /api/v1/files?name=x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Length: 10\r\n\r\n"
-    _requests(ports, 20, head.encode() + b"x" * 10)
+    requests(ports, 20, head.encode() + b"x" * 10)
 
 
 def groups_over_http(ports: Ports) -> None:
     token = token_of(ports)
-    _requests(
+    requests(
         ports,
         20,
         lambda: _post("/api/v1/group.create", {"id": next(_ids), "members": MEMBERS}, f"Authorization: Bearer {token}"),
@@ -176,13 +177,13 @@ def groups_over_http(ports: Ports) -> None:
 
 def web_logins(ports: Ports) -> None:
     """The right password, again and again."""
-    _requests(ports, 20, _post("/api/v1/login", {"user": FOE, "password": PASSWORD}))
+    requests(ports, 20, _post("/api/v1/login", {"user": FOE, "password": PASSWORD}))
 
 
 def guesses(ports: Ports) -> None:
     """Other passwords, of names that are there and names that are none."""
     numbers = itertools.count()
-    _requests(
+    requests(
         ports,
         20,
         lambda: _post("/api/v1/login", {"user": f"user{next(numbers) % 50}", "password": f"guess{next(numbers)}"}),
