@@ -15,6 +15,7 @@ import os
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -33,11 +34,17 @@ CHANNEL: Final = "mqtt_im"
 MAX_SIZE: Final = 8 << 20
 """Of what waits to be told; what need not be told goes then."""
 MAX_WAITING: Final = 20_000
-"""What is told while the database is away; more is dropped, and told anew when it is back."""
+MAX_TOLD: Final = 16 << 20
+"""So much is told while the database is away or slow, in items and bytes; more is dropped, and all told anew later."""
+MAX_ARRIVED: Final = 20_000
+"""What the loop has not got to; beyond that it is not told that inboxes have grown, which it finds by itself."""
+_TURN_S: Final = 0.003
 ASK_S: Final = 8.0
 RETRY_S: Final = 0.3
 AWAY_S: Final = 3.0
 """A database that has not answered for so long counts as gone."""
+
+_Call = tuple[Callable[..., Any], Sequence[Any]]
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +67,12 @@ class Bus(Neighbours):
         """What the thread has taken and not sent yet."""
         self._size = 0
         """Bytes that wait, of what is told by `send`."""
+        self._told = 0
+        """The same of `tell`."""
+        self._dropped = False
+        """Something was not told."""
+        self._in: deque[_Call] = deque()
+        """What is to be done on the loop, in the order in which the thread has found it."""
         self._barriers: list[asyncio.Future[None]] = []
         self._packer = Packer()
         self._unpacker = Unpacker()
@@ -121,10 +134,14 @@ class Bus(Neighbours):
         """See `Neighbours`. May be called from any thread."""
         if not self.others and not to:
             return
+        size = _size(fields)
         with self._lock:
             first = not self._out
-            if len(self._out) < MAX_WAITING:
-                self._out.append(_Item([self._me.incarnation, to, kind, *fields]))
+            if len(self._out) < MAX_WAITING and self._told + size <= MAX_TOLD:
+                self._out.append(_Item([self._me.incarnation, to, kind, *fields], told=size))
+                self._told += size
+            else:
+                self._dropped = True
         if first:
             self._poke()
 
@@ -180,13 +197,31 @@ class Bus(Neighbours):
         with contextlib.suppress(BlockingIOError, OSError):
             os.write(self._wake_w, b"x")
 
-    def _arrived(self, messages: list[list[Any]]) -> None:
-        for sender, _, kind, *fields in messages if not self._quiet else ():
-            for handler in self._handlers.get(kind, ()):
-                try:
-                    handler(sender, fields)
-                except Exception:
-                    log.exception("what another node has told could not be done")
+    def _arrived(self, calls: Sequence[_Call]) -> None:
+        first = not self._in
+        self._in += calls
+        if first and self._in:
+            self._take()
+
+    def _take(self) -> None:
+        """Some of what has arrived is done, and the rest in later turns of the loop."""
+        end = time.perf_counter() + _TURN_S
+        try:
+            while self._in:
+                function, arguments = self._in.popleft()
+                function(*arguments)
+                if time.perf_counter() > end:
+                    break
+        finally:
+            if self._in:
+                self._loop.call_soon(self._take)
+
+    def _heed(self, sender: int, _: int, kind: str, *fields: Any) -> None:
+        for handler in () if self._quiet else self._handlers.get(kind, ()):
+            try:
+                handler(sender, list(fields))
+            except Exception:
+                log.exception("what another node has told could not be done")
 
     def _changed(self, living: dict[int, str]) -> None:
         if self._quiet:
@@ -228,8 +263,11 @@ class Bus(Neighbours):
         self.dead = False
 
     def _call(self, function: Callable[..., Any], *arguments: Any) -> None:
+        self._call_all([(function, arguments)])
+
+    def _call_all(self, calls: Sequence[_Call]) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            self._loop.call_soon_threadsafe(function, *arguments)
+            self._loop.call_soon_threadsafe(self._arrived, calls)
 
     # The thread.
 
@@ -266,6 +304,8 @@ class Bus(Neighbours):
             now = time.monotonic()
             if now >= beat_at:
                 greet |= self._beat(connection)
+                if self._has_room_again():
+                    self._call(self._tell_anew)
                 beat_at = now + nodes.BEAT_S
                 if greet:  # whoever hears it tells what this node may have missed, and is told what it may have
                     self._send(connection, [[self._me.incarnation, 0, "hello"]])
@@ -277,10 +317,11 @@ class Bus(Neighbours):
             if got:
                 if any(message[2] in ("hello", "bye") for message in got):
                     beat_at = 0.0  # look at once who is there now
-                self._call(self._arrived, got[:])
+                behind = len(self._in) > MAX_ARRIVED
+                self._call_all([(self._heed, message) for message in got if not behind or message[2] != "wake"])
                 got.clear()
             if barriers:
-                self._call(_pass, barriers)
+                self._call_all([(_pass, (barrier,)) for barrier in barriers])
             if not self._out and not self._barriers:
                 select.select([connection.fileno(), self._wake_r], [], [], max(0.0, beat_at - time.monotonic()))
             with contextlib.suppress(BlockingIOError):
@@ -296,6 +337,9 @@ class Bus(Neighbours):
         elif not self._quiet:
             for gap in self.on_gap:
                 gap()
+        self._tell_anew()
+
+    def _tell_anew(self) -> None:
         for node in list(self.others):
             self._joined(node)
 
@@ -349,6 +393,7 @@ class Bus(Neighbours):
         """What waits is on its way; where the connection breaks, what must not be lost is sent again over the next one."""
         with self._lock:
             out, self._out = self._out, []
+            self._told -= sum(item.told for item in self._unsent)  # which is lost with the connection before
         self._unsent = unsent = [item for item in self._unsent if item.keep] + out
         if not unsent:
             return
@@ -356,9 +401,17 @@ class Bus(Neighbours):
         self._unsent = []
         with self._lock:
             self._size -= sum(item.size for item in unsent)
+            self._told -= sum(item.told for item in unsent)
         done = [item.done for item in unsent if item.done is not None]
         if done:
             self._call(_do_all, done)
+
+    def _has_room_again(self) -> bool:
+        """Whether something was not told, for want of room that there is now."""
+        with self._lock:
+            again = self._dropped and self._told < MAX_TOLD // 2 and len(self._out) < MAX_WAITING // 2
+            self._dropped = self._dropped and not again
+        return again
 
     def _passing(self, connection: Connection) -> list[asyncio.Future[None]]:
         """Those who wait for what others had sent, all of which comes before an answer of the database."""
@@ -379,14 +432,21 @@ class Bus(Neighbours):
 class _Item:
     """Something to tell, or somebody to be told that what stands before it was; `keep`: it must not be lost."""
 
-    __slots__ = ("done", "keep", "message", "size")
+    __slots__ = ("done", "keep", "message", "size", "told")
 
     def __init__(
-        self, message: list[Any] | None, *, keep: bool = False, size: int = 0, done: Callable[[], None] | None = None
+        self,
+        message: list[Any] | None,
+        *,
+        keep: bool = False,
+        size: int = 0,
+        told: int = 0,
+        done: Callable[[], None] | None = None,
     ) -> None:
         self.message = message
         self.keep = keep
         self.size = size
+        self.told = told
         self.done = done
 
 
@@ -400,7 +460,17 @@ def _do_all(done: list[Callable[[], None]]) -> None:
         each()
 
 
-def _pass(barriers: list[asyncio.Future[None]]) -> None:
-    for barrier in barriers:
-        if not barrier.done():
-            barrier.set_result(None)
+def _pass(barrier: asyncio.Future[None]) -> None:
+    if not barrier.done():
+        barrier.set_result(None)
+
+
+def _size(value: Any) -> int:
+    """About how many bytes it takes in memory."""
+    if isinstance(value, str):
+        return 50 + len(value)
+    if isinstance(value, dict):
+        return 64 + sum(_size(key) + _size(what) for key, what in value.items())
+    if isinstance(value, list | tuple):
+        return 64 + sum(map(_size, value))
+    return 32

@@ -72,8 +72,8 @@ class State(Protocol):
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
         """The newest message of the conversation that the user may read has this log row; `put_item` says so too."""
 
-    def void_item(self, user: User, pos: int) -> None:
-        """An item was replaced."""
+    def void_item(self, user: User, pos: int, conv: Conv) -> None:
+        """An item was replaced, a message of this conversation; a look that has shown it is over."""
 
     def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:
         """The conversation has a new message; `by` is None for one that counts as unread for nobody, such as the system's."""
@@ -151,7 +151,7 @@ def _message(state: State, lsn: int, record: Message) -> list[str]:
         if "key" in extra:
             state.put_keyed(record.by, record.conv, extra["key"], lsn)
             for name, pos in extra.get("replaced", ()):
-                state.void_item(state.user(name), pos)
+                state.void_item(state.user(name), pos, conv)
         _packet(state, lsn, record)
     return names
 

@@ -181,7 +181,7 @@ class MemoryState:
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
         """See `core.apply.State`."""
 
-    def void_item(self, user: User, pos: int) -> None:
+    def void_item(self, user: User, pos: int, conv: Conv) -> None:
         """See `core.apply.State`."""
         self._voids.add((user.name, pos))
 

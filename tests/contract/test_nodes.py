@@ -6,6 +6,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,6 +17,7 @@ from msgspec import Raw
 
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
+from mqtt_im.postgres.connecting import Connection
 from mqtt_im.postgres.nodes import leave, register
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Undecided
@@ -270,6 +272,46 @@ def test_what_is_recalled_while_inboxes_are_looked_at_together_is_shown_to_nobod
     first, second = (b"".join(entry for _, entry in inbox) for inbox in shown(told))
     assert b"secret" in first  # it was told before
     assert b"secret" not in second and b"recalled" in second
+
+
+def test_a_database_that_goes_while_the_reader_comes_is_no_fault_of_this_program(
+    database: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever wanted to read is told to come back, and the log has one line of it."""
+    store = PostgresStore(database, tmp_path)
+    store.reader.close()
+    with patch.object(Connection, "execute", side_effect=psycopg.OperationalError("the connection is closed")):
+        (job,) = fetched(store)[:1]
+    assert job.refusal is not None and job.refusal.retry
+    assert "can't be read" in caplog.text and "Traceback" not in caplog.text
+    assert fetched(store)[0].refusal is None
+    store.close()
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_what_is_replaced_while_an_inbox_is_looked_at_is_not_told_as_it_was(
+    database: str, tmp_path: Path, together: bool
+) -> None:
+    """INV-12: whoever gets such a page would offer it, since the replacement is over by then."""
+    store = PostgresStore(database, tmp_path, claim=lambda *_: True)
+    ask(store, "u0", rq.Send(id="1", to="u1", key="state", body=Raw(b"1")))
+    fetched(store)
+    reading = store.reader._reading
+    assert reading is not None
+    job = FetchJob("u1", 0, 5, 1 << 20, lambda _: None)
+    looks = 0
+
+    def look(view: Any) -> None:
+        nonlocal looks
+        looks += 1
+        job.finish(view)
+        if looks == 1:
+            ask(store, "u0", rq.Send(id="2", to="u1", key="state", body=Raw(b"2")))
+
+    with reading.together([("u1", 0, 5)]) if together else nullcontext():
+        assert reading.run(look, lambda: None, store.clock.now())
+    assert [entry.void for _, entry in job.entries] == ["replaced", ""]
+    store.close()
 
 
 def test_what_retention_leaves_of_one_who_was_erased_is_in_order(database: str, tmp_path: Path) -> None:

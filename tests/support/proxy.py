@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from tests.support.dial import dial
+
 _CHUNK = 16_384
 
 
@@ -89,7 +91,7 @@ class Proxy:
         self._connections.add(connection)
         try:
             with contextlib.suppress(OSError):
-                target_reader, connection.target = await asyncio.open_connection("127.0.0.1", self.target_port)
+                target_reader, connection.target = await dial(self.target_port)
                 await connection.run(reader, target_reader, fault)
         finally:
             connection.abort()

@@ -1,7 +1,8 @@
 """What is committed, as the reader's thread sees it: on a connection of its own, each look one snapshot.
 
 What was read is told before anything is told that this server commits later: else a message that was recalled meanwhile would
-come back. So a look that has shown messages begins anew where one of their conversations was changed by a commit since. What
+come back, and one that was replaced would be offered. So a look that has shown messages begins anew where one of their
+conversations was changed by a commit since. What
 other servers commit is only ever told of by a later look.
 """
 
@@ -12,11 +13,14 @@ from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
+import psycopg
+
 from mqtt_im.clock import Times
 from mqtt_im.core.model import Amended, Conv
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.core.rules import Limits
 from mqtt_im.postgres.connecting import Database
+from mqtt_im.postgres.errors import explained
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.rendering import Rendering, Showing
 from mqtt_im.store.uploads import Uploads
@@ -132,7 +136,10 @@ class Reading:
         self._gathered: int | None = None
         """How many commits there were when the looks that are done `together` began."""
         connection = database.connect("reader")
-        connection.execute(PLANNING)
+        try:
+            connection.execute(PLANNING)
+        except psycopg.Error as error:
+            raise explained(error, database.where) from error
         self._link = Link(connection)
         self._changes = changes
         self._state = ReadLook(self._link, has_account, uploads.stored)

@@ -57,7 +57,11 @@ _OF_MESSAGES: Final = tuple(
     Statement(f"DELETE FROM {table} t USING unnest($1, $2) v (cid, seq) WHERE t.cid = v.cid AND t.seq = v.seq", "II")  # noqa: S608
     for table in ("amended", "change", "mention")
 )
-_UNKEY: Final = Statement("DELETE FROM keyed WHERE lsn = ANY ($1)", "I")
+_UNKEY: Final = Statement(
+    "DELETE FROM keyed t USING unnest($1, $2, $3, $4) v (sender, cid, key, lsn)"
+    " WHERE t.sender = v.sender AND t.cid = v.cid AND t.key = v.key AND t.lsn = v.lsn",
+    "IITI",
+)
 _UNPACK: Final = Statement("DELETE FROM packet WHERE lsn = ANY ($1)", "I")
 _COUNTS: Final = (
     Statement("UPDATE direct t SET gone = gone + v.n FROM unnest($1, $2) v (cid, n) WHERE t.cid = v.cid", "II"),
@@ -182,7 +186,8 @@ class _Slice:
         """cid → messages that go."""
         self._deleted: list[int] = []
         self._emptied: dict[int, bytes] = {}
-        self._unkeyed: list[int] = []
+        self._unkeyed: list[tuple[int, int, str, int]] = []
+        """`(uid, cid, key, lsn)` of messages that had a key."""
         self._unpacked: list[int] = []
         self._touched: dict[str, None] = {}
         """Users of whom items go."""
@@ -278,7 +283,8 @@ class _Slice:
             conv = state.conv_for(record.conv)
             self._messages.add((conv.cid, record.seq))
             self._gone_of[conv.cid] = self._gone_of.get(conv.cid, 0) + 1
-            self._unkeyed.append(lsn)
+            if (key := key_of(record)) is not None:
+                self._unkeyed.append((state.user(record.by).uid, conv.cid, key[2], lsn))
         if isinstance(record, GroupChange):
             self._emptied[lsn] = encode(msgspec.structs.replace(record, pos=[], users=[]))
             return
@@ -300,9 +306,11 @@ class _Slice:
     def _steps(self) -> Iterator[Step]:
         if self._emptied:
             yield Step(_EMPTY, tuple(zip(*sorted(self._emptied.items()), strict=True)))
-        for statement, lsns in ((_DELETE, self._deleted), (_UNKEY, self._unkeyed), (_UNPACK, self._unpacked)):
+        for statement, lsns in ((_DELETE, self._deleted), (_UNPACK, self._unpacked)):
             if lsns:
                 yield Step(statement, (lsns,))
+        if self._unkeyed:
+            yield Step(_UNKEY, tuple(zip(*sorted(self._unkeyed), strict=True)))
         yield from forgotten([*self._emptied, *self._deleted])
         if self._messages:
             columns = tuple(zip(*sorted(self._messages), strict=True))

@@ -137,6 +137,8 @@ class Work(Look):
         """The rows of users as they were locked."""
         self.replaced: set[int] = set()
         """Users of whose items one was replaced."""
+        self.voided: set[int] = set()
+        """Conversations of which somebody's item was replaced."""
         self.moved: set[tuple[str, str]] = set()
         """Devices to which a server that this one has not found dead may have offered something until now."""
         self.acked_anew: set[str] = set()
@@ -288,8 +290,8 @@ class Work(Look):
 
     @property
     def amended_convs(self) -> set[str]:
-        """Conversations of which the batch has changed a message that was there, or something about it."""
-        cids = {cid for cid, _ in self.changed_amended}
+        """Conversations of which the batch has changed a message that was there, something about it, or who has it."""
+        cids = {*self.voided, *(cid for cid, _ in self.changed_amended)}
         return {conv.name for conv in self._convs.values() if conv is not None and conv.cid in cids}
 
     def committed(self) -> None:
@@ -522,7 +524,7 @@ class Work(Look):
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
         """See `core.apply.State`; it follows from the conversation and the member's part."""
 
-    def void_item(self, user: User, pos: int) -> None:
+    def void_item(self, user: User, pos: int, conv: Conv) -> None:
         """See `core.apply.State`."""
         inbox = self._inboxes[user.uid]
         if pos >= inbox.first:
@@ -530,6 +532,7 @@ class Work(Look):
         else:
             first, refs = self._chunk(user, pos)
             refs[pos - first] = -abs(refs[pos - first])
+        self.voided.add(conv.cid)
         self.replaced.add(user.uid)
         self.touch_user(user)
 

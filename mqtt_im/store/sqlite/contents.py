@@ -38,9 +38,10 @@ class Contents(Entities):
         """The inbox has an item, and lacks some before it; for writing alone, and not for being read from memory."""
         self.live.scattered.append((user.uid, pos, lsn))
 
-    def void_item(self, user: User, pos: int) -> None:
+    def void_item(self, user: User, pos: int, conv: Conv) -> None:
         """See `State`."""
         self.live.voids.add((user.uid, pos))
+        self.live.amends[conv.name] = self.live.last
 
     def items(self, user: User, after: int, limit: int) -> list[tuple[int, int]]:
         """`(pos, lsn)` of the items after `after`, at most `limit`; `lsn` is negative where an item was replaced."""

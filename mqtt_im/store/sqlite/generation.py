@@ -51,7 +51,7 @@ class Generation:
         """User → name → device; None: dropped."""
         self.amended: dict[tuple[int, int], Amended] = {}
         self.amends: dict[str, int] = {}
-        """Conversation → the log row of the last change to one of its messages."""
+        """Conversation → the log row of the last change to one of its messages, or to who has it."""
         self.items: dict[int, list[int]] = {}
         """uid → the `pos` of the first item, then the log rows of all, which are consecutive."""
         self.scattered: list[tuple[int, int, int]] = []

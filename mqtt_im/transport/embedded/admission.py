@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from mqtt_im.core import costs
@@ -62,9 +63,9 @@ async def admit(connection: Peer, connect: Connect) -> None:
         if connection.device:
             await hub.handler.quiesced(connection.user, connection.device)
         try:
-            claim = await _claim(hub, key, connect.clean)
-            if claim is not None and claim.moved:
-                hub.handler.moved(connection.user or "", connection.device or "")
+            claim = await _claim(connection, key, connect.clean)
+            if _gone(connection):
+                return
             session, resumed = await _session(connection, key, connect.clean, expiry)
             if hub.wills.keep(key, connection.device, connect.will, expiry):
                 await hub.sessions.committed()  # another node fires it, if this one dies
@@ -94,11 +95,17 @@ async def admit(connection: Peer, connect: Connect) -> None:
         _begin(connection, session)
 
 
-async def _claim(hub: Hub, key: Key, clean: bool) -> Claim | None:
-    """The client is this node's; None where there is no other. Raises `StoreFailed`."""
-    if hub.claims is None or key[1].startswith("\0"):
+async def _claim(connection: Peer, key: Key, clean: bool) -> Claim | None:
+    """The client is this node's, or the connection has ended; None where there is no other node. Raises `StoreFailed`."""
+    claims = connection.hub.claims
+    if claims is None or key[1].startswith("\0"):
         return None
-    return await hub.claims.claim(key, clean=clean)
+    claim = await claims.claim(key, clean=clean, gone=partial(_gone, connection))
+    if claim.lost:
+        connection.end("taken_over")
+    elif claim.moved:
+        connection.hub.handler.moved(connection.user or "", connection.device or "")
+    return claim
 
 
 def _is_refused_unseen(connection: Peer, connect: Connect) -> bool:

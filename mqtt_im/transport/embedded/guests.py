@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mqtt_im.transport.api import Identity
@@ -35,7 +36,7 @@ async def join(hub: Hub, guest: Guest) -> str:
         hub.enter(guest)
         if guest.device:
             await hub.handler.quiesced(guest.user, guest.device)
-            if hub.claims is not None and (problem := await _claim(hub.claims, key)):
+            if hub.claims is not None and (problem := await _claim(hub.claims, key, guest)):
                 return problem
         if gone(guest):
             return "lost"
@@ -43,10 +44,10 @@ async def join(hub: Hub, guest: Guest) -> str:
     return ""
 
 
-async def _claim(claims: Claims, key: Key) -> str:
+async def _claim(claims: Claims, key: Key, guest: Guest) -> str:
     """The device is this node's, or a word that says why not."""
     try:
-        claim = await claims.claim(key, clean=False)
+        claim = await claims.claim(key, clean=False, gone=partial(gone, guest))
     except StoreFailed:
         return "unavailable"
     finally:

@@ -404,14 +404,15 @@ class Hub:
 
     async def release(self, key: Key, clean: bool) -> None:
         """Another node has the client from now on; `clean`: its session begins anew there."""
-        if (old := self.live.get(key)) is not None:
-            old.end("taken_over")
-        if clean:
-            self.wills.publish(key)
-        else:
-            self.wills.cancel(key)
-        await self.handler.released(*key)
-        await self.sessions.let_go(key)
+        async with self.turn(key):  # who comes back meanwhile would go on with what is half let go of
+            if (old := self.live.get(key)) is not None:
+                old.end("taken_over")
+            if clean:
+                self.wills.publish(key)
+            else:
+                self.wills.cancel(key)
+            await self.handler.released(*key)
+            await self.sessions.let_go(key)
 
     def handshake(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a TLS handshake, which ends with its socket at the latest, or when too many have begun behind it."""

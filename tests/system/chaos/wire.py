@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 
 from tests.support import packets
+from tests.support.dial import dial
 from tests.support.packets import Packet
 
 
@@ -19,7 +20,7 @@ class Wire:
     @classmethod
     async def open(cls, port: int, timeout_s: float = 3.0) -> Wire:
         """Raises `OSError` or `TimeoutError`."""
-        return cls(*await asyncio.wait_for(asyncio.open_connection("127.0.0.1", port), timeout_s))
+        return cls(*await asyncio.wait_for(dial(port), timeout_s))
 
     async def next(self, timeout_s: float) -> Packet:
         """The next packet. Raises `TimeoutError`, `EOFError` or `OSError`."""

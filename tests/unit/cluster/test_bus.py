@@ -1,11 +1,13 @@
-"""A node among others, on a real database: what it does when it was declared dead."""
+"""A node among others, on a real database: what it does when it was declared dead, and with more than there is room for."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
-from mqtt_im.cluster.bus import Bus
+import pytest
+
+from mqtt_im.cluster.bus import MAX_TOLD, Bus
 from mqtt_im.postgres import nodes
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.meta import prepare
@@ -66,5 +68,65 @@ def test_a_node_that_stops_meanwhile_waits_for_nobody(database: str, tmp_path: P
                 bus.quiet()
                 await bus.stop()
             assert not nodes.living(connection)
+
+    asyncio.run(play())
+
+
+def test_what_waits_to_be_told_is_bounded_by_its_bytes_and_told_anew(database: str, tmp_path: Path) -> None:
+    """Twenty thousand messages of a hundred names each were what one node kept while the database was away."""
+
+    async def play() -> None:
+        there, one, two = Database(database), nodes.Me("one"), nodes.Me("two")
+        with there.connect("test") as connection:
+            prepare(there, connection, nodes.DDL)
+            for me in (one, two):
+                nodes.register(there, connection, me, tmp_path)
+        bus, other = Bus(there, one, tmp_path), Bus(there, two, tmp_path)
+        bus.others[2] = "another"
+        names = ["x" * 64] * 100
+        for _ in range(5_000):
+            bus.tell("wake", names, [])
+        kept = len(bus._out)
+        assert kept * 6_400 < MAX_TOLD < (kept + 1) * 12_000 and bus._dropped
+        bus.tell("wake", names, [])
+        assert len(bus._out) == kept
+        del bus.others[2]
+        told = asyncio.Event()
+        await other.start()
+        await bus.start()
+        bus.on_joined.append(lambda _: told.set() if not bus._dropped else None)
+        async with asyncio.timeout(PATIENCE_S):
+            await told.wait()
+        assert bus._told == 0
+        await bus.stop()
+        await other.stop()
+
+    asyncio.run(play())
+
+
+def test_what_has_come_is_worked_off_in_its_order_and_in_turns(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mqtt_im.cluster.bus._TURN_S", 0.0)
+
+    async def play() -> None:
+        bus, heard = Bus(Database(database), nodes.Me("one"), tmp_path), list[int]()
+
+        def hear(_: int, fields: list[int]) -> None:
+            heard.append(fields[0])
+            if fields[0] == 1:
+                raise ValueError
+
+        bus.on("number", hear)
+        barrier = asyncio.get_running_loop().create_future()
+        bus._arrived([(bus._heed, (2, 0, "number", number)) for number in range(3)])
+        bus._arrived([(barrier.set_result, (None,)), (bus._heed, (2, 0, "number", 3))])
+        assert heard == [0]
+        await barrier
+        assert heard[:3] == [0, 1, 2]
+        while bus._in:  # noqa: ASYNC110 - nobody tells of it
+            await asyncio.sleep(0)
+        assert heard == [0, 1, 2, 3]
+        await bus.stop()
 
     asyncio.run(play())

@@ -370,6 +370,30 @@ def test_what_is_recalled_meanwhile_is_not_told_as_it_was(store: SqliteStore) ->
     assert told == [[(True, ""), (False, "")]]
 
 
+def test_what_is_replaced_meanwhile_is_not_told_as_it_was(tmp_path: Path) -> None:
+    """INV-12: whoever gets such a page would offer it, since the replacement is over by then."""
+    store = SqliteStore(tmp_path, claim=lambda *_: True)
+
+    def state(body: bytes) -> RequestJob:
+        return RequestJob(Who("ann", "pc", 0), rq.Send(to="bob", key="state", body=Raw(body)), lambda _: None)
+
+    store.run([state(b"1")], NOW)
+    seen: list[Any] = []
+
+    def look(view: Readable) -> None:
+        seen.append(bodies(view, "bob"))
+        if len(seen) == 1:
+            store.run([state(b"2")], NOW)
+
+    told: list[Any] = []
+    reading = store.engine.reading()
+    assert reading.run(look, lambda: told.append(seen[-1]), AT)
+    reading.close()
+    store.close()
+    assert seen[0] == [(False, "")]
+    assert told == [[(False, "replaced"), (False, "")]]
+
+
 def test_what_changes_all_the_time_is_read_all_the_same(store: SqliteStore) -> None:
     """In the end the others wait for this one look."""
     store.run([send("ann", "bob", lambda _: None)], NOW)

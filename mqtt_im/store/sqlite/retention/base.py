@@ -64,7 +64,7 @@ class BaseState(ProjectedState):
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
         """See `core.apply.State`."""
 
-    def void_item(self, user: User, pos: int) -> None:
+    def void_item(self, user: User, pos: int, conv: Conv) -> None:
         """See `core.apply.State`."""
 
     def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:

@@ -2,8 +2,8 @@
 
 Whoever has the client is asked to let go of it: to close the connection, finish what it had handed in, and write what it knows of
 the session. Only then the table says that the client is another one's; so a node that asked and has died, or got no answer, has
-changed nothing, and the next one asks again. A node that is dead needs not be asked, since it can write nothing any more. Of two
-nodes that ask at once the one that is second to write begins anew, and asks the first.
+changed nothing, and the next one asks again. A node that is dead needs not be asked, since it can write nothing any more. Where
+two ask at once, or the client has come back meanwhile to the node that was asked, the one that is second to write has lost.
 """
 
 from __future__ import annotations
@@ -11,17 +11,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
-from typing import Any, Final
+from typing import Any
 
 import peewee
 
 from mqtt_im.cluster import Neighbours
 from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
 from mqtt_im.transport.embedded.sessions.session import Key
-from mqtt_im.transport.embedded.sessions.shared import NOBODY, Holder, SharedPersistence
-
-MAX_ASKED: Final = 5
-"""Nodes, one after the other, that are asked for one client."""
+from mqtt_im.transport.embedded.sessions.shared import Holder, SharedPersistence
 
 
 class Claim:
@@ -60,10 +57,11 @@ class Claims:
         self._pending: dict[Key, Claim] = {}
         neighbours.on("release", self._asked)
 
-    async def claim(self, key: Key, *, clean: bool) -> Claim:
-        """The client is this node's, and no other node does anything for it any more. Raises `StoreFailed`.
+    async def claim(self, key: Key, *, clean: bool, gone: Callable[[], bool]) -> Claim:
+        """The client is this node's, and no other node does anything for it any more, unless that is `lost`.
 
-        `settle` is to be called once the connection has its place, or is given up.
+        `gone` says whether its connection has ended, for which nobody is asked any more. `settle` is to be called once the
+        connection has its place, or is given up. Raises `StoreFailed`.
         """
         if self._neighbours.away:
             raise StoreFailed("the database does not answer")
@@ -71,24 +69,24 @@ class Claims:
             raise StoreFailed("this node was declared dead, and is none yet")
         claim = self._pending[key] = Claim()
         try:
-            await self._take(key, claim, clean)
+            await self._take(key, claim, clean, gone)
         except peewee.PeeweeException as error:
             raise StoreFailed(str(error)) from error
         finally:
             claim.decided.set()
         return claim
 
-    async def _take(self, key: Key, claim: Claim, clean: bool) -> None:
-        mine, let_go = self._neighbours.incarnation, NOBODY
-        for _ in range(MAX_ASKED):
-            taken, holder = await self._store.look(partial(self._store.claim, key, mine, let_go))
-            if taken:
-                claim.gen, claim.moved = holder.gen, holder.incarnation != mine
-                return
+    async def _take(self, key: Key, claim: Claim, clean: bool, gone: Callable[[], bool]) -> None:
+        mine = self._neighbours.incarnation
+        taken, holder = await self._store.look(partial(self._store.claim, key, mine))
+        if not taken and not gone():
             if not await self._lets_go(key, holder, clean):
                 raise StoreFailed("the node that has the client does not let go of it")
-            let_go = holder
-        raise StoreFailed("the client changes hands all the time")
+            taken, holder = await self._store.look(partial(self._store.claim, key, mine, holder))
+        if taken:
+            claim.gen, claim.moved = holder.gen, holder.incarnation != mine
+        else:
+            claim.lost = True
 
     async def _lets_go(self, key: Key, holder: Holder, clean: bool) -> bool:
         is_dead = partial(self._store.bury, holder.incarnation)
