@@ -179,7 +179,14 @@ def hidden(state: Seen, user: str, other: str) -> bool:
 def shares_conversation(engine: Readable, user: str, other: str) -> bool:
     """Whether two users are in one conversation now."""
     state = engine.state
-    return user == other or state.conv(direct(user, other)) is not None or state.share_group(user, other)
+    return user == other or _share_direct(state, user, other) or state.share_group(user, other)
+
+
+def _share_direct(state: Seen, user: str, other: str) -> bool:
+    """Whether both have something in their direct conversation: whose name was erased and taken anew has not."""
+    conv = state.conv(direct(user, other))
+    parts = [] if conv is None else [conv.part(user), conv.part(other)]
+    return conv is not None and all(part is not None and part.newest(conv.head) for part in parts)
 
 
 def sees_presence(engine: Readable, watcher: str, user: str) -> bool:
@@ -212,7 +219,7 @@ def _near(engine: Readable, user: str, among: Collection[str]) -> set[str]:
         for conv_name in state.conv_names(state.user(user)):
             pair = members_of_direct(conv_name)
             if pair is not None:
-                found.update(name for name in pair if name in among)
+                found.update(name for name in pair if name in among and name != user and _share_direct(state, user, name))
             elif (conv := state.conv(conv_name)) is not None and conv.member(user) is not None:
                 groups.append(conv)
     if len(among) <= FEW or sum(conv.size for conv in groups) > len(among) * _AS_MANY:

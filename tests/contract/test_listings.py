@@ -14,7 +14,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import listings, queries
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import CallJob
+from mqtt_im.store.jobs import CallJob, EraseJob
 
 from .test_store import NOW, Store
 
@@ -185,3 +185,27 @@ def test_who_shares_a_group_now(store: Store) -> None:
     assert not shares("ann", "bob") and shares("ann", "cat")
     store.say("bob", "ann")
     assert shares("ann", "bob")
+
+
+@pytest.mark.parametrize("few", [100, 0])
+def test_who_has_an_erased_name_anew_shares_nothing_of_the_former_ones(
+    store: Store, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    """A right that does not outlive the erasure, in either direction: neither presence nor watching."""
+    monkeypatch.setattr(queries, "FEW", few)
+
+    def near() -> list[list[str]]:
+        online = ["ann", "bob", "cat"]
+        return list(read(store, lambda view: [queries.nearby_online(view, user, online) for user in ("ann", "bob")]))
+
+    def shares() -> list[bool]:
+        pairs = [("ann", "bob"), ("bob", "ann")]
+        return list(read(store, lambda view: [queries.shares_conversation(view, *pair) for pair in pairs]))
+
+    store.say("ann", "bob")
+    store.say("cat", "ann")
+    assert (near(), shares()) == ([["bob", "cat"], ["ann"]], [True, True])
+    store.batches.run([EraseJob("bob", store.done.append)], NOW)
+    assert (near(), shares()) == ([["cat"], []], [False, False])
+    store.say("bob", "ann")
+    assert (near(), shares()) == ([["bob", "cat"], ["ann"]], [True, True])
