@@ -2,7 +2,7 @@
 
 What a device is, and how far it has read, must be in the log before anything of it is replaced (INV-12). Nothing is replaced
 while nothing can be committed, so it is owed: it comes first in the next batch. A crash before that only means that items come
-again, and that the device says `hello` again.
+again: what would mean more is refused.
 """
 
 from __future__ import annotations
@@ -130,10 +130,19 @@ class ReadOnly:
         raise unavailable()
 
     def append_soon(self, author: Author, record: DeviceChange | Cursors) -> None:
-        """See `Engine`; raises `unavailable` where another server may have the device by the time this one can commit."""
-        if not self._engine.alone:
+        """See `Engine`; raises `unavailable` where another server may have the device by the time this one can commit.
+
+        And where a crash before that would take something from the device.
+        """
+        if not self._engine.alone or self._asks_for_more(record):
             raise unavailable()
         self._owed.add(self._engine.state, record)
+
+    def _asks_for_more(self, record: DeviceChange | Cursors) -> bool:
+        """Whether the device wants items again that count as delivered, or that PUBACKs do not count any more."""
+        if isinstance(record, Cursors) or (known := self._engine.state.device(record.user, record.device)) is None:
+            return False
+        return (record.cursor is not None and record.cursor < known.cursor) or (record.app is True and not known.app)
 
 
 def read_only(engine: Engine, owed: Owed) -> Engine:

@@ -178,6 +178,26 @@ async def test_reading_goes_on_while_nothing_can_be_written(tmp_path: Path) -> N
 
 
 @on_a_loop
+async def test_what_a_crash_would_take_from_a_device_is_not_promised_while_nothing_can_be_written(tmp_path: Path) -> None:
+    """Its PUBACK says that it is on disk. What would only make items come again may be said before that."""
+
+    def hello(**fields: Any) -> Callable[[Callable[[Any], None]], RequestJob]:
+        return lambda notify: RequestJob(Who("bob", "pc", 0), rq.Hello(id="h", **fields), notify)
+
+    async with running(tmp_path) as ledger:
+        await done(ledger, hello())
+        for _ in range(3):
+            await done(ledger, lambda notify: send("ann", "bob", notify))
+        await done(ledger, lambda notify: CursorsJob([("bob", "pc", 2, [])], notify))
+        log = cast(Engine, ledger._store).log
+        full = sqlite3.OperationalError("database or disk is full")
+        with patch.object(log, "append", side_effect=full), patch.object(log, "probe", side_effect=full):
+            for fields, refused in (({"after": 1}, True), ({"ack": "app"}, True), ({"after": 3}, False), ({"after": 2}, False)):
+                job = await done(ledger, hello(**fields))
+                assert (job.refusal is not None and job.refusal.retry) == refused, fields
+
+
+@on_a_loop
 async def test_everything_handed_in_is_done_before_the_end(tmp_path: Path) -> None:
     told: list[object] = []
     async with running(tmp_path) as ledger:
