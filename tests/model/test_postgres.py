@@ -255,9 +255,14 @@ class PostgresMachine(RuleBasedStateMachine):
     def _kept(self, node: Node, batch: list[Action]) -> None:
         owed = self._owed(node)
         self.decided.clear()
-        jobs = [action.build(node.store.engine) for action in batch]
+        jobs = self._built(node, batch)
         node.store.run(jobs, self.clock, self.passed)
         self._compare(node, batch, jobs, owed)
+
+    @staticmethod
+    def _built(node: Node, batch: list[Action]) -> list[Any]:
+        node.store.engine.state.forget()  # other nodes may have committed since it looked last
+        return [action.build(node.store.engine) for action in batch]
 
     def _compare(self, node: Node, batch: list[Action], jobs: list[Any], owed: list[Job]) -> None:
         """The batch was kept, and has brought about what it does to the twin."""
@@ -316,7 +321,7 @@ class PostgresMachine(RuleBasedStateMachine):
             link.close()
             raise Lost("the connection to the database is lost")
 
-        jobs = [action.build(node.store.engine) for action in batch]
+        jobs = self._built(node, batch)
         with patch.object(wire.Link, "run", failing):
             node.store.run(jobs, self.clock, self.passed)
         if not hurt or when == "after":
