@@ -25,6 +25,7 @@ async def hand_on(bridge: Bridge, user: str) -> None:
 
 async def erase(bridge: Bridge, user: str) -> None:
     """The user has no group, device or setting any more, and whoever has the name next begins anew. Raises `Refusal`."""
+    await bridge.presence.settle(user)
     groups, devices = await bridge.ledger.call(lambda engine: queries.belongings(engine, user))
     requests: list[rq.Request] = [rq.GroupLeave(id=new_id(), group=name) for name in groups]
     requests += [rq.DeviceForget(id=new_id(), device=name) for name in devices]

@@ -111,6 +111,14 @@ class Presence:
         timer = asyncio.get_running_loop().call_later(OFFLINE_DELAY_S, self._gone, user)
         self._going[user] = (timer, now_ms())
 
+    async def settle(self, user: str) -> None:
+        """Who may know has been told that the user is gone, though it may come back: nobody may know later. Raises `Refusal`."""
+        if user in self._going:
+            self._going[user][0].cancel()
+            self._gone(user)
+        while user in self._telling:
+            await self._bridge.ledger.call(lambda _: None, user)  # behind the look at who of them may know
+
     def _gone(self, user: str) -> None:
         _, seen = self._going.pop(user)
         around = self._bridge.neighbourhood

@@ -50,6 +50,9 @@ class Presences(Protocol):
     def changed(self, user: str, *, told: bool = False) -> None:
         """See the class that this stands for."""
 
+    async def settle(self, user: str) -> None:
+        """See the class that this stands for."""
+
     def is_online(self, user: str) -> bool:
         """See the class that this stands for."""
 

@@ -139,12 +139,12 @@ MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "core/delivery.py",
-                "        item = buffer[0]\n        pos, entry = item\n        if (",
+                "        item = buffer[0]\n        pos, entry = item\n        flights",
                 (
                     "        (pos, entry), (after, other) = buffer[0], buffer[min(1, len(buffer) - 1)]\n"
                     "        if pos % 25 == 0 and not entry.first and not other.first:\n"
                     "            buffer[0], buffer[after - pos] = (pos, other), (after, entry)\n"
-                    "        item = buffer[0]\n        pos, entry = item\n        if ("
+                    "        item = buffer[0]\n        pos, entry = item\n        flights"
                 ),
             ),
         ),
