@@ -185,8 +185,10 @@ def shares_conversation(engine: Readable, user: str, other: str) -> bool:
 def _share_direct(state: Seen, user: str, other: str) -> bool:
     """Whether both have something in their direct conversation: whose name was erased and taken anew has not."""
     conv = state.conv(direct(user, other))
-    parts = [] if conv is None else [conv.part(user), conv.part(other)]
-    return conv is not None and all(part is not None and part.newest(conv.head) for part in parts)
+    if conv is None:
+        return False
+    parts = conv.part(user), conv.part(other)
+    return all(part is not None and part.newest(conv.head) for part in parts)
 
 
 def sees_presence(engine: Readable, watcher: str, user: str) -> bool:

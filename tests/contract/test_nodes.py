@@ -329,6 +329,14 @@ def test_what_retention_leaves_of_one_who_was_erased_is_in_order(database: str, 
     store.close()
 
 
+def goes_on(store: PostgresStore) -> None:
+    """What was refused is the second message, once the node is one again."""
+    assert store.ledger._recovered(store.engine)
+    assert ask(store, "u0", rq.Send(id="b", to="u1", body=Raw(b"2"))).refusal is None
+    assert check(store.database).messages == 2
+    store.close()
+
+
 def test_a_node_that_is_declared_dead_commits_nothing_until_it_is_one_again(database: str, tmp_path: Path) -> None:
     """Its batch is refused and left out; once it has another incarnation it goes on, on the same connection."""
     store = PostgresStore(database, tmp_path)
@@ -340,10 +348,7 @@ def test_a_node_that_is_declared_dead_commits_nothing_until_it_is_one_again(data
     assert store.ledger.failing is not None and not store.ledger._recovered(store.engine)
     with store.database.connect("test") as connection:
         register(store.database, connection, store.me, tmp_path)
-    assert store.ledger._recovered(store.engine)
-    assert ask(store, "u0", rq.Send(id="b", to="u1", body=Raw(b"2"))).refusal is None
-    assert check(store.database).messages == 2
-    store.close()
+    goes_on(store)
 
 
 def test_what_was_decided_before_a_node_was_declared_dead_is_not_kept_after(database: str, tmp_path: Path) -> None:
@@ -361,10 +366,7 @@ def test_what_was_decided_before_a_node_was_declared_dead_is_not_kept_after(data
     with patch.object(store.engine, "commit", late):
         refused = ask(store, "u0", rq.Send(id="b", to="u1", body=Raw(b"2")))
     assert refused.refusal is not None and refused.refusal.retry
-    assert store.ledger._recovered(store.engine)
-    assert ask(store, "u0", rq.Send(id="b", to="u1", body=Raw(b"2"))).refusal is None
-    assert check(store.database).messages == 2
-    store.close()
+    goes_on(store)
 
 
 def test_a_batch_that_was_found_missing_can_not_come_later(database: str, tmp_path: Path) -> None:

@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mqtt_im.cluster.bus import MAX_TOLD, Bus
 from mqtt_im.postgres import nodes
-from mqtt_im.postgres.connecting import Database
+from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.meta import prepare
 
 PATIENCE_S = 60.0
+
+
+@contextmanager
+def entered(url: str, folder: Path) -> Iterator[tuple[Connection, nodes.Me, Bus]]:
+    """A node that is registered, on an event loop, and a connection beside it."""
+    there, me = Database(url), nodes.Me("one")
+    with there.connect("test") as connection:
+        prepare(there, connection, nodes.DDL)
+        nodes.register(there, connection, me, folder)
+        yield connection, me, Bus(there, me, folder)
 
 
 def test_a_node_is_none_again_before_it_has_let_go_of_everything(database: str, tmp_path: Path) -> None:
     """What its clients have sent meanwhile can't be written under its new incarnation."""
 
     async def play() -> None:
-        there, me = Database(database), nodes.Me("one")
-        with there.connect("test") as connection:
-            prepare(there, connection, nodes.DDL)
-            nodes.register(there, connection, me, tmp_path)
-            bus, before = Bus(there, me, tmp_path), me.incarnation
+        with entered(database, tmp_path) as (connection, me, bus):
+            before = me.incarnation
             began, gone = asyncio.Event(), asyncio.Event()
 
             async def lost() -> None:
@@ -50,11 +59,8 @@ def test_a_node_is_none_again_before_it_has_let_go_of_everything(database: str, 
 
 def test_a_node_that_stops_meanwhile_waits_for_nobody(database: str, tmp_path: Path) -> None:
     async def play() -> None:
-        there, me = Database(database), nodes.Me("one")
-        with there.connect("test") as connection:
-            prepare(there, connection, nodes.DDL)
-            nodes.register(there, connection, me, tmp_path)
-            bus, began = Bus(there, me, tmp_path), asyncio.Event()
+        with entered(database, tmp_path) as (connection, me, bus):
+            began = asyncio.Event()
 
             async def lost() -> None:
                 began.set()
