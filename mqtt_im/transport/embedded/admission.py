@@ -17,7 +17,7 @@ from mqtt_im.mqtt import properties as props
 from mqtt_im.mqtt.encode import IDENTIFIER_REJECTED, SERVER_UNAVAILABLE
 from mqtt_im.mqtt.packets import Connect, Will
 from mqtt_im.transport.api import Identity, Login, LoginRefused
-from mqtt_im.transport.embedded import tls
+from mqtt_im.transport.embedded import asking, tls
 from mqtt_im.transport.embedded.farewells import CONNACKS
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.peer import Peer
@@ -215,7 +215,7 @@ def _begin(connection: Peer, session: Session) -> None:
             for other, qos in list(session.rights.watched.items()):
                 if not _gone(connection):
                     hub.handler.watch(connection, other, min(qos, 1))
-    hub.plain.resume(session)
+    asking.resume(connection, session)
     if hub.plain.abroad is not None and session.plain:
         if session.kept:
             hub.plain.abroad.look([session.id])
@@ -269,8 +269,13 @@ def fire(hub: Hub, key: Key, device: str, will: Will) -> None:
 
 
 async def _filtered_will(hub: Hub, user: str, key: Key, message: PlainMessage) -> None:
-    if await hub.plugins.may_publish(user, key, message.topic):
-        targets = await hub.plugins.who_may_receive(hub.plain.subscribers(message.topic), message.topic)
+    try:
+        may = await hub.plugins.may_publish(user, key, message.topic)
+        targets = await hub.plugins.who_may_receive(hub.plain.subscribers(message.topic), message.topic) if may else None
+    except Exception:  # noqa: BLE001 - whatever a plugin does
+        hub.failed(f"asking for the will of {user or 'nobody'}/{key[1]}")
+        return
+    if targets is not None:
         _publish(hub, user, message, targets)
 
 

@@ -91,7 +91,9 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
     ) -> None:
         """A plugin publishes."""
         if topic and self._hub.access.plain.is_open(topic):
-            self._hub.plain.publish(PlainMessage(topic, bytes(data or b""), force_qos or 0, retain=False))
+            plain, plugins = self._hub.plain, self._hub.plugins
+            targets = await plugins.who_may_receive(plain.subscribers(topic), topic) if plugins.filter_topics else None
+            plain.publish(PlainMessage(topic, bytes(data or b""), force_qos or 0, retain=False), targets=targets)
 
     async def retain_message(
         self,

@@ -22,7 +22,7 @@ from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.protocol.errors import MqttImError
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.transport.api import Handler, Link
-from mqtt_im.transport.embedded import guests, tls
+from mqtt_im.transport.embedded import asking, guests, tls
 from mqtt_im.transport.embedded.admission import fire
 from mqtt_im.transport.embedded.broker import EmbeddedBroker, Listener
 from mqtt_im.transport.embedded.connection import Connection
@@ -116,6 +116,8 @@ class EmbeddedTransport:
                 if hub.plugins.filter_topics and hub.plain.abroad is not None:
                     raise MqttImError("start", "mqtt.plugins: plugins that filter topics do not work with store.url yet")
                 hub.plain.retained.told = hub.plugins.retained
+                if hub.plugins.filter_topics:
+                    hub.plain.ask = partial(asking.share, hub)
                 hub.wills.fire = partial(fire, hub)
                 await hub.wills.start()
                 hub.sessions.start()

@@ -15,7 +15,7 @@ from amqtt.session import Session as AmqttSession
 
 from mqtt_im.transport.api import Login
 from mqtt_im.transport.embedded.sessions.session import Key, Session
-from mqtt_im.transport.embedded.sessions.sharing import Group
+from mqtt_im.transport.embedded.sessions.sharing import Group, Part
 
 
 class Broker(Protocol):
@@ -70,13 +70,22 @@ class Plugins:
     async def who_may_receive(
         self, subscribers: dict[Session | Group, list[int]], topic: str
     ) -> dict[Session | Group, list[int]]:
-        """Those of the subscribers whom the topic plugins let receive a plain message; a group stays if all its members do."""
+        """Those of the subscribers whom the topic plugins let receive a plain message: of a group those of its members."""
         allowed: dict[Session | Group, list[int]] = {}
         for subscriber, options in subscribers.items():
-            members = list(subscriber.members) if isinstance(subscriber, Group) else [subscriber]
-            if all([await self._allowed(session.key[0], session.key, topic, Action.RECEIVE) for session in members]):
-                allowed[subscriber] = options
+            if not isinstance(subscriber, Group):
+                if await self.may_receive(subscriber, topic):
+                    allowed[subscriber] = options
+                continue
+            everybody = list(subscriber.members.items())
+            members = {session: own for session, own in everybody if await self.may_receive(session, topic)}
+            if members:
+                allowed[Part(subscriber, members)] = options
         return allowed
+
+    async def may_receive(self, session: Session, topic: str) -> bool:
+        """Whether the topic plugins let the client of this session have what comes on a plain topic."""
+        return await self._allowed(session.key[0], session.key, topic, Action.RECEIVE)
 
     async def _allowed(self, user: str, key: tuple[str, str] | None, topic: str, action: Action) -> bool:
         if not self.filter_topics:

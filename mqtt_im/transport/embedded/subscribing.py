@@ -10,6 +10,7 @@ from mqtt_im.core import costs
 from mqtt_im.mqtt import V5, encode, reasons
 from mqtt_im.mqtt.packets import NO_LOCAL, RETAIN_AS_PUBLISHED
 from mqtt_im.transport.api import REFUSED
+from mqtt_im.transport.embedded import asking
 from mqtt_im.transport.embedded.peer import Peer
 from mqtt_im.transport.embedded.sessions.access import Claim, Rights
 from mqtt_im.transport.embedded.sessions.session import IDENTIFIER_SHIFT, Session
@@ -107,7 +108,7 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
             handling = options >> 4
             wants = handling == _ALWAYS or (handling == _IF_NEW and is_new)
             changed = before.get(topic_filter, REFUSED) & 3 != code or is_new
-            _start(connection, session, topic_filter, code, changed=changed, wants_retained=wants)
+            await _start(connection, session, topic_filter, code, changed=changed, wants_retained=wants)
     hub.plain.pump(session)
 
 
@@ -177,13 +178,12 @@ def _update_rights(connection: Peer, session: Session) -> Rights:
     return before
 
 
-def _start(connection: Peer, session: Session, topic_filter: str, qos: int, *, changed: bool, wants_retained: bool) -> None:
+async def _start(connection: Peer, session: Session, topic_filter: str, qos: int, *, changed: bool, wants_retained: bool) -> None:
     """Tell who feeds this filter that it was granted."""
     hub = connection.hub
     if hub.plain.is_plain(topic_filter):
         if wants_retained and not topic_filter.startswith("$share/"):  # MQTT5-4.8.2
-            found = hub.plain.want_retained(session, topic_filter, session.filters[topic_filter])
-            connection.charge(costs.of_audience(found))
+            await asking.want_retained(connection, session, topic_filter)
         hub.plugins.subscribed(connection, topic_filter, qos)
         return
     if changed and hub.access.is_down(topic_filter, connection.user, connection.device):

@@ -146,13 +146,7 @@ class Keeper:
         session.seen = stored.seen
         session.filters = stored.filters
         session.received = set(stored.received) or None
-        # What was queued is checked again: the configuration may have closed its topic since.
-        is_open = self._ground.access.plain.is_open
-        for row in stored.queue:
-            if not is_open(row.topic):
-                self._ground.store.write(persistence.DEQUEUE, stored.id, row.seq)
-        queue = [row for row in stored.queue if is_open(row.topic)]
-        if queue:
+        if stored.queue:
             session.need_outbox(self._ground.limits, self._ground.room).restore(
                 Message(
                     row.seq,
@@ -165,8 +159,11 @@ class Keeper:
                     row.expires,
                     row.share,
                 )
-                for row in queue
+                for row in stored.queue
             )
+            # What was queued is checked again: the configuration may have closed its topic since.
+            is_open = self._ground.access.plain.is_open
+            self._plain.withdraw(session, lambda topic: not is_open(topic))
         self._plain.subscribe_all(session)
         self.in_memory[session.key] = session
         return session
@@ -210,7 +207,7 @@ class Keeper:
     def rest(self, session: Session) -> None:
         """The session's connection is gone: end it, or keep as much of it in memory as is needed there."""
         session.connection = None
-        session.catch_up = None
+        session.asking = session.catch_up = None
         self._timed.discard(session.id)
         if not session.expiry or not session.kept:
             self.discard(session)

@@ -44,6 +44,8 @@ class Plain:
         """What many sessions are still to be handed, of those that are not kept, or get it at QoS 0."""
         self.abroad: Abroad | None = None
         """The other nodes, where there may be some."""
+        self.ask: Callable[[PlainMessage, Group], None] | None = None
+        """Where plugins have a say: publishes a message to a group, of those members whom they let receive it."""
 
     # Subscriptions
 
@@ -221,7 +223,9 @@ class Plain:
         group = self._groups.find(text)
         away = self.abroad.nowhere() if self.abroad is not None else None
         if away is None or self.abroad is None or self.abroad.share(away, text, message, self._served(text)):
-            if group is not None:
+            if group is not None and self.ask is not None:
+                self.ask(replace(message, retain=False), group)
+            elif group is not None:
                 self.publish(replace(message, retain=False), targets={group: []})
             return
         self._ground.store.committed(lambda ok: self._tell(message, away, None) if ok else None)
@@ -278,7 +282,7 @@ class Plain:
                     topic, message.payload, retain=retain, properties=self._with_expiry(properties, message.expires)
                 )
             return None
-        if connection is None and not limits.max_queued_messages:
+        if connection is None and not (session.kept and limits.max_queued_messages):
             self._ground.count("plain_dropped")
             return None
         outbox = session.need_outbox(limits, self._ground.room)
@@ -325,15 +329,18 @@ class Plain:
         Returns how many that are.
         """
         count = 0
-        is_open = self._ground.access.plain.is_open
         for topic in self.retained.matching(topic_filter):
             count += 1
-            if is_open(topic):
-                if session.catch_up is None:
-                    session.catch_up = {}
-                before = session.catch_up.get(topic, 0)
-                session.catch_up[topic] = options & ~3 | max(options & 3, before & 3)
+            self.want(session, topic, options)
         return count
+
+    def want(self, session: Session, topic: str, options: int) -> None:
+        """Have `pump` send what is retained on a topic, if it is open."""
+        if self._ground.access.plain.is_open(topic):
+            if session.catch_up is None:
+                session.catch_up = {}
+            before = session.catch_up.get(topic, 0)
+            session.catch_up[topic] = options & ~3 | max(options & 3, before & 3)
 
     # One client's stream
 
@@ -345,10 +352,23 @@ class Plain:
         session.outbox.again.extend(session.outbox.in_flight.values())
         self.pump(session)
 
+    def withdraw(self, session: Session, is_refused: Callable[[str], bool]) -> None:
+        """What waits for the session on topics that are refused now is not handed out."""
+        if session.outbox is None:
+            return
+        for message in session.outbox.withdraw(lambda topic: is_refused(topic.decode())):
+            self._ground.count("plain_dropped")
+            if not session.kept:
+                continue
+            if message.stage == RELEASED:
+                self._ground.store.write(sql.SET_STAGE, RELEASED, session.id, message.seq)
+            else:
+                self._ground.store.write(sql.DEQUEUE, session.id, message.seq)
+
     def pump(self, session: Session) -> None:
         """Send what the window, the client and the write buffer have room for."""
         connection, outbox = session.connection, session.outbox
-        while connection is not None and connection.writable and not connection.closed:
+        while connection is not None and connection.writable and not connection.closed and session.asking is None:
             if outbox is None or connection.room <= 0:
                 message = None
             elif outbox.again:

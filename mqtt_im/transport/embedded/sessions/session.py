@@ -8,7 +8,7 @@ session, so a redelivery carries the same one even after a restart (MQTT-4.4.0-1
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
 from mqtt_im.config import LimitsConfig
@@ -234,6 +234,27 @@ class Outbox:
         """PUBREC that says that the client does not want it: the message is done. None where it answers nothing."""
         return self._finish(packet_id, 2, SENT)
 
+    def withdraw(self, is_refused: Callable[[bytes], bool]) -> list[Message]:
+        """Nothing of the topics that are refused now is sent any more; returns what has changed by that.
+
+        At QoS 2 the client may have what was sent, so its identifier is still released: such a message is RELEASED from now on.
+        """
+        changed = [each for each in self.everything() if each.stage != RELEASED and is_refused(each.topic)]
+        for message in changed:
+            if message.stage == WAITING:
+                self._room.add(self._user, -message.size)
+            elif message.qos == 2:
+                message.stage = RELEASED
+            else:
+                self.forget(message)
+        gone = {each.seq for each in changed}
+        self._waiting = deque(each for each in self._waiting if each.seq not in gone)
+        return changed
+
+    def topics(self) -> set[bytes]:
+        """Of what is still to be sent, or sent again."""
+        return {each.topic for each in self.everything() if each.stage != RELEASED}
+
     def forget(self, message: Message) -> None:
         """A message in flight is over without its client."""
         if self.in_flight.pop(message.packet_id, None) is not None:
@@ -252,6 +273,7 @@ class Session:
     """One MQTT session; `connection` is None while a kept one's client is away."""
 
     __slots__ = (
+        "asking",
         "catch_up",
         "connection",
         "expiry",
@@ -286,6 +308,8 @@ class Session:
         self.received: set[int] | None = None
         """QoS 2 identifiers that were received and not released."""
         self.outbox: Outbox | None = None
+        self.asking: Receiver | None = None
+        """The connection for which it is being asked what may still be handed out; until that is known, nothing that waits is."""
         self.catch_up: dict[str, int] | None = None
         """Retained messages that a subscription is still to be sent: topic → its options."""
 

@@ -16,12 +16,10 @@ class Group:
         self.members: dict[Session, int] = {}
         """With the options of their subscription; whose turn is next stands first."""
 
-    def choose(self, qos: int, without: Session | None = None) -> Session | None:
+    def choose(self, qos: int) -> Session | None:
         """Whose turn it is, for a message of this QoS: of those who are there, or who at least keep what they cannot take now."""
         waiting = None
         for session, options in self.members.items():
-            if session is without:
-                continue
             connection = session.connection
             if connection is not None and not connection.closed and connection.writable and connection.room > 0:
                 return self._next_is_behind(session)
@@ -36,6 +34,22 @@ class Group:
 
     def _next_is_behind(self, session: Session) -> Session:
         self.members[session] = self.members.pop(session)
+        return session
+
+
+class Part(Group):
+    """Those members of a group who may get one message."""
+
+    __slots__ = ("_whole",)
+
+    def __init__(self, whole: Group, members: dict[Session, int]) -> None:
+        super().__init__(whole.text)
+        self.members = members
+        self._whole = whole
+
+    def _next_is_behind(self, session: Session) -> Session:
+        if session in self._whole.members:
+            self._whole._next_is_behind(session)  # noqa: SLF001 - whose turn it is there counts here too
         return session
 
 
