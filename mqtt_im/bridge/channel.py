@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -47,6 +48,7 @@ class Channel:
     __slots__ = (
         "awaited",
         "batch",
+        "began",
         "codec",
         "correlations",
         "delivery",
@@ -90,8 +92,10 @@ class Channel:
         """Items up to it may have been offered on former connections, and not been acknowledged; 0 for none."""
         self.opening = False
         """The device's state was asked for."""
+        self.began: asyncio.Future[None] | None = None
+        """A SUBSCRIBE waits for this: the store has said where the delivery begins."""
         self.greeting = 0
-        """`hello`s without answer: until then nothing is delivered, since it says from where on, and how."""
+        """`hello`s without answer, and that SUBSCRIBE: until then nothing is delivered, since they say from where on, and how."""
         self.ready = False
         """It will be pumped in this turn of the loop."""
         self.codec = "json"

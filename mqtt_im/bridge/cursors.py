@@ -45,6 +45,8 @@ class Cursors:
         self._held: dict[Key, int] = {}
         """Devices that are about to say where they stand, and how often."""
         self._timer: asyncio.TimerHandle | None = None
+        self.tells_others = False
+        """Other servers look in the store for what a device that has left may have in hand."""
 
     def moved(self, delivery: Delivery) -> None:
         """The delivery's cursor has moved."""
@@ -55,6 +57,8 @@ class Cursors:
 
     def left(self, user: str, device: str, *, settled: bool) -> None:
         """The device's delivery has ended; `settled` says whether it had acknowledged all that it was offered."""
+        if self.tells_others and not self._left:
+            asyncio.get_running_loop().call_soon(self.write)
         self._left[user, device] = settled
         self._soon(DELAY_S)
 

@@ -29,8 +29,13 @@ PART: Final = 1_000
 class WideAudience(Audience):
     """The same over all nodes."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.watched: dict[str, set[int]] = {}
+        """Users whose inbox somebody watches at other nodes, with the incarnations of these."""
+
     def __contains__(self, user: object) -> bool:
-        return user in self.online or user in self.elsewhere or user in self.watching
+        return user in self.online or user in self.elsewhere or user in self.watching or user in self.watched
 
 
 class Neighbourhood:
@@ -42,6 +47,7 @@ class Neighbourhood:
         self._elsewhere = audience.elsewhere
         self._online = audience.online
         self._watching = audience.watching
+        self._watched = audience.watched
         self._snapshots: dict[int, set[str]] = {}
         """What of the list of who is online at a node has come so far."""
         self._heard: set[int] = set()
@@ -53,11 +59,14 @@ class Neighbourhood:
             ("came", self._came),
             ("went", self._went),
             ("online", self._all_online),
+            ("watches", self._watches),
+            ("watching", self._all_watching),
             ("event", self._event),
             ("shown", lambda _, fields: bridge.presence.changed(fields[0], told=True)),
             ("forget", lambda _, fields: bridge.forget(*fields, told=True)),
         ):
             neighbours.on(kind, handler)
+        bridge.cursors.tells_others = True
         neighbours.on_joined.append(self._joined)
         neighbours.on_left.append(self._left)
 
@@ -83,9 +92,13 @@ class Neighbourhood:
         """The user has no device here any more."""
         self._neighbours.tell("went", user, seen)
 
+    def watches(self, user: str, *, on: bool) -> None:
+        """Somebody watches the user's inbox here, or nobody does any more."""
+        self._neighbours.tell("watches", user, on)
+
     def event(self, users: Iterable[str], fields: dict[str, Any]) -> None:
-        """Those of these users who are online elsewhere are sent an event there."""
-        names = [user for user in users if user in self._elsewhere]
+        """Those of these users who are online or watched elsewhere are sent an event there."""
+        names = [user for user in users if user in self._elsewhere or user in self._watched]
         for start in range(0, len(names), AT_ONCE):
             self._neighbours.tell("event", names[start : start + AT_ONCE], fields)
 
@@ -102,6 +115,9 @@ class Neighbourhood:
         parts = [names[start : start + AT_ONCE] for start in range(0, len(names), AT_ONCE)] or [[]]
         for number, part in enumerate(parts):
             self._neighbours.tell("online", part, number == 0, number == len(parts) - 1, to=node)
+        watching = list(self._watching)
+        for start in range(0, len(watching) or 1, AT_ONCE):
+            self._neighbours.tell("watching", watching[start : start + AT_ONCE], start == 0, to=node)
 
     # What this node is told.
 
@@ -182,10 +198,27 @@ class Neighbourhood:
             for user in found:
                 self._came(node, [user])
 
+    def _watches(self, node: int, fields: list[Any]) -> None:
+        user, on = fields
+        if on:
+            self._watched.setdefault(user, set()).add(node)
+        elif user in self._watched:
+            self._watched[user].discard(node)
+            if not self._watched[user]:
+                del self._watched[user]
+
+    def _all_watching(self, node: int, fields: list[Any]) -> None:
+        names, begins = fields
+        for user in list(self._watched) if begins else ():
+            self._watches(node, [user, False])
+        for user in names:
+            self._watches(node, [user, True])
+
     def _left(self, node: int) -> None:
         self._snapshots.pop(node, None)
         self._heard.discard(node)
         self._gone_from(node, keep=set())
+        self._all_watching(node, [[], True])
 
     def _gone_from(self, node: int, keep: set[str]) -> None:
         gone = [user for user, nodes in self._elsewhere.items() if node in nodes and user not in keep]

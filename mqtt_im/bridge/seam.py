@@ -78,6 +78,9 @@ class Surroundings(Protocol):
     def shown(self, user: str) -> None:
         """See the class that this stands for."""
 
+    def watches(self, user: str, *, on: bool) -> None:
+        """See the class that this stands for."""
+
 
 class Callers(Protocol):
     """See `calls.Calls`."""

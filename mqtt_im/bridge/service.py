@@ -154,6 +154,18 @@ class Bridge:
         if channel.listening:
             self._open(channel)
 
+    async def register(self, link: Link) -> None:
+        """See `Handler`."""
+        channel = self._channels.get(link)
+        if channel is None or not channel.listening or channel.delivery is not None:
+            return
+        channel.began = asyncio.get_running_loop().create_future()
+        channel.greeting += 1
+        self._open(channel)
+        await channel.began
+        channel.greeting -= 1
+        self._pump_later(channel)
+
     def subscribe(self, link: Link, topic_filter: str) -> None:
         """See `Handler`."""
         channel = self._channels.get(link)
@@ -161,7 +173,7 @@ class Bridge:
             return
         if channel.delivery is not None:
             channel.delivery.qos = channel.item_qos
-            self.pump(channel)
+            self._pump_later(channel)
         else:
             self._open(channel)
 
@@ -308,12 +320,15 @@ class Bridge:
         self.ledger.submit(AttachJob(who, lambda job: self._opened(channel, job), blind))
 
     def _opened(self, channel: Channel, job: AttachJob) -> None:
+        if channel.began is not None and not channel.began.done():
+            channel.began.set_result(None)
         state = job.state
         if channel.link.closed or not channel.opening:
             if not self._has_delivery(channel.user, channel.device):
                 self.cursors.left(channel.user, channel.device, settled=not job.was_exposed)
             return
         if job.refusal is not None or state is None:
+            self._close(channel)  # the next SUBSCRIBE asks again
             if job.refusal is not None:
                 if isinstance(job.refusal, Quota):
                     self.metrics.count("quota_refusals", what=job.refusal.what)
@@ -504,6 +519,11 @@ class Bridge:
     def _channels_of(self, user: str) -> Sequence[Channel]:
         online, watching = self.online.get(user, ()), self.audience.watching
         return online if not watching else (*online, *watching.get(user, ()))
+
+    def _pump_later(self, channel: Channel) -> None:
+        """Behind the SUBACK, and a `hello` that has come with the SUBSCRIBE."""
+        if not channel.ready:
+            self._pump_soon(channel)
 
     def _pump_soon(self, channel: Channel) -> None:
         channel.ready = True

@@ -35,7 +35,10 @@ class Watching:
         Raises `Refusal`: `bad_field` where `after` is beyond the head.
         """
         channels = self._bridge.audience.watching
+        first = channel.user not in channels
         channels.setdefault(channel.user, []).append(channel)
+        if first and self._bridge.neighbourhood is not None:
+            self._bridge.neighbourhood.watches(channel.user, on=True)
         future: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
 
         def read(engine: Readable) -> Start:
@@ -67,3 +70,5 @@ class Watching:
             channels.remove(channel)
             if not channels:
                 del self._bridge.audience.watching[link.user]
+                if self._bridge.neighbourhood is not None:
+                    self._bridge.neighbourhood.watches(link.user, on=False)

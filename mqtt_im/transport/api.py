@@ -183,8 +183,14 @@ class Handler(Protocol):
     def attached(self, link: Link) -> None:
         """The CONNACK was written and kept subscriptions stand in `link`; catch-up may be written right behind it."""
 
+    async def register(self, link: Link) -> None:
+        """Returns when the device, to which a down topic was granted, is registered: what is committed later is offered to it.
+
+        Called before the SUBACK, with `user_qos` and `device_qos` as they will be; no item is offered before `subscribe`.
+        """
+
     def subscribe(self, link: Link, topic_filter: str) -> None:
-        """A down topic was newly granted: called after its SUBACK was written and `user_qos`, `device_qos` updated."""
+        """A down topic was newly granted: called after its SUBACK was written."""
 
     def unsubscribed(self, link: Link) -> None:
         """`user_qos` or `device_qos` went down."""

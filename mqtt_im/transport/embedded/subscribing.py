@@ -38,7 +38,11 @@ def waits(connection: Peer, filters: list[tuple[str, int]]) -> bool:
         or _abroad(connection, filters) is not None
         or _are_many(connection, len(filters))
         or hub.plugins.filter_topics
-        or any(hub.access.claim(name, connection.user, connection.device) is Claim.PRESENCE for name, _ in filters)
+        or any(
+            hub.access.is_down(name, connection.user, connection.device)
+            or hub.access.claim(name, connection.user, connection.device) is Claim.PRESENCE
+            for name, _ in filters
+        )
     )
 
 
@@ -82,18 +86,18 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
             _add(connection, session, topic_filter, kept)
     if session.connection is not connection:
         return
-    if session.kept and session.filters != before:
-        hub.sessions.save(session)
-        if not await hub.sessions.committed():
-            _put_back(connection, session, before)
-            codes = [REFUSED] * len(codes)
-        elif abroad is not None:
-            await abroad.tell_kept(session)
+    if not await _kept(connection, session, before, abroad):
+        codes = [REFUSED] * len(codes)
     if abroad is not None:
         await abroad.confirm()
     if connection.closed or session.connection is not connection:
         return
     _update_rights(connection, session)
+    granted = (name for (name, _), code in zip(filters, codes, strict=True) if code < REFUSED)
+    if any(hub.access.is_down(name, connection.user, connection.device) for name in granted):
+        await hub.handler.register(connection)  # who has SUBACK may rely on it, whichever server the next message comes to
+        if connection.closed or session.connection is not connection:
+            return
     if connection.version == V5:
         connection.answer(encode.suback5(packet_id, codes))
     else:
@@ -110,6 +114,19 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
             changed = before.get(topic_filter, REFUSED) & 3 != code or is_new
             await _start(connection, session, topic_filter, code, changed=changed, wants_retained=wants)
     hub.plain.pump(session)
+
+
+async def _kept(connection: Peer, session: Session, before: dict[str, int], abroad: Abroad | None) -> bool:
+    """The filters of a session that is kept are on disk; False where they could not be written, and are as they were."""
+    sessions = connection.hub.sessions
+    if session.kept and session.filters != before:
+        sessions.save(session)
+        if not await sessions.committed():
+            _put_back(connection, session, before)
+            return False
+        if abroad is not None:
+            await abroad.tell_kept(session)
+    return True
 
 
 class _Turn:

@@ -69,6 +69,10 @@ class FakeHandler:
         self.watchable: set[str] = set()
         self.quiet: dict[str, asyncio.Event] = {}
         self.login_gate: asyncio.Event | None = None
+        self.registering = 0
+        """Devices that were or are to be registered."""
+        self.registered = asyncio.Event()
+        self.registered.set()
         self.links: list[Link] = []
         self.changed = asyncio.Event()
         self.on_attached: Callable[[Link], object] = lambda _: None
@@ -114,6 +118,11 @@ class FakeHandler:
         self.links.append(link)
         self.note("attached", link.user, link.device, link.clean, link.resumed, link.user_qos, link.device_qos)
         self.on_attached(link)
+
+    async def register(self, link: Link) -> None:
+        self.registering += 1
+        self.changed.set()
+        await self.registered.wait()
 
     def subscribe(self, link: Link, topic_filter: str) -> None:
         self.note("subscribe", link.device, topic_filter, link.user_qos, link.device_qos)

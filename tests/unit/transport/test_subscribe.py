@@ -49,6 +49,22 @@ async def test_what_is_granted(tmp_path: Path, topic_filter: str, asked: int, gr
 
 
 @on_loop
+async def test_who_has_suback_is_registered(tmp_path: Path) -> None:
+    """What is committed from then on, at whichever server, is offered to the device."""
+    async with Server(tmp_path) as server:
+        handler = server.handler
+        client = await server.connect()
+        handler.registered.clear()
+        client.send(packets.subscribe(1, ("im/v1/alice/down", 1)))
+        await handler.until(lambda: handler.registering == 1)
+        client.send(packets.packet(packets.PINGREQ))
+        assert (await client.packet()).kind == packets.PINGRESP
+        handler.registered.set()
+        assert (await client.packet()).kind == packets.SUBACK
+        assert handler.told()[0] == "subscribe"
+
+
+@on_loop
 async def test_the_bridge_learns_the_highest_qos_of_the_filters_that_match(tmp_path: Path) -> None:
     async with Server(tmp_path) as server:
         log, told = server.handler.log, server.handler.told
