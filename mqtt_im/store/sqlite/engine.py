@@ -261,6 +261,8 @@ class Engine(Showing):
             except ERRORS as error:
                 if not self.mends(error):
                     raise
+        elif self.flusher.heavy():
+            self._mending.wait()  # who writes waits as well, since nothing of it can leave the memory before
         self.erasure.work()
 
     def mends(self, error: Exception) -> bool:
@@ -275,8 +277,8 @@ class Engine(Showing):
 
     @property
     def mended(self) -> bool:
-        """See `interface.Store`; also where memory would grow too large before, so that everybody waits."""
-        return self._mending is not None and (self._mending.over or self.flusher.full())
+        """See `interface.Store`."""
+        return self._mending is not None and self._mending.over
 
     def replace(self) -> None:
         """See `interface.Store`."""

@@ -64,8 +64,11 @@ class Flusher:
 
     def overfull(self) -> bool:
         """Whether it has more than that by far. At a start so much is left to be written later, beside the first batches."""
-        live = self._state.live
-        return live.count >= 3 * FLUSH_ROWS or live.weight >= 3 * self._bounds.of(FLUSH_BYTES)
+        return self._state.live.count >= 3 * FLUSH_ROWS or self.heavy()
+
+    def heavy(self) -> bool:
+        """Whether it weighs more than may be in memory even for a while."""
+        return self._state.live.weight >= 3 * self._bounds.of(FLUSH_BYTES)
 
     def pause(self) -> float | None:
         """Seconds until `step` has something to do; None where nothing waits."""

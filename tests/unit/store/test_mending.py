@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,10 @@ def mended(store: SqliteStore) -> None:
     with store.reader.suspended():
         store.engine.replace()
     assert not under_way(store)
+
+
+def is_over(store: SqliteStore) -> bool:
+    return store.engine.mended
 
 
 def under_way(store: SqliteStore) -> bool:
@@ -151,16 +156,30 @@ def test_whatever_is_damaged_is_mended(folder: Path, table: str) -> None:
 
 
 def test_memory_stays_bounded_while_it_is_mended(folder: Path) -> None:
-    """INV-16: what can't be written meanwhile is kept in memory, until that is full; then everybody waits for the end."""
+    """INV-16: what can't be written meanwhile is kept in memory, until that is too heavy; then who writes waits for the end."""
     damage(folder / PROJECTION_FILE, "item")
     store = SqliteStore(folder)
-    store.run([FetchJob("ann", 0, 9, 9, ignore)], NOW)
-    assert under_way(store)
+    began, go_on = threading.Event(), threading.Event()
+    make = Mending._make
+
+    def slowly(mending: Mending) -> None:
+        began.set()
+        assert go_on.wait(60)
+        make(mending)
+
+    with patch.object(Mending, "_make", slowly):
+        store.run([FetchJob("ann", 0, 9, 9, ignore)], NOW)
+        assert began.wait(60)
     with patch("mqtt_im.store.sqlite.flusher.FLUSH_ROWS", 5):
-        store.run([send("cat", "dan", f"c{number}") for number in range(10)], NOW)
-        assert store.engine.mended
-        with store.reader.suspended():
-            store.engine.replace()
+        store.run([send("cat", "dan", f"c{number}") for number in range(30)], NOW)
+        store.engine.side_work(30)
+        assert not is_over(store), "many rows alone keep nobody waiting"
+    go_on.set()
+    with patch("mqtt_im.store.sqlite.flusher.FLUSH_BYTES", 100):
+        store.engine.side_work(0)
+        assert is_over(store)
+    with store.reader.suspended():
+        store.engine.replace()
     assert not under_way(store)
     store.close()
     assert check(folder).problems == []
