@@ -15,6 +15,8 @@ from .policy import Ended, Policy, Removed
 DAY_MS: Final = 86_400_000
 ID_DAYS: Final = 30
 """An `id` is remembered at least so long (PROTOCOL §3)."""
+PART_S: Final = 0.002
+"""A part of a pass is as many steps as fit in, one at least."""
 PAUSE_S: Final = 0.01
 """Between two parts of a pass while there is traffic."""
 
@@ -76,11 +78,14 @@ class Compactor(Generic[H]):
             self._pass = self._begin(engine, policy, now)
         if (busy or self._pass.waits) and time.monotonic() < self._due:
             return
-        if self._pass.step():
-            pause = self._wait_s if self._pass.waits and self._wait_s is not None else PAUSE_S
-            self._due = time.monotonic() + (pause if busy or self._pass.waits else 0.0)
-        else:
-            self._end(self._pass.removed)
+        until = time.monotonic() + PART_S
+        while self._pass.step():
+            done_at, waits = time.monotonic(), self._pass.waits
+            if waits or done_at >= until:
+                pause = self._wait_s if waits and self._wait_s is not None else PAUSE_S
+                self._due = done_at + (pause if busy or waits else 0.0)
+                return
+        self._end(self._pass.removed)
 
     def fail(self, reason: str) -> None:
         """The pass that is under way, if one is, is over: the state that it worked on is not there any more."""

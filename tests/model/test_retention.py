@@ -43,6 +43,8 @@ SMALL_FOLDS = {
     "mqtt_im.store.sqlite.retention.passes.SLICE_WEIGHT": 12,
     "mqtt_im.store.sqlite.retention.passes.FOLD_WEIGHT": 30,
     "mqtt_im.store.sqlite.retention.folds.SLICE_ROWS": 2,
+    "mqtt_im.store.sqlite.retention.folds.LOG_ROWS": 2,
+    "mqtt_im.store.sqlite.retention.folds.TIDIED_PARTS": 1,
 }
 
 policies = st.builds(

@@ -411,6 +411,7 @@ def _open(path: Path, synchronous: str, readonly: bool, cache_kib: int = _PAGES_
         "wal_autocheckpoint": 4000,
         "journal_size_limit": 64 << 20,
         "secure_delete": 1,
+        "temp_store": "memory",  # what a statement of many rows could undo would else be written to files, page by page
     }
     if readonly:
         pragmas = {"busy_timeout": 5000, "query_only": 1}

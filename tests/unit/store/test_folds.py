@@ -17,8 +17,9 @@ from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.engine import Engine
+from mqtt_im.store.sqlite.hot import Log
 from mqtt_im.store.sqlite.models import LOG_FILE, PROJECTION_FILE, open_log, open_projection
-from mqtt_im.store.sqlite.retention.folds import Folds, Plan, Position
+from mqtt_im.store.sqlite.retention.folds import LOG_BYTES, LOG_ROWS, PART_ROWS, Folds, Plan, Position
 from tests.support.retention import compact, projections
 from tests.support.store import SqliteStore
 
@@ -64,10 +65,26 @@ def test_what_is_worked_off_is_lazy_and_nothing_else_is(tmp_path: Path, name: st
     projection_db.close()
 
 
+def test_rows_of_the_log_go_together_as_far_as_they_weigh_little(tmp_path: Path) -> None:
+    log_db, projection_db = open_log(tmp_path, "off"), open_projection(tmp_path)
+    large, small = b"x" * (LOG_BYTES // 2), b"x"
+    Log(log_db).append([(1, small), (2, large), (3, large), (4, large), (5, small), (6, large), (7, small)], [])
+    folds = Folds(log_db, projection_db)
+    assert list(folds.work_off(Plan(gone=[1, 2, 3, 4, 5, 6, 7]))) == [[1, 2, 3], [4, 5, 6], [7]]
+    many = [(lsn, small) for lsn in range(10, 10 + LOG_ROWS + 1)]
+    Log(log_db).append(many, [])
+    assert [len(some) for some in folds.work_off(Plan(gone=[lsn for lsn, _ in many]))] == [LOG_ROWS, 1]
+    assert Log(log_db).last() == 0
+    log_db.close()
+    projection_db.close()
+
+
 def test_parts_of_a_plan_count_once_it_is_decided_and_until_it_is_done(tmp_path: Path) -> None:
     log_db, projection_db = open_log(tmp_path, "off"), open_projection(tmp_path)
     folds = Folds(log_db, projection_db)
-    plan = Plan(list(range(2500)), {5: b"x"}, [7], [("a", [(1,)]), ("b", [(2,)])], {"item": [(1, 2)], "message": [(3, 4)]})
+    plan = Plan(
+        list(range(PART_ROWS * 5 // 2)), {5: b"x"}, [7], [("a", [(1,)]), ("b", [(2,)])], {"item": [(1, 2)], "message": [(3, 4)]}
+    )
     assert len(list(folds.write_down(1, plan))) == 3 + 1 + 1 + 2 + 2
     assert folds.plan() is None and folds.position() == (0, 0)
     folds.decide(Position(1, 9))

@@ -518,7 +518,7 @@ def test_a_crash_at_any_moment_of_a_fold(world: World, steps: int, crash: str) -
     world.now += 40 * DAY
     world.say("bob", "ann", id="new")
     world.acknowledge("ann", "bob")
-    with patch.object(folds, "SLICE_ROWS", 3), patch.object(folds, "PART_ROWS", 4), Power(world.store) as power:
+    with patch.multiple(folds, SLICE_ROWS=3, LOG_ROWS=3, PART_ROWS=4, TIDIED_PARTS=1), Power(world.store) as power:
         work = retention.Pass(world.store.engine, Policy(retention_messages=2), world.now)
         for _ in range(steps):
             if work.step() and world.store.engine.flusher.writing:
@@ -580,7 +580,7 @@ def test_a_backup_from_the_middle_of_a_fold_holds_all_of_it_or_nothing(world: Wo
     world.acknowledge("ann", "bob")
     engine = world.store.engine
     kept: list[tuple[bool, Path]] = []
-    with patch.object(folds, "SLICE_ROWS", 2):
+    with patch.multiple(folds, SLICE_ROWS=2, LOG_ROWS=2):
         work = retention.Pass(engine, Policy(retention_messages=2), world.now)
         while work.step():
             engine.flusher.flush()
@@ -609,7 +609,7 @@ def test_what_is_found_while_its_fold_is_worked_off_is_shown_as_it_was(world: Wo
     engine = world.store.engine
     rows = [lsn for lsn, data in engine.log.after(0) if isinstance(decode(data), Message)]
     shown: list[list[Any]] = []
-    with patch.object(folds, "SLICE_ROWS", 1):
+    with patch.multiple(folds, SLICE_ROWS=1, LOG_ROWS=1):
         work = retention.Pass(engine, Policy(retention_messages=1), world.now)
         while work.step():
             engine.flusher.flush()
@@ -693,7 +693,7 @@ def test_small_folds_give_the_same_as_large_ones(world: World) -> None:
     with (
         patch.object(retention, "SLICE_ROWS", 3),
         patch.object(retention, "FOLD_WEIGHT", 40),
-        patch.object(folds, "SLICE_ROWS", 2),
+        patch.multiple(folds, SLICE_ROWS=2, LOG_ROWS=2),
     ):
         removed = world.keep(messages=4)
     assert removed.messages == 52

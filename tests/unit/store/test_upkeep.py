@@ -67,7 +67,7 @@ async def running(data_dir: Path, messages: int = 20) -> AsyncIterator[Ledger]:
 
 @on_a_loop
 async def test_a_pass_runs_between_other_work(tmp_path: Path) -> None:
-    with patch.object(retention, "SLICE_ROWS", 2), patch.object(retaining, "PAUSE_S", 0.001):
+    with patch.object(retention, "SLICE_ROWS", 2), patch.multiple(retaining, PART_S=0.0, PAUSE_S=0.001):
         async with running(tmp_path) as ledger:
             removed, _ = await asyncio.gather(ledger.compact(FIVE), say(ledger, 100))
             # Of what came meanwhile nothing was acknowledged; but it makes more of the former ones surplus.

@@ -29,7 +29,11 @@ from mqtt_im.store.sqlite.hot import checkpoint, roll_back
 T = TypeVar("T")
 
 SLICE_ROWS: Final = 400
-"""Rows that one transaction changes."""
+"""Rows of the projections that one transaction changes."""
+LOG_ROWS: Final = 1_000
+"""Rows of the log's file that one transaction changes: the fewer transactions, the fewer times a page is written …"""
+LOG_BYTES: Final = 512 << 10
+"""… but for rows of the log no more than of about so many bytes together, since each is overwritten."""
 
 _STATEMENTS: Final = {
     # Messages first: what is not there can't be edited any more, so nothing new comes to stand in `amended`.
@@ -49,8 +53,12 @@ GONE: Final = "gone"
 INDEXES: Final = tuple(table for table in _STATEMENTS if table not in AMENDED)
 """The tables that point into the log; they forget a row before it goes."""
 _NORMAL, _FULL = 1, 2
-PART_ROWS: Final = 1_000
+_LOOKED_AT: Final = 100
+"""Rows of the log whose size is looked up at once."""
+PART_ROWS: Final = 4_000
 """Rows of a plan that one transaction writes down."""
+TIDIED_PARTS: Final = 20
+"""Parts of a plan that one transaction takes away."""
 _FLOORS: Final = """
     SELECT coalesce((SELECT min(pos) - 1 FROM item i WHERE i.uid = u.uid), head) AS risen, uid
     FROM user u WHERE uid = ? AND risen > floor"""
@@ -198,7 +206,7 @@ class Folds:
 
     def work_off(self, plan: Plan) -> Iterator[list[int]]:
         """Each step changes some rows of the log's file, and tells which of the log are not as they were."""
-        for some in _parts(sorted([*plan.gone, *plan.rewritten])):  # a message goes with its edits, or before them
+        for some in self._by_size(sorted([*plan.gone, *plan.rewritten])):  # a message goes with its edits, or before them
             with _transaction(self._log, _NORMAL):
                 self._log.executemany("DELETE FROM log WHERE lsn = ?", [(lsn,) for lsn in some if lsn not in plan.rewritten])
                 self._rewrite([(plan.rewritten[lsn], lsn) for lsn in some if lsn in plan.rewritten])
@@ -207,10 +215,26 @@ class Folds:
             with _transaction(self._log, _NORMAL):
                 self._rewrite([(encode(without_packet(decode(data))), lsn) for lsn, data in self._read(some)])
             yield some
-        for statement, rows in slices(_bulks(plan.base), SLICE_ROWS):
+        for statement, rows in slices(_bulks(plan.base), LOG_ROWS):
             with _transaction(self._log, _NORMAL):
                 self._log.executemany(statement, rows)
             yield []
+
+    def _by_size(self, lsns: Sequence[int]) -> Iterator[list[int]]:
+        """Rows of the log in parts of at most `LOG_ROWS` and about `LOG_BYTES`, one at least."""
+        some: list[int] = []
+        size = 0
+        for few in _parts(lsns, _LOOKED_AT):
+            marks = ",".join("?" * len(few))
+            sizes = dict(self._log.execute(f"SELECT lsn, length(rec) FROM log WHERE lsn IN ({marks})", few))  # noqa: S608
+            for lsn in few:
+                some.append(lsn)
+                size += sizes.get(lsn, 0)
+                if size >= LOG_BYTES or len(some) >= LOG_ROWS:
+                    yield some
+                    some, size = [], 0
+        if some:
+            yield some
 
     def _rewrite(self, rows: list[tuple[bytes, int]]) -> None:
         self._log.executemany("UPDATE log SET rec = ? WHERE lsn = ?", rows)
@@ -247,8 +271,9 @@ class Folds:
     def tidy(self) -> Iterator[None]:
         """Each step takes away a part of a plan that is done, or was never decided; from the first on none is known."""
         self._log.execute("UPDATE fold SET plan = x'' WHERE plan <> x''")
-        for (part,) in self._log.execute("SELECT id FROM fold_part").fetchall():
-            self._log.execute("DELETE FROM fold_part WHERE id = ?", (part,))
+        for some in _parts(self._log.execute("SELECT id FROM fold_part").fetchall(), TIDIED_PARTS):
+            with _transaction(self._log, _NORMAL):
+                self._log.executemany("DELETE FROM fold_part WHERE id = ?", some)
             yield
 
     def scour(self) -> bool:
@@ -263,10 +288,10 @@ def _bulks(base: Sequence[tuple[str, Rows]]) -> list[Bulk]:
     return [(statement, rows_of(rows)) for statement, rows in base]
 
 
-def _parts(rows: list[T], size: int | None = None) -> Iterator[list[T]]:
+def _parts(rows: Sequence[T], size: int | None = None) -> Iterator[list[T]]:
     size = size or SLICE_ROWS
     for start in range(0, len(rows), size):
-        yield rows[start : start + size]
+        yield list(rows[start : start + size])
 
 
 @contextmanager

@@ -47,7 +47,7 @@ from mqtt_im.store.wanted import Asked
 from .base import BaseState, Groups
 from .folds import AMENDED, GONE, INDEXES, Folds, Plan, Position
 
-FOLD_WEIGHT: Final = 200_000
+FOLD_WEIGHT: Final = 400_000
 """One fold changes about so many rows in all tables. The more there are, the fewer pages are written for each."""
 SLICE_ROWS: Final = 50
 """Rows of the log that are read in one part …"""
@@ -135,6 +135,7 @@ class Pass:
         while engine.projection.position()[1] < upto:
             if not engine.flusher.writing:
                 engine.flusher.step(hurry=True)
+            self.waits = engine.flusher.writing
             yield True
         while self._at < upto:
             yield from self._settle()
@@ -171,8 +172,7 @@ class Pass:
     def _try(self, part: Callable[[], bool]) -> Generator[bool, None, bool]:
         """Until it works, or has been tried often; whether it has worked."""
         for _ in range(_TRIES):
-            while self._engine.flusher.writing:
-                yield True
+            yield from self._while_bulk()
             if part():
                 return True
             self.waits = True
@@ -247,7 +247,12 @@ class Pass:
     def _between_bulks(self) -> Iterator[bool]:
         """The projections may be written."""
         yield True
+        yield from self._while_bulk()
+
+    def _while_bulk(self) -> Iterator[bool]:
+        """Until no bulk write is under way; the ledger goes on with it meanwhile."""
         while self._engine.flusher.writing:
+            self.waits = True
             yield True
 
     def _choose_end(self) -> int:
