@@ -17,6 +17,8 @@ from mqtt_im.opening import database_of
 from mqtt_im.protocol.errors import ConfigError, StoreError
 from mqtt_im.store.sqlite import backup as backups
 from mqtt_im.store.sqlite import check as checks
+from mqtt_im.store.sqlite.models import LOG_FILE, PROJECTION_FILE
+from mqtt_im.store.sqlite.unchanging import readable
 
 if TYPE_CHECKING:
     from mqtt_im.postgres.connecting import Database
@@ -67,8 +69,9 @@ def check(config: ConfigFile = None, overrides: Overrides = None) -> None:
         _check_database(loaded)
         return
     folder = Path(loaded.data_dir)
-    report = checks.check(folder)
-    files = file_tools.check(loaded.files, folder)
+    with readable(folder, (LOG_FILE, PROJECTION_FILE, "files.db")) as unchanging:
+        report = checks.check(folder, unchanging)
+        files = file_tools.check(loaded.files, folder, unchanging)
     typer.echo(
         f"{folder.absolute()}: {report.rows} rows: {report.messages} messages in {report.conversations} conversations, "
         f"{report.items} items in {report.inboxes} inboxes."

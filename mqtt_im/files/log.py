@@ -11,11 +11,11 @@ from mqtt_im.store.sqlite.follow import LogReader
 from mqtt_im.store.sqlite.models import LOG_FILE
 
 
-def carrying(data_dir: Path) -> Iterator[Message]:
-    """The messages that carry files now, in the order of the log."""
+def carrying(data_dir: Path, unchanging: bool = False) -> Iterator[Message]:
+    """The messages that carry files now, in the order of the log; `unchanging` as in `LogReader`."""
     if not (data_dir / LOG_FILE).exists():
         return
-    with closing(LogReader(data_dir)) as reader:
+    with closing(LogReader(data_dir, unchanging)) as reader:
         last = 0
         while rows := reader.after(last, 1000):
             last = rows[-1][0]

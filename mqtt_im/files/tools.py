@@ -11,13 +11,13 @@ from typing import Final
 
 import msgspec
 
+from mqtt_im import tables
 from mqtt_im.config import FilesConfig
 from mqtt_im.files.folder import Folder
 from mqtt_im.files.log import carrying
 from mqtt_im.files.service import FOLDER, ORPHAN_S, blobs_of
 from mqtt_im.files.table import NAME, FileTable
 from mqtt_im.protocol.errors import MqttImError, StoreError
-from mqtt_im.tables import place_of
 
 MAX_PROBLEMS: Final = 100
 _PIECE: Final = 1 << 20
@@ -35,16 +35,20 @@ class FilesReport(msgspec.Struct):
     problems: list[str] = msgspec.field(default_factory=list)
 
 
-def check(config: FilesConfig, data_dir: Path) -> FilesReport:
-    """Every file that a message carries is there, as large as it was. Raises `StoreError`, `OSError`, `MqttImError`."""
+def check(config: FilesConfig, data_dir: Path, unchanging: bool = False) -> FilesReport:
+    """Every file that a message carries is there, as large as it was. Raises `StoreError`, `OSError`, `MqttImError`.
+
+    `unchanging`: the databases are read as files that do not change.
+    """
     report = FilesReport()
-    if not place_of(data_dir).has(NAME):
+    place = tables.Folder(data_dir, unchanging)
+    if not place.has(NAME):
         return report
     contents = dict(blobs_of(config, data_dir).all())
-    with closing(FileTable(data_dir, readonly=True)) as table:
+    with closing(FileTable(place, readonly=True)) as table:
         report.files, report.bytes = table.total()
         seen: set[str] = set()
-        for message in carrying(data_dir):
+        for message in carrying(data_dir, unchanging):
             for file, *_ in (message.extra or {})["files"]:
                 known = table.get(file) is not None
                 if file not in seen and known:

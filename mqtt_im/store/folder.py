@@ -25,10 +25,11 @@ class FolderLock:
         self.folder = Path(folder)
         self._file: int | None = None
 
-    def take(self, restoring: bool = False) -> None:
+    def take(self, restoring: bool = False, writing: bool = True) -> None:
         """Make the folder where it is missing and lock it. `StoreError` where another server has it, or it can't be written.
 
-        Also where a restore or a copy into it was not finished, unless it is to be (`restoring`).
+        Also where a restore or a copy into it was not finished, unless it is to be (`restoring`). On a full disk the reserve is
+        given up, unless nothing is to be written.
         """
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -46,7 +47,8 @@ class FolderLock:
             os.ftruncate(file, 0)
             os.pwrite(file, f"{os.getpid()}\n".encode(), 0)
         self._file = file
-        give_up_reserve(self.folder)
+        if writing:
+            give_up_reserve(self.folder)
 
     def release(self) -> None:
         """Let another server have the folder."""

@@ -24,13 +24,13 @@ _binding = threading.Lock()
 class SqliteTables:
     """Implements `Tables`: one connection, used by one thread at a time."""
 
-    def __init__(self, path: Path, models: Models, synchronous: str, readonly: bool) -> None:
+    def __init__(self, path: Path, models: Models, synchronous: str, readonly: bool, unchanging: bool = False) -> None:
         self.where = str(path)
         self.path = path
         self.is_new = not path.exists()
         pragmas = {"busy_timeout": _BUSY_TIMEOUT_MS}
         self.db: Any = peewee.SqliteDatabase(
-            f"file:{path}?mode=ro" if readonly else str(path),
+            f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if unchanging else ''}" if readonly else str(path),
             uri=readonly,
             thread_safe=False,  # one connection for all threads, under a lock of the caller's
             check_same_thread=False,
@@ -98,12 +98,14 @@ class Folder:
 
     shared = False
 
-    def __init__(self, folder: str | os.PathLike[str]) -> None:
+    def __init__(self, folder: str | os.PathLike[str], unchanging: bool = False) -> None:
+        """`unchanging`: what is opened `readonly` is read as a file that does not change, for which nothing has to be written."""
         self.folder = Path(folder)
+        self._unchanging = unchanging
 
     def open(self, name: str, models: Models, *, synchronous: str = "full", readonly: bool = False) -> SqliteTables:
         """See `Place`."""
-        return SqliteTables(self.folder / f"{name}.db", models, synchronous, readonly)
+        return SqliteTables(self.folder / f"{name}.db", models, synchronous, readonly, self._unchanging)
 
     def has(self, name: str) -> bool:
         """See `Place`."""

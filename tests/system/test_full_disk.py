@@ -53,6 +53,7 @@ def listens(server: ServerProcess) -> bool:
 
 
 SENT = 50
+ADMIN = "the one of the operator"
 
 
 def stored(server: ServerProcess) -> None:
@@ -115,7 +116,12 @@ def test_without_the_reserve_it_says_that_the_disk_is_full_and_starts_when_there
 @pytest.fixture
 def filled(small: Path) -> Iterator[ServerProcess]:
     """A server whose disk has become full. Bob has devices of all kinds, and has read nothing yet; nor has carol."""
-    with ServerProcess({"data_dir": str(small / "data"), "limits.requests_per_second": 2000}) as server:
+    configuration: dict[str, str | int] = {
+        "data_dir": str(small / "data"),
+        "limits.requests_per_second": 2000,
+        "auth.admin_token": ADMIN,
+    }
+    with ServerProcess(configuration) as server:
         clients = Clients(server)
         for device, clean in (("kept", False), ("clean", True)):
             clients.online("bob", device, clean=clean).disconnect()
@@ -231,6 +237,14 @@ def test_everything_is_read_over_http_too(filled: ServerProcess) -> None:
     web.close()
 
 
+@pytest.mark.parametrize(("call", "what"), [("backup", "backups/copy.db: .*the disk is full"), ("compact", "disk is full")])
+def test_maintenance_over_http_says_what_is_full(filled: ServerProcess, call: str, what: str) -> None:
+    with Web(filled.http_port, ADMIN) as web:
+        answer = web.ask("POST", f"/api/v1/admin/maintenance/{call}", {"name": "copy.db"})
+    assert (answer.status, answer.code) == (503, "unavailable")
+    assert re.search(what, answer.data["detail"]), answer.data
+
+
 def test_commands_say_that_the_disk_is_full_and_leave_nothing(filled: ServerProcess, tmp_path: Path) -> None:
     data = Path(str(filled.config["data_dir"]))
 
@@ -246,11 +260,17 @@ def test_commands_say_that_the_disk_is_full_and_leave_nothing(filled: ServerProc
     fails("user", "add", "dave", file=data / "accounts.db")
     assert filled.command("store", "backup", str(tmp_path / "running.db")).returncode == 0
     filled.stop()
-    os.unlink(data / "reserve")
+    assert filled.command("store", "backup", str(tmp_path / "kept.db")).returncode == 0
+    os.unlink(data / "reserve")  # which reading has left there
     (data.parent / "fill").rename(data.parent / "first")
     fill(data.parent)
     fails("store", "backup", str(data.parent / "copy.db"), file=data.parent / "copy.db")
     assert filled.command("store", "backup", str(tmp_path / "stopped.db")).returncode == 0
+    before = {*data.rglob("*")}
+    checked = filled.command("store", "check")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert f"{SENT + 1} messages" in checked.stdout
+    assert before == {*data.rglob("*")}
     (data.parent / "first").unlink()
     for name in ("running.db", "stopped.db"):
         folder = tmp_path / name.removesuffix(".db")

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.http import body
-from mqtt_im.http.errors import Problem
+from mqtt_im.http.errors import Problem, unavailable
 from mqtt_im.http.services import Desk, Services
 from mqtt_im.http.who import address_of, caller_of
 from mqtt_im.protocol.codec import encode_json
@@ -48,8 +48,9 @@ class Guard:
                 try:
                     with self._desk:
                         return await call(services, request)
-                except StoreError:
-                    raise
+                except StoreError as error:
+                    log.error("a request of the administration failed: %s", error.message)
+                    raise unavailable(error.message) from None
                 except Refusal as refusal:
                     raise Problem.of(refusal) from None
                 except MqttImError as error:

@@ -12,9 +12,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from mqtt_im.disk import reason
 from mqtt_im.http.admin.guard import Guard, answer, note, read
 from mqtt_im.http.errors import Problem
 from mqtt_im.http.services import Services
+from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.sqlite.backup import backup
 
 FOLDER: Final = "backups"
@@ -59,5 +61,8 @@ class Maintenance:
 
 
 def _backup(data_dir: Path, target: Path) -> None:
-    target.parent.mkdir(mode=0o700, exist_ok=True)
+    try:
+        target.parent.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise StoreError(reason(target.parent, error)) from error
     backup(data_dir, target)

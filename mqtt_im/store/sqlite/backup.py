@@ -12,8 +12,8 @@ import re
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +22,7 @@ from mqtt_im.disk import is_full, reason
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import RESTORING, FolderLock
 from mqtt_im.store.sqlite.models import LOG_FILE, new_epoch
+from mqtt_im.store.sqlite.unchanging import readable, uri
 
 _OF_A_STORE: Final = re.compile(
     r"(mqtt-im|projection|accounts|broker|hooks|webpush|search|files)\.(db|alive)(\.[a-z]+)?(-wal|-shm|-journal)?\Z"
@@ -44,12 +45,12 @@ def backup(data_dir: Path, target: Path) -> None:
     partial.unlink(missing_ok=True)
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with _readable(data_dir) as options:
-            _copy(source, partial, options)
+        with readable(data_dir, [LOG_FILE, accounts.FILE_NAME]) as unchanging:
+            _copy(source, partial, unchanging)
             with closing(sqlite3.connect(f"{partial.absolute().as_uri()}?mode=rw", uri=True)) as connection:
                 connection.execute("PRAGMA journal_mode = DELETE")
                 if (data_dir / accounts.FILE_NAME).is_file():
-                    _add_accounts(connection, data_dir / accounts.FILE_NAME, options)
+                    _add_accounts(connection, data_dir / accounts.FILE_NAME, unchanging)
                 _renew_epoch(connection)
         _sync(partial)
         os.link(partial, target)  # fails where somebody has made it meanwhile
@@ -167,44 +168,17 @@ def _settle(folder: Path) -> None:
     _sync(folder)
 
 
-@contextmanager
-def _readable(data_dir: Path) -> Iterator[str]:
-    """With what options the folder's databases are to be opened for reading.
-
-    SQLite makes a file beside a database that is read while nobody has it open. Where there is no room for that, it is read as
-    one that does not change, and no server starts meanwhile.
-    """
-    files = [data_dir / LOG_FILE, data_dir / accounts.FILE_NAME]
-    if not is_full(data_dir) or FolderLock.is_held(data_dir) or any(_goes_on(file) for file in files):
-        yield "mode=ro"
-        return
-    lock = FolderLock(data_dir)
-    lock.take()
-    try:
-        yield "mode=ro&immutable=1"
-    finally:
-        lock.release()
-
-
-def _goes_on(file: Path) -> bool:
-    """Whether a part of the database stands in its write-ahead file."""
-    try:
-        return file.with_name(f"{file.name}-wal").stat().st_size > 0
-    except FileNotFoundError:
-        return False
-
-
-def _copy(source: Path, target: Path, options: str = "mode=ro") -> None:
+def _copy(source: Path, target: Path, unchanging: bool = False) -> None:
     """Copy a database as one snapshot, what still stands in its write-ahead file included."""
     with (
-        closing(sqlite3.connect(f"{source.absolute().as_uri()}?{options}", uri=True, timeout=10)) as reader,
+        closing(sqlite3.connect(uri(source, unchanging), uri=True, timeout=10)) as reader,
         closing(sqlite3.connect(target)) as writer,
     ):
         reader.backup(writer)
 
 
-def _add_accounts(connection: sqlite3.Connection, file: Path, options: str) -> None:
-    connection.execute("ATTACH ? AS accounts", (f"{file.absolute().as_uri()}?{options}",))
+def _add_accounts(connection: sqlite3.Connection, file: Path, unchanging: bool) -> None:
+    connection.execute("ATTACH ? AS accounts", (uri(file, unchanging),))
     tables = {name for (name,) in connection.execute("SELECT name FROM accounts.sqlite_master WHERE type = 'table'")}
     with connection:
         for table in tables & set(_ACCOUNT_TABLES):

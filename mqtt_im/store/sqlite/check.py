@@ -18,6 +18,7 @@ import peewee
 
 from mqtt_im.core.apply import recipients
 from mqtt_im.core.records import Act, AnyRecord
+from mqtt_im.disk import lacks_room
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.report import Report
 
@@ -38,17 +39,19 @@ _CACHE_KIB: Final = 65_536
 _SLICE_ROWS: Final = 5_000
 
 
-def check(data_dir: Path) -> Report:
-    """Read everything in `data_dir`. Raises `StoreError` where that is not possible."""
+def check(data_dir: Path, unchanging: bool = False) -> Report:
+    """Read everything in `data_dir`. Raises `StoreError` where that is not possible. `unchanging`: see `unchanging.readable`."""
     report = Report()
     stored_db = log_db = None
     try:
         if (data_dir / PROJECTION_FILE).exists():
-            stored_db = open_projection(data_dir, readonly=True)
-        log_db = open_log(data_dir, readonly=True)
+            stored_db = open_projection(data_dir, readonly=True, unchanging=unchanging)
+        log_db = open_log(data_dir, readonly=True, unchanging=unchanging)
         with without_collecting():
             _check(log_db, stored_db, report)
     except (sqlite3.Error, peewee.PeeweeException, msgspec.DecodeError) as error:
+        if lacks_room(error):  # nothing else is written
+            raise StoreError("there is no room for temporary files: name a folder on another disk (TMPDIR)") from error
         raise StoreError(f"{data_dir}: {error}") from error
     finally:
         for db in (log_db, stored_db):

@@ -14,8 +14,9 @@ from .models import LogRow, open_log
 class LogReader:
     """Reads committed rows over a connection of its own, in short transactions. Used from one thread at a time."""
 
-    def __init__(self, data_dir: Path) -> None:
-        self._db = open_log(data_dir, readonly=True)
+    def __init__(self, data_dir: Path, unchanging: bool = False) -> None:
+        """`unchanging`: see `unchanging.readable`."""
+        self._db = open_log(data_dir, readonly=True, unchanging=unchanging)
 
     def after(self, lsn: int, limit: int) -> list[tuple[int, AnyRecord]]:
         """The rows after `lsn`, in order, at most `limit`."""

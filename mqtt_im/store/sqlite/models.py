@@ -23,6 +23,7 @@ from mqtt_im.protocol.errors import StoreError
 
 from .bounds import Bounds
 from .errors import is_damage
+from .unchanging import uri
 from .upgrades import count_usage
 
 logger = logging.getLogger(__name__)
@@ -315,21 +316,28 @@ PROJECTION_MODELS: list[type[peewee.Model]] = [
 ]
 
 
-def open_log(data_dir: Path, synchronous: str = "full", readonly: bool = False) -> peewee.SqliteDatabase:
-    """The log's database, with its tables and an epoch. Raises `StoreError`, also where `readonly` and it is an older one."""
-    db = _open(data_dir / LOG_FILE, synchronous, readonly, cache_kib=8192)
+def open_log(
+    data_dir: Path, synchronous: str = "full", readonly: bool = False, unchanging: bool = False
+) -> peewee.SqliteDatabase:
+    """The log's database, with its tables and an epoch. Raises `StoreError`, also where `readonly` and it is an older one.
+
+    `unchanging`: see `unchanging.readable`.
+    """
+    db = _open(data_dir / LOG_FILE, synchronous, readonly, 8192, unchanging)
     _migrate(db, _LOG_STEPS, readonly)
     return db
 
 
-def open_projection(data_dir: Path, readonly: bool = False, bounds: Bounds | None = None) -> peewee.SqliteDatabase:
-    """The projections' database, with its tables. Raises `StoreError`.
+def open_projection(
+    data_dir: Path, readonly: bool = False, bounds: Bounds | None = None, unchanging: bool = False
+) -> peewee.SqliteDatabase:
+    """The projections' database, with its tables. Raises `StoreError`. `unchanging`: see `unchanging.readable`.
 
     A damaged file is moved aside, to be made again from the log.
     """
     path = data_dir / PROJECTION_FILE
     if readonly:
-        return _open(path, "normal", readonly=True)
+        return _open(path, "normal", readonly=True, unchanging=unchanging)
     if (data_dir / UNFINISHED).exists():
         logger.warning("store: %s is damaged, and was being made again from the log; that begins anew", path.name)
         move_aside(path)
@@ -401,7 +409,9 @@ def _open_projection(path: Path, bounds: Bounds | None) -> peewee.SqliteDatabase
     return db
 
 
-def _open(path: Path, synchronous: str, readonly: bool, cache_kib: int = _PAGES_KIB) -> peewee.SqliteDatabase:
+def _open(
+    path: Path, synchronous: str, readonly: bool, cache_kib: int = _PAGES_KIB, unchanging: bool = False
+) -> peewee.SqliteDatabase:
     # The log is written at its end and read by row number; the projections are written all over.
     pragmas: dict[str, Any] = {
         "journal_mode": "wal",
@@ -415,7 +425,8 @@ def _open(path: Path, synchronous: str, readonly: bool, cache_kib: int = _PAGES_
     }
     if readonly:
         pragmas = {"busy_timeout": 5000, "query_only": 1}
-    db = peewee.SqliteDatabase(str(path), pragmas=pragmas, check_same_thread=False, thread_safe=False)
+    name = uri(path, unchanging) if unchanging else str(path)
+    db = peewee.SqliteDatabase(name, uri=unchanging, pragmas=pragmas, check_same_thread=False, thread_safe=False)
     try:
         if readonly and not path.exists():
             raise StoreError(f"{path}: there is no such file; has a server run on this data_dir?")
