@@ -27,6 +27,8 @@ app = typer.Typer(help="Check, back up, restore and compact the stored data.", n
 
 UPGRADE_S: Final = 3600.0
 """So long one statement of an upgrade may take."""
+NEW_EPOCH_S: Final = 15.0
+"""So long nodes in the middle of a batch are waited for: longer than the database leaves their locks to those that stand still."""
 File = Annotated[Path, typer.Argument(metavar="FILE")]
 Files = Annotated[Path | None, typer.Option("--files", metavar="FOLDER", help="The uploaded files that messages carry, too.")]
 
@@ -112,11 +114,13 @@ def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
 def new_epoch(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Give the store in PostgreSQL a new name, after commits were lost: clients forget their positions and start over."""
     database = _shared(config, overrides, "where `mqtt-im store restore` does it")
-    from mqtt_im.postgres.meta import change_epoch
+    from mqtt_im.postgres.nodes import begin_anew
 
-    with database.connect("command") as connection:
-        epoch = change_epoch(database, connection)
-    typer.echo(f"{database.where}: the epoch is {epoch} now. Restart every node, one after the other.")
+    with database.connect("command", patience_s=NEW_EPOCH_S) as connection:
+        epoch, late = begin_anew(database, connection)
+    typer.echo(f"{database.where}: the epoch is {epoch} now. Running nodes have sent their clients away, who start over.")
+    if late:
+        typer.echo(f"Those that have not yet, and do when they go on: {', '.join(late)}.")
 
 
 @app.command()

@@ -248,7 +248,10 @@ class Bus(Neighbours):
 
     def _declared_dead(self, over: Callable[[], None]) -> None:
         self.dead = True
-        log.error("this node was declared dead, since it stood still; its clients are sent away, and it begins anew")
+        log.error(
+            "this node was declared dead, since it stood still or the store has a new epoch; its clients are sent away, and it"
+            " begins anew"
+        )
         self._letting_go = self._loop.create_task(self._let_go(over))
 
     async def _let_go(self, over: Callable[[], None]) -> None:

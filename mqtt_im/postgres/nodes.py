@@ -22,7 +22,7 @@ from mqtt_im.protocol.errors import MqttImError, StoreError
 
 from .connecting import Connection, Database
 from .errors import explained
-from .meta import LOCK, SCHEMA
+from .meta import LOCK, SCHEMA, change_epoch
 
 BEAT_S: Final = 1.5
 DEAD_S: Final = 6.0
@@ -47,13 +47,15 @@ class Kept(msgspec.Struct):
 
 @dataclass
 class Me:
-    """This node. `node` and `incarnation` change where it was declared dead and has come back."""
+    """This node. All but its name change where it was declared dead and has come back."""
 
     name: str
     node: int = 0
     """A small number, free to be another node's later."""
     incarnation: int = 0
     """No other node, and no other run of this one, has or had it."""
+    epoch: str = ""
+    """Names the store, as this node tells its clients."""
 
 
 def own_name(wanted: str, data_dir: Path, made: str) -> str:
@@ -103,7 +105,9 @@ def _entered(connection: Connection, me: Me, mine: int) -> bool:
             "INSERT INTO node (node, incarnation, name, seen, knows) VALUES (%s, %s, %s, clock_timestamp(), %s)",
             (node, incarnation, me.name, SCHEMA),
         )
+        epoch = connection.execute("SELECT value FROM meta WHERE key = 'epoch'").fetchone()
     me.node, me.incarnation = node, incarnation
+    me.epoch = epoch[0] if epoch else ""
     return True
 
 
@@ -171,6 +175,28 @@ def keep_out(database: Database, connection: Connection) -> list[str]:
         return [name for _, name in living(connection).values()]
     except psycopg.Error as error:
         raise explained(error, database.where) from error
+
+
+def begin_anew(database: Database, connection: Connection) -> tuple[str, list[str]]:
+    """The store has a new epoch, and every node lets go of its clients and is a node again under that.
+
+    The epoch, and the names of the nodes that live and have not done so within some seconds. Raises `StoreError`.
+    """
+    try:
+        with connection.transaction():
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", (LOCK,))
+            epoch = change_epoch(database, connection)
+            gone = connection.execute(
+                "DELETE FROM node RETURNING name, seen >= clock_timestamp() - make_interval(secs => %s)", (DEAD_S,)
+            ).fetchall()
+        waiting = {name for name, lives in gone if lives}
+        deadline = time.monotonic() + DEAD_S + BEAT_S
+        while waiting and time.monotonic() < deadline:
+            waiting.difference_update(name for _, name in living(connection).values())
+            time.sleep(0.05)
+    except psycopg.Error as error:
+        raise explained(error, database.where) from error
+    return epoch, sorted(waiting)
 
 
 def leave(connection: Connection, me: Me) -> None:

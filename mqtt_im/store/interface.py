@@ -183,14 +183,16 @@ class Store(Engine, Protocol):
 
     errors: tuple[type[Exception], ...]
     """What a store that can't be read or written raises; anything else is a fault of ours."""
-    epoch: str
-    """Names the store."""
     now: int
     behind: int
     ahead: int
     """See `Engine`; set by the ledger before each batch."""
     mark: bytes | None
     """What `keep_mark` was given last, by whichever process; None where nothing was."""
+
+    @property
+    def epoch(self) -> str:
+        """Names the store."""
 
     @property
     def changing(self) -> AbstractContextManager[object]:

@@ -86,7 +86,6 @@ class Ledger:
         """Called on the loop when the store commits again after it could not."""
         self.failing: str | None = None
         """Why the store can't commit now; None while it can."""
-        self.epoch = ""
         self.commits = 0
         """Transactions so far."""
         self.records = 0
@@ -101,6 +100,11 @@ class Ledger:
         self._marked_commits = 0
 
     @property
+    def epoch(self) -> str:
+        """Names the store, as it is now: an operator may give one of many nodes a new name."""
+        return "" if self._store is None else self._store.epoch
+
+    @property
     def queued(self) -> int:
         """Jobs that were handed in and are not done."""
         return self._submitted - self._answered
@@ -110,7 +114,6 @@ class Ledger:
         self._loop = asyncio.get_running_loop()
         # Not on the loop: a long log takes a while, and health is asked meanwhile.
         engine = await self._loop.run_in_executor(None, self._make)
-        self.epoch = engine.epoch
         self.clock.resume(engine.mark)
         self._store = engine
         self._reader.start(engine.reading)

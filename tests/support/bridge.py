@@ -100,6 +100,8 @@ class FakeLink:
 class _ByHand(Ledger):
     """Jobs wait in `waiting` until a test runs them."""
 
+    epoch = ""
+
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.came = asyncio.Event()

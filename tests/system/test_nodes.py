@@ -243,3 +243,26 @@ def _send(node: ServerProcess, token: str, number: int) -> int:
             return int(response.status)
     except urllib.error.HTTPError as error:
         return error.code
+
+
+def test_a_new_epoch_is_told_by_all_nodes_at_once(nodes: Nodes) -> None:
+    """Nobody has to restart them: clients are sent away, and meet the new epoch, and the store as it is, where they come next."""
+    for _ in range(2):
+        nodes.start()
+    clients = [nodes.online(node, user, clean=False) for node, user in enumerate(("alice", "bob"))]
+    epochs = {client.must("hello")["epoch"] for client in clients}
+    clients[0].say("bob", 1)
+    clients[1].wait("msg", body=1)
+    done = nodes.all[0].command("store", "new-epoch")
+    assert done.returncode == 0 and "have not" not in done.stdout, done
+    for client in clients:
+        client.until_closed()
+    for node, user in enumerate(("bob", "alice")):
+        client = nodes.client(node, user, clean=False)
+        welcome = client.must("hello")
+        assert f"the epoch is {welcome['epoch']} now" in done.stdout and welcome["epoch"] not in epochs
+        client.say("bob", user)
+    for server in nodes.all:
+        eventually(server.ready, "it is a node again")
+        assert "the store has a new epoch" in server.log() and "Traceback" not in server.log(), server.log()
+    assert nodes.all[1].command("store", "check").returncode == 0

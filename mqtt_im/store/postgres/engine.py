@@ -110,7 +110,8 @@ class Engine(Showing):
         self._full = False
         """The database had no room for a batch."""
         connection = self._connect()
-        self.epoch = meta.prepare(database, connection, schema.DDL).epoch
+        me.epoch = meta.prepare(database, connection, schema.DDL).epoch
+        self._me = me
         self._link = Link(connection)
         self._fence = Fence(me)
         self._compactor = Compactor[Host](Pass, ELSEWHERE_S)
@@ -119,6 +120,11 @@ class Engine(Showing):
         self._inherited = Inherited()
         self.mark = None if own_clock else self._mark()
         self._open()
+
+    @property
+    def epoch(self) -> str:
+        """See `interface.Store`."""
+        return self._me.epoch
 
     def _mark(self) -> bytes:
         """By which this node's steady time goes on from the database's clock, which is the steady time of all nodes."""
