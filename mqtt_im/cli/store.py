@@ -28,7 +28,7 @@ app = typer.Typer(help="Check, back up, restore and compact the stored data.", n
 UPGRADE_S: Final = 3600.0
 """So long one statement of an upgrade may take."""
 NEW_EPOCH_S: Final = 15.0
-"""So long nodes in the middle of a batch are waited for: longer than the database leaves their locks to those that stand still."""
+"""So long nodes in the middle of a batch are waited for; those that stand still are left their locks for less."""
 File = Annotated[Path, typer.Argument(metavar="FILE")]
 Files = Annotated[Path | None, typer.Option("--files", metavar="FOLDER", help="The uploaded files that messages carry, too.")]
 

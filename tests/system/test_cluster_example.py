@@ -8,6 +8,8 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import threading
+import time
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,7 +24,7 @@ from paho.mqtt.enums import CallbackAPIVersion
 from mqtt_im.mqtt import properties as props
 from mqtt_im.testing import HOST, ServerProcess, free_ports
 from tests.support import packets, packets5
-from tests.support.im import ImClient
+from tests.support.im import ImClient, direct
 from tests.support.im5 import Im5
 from tests.support.postgres import Cluster, program
 from tests.support.raw import Closed, Refused, eventually
@@ -217,3 +219,76 @@ def test_the_example_works_as_a_whole(own_postgres: Cluster, folder: Path) -> No
         eventually(last.ready, "the last node goes on")
         example.online("user2").say("user3", "after all")
         example.online("user3").wait("msg", body="after all")
+
+
+class Talker(threading.Thread):
+    """Sends one message after the other through HAProxy, each again until it has its PUBACK, and reads its own inbox."""
+
+    def __init__(self, example: Example, user: str, peer: str) -> None:
+        super().__init__(daemon=True)
+        self.sent = 0
+        self.bodies: dict[int, Any] = {}
+        """Of the messages from `peer`, by `pos`, as often as they came."""
+        self._port = example.mqtt_port
+        self._user, self._peer = user, peer
+        self.stopping = threading.Event()
+
+    def run(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                with ImClient(self._port, self._user) as client:
+                    try:
+                        self._talk(client.sign_in(clean=False))
+                    finally:
+                        self._note(client)
+            except (OSError, Closed, Refused):
+                time.sleep(0.05)
+
+    def _talk(self, client: ImClient) -> None:
+        if not client.session_present:
+            client.listen()
+        while not self.stopping.is_set():
+            client.confirmed("send", to=self._peer, body=self.sent, id=f"m{self.sent}")
+            self.sent += 1
+
+    def _note(self, client: ImClient) -> None:
+        for item in client.items:
+            if item.op == "msg" and item["from"] == self._peer:
+                assert self.bodies.setdefault(item["pos"], item["body"]) == item["body"]
+
+
+def test_a_rolling_restart_loses_nothing(own_postgres: Cluster, folder: Path) -> None:
+    """As an upgrade does it: each node in turn, while people write."""
+    with ExitStack() as undo:
+        example = Example(undo, own_postgres, folder)
+        pairs = [(f"user{number}", f"user{number ^ 1}") for number in range(6)]
+        for user, _ in pairs:
+            example.online(user)
+        talkers = [Talker(example, *pair) for pair in pairs]
+        for talker in talkers:
+            talker.start()
+        try:
+            for node in example.nodes:
+                before = [talker.sent for talker in talkers]
+                assert node.stop() == 0
+                node.start()
+                enough = lambda before=before: all(t.sent > b + 10 for t, b in zip(talkers, before, strict=True))  # noqa: E731
+                eventually(enough, "everybody goes on")
+        finally:
+            for talker in talkers:
+                talker.stopping.set()
+            for talker in talkers:
+                talker.join()
+        for talker, (user, peer) in zip(talkers, pairs, strict=True):
+            client = example.online(user)
+            other = talkers[pairs.index((peer, user))]
+            history: list[Any] = []
+            while page := client.ask("history", conv=direct(user, peer), after=len(history), limit=500)["items"]:
+                history += page
+            assert [item["seq"] for item in history] == list(range(1, len(history) + 1))
+            for who, sender in ((user, talker), (peer, other)):
+                bodies = [item["body"] for item in history if item["from"] == who]
+                assert bodies[: sender.sent] == list(range(sender.sent)), who  # none lost, none doubled, in order
+                assert len(bodies) <= sender.sent + 1
+            found = [body for _, body in sorted(talker.bodies.items())]
+            assert found == list(range(len(found))), sorted(talker.bodies.items())[:10]
