@@ -7,6 +7,7 @@ from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.findings import examine
 from mqtt_im.postgres.meta import prepare
 from tests.support.postgres import Cluster
+from tests.support.raw import eventually
 
 
 def _told(url: str, verdict: str) -> list[str]:
@@ -37,7 +38,7 @@ def test_a_user_without_rights_is_told(postgres: Cluster, database: str) -> None
 def test_standbys_are_told_with_how_far_they_are_behind(own_postgres: Cluster) -> None:
     standby = own_postgres.standby()
     try:
-        assert any("KiB behind" in text for text in _told(own_postgres.url(), "ok"))
+        eventually(lambda: any("KiB behind" in text for text in _told(own_postgres.url(), "ok")), "it follows")
         assert any("no standby is synchronous" in text for text in _told(own_postgres.url(), "note"))
     finally:
         standby.close()
