@@ -10,6 +10,7 @@ import base64
 import contextlib
 import zlib
 from collections.abc import Callable
+from datetime import datetime
 from functools import cache
 from math import isfinite
 from typing import Any, Final
@@ -247,6 +248,8 @@ def _to_json(value: Any) -> Any:
         return value if set(map(type, value)) <= _THE_SAME else [_to_json(item) for item in value]
     if isinstance(value, float) and not isfinite(value):
         raise _NoJsonError(f"{value}; leave the field out, or send null")
+    if isinstance(value, datetime):
+        raise _NoJsonError("a timestamp, which is an extension type; send it as a text or a number")
     if isinstance(value, msgspec.msgpack.Ext):
         raise _NoJsonError("an extension type")
     return value

@@ -1,7 +1,8 @@
 """Words: what the search index holds of a body, and what a query asks for. Pure.
 
 Letters, digits and marks make words, everything else separates them. Case, accents and the width of letters make no difference,
-nor do the vowel points of Hebrew and Arabic, which one may write or not, and format characters inside a word.
+nor do strokes through letters, the vowel points of Hebrew and Arabic, which one may write or not, and what nobody sees inside a
+word: format characters, variation selectors, fillers.
 Chinese, Japanese, Korean and Thai do not separate words: there each character stands for itself, and what a query writes
 without a gap is a phrase, to be found without a gap. So are emoji.
 
@@ -18,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-VERSION: Final = 2
+VERSION: Final = 3
 """Of these rules; an index made by others is made anew."""
 
 MARK: Final = "\ue000"
@@ -37,11 +38,14 @@ _SINGLE: Final = (
 _find_single: Final = re.compile(_SINGLE)
 _find_gap: Final = re.compile(f"(?<={_SINGLE}) +(?={_SINGLE})")
 _find_accents: Final = re.compile(
-    "[\u0300-\u036f\ufe00-\ufe0f"
+    "[\u0300-\u036f"
+    "\u180b-\u180d\u180f\ufe00-\ufe0f\U000e0100-\U000e01ef\u115f\u1160\u17b4\u17b5"  # variation selectors, fillers
     "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"  # Hebrew points and accents
     "\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]+"  # Arabic ones, tatweel
 )
 _ZERO_WIDTH_SPACE: Final = 0x200B
+_STROKES: Final = {"ı": "i", "ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ŧ": "t"}
+"""What Unicode does not take apart, with what it is a form of. An `I` may be the capital of `ı`."""
 _decode: Final = msgspec.json.Decoder().decode
 
 
@@ -60,7 +64,7 @@ class _Letters(dict[int, str]):
         return found
 
 
-_letters: Final = _Letters()
+_letters: Final = _Letters({ord(letter): plain for letter, plain in _STROKES.items()})
 
 
 def text_of(body: bytes) -> str:

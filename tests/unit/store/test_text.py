@@ -31,6 +31,8 @@ def indexed(body: Any) -> list[str]:
         ("السَّلَامُ عليـــكم", ["السلام", "عليكم"]),
         ("ક્‍ષ नि\u200dर्भर", ["ક્ષ", "निर्भर"]),
         ("co\u00adoperate a\u200eb a\u200bc", ["cooperate", "ab", "a", "c"]),
+        ("ᠮᠣ\u180bᠩ 葛\U000e0100飾 한\u3164글 a\ufe0eb", ["ᠮᠣᠩ", "葛", "飾", "한", "글", "ab"]),
+        ("Łódź ØRESUND ışık IŞIK Đà", ["lodz", "oresund", "isik", "isik", "da"]),
         ("\U00030000𠮷", ["\U00030000", "𠮷"]),
         ("„quoted“ – dash…end", ["quoted", "dash", "end"]),
         ("a\ue000b\ue001c", ["a", "b", "c"]),
