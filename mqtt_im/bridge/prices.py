@@ -16,6 +16,8 @@ from mqtt_im.store.commits import Commit
 from .channel import Channel
 from .seam import Bridge
 
+REPLACED: Final = 4
+"""Recipients that one counts for who has a former message replaced."""
 _MAX_KNOWN: Final = 10_000
 _UNKNOWN: Final = 400
 """How many a group is taken to reach of which that is not known yet: else many messages to a large one would cost nothing."""
@@ -58,15 +60,19 @@ class Prices:
 
         And for what it took the ledger's thread, committed or refused, where that is more than what it costs says.
         """
-        reached = 0
+        reached, begins = 0, False
         for commit in job.commits or ():
             reached += len(commit.to) + len(commit.away)
             record = commit.record
-            if type(record) is Message and record.extra is not None:
-                reached += len(record.extra.get("replaced", ()))  # they have had a former message that this one replaces
-        if reached <= costs.RECIPIENTS and not job.charged and job.seconds <= costs.NOTICED_S:
+            if type(record) is not Message:
+                continue
+            begins = begins or record.seq == 1
+            if record.extra is not None:
+                # They have had a former message that this one replaces, and are given a void in its place.
+                reached += REPLACED * len(record.extra.get("replaced", ()))
+        if reached <= costs.RECIPIENTS and not job.charged and job.seconds <= costs.NOTICED_S and not begins:
             return
-        audience = costs.of_audience(reached)
+        audience = costs.of_audience(reached) + (costs.BEGINNING if begins else 0.0)
         door = costs.at_the_door(job.request, self._bridge.settings.max_page)
         units = audience - job.charged + costs.of_more_time(job.seconds, door + audience)
         if job.channel is not None:

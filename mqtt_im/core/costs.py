@@ -20,6 +20,13 @@ _SMALL: Final = 1024
 """Bytes of a body that costs nothing beside its request: it is what the unit is measured by."""
 RECIPIENTS: Final = 20
 """Recipients of a message or an event for one unit."""
+BEGINNING: Final = 2.0
+"""Units of a new conversation, beside its first message: users, members, and their places in all indexes."""
+LOOKS: Final = 200
+"""Places of a tree of topics or filters that are looked at for one unit."""
+_FEW_LOOKS: Final = 20
+KEPT: Final = 4
+"""Kept sessions that a plain message is written for, for one unit."""
 ITEMS: Final = 10
 """Entries of a page for one unit."""
 SEARCH: Final = 10.0
@@ -97,9 +104,17 @@ def of_file(size: int) -> float:
     return FILE + size / _FILE_BYTES
 
 
-def of_plain(reached: int, size: int) -> float:
-    """The units of a plain message of so many bytes that so many filters have matched, beside the packet's own."""
-    return of_audience(reached) + size / BODY_BYTES
+def of_plain(filters: int, looked: int, kept: int, size: int) -> float:
+    """The units of a plain message of so many bytes that so many filters have matched, beside the packet's own.
+
+    So many places of a tree were looked at for it, and so many sessions keep it: for each a row is written, and taken away again.
+    """
+    return of_audience(filters) + of_looks(looked) + kept / KEPT + (1 + kept) * size / BODY_BYTES
+
+
+def of_looks(count: int) -> float:
+    """The units of so many places of a tree that were looked at, but for a few."""
+    return max(0, count - _FEW_LOOKS) / LOOKS
 
 
 def of_subscriptions(filters: int, presences: int, kept: int) -> float:

@@ -5,6 +5,9 @@ A right that was there when a filter was granted or a message routed must be the
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from typing import Final
+
 from mqtt_im.core import costs
 from mqtt_im.mqtt.topics import matches, split_share
 from mqtt_im.transport.embedded.hub import Hub
@@ -12,6 +15,9 @@ from mqtt_im.transport.embedded.peer import Peer
 from mqtt_im.transport.embedded.sessions.message import PlainMessage
 from mqtt_im.transport.embedded.sessions.session import Session
 from mqtt_im.transport.embedded.sessions.sharing import Group
+
+_AT_ONCE: Final = 100
+"""Places in the tree of retained topics that are looked at before the turn of the loop may end."""
 
 
 def resume(connection: Peer, session: Session) -> None:
@@ -74,14 +80,27 @@ def _comes_by(filters: list[str] | dict[str, int], topic: str) -> bool:
     return any(matches(split_share(topic_filter)[1], topic) for topic_filter in filters)
 
 
-async def want_retained(connection: Peer, session: Session, topic_filter: str) -> None:
-    """Have what is retained for a filter that was just granted sent, as far as the client may have it."""
+async def want_retained(connection: Peer, session: Session, topic_filter: str, ends: Callable[[], Awaitable[None]]) -> None:
+    """Have what is retained for a filter that was just granted sent, as far as the client may have it.
+
+    `ends` the turn of the loop where that is due: to find it may take long, and what is retained may change meanwhile.
+    """
     hub, options = connection.hub, session.filters.get(topic_filter, 0)
-    if not hub.plugins.filter_topics:
-        connection.charge(costs.of_audience(hub.plain.want_retained(session, topic_filter, options)))
-        return
-    topics = list(hub.plain.retained.matching(topic_filter))
-    connection.charge(costs.of_audience(len(topics)))
+    topics: list[str] = []
+    looked = found = 0
+    for topic in hub.plain.retained.walk(topic_filter):
+        looked += 1
+        if topic is not None:
+            found += 1
+            if hub.plugins.filter_topics:
+                topics.append(topic)
+            else:
+                hub.plain.want(session, topic, options)
+        if not looked % _AT_ONCE:
+            await ends()
+            if session.connection is not connection:
+                return
+    connection.charge(costs.of_audience(found) + costs.of_looks(looked))
     for topic in topics:
         may = await hub.plugins.may_receive(session, topic)
         if session.connection is not connection:

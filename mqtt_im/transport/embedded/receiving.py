@@ -25,6 +25,7 @@ from mqtt_im.transport.embedded import subscribing
 from mqtt_im.transport.embedded.limits import PerMinute
 from mqtt_im.transport.embedded.peer import TOPIC_ALIASES, Peer
 from mqtt_im.transport.embedded.sessions import persistence as sql
+from mqtt_im.transport.embedded.sessions.keeping import Promise
 from mqtt_im.transport.embedded.sessions.message import PlainMessage
 from mqtt_im.transport.embedded.sessions.session import Session
 from mqtt_im.transport.embedded.sessions.sharing import Group
@@ -123,10 +124,11 @@ def _publish_plain(
     hub, session = connection.hub, connection.own_session
     hub.count("plain_messages")
     twice = message.qos == 2
+    promise = None
     if twice:
         _remember(session, packet_id)
         if session.kept:
-            hub.ground.store.write(sql.RECEIVED, session.id, packet_id)
+            promise = Promise(session, (sql.RECEIVED, (session.id, packet_id)))
 
     def done(ok: bool) -> None:
         if ok:
@@ -139,10 +141,8 @@ def _publish_plain(
         else:
             connection.fail(token)
 
-    reached = hub.plain.publish(
-        message, done if token else None, durable=twice and session.kept, targets=targets, publisher=session
-    )
-    connection.charge(costs.of_plain(reached, len(message.payload)))
+    reach = hub.plain.publish(message, done if token else None, promise=promise, targets=targets, publisher=session)
+    connection.charge(costs.of_plain(*reach, len(message.payload)))
 
 
 async def _publish_filtered(connection: Peer, token: int, packet_id: int, message: PlainMessage) -> None:

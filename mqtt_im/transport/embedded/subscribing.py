@@ -112,7 +112,7 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
             handling = options >> 4
             wants = handling == _ALWAYS or (handling == _IF_NEW and is_new)
             changed = before.get(topic_filter, REFUSED) & 3 != code or is_new
-            await _start(connection, session, topic_filter, code, changed=changed, wants_retained=wants)
+            await _start(connection, session, topic_filter, code, turn, changed=changed, wants_retained=wants)
     hub.plain.pump(session)
 
 
@@ -163,6 +163,8 @@ async def _grant(connection: Peer, session: Session, topic_filter: str, qos: int
         other = hub.topics.presence_of(topic_filter)
         assert other is not None
         return qos if await hub.handler.may_watch(connection.user, other) else reasons.NOT_AUTHORISED
+    if claim is Claim.PLAIN and is_new and not hub.plain.has_room(session, topic_filter):
+        return reasons.QUOTA
     if claim is Claim.PLAIN and await hub.plugins.may_subscribe(connection, topic_filter):
         return qos
     return reasons.SHARED_NOT_SUPPORTED if claim is Claim.SHARED else reasons.NOT_AUTHORISED
@@ -195,12 +197,14 @@ def _update_rights(connection: Peer, session: Session) -> Rights:
     return before
 
 
-async def _start(connection: Peer, session: Session, topic_filter: str, qos: int, *, changed: bool, wants_retained: bool) -> None:
+async def _start(
+    connection: Peer, session: Session, topic_filter: str, qos: int, turn: _Turn, *, changed: bool, wants_retained: bool
+) -> None:
     """Tell who feeds this filter that it was granted."""
     hub = connection.hub
     if hub.plain.is_plain(topic_filter):
         if wants_retained and not topic_filter.startswith("$share/"):  # MQTT5-4.8.2
-            await asking.want_retained(connection, session, topic_filter)
+            await asking.want_retained(connection, session, topic_filter, turn.ends)
         hub.plugins.subscribed(connection, topic_filter, qos)
         return
     if changed and hub.access.is_down(topic_filter, connection.user, connection.device):

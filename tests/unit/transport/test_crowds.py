@@ -10,6 +10,7 @@ import pytest
 from mqtt_im.transport.embedded.sessions import crowds
 from mqtt_im.transport.embedded.sessions.crowds import Crowds
 from mqtt_im.transport.embedded.sessions.message import PlainMessage
+from tests.support import packets
 from tests.unit.transport.harness import Server, all_of, on_loop
 from tests.unit.transport.test_plain import OPEN, publish, receive
 
@@ -80,6 +81,72 @@ async def test_each_client_of_a_crowd_has_its_messages_in_order(
         await server.handler.until(lambda: ("alice", "s0") not in server.hub.live)
         await publish(publisher, "all", b"7", qos=1)
         assert [await receive(clients[9]) for _ in range(2)] == [b"6", b"7"]
+
+
+def in_turns_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two sessions are a crowd, and one of them is served in a turn of the loop."""
+    for where in ("crowds", "plain"):
+        monkeypatch.setattr(f"mqtt_im.transport.embedded.sessions.{where}.CROWD", 1)
+
+
+@on_loop
+async def test_what_many_kept_sessions_get_is_not_overtaken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_turns_of_one(monkeypatch)
+    async with Server(tmp_path, plain_topics=OPEN, limits={"max_connections_per_user": 16}) as server:
+        clients = [await server.connect(f"s{number}", clean=False) for number in range(8)]
+        for number, client in enumerate(clients):
+            await client.subscribe(("all", 1), (f"one/{number}", 1))
+        publisher = await server.connect("p", clean=False)
+        for number, topic in enumerate(("all", "one/1", "one/6", "all")):
+            publisher.send(packets.publish(topic, b"%d" % number, packet_id=1 + number))
+        for number in range(4):
+            await publisher.expect(packets.PUBACK, 1 + number)
+        assert [await receive(clients[1]) for _ in range(3)] == [b"0", b"1", b"3"]
+        assert [await receive(clients[6]) for _ in range(3)] == [b"0", b"2", b"3"]
+        assert await all_of(*(receive(client) for client in clients[2:6])) == [b"0"] * 4
+        await clients[7].close()  # it has acknowledged nothing
+        again = await server.connect("s7", clean=False, present=True)
+        assert [(await again.message()).payload for _ in range(2)] == [b"0", b"3"]
+
+
+@on_loop
+async def test_all_kept_sessions_of_a_crowd_have_a_message_or_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_turns_of_one(monkeypatch)
+    async with Server(tmp_path, plain_topics=OPEN, limits={"max_connections_per_user": 16}) as server:
+        clients = [await server.connect(f"s{number}", clean=False) for number in range(6)]
+        for client in clients:
+            await client.subscribe(("all", 2))
+        publisher = await server.connect("p", clean=False)
+        with server.full_disk():
+            publisher.send(packets.publish("all", b"lost", qos=2, packet_id=3))
+            assert await publisher.gone() == []
+        publisher = await server.connect("p", clean=False, present=True)
+        publisher.send(packets.publish("all", b"found", qos=2, packet_id=3, dup=True))
+        await publisher.expect(packets.PUBREC, 3)
+        assert await all_of(*(receive(client) for client in clients)) == [b"found"] * 6
+        publisher.send(packets.publish("all", b"found", qos=2, packet_id=3, dup=True))
+        await publisher.expect(packets.PUBREC, 3)
+        await clients[0].silent()
+
+
+@on_loop
+async def test_a_kept_session_that_ends_while_it_waits_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_turns_of_one(monkeypatch)
+    async with Server(tmp_path, plain_topics=OPEN, limits={"max_connections_per_user": 16}) as server:
+        clients = [await server.connect(f"s{number}", clean=False) for number in range(6)]
+        for client in clients:
+            await client.subscribe(("all", 1))
+        plain, sessions = server.hub.plain, server.hub.sessions
+        plain.publish(PlainMessage("all", b"1", 1, False))
+        ended, left = (sessions.in_memory["alice", name] for name in ("s0", "s1"))
+        sessions.discard(ended)
+        plain.unsubscribe(left, "all")
+        assert not left.idle  # it was published before
+        assert await all_of(*(receive(client) for client in clients[1:])) == [b"1"] * 5
+        await server.stored()
+        store = server.hub.ground.store
+        assert not store._query("SELECT 1 FROM queued WHERE session = ?", (ended.id,))
+        assert left.unwritten is None
 
 
 @on_loop

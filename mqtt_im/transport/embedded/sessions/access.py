@@ -15,6 +15,9 @@ from mqtt_im.protocol.topics import Topics
 MAX_LEVELS: Final = 128
 """Levels of a plain topic or filter; deeper ones are closed, so that no tree of them grows with a single packet."""
 
+_REMEMBERED: Final = 256
+"""Characters of a topic that is remembered to be open or closed: thousands of 64 KB would be hundreds of megabytes."""
+
 
 class Claim(Enum):
     """What a filter asks for."""
@@ -47,8 +50,11 @@ class PlainTopics:
     def __init__(self, topics: Topics, entries: Iterable[str]) -> None:
         self._topics = topics
         self._entries = [(not entry.startswith("!"), entry.removeprefix("!")) for entry in entries]
-        self.is_open = lru_cache(4096)(self._is_open)
+        self._known = lru_cache(4096)(self._is_open)
+
+    def is_open(self, topic: str) -> bool:
         """Whether a topic is open as plain MQTT. Nothing under the prefix ever is."""
+        return self._known(topic) if len(topic) <= _REMEMBERED else self._is_open(topic)
 
     def _is_open(self, topic: str) -> bool:
         if self._topics.owns(topic) or topic.count("/") >= MAX_LEVELS:

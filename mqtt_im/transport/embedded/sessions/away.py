@@ -5,18 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from mqtt_im.transport.embedded.sessions.holding import weight_of
 from mqtt_im.transport.embedded.sessions.session import Key
 
 SHARE: Final = 8
 """One user's sessions may weigh so many times less than all together."""
 _SESSION_BYTES: Final = 800
-_FILTER_BYTES: Final = 500
-"""Of a filter that stands in the index, beside its text, which is there twice."""
 
 
 def weight(filters: Mapping[str, int]) -> int:
     """About how many bytes a session with these filters takes; what waits in its queue is bounded by itself."""
-    return _SESSION_BYTES + sum(_FILTER_BYTES + 2 * len(name) for name in filters)
+    return _SESSION_BYTES + sum(map(weight_of, filters))
 
 
 class Away:

@@ -27,23 +27,23 @@ class Crowds(Generic[S, W]):
     def __init__(self, give: Callable[[S, W], None]) -> None:
         """`give` hands a session something."""
         self._give = give
-        self._crowds: deque[dict[S, W]] = deque()
+        self._crowds: deque[tuple[dict[S, W], Callable[[], None] | None]] = deque()
         self._waiting = 0
         self._running = False
 
-    def start(self, crowd: dict[S, W]) -> None:
-        """Each of these sessions gets what stands there, in this turn of the loop or in later ones."""
-        self._crowds.append(crowd)
+    def start(self, crowd: dict[S, W], ended: Callable[[], None] | None = None) -> None:
+        """Each of these sessions gets what stands there, in this turn of the loop or in later ones; then `ended` is called."""
+        self._crowds.append((crowd, ended))
         self._waiting += len(crowd)
-        while self._waiting > MOST and self._crowds[0] is not crowd:
-            self._serve(self._crowds[0])
+        while self._waiting > MOST and self._crowds[0][0] is not crowd:
+            self._serve(self._crowds[0][0])
         if not self._running:
             self._running = True
             asyncio.get_running_loop().call_soon(self._turn)
 
     def catch_up(self, session: S) -> None:
         """The session has got all that was to be handed to it."""
-        for crowd in self._crowds:
+        for crowd, _ in self._crowds:
             if (what := crowd.pop(session, None)) is not None:
                 self._waiting -= 1
                 self._give(session, what)
@@ -51,12 +51,17 @@ class Crowds(Generic[S, W]):
     def finish(self) -> None:
         """Nothing waits."""
         while self._crowds:
-            self._serve(self._crowds[0])
+            self._serve(self._crowds[0][0])
 
     def _serve(self, crowd: dict[S, W]) -> None:
         while crowd:
             self._serve_one(crowd)
-        self._crowds.popleft()
+        self._end_first()
+
+    def _end_first(self) -> None:
+        _, ended = self._crowds.popleft()
+        if ended is not None:
+            ended()
 
     def _serve_one(self, crowd: dict[S, W]) -> None:
         session, what = crowd.popitem()
@@ -69,9 +74,9 @@ class Crowds(Generic[S, W]):
             asyncio.get_running_loop().call_soon(self._turn)
         left, end = CROWD, perf_counter() + _TURN_S
         while self._crowds and left and perf_counter() < end:
-            crowd = self._crowds[0]
+            crowd, _ = self._crowds[0]
             if crowd:
                 self._serve_one(crowd)
                 left -= 1
             if not crowd:
-                self._crowds.popleft()
+                self._end_first()

@@ -188,7 +188,7 @@ class Keeper:
         left = session.outbox.everything() if session.outbox is not None else []
         if session.outbox is not None:
             session.outbox.clear()
-        session.outbox = session.received = None
+        session.outbox = session.received = session.unwritten = None
         if self.in_memory.get(session.key) is session:
             del self.in_memory[session.key]
         if session.kept:

@@ -25,6 +25,7 @@ from mqtt_im.disk import reason
 from mqtt_im.transport.embedded.limits import Count, Quiet
 
 Parameters = tuple[object, ...]
+Statement = tuple[str, Parameters]
 Done = Callable[[bool], None]
 """Told whether the transaction was committed."""
 RetainedFields = tuple[str, int, bytes, bytes, int]
@@ -252,9 +253,9 @@ class Persistence:
         self._count = count
         self._loop = asyncio.get_running_loop()
         self._quiet = Quiet(log, self._loop.time, count)
-        self._staged: list[tuple[str, Parameters]] = []
+        self._staged: list[Statement] = []
         """Written on the loop, and not handed to the thread yet."""
-        self._waiting: list[tuple[str, Parameters]] = []
+        self._waiting: list[Statement] = []
         self._waiters: list[Done] = []
         self._changed = threading.Event()
         self._lock = threading.Lock()
@@ -383,6 +384,13 @@ class Persistence:
         if self._lazy is None:
             self._lazy = self._loop.call_later(_LAZY_S, self._wake)
 
+    def write_all(self, statements: list[Statement]) -> None:
+        """Have all of this done with one transaction, the next one; it costs the event loop no more than a single statement."""
+        self._staged += statements
+        self._handed_in += len(statements)
+        if self._lazy is None:
+            self._lazy = self._loop.call_later(_LAZY_S, self._wake)
+
     def committed(self, done: Done) -> None:
         """Call `done` when everything that was handed in so far has been committed, or has failed.
 
@@ -442,7 +450,7 @@ class Persistence:
             if stopping:
                 break
 
-    def _commit(self, statements: list[tuple[str, Parameters]]) -> bool:
+    def _commit(self, statements: list[Statement]) -> bool:
         """Commit all of it or nothing; says which. Failing to open the file again is a failure like any other."""
         if not statements:
             return True

@@ -19,6 +19,8 @@ from mqtt_im.mqtt.topics import split_share
 from mqtt_im.transport.embedded.sessions import persistence as sql
 from mqtt_im.transport.embedded.sessions.crowds import CROWD, Crowds
 from mqtt_im.transport.embedded.sessions.ground import Ground
+from mqtt_im.transport.embedded.sessions.holding import Holding
+from mqtt_im.transport.embedded.sessions.keeping import Keeping, Promise, Reach
 from mqtt_im.transport.embedded.sessions.message import PlainMessage, identifiers
 from mqtt_im.transport.embedded.sessions.retained import Retained, RetainedMessage
 from mqtt_im.transport.embedded.sessions.routing import Subscriptions
@@ -39,9 +41,12 @@ class Plain:
         self._ground = ground
         self._index: Subscriptions[Session | Group] = Subscriptions()
         self._groups = Groups()
+        self.holding = Holding()
         self.retained = Retained(ground)
-        self.crowds: Crowds[Session, tuple[bytes, PlainMessage, list[int]]] = Crowds(self._give)
-        """What many sessions are still to be handed, of those that are not kept, or get it at QoS 0."""
+        self.crowds: Crowds[Session, tuple[bytes, PlainMessage, list[int], Keeping | None]] = Crowds(self._give)
+        """What many sessions are still to be handed."""
+        self._kept: Crowds[Session, Message] = Crowds(self._kept_one)
+        """What many kept sessions have on disk, and are still to queue."""
         self.abroad: Abroad | None = None
         """The other nodes, where there may be some."""
         self.ask: Callable[[PlainMessage, Group], None] | None = None
@@ -57,23 +62,36 @@ class Plain:
         """Put one filter into the index; the session's own record is the caller's."""
         name, shared = split_share(topic_filter)
         if not name:
-            if self._index.add(topic_filter, session, options) and self.abroad is not None:
-                self.abroad.subscribed(topic_filter)
-        elif (group := self._groups.join(topic_filter, session, options)) is not None:
-            self._index.add(shared, group, 0)
-            if self.abroad is not None:
-                self.abroad.subscribed(topic_filter)
+            is_new = is_first = self._index.add(topic_filter, session, options)
+        else:
+            is_new = not self._groups.has(topic_filter, session)
+            group = self._groups.join(topic_filter, session, options)
+            if is_first := group is not None:
+                self._index.add(shared, group, 0)
+        if is_new:
+            self.holding.add(_holder(session), topic_filter)
+        if is_first and self.abroad is not None:
+            self.abroad.subscribed(topic_filter)
 
     def unsubscribe(self, session: Session, topic_filter: str) -> None:
-        """Take one filter out of the index."""
+        """Take one filter out of the index. What was published before, the session has got."""
+        self.crowds.catch_up(session)
         name, shared = split_share(topic_filter)
         if not name:
-            if self._index.remove(topic_filter, session) and self.abroad is not None:
-                self.abroad.unsubscribed(topic_filter)
-        elif (group := self._groups.leave(topic_filter, session)) is not None:
-            self._index.remove(shared, group)
-            if self.abroad is not None:
-                self.abroad.unsubscribed(topic_filter)
+            found = was_last = self._index.remove(topic_filter, session)
+        else:
+            found = self._groups.has(topic_filter, session)
+            group = self._groups.leave(topic_filter, session)
+            if was_last := group is not None:
+                self._index.remove(shared, group)
+        if found:
+            self.holding.drop(_holder(session), topic_filter)
+        if was_last and self.abroad is not None:
+            self.abroad.unsubscribed(topic_filter)
+
+    def has_room(self, session: Session, topic_filter: str) -> bool:
+        """Whether there is memory for one more filter of this session's user."""
+        return self.holding.has_room(_holder(session), topic_filter)
 
     def subscribe_all(self, session: Session) -> None:
         """Put all plain filters of a session in, and count them there."""
@@ -97,43 +115,52 @@ class Plain:
         message: PlainMessage,
         done: Done | None = None,
         *,
-        durable: bool = False,
+        promise: Promise | None = None,
         targets: dict[Session | Group, list[int]] | None = None,
         publisher: Session | None = None,
-    ) -> int:
+    ) -> Reach:
         """Hand a message to every subscriber (or to `targets` alone), and keep it where it is to be retained.
 
-        Returns how many filters have matched.
+        Returns whom it has reached.
 
-        `done` is called when its acknowledgement may leave: at once, or when what must survive has been committed; `durable`
-        says that the caller has written something of that kind. `publisher` is whose own message it is (No Local).
+        `done` is called when its acknowledgement may leave: at once, or when what must survive has been committed, `promise` in
+        the same transaction. `publisher` is whose own message it is (No Local).
         """
-        receivers = self._index.match(message.topic) if targets is None else targets
-        reached = sum(map(len, receivers.values()))
+        receivers, looked = self._index.look(message.topic) if targets is None else (targets, 0)
         away, others = (None, ()) if self.abroad is None or targets is not None else self.abroad.reach(message, self._served)
-        kept = self._hand_out(message, receivers, others, publisher)
+        keeping = Keeping(promise)
+        crowd, slow = self._hand_out(message, receivers, others, publisher, keeping)
+        durable = promise is not None
         if message.retain and message.qos and self._retain(message):
             durable = True
         elif message.retain and not message.qos:
             self._retain(message)
+        reach = Reach(sum(map(len, receivers.values())), looked, len(keeping.messages) + slow)
         if away is not None:
-            reached += away.count
+            reach = reach._replace(filters=reach.filters + away.count)
             durable |= away.durable
-        if not kept and not durable:
-            self._tell(message, away, done)
-            return reached
 
         def committed(ok: bool) -> None:
-            for session, queued in kept if ok else ():
-                self.crowds.catch_up(session)
-                self._ready(session, queued)
+            self._written(keeping, ok=ok)
             if ok:
                 self._tell(message, away, done)
             elif done is not None:
                 done(False)
 
-        self._ground.store.committed(committed)
-        return reached
+        def write() -> None:
+            self._ground.store.write_all(keeping.statements())
+            self._ground.store.committed(committed)
+
+        if slow:
+            self.crowds.start(crowd, write)
+            return reach
+        if crowd:
+            self.crowds.start(crowd)
+        if keeping.messages or durable:
+            write()
+        else:
+            self._tell(message, away, done)
+        return reach
 
     def _hand_out(
         self,
@@ -141,14 +168,16 @@ class Plain:
         receivers: dict[Session | Group, list[int]],
         others: Container[str],
         publisher: Session | None,
-    ) -> list[tuple[Session, Message]]:
-        """Hand it to those who have subscribed; returns what is on its way to the disk first.
+        keeping: Keeping,
+    ) -> tuple[dict[Session, tuple[bytes, PlainMessage, list[int], Keeping | None]], int]:
+        """Hand it to those who have subscribed; returns whom it is to be handed in turns, and how many of them keep it.
 
-        `others` are the shared subscriptions of which another node's member gets it.
+        `others` are the shared subscriptions of which another node's member gets it. What is on its way to the disk first is
+        added to `keeping`.
         """
         topic = message.topic.encode()
-        kept: list[tuple[Session, Message]] = []
-        crowd: dict[Session, tuple[bytes, PlainMessage, list[int]]] = {}
+        crowd: dict[Session, tuple[bytes, PlainMessage, list[int], Keeping | None]] = {}
+        slow = 0
         many = len(receivers) > CROWD
         for subscriber, found in receivers.items():
             if others and isinstance(subscriber, Group) and subscriber.text in others:
@@ -156,30 +185,45 @@ class Plain:
             session, options, share = _recipient(subscriber, found, message.qos, publisher)
             if session is None or not options:
                 continue
-            if many and subscriber is session and not (session.kept and _qos(message, options)):
-                crowd[session] = topic, message, options
+            keeps = session.kept and bool(_qos(message, options))
+            # Other nodes read a session's messages from the database alone, so that there nothing of it may be on its way.
+            if many and subscriber is session and not (keeps and self._ground.store.shared):
+                crowd[session] = topic, message, options, keeping if keeps else None
+                slow += keeps
                 continue
             self.crowds.catch_up(session)
-            queued = self._hand_to(session, topic, message, options, share)
-            if queued is None:
-                continue
-            if session.kept:
-                self._enqueue(session, queued)
-                kept.append((session, queued))
-            else:
-                self._ready(session, queued)
-        if crowd:
-            self.crowds.start(crowd)
-        return kept
+            self._hand_over(session, topic, message, options, share, keeping)
+        return crowd, slow
 
-    def _give(self, session: Session, what: tuple[bytes, PlainMessage, list[int]]) -> None:
+    def _give(self, session: Session, what: tuple[bytes, PlainMessage, list[int], Keeping | None]) -> None:
         """Hand one session of a crowd its message, unless it has ended meanwhile."""
-        if session.connection is None:
+        topic, message, options, keeping = what
+        if session.kept if keeping is not None else session.connection is not None:
+            self._hand_over(session, topic, message, options, "", keeping)
+
+    def _hand_over(
+        self, session: Session, topic: bytes, message: PlainMessage, options: list[int], share: str, keeping: Keeping | None
+    ) -> None:
+        queued = self._hand_to(session, topic, message, options, share)
+        if queued is None:
             return
-        topic, message, options = what
-        queued = self._hand_to(session, topic, message, options, "")
-        if queued is not None:
+        if session.kept and keeping is not None:
+            keeping.add(session, queued, self._row(session, queued))
+        else:
             self._ready(session, queued)
+
+    def _written(self, keeping: Keeping, *, ok: bool) -> None:
+        """What kept sessions are to get is on disk, and is queued, in turns where that is much; or it is not."""
+        if ok and len(keeping.messages) > CROWD:
+            self._kept.start(dict(keeping.messages))
+            return
+        for session, queued in keeping.messages:
+            self._kept_one(session, queued, ok=ok)
+
+    def _kept_one(self, session: Session, queued: Message, *, ok: bool = True) -> None:
+        for message in session.written(queued, ok=ok):
+            self.crowds.catch_up(session)
+            self._ready(session, message)
 
     def _served(self, text: str) -> bool:
         group = self._groups.find(text)
@@ -198,8 +242,8 @@ class Plain:
             self._to_one(share, message)
             return
         topic = message.topic.encode()
-        receivers = {
-            subscriber: (topic, message, options)
+        receivers: dict[Session, tuple[bytes, PlainMessage, list[int], Keeping | None]] = {
+            subscriber: (topic, message, options, None)
             for subscriber, options in self._index.match(message.topic).items()
             if not isinstance(subscriber, Group) and not (subscriber.kept and _qos(message, options))
         }
@@ -305,8 +349,12 @@ class Plain:
             self._share(message.share, again)
 
     def _enqueue(self, session: Session, message: Message) -> None:
-        row = (message.seq, message.qos, message.retain, message.stage, message.topic.decode(), message.payload)
-        self._ground.store.write(sql.ENQUEUE, session.id, *row, message.properties, message.expires, message.share)
+        self._ground.store.write(sql.ENQUEUE, *self._row(session, message))
+
+    @staticmethod
+    def _row(session: Session, message: Message) -> tuple[object, ...]:
+        what = (message.qos, message.retain, message.stage, message.topic.decode(), message.payload)
+        return (session.id, message.seq, *what, message.properties, message.expires, message.share)
 
     def _ready(self, session: Session, message: Message) -> None:
         if session.outbox is None:
@@ -323,19 +371,8 @@ class Plain:
         kept = RetainedMessage(message.payload, message.qos, message.properties, message.expires)
         return self.retained.keep(message.topic, kept)
 
-    def want_retained(self, session: Session, topic_filter: str, options: int) -> int:
-        """Have `pump` send what is retained for a filter that was subscribed just now (MQTT-3.3.1-6), once a topic.
-
-        Returns how many that are.
-        """
-        count = 0
-        for topic in self.retained.matching(topic_filter):
-            count += 1
-            self.want(session, topic, options)
-        return count
-
     def want(self, session: Session, topic: str, options: int) -> None:
-        """Have `pump` send what is retained on a topic, if it is open."""
+        """Have `pump` send what is retained on a topic, if it is open: once, whatever filters match it (MQTT-3.3.1-6)."""
         if self._ground.access.plain.is_open(topic):
             if session.catch_up is None:
                 session.catch_up = {}
@@ -485,6 +522,12 @@ class Plain:
         else:
             self._ground.store.write(sql.SET_STAGE, RELEASED, session.id, message.seq)
             self._ground.store.committed(release)
+
+
+def _holder(session: Session) -> str:
+    """Whose its filters are: its user's, and of nobody its own."""
+    user, name = session.key
+    return user or f"\0{name}"
 
 
 def _qos(message: PlainMessage, options: list[int]) -> int:

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from mqtt_im.transport.embedded.sessions import persistence as sql
 from mqtt_im.transport.embedded.sessions.ground import Ground
 from mqtt_im.transport.embedded.sessions.routing import TopicTree
+
+FEW_LEVELS: Final = 8
+"""Levels of a topic that are not counted beside it."""
+_LEVEL_BYTES: Final = 240
+"""Of one more in the tree of topics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +124,9 @@ class Retained:
             return None
         return message
 
-    def matching(self, topic_filter: str) -> Iterator[str]:
-        """The topics with a retained message that a filter matches."""
-        return self._tree.match(topic_filter)
+    def walk(self, topic_filter: str) -> Iterator[str | None]:
+        """The topics with a retained message that a filter matches; see `TopicTree.walk`."""
+        return self._tree.walk(topic_filter)
 
     @property
     def messages(self) -> Mapping[str, RetainedMessage]:
@@ -132,4 +138,5 @@ def _size(topic: str, message: RetainedMessage | None) -> int:
     """Bytes that a message takes, of those that are bounded; the server's own are not."""
     if message is None or topic.startswith("$"):
         return 0
-    return len(topic) + len(message.payload) + len(message.properties)
+    beyond = max(0, topic.count("/") - FEW_LEVELS)
+    return len(topic) + len(message.payload) + len(message.properties) + _LEVEL_BYTES * beyond

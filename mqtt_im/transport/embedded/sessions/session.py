@@ -87,7 +87,7 @@ class Receiver(Protocol):
 class Message:
     """One plain message for one session, at QoS 1 or 2; `stage` is WAITING, SENT or (QoS 2, after PUBREC) RELEASED."""
 
-    __slots__ = ("expires", "payload", "properties", "qos", "retain", "seq", "share", "stage", "topic")
+    __slots__ = ("expires", "on_disk", "payload", "properties", "qos", "retain", "seq", "share", "stage", "topic")
 
     def __init__(
         self,
@@ -113,6 +113,8 @@ class Message:
         """When nobody is to get it any more, in ms since 1970; 0: never."""
         self.share = share
         """The shared subscription by which it came here; empty for none."""
+        self.on_disk: bool | None = None
+        """Of a kept session: whether it has come to the disk; None as long as that is not known."""
 
     @property
     def packet_id(self) -> int:
@@ -286,6 +288,7 @@ class Session:
         "received",
         "rights",
         "seen",
+        "unwritten",
     )
 
     def __init__(self, key: Key, session_id: str, expiry: int) -> None:
@@ -312,6 +315,8 @@ class Session:
         """The connection for which it is being asked what may still be handed out; until that is known, nothing that waits is."""
         self.catch_up: dict[str, int] | None = None
         """Retained messages that a subscription is still to be sent: topic → its options."""
+        self.unwritten: deque[Message] | None = None
+        """Messages that are on their way to the disk, and behind them those that are there."""
 
     def need_outbox(self, limits: LimitsConfig, room: Room) -> Outbox:
         """The session's outbox, made at its first use."""
@@ -319,7 +324,28 @@ class Session:
             self.outbox = Outbox(limits.max_inflight, limits.max_queued_messages, room, self.key[0])
         return self.outbox
 
+    def writes(self, message: Message) -> None:
+        """A message of this kept session is on its way to the disk."""
+        if self.unwritten is None:
+            self.unwritten = deque()
+        self.unwritten.append(message)
+
+    def written(self, message: Message, *, ok: bool) -> list[Message]:
+        """The message has come to the disk, or has not. The messages that may be queued now, in the order of their numbers."""
+        message.on_disk = ok
+        waiting = self.unwritten
+        if waiting is None:
+            return []  # the session was discarded meanwhile
+        found: list[Message] = []
+        while waiting and waiting[0].on_disk is not None:
+            first = waiting.popleft()
+            if first.on_disk:
+                found.append(first)
+        if not waiting:
+            self.unwritten = None
+        return found
+
     @property
     def idle(self) -> bool:
         """Nothing of it is needed in memory while its client is away."""
-        return not self.plain and (self.outbox is None or self.outbox.empty)
+        return not self.plain and self.unwritten is None and (self.outbox is None or self.outbox.empty)

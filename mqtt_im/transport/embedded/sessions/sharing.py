@@ -69,6 +69,11 @@ class Groups:
         group.members[session] = options
         return group
 
+    def has(self, text: str, session: Session) -> bool:
+        """Whether it is a member."""
+        group = self._groups.get(text)
+        return group is not None and session in group.members
+
     def leave(self, text: str, session: Session) -> Group | None:
         """Be a member no more; returns the group where that was the last one."""
         group = self._groups.get(text)
