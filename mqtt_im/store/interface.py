@@ -202,6 +202,13 @@ class Store(Engine, Protocol):
     def weight(self) -> int:
         """What the batch has cost so far, in tenths of a small message: recipients and bytes count too."""
 
+    @property
+    def crowded(self) -> bool:
+        """Whether more is done already than is in its place on disk: jobs with many recipients wait for `side_work`."""
+
+    def members_of(self, group: str) -> int:
+        """How many are in a group, where that is at hand; else 0."""
+
     def prefetch(self, batch: Sequence[Asking]) -> None:
         """A batch of these jobs begins, and what they will ask for is at hand; a batch that was begun before has left nothing.
 

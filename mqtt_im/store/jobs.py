@@ -20,7 +20,22 @@ from mqtt_im.core.rules.own import grown, registration
 from mqtt_im.core.usage import size_of
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import direct
-from mqtt_im.protocol.requests import Ack, GroupAdd, GroupCreate, GroupRemove, Hello, Request, Send
+from mqtt_im.protocol.requests import (
+    Ack,
+    Edit,
+    GroupAdd,
+    GroupCreate,
+    GroupLeave,
+    GroupRemove,
+    GroupRename,
+    GroupRequest,
+    GroupRole,
+    Hello,
+    React,
+    Recall,
+    Request,
+    Send,
+)
 
 from .commits import Commit, Receipt
 from .wanted import Asked, Wanted
@@ -31,6 +46,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _NAMING: Final = (GroupCreate, GroupAdd, GroupRemove)
+_TELLING: Final = (Send, Edit, Recall, React, GroupAdd, GroupRemove, GroupRole, GroupRename, GroupLeave)
+"""What all members of a group get an item of."""
 _STANDING: Final = (Hello, Ack)
 """Where a device says how far it has read: it can be served before that is committed."""
 
@@ -66,6 +83,10 @@ class Job:
     def line(self) -> str:
         """The user in whose turn it is done; `""` for the server itself, which comes first."""
         return ""
+
+    def recipients(self, members_of: Callable[[str], int]) -> int:
+        """About how many it makes an item for, where those are many; `members_of` tells how many a group has."""
+        return 0
 
     def asks(self) -> Asked | None:
         """What `prepare` will look up; None where nothing."""
@@ -108,6 +129,15 @@ class RequestJob(Job):
     def line(self) -> str:
         """See `Job`."""
         return self.who.user
+
+    def recipients(self, members_of: Callable[[str], int]) -> int:
+        """See `Job`."""
+        request = self.request
+        named = len(request.members) if isinstance(request, _NAMING) else 0
+        if not isinstance(request, _TELLING):
+            return named
+        name = request.to if isinstance(request, Send) else request.group if isinstance(request, GroupRequest) else request.conv
+        return max(named, members_of(name)) if name.startswith("#") else named
 
     def asks(self) -> Asked | None:
         """See `Job`."""

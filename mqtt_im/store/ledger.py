@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 MAX_WEIGHT = 8000
 """Of one transaction, see `Store.weight`: a fiftieth of a second."""
+HEAVY = 500
+"""Of one job, which waits where the store is crowded."""
 MAX_SECONDS = 0.01
 """Of the thread's time, for deciding the jobs of one transaction: what is refused weighs nothing, and takes time too."""
 LOOKED_AT_S = 0.0005
@@ -277,12 +279,14 @@ class Ledger:
                 batch += more
         except Empty:
             pass
-        turns = self._turns
-        if turns or len(batch) > self._most:
+        turns, crowded = self._turns, self.failing is None and engine.crowded
+        weight = turns.weigh = partial(_weight, engine.members_of)
+        if turns or len(batch) > self._most or crowded:
+            waits = (lambda job: weight(job) > HEAVY) if crowded else None
             for job in batch:
                 turns.put(job)
             batch = []
-            while len(batch) < self._most and (next_one := turns.take()) is not None:
+            while len(batch) < self._most and (next_one := turns.take(waits)) is not None:
                 batch.append(next_one)
         return batch, ended
 
@@ -562,6 +566,11 @@ def undecided() -> Undecided:
 def fault_refusal() -> Refusal:
     """The refusal of what the server can't do, however often it is asked."""
     return Refusal("unavailable", "the server has a fault with this request; its log tells more")
+
+
+def _weight(members_of: Callable[[str], int], job: Job) -> float:
+    """What a job will weigh in a batch, as far as it is heavy."""
+    return job.recipients(members_of)
 
 
 def _cost(job: Job) -> float:

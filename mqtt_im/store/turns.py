@@ -1,9 +1,9 @@
 """Turns: the lines of jobs of all users, served so that nobody's many or heavy jobs hold up another's single one.
 
-Start-time fair queuing (Goyal, Vin, Cheng 1996): each job begins at a *tag*, which is where its user's last job ended, in the
-user's own time that runs by what jobs cost, or now where that is later. The job with the lowest tag is next. So a user who has
-had much waits, one who comes back after a while has lost and saved nothing, and who is alone is served at once. Of one user
-jobs keep their order.
+Fair queuing: each job begins at a *tag*, which is where its user's last job ended, in the user's own time that runs by what jobs
+cost, or now where that is later. The job that will end first is next, as far as what it costs is known before (Golestani 1994:
+self-clocked). So a user who has had much waits, one who comes back after a while has lost and saved nothing, who is alone is
+served at once, and what is heavy lets pass what is light. Of one user jobs keep their order.
 """
 
 from __future__ import annotations
@@ -11,13 +11,22 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from heapq import heappop, heappush
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 J = TypeVar("J")
 
 SERVER: Final = ""
 """The line of the server's own jobs, which come first and cost nobody anything."""
 _FEW: Final = 64
+
+
+class _Place(NamedTuple):
+    """Of a line: where its first job will end, when it came, whose it is, and where that job begins."""
+
+    end: float
+    came: int
+    user: str
+    tag: float
 
 
 class Turns(Generic[J]):
@@ -28,12 +37,17 @@ class Turns(Generic[J]):
         self._line = line
         self._lines: dict[str, deque[J]] = {}
         """By user, where any wait."""
-        self._heap: list[tuple[float, int, str]] = []
-        """`(tag, when it came, user)` of each line."""
+        self._heap: list[_Place] = []
+        """Of each line."""
+        self.weigh: Callable[[J], float] = lambda _: 0.0
+        """What a job will cost, as far as that is known."""
         self._ends: dict[str, float] = {}
         """Where a user's last job ended, as far as that is later than now."""
         self._most = _FEW
         self._now = 0.0
+        """The tag of the last job that was done."""
+        self._tags: deque[float] = deque()
+        """Of the jobs that were taken, and neither charged for nor given back."""
         self._count = 0
         self._came = 0
 
@@ -51,35 +65,54 @@ class Turns(Generic[J]):
         self._lines[user] = deque((job,))
         self._push(user)
 
-    def take(self) -> J | None:
-        """The next job; None where none waits."""
+    def take(self, waits: Callable[[J], bool] | None = None) -> J | None:
+        """The next job; None where none waits, or `waits` says of the first job of each line that it still has to."""
         if not self._count:
             self._ends.clear()  # nobody has waited for anybody
+            self._tags.clear()
             return None
-        self._count -= 1
         server = self._lines.get(SERVER)
         if server is not None:
             job = server.popleft()
             if not server:
                 del self._lines[SERVER]
+            self._count -= 1
+            self._tags.append(self._now)
             return job
-        while True:
-            tag, _, user = heappop(self._heap)
-            end = self._ends.get(user, 0.0)
-            if end <= tag:
-                break
-            self._push(user)  # it was charged after it had got its place
-        self._now = max(self._now, tag)
-        line = self._lines[user]
-        job = line.popleft()
-        if line:
-            self._push(user)
-        else:
-            del self._lines[user]
-        return job
+        passed: list[_Place] = []
+        found = self._first(waits, passed)
+        for place in passed:
+            heappush(self._heap, place)
+        return found
+
+    def _first(self, waits: Callable[[J], bool] | None, passed: list[_Place]) -> J | None:
+        while self._heap:
+            place = heappop(self._heap)
+            user, tag = place.user, place.tag
+            if self._ends.get(user, 0.0) > tag:
+                self._push(user)  # it was charged after it had got its place
+                continue
+            line = self._lines[user]
+            if waits is not None and waits(line[0]):
+                passed.append(place)
+                continue
+            self._tags.append(max(self._now, tag))
+            self._count -= 1
+            job = line.popleft()
+            if line:
+                self._push(user)
+            else:
+                del self._lines[user]
+            return job
+        return None
 
     def give_back(self, jobs: list[J]) -> None:
-        """Jobs that were taken, in this order, and not done, stand in front of their lines again."""
+        """Of the jobs that were taken these, the last ones, were not done, and stand in front of their lines again.
+
+        Who comes then stands behind what was done, not behind what was only looked at.
+        """
+        for _ in range(min(len(jobs), len(self._tags))):
+            self._tags.pop()
         for job in reversed(jobs):
             user = self._line(job)
             self._count += 1
@@ -91,7 +124,9 @@ class Turns(Generic[J]):
                 self._push(user)
 
     def charge(self, user: str, cost: float) -> None:
-        """What was done for the user has cost so much, which counts before the user's next job."""
+        """The next of the jobs that were taken is done: it has cost its user so much, which counts before the user's next one."""
+        if self._tags:
+            self._now = max(self._now, self._tags.popleft())
         if user == SERVER:
             return
         self._ends[user] = max(self._now, self._ends.get(user, 0.0)) + cost
@@ -102,4 +137,5 @@ class Turns(Generic[J]):
     def _push(self, user: str) -> None:
         if user != SERVER:
             self._came += 1
-            heappush(self._heap, (max(self._now, self._ends.get(user, 0.0)), self._came, user))
+            tag = max(self._now, self._ends.get(user, 0.0))
+            heappush(self._heap, _Place(tag + self.weigh(self._lines[user][0]), self._came, user, tag))

@@ -81,7 +81,10 @@ class ByHand:
         if writes:
             self.ledger._work(self.engine, writes)
             while len(self.ledger._turns):
-                self.ledger._work(self.engine, self.ledger._gather(self.engine)[0])
+                if fitting := self.ledger._gather(self.engine)[0]:
+                    self.ledger._work(self.engine, fitting)
+                else:
+                    self.engine.side_work(0)  # what has many recipients waits for that
         for job in batch:
             if job.reads:
                 self.reader.submit(job)

@@ -214,6 +214,15 @@ class Engine(Showing):
         """See `interface.Store`."""
         return self._batch.weight
 
+    @property
+    def crowded(self) -> bool:
+        """See `interface.Store`."""
+        return self._mending is None and self.flusher.crowded()
+
+    def members_of(self, group: str) -> int:
+        """See `interface.Store`."""
+        return self.state.size_at_hand(group)
+
     def prefetch(self, batch: Sequence[Asking]) -> None:
         """See `interface.Store`."""
         self.state.prefetch([asked for job in batch if (asked := job.asks()) is not None])

@@ -159,6 +159,11 @@ class Entities(Overlay):
                 self._absent.add(name)
         return conv
 
+    def size_at_hand(self, group: str) -> int:
+        """Members of a group that is in memory; else 0."""
+        conv = self._convs.get(group)
+        return 0 if conv is None else conv.size
+
     def _members_of(self, conv: Conv) -> dict[str, Member]:
         if conv.users is None:
             members = dict(self.projection.members_of_group(conv.cid))

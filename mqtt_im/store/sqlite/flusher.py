@@ -24,6 +24,10 @@ FLUSH_AFTER_S = 3.0
 SLICE_ROWS = 500
 MOST_ROWS = 4_000
 """Rows that are written at once, unless more have come meanwhile: some milliseconds."""
+FAR_TOO_FULL = 3
+"""So many times what is to be kept in memory."""
+MOST_S = 0.01
+"""And so long it takes at most, where there is room in memory for what comes meanwhile."""
 
 
 class Flusher:
@@ -57,18 +61,26 @@ class Flusher:
         """Whether a bulk write is under way."""
         return self._bulk is not None
 
+    def _filled(self) -> float:
+        """How much the live generation has of what is to be kept in memory."""
+        live = self._state.live
+        return max(live.count / FLUSH_ROWS, live.weight / self._bounds.of(FLUSH_BYTES))
+
     def full(self) -> bool:
         """Whether the live generation has as much as is to be kept in memory."""
-        live = self._state.live
-        return live.count >= FLUSH_ROWS or live.weight >= self._bounds.of(FLUSH_BYTES)
+        return self._filled() >= 1
 
     def overfull(self) -> bool:
         """Whether it has more than that by far. At a start so much is left to be written later, beside the first batches."""
-        return self._state.live.count >= 3 * FLUSH_ROWS or self.heavy()
+        return self._filled() >= FAR_TOO_FULL
 
     def heavy(self) -> bool:
         """Whether it weighs more than may be in memory even for a while."""
-        return self._state.live.weight >= 3 * self._bounds.of(FLUSH_BYTES)
+        return self._state.live.weight >= FAR_TOO_FULL * self._bounds.of(FLUSH_BYTES)
+
+    def crowded(self) -> bool:
+        """Whether it has as much while the one before is being written, so that what makes much more should wait."""
+        return self._bulk is not None and self.full()
 
     def pause(self) -> float | None:
         """Seconds until `step` has something to do; None where nothing waits."""
@@ -107,18 +119,19 @@ class Flusher:
     def keep_up(self) -> None:
         """Write a slice, where one is due, and as many as it takes for a generation to be written before the next one is full.
 
-        Where that does not succeed, more is written than comes.
+        Where that does not succeed, more is written than comes, however long that takes once there is far too much in memory;
+        before, what makes very much waits (`crowded`).
         """
         if self._bulk is None:
             self.step()
             return
-        live = self._state.live
-        filled = max(live.count / FLUSH_ROWS, live.weight / self._bounds.of(FLUSH_BYTES))
+        live, filled = self._state.live, self._filled()
         made, self._made = live.rows - self._made, live.rows
         # More than has come since, so that memory is bounded; but not all, so that nobody waits for all of it.
         most = self._written + max(MOST_ROWS, 2 * made)
         due = most if filled >= 1 else min(most, max(self._written + SLICE_ROWS, int(self._rows * filled)))
-        while self.step() and self._written < due:
+        end = time.perf_counter() + MOST_S
+        while self.step() and self._written < due and (filled >= FAR_TOO_FULL or time.perf_counter() < end):
             pass
 
     def flush(self) -> None:

@@ -8,12 +8,14 @@ from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
 
-from mqtt_im.core.model import Amended, Conv, Device, User
+from mqtt_im.core.model import Amended, Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord
 
 from . import rows
 
 Row = tuple[Any, ...]
+_Part = tuple[int, Conv, Member]
+"""The uid of a member, of which conversation, and as it is."""
 Bulk = tuple[str, Callable[[], Iterable[tuple[Any, ...]]]]
 """A statement, and what makes its rows, sorted as the table is."""
 
@@ -145,8 +147,8 @@ class Generation:
         return [
             (rows.PUT_USER, lambda: _ordered(users)),
             (rows.PUT_CONV, lambda: _ordered(convs)),
-            (rows.PUT_MEMBER, lambda: _ordered(marked)),
-            (rows.PUT_ACTIVE_MEMBER, lambda: _ordered(active)),
+            (rows.PUT_MEMBER, lambda: _ordered(rows.member_row(*part) for part in marked)),
+            (rows.PUT_ACTIVE_MEMBER, lambda: _ordered((*rows.member_row(*part), lsn) for part, lsn in active)),
             (rows.PUT_NEW_MEMBER, lambda: _ordered(joined)),
             (rows.PUT_LATEST, lambda: self._latest_rows(told, new)),
             (rows.DROP_DEVICE, lambda: dropped),
@@ -197,22 +199,24 @@ class Generation:
             for name, device in sorted(self.devices[owner].items()):
                 yield uid, name, device
 
-    def _members(self, user: Callable[[str], User]) -> tuple[list[Row], list[Row], set[tuple[int, int]]]:
-        """The rows of members who got a message, with its log row, those of the others, and the uid and cid of the former."""
-        active: list[Row] = []
-        marked: list[Row] = []
+    def _members(self, user: Callable[[str], User]) -> tuple[list[tuple[_Part, int]], list[_Part], set[tuple[int, int]]]:
+        """What rows of members are made of: of who got a message, with its log row, and of the others; uid and cid of the former.
+
+        Who changes a member puts another one in its place, so that these stay as they are until their turn comes.
+        """
+        active: list[tuple[_Part, int]] = []
+        marked: list[_Part] = []
         told = set[tuple[int, int]]()
-        nothing: dict[Any, Any] = {}
+        nothing: dict[str, int] = {}
         for name, parts in self.members.items():
             uid = user(name).uid
             lsns = self.latest.get(uid, nothing)
-            for conv in parts.values():
-                row = rows.member_row(uid, conv, conv.members[name])
+            for cid, conv in parts.items():
                 if (lsn := lsns.get(conv.name)) is None:
-                    marked.append(row)
+                    marked.append((uid, conv, conv.members[name]))
                 else:
-                    active.append((*row, lsn))
-                    told.add(row[:2])
+                    active.append(((uid, conv, conv.members[name]), lsn))
+                    told.add((uid, cid))
         return active, marked, told
 
     def _new_members(self, user: Callable[[str], User]) -> Iterator[Row]:

@@ -472,3 +472,58 @@ def test_an_exact_look_is_told_before_what_changes_the_users_it_saw(store: Sqlit
     assert reading.run(look, lambda: None, AT)
     assert (head, looks) == (1, 1)
     reading.close()
+
+
+# What has many recipients.
+
+
+def test_what_has_many_recipients_waits_for_the_disk_and_lets_others_pass(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    ledger, engine, over = store.ledger, store.engine, list[str]()
+
+    def ask(user: str, request: rq.Request) -> RequestJob:
+        return RequestJob(Who(user, "pc", 0), request, lambda job: over.append(job.who.user))
+
+    members = [f"m{number}" for number in range(ledgers.HEAVY + 1)]
+    store.run([ask("ann", rq.GroupCreate(id="g", group="#g", members=members))], NOW)
+    over.clear()
+    with patch.object(type(engine.flusher), "crowded", lambda _: True):
+        heavy = [
+            ask("ann", rq.Send(to="#g", body=Raw(b"1"))),
+            ask("bob", rq.GroupCreate(id="h", group="#h", members=members)),
+            ask("ann", rq.Send(to="bob", body=Raw(b"2"))),  # behind her first
+        ]
+        ledger._queue.put([*heavy, *(ask("cat", rq.Send(to="dan", body=Raw(b"%d" % number))) for number in range(3))])
+        batch, _ = ledger._gather(engine)
+        assert [job.line() for job in batch] == ["cat"] * 3
+        ledger._work(engine, batch)
+        assert ledger._gather(engine) == ([], False)
+    batch, _ = ledger._gather(engine)
+    assert sorted(job.line() for job in batch) == ["ann", "ann", "bob"]
+    ledger._work(engine, batch)
+    while ledger._turns:
+        ledger._work(engine, ledger._gather(engine)[0])
+    assert over[:3] == ["cat"] * 3 and sorted(over[3:]) == ["ann", "ann", "bob"]
+    store.close()
+
+
+def test_a_generation_that_is_full_is_written_a_little_at_a_time(tmp_path: Path) -> None:
+    """However much one job has made, the next one does not wait until all of it is written."""
+    store = SqliteStore(tmp_path)
+    members = [f"m{number}" for number in range(2_000)]
+    flusher = store.engine.flusher
+    with patch("mqtt_im.store.sqlite.flusher.FLUSH_ROWS", 2), patch("mqtt_im.store.sqlite.flusher.MOST_S", 0.0):
+        for number in range(4):
+            ask = rq.GroupCreate(id=f"g{number}", group=f"#g{number}", members=members)
+            store.run([RequestJob(Who("ann", "pc", 0), ask, lambda _: None)], NOW)
+        flusher.keep_up()  # it begins
+        assert flusher.writing and not flusher.full()
+        for _ in range(2):
+            store.run([send("ann", "bob", lambda _: None)], NOW)
+        assert flusher.full() and flusher.crowded()
+        before = flusher._written
+        flusher.keep_up()
+        assert flusher._written <= before + 500
+        flusher.flush()
+    assert not flusher.full()
+    store.close()

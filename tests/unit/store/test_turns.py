@@ -65,6 +65,33 @@ def test_nobody_saves_up_turns_by_being_away() -> None:
     assert [job.user for job in served(turns, 20)].count("busy") >= 9
 
 
+def test_who_comes_is_not_behind_what_was_only_looked_at() -> None:
+    """Many are taken at once, of which one or two fit, and each of them costs a whole batch."""
+    turns = turns_of()
+    turns.weigh = lambda job: job.cost
+    for number in range(200):
+        turns.put(Work(f"heavy{number % 20}", number, 1_000.0))
+    for number in range(10):
+        taken = [job for _ in range(64) if (job := turns.take()) is not None]
+        turns.give_back(taken[1:])
+        turns.charge(taken[0].user, taken[0].cost)
+        turns.put(Work("light", number))
+        job = turns.take()
+        assert job is not None and job.user == "light"
+        turns.charge(job.user, job.cost)
+
+
+def test_what_waits_lets_others_pass_and_keeps_its_place() -> None:
+    turns = turns_of(Work("heavy", 0), Work("heavy", 1), Work("light", 0), Work("light", 1))
+
+    def waits(job: Work) -> bool:
+        return job.user == "heavy"
+
+    assert [turns.take(waits) for _ in range(3)] == [("light", 0, 1.0), ("light", 1, 1.0), None]
+    assert len(turns) == 2
+    assert [(job.user, job.number) for job in served(turns)] == [("heavy", 0), ("heavy", 1)]
+
+
 def test_a_cost_that_is_known_late_counts_too() -> None:
     turns = turns_of(Work("late", 0), Work("late", 1), Work("bob", 0), Work("bob", 1))
     taken = [turns.take(), turns.take()]
