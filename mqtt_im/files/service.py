@@ -13,8 +13,9 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
@@ -37,6 +38,8 @@ from mqtt_im.tables import Place
 FOLDER: Final = "files"
 MAX_NAME_BYTES: Final = 255
 THREADS: Final = 4
+MAX_GATHERED: Final = 16 << 20
+"""Bytes of uploads that are in memory until there is a piece to be written."""
 SWEEP_S: Final = 10.0
 SLICE: Final = 50
 """Files looked at in one go on the store's thread."""
@@ -85,6 +88,8 @@ class Files:
         self._threads = ThreadPoolExecutor(THREADS, "files")
         self._ledger: Ledger | None = None
         self._task: asyncio.Task[None] | None = None
+        self._gathering = 0
+        """Bytes of them that are in memory."""
         self._coming: dict[str, int] = {}
         """Bytes of uploads that are under way, by user."""
         self._position = ""
@@ -156,13 +161,14 @@ class Files:
         try:
             reserved = await self._reserve(user, size or 0)
             incoming = await self._on_thread(Incoming, self._incoming)
-            async for piece in _gathered(pieces):
-                total = incoming.size + len(piece)
-                if total > self.config.max_bytes:
-                    raise FileRefused("too_large", f"the file has more than {self.config.max_bytes} bytes")
-                if total > reserved:
-                    reserved += await self._reserve(user, total - reserved)
-                await self._on_thread(incoming.write, piece)
+            async with aclosing(self._gathered(pieces)) as gathered:
+                async for piece in gathered:
+                    total = incoming.size + len(piece)
+                    if total > self.config.max_bytes:
+                        raise FileRefused("too_large", f"the file has more than {self.config.max_bytes} bytes")
+                    if total > reserved:
+                        reserved += await self._reserve(user, total - reserved)
+                    await self._on_thread(incoming.write, piece)
             keeping = asyncio.ensure_future(self._keep(incoming, user, name, kind))
             try:
                 return await asyncio.shield(keeping)
@@ -175,6 +181,25 @@ class Files:
                 del self._coming[user]
             if incoming is not None:
                 await asyncio.shield(asyncio.ensure_future(self._on_thread(incoming.discard)))
+
+    async def _gathered(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        """The same bytes in pieces of about `PIECE`; in smaller ones where many uploads have gathered much."""
+        waiting: list[bytes] = []
+        size = 0
+        try:
+            async for piece in pieces:
+                waiting.append(piece)
+                size += len(piece)
+                self._gathering += len(piece)
+                if size >= PIECE or self._gathering > MAX_GATHERED:
+                    whole = b"".join(waiting)
+                    waiting.clear()
+                    self._gathering, size = self._gathering - size, 0
+                    yield whole
+            if waiting:
+                yield b"".join(waiting)
+        finally:
+            self._gathering -= size
 
     async def _reserve(self, user: str, size: int) -> int:
         quota = self.config.quota_bytes
@@ -359,17 +384,3 @@ def clean_name(name: str) -> str:
 def _created(table: FileTable, file: str) -> int:
     found = table.get(file)
     return found.created if found is not None else 0
-
-
-async def _gathered(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same bytes in pieces of about `PIECE`."""
-    waiting: list[bytes] = []
-    size = 0
-    async for piece in pieces:
-        waiting.append(piece)
-        size += len(piece)
-        if size >= PIECE:
-            yield b"".join(waiting)
-            waiting, size = [], 0
-    if waiting:
-        yield b"".join(waiting)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from mqtt_im.core.model import Upload, View
 from mqtt_im.core.records import Message
-from mqtt_im.protocol.errors import Refusal
+from mqtt_im.protocol.errors import Quota, Refusal
+
+MAX_CARRIERS: Final = 1_000
+"""Messages that may carry one file: who may read it is found by looking at them."""
 
 
 def attached(view: View, user: str, files: list[str]) -> list[list[object]]:
@@ -14,6 +19,8 @@ def attached(view: View, user: str, files: list[str]) -> list[list[object]]:
         upload = view.upload(file)
         if upload is None or not may_read_file(view, user, upload):
             raise Refusal("not_found", f"files: there is no file {file[:64]!r} that you may send")
+        if len(upload.carriers) >= MAX_CARRIERS:
+            raise Quota("carriers", f"files: {MAX_CARRIERS} messages carry {file[:64]!r} already; upload it again")
         found.append([upload.id, upload.name, upload.type, upload.size])
     return found
 
@@ -22,7 +29,10 @@ def may_read_file(view: View, user: str, upload: Upload) -> bool:
     """Whether this user may read the file now."""
     if not upload.carriers:
         return upload.owner == user
-    return any(_reads(view, user, upload.id, conv, seq) for conv, seq in upload.carriers)
+    found: dict[str, list[int]] = {}
+    for conv, seq in upload.carriers:
+        found.setdefault(conv, []).append(seq)
+    return any(_reads(view, user, upload.id, conv, seqs) for conv, seqs in found.items())
 
 
 def is_carried(view: View, upload: Upload) -> bool:
@@ -44,10 +54,14 @@ def _carrier(view: View, file: str, name: str, seq: int) -> Message | None:
     return record if any(found[0] == file for found in record.extra.get("files", ())) else None
 
 
-def _reads(view: View, user: str, file: str, name: str, seq: int) -> bool:
+def _reads(view: View, user: str, file: str, name: str, seqs: list[int]) -> bool:
+    """Whether the user may read one of these messages of a conversation, and it carries the file now."""
     conv = view.conv(name)
     member = conv.part(user) if conv is not None else None
-    if member is None or not member.sees(seq):
+    if member is None:
         return False
-    record = _carrier(view, file, name, seq)
-    return record is not None and (not record.dropped or record.by == user)
+    for seq in sorted(seqs, reverse=True):
+        record = _carrier(view, file, name, seq) if member.sees(seq) else None
+        if record is not None and (not record.dropped or record.by == user):
+            return True
+    return False

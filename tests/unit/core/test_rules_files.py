@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mqtt_im.core.model import Conv, Member
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules.files import is_carried, may_read_file
 from mqtt_im.protocol.errors import Refusal
@@ -53,6 +54,36 @@ def test_who_reads_it_may_hand_it_on_and_nobody_else(world: World) -> None:
         send(world, "cat", "ann", "a")
     send(world, "bob", "cat", "a")
     assert readers(world, "a") == "abc!"
+
+
+def test_so_many_messages_carry_one_file_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqtt_im.core.rules.files.MAX_CARRIERS", 3)
+    for _ in range(3):
+        send(world, "ann", "bob", "a")
+    with pytest.raises(Refusal) as refusal:
+        send(world, "ann", "bob", "a")
+    assert refusal.value.code == "quota" and "upload it again" in refusal.value.message
+    with pytest.raises(Refusal) as refusal:
+        send(world, "cat", "ann", "a")
+    assert refusal.value.code == "not_found"
+    send(world, "ann", "bob", "a2")
+
+
+def test_who_may_read_a_file_is_asked_once_for_a_conversation(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(50):
+        send(world, "ann", "bob", "a")
+    upload = world.state.upload("a")
+    assert upload is not None
+    asked: list[str] = []
+    part = Conv.part
+
+    def counted(conv: Conv, user: str) -> Member | None:
+        asked.append(conv.name)
+        return part(conv, user)
+
+    monkeypatch.setattr(Conv, "part", counted)
+    assert not may_read_file(world.state, "cat", upload)
+    assert asked == ["ann:bob"]
 
 
 def test_it_goes_with_the_last_message_that_carries_it(world: World) -> None:
