@@ -88,7 +88,7 @@ async def _weak(options: argparse.Namespace) -> list[Row]:
 
 
 async def _hostile(options: argparse.Namespace) -> list[Row]:
-    return await hostile.compare(options.members, options.seconds, options.attack)
+    return await hostile.compare(options.members, options.seconds, options.attack, dict(options.set))
 
 
 async def _http(options: argparse.Namespace) -> list[Row]:
@@ -172,7 +172,7 @@ def _arguments(line: list[str]) -> argparse.Namespace:
         "--patience", type=float, default=storm.Crowd.patience_s, help="seconds a client waits for CONNACK (storm)"
     )
     parser.add_argument(
-        "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="of our server (pairs, storm)"
+        "--set", type=_setting, action="append", default=[], metavar="KEY=VALUE", help="of our server (pairs, storm, hostile)"
     )
     parser.add_argument("--streams", type=int, default=10_000, help="that only stay open (http)")
     parser.add_argument("--attack", action="append", default=[], metavar="NAME", help="only this one (hostile)")

@@ -7,7 +7,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -16,7 +16,7 @@ from time import perf_counter
 import trustme
 
 from bench import attacks
-from bench.meter import resident_bytes, usage
+from bench.meter import folder_bytes, forget_peak, peak_bytes, resident_bytes, usage
 from bench.report import Row, Target
 from bench.servers import OURS, Server, running
 from mqtt_im.load import wire
@@ -29,6 +29,10 @@ _PER_SECOND = 50
 _PATIENCE_S = 60.0
 _CALM_S = 1.0
 _SETTLE_S = 3.0
+_MOST_BYTES = 500 << 20
+"""What the server may take under any attack, with the default limits."""
+_GIVEN_BACK_S = 12.0
+"""As long as the server may keep what was freed."""
 _CONVERSATIONS = 5_000
 _LARGE_ITEMS = 50
 _WITH_ACCOUNTS = ("logins over HTTP", "guesses over HTTP", "guesses")
@@ -175,63 +179,86 @@ def certificate(folder: Path) -> dict[str, str]:
 
 
 async def _beside(
-    folder: Path, data: Path, members: int, seconds: float, names: Sequence[str], passwords: dict[str, str] | None
+    folder: Path,
+    data: Path,
+    members: int,
+    seconds: float,
+    names: Sequence[str],
+    passwords: dict[str, str] | None,
+    more: Mapping[str, str],
 ) -> list[Row]:
     """The rows of these attacks, all on one server."""
     rows: list[Row] = []
-    websocket, mqtts, metrics = free_ports(3)
+    kind = ", accounts" if passwords else ""
+    most = 0
+    websocket, mqtts = free_ports(2)
     settings = {
         "limits.requests_per_second": "200",
         "websocket.bind": f"127.0.0.1:{websocket}",
-        "http.metrics_bind": f"127.0.0.1:{metrics}",
         "mqtt.tls.bind": f"127.0.0.1:{mqtts}",
         "mqtt.plain_topics": '["plain/#"]',
         **certificate(folder),
+        **more,
     }
     with running(OURS, settings, data, passwords) as server, _crowded(server.port, 0 if passwords else members):
         ports = attacks.Ports(server.port, websocket, server.http_port, mqtts)
         pair = _Pair()
         await pair.begin(server)
         await pair.p99(_SETTLE_S)
-        quiet = await pair.p99(seconds)
-        bound = max(3 * quiet, quiet + 50)
-        rows.append(Row(f"nobody attacks{', accounts' if passwords else ''}: p99 of a pair", "ms", {OURS: quiet}))
-        print(f"  nobody: p99 {quiet:.1f} ms", file=sys.stderr, flush=True)
         for name in names:
-            before = resident_bytes(server.pid)
+            quiet = await pair.p99(seconds)
+            bound = max(3 * quiet, quiet + 50)
+            before, stored = resident_bytes(server.pid), folder_bytes(data)
+            forget_peak(server.pid)
             with _attacked(name, ports):
                 await pair.p99(_CALM_S)
                 start = usage(server.pid)
                 attacked = await pair.p99(seconds)
                 used = usage(server.pid) - start
-                grown = resident_bytes(server.pid) - before
-                ready = _ready(metrics)
+                ready = _ready(server.http_port)
             await pair.p99(_CALM_S)
-            kept = resident_bytes(server.pid) - before
+            peak = peak_bytes(server.pid)
+            most = max(most, peak)
+            grown, kept = peak - before, resident_bytes(server.pid) - before
+            written = folder_bytes(data) - stored
             share = 100 * used.cpu_s / used.wall_s
+            rows.append(Row(f"{name}: p99 of the pair before it", "ms", {OURS: quiet}))
             rows.append(Row(f"{name}: p99 of a pair", "ms", {OURS: attacked}, (Target(round(bound)),)))
             rows.append(Row(f"{name}: core taken", "%", {OURS: share}))
             rows.append(Row(f"{name}: memory grown", "MB", {OURS: grown / 1e6}))
+            rows.append(Row(f"{name}: disk grown", "MB", {OURS: written / 1e6}))
             rows.append(Row(f"{name}: memory kept", "MB", {OURS: kept / 1e6}))
-            told = f"p99 {attacked:.1f} ms, {share:.0f} % of a core, {grown / 1e6:+.0f} MB, {kept / 1e6:+.0f} MB a second later"
-            told += f", {(before + grown) / 1e6:.0f} MB in all"
+            over = "" if attacked <= bound else ", TOO MUCH"
+            told = f"p99 {attacked:.1f} ms (quiet: {quiet:.1f}{over}), {share:.0f} % of a core, {grown / 1e6:+.0f} MB"
+            told += f", {kept / 1e6:+.0f} MB a second later"
+            told += f", {peak / 1e6:.0f} MB at its peak, {written / 1e6:+.0f} MB of disk"
             print(f"  {name}: {told}, {'ready' if ready else 'NOT READY'}", file=sys.stderr, flush=True)
             if not ready:
                 raise PeerError(f"the server was not ready under the attack {name!r}")
+        await pair.p99(_GIVEN_BACK_S)
+        rows.append(Row(f"all{kind}: memory at its peak", "MB", {OURS: most / 1e6}, (Target(round(_MOST_BYTES / 1e6)),)))
+        rows.append(Row(f"all{kind}: memory afterwards", "MB", {OURS: resident_bytes(server.pid) / 1e6}))
         pair.end()
+        begin = perf_counter()
+    rows.append(Row(f"all{kind}: stopped within", "s", {OURS: perf_counter() - begin}, (Target(10),)))
+    begin = perf_counter()
+    with running(OURS, {**settings, "auth.mode": "accounts" if passwords else "open"}, data):
+        rows.append(Row(f"all{kind}: started within", "s", {OURS: perf_counter() - begin}))
+    for row in rows[-4:]:
+        print(f"  {row.what}: {row.values[OURS]:.1f} {row.unit}", file=sys.stderr, flush=True)
     return rows
 
 
-async def compare(members: int, seconds: float, only: Sequence[str]) -> list[Row]:
-    """A row for each attack: the pair's p99 beside it; and what it did to the server's memory."""
+async def compare(members: int, seconds: float, only: Sequence[str], more: Mapping[str, str]) -> list[Row]:
+    """A row for each attack: the pair's p99 beside it; and what it did to the server's memory. `more`: settings of the server."""
     names = only or list(attacks.ATTACKS)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="mqtt-im-hostile-") as name:
         folder = Path(name)
         if some := [name for name in names if name not in _WITH_ACCOUNTS]:
             await _prepare(folder / "data")
-            rows += await _beside(folder, folder / "data", members, seconds, some, None)
+            rows += await _beside(folder, folder / "data", members, seconds, some, None, more)
         if some := [name for name in names if name in _WITH_ACCOUNTS]:
             passwords = dict.fromkeys(("alice", "bob", attacks.FOE), attacks.PASSWORD)
-            rows += await _beside(folder, folder / "accounts", 0, seconds, some, passwords)
+            rows += await _beside(folder, folder / "accounts", 0, seconds, some, passwords, more)
     return rows

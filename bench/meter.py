@@ -94,11 +94,16 @@ def resident_bytes(pid: int) -> int:
 
 
 def peak_bytes(pid: int) -> int:
-    """The most memory the process ever had resident, shared libraries included, in bytes."""
+    """The most memory the process ever had resident, or since `forget_peak`, shared libraries included, in bytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     return 0
+
+
+def forget_peak(pid: int) -> None:
+    """From now on `peak_bytes` tells of what the process has resident from here on."""
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 def written_bytes(pid: int) -> int:

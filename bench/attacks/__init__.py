@@ -6,11 +6,15 @@ well-behaved pair has of it, and has prepared a store with many conversations an
 
 from bench.attacks.foe import FOE, GROUP, MEMBERS, PASSWORD, STAR, Attack, Ports
 from bench.attacks.further import FURTHER
+from bench.attacks.groups import GROUPS
 from bench.attacks.many import MANY
 from bench.attacks.packets import PACKETS
+from bench.attacks.plain import PLAIN
 from bench.attacks.requests import REQUESTS
+from bench.attacks.sockets import SOCKETS
+from bench.attacks.together import TOGETHER
 from bench.attacks.web import WEB
 
-ATTACKS: dict[str, Attack] = {**REQUESTS, **PACKETS, **FURTHER, **MANY, **WEB}
+ATTACKS: dict[str, Attack] = {**REQUESTS, **PACKETS, **FURTHER, **MANY, **TOGETHER, **GROUPS, **PLAIN, **WEB, **SOCKETS}
 
 __all__ = ["ATTACKS", "FOE", "GROUP", "MEMBERS", "PASSWORD", "STAR", "WEB", "Attack", "Ports"]

@@ -21,7 +21,7 @@ from tests.support.im import ImClient
 from tests.support.raw import eventually
 from tests.system.conftest import Clients, verified
 
-_MESSAGES = 100
+_MESSAGES = 60
 _MAX_GROWTH = 150 << 20
 
 
