@@ -2,8 +2,8 @@
 
 A node says every `BEAT_S` seconds that it lives. One that has said nothing for `DEAD_S` seconds, by the database's clock, is
 declared dead by whichever node looks: its row goes. Every transaction of the store ends by writing its number into the node's
-own row (`FENCE`): where that finds no row, this node was declared dead while it stood still, and the transaction is rolled
-back. So nobody waits for a node to agree that it is dead, and nothing that it still had in hand can be committed.
+own row (`store.postgres.node`): where that finds no row, this node was declared dead while it stood still, and the transaction
+is rolled back. So nobody waits for a node to agree that it is dead, and nothing that it still had in hand can be committed.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ BEAT_S: Final = 1.5
 DEAD_S: Final = 6.0
 FILE: Final = "node"
 """In `data_dir`: the name that was made, and the incarnation of the last start."""
-FENCE: Final = "UPDATE node SET batch = %s WHERE incarnation = %s"
-"""The last statement of each transaction of the store: its number, and the node's `incarnation`. No row: roll back."""
 
 DDL: Final = (
     """CREATE TABLE node (

@@ -123,7 +123,7 @@ class Work(Look):
         self.last = 0
         """The newest log row that was given out."""
         self._last_of_block = 0
-        self._cids = range(0)
+        self._cids = iter(range(0))
         self._numbers: dict[str, int] = {}
         self._groups: set[str] = set()
         """Groups that are locked, or were not there."""
@@ -277,10 +277,10 @@ class Work(Look):
         return self.last
 
     def _next_cid(self) -> int:
-        if not self._cids:
-            first = self.link.one(tables.NUMBER_BLOCK)[0][0]
-            self._cids = range(first, first + CIDS)
-        cid, self._cids = self._cids[0], self._cids[1:]
+        cid = next(self._cids, None)
+        if cid is None:
+            cid = self.link.one(tables.NUMBER_BLOCK)[0][0]
+            self._cids = iter(range(cid + 1, cid + CIDS))
         return cid
 
     @property
@@ -471,14 +471,16 @@ class Work(Look):
         """The record is part of the batch; returns what `apply` does. Raises `Anew`."""
         self._at = lsn
         self._recent[lsn] = record
+        conv = None
         if isinstance(record, Act):
-            self.rows[lsn] = [self.conv_for(record.conv).cid, 0, 0, None, record]
+            conv = self.conv_for(record.conv)
+            self.rows[lsn] = [conv.cid, 0, 0, None, record]
         if isinstance(record, DeviceChange) and record.exposed:
             self._attach(record.user, record.device)
         names = apply(self, lsn, record)
-        if isinstance(record, Act):
-            self._times[record.conv] = record.ts
-            self.changed_convs.setdefault(record.conv, self.conv_for(record.conv))
+        if conv is not None:
+            self._times[conv.name] = record.ts
+            self.changed_convs.setdefault(conv.name, conv)
         return names
 
     def _attach(self, user: str, name: str) -> None:

@@ -185,12 +185,13 @@ def _convs(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
 
 
 def _direct_row(state: Work, conv: Conv) -> tuple[Any, ...]:
-    names = sorted(conv.users or (), key=state.number_of)
-    a, b = names[0], names[-1]
-    first, second = conv.members[a], conv.members[b]
+    users = conv.users or []
+    (a, first), (b, second) = [(state.number_of(name), conv.members[name]) for name in (users[0], users[-1])]
+    if a > b:
+        a, first, b, second = b, second, a, first
     marks = first.read, first.delivered, second.read, second.delivered
     parts = tables.parts_of(first, second if a != b else None)
-    return state.number_of(a), state.number_of(b), conv.cid, conv.head, conv.lsn, state.time_of(conv.name), *marks, parts
+    return a, b, conv.cid, conv.head, conv.lsn, state.time_of(conv.name), *marks, parts
 
 
 def _devices(state: Work) -> Iterator[tuple[Statement, list[Any]]]:

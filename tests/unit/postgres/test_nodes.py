@@ -6,12 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from mqtt_im.postgres import nodes
 from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.meta import prepare
 from mqtt_im.protocol.errors import MqttImError
+from mqtt_im.store.postgres.node import Fence
+from mqtt_im.store.postgres.wire import BEGIN, COMMIT, Link, Step
 
 
 @pytest.fixture
@@ -31,6 +34,12 @@ def _enter(there: Database, connection: Connection, name: str, folder: Path) -> 
     me = nodes.Me(name)
     nodes.register(there, connection, me, folder)
     return me
+
+
+def _fence(me: nodes.Me) -> Fence:
+    fence = Fence(me)
+    fence.begin()
+    return fence
 
 
 def _age(connection: Connection, me: nodes.Me) -> None:
@@ -77,18 +86,23 @@ def test_a_dead_node_is_buried_once_and_its_fence_holds(there: Database, connect
     dead, living = (_enter(there, connection, name, tmp_path / name) for name in ("dead", "living"))
     _age(connection, dead)
     assert nodes.bury(connection) == [(dead.node, dead.incarnation, "dead")] and nodes.bury(connection) == []
-    assert connection.execute(nodes.FENCE, (7, dead.incarnation)).rowcount == 0
-    assert connection.execute(nodes.FENCE, (7, living.incarnation)).rowcount == 1
+    link = Link(there.connect("test"))
+    with pytest.raises(psycopg.errors.DivisionByZero):
+        link.run(Step(BEGIN), _fence(dead).next(), Step(COMMIT))
+    link.roll_back()
+    link.run(Step(BEGIN), _fence(living).next(), Step(COMMIT))
+    link.close()
 
 
 def test_a_node_in_the_middle_of_a_commit_is_buried_later(there: Database, connection: Connection, tmp_path: Path) -> None:
     slow = _enter(there, connection, "slow", tmp_path)
     _age(connection, slow)
-    with there.connect("test") as committing:
-        with committing.transaction():
-            assert committing.execute(nodes.FENCE, (1, slow.incarnation)).rowcount == 1
-            assert nodes.bury(connection) == []  # and nobody waits for it
-        assert nodes.bury(connection) == [(slow.node, slow.incarnation, "slow")]
+    link = Link(there.connect("test"))
+    link.run(Step(BEGIN), _fence(slow).next())
+    assert nodes.bury(connection) == []  # and nobody waits for it
+    link.run(Step(COMMIT))
+    assert nodes.bury(connection) == [(slow.node, slow.incarnation, "slow")]
+    link.close()
 
 
 def test_the_name_is_made_once(tmp_path: Path) -> None:
