@@ -266,3 +266,47 @@ def test_a_new_epoch_is_told_by_all_nodes_at_once(nodes: Nodes) -> None:
         eventually(server.ready, "it is a node again")
         assert "the store has a new epoch" in server.log() and "Traceback" not in server.log(), server.log()
     assert nodes.all[1].command("store", "check").returncode == 0
+
+
+def test_nothing_that_others_need_is_in_a_data_dir(nodes: Nodes) -> None:
+    """A node is gone for good, with its folder; one that has never been there before takes its place."""
+    config = {"auth.mode": "accounts", "mqtt.plain_topics": ["open/#"]}
+    lost = nodes.start(**config)
+    for name in ("alice", "bob"):
+        assert lost.command("user", "add", name, "--password-stdin", stdin="correct horse\n").returncode == 0
+    token = lost.command("user", "token", "alice").stdout.strip()
+    alice = nodes.online(0, "alice", password="correct horse")
+    bob = nodes.online(0, "bob", password="correct horse", clean=False)
+    assert bob.subscribe(("open/news", 1)) == [1]
+    alice.publish("open/kept", b"retained", retain=True)
+    alice.must("group.create", group="#g", members=["bob"])
+    bob.disconnect()
+    alice.say("bob", "while you were away", id="one", n=1)
+    alice.confirmed("send", to="#g", body="you all", id="two")
+    alice.publish("open/news", b"news")
+    alice.acknowledged(5)
+    lost.kill()
+    new = nodes.start(**config)
+    alice = nodes.online(1, "alice", password=token)
+    assert alice.ask("send", to="bob", body="while you were away", id="one", n=1)["dup"]
+    bob = nodes.client(1, "bob", password="correct horse", clean=False)
+    assert bob.session_present
+    bob.wait("msg", body="you all")
+    bob.until(lambda: [p.payload for p in bob.plain] == [b"news"], "what was published while it was away")
+    assert bob.subscribe(("open/kept", 1)) == [1]
+    bob.until(lambda: bob.plain[1:] and bob.plain[1].payload == b"retained", "what is retained")
+    assert [item["pos"] for item in bob.items] == [1, 2, 3]
+    assert new.stop() == 0 and "Traceback" not in new.log(), new.log()
+
+
+def test_whoever_changes_a_password_at_one_node_closes_connections_at_all(nodes: Nodes) -> None:
+    for _ in range(2):
+        nodes.start(**{"auth.mode": "accounts"})
+    first, second = nodes.all
+    assert first.command("user", "add", "alice", "--password-stdin", stdin="correct horse\n").returncode == 0
+    with Im5(second.mqtt_port, "alice", password="correct horse") as five:
+        assert first.command("user", "passwd", "alice", "--password-stdin", stdin="another horse\n").returncode == 0
+        assert five.goodbye() == 0x98
+    with pytest.raises(Refused, match="4"):
+        nodes.client(1, "alice", password="correct horse")
+    nodes.client(1, "alice", password="another horse")
