@@ -7,9 +7,8 @@ from mqtt_im.core.records import AnyRecord, Edited, Message, Reacted, Recalled, 
 from mqtt_im.core.usage import size_of
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota, Refusal
-from mqtt_im.protocol.names import members_of_direct
 
-from .common import Decision, Limits, Who, check_changes, check_quota, conv_of, message_of, positions
+from .common import Decision, Limits, Who, check_changes, check_quota, conv_of, message_of, positions, to_blocker
 
 
 def edit(view: View, limits: Limits, who: Who, request: rq.Edit, n: int) -> Decision:
@@ -18,7 +17,7 @@ def edit(view: View, limits: Limits, who: Who, request: rq.Edit, n: int) -> Deci
     message = _amendable(view, limits, who, conv, member, request.seq)
     if message.by != who.user:
         raise Refusal("forbidden", f"seq: message {request.seq} of {conv.name} is not yours to edit")
-    if _to_blocker(view, limits, who, conv, request.seq):
+    if to_blocker(view, limits, who, conv, request.seq):
         return Decision([], _ok(request), n)
     check_changes(view, limits, who, conv, request.seq)
     amended = view.amended(conv, request.seq)
@@ -53,7 +52,7 @@ def react(view: View, limits: Limits, who: Who, request: rq.React, n: int) -> De
     amended = view.amended(conv, request.seq)
     if amended is not None and amended.recalled:
         raise Refusal("forbidden", f"seq: message {request.seq} of {conv.name} was recalled")
-    if _to_blocker(view, limits, who, conv, request.seq):
+    if to_blocker(view, limits, who, conv, request.seq):
         return Decision([], _ok(request), n)
     _check_reactions(view, limits, who, conv, request, amended)
     pos = positions(view, conv, request.seq)
@@ -83,22 +82,6 @@ def _amendable(view: View, limits: Limits, who: Who, conv: Conv, member: Member,
     if amended is not None and amended.recalled:
         raise Refusal("forbidden", f"seq: message {seq} of {conv.name} was recalled")
     return record
-
-
-def _to_blocker(view: View, limits: Limits, who: Who, conv: Conv, seq: int) -> bool:
-    """Whether a change to the message would reach one who has blocked the user: then nothing may change.
-
-    Raises `blocked` where blocked senders are refused; where they are dropped, they are told nothing.
-    """
-    pair = members_of_direct(conv.name)
-    if pair is None:
-        return False
-    other = pair[1] if pair[0] == who.user else pair[0]
-    if who.user not in view.user(other).blocks or not conv.members[other].sees(seq):
-        return False
-    if not limits.drop_blocked:
-        raise Refusal("blocked", f"conv: {other} does not take messages from you")
-    return True
 
 
 def _ok(request: rq.Request) -> dict[str, object]:

@@ -142,6 +142,22 @@ def check_quota(view: View, limits: Limits, user: str, size: int, messages: int 
         )
 
 
+def to_blocker(view: View, limits: Limits, who: Who, conv: Conv, seq: int) -> bool:
+    """Whether what is done to the message would reach one who has blocked the user: then nothing may change.
+
+    Raises `blocked` where blocked senders are refused; where they are dropped, they are told nothing.
+    """
+    pair = members_of_direct(conv.name)
+    if pair is None:
+        return False
+    other = pair[1] if pair[0] == who.user else pair[0]
+    if who.user not in view.user(other).blocks or not conv.members[other].sees(seq):
+        return False
+    if not limits.drop_blocked:
+        raise Refusal("blocked", f"conv: {other} does not take messages from you")
+    return True
+
+
 def check_changes(view: View, limits: Limits, who: Who, conv: Conv, seq: int) -> None:
     """The user may change, or report of, this message once more. Raises `quota`."""
     bound = limits.changes_per_message

@@ -24,6 +24,7 @@ from .common import (
     next_n,
     repeat,
     same_send,
+    to_blocker,
     used_up,
 )
 from .files import attached
@@ -146,6 +147,8 @@ def report(view: View, limits: Limits, who: Who, request: rq.Report, n: int) -> 
     message = message_of(view, conv, member, request.seq)
     if not isinstance(message, Message):
         raise Refusal("forbidden", f"seq: message {request.seq} of {conv.name} is the system's; nobody waits for a report")
+    if message.by != who.user and to_blocker(view, limits, who, conv, request.seq):
+        return Decision([], {"op": "ok", "id": request.id}, n)
     check_changes(view, limits, who, conv, request.seq)
     result = bytes(request.result) or None
     check_quota(view, limits, who.user, content_size(result or b""))

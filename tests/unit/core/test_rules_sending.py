@@ -332,6 +332,23 @@ def commanded() -> World:
     return world
 
 
+@pytest.mark.parametrize("drop", [False, True])
+def test_a_report_of_a_blocked_user_does_not_reach_the_blocker(drop: bool) -> None:
+    """Its `result` is as good as a message."""
+    world = World(drop_blocked=drop)
+    world.ask("ann", "send", id="1", to="bob", body="open")
+    world.ask("ann", "block", id="b", user="bob")
+    report = {"conv": "ann:bob", "seq": 1, "state": "executed", "result": "and something else"}
+    if drop:
+        assert world.reply("bob", "report", id="9", **report) == {"op": "ok", "id": "9"}
+    else:
+        assert world.refused("bob", "report", id="9", **report) == "blocked"
+    assert world.heads("ann", "bob") == (1, 1)
+    world.ask("ann", "unblock", id="u", user="bob")
+    assert world.reply("bob", "report", id="10", **report) == {"op": "ok", "id": "10"}
+    assert world.heads("ann", "bob") == (2, 1)
+
+
 @pytest.mark.parametrize("result", [None, {"took": 3}])
 def test_a_report_is_an_item_of_the_messages_sender(result: Any) -> None:
     world = commanded()
