@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 _INTEGER, _UTC_TIME, _GENERALIZED_TIME = 0x02, 0x17, 0x18
 _CERTIFICATE: Final = ("-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----")
@@ -24,6 +24,18 @@ def pair_problem(cert: str, key: str) -> str | None:
         return f"certificate or key is no PEM file that can be used: {error.reason or error}"
     except (OSError, ValueError) as error:
         return f"certificate or key can't be read: {getattr(error, 'strerror', None) or error}"
+    return None
+
+
+def trust_problem(file: str, kind: Literal["x509", "crl"]) -> str | None:
+    """Why a server could not go by the certificates, or the revocation lists, of this file; None where it could."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        context.load_verify_locations(file)
+    except (OSError, ValueError) as error:
+        return f"{file} is no PEM file that can be used: {getattr(error, 'reason', None) or error}"
+    if not context.cert_store_stats()[kind]:
+        return f"there is no {'certificate' if kind == 'x509' else 'revocation list'} in {file}"
     return None
 
 

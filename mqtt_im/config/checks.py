@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from mqtt_im.config.addresses import Address, parse_bind
-from mqtt_im.config.certificates import pair_problem
+from mqtt_im.config.certificates import pair_problem, trust_problem
 from mqtt_im.config.schema import Config, HttpTlsConfig, JwtConfig, TlsConfig
 from mqtt_im.mqtt import topics as mqtt_topics
 from mqtt_im.protocol import topics
@@ -180,6 +180,10 @@ def _check_tls(section: str, tls: TlsConfig | HttpTlsConfig, client_ca: str = ""
             yield f"{key}: there is no file {file}"
     if tls.bind and Path(tls.cert).is_file() and Path(tls.key).is_file() and (problem := pair_problem(tls.cert, tls.key)):
         yield f"{section}.cert: {problem} ({tls.cert}, {tls.key})"
+    if tls.bind and Path(client_ca).is_file() and (problem := trust_problem(client_ca, "x509")):
+        yield f"{section}.client_ca: {problem}"
+    if tls.bind and Path(crl).is_file() and (problem := trust_problem(crl, "crl")):
+        yield f"{section}.crl: {problem}"
 
 
 def _check_http(config: Config) -> Iterator[str]:

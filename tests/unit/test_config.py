@@ -211,6 +211,23 @@ def test_certificate_and_key_belong_together(tmp_path: Path) -> None:
     load(None, ["mqtt.tls.bind=127.0.0.1:8883", f"mqtt.tls.cert={cert}", f"mqtt.tls.key={key}"], {})
 
 
+def test_what_clients_are_trusted_by_must_be_of_use(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    cert, key, ca, crl = (tmp_path / name for name in ("cert.pem", "key.pem", "ca.pem", "crl.pem"))
+    one = authority.issue_cert("localhost")
+    one.cert_chain_pems[0].write_to_path(cert)
+    one.private_key_pem.write_to_path(key)
+    authority.cert_pem.write_to_path(ca)
+    crl.write_bytes(revocations(authority))
+    text = f"[mqtt.tls]\nbind = '127.0.0.1:8883'\ncert = '{cert}'\nkey = '{key}'\nclient_ca = '{ca}'\ncrl = '{crl}'"
+    files = [f"mqtt.tls.{name}={file}" for name, file in (("cert", cert), ("key", key), ("client_ca", ca), ("crl", crl))]
+    load(None, ["mqtt.tls.bind=127.0.0.1:8883", *files], {})
+    crl.write_text(ca.read_text())
+    assert mistakes(text, folder=tmp_path) == [f"mqtt.tls.crl: there is no revocation list in {crl}"]
+    ca.write_text("nonsense")
+    assert [line.partition(":")[0] for line in mistakes(text, folder=tmp_path)] == ["mqtt.tls.client_ca", "mqtt.tls.crl"]
+
+
 def test_how_long_certificates_and_revocations_are_good(tmp_path: Path) -> None:
     authority = trustme.CA()
     end = datetime.datetime(2061, 2, 3, 4, 5, 6, tzinfo=datetime.UTC)
