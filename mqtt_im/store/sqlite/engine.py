@@ -25,6 +25,7 @@ from mqtt_im.store.wanted import Asking
 
 from .batch import Batch
 from .bounds import Bounds
+from .checkpoints import Checkpoints
 from .erasure import Erasure
 from .errors import ERRORS, is_damage
 from .flusher import FLUSH_ROWS, Flusher
@@ -104,7 +105,8 @@ class Engine(Showing):
         self._projection_db = open_projection(self._data_dir, bounds=self._bounds)
         self.projection = Projection(self._projection_db)
         self.folds = Folds(self._log_db, self._projection_db)
-        self.flusher = Flusher(self.projection, self.epoch, self.gate, self._bounds)
+        self.checkpoints = Checkpoints(self._projection_db)
+        self.flusher = Flusher(self.projection, self.epoch, self.gate, self._bounds, self.checkpoints.look)
 
     def _make_projection(self) -> None:
         """What is lost or foreign is made anew as a file, where it is much; on a full disk in memory, as far as that goes."""
@@ -157,6 +159,7 @@ class Engine(Showing):
             self._mending = None
         with contextlib.suppress(*ERRORS):
             self.flusher.abort()
+        self.checkpoints.wait()
         self._projection_db.close()
 
     def _load(self) -> None:
@@ -372,5 +375,6 @@ class Engine(Showing):
             if is_damage(error):
                 leave_unfinished(self._data_dir)
             logger.warning("store: the projections were not written (%s); they will be replayed at the next start", error)
+        self.checkpoints.wait()
         self._log_db.close()
         self._projection_db.close()

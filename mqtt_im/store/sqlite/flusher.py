@@ -7,7 +7,7 @@ batches, and keeps up with them: a generation is written before the next one is 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from .bounds import Bounds
@@ -20,7 +20,7 @@ FLUSH_ROWS = 20_000
 FLUSH_BYTES = 24 << 20
 """The projections follow the log at the latest after so many rows, or so many bytes in memory …"""
 FLUSH_AFTER_S = 3.0
-"""… or so many seconds."""
+"""… or so many seconds, unless there is a reason to be `patient`."""
 SLICE_ROWS = 500
 MOST_ROWS = 4_000
 """Rows that are written at once, unless more have come meanwhile: some milliseconds."""
@@ -33,8 +33,17 @@ MOST_S = 0.01
 class Flusher:
     """The bulk writes of one store. Raises what `sqlite3` raises; then the state is to be loaded anew, and `begin` called."""
 
-    def __init__(self, projection: Projection, epoch: str, gate: Gate, bounds: Bounds) -> None:
+    def __init__(
+        self,
+        projection: Projection,
+        epoch: str,
+        gate: Gate,
+        bounds: Bounds,
+        committed: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`committed` is called when a generation has been written."""
         self._gate = gate
+        self._committed = committed
         self._bounds = bounds
         self._projection = projection
         self._epoch = epoch
@@ -46,6 +55,8 @@ class Flusher:
         self._made = 0
         """Rows that the live generation had when it was last looked at."""
         self._done_at = time.monotonic()
+        self.patient = False
+        """Whether a generation is only written when it is full, however long that takes."""
 
     def abort(self) -> None:
         """A bulk write that is under way leaves nothing."""
@@ -88,13 +99,15 @@ class Flusher:
             return 0.0
         if not self._state.live.records:
             return None
+        if self.patient:
+            return 0.0 if self.full() else None
         return max(0.0, FLUSH_AFTER_S - (time.monotonic() - self._done_at))
 
     def step(self, hurry: bool = False) -> bool:
         """Write one slice of the projections, where one is due; False where there is nothing to do now."""
         state = self._state
         if self._bulk is None:
-            due = time.monotonic() - self._done_at >= FLUSH_AFTER_S
+            due = not self.patient and time.monotonic() - self._done_at >= FLUSH_AFTER_S
             if not state.live.records or not (hurry or due or self.full()):
                 return False
             self._rows, self._written, self._made = state.live.rows, 0, 0
@@ -114,6 +127,7 @@ class Flusher:
         self._done_at = time.monotonic()
         with self._gate:
             state.thaw()
+        self._committed()
         return False
 
     def keep_up(self) -> None:

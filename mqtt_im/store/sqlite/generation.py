@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from operator import attrgetter
 from typing import Any, Final
@@ -138,7 +138,6 @@ class Generation:
         users = [rows.user_row(row) for row in self.users.values()]
         convs = [rows.conv_row(row) for row in self.convs.values()]
         active, marked, told = self._members(user)
-        joined, new = list(self._new_members(user)), {conv.cid for conv in self.fresh}
         owned = [(user(name).uid, device, row) for name, of in self.devices.items() for device, row in of.items()]
         dropped = [(uid, device) for uid, device, row in owned if row is None]
         devices = [rows.device_row(uid, row) for uid, _, row in owned if row is not None]
@@ -149,8 +148,8 @@ class Generation:
             (rows.PUT_CONV, lambda: _ordered(convs)),
             (rows.PUT_MEMBER, lambda: _ordered(rows.member_row(*part) for part in marked)),
             (rows.PUT_ACTIVE_MEMBER, lambda: _ordered((*rows.member_row(*part), lsn) for part, lsn in active)),
-            (rows.PUT_NEW_MEMBER, lambda: _ordered(joined)),
-            (rows.PUT_LATEST, lambda: self._latest_rows(told, new)),
+            (rows.PUT_NEW_MEMBER, lambda: _ordered(self._new_members({row[0]: row[3] for row in convs}))),
+            (rows.PUT_LATEST, lambda: self._latest_rows(told)),
             (rows.DROP_DEVICE, lambda: dropped),
             (rows.PUT_DEVICE, lambda: _ordered(devices)),
             (rows.PUT_AMENDED, lambda: _ordered(amended)),
@@ -174,15 +173,15 @@ class Generation:
             (rows.PUT_USER, (rows.user_row(one) for one in sorted(self.users.values(), key=attrgetter("uid")))),
             # By name, since the names' index is what is larger.
             (rows.PUT_CONV, (rows.conv_row(one) for one in sorted(self.convs.values(), key=attrgetter("name")))),
-            (rows.PUT_NEW_MEMBER, self._joined_rows(user)),
+            (rows.PUT_NEW_MEMBER, self._joined_rows()),
             (rows.PUT_MEMBER, self._marked_rows(user)),
             (rows.DROP_DEVICE, ((uid, name) for uid, name, device in self._owned(user) if device is None)),
             (rows.PUT_DEVICE, (rows.device_row(uid, device) for uid, _, device in self._owned(user) if device is not None)),
         ]
 
-    def _joined_rows(self, user: Callable[[str], User]) -> Iterator[Row | None]:
+    def _joined_rows(self) -> Iterator[Row | None]:
         joined: dict[int, list[Row]] = {}
-        for count, row in enumerate(self._new_members(user)):
+        for count, row in enumerate(self._new_members({conv.cid: conv.lsn for conv in self.fresh})):
             joined.setdefault(row[0], []).append(row)
             if not count % _PAUSE_ROWS:
                 yield None
@@ -219,16 +218,20 @@ class Generation:
                     told.add((uid, cid))
         return active, marked, told
 
-    def _new_members(self, user: Callable[[str], User]) -> Iterator[Row]:
-        """The rows of who is in a new direct conversation, as far as nothing else has changed them: they got all of it."""
-        members = self.members
+    def _new_members(self, lsns: Mapping[int, int]) -> Iterator[Row]:
+        """The rows of who is in a new direct conversation, as far as nothing else has changed them: they got all of it.
+
+        `lsns` are the conversations' newest log rows, by cid.
+        """
+        members, users = self.members, self.users
         for conv in self.fresh:
             cid = conv.cid
             for order, name in enumerate(conv.users or ()):
                 if name not in members or cid not in members[name]:
-                    yield user(name).uid, cid, order, conv.lsn
+                    yield users[name].uid, cid, order, lsns[cid]
 
-    def _latest_rows(self, told: Container[tuple[int, int]], new: Container[int]) -> Iterator[tuple[int, int, int]]:
+    def _latest_rows(self, told: Container[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+        new = {conv.cid for conv in self.fresh}
         for uid in sorted(self.latest):
             for name, lsn in self.latest[uid].items():
                 cid = self.convs[name].cid

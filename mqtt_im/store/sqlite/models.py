@@ -323,7 +323,8 @@ def open_log(
 
     `unchanging`: see `unchanging.readable`.
     """
-    db = _open(data_dir / LOG_FILE, synchronous, readonly, 8192, unchanging)
+    # A page of the log is written for the last time soon, so there is nothing to gain from waiting for many.
+    db = _open(data_dir / LOG_FILE, synchronous, readonly, 8192, unchanging, checkpoint_pages=1_000)
     _migrate(db, _LOG_STEPS, readonly)
     return db
 
@@ -410,7 +411,12 @@ def _open_projection(path: Path, bounds: Bounds | None) -> peewee.SqliteDatabase
 
 
 def _open(
-    path: Path, synchronous: str, readonly: bool, cache_kib: int = _PAGES_KIB, unchanging: bool = False
+    path: Path,
+    synchronous: str,
+    readonly: bool,
+    cache_kib: int = _PAGES_KIB,
+    unchanging: bool = False,
+    checkpoint_pages: int = 4_000,
 ) -> peewee.SqliteDatabase:
     # The log is written at its end and read by row number; the projections are written all over.
     pragmas: dict[str, Any] = {
@@ -418,10 +424,9 @@ def _open(
         "synchronous": synchronous,
         "cache_size": -cache_kib,
         "busy_timeout": 5000,
-        "wal_autocheckpoint": 4000,
+        "wal_autocheckpoint": checkpoint_pages,
         "journal_size_limit": 64 << 20,
         "secure_delete": 1,
-        "temp_store": "memory",  # what a statement of many rows could undo would else be written to files, page by page
     }
     if readonly:
         pragmas = {"busy_timeout": 5000, "query_only": 1}

@@ -39,6 +39,7 @@ from mqtt_im.store.commits import Author
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.retaining import DAY_MS, ID_DAYS, Content, key_of
+from mqtt_im.store.sqlite.checkpoints import Checkpoints
 from mqtt_im.store.sqlite.flusher import Flusher
 from mqtt_im.store.sqlite.hot import Log, Projection
 from mqtt_im.store.sqlite.state import ProjectedState
@@ -64,6 +65,7 @@ class Host(Protocol):
     projection: Projection
     folds: Folds
     flusher: Flusher
+    checkpoints: Checkpoints
     state: ProjectedState
     now: int
     last: int
@@ -108,7 +110,7 @@ class Pass:
         """Rows from this time on are left alone; 0: none are."""
         self._forgotten = now - ID_DAYS * DAY_MS
         self._unseen = now - policy.device_expiry_days * DAY_MS if policy.device_expiry_days else 0
-        self._work: Iterator[bool] | None = None
+        self._work: Generator[bool, None, None] | None = None
         self._at = 0
         self.waits = False
         """The next step is for later, however idle the store is."""
@@ -119,7 +121,9 @@ class Pass:
         self._base = engine.base()
 
     def end(self) -> None:
-        """See `retaining.Pass`: nothing is held."""
+        """See `retaining.Pass`."""
+        if self._work is not None:
+            self._work.close()
 
     def step(self) -> bool:
         """One more part is done; False where there was none left."""
@@ -128,8 +132,16 @@ class Pass:
             self._work = self._run()
         return next(self._work, False)
 
-    def _run(self) -> Iterator[bool]:
+    def _run(self) -> Generator[bool, None, None]:
         """Yields True after each part."""
+        flusher = self._engine.flusher
+        flusher.patient = True  # else each of its bulk writes touches again many of the pages that the next one and a fold do
+        try:
+            yield from self._parts()
+        finally:
+            flusher.patient = False
+
+    def _parts(self) -> Iterator[bool]:
         engine, folds = self._engine, self._engine.folds
         upto = self._choose_end()
         while engine.projection.position()[1] < upto:
@@ -171,8 +183,13 @@ class Pass:
 
     def _try(self, part: Callable[[], bool]) -> Generator[bool, None, bool]:
         """Until it works, or has been tried often; whether it has worked."""
+        checkpoints = self._engine.checkpoints
+        checkpoints.look()  # what is done beside need not be done here
         for _ in range(_TRIES):
             yield from self._while_bulk()
+            while checkpoints.busy:
+                self.waits = True
+                yield True
             if part():
                 return True
             self.waits = True
