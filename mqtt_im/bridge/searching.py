@@ -43,10 +43,10 @@ Ask = tuple[Channel, int, Who, rq.Search]
 class _Known:
     """What one user may search, as far as it was learnt."""
 
-    __slots__ = ("parts", "place")
+    __slots__ = ("place", "reach")
 
     def __init__(self) -> None:
-        self.parts: dict[str, reach.Part] = {}
+        self.reach = reach.Reach()
         self.place = reach.Place()
 
 
@@ -103,10 +103,10 @@ class Searching:
         limit = min(request.limit or settings.max_page, settings.max_page)
         size = self._bridge.uplinks.page_bytes(channel)
         if (conv := request.conv) is not None:
-            parts = await ledger.call(lambda engine: reach.searchable(engine, who, conv), who.user)
+            within = reach.Reach(await ledger.call(lambda engine: reach.searchable(engine, who, conv), who.user))
         else:
-            parts = await self._everything(channel)
-        query = Query(phrases_of(request.query), parts, FOREVER if request.before is None else request.before)
+            within = await self._everything(channel)
+        query = Query(phrases_of(request.query), within, FOREVER if request.before is None else request.before)
         items: list[msgspec.Raw] = []
         below = FOREVER
         deadline = time.monotonic() + LONGEST_S
@@ -126,7 +126,7 @@ class Searching:
                 return _page(items, more=True)
         return _page(items, more=False)
 
-    async def _everything(self, channel: Channel) -> list[reach.Part]:
+    async def _everything(self, channel: Channel) -> reach.Reach:
         """What the user may read of all conversations that the user is or was in."""
         known = self._known.get(channel.user) or _Known()
         done = False
@@ -134,19 +134,19 @@ class Searching:
             step, seconds = await self._bridge.ledger.call(partial(_learn, user=channel.user, place=known.place), channel.user)
             channel.link.charge(costs.of_time(seconds))
             known.place, done = step.place, step.done
-            self._count -= len(known.parts) if channel.user in self._known else 0
-            known.parts.update((part.conv, part) for part in step.parts)
+            self._count -= len(known.reach.parts) if channel.user in self._known else 0
+            known.reach.add(step.parts)
             self._keep(channel.user, known)
-        return list(known.parts.values())
+        return known.reach
 
     def _keep(self, user: str, known: _Known) -> None:
         """Remember this, and as much of what others may search as there is room for."""
         self._known[user] = known
         self._known.move_to_end(user)
-        self._count += len(known.parts)
+        self._count += len(known.reach.parts)
         while self._count > MAX_KNOWN:
             _, forgotten = self._known.popitem(last=False)
-            self._count -= len(forgotten.parts)
+            self._count -= len(forgotten.reach.parts)
 
 
 def _learn(engine: Readable, user: str, place: reach.Place) -> tuple[reach.Step, float]:

@@ -18,7 +18,7 @@ import hashlib
 import secrets
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,7 @@ from typing import Final, cast
 import msgspec
 
 from mqtt_im.core.records import AnyRecord, Edited, Gone, Message, Recalled, decode, encode
-from mqtt_im.store.reach import Part
+from mqtt_im.store.reach import Part, Reach
 from mqtt_im.store.sqlite.models import open_log
 
 from . import words as text
@@ -50,6 +50,10 @@ _MERGE_PAGES: Final = 200
 _PURGED_AT_ONCE: Final = 16
 """Shards between two times that the write-ahead file is emptied, which waits for the disk."""
 _MAX_CONV_WORDS: Final = 300
+_MANY: Final = 1_000
+"""With more conversations than that it is not looked first which of them have a message in a shard …"""
+_IN_VAIN: Final = 1_000
+"""… but after so many messages with these words that are none of theirs."""
 _MAX_CIDS: Final = 10_000
 """With more conversations than that they are told apart by their rows in `doc`, not by words of the index."""
 _CHUNK: Final = 500
@@ -65,10 +69,10 @@ Key = tuple[str, int]
 
 
 class Query(msgspec.Struct, frozen=True):
-    """What is looked for: messages of `parts` with all `phrases`, from before the time `before` (ms since 1970)."""
+    """What is looked for: messages within `reach` with all `phrases`, from before the time `before` (ms since 1970)."""
 
     phrases: list[str]
-    parts: list[Part]
+    reach: Reach
     before: int = FOREVER
 
 
@@ -332,39 +336,56 @@ class SearchIndex:
         """
         if not query.phrases:
             return Found([], 0)
-        parts = {self._cid(part.conv): part for part in query.parts}
+        parts = query.reach.numbered(self._key, self._cid)
         words = " AND ".join(f'"{phrase}"' for phrase in query.phrases)
         found: list[int] = []
         for number in sorted(self._shards, reverse=True):
             low, high = number * SHARD_ROWS, min(_end(number), below)
-            here = {cid: part for cid, part in parts.items() if part.first < high and part.last >= low}
-            if low >= high or not here or self._shards[number] >= query.before:
+            if low >= high or not parts or self._shards[number] >= query.before:
                 continue
-            found += islice(self._find_in(number, words, here, high, query.before), wanted - len(found))
+            found += islice(self._find_in(number, words, parts, high, query.before), wanted - len(found))
             if len(found) >= wanted:
                 return Found(found, found[-1])
             if time.monotonic() > until:
                 return Found(found, low)
         return Found(found, 0)
 
-    def _find_in(self, number: int, words: str, parts: dict[int, Part], below: int, before: int) -> Iterator[int]:
+    def _find_in(self, number: int, words: str, parts: Mapping[int, Part], below: int, before: int) -> Iterator[int]:
         """The messages of one shard, the newest first."""
+        if len(parts) > _MANY:
+            in_vain = 0
+            for lsn, cid, seq in self._matches(number, words, below, before):
+                if _reaches(parts, cid, seq):
+                    yield lsn
+                    continue
+                in_vain += 1
+                if in_vain == _IN_VAIN:
+                    below = lsn
+                    break
+            else:
+                return
+        low = number * SHARD_ROWS
+        parts = {cid: part for cid, part in parts.items() if part.first < below and part.last >= low}
+        if not parts:
+            return
         if len(parts) <= _MAX_CONV_WORDS:
             convs = " OR ".join(f'"{text.MARK}{cid}"' for cid in parts)
             # To learn so that there is nothing to find is far cheaper than to go through frequent words.
             if not self._sql.execute(f"SELECT 1 FROM word_{number} WHERE word_{number} MATCH ?", (convs,)).fetchone():
                 return
             words = f"({convs}) AND {words}"
+        for lsn, cid, seq in self._matches(number, words, below, before):
+            if _reaches(parts, cid, seq):
+                yield lsn
+
+    def _matches(self, number: int, words: str, below: int, before: int) -> Iterator[tuple[int, int, int]]:
+        """`(lsn, cid, seq)` of the messages of one shard with these words, the newest first."""
         # CROSS makes SQLite go by the words.
-        rows = self._sql.execute(
+        return self._sql.execute(
             f"SELECT lsn, cid, seq FROM word_{number} AS w CROSS JOIN doc ON lsn = w.rowid"
             f" WHERE word_{number} MATCH ? AND w.rowid < ? AND ts < ? ORDER BY w.rowid DESC",
             (words, below, before),
         )
-        for lsn, cid, seq in rows:
-            part = parts.get(cid)
-            if part is not None and any(first <= seq <= last for first, last in part.spans):
-                yield lsn
 
 
 class _Batch:
@@ -402,6 +423,11 @@ class _Batch:
             self.fresh[key] = (lsn, ts, words)
         else:
             self.changed[key] = words
+
+
+def _reaches(parts: Mapping[int, Part], cid: int, seq: int) -> bool:
+    part = parts.get(cid)
+    return part is not None and any(first <= seq <= last for first, last in part.spans)
 
 
 def _end(number: int) -> int:

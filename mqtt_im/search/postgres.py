@@ -129,7 +129,7 @@ class PostgresIndex:
     def find(self, query: Query, below: int, wanted: int, until: float) -> Found:
         """The newest `wanted` messages below log row `below`; a query without a word finds nothing."""
         words = [word[:_MAX_WORD] for phrase in query.phrases for word in phrase.split()]
-        parts = self._numbered(query.parts)
+        parts = self._numbered(query.reach.parts)
         if not words or not parts:
             return Found([], 0)
         rows = self._rows(
@@ -147,9 +147,8 @@ class PostgresIndex:
         found = [lsn for lsn, cid, seq in rows if any(first <= seq <= last for first, last in parts[cid].spans)]
         return Found(found, rows[-1][0] if len(rows) == wanted else 0)
 
-    def _numbered(self, parts: list[Part]) -> dict[int, Part]:
+    def _numbered(self, named: dict[str, Part]) -> dict[int, Part]:
         """The parts by the numbers of their conversations, as far as these have any message."""
-        named = {part.conv: part for part in parts}
         pairs = [pair for name in named if (pair := members_of_direct(name)) is not None]
         groups = [name for name in named if name[0] == "#"]
         rows = self._rows(_NUMBERS, {"groups": groups, "a": [a for a, _ in pairs], "b": [b for _, b in pairs]})

@@ -6,6 +6,7 @@ between; then only those are looked at again in which something was said since, 
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -28,6 +29,40 @@ class Part(msgspec.Struct, frozen=True):
     first: int
     last: int
     spans: tuple[tuple[int, int], ...]
+
+
+class Reach:
+    """What one user may search, by conversation, as far as it was learnt; and by the numbers that an index gives to these.
+
+    Whoever searches for the user may add to it or look for numbers, one at a time.
+    """
+
+    __slots__ = ("_key", "_numbered", "_unnumbered", "parts")
+
+    def __init__(self, parts: Iterable[Part] = ()) -> None:
+        self.parts: dict[str, Part] = {}
+        self._key: object = None
+        self._numbered: dict[int, Part] = {}
+        self._unnumbered: list[Part] = []
+        self.add(parts)
+
+    def add(self, parts: Iterable[Part]) -> None:
+        """This was learnt."""
+        for part in parts:
+            self.parts[part.conv] = part
+            self._unnumbered.append(part)
+
+    def numbered(self, key: object, number: Callable[[str], int]) -> Mapping[int, Part]:
+        """The parts by what `number` says of their conversations: always the same, as long as `key` is.
+
+        Only what was learnt since the last time is looked up.
+        """
+        if key != self._key:
+            self._key, self._numbered, self._unnumbered = key, {}, list(self.parts.values())
+        for part in self._unnumbered:
+            self._numbered[number(part.conv)] = part
+        self._unnumbered.clear()
+        return self._numbered
 
 
 class Place(msgspec.Struct, frozen=True):

@@ -48,7 +48,7 @@ class World:
             while index.follow(3):
                 pass
             parts = self._parts(who, conv)
-            told = index.find(Query(phrases_of(text), parts, before), FOREVER, wanted, time.monotonic() + 1)
+            told = index.find(Query(phrases_of(text), reach.Reach(parts), before), FOREVER, wanted, time.monotonic() + 1)
             messages = self.store.see(partial(queries.found, who=who, lsns=told.lsns), NOW)
             results.append([json.loads(message)["body"] for message in messages])
         assert results[0] == results[1]

@@ -17,7 +17,7 @@ from mqtt_im.search import index as search_index
 from mqtt_im.search.file import FILE_NAME, remove
 from mqtt_im.search.index import FOREVER, Query, SearchIndex
 from mqtt_im.search.words import phrases_of
-from mqtt_im.store.reach import Part
+from mqtt_im.store.reach import Part, Reach
 from mqtt_im.store.sqlite.hot import Log
 from mqtt_im.store.sqlite.models import open_log
 from tests.support.store import Crash
@@ -33,7 +33,8 @@ class Searching(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr(search_index, "SHARD_ROWS", 5)
+        for name, value in (("SHARD_ROWS", 5), ("_MANY", 1), ("_IN_VAIN", 2)):
+            self.patch.setattr(search_index, name, value)
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name)
         self.db = open_log(self.path, "off")
@@ -168,7 +169,7 @@ class Searching(RuleBasedStateMachine):
     def search(self, asked: str, convs: set[str], lowest: int, before: int, limit: int) -> None:
         self.catch_up()
         parts = [Part(conv, 0, FOREVER, ((lowest, FOREVER),)) for conv in convs]
-        query = Query(phrases_of(asked), parts, before)
+        query = Query(phrases_of(asked), Reach(parts), before)
         found: list[int] = []
         below = FOREVER
         while below:

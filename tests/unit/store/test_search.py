@@ -116,7 +116,7 @@ class World:
         who = Who(user, "phone", 0)
         engine = self.store.engine
         parts = everything(engine, user) if conv is None else reach.searchable(engine, who, conv)
-        asked = Query(phrases_of(query), parts, before)
+        asked = Query(phrases_of(query), reach.Reach(parts), before)
         lsns = self.index.find(asked, FOREVER, limit, time.monotonic() + 60).lsns
         return [json.loads(message)["body"] for message in queries.found(self.store.engine, who, lsns)]
 
@@ -221,7 +221,7 @@ def test_a_search_goes_on_where_it_was_left(world: World, small_shards: None) ->
     for number in range(20):
         world.say("alice", "bob", f"apple {number}")
     world.catch_up()
-    query = Query(["apple"], everything(world.store.engine, "bob"))
+    query = Query(["apple"], reach.Reach(everything(world.store.engine, "bob")))
     lsns: list[int] = []
     below, rounds = FOREVER, 0
     while below:
@@ -235,9 +235,10 @@ def test_a_search_goes_on_where_it_was_left(world: World, small_shards: None) ->
     assert rounds > 5
 
 
-@pytest.mark.parametrize("most", [0, 300])
-def test_only_what_one_may_read(world: World, small_shards: None, monkeypatch: pytest.MonkeyPatch, most: int) -> None:
-    monkeypatch.setattr(search_index, "_MAX_CONV_WORDS", most)
+@pytest.mark.parametrize(("most", "many"), [(0, 1000), (300, 1000), (300, 0), (0, 0)])
+def test_only_what_one_may_read(world: World, small_shards: None, monkeypatch: pytest.MonkeyPatch, most: int, many: int) -> None:
+    for name, value in (("_MAX_CONV_WORDS", most), ("_MANY", many), ("_IN_VAIN", 1)):
+        monkeypatch.setattr(search_index, name, value)
     world.group("alice", "#g")
     world.say("alice", "#g", "treasure one")
     world.say("alice", "carol", "treasure of carol")
@@ -251,6 +252,23 @@ def test_only_what_one_may_read(world: World, small_shards: None, monkeypatch: p
     assert world.search("bob", "treasure") == ["treasure four", "treasure two"]
     assert world.search("alice", "treasure", "#g") == [f"treasure {word}" for word in ("four", "three", "two", "one")]
     assert world.search("mallory", "treasure") == []
+
+
+def test_a_conversation_is_numbered_once_and_anew_for_another_index() -> None:
+    asked: list[str] = []
+
+    def number(conv: str) -> int:
+        asked.append(conv)
+        return len(asked)
+
+    one, other, later = (reach.Part(conv, 0, last, ()) for conv, last in (("a:b", 5), ("a:c", 6), ("a:b", 9)))
+    within = reach.Reach([one, other])
+    assert within.numbered("key", number) == {1: one, 2: other}
+    assert within.numbered("key", number) == {1: one, 2: other} and asked == ["a:b", "a:c"]
+    within.add([later])
+    assert within.parts == {"a:b": later, "a:c": other}
+    assert within.numbered("key", lambda conv: {"a:b": 1}[conv]) == {1: later, 2: other}
+    assert within.numbered("other key", lambda conv: {"a:b": 7, "a:c": 8}[conv]) == {7: later, 8: other}
 
 
 # What is forgotten.
@@ -343,7 +361,7 @@ def test_what_retention_took_is_gone(world: World, small_shards: None, remembere
     world.purge()
     world.reopen()
     assert not world.index.sweep()
-    query = Query(["apple"], everything(world.store.engine, "bob"))
+    query = Query(["apple"], reach.Reach(everything(world.store.engine, "bob")))
     assert world.index.find(query, FOREVER, 100, time.monotonic() + 60).lsns == [11, 10, 8, 7, 4]
     assert [number for number in range(1, 12) if world.holds(f"word{number}x")] == [4, 7, 8, 10, 11]
     with closing(sqlite3.connect(world.folder / FILE_NAME)) as connection:

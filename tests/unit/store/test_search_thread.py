@@ -22,12 +22,12 @@ from mqtt_im.search.file import FILE_NAME
 from mqtt_im.search.index import FOREVER, Query, SearchIndex
 from mqtt_im.search.thread import Search
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.reach import Part
+from mqtt_im.store.reach import Part, Reach
 from mqtt_im.store.sqlite.models import LOG_FILE
 from tests.support.raw import PATIENCE_S
 from tests.support.store import SqliteStore
 
-QUERY = Query(["apple"], [Part("alice:bob", 0, FOREVER, ((1, FOREVER),))])
+QUERY = Query(["apple"], Reach([Part("alice:bob", 0, FOREVER, ((1, FOREVER),))]))
 
 
 @pytest.fixture
