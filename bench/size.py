@@ -21,7 +21,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.store import listings, queries
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.engine import Engine
-from mqtt_im.store.sqlite.models import PROJECTION_FILE, remove
+from mqtt_im.store.sqlite.files import PROJECTION_FILE, remove
 from mqtt_im.store.sqlite.opening import opener
 
 LITTLE = "little"

@@ -17,7 +17,7 @@ from mqtt_im.opening import database_of
 from mqtt_im.protocol.errors import ConfigError, StoreError
 from mqtt_im.store.sqlite import backup as backups
 from mqtt_im.store.sqlite import check as checks
-from mqtt_im.store.sqlite.models import LOG_FILE, PROJECTION_FILE
+from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE
 from mqtt_im.store.sqlite.unchanging import readable
 
 if TYPE_CHECKING:

@@ -20,8 +20,8 @@ from mqtt_im.cli.places import place_for
 from mqtt_im.config import Config, load
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import FolderLock
+from mqtt_im.store.sqlite.files import LOG_FILE
 from mqtt_im.store.sqlite.kept import Kept, kept_by
-from mqtt_im.store.sqlite.models import LOG_FILE
 
 app = typer.Typer(help="Add, change, list, show and remove accounts.", no_args_is_help=True, rich_markup_mode=None)
 

@@ -11,7 +11,7 @@ from mqtt_im.hooks.webpush import KEY_NAME
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.sqlite import whole as sqlite
-from mqtt_im.store.sqlite.models import LOG_FILE
+from mqtt_im.store.sqlite.files import LOG_FILE
 from mqtt_im.tables import Folder, Tables
 
 from .small import FILES, Models

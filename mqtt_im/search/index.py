@@ -28,7 +28,7 @@ import msgspec
 
 from mqtt_im.core.records import AnyRecord, Edited, Gone, Message, Recalled, decode, encode
 from mqtt_im.store.reach import Part, Reach
-from mqtt_im.store.sqlite.models import open_log
+from mqtt_im.store.sqlite.files import open_log
 
 from . import words as text
 from .file import SearchFile, remove

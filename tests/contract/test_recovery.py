@@ -20,7 +20,7 @@ from mqtt_im.store import listings
 from mqtt_im.store.jobs import FetchJob, RequestJob
 from mqtt_im.store.rendered import Rendered
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.hot import Projection
+from mqtt_im.store.sqlite.projection import Projection
 from tests.support.store import SqliteStore
 
 NOW = 1_000_000

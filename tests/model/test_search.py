@@ -18,8 +18,8 @@ from mqtt_im.search.file import FILE_NAME, remove
 from mqtt_im.search.index import FOREVER, Query, SearchIndex
 from mqtt_im.search.words import phrases_of
 from mqtt_im.store.reach import Part, Reach
-from mqtt_im.store.sqlite.hot import Log
-from mqtt_im.store.sqlite.models import open_log
+from mqtt_im.store.sqlite.files import open_log
+from mqtt_im.store.sqlite.log import Log
 from tests.support.store import Crash
 
 CONVS = ("alice:bob", "alice:carol", "#ops")

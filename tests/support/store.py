@@ -15,7 +15,7 @@ from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.reader import Reader
 from mqtt_im.store.readonly import Owed
 from mqtt_im.store.sqlite.engine import Engine
-from mqtt_im.store.sqlite.models import PROJECTION_FILE
+from mqtt_im.store.sqlite.files import PROJECTION_FILE
 from mqtt_im.store.sqlite.opening import opener
 from mqtt_im.store.uploads import Uploads
 

@@ -21,7 +21,7 @@ from mqtt_im.accounts import table as accounts
 from mqtt_im.disk import is_full, reason
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import RESTORING, FolderLock
-from mqtt_im.store.sqlite.models import LOG_FILE, new_epoch
+from mqtt_im.store.sqlite.files import LOG_FILE, new_epoch
 from mqtt_im.store.sqlite.unchanging import readable, uri
 
 _OF_A_STORE: Final = re.compile(

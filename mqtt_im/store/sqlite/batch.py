@@ -12,7 +12,7 @@ from mqtt_im.core.rules.files import files_of
 from mqtt_im.store.commits import Author, Commit
 from mqtt_im.store.uploads import Uploads
 
-from .hot import Log
+from .log import Log
 from .state import MANY, ProjectedState
 
 

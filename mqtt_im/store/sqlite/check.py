@@ -25,10 +25,12 @@ from mqtt_im.store.report import Report
 from .checking.comparing import Borrowed, compare
 from .checking.ids import find_twice
 from .checking.numbers import Numbers
+from .files import LOG_FILE, PROJECTION_FILE, open_log, open_projection
 from .flusher import write_all
-from .hot import Log, Projection
 from .loading import LoadingState, set_latest
-from .models import LOG_FILE, PROJECTION_FILE, PROJECTION_MODELS, LogMeta, open_log, open_projection
+from .log import Log
+from .models import PROJECTION_MODELS, LogMeta
+from .projection import Projection
 from .replay import decoded, replay, without_collecting
 from .retention.base import Index, restore
 from .retention.folds import Folds

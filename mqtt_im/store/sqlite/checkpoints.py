@@ -17,7 +17,7 @@ import peewee
 
 from mqtt_im.disk import reason
 
-from .hot import checkpoint
+from .sql import checkpoint
 
 logger = logging.getLogger(__name__)
 

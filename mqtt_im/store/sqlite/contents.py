@@ -12,8 +12,9 @@ from mqtt_im.store.delivered import delivered
 
 from .bounds import Bounds
 from .entities import Entities
-from .hot import Log, Projection
+from .log import Log
 from .numbering import Numbering
+from .projection import Projection
 
 MAX_AMENDED: Final = 50_000
 """Messages of which it stays in memory what became of them, when nobody needs that …"""

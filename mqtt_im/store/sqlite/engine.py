@@ -28,11 +28,13 @@ from .bounds import Bounds
 from .checkpoints import Checkpoints
 from .erasure import Erasure
 from .errors import ERRORS, is_damage
+from .files import PROJECTION_FILE, move_aside, open_log, open_projection, remove
 from .flusher import FLUSH_ROWS, Flusher
 from .gate import Gate
-from .hot import Log, Projection
+from .log import Log
 from .mending import Mending, leave_unfinished
-from .models import PROJECTION_FILE, PROJECTION_MODELS, LogMeta, move_aside, open_log, open_projection, remove
+from .models import PROJECTION_MODELS, LogMeta
+from .projection import Projection
 from .reading import Reading
 from .rebuild import rebuild
 from .replay import decoded, replay, without_collecting

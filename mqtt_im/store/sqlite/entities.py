@@ -12,9 +12,10 @@ from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, ReadMark
 
 from .bounds import Bounds
-from .hot import Log, Projection
+from .log import Log
 from .numbering import Numbering
 from .overlay import Overlay
+from .projection import Projection
 
 MAX_CACHED: Final = 50_000
 """Entities of each kind that stay in memory when nobody needs them."""

@@ -13,7 +13,7 @@ from typing import Any
 from .bounds import Bounds
 from .gate import Gate
 from .generation import slices
-from .hot import Projection
+from .projection import Projection
 from .state import ProjectedState
 
 FLUSH_ROWS = 20_000

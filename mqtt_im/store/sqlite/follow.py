@@ -8,7 +8,8 @@ from peewee import fn
 
 from mqtt_im.core.records import AnyRecord, decode
 
-from .models import LogRow, open_log
+from .files import open_log
+from .models import LogRow
 
 
 class LogReader:

@@ -13,8 +13,10 @@ import peewee
 from mqtt_im.core.records import decode
 from mqtt_im.protocol.errors import StoreError
 
-from .hot import Log, Projection
-from .models import LogMeta, open_log, open_projection
+from .files import open_log, open_projection
+from .log import Log
+from .models import LogMeta
+from .projection import Projection
 from .retention.folds import Folds
 from .state import ProjectedState
 

@@ -18,10 +18,11 @@ from mqtt_im.protocol.errors import StoreError
 
 from .bounds import Bounds
 from .errors import ERRORS, is_damage
+from .files import PROJECTION_FILE, UNFINISHED, move_aside, open_log, open_new_projection, remove
 from .flusher import Flusher
 from .gate import Gate
-from .hot import Log, Projection
-from .models import PROJECTION_FILE, UNFINISHED, move_aside, open_log, open_new_projection, remove
+from .log import Log
+from .projection import Projection
 from .replay import replay
 from .retention.base import restore
 from .state import ProjectedState

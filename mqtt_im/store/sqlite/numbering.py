@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from .hot import Projection
+from .projection import Projection
 
 
 class Numbering:

@@ -16,7 +16,7 @@ from mqtt_im.store.uploads import NoUploads, Uploads
 from .bounds import USUAL_MB, Bounds
 from .engine import Engine
 from .errors import ERRORS
-from .models import LOG_FILE
+from .files import LOG_FILE
 
 _FAILED: Final[tuple[type[Exception], ...]] = (*ERRORS, ValueError)
 

@@ -16,7 +16,8 @@ from mqtt_im.core.records import AnyRecord, Edited, GroupChange, Message, Reacte
 from .bounds import Bounds
 from .cache import Cache
 from .generation import Generation
-from .hot import Log, Projection
+from .log import Log
+from .projection import Projection
 
 K = TypeVar("K")
 V = TypeVar("V")

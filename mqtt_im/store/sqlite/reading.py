@@ -30,9 +30,10 @@ from mqtt_im.store.uploads import Uploads
 from .bounds import Bounds
 from .cache import Cache
 from .errors import ERRORS
+from .files import open_log, open_projection
 from .gate import Gate, Yielding
-from .hot import Log, Projection
-from .models import open_log, open_projection
+from .log import Log
+from .projection import Projection
 from .state import ProjectedState
 
 _TRIES: Final = 3

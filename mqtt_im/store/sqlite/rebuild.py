@@ -12,10 +12,11 @@ from typing import Final
 
 import peewee
 
+from .files import PROJECTION_FILE, index_projection, open_partial, remove
 from .flusher import write_all
-from .hot import Log, Projection
 from .loading import LoadingState, set_latest
-from .models import PROJECTION_FILE, index_projection, open_partial, remove
+from .log import Log
+from .projection import Projection
 from .replay import decoded, replay, without_collecting
 from .retention.base import restore
 

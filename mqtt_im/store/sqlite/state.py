@@ -19,9 +19,10 @@ from .bounds import Bounds
 from .contents import Contents
 from .entities import NAME_BYTES
 from .generation import Bulk, Generation
-from .hot import Log, Projection
+from .log import Log
 from .numbering import Numbering
 from .overlay import shown_of
+from .projection import Projection
 
 MANY: Final = 100
 """A record with more recipients than that is shortened in memory once it is on disk."""

@@ -24,7 +24,8 @@ from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.policy import Policy, Removed
 
-from .models import LOG_FILE, LogMeta, open_log
+from .files import LOG_FILE, open_log
+from .models import LogMeta
 from .opening import open_ledger
 
 POLL_S: Final = 0.5

@@ -34,8 +34,9 @@ from mqtt_im.store.whole import (
 )
 
 from . import rows
-from .hot import Log
-from .models import ENTITY_MODELS, FoldRow, LogMeta, open_log, open_projection
+from .files import open_log, open_projection
+from .log import Log
+from .models import ENTITY_MODELS, FoldRow, LogMeta
 from .opening import opener
 from .rebuild import rebuild
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from mqtt_im.store.sqlite.hot import Log
-from mqtt_im.store.sqlite.models import LOG_FILE, PROJECTION_FILE
+from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE
+from mqtt_im.store.sqlite.log import Log
 from mqtt_im.store.sqlite.retention.folds import Folds
 from tests.support.store import SqliteStore
 

@@ -21,8 +21,8 @@ from mqtt_im.store import listings, queries
 from mqtt_im.store.jobs import AttachJob, RequestJob
 from mqtt_im.store.sqlite import contents, entities
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.hot import Projection
-from mqtt_im.store.sqlite.models import LOG_FILE, PROJECTION_FILE
+from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE
+from mqtt_im.store.sqlite.projection import Projection
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000

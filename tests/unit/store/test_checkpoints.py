@@ -15,7 +15,7 @@ from mqtt_im.store.jobs import AttachJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.sqlite import checkpoints
 from mqtt_im.store.sqlite.checkpoints import Checkpoints
-from mqtt_im.store.sqlite.models import PROJECTION_FILE, open_projection
+from mqtt_im.store.sqlite.files import PROJECTION_FILE, open_projection
 from mqtt_im.store.sqlite.retention import folds as retention_folds
 from tests.support.store import SqliteStore
 

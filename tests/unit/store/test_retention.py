@@ -24,7 +24,7 @@ from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.sqlite import backup
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.models import PROJECTION_FILE
+from mqtt_im.store.sqlite.files import PROJECTION_FILE
 from mqtt_im.store.sqlite.retention import folds
 from mqtt_im.store.sqlite.retention import passes as retention
 from mqtt_im.store.sqlite.retention.folds import Folds

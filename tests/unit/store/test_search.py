@@ -30,7 +30,7 @@ from mqtt_im.search.words import phrases_of
 from mqtt_im.store import queries, reach
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.sqlite.models import LOG_FILE
+from mqtt_im.store.sqlite.files import LOG_FILE
 from tests.support.store import Crash, SqliteStore
 
 

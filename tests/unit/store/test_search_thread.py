@@ -23,7 +23,7 @@ from mqtt_im.search.index import FOREVER, Query, SearchIndex
 from mqtt_im.search.thread import Search
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.reach import Part, Reach
-from mqtt_im.store.sqlite.models import LOG_FILE
+from mqtt_im.store.sqlite.files import LOG_FILE
 from tests.support.raw import PATIENCE_S
 from tests.support.store import SqliteStore
 

@@ -21,9 +21,10 @@ from mqtt_im.core.model import Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord, GroupChange
 from mqtt_im.store.sqlite.flusher import write_all
 from mqtt_im.store.sqlite.generation import Generation
-from mqtt_im.store.sqlite.hot import Log, Projection
 from mqtt_im.store.sqlite.loading import set_latest
+from mqtt_im.store.sqlite.log import Log
 from mqtt_im.store.sqlite.numbering import Numbering
+from mqtt_im.store.sqlite.projection import Projection
 from mqtt_im.store.sqlite.replay import replay
 from mqtt_im.store.sqlite.rows import CONV, USER
 from mqtt_im.store.sqlite.state import ProjectedState

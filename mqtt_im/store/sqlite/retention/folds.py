@@ -24,7 +24,7 @@ import peewee
 from mqtt_im.core.gone import without_packet
 from mqtt_im.core.records import AnyRecord, decode, encode
 from mqtt_im.store.sqlite.generation import Bulk, slices
-from mqtt_im.store.sqlite.hot import checkpoint, roll_back
+from mqtt_im.store.sqlite.sql import checkpoint, roll_back
 
 T = TypeVar("T")
 

@@ -41,7 +41,8 @@ from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.retaining import DAY_MS, ID_DAYS, Content, key_of
 from mqtt_im.store.sqlite.checkpoints import Checkpoints
 from mqtt_im.store.sqlite.flusher import Flusher
-from mqtt_im.store.sqlite.hot import Log, Projection
+from mqtt_im.store.sqlite.log import Log
+from mqtt_im.store.sqlite.projection import Projection
 from mqtt_im.store.sqlite.state import ProjectedState
 from mqtt_im.store.wanted import Asked
 

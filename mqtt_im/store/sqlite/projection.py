@@ -1,109 +1,17 @@
-"""The hot path's statements, as SQL on peewee's connections; used by the ledger's thread alone.
-
-Measured: peewee's `Model.create` tops out near 10,000 rows a second, `executemany` near 70,000. Everything else goes through
-the models.
-"""
+"""The projections' statements, as SQL on peewee's connection; used by one thread alone."""
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from sys import intern
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, cast
 
 from mqtt_im.core.model import Amended, Conv, Device, Member, User
 
 from .rows import AMENDED, CONV, MEMBER, USER, read_amended, read_conv, read_device, read_member, read_user
-
-T = TypeVar("T")
-
-_INSERT_ROWS = 64
-_INSERTS = ["INSERT INTO log (lsn, rec) VALUES " + ",".join(["(?, ?)"] * size) for size in range(_INSERT_ROWS + 1)]
-"""By their number of rows."""
-_LOOKUP_SIZES = (256, 64, 16, 4, 1)
-_PARAMETERS = 96
-"""Of a statement that writes many rows."""
-_CHUNK = 500
-"""Parameters of one `IN (…)`; far below SQLite's own limit."""
-
-
-class Connected(Protocol):
-    """A peewee database, or what stands for one."""
-
-    def connection(self) -> Any:
-        """What executes statements, as `sqlite3.Connection` does."""
-
-
-class Log:
-    """The log's statements. Raises what `sqlite3` raises."""
-
-    def __init__(self, db: Connected) -> None:
-        self._conn: sqlite3.Connection = db.connection()
-
-    def append(self, rows: Sequence[tuple[int, bytes]], rewrites: Sequence[tuple[bytes, int]]) -> None:
-        """Rows are on disk, and rewritten ones have their new content, as one transaction.
-
-        `sqlite3` lets go of the interpreter's lock in each step, and has to wait for it after: few long statements are
-        faster beside a busy event loop than many short ones.
-        """
-        execute = self._conn.execute
-        self._check_idle()
-        if len(rows) <= _INSERT_ROWS and not rewrites:
-            execute(_INSERTS[len(rows)], list(chain.from_iterable(rows)))  # a transaction of its own
-            return
-        execute("BEGIN IMMEDIATE")
-        try:
-            for start in range(0, len(rows), _INSERT_ROWS):
-                part = rows[start : start + _INSERT_ROWS]
-                execute(_INSERTS[len(part)], list(chain.from_iterable(part)))
-            if rewrites:
-                self._conn.executemany("UPDATE log SET rec = ? WHERE lsn = ?", rewrites)
-            execute("COMMIT")
-        except BaseException:
-            roll_back(self._conn)
-            raise
-
-    def _check_idle(self) -> None:
-        if self._conn.in_transaction:  # what is written in it would not be on disk yet
-            raise sqlite3.OperationalError("a transaction was left open")
-
-    def probe(self) -> None:
-        """A write has reached the disk."""
-        self.note("probe", "")
-
-    def note(self, key: str, value: str) -> None:
-        """The store says this of itself, on disk."""
-        self._conn.execute("REPLACE INTO meta (key, value) VALUES (?, ?)", (key, value))
-
-    def last(self) -> int:
-        """The newest row; 0 in an empty log."""
-        return int(self._conn.execute("SELECT coalesce(max(lsn), 0) FROM log").fetchone()[0])
-
-    def get(self, lsn: int) -> bytes | None:
-        """The content of one row."""
-        row = self._conn.execute("SELECT rec FROM log WHERE lsn = ?", (lsn,)).fetchone()
-        return row[0] if row else None
-
-    def get_many(self, lsns: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        """Those of these rows that exist, with their contents."""
-        for start in range(0, len(lsns), _CHUNK):
-            part = lsns[start : start + _CHUNK]
-            marks = ",".join("?" * len(part))
-            yield from self._conn.execute(f"SELECT lsn, rec FROM log WHERE lsn IN ({marks})", part)
-
-    def after(self, lsn: int) -> Iterable[tuple[int, bytes]]:
-        """Every row after `lsn`, in order."""
-        return self._conn.execute("SELECT lsn, rec FROM log WHERE lsn > ? ORDER BY lsn", (lsn,))
-
-    def part(self, lsn: int, limit: int) -> list[tuple[int, bytes]]:
-        """The next rows after `lsn`, in order, at most `limit`."""
-        return self._conn.execute("SELECT lsn, rec FROM log WHERE lsn > ? ORDER BY lsn LIMIT ?", (lsn, limit)).fetchall()
-
-    def checkpoint(self) -> bool:
-        """Whether what was rewritten or deleted is gone from the write-ahead file too; see `checkpoint`."""
-        return checkpoint(self._conn, "TRUNCATE")
+from .sql import CHUNK, Connected, in_parts, of_many, roll_back
 
 
 class Projection:
@@ -120,11 +28,11 @@ class Projection:
 
     def write(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Some rows of one bulk write, many in one statement where it says VALUES: that takes half of the time."""
-        many, size = _many(statement)
+        several, size = of_many(statement)
         whole = len(rows) - len(rows) % size
         if whole and size > 1:
             parts = range(0, whole, size)
-            self._conn.executemany(many, (list(chain.from_iterable(rows[start : start + size])) for start in parts))
+            self._conn.executemany(several, (list(chain.from_iterable(rows[start : start + size])) for start in parts))
             rows = rows[whole:]
         self._conn.executemany(statement, rows)
 
@@ -167,7 +75,7 @@ class Projection:
     def users(self, names: Sequence[str]) -> list[User]:
         """Those of these users that are stored."""
         found: list[User] = []
-        for size, part in _parts(names):
+        for size, part in in_parts(names):
             marks = ",".join("?" * size)
             rows = self._conn.execute(f"SELECT uid, name, {USER} FROM user WHERE name IN ({marks})", part)
             found += [read_user(row[1], (row[0], *row[2:])) for row in rows]
@@ -176,8 +84,8 @@ class Projection:
     def user_names(self, uids: Sequence[int]) -> dict[int, str]:
         """The names of these users."""
         found: dict[int, str] = {}
-        for start in range(0, len(uids), _CHUNK):
-            part = uids[start : start + _CHUNK]
+        for start in range(0, len(uids), CHUNK):
+            part = uids[start : start + CHUNK]
             marks = ",".join("?" * len(part))
             found.update(self._conn.execute(f"SELECT uid, name FROM user WHERE uid IN ({marks})", part))
         return found
@@ -190,7 +98,7 @@ class Projection:
     ) -> list[Conv]:
         """Those of these conversations that are stored; `load` reads their members when somebody asks."""
         found: list[Conv] = []
-        for size, part in _parts(names):
+        for size, part in in_parts(names):
             marks = ",".join("?" * size)
             rows = self._conn.execute(f"SELECT cid, name, {CONV} FROM conv WHERE name IN ({marks})", part)
             found += [read_conv(row, load, find) for row in rows]
@@ -199,7 +107,7 @@ class Projection:
     def user_numbers(self, names: Sequence[str]) -> dict[str, int]:
         """The numbers of those of these users that are stored."""
         found: dict[str, int] = {}
-        for size, part in _parts(names):
+        for size, part in in_parts(names):
             marks = ",".join("?" * size)
             found.update(self._conn.execute(f"SELECT name, uid FROM user WHERE name IN ({marks})", part))
         return found
@@ -207,7 +115,7 @@ class Projection:
     def conv_numbers(self, names: Sequence[str]) -> dict[str, int]:
         """The numbers of those of these conversations that are stored."""
         found: dict[str, int] = {}
-        for size, part in _parts(names):
+        for size, part in in_parts(names):
             marks = ",".join("?" * size)
             found.update(self._conn.execute(f"SELECT name, cid FROM conv WHERE name IN ({marks})", part))
         return found
@@ -281,7 +189,7 @@ class Projection:
 
     def devices_of(self, uids: Mapping[int, str]) -> Iterator[tuple[int, Device]]:
         """All registered devices of these users, whose names are given, with each one's uid."""
-        for size, part in _parts(list(uids)):
+        for size, part in in_parts(list(uids)):
             marks = ",".join("?" * size)
             rows = self._conn.execute(
                 f"SELECT uid, device, cursor, app, n, created, seen FROM device WHERE uid IN ({marks})", part
@@ -336,7 +244,7 @@ class Projection:
     def unread(self, parts: Sequence[tuple[int, int, int]], uid: int) -> dict[int, int]:
         """How many messages of others count as unread in these parts, `(cid, first, last)`, in all of each conversation."""
         found: dict[int, int] = {}
-        for size, some in _parts(parts, repeat=False):
+        for size, some in in_parts(parts, repeat=False):
             marks = ",".join(["(?, ?, ?)"] * size)
             rows = self._conn.execute(
                 f"WITH asked(a, b, c) AS (VALUES {marks})"
@@ -351,7 +259,7 @@ class Projection:
     def mentions(self, parts: Sequence[tuple[int, int, int]], uid: int) -> dict[int, int]:
         """How many of the messages that `unread` counts mention the user or everybody."""
         found: dict[int, int] = {}
-        for size, some in _parts(parts, repeat=False):
+        for size, some in in_parts(parts, repeat=False):
             marks = ",".join(["(?, ?, ?)"] * size)
             rows = self._conn.execute(
                 f"WITH asked(a, b, c) AS (VALUES {marks})"
@@ -378,7 +286,7 @@ class Projection:
     def _asked(self, keys: Sequence[tuple[Any, Any]], select: str) -> Iterator[Any]:
         """The rows of `select`, which joins a table with the keys, as `asked(a, b)`."""
         # A join, since `(uid, id) IN (VALUES …)` makes SQLite read the whole table.
-        for size, part in _parts(keys):
+        for size, part in in_parts(keys):
             marks = ",".join(["(?, ?)"] * size)
             yield from self._conn.execute(f"WITH asked(a, b) AS (VALUES {marks}) {select}", list(chain.from_iterable(part)))
 
@@ -393,54 +301,3 @@ class Projection:
         """The log row of the newest message with this key."""
         row = self._conn.execute("SELECT lsn FROM keyed WHERE sender = ? AND conv = ? AND key = ?", key).fetchone()
         return row[0] if row else None
-
-
-@cache
-def _many(statement: str) -> tuple[str, int]:
-    """The statement for more than one row, and for how many."""
-    before, values, after = statement.partition("VALUES (")
-    if not values or "?" not in after:
-        return statement, 1
-    row, _, rest = after.partition(")")
-    size = max(1, _PARAMETERS // row.count("?"))
-    return before + "VALUES " + ", ".join([f"({row})"] * size) + rest, size
-
-
-def roll_back(connection: sqlite3.Connection) -> None:
-    """The transaction, if one is open, has left nothing."""
-    if connection.in_transaction:
-        try:
-            connection.execute("ROLLBACK")
-        except sqlite3.OperationalError:  # where writing fails, SQLite may have done so by itself
-            if connection.in_transaction:
-                raise
-
-
-def checkpoint(connection: sqlite3.Connection, mode: str) -> bool:
-    """Whether all of the write-ahead file was copied into the database's own. Waits for nobody: messages would wait too."""
-    (patience,) = connection.execute("PRAGMA busy_timeout").fetchone()
-    connection.execute("PRAGMA busy_timeout = 0")
-    try:
-        busy, written, copied = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    finally:
-        connection.execute(f"PRAGMA busy_timeout = {patience:d}")
-    return not busy and written == copied
-
-
-def _parts(keys: Sequence[T], repeat: bool = True) -> Iterator[tuple[int, Sequence[T]]]:
-    """The keys in parts of few sizes, so that few statements are ever prepared: the size and the part.
-
-    The last part is filled up with its own last key, where it does not matter that one is looked up twice.
-    """
-    start, left = 0, len(keys)
-    while left > 0:
-        if repeat:
-            size = next((size for size in reversed(_LOOKUP_SIZES) if size >= left), _LOOKUP_SIZES[0])
-        else:
-            size = next(size for size in _LOOKUP_SIZES if size <= left)
-        part = keys[start : start + size]
-        if len(part) < size:
-            part = [*part, *[part[-1]] * (size - len(part))]
-        yield size, part
-        start += size
-        left -= size
