@@ -10,8 +10,9 @@ from bench.servers import OURS
 from mqtt_im.clock import Times
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import FetchJob, RequestJob
+from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.reader import AT_ONCE
+from mqtt_im.store.reads import FetchJob
 from tests.support.postgres import Cluster, new_database
 
 from .ledgers import FLOOR, SETTINGS, Writer, cost, floor, node, used

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
-from mqtt_im.store.jobs import EraseJob
+from mqtt_im.store.erasing import EraseJob
 
 from .calls import new_id
 from .seam import Bridge

@@ -13,7 +13,7 @@ from mqtt_im.core import costs
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.store import queries
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import CallJob
+from mqtt_im.store.reads import CallJob
 from mqtt_im.transport.api import Link
 
 from .seam import Bridge

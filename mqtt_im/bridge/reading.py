@@ -10,7 +10,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import listings, queries
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import ReadJob
+from mqtt_im.store.reads import ReadJob
 
 from .channel import Channel
 

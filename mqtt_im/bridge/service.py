@@ -19,8 +19,9 @@ from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.commits import Commit, Receipt
-from mqtt_im.store.jobs import AttachJob, CallJob, CursorsJob, FetchJob, Job
+from mqtt_im.store.jobs import AttachJob, CursorsJob, Job
 from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.reads import CallJob, FetchJob
 from mqtt_im.store.turns import SERVER
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Extra, Identity, Link, Login, Transport
 

@@ -2,7 +2,7 @@
 
 A job is handed in with `Ledger.submit` and comes back to the loop by its `done`; those of one user in the order in which they
 were handed in. In between the ledger calls `prepare` before the commit, where a job may append records, and `finish` after it,
-where it may read; `refusal` is set where it was refused or the commit failed. A job that only reads (`ReadJob`) is done by the
+where it may read; `refusal` is set where it was refused or the commit failed. A job that only reads (`reads.py`) is done by the
 reader's thread, after what its user had handed in before.
 """
 
@@ -12,14 +12,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from mqtt_im.core import rules
-from mqtt_im.core.entries import Entry
-from mqtt_im.core.model import Conv
-from mqtt_im.core.records import MESSAGES, Act, Cursors, DeviceChange, Erased, Message, ReadMark, Recalled
+from mqtt_im.core.records import MESSAGES, Act, Cursors, DeviceChange, ReadMark
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.own import grown, registration
-from mqtt_im.core.usage import size_of
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.protocol.names import direct
 from mqtt_im.protocol.requests import (
     Ack,
     Edit,
@@ -176,67 +172,6 @@ class RequestJob(Job):
         self.notify(self)
 
 
-class EraseJob(Job):
-    """A user who has left every group, and has no device any more, is erased: a part of it; `again` says that there is more.
-
-    What nobody else has, notes to oneself and groups that only the user was in, is taken back from disk first, some at a time.
-    """
-
-    __slots__ = ("again", "notify", "user")
-
-    PART = 100
-
-    def __init__(self, user: str, notify: Callable[[EraseJob], None]) -> None:
-        super().__init__()
-        self.user = user
-        self.notify = notify
-        self.again = False
-
-    def line(self) -> str:
-        """See `Job`."""
-        return self.user
-
-    def wants(self, wanted: Wanted) -> None:
-        """See `Job`."""
-        wanted.actors.add(self.user)
-        wanted.pair(self.user, self.user)
-
-    def prepare(self, engine: Engine) -> None:
-        """See `Job`."""
-        state = engine.state
-        convs = [conv for name in state.conv_names(state.user(self.user)) if (conv := state.conv(name)) is not None]
-        for conv in convs:
-            if self._is_own(conv) and self._take_back(engine, conv):
-                self.again = True
-                return
-        engine.append(self, Erased(engine.now, self.user, [[conv.name, conv.head] for conv in convs]))
-
-    def _is_own(self, conv: Conv) -> bool:
-        if conv.group:
-            return conv.size == 0 and list(conv.members) == [self.user]
-        return conv.name == direct(self.user, self.user)
-
-    def _take_back(self, engine: Engine, conv: Conv) -> bool:
-        """Whether this part is full."""
-        state = engine.state
-        seq = next((first for first, _ in conv.members[self.user].spans), conv.head + 1)
-        while (found := state.nearest_message(conv, seq, conv.head, True)) is not None:
-            record, amended = state.message(conv, found), state.amended(conv, found)
-            if isinstance(record, Message) and not (amended is not None and amended.recalled):
-                freed = size_of(record) + (amended.size if amended is not None else 0)
-                pos = [] if conv.group else [state.user(self.user).head + 1]
-                recalled = Recalled(engine.now, conv.name, found, self.user, "", None, 0, pos, of=self.user, freed=freed)
-                engine.append(self, recalled)
-                if self.commits is not None and len(self.commits) >= self.PART:
-                    return True
-            seq = found + 1
-        return False
-
-    def done(self) -> None:
-        """See `Job`."""
-        self.notify(self)
-
-
 class DeviceState:
     """A registered device and its inbox, as of one moment."""
 
@@ -378,74 +313,6 @@ class CursorsJob(Job):
     def finish(self, engine: Engine) -> None:
         """See `Job`."""
         tell(engine, self)
-
-    def done(self) -> None:
-        """See `Job`."""
-        self.notify(self)
-
-
-class ReadJob(Job):
-    """The parent of all jobs that only read: `finish` sees what is committed, the user's own jobs before it included."""
-
-    __slots__ = ()
-
-    reads = True
-
-    def finish(self, engine: Readable) -> None:
-        """Read, and change nothing; it may be called again, where what it saw has changed before it was told."""
-
-
-class FetchJob(ReadJob):
-    """Items of an inbox after `after`: at most `limit`, and of `max_bytes` together, but one at least."""
-
-    __slots__ = ("after", "entries", "head", "limit", "max_bytes", "notify", "user")
-
-    def __init__(self, user: str, after: int, limit: int, max_bytes: int, notify: Callable[[FetchJob], None]) -> None:
-        super().__init__()
-        self.user = user
-        self.after = after
-        self.limit = limit
-        self.max_bytes = max_bytes
-        self.notify = notify
-        self.entries: list[tuple[int, Entry]] = []
-        self.head = 0
-
-    def line(self) -> str:
-        """See `Job`."""
-        return self.user
-
-    def finish(self, engine: Readable) -> None:
-        """See `Job`."""
-        owner = engine.state.user(self.user)
-        self.head = owner.head
-        self.entries = engine.entries(owner, self.after, self.limit, self.max_bytes)
-
-    def done(self) -> None:
-        """See `Job`."""
-        self.notify(self)
-
-
-class CallJob(ReadJob):
-    """Anything else that only reads, for `user`, or for the server itself."""
-
-    __slots__ = ("call", "notify", "result", "user")
-
-    exact = True
-
-    def __init__(self, call: Callable[[Readable], Any], notify: Callable[[CallJob], None], user: str = "") -> None:
-        super().__init__()
-        self.user = user
-        self.call = call
-        self.notify = notify
-        self.result: Any = None
-
-    def line(self) -> str:
-        """See `Job`."""
-        return self.user
-
-    def finish(self, engine: Readable) -> None:
-        """See `Job`."""
-        self.result = self.call(engine)
 
     def done(self) -> None:
         """See `Job`."""

@@ -24,10 +24,11 @@ from mqtt_im.clock import Clock, Times
 from mqtt_im.protocol.errors import InDoubt, Refusal, StoreError, Undecided
 
 from .interface import Anew, Engine, Readable, Store
-from .jobs import CallJob, Job
+from .jobs import Job
 from .policy import Policy, Removed
 from .reader import Reader, unavailable
 from .readonly import Owed, read_only
+from .reads import CallJob
 from .turns import SERVER, Turns
 
 logger = logging.getLogger(__name__)

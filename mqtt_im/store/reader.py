@@ -19,7 +19,8 @@ from mqtt_im.clock import Clock
 from mqtt_im.protocol.errors import Refusal, StoreError
 
 from .interface import Reading
-from .jobs import FetchJob, Job
+from .jobs import Job
+from .reads import FetchJob
 from .turns import Turns
 
 logger = logging.getLogger(__name__)

@@ -13,8 +13,9 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import listings, queries
+from mqtt_im.store.erasing import EraseJob
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import CallJob, EraseJob
+from mqtt_im.store.reads import CallJob
 
 from .test_store import NOW, Store
 

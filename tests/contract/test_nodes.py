@@ -21,12 +21,14 @@ from mqtt_im.postgres.connecting import Connection
 from mqtt_im.postgres.nodes import leave, register
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Undecided
-from mqtt_im.store.jobs import AttachJob, CursorsJob, EraseJob, FetchJob, RequestJob
+from mqtt_im.store.erasing import EraseJob
+from mqtt_im.store.jobs import AttachJob, CursorsJob, RequestJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.postgres import engine
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.postgres.errors import Lost
 from mqtt_im.store.postgres.wire import COMMIT, Answer, Link, Step
+from mqtt_im.store.reads import FetchJob
 from tests.support.pgstore import PostgresStore
 
 NODES = 3

@@ -19,7 +19,8 @@ from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import listings, queries
 from mqtt_im.store.commits import Commit
 from mqtt_im.store.interface import Engine, Readable
-from mqtt_im.store.jobs import AttachJob, CallJob, CursorsJob, FetchJob, Job, RequestJob
+from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
+from mqtt_im.store.reads import CallJob, FetchJob
 
 ONLINE = {"bob"}
 NOW = 1_000_000

@@ -23,12 +23,13 @@ from mqtt_im.core.records import AnyRecord, DeviceChange
 from mqtt_im.core.rules import Limits
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.store.commits import Author
-from mqtt_im.store.jobs import CallJob, FetchJob, Job
+from mqtt_im.store.jobs import Job
 from mqtt_im.store.memory import MemoryEngine
 from mqtt_im.store.postgres import engine, reading, state, wire
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.postgres.errors import Lost
 from mqtt_im.store.readonly import Owed
+from mqtt_im.store.reads import CallJob, FetchJob
 from mqtt_im.store.wanted import Wanted
 from tests.support.pgstore import PostgresStore
 from tests.support.postgres import Cluster

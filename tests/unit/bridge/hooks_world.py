@@ -20,7 +20,8 @@ from mqtt_im.hooks.push import PushDesk
 from mqtt_im.hooks.sender import Delivery, Outcome
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import AttachJob, CallJob, CursorsJob, Job, RequestJob
+from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
+from mqtt_im.store.reads import CallJob
 from mqtt_im.store.sqlite.follow import LogReader
 from tests.support.store import SqliteStore
 

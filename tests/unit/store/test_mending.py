@@ -16,7 +16,8 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import listings, queries
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import CallJob, FetchJob, Job, RequestJob
+from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.reads import CallJob, FetchJob
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE, UNFINISHED
