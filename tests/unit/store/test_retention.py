@@ -25,7 +25,7 @@ from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.sqlite import backup
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.files import PROJECTION_FILE
-from mqtt_im.store.sqlite.retention import folds
+from mqtt_im.store.sqlite.retention import choosing, folds
 from mqtt_im.store.sqlite.retention import passes as retention
 from mqtt_im.store.sqlite.retention.folds import Folds
 from tests.support.delivery import taken
@@ -626,7 +626,7 @@ def test_a_part_of_a_pass_is_short_in_a_large_group_too(world: World) -> None:
     looked: list[int] = []
     with (
         patch.object(retention, "SLICE_WEIGHT", 60),
-        patch.object(retention.Pass, "_look_at", autospec=True, side_effect=retention.Pass._look_at) as look,
+        patch.object(choosing.Choice, "look_at", autospec=True, side_effect=choosing.Choice.look_at) as look,
     ):
         work = retention.Pass(world.store.engine, Policy(retention_messages=2), world.now)
         while work.step():
