@@ -130,7 +130,7 @@ class Server:
         place = place_for(config, joined)
         accounts = await asyncio.to_thread(Accounts, place)
         self._undo.callback(accounts.close)
-        self._auth = auth = Authenticator(config, accounts, self.metrics)
+        self._auth = auth = Authenticator(config, accounts, self.metrics, away=lambda: self._neighbours.away)
         self._undo.callback(auth.close)
 
         files = await asyncio.to_thread(open_files, config.files, Path(config.data_dir), place)

@@ -119,7 +119,10 @@ class Authenticator:
         accounts: Accounts | None,
         metrics: Metrics,
         clock: Callable[[], float] = time.monotonic,
+        away: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`away` says whether the database does not answer, where the accounts are in one: nobody is kept waiting for it then."""
+        self._away = away
         self._accounts = accounts if config.auth.mode == "accounts" else None
         self._tokens = accounts
         self._metrics = metrics
@@ -153,6 +156,8 @@ class Authenticator:
             return
         token = secret if secret is not None and passwords.may_be_token(secret) else None
         try:
+            if self._away():
+                raise StoreError("the database does not answer")
             await asyncio.to_thread(tokens.catch_up, user, token)
         except StoreError as error:
             self._metrics.count("logins", result="unavailable")

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -460,3 +461,26 @@ def test_unreadable_accounts_are_unavailable(closed: Authenticator, accounts: Ac
     assert isinstance(accounts._reader, SqliteTables)
     accounts._reader.db.database = str(Path(accounts.where) / "accounts.db" / "gone")
     assert refusal(closed) == auth.UNAVAILABLE
+
+
+class Unreachable:
+    """Accounts in a database that says nothing: whoever asks waits for long."""
+
+    shared = True
+    asked = 0
+
+    def catch_up(self, *_: object) -> None:
+        self.asked += 1
+
+
+def test_nobody_waits_for_a_database_that_is_known_not_to_answer() -> None:
+    accounts = Unreachable()
+    config = Config(auth=AuthConfig(mode="open"))
+    away = True
+    authenticator = Authenticator(config, cast(Any, accounts), Metrics(), away=lambda: away)
+    with pytest.raises(LoginRefused) as refused:
+        asyncio.run(authenticator.login(Login("alice:phone", "alice", None, "127.0.0.1")))
+    assert (refused.value.code, accounts.asked) == (3, 0)
+    away = False
+    assert asyncio.run(authenticator.login(Login("alice:phone", "alice", None, "127.0.0.1"))).user == "alice"
+    assert accounts.asked == 1
