@@ -197,6 +197,7 @@ class Bridge:
             return
         self._close(channel)
         self._woken.discard(channel)
+        channel.newest = None  # it knows the channel: else all that is in flight stays until garbage is looked for everywhere
         if not channel.device:
             self.watching.end(link, channel)
         self.presence.left(link)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 from pathlib import Path
 
 from mqtt_im.bridge.service import CROWD
@@ -230,6 +232,33 @@ def test_what_was_in_flight_has_dup_after_a_second_restart_too(tmp_path: Path) -
         again = world.connect("bob", clean=False, resumed=True)
         world.settle()
         assert [(item["pos"], dup) for item, _, dup in again.sent if item["op"] == "msg"] == [(1, True), (2, True)]
+        world.close()
+
+    asyncio.run(play())
+
+
+def test_nothing_of_a_connection_that_is_gone_waits_to_be_looked_for_as_garbage(tmp_path: Path) -> None:
+    """INV-16: what was in flight to it may be megabytes, and all memory is looked through rarely."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        ann, bob = world.connect("ann"), world.connect("bob")
+        world.settle()
+        for link, to in ((ann, "bob"), (bob, "ann")):
+            for number in range(3):
+                world.ask(link, "send", id=f"{to}{number}", to=to, body="x" * 1_000)
+        world.settle()
+        gone = weakref.ref(bob)
+        world._tokens.clear()
+        gc.collect()
+        gc.disable()
+        try:
+            world.leave(bob)
+            del bob, link
+            world.settle()
+            assert gone() is None
+        finally:
+            gc.enable()
         world.close()
 
     asyncio.run(play())
