@@ -39,6 +39,7 @@ _json = msgspec.json.Decoder(AnyRequest)
 _msgpack = msgspec.msgpack.Decoder(AnyRequest)
 _any_json = msgspec.json.Decoder()
 _any_msgpack = msgspec.msgpack.Decoder()
+_raw_items = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _encode_json = msgspec.json.Encoder().encode
 _encode_msgpack = msgspec.msgpack.Encoder().encode
 
@@ -187,6 +188,8 @@ def _decode_msgpack(payload: bytes, max_body: int) -> Request:
             if raw:
                 value = _any_msgpack.decode(raw)
                 _check_parts(value, request.id)
+                if isinstance(value, dict | list) and _encode_msgpack(value) != raw and _has_key_twice(raw, value):
+                    raise _NoJsonError("a map with the same key twice")
                 setattr(request, field, msgspec.Raw(_encode_json(_to_json(value))))
             if isinstance(request, Send) and request.push is not None:
                 request.push = _to_json(request.push)
@@ -253,6 +256,33 @@ def _to_json(value: Any) -> Any:
     if isinstance(value, msgspec.msgpack.Ext):
         raise _NoJsonError("an extension type")
     return value
+
+
+_MAPS: Final = {0xDE: 2, 0xDF: 4}
+"""The first byte of a map that is no small one, and how many bytes its length has."""
+_NESTED: Final = frozenset((dict, list))
+
+
+def _has_key_twice(raw: bytes, value: Any) -> bool:
+    """Whether a map in this MessagePack value has a key twice, of which only the last one is left in what was decoded."""
+    if isinstance(value, list):
+        if _NESTED.isdisjoint(map(type, value)):
+            return False
+        inner = zip(value, _raw_items.decode(raw), strict=True)
+    elif isinstance(value, dict):
+        first = raw[0]
+        size = _MAPS.get(first, 0)
+        count = int.from_bytes(raw[1 : 1 + size], "big") if size else first & 0xF
+        if count != len(value):
+            return True
+        if _NESTED.isdisjoint(map(type, value.values())):
+            return False
+        # Behind its first bytes a map is a list of keys and values.
+        items = _raw_items.decode(b"\xdd" + (2 * count).to_bytes(4, "big") + raw[1 + size :])
+        inner = zip(value.values(), items[1::2], strict=True)
+    else:
+        return False
+    return any(_has_key_twice(bytes(item), found) for found, item in inner if type(found) in _NESTED)
 
 
 def _key(key: object) -> str:

@@ -114,6 +114,31 @@ def test_what_has_no_json_form_is_refused(body: object, named: str) -> None:
     assert "JSON has no form of" in refusal.message and named in refusal.message
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"\x82\xa1a\x01\xa1a\x02",
+        b"\x82\xa1a\x01\xd9\x01a\x01",  # the same text, written in two ways
+        b"\x92\x01\x91\x81\xa1k\xde\x00\x02\x01\x01\x01\x02",
+        b"\xdc\x00\x01\xdf\x00\x00\x00\x02\x01\x01\xc3\x02",  # 1 and true, which are one key here
+    ],
+)
+def test_a_map_with_the_same_key_twice_is_refused(body: bytes) -> None:
+    """The former value was gone without a word."""
+    payload = b"\x84\xa2op\xa4send\xa2id\xa11\xa2to\xa3bob\xa4body" + body
+    refusal = refused(payload)
+    assert (refusal.code, refusal.id) == ("bad_payload", "1")
+    assert "the same key twice" in refusal.message
+
+
+@pytest.mark.parametrize(
+    "body", [b"\x82\xd9\x01a\xca\x3f\x80\x00\x00\xa1b\x93\x81\x01\x02\xd0\x05\xc4\x01x", b"\xde\x00\x01\xa1a\x80"]
+)
+def test_what_is_not_written_in_its_shortest_form_is_taken(body: bytes) -> None:
+    request = decode(b"\x84\xa2op\xa4send\xa2id\xa11\xa2to\xa3bob\xa4body" + body)
+    assert isinstance(request, rq.Send)
+
+
 # Numbers that one of the codecs has not.
 
 
