@@ -19,6 +19,8 @@ from .state import ProjectedState
 FLUSH_ROWS = 20_000
 FLUSH_BYTES = 24 << 20
 """The projections follow the log at the latest after so many rows, or so many bytes in memory …"""
+FLUSH_PARTS = 20_000
+"""… or so many changed members, which are gathered at once when a generation is frozen: some 25 ms …"""
 FLUSH_AFTER_S = 3.0
 """… or so many seconds, unless there is a reason to be `patient`."""
 SLICE_ROWS = 500
@@ -75,7 +77,7 @@ class Flusher:
     def _filled(self) -> float:
         """How much the live generation has of what is to be kept in memory."""
         live = self._state.live
-        return max(live.count / FLUSH_ROWS, live.weight / self._bounds.of(FLUSH_BYTES))
+        return max(live.count / FLUSH_ROWS, live.parts / FLUSH_PARTS, live.weight / self._bounds.of(FLUSH_BYTES))
 
     def full(self) -> bool:
         """Whether the live generation has as much as is to be kept in memory."""

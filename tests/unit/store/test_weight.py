@@ -99,6 +99,17 @@ def test_messages_to_many_fill_no_memory(store: SqliteStore, monkeypatch: pytest
     assert store.engine.state.user(NAMES[0]).head == 401
 
 
+def test_a_generation_is_full_with_so_many_changed_members(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flusher, "FLUSH_PARTS", 2 * MEMBERS)
+    make(store, "#g")
+    assert not store.engine.flusher.full()
+    make(store, "#h")
+    assert store.engine.flusher.full()  # what is frozen is gathered at once
+    store.keep_up()
+    frozen = store.engine.state.frozen
+    assert frozen is not None and frozen.parts >= 2 * MEMBERS
+
+
 def test_an_item_of_many_costs_each_of_them_one_number(store: SqliteStore) -> None:
     make(store, "#g")
     for number in range(20):
