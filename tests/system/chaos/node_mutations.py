@@ -78,6 +78,7 @@ NODE_MUTATIONS: dict[str, Mutation] = {
             ),
         ),
         nodes=3,
+        seconds=30.0,
         troubles={"a node killed": 1},
     ),
     "in-a-hurry": Mutation(
