@@ -31,6 +31,8 @@ AT_ONCE: Final = 64
 """Looks at inboxes that are done together, where that is cheaper."""
 PATIENCE_S: Final = 10.0
 """So long a read waits for what is on its way to the disk."""
+LAST_S: Final = 2.0
+"""So long what waits is still done when the end has come."""
 _WAIT_S: Final = 0.005
 """So long the thread waits for that before it looks whether somebody else has come."""
 
@@ -78,7 +80,7 @@ class Reader:
         self._queue.put(job)
 
     def stop(self) -> None:
-        """Everything submitted is done, and the thread has ended."""
+        """Everything submitted is done, or refused where that takes longer than `LAST_S`, and the thread has ended."""
         if self._thread is not None:
             self._queue.put(None)
             self._thread.join()
@@ -102,11 +104,24 @@ class Reader:
     # The thread.
 
     def _run(self) -> None:
-        stopping = False
-        while not stopping or self._turns or self._aside:
-            stopping = self._gather(block=not (stopping or self._turns or self._aside)) or stopping
+        end: float | None = None
+        while end is None or self._turns or self._aside:
+            if self._gather(block=end is None and not (self._turns or self._aside)) and end is None:
+                end = time.monotonic() + LAST_S
+            if end is not None and time.monotonic() >= end:
+                self._refuse_all()
             self.serve()
         self.close()
+
+    def _refuse_all(self) -> None:
+        """Whoever has asked has gone, or is about to be told that the server stops."""
+        waiting = [job for _, job in self._aside]
+        self._aside.clear()
+        while (job := self._turns.take()) is not None:
+            waiting.append(job)
+        for job in waiting:
+            job.refuse(unavailable())
+            self._answer(job)
 
     def _gather(self, block: bool) -> bool:
         """What has come stands in its line; whether the end has come."""

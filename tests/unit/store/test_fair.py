@@ -528,3 +528,29 @@ def test_a_generation_that_is_full_is_written_a_little_at_a_time(tmp_path: Path)
         flusher.flush()
     assert not flusher.full()
     store.close()
+
+
+@on_a_loop
+async def test_what_many_have_asked_for_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    with patch("mqtt_im.store.reader.LAST_S", 0.0):
+        ledger = open_ledger(tmp_path, synchronous="off")
+        await ledger.start()
+        begun, free = threading.Event(), threading.Event()
+
+        def slow(_: Readable) -> str:
+            begun.set()
+            assert free.wait(PATIENCE_S)
+            return "slow"
+
+        asked = [asyncio.ensure_future(ledger.call(slow, "ann"))]
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        asked += [asyncio.ensure_future(ledger.call(lambda _: "late", user)) for user in ("ann", "bob", "cat")]
+        await asyncio.sleep(0)
+        ending = asyncio.ensure_future(ledger.stop())
+        while ledger._reader._queue.qsize() < 4:  # noqa: ASYNC110 - those three, and the end, of which no event tells
+            await asyncio.sleep(0.001)
+        free.set()
+        await ending
+        first, *others = await asyncio.gather(*asked, return_exceptions=True)
+        assert first == "slow"
+        assert [other.code for other in others if isinstance(other, Refusal)] == ["unavailable"] * 3
