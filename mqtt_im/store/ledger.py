@@ -286,9 +286,7 @@ class Ledger:
             waits = (lambda job: weight(job) > HEAVY) if crowded else None
             for job in batch:
                 turns.put(job)
-            batch = []
-            while len(batch) < self._most and (next_one := turns.take(waits)) is not None:
-                batch.append(next_one)
+            batch = turns.several(self._most, waits)
         return batch, ended
 
     def _work(self, engine: Store, batch: list[Job]) -> None:

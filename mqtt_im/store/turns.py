@@ -65,27 +65,31 @@ class Turns(Generic[J]):
         self._lines[user] = deque((job,))
         self._push(user)
 
-    def take(self, waits: Callable[[J], bool] | None = None) -> J | None:
-        """The next job; None where none waits, or `waits` says of the first job of each line that it still has to."""
-        if not self._count:
-            self._ends.clear()  # nobody has waited for anybody
-            self._tags.clear()
-            return None
-        server = self._lines.get(SERVER)
-        if server is not None:
-            job = server.popleft()
-            if not server:
-                del self._lines[SERVER]
-            self._count -= 1
-            self._tags.append(self._now)
-            return job
-        passed: list[_Place] = []
-        found = self._first(waits, passed)
+    def take(self) -> J | None:
+        """The next job; None where none waits."""
+        return next(iter(self.several(1)), None)
+
+    def several(self, most: int, waits: Callable[[J], bool] | None = None) -> list[J]:
+        """The next jobs, so many at most, without lines of whose first job `waits` says that it still has to wait."""
+        taken: list[J] = []
+        passed: list[_Place] = []  # put back at the end, so that a line that waits is looked at once for all that pass it
+        while self._count and len(taken) < most:
+            job = self._first(waits, passed)
+            if job is None:
+                break
+            taken.append(job)
         for place in passed:
             heappush(self._heap, place)
-        return found
+        if not self._count and not taken:
+            self._ends.clear()  # nobody has waited for anybody
+            self._tags.clear()
+        return taken
 
     def _first(self, waits: Callable[[J], bool] | None, passed: list[_Place]) -> J | None:
+        server = self._lines.get(SERVER)
+        if server is not None:
+            self._tags.append(self._now)
+            return self._next(SERVER, server)
         while self._heap:
             place = heappop(self._heap)
             user, tag = place.user, place.tag
@@ -97,14 +101,17 @@ class Turns(Generic[J]):
                 passed.append(place)
                 continue
             self._tags.append(max(self._now, tag))
-            self._count -= 1
-            job = line.popleft()
-            if line:
-                self._push(user)
-            else:
-                del self._lines[user]
-            return job
+            return self._next(user, line)
         return None
+
+    def _next(self, user: str, line: deque[J]) -> J:
+        self._count -= 1
+        job = line.popleft()
+        if line:
+            self._push(user)
+        else:
+            del self._lines[user]
+        return job
 
     def give_back(self, jobs: list[J]) -> None:
         """Of the jobs that were taken these, the last ones, were not done, and stand in front of their lines again.

@@ -87,9 +87,22 @@ def test_what_waits_lets_others_pass_and_keeps_its_place() -> None:
     def waits(job: Work) -> bool:
         return job.user == "heavy"
 
-    assert [turns.take(waits) for _ in range(3)] == [("light", 0, 1.0), ("light", 1, 1.0), None]
+    assert turns.several(3, waits) == [("light", 0, 1.0), ("light", 1, 1.0)]
     assert len(turns) == 2
     assert [(job.user, job.number) for job in served(turns)] == [("heavy", 0), ("heavy", 1)]
+
+
+def test_a_line_that_waits_is_looked_at_once_for_all_that_pass_it() -> None:
+    turns = turns_of(*(Work(f"heavy{number}", number) for number in range(100)), *(Work("light", number) for number in range(50)))
+    looked: list[Work] = []
+
+    def waits(job: Work) -> bool:
+        looked.append(job)
+        return job.user != "light"
+
+    assert len(turns.several(50, waits)) == 50
+    assert len(looked) == 150
+    assert len(turns.several(1_000)) == 100
 
 
 def test_a_cost_that_is_known_late_counts_too() -> None:
