@@ -95,6 +95,7 @@ class Calls:
         It goes on where its task is cancelled. `request.id` is set where it changes something.
         """
         if isinstance(request, rq.Hello):
+            await self._bridge.pulling.whole(user)
             return await self._bridge.ledger.call(lambda engine: self._welcome(engine, user), user)  # type: ignore[no-any-return]
         asker = _Asker(user, self._bridge.transport)
         call = Call(asker)

@@ -9,7 +9,9 @@ looks by itself every `SWEEP_S` seconds, since hints may be lost.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any, Final
 
 from mqtt_im.cluster import Neighbours
@@ -52,8 +54,6 @@ class Neighbourhood:
         """What of the list of who is online at a node has come so far."""
         self._heard: set[int] = set()
         """Nodes of which it is known who is online there."""
-        self._looking: dict[str, bool] = {}
-        """Large groups of which it is looked up who of their members is here; whether it is to be done once more."""
         for kind, handler in (
             ("wake", self._woken),
             ("came", self._came),
@@ -83,6 +83,12 @@ class Neighbourhood:
             self._neighbours.tell("wake", users[start : start + AT_ONCE], [])
         if groups:
             self._neighbours.tell("wake", [], groups)
+
+    def grown_there(self, users: Iterable[str]) -> None:
+        """The inboxes of those of these users have grown who are online or watched elsewhere."""
+        names = [user for user in users if user in self._elsewhere or user in self._watched]
+        if names:
+            self.grown(names, [])
 
     def came(self, user: str) -> None:
         """The user's first device here has its delivery."""
@@ -126,40 +132,17 @@ class Neighbourhood:
         for user in users:
             self._look(user)
         for group in groups:
-            if group in self._looking:
-                self._looking[group] = True
-            else:
-                self._looking[group] = False
-                self._bridge.background(self._look_at_members(group))
+            for channels in (self._online, self._watching):
+                for channel in chain.from_iterable(channels.values()):
+                    # What waits to be offered, also to who has left the group, may not be so any more.
+                    if channel.delivery is not None and channel.delivery.holds(group):
+                        self._bridge.look(channel)
+            self._bridge.pulling.grown(group)
 
     def _look(self, user: str) -> None:
         for channels in (self._online, self._watching):
             for channel in channels.get(user, ()):
                 self._bridge.look(channel)
-
-    async def _look_at_members(self, group: str) -> None:
-        """Once, and once more for all words that have come meanwhile: however fast a group grows, nobody else waits for that."""
-        try:
-            while True:
-                self._looking[group] = False
-                for user in await self._members_here(group):
-                    self._look(user)
-                if not self._looking[group]:
-                    return
-        except Refusal:
-            return  # the store is in trouble; when it is not, every delivery looks
-        finally:
-            del self._looking[group]
-
-    async def _members_here(self, group: str) -> list[str]:
-        here = list({*self._online, *self._watching})
-
-        def read(engine: Any) -> list[str]:
-            found: list[str] = engine.state.present(group, here)
-            return found
-
-        members: list[str] = await self._bridge.ledger.call(read)
-        return members
 
     def _event(self, _: int, fields: list[Any]) -> None:
         users, event = fields
@@ -231,10 +214,11 @@ class Neighbourhood:
         """Every few seconds, find inboxes that have grown without a word."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            if self._neighbours.others:
-                names = list({*self._online, *self._watching})
-                for start in range(0, len(names), PART):
-                    await self._sweep(names[start : start + PART])
+            with contextlib.suppress(Refusal):
+                await self._bridge.pulling.sweep()
+            names = list({*self._online, *self._watching})
+            for start in range(0, len(names), PART):
+                await self._sweep(names[start : start + PART])
 
     async def _sweep(self, names: list[str]) -> None:
         def read(engine: Any) -> dict[str, int]:

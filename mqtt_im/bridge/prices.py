@@ -62,7 +62,7 @@ class Prices:
         """
         reached, begins = 0, False
         for commit in job.commits or ():
-            reached += len(commit.to) + len(commit.away)
+            reached += commit.members or len(commit.to) + len(commit.away)
             record = commit.record
             if type(record) is not Message:
                 continue

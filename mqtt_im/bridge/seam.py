@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.topics import Topics
+from mqtt_im.store.commits import Commit
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.transport.api import Transport
@@ -81,6 +82,28 @@ class Surroundings(Protocol):
     def watches(self, user: str, *, on: bool) -> None:
         """See the class that this stands for."""
 
+    def grown_there(self, users: Iterable[str]) -> None:
+        """See the class that this stands for."""
+
+
+class Pulls(Protocol):
+    """See `pulling.Pulling`."""
+
+    def grown(self, group: str) -> None:
+        """See the class that this stands for."""
+
+    async def whole(self, user: str) -> None:
+        """See the class that this stands for."""
+
+    def before(self, user: str) -> None:
+        """See the class that this stands for."""
+
+    def came(self, user: str, head: int) -> None:
+        """See the class that this stands for."""
+
+    async def sweep(self) -> None:
+        """See the class that this stands for."""
+
 
 class Callers(Protocol):
     """See `calls.Calls`."""
@@ -125,6 +148,20 @@ class Bridge(Protocol):
         """See the class that this stands for."""
 
     def pump(self, channel: Channel) -> int:
+        """See the class that this stands for."""
+
+    @property
+    def alone(self) -> bool:
+        """See the class that this stands for."""
+
+    @property
+    def pulling(self) -> Pulls:
+        """See the class that this stands for."""
+
+    def live(self, commit: Commit) -> None:
+        """See the class that this stands for."""
+
+    def channels_of(self, user: str) -> Sequence[Channel]:
         """See the class that this stands for."""
 
     def confirmed(self, user: str, device: str, pos: int) -> None:

@@ -10,6 +10,7 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any, Protocol
 
 from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
@@ -34,6 +35,7 @@ from .cursors import Cursors
 from .neighbourhood import Neighbourhood
 from .parking import Parking
 from .presence import Presence
+from .pulling import Pulling
 from .searching import Searching
 from .settings import BridgeSettings, Counters
 from .slices import Slices
@@ -103,12 +105,18 @@ class Bridge:
         self.searching: Searching | None = None
         """Set before the transport starts; None where search is switched off."""
         self.presence = Presence(self)
+        self.pulling = Pulling(self)
         self.neighbourhood: Neighbourhood | None = None
         """Set before the transport starts; None where this node is the only one."""
         self._woken: set[Channel] = set()
         """Channels whose inbox has grown elsewhere while they were about to learn how far it reaches."""
         ledger.on_recovered = self.look_again
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def alone(self) -> bool:
+        """Whether no other node may work on the store, so that everything is written out at once."""
+        return self.neighbourhood is None
 
     async def stop(self) -> None:
         """What acknowledgements have moved is handed to the ledger; the transport has drained before."""
@@ -368,6 +376,7 @@ class Bridge:
             self._woken.discard(channel)
             self.look(channel)
         self.pump(channel)
+        self.pulling.attached(channel.user, state.head, job)
 
     def _close(self, channel: Channel) -> None:
         if not channel.opening:
@@ -462,7 +471,9 @@ class Bridge:
                 elif isinstance(record, AMENDMENTS):
                     self._changed(commit, record)
                 if commit.to:
-                    self._live(commit)
+                    self.live(commit)
+                if commit.members:
+                    self.pulling.grown(record.conv)  # type: ignore[union-attr]
         if job.receipts is not None:
             for receipt in job.receipts:
                 self._receipt(receipt)
@@ -478,9 +489,14 @@ class Bridge:
     def _changed(self, commit: Commit, record: Edited | Recalled | Reacted) -> None:
         """Before anything else is sent: what a delivery has in its hand may not be so any more."""
         for user in (*(user for user, _ in commit.to), *commit.former):
-            for channel in self._channels_of(user):
+            for channel in self.channels_of(user):
                 if channel.delivery is not None:
                     channel.delivery.amended()
+        if commit.members and not isinstance(record, Reacted):
+            for channels in (self.online, self.audience.watching):
+                for channel in chain.from_iterable(channels.values()):
+                    if channel.delivery is not None and channel.delivery.holds(record.conv, record.seq):
+                        channel.delivery.amended()
         for other in self._telling:
             if other.record.conv == record.conv:  # type: ignore[union-attr]
                 other.entry = None
@@ -493,7 +509,8 @@ class Bridge:
         """Whoever reads the store forgets with its next look what has changed."""
         self.ledger.submit(CallJob(lambda _: None, lambda _: None, SERVER))
 
-    def _live(self, commit: Commit) -> None:
+    def live(self, commit: Commit) -> None:
+        """Hand the item to the channels of those to whom it goes."""
         entry = commit.entry
         if len(commit.to) > CROWD:
             self._telling.append(commit)
@@ -501,7 +518,7 @@ class Bridge:
             return
         online = None if self.audience.watching else self.online
         for user, pos in commit.to:
-            for channel in self._channels_of(user) if online is None else online.get(user, ()):
+            for channel in self.channels_of(user) if online is None else online.get(user, ()):
                 if (delivery := channel.delivery) is not None:
                     delivery.live(pos, entry)
                     if not channel.ready:
@@ -510,7 +527,7 @@ class Bridge:
     def _live_in_turn(self, commit: Commit) -> Iterator[int]:
         """The same for a large group, a few recipients at a time. A later item may come before it; then both are fetched."""
         for user, pos in commit.to:
-            for channel in self._channels_of(user):
+            for channel in self.channels_of(user):
                 if channel.delivery is not None:
                     channel.delivery.live(pos, commit.entry)
                     if not channel.ready:
@@ -518,7 +535,8 @@ class Bridge:
             yield 1
         self._telling.remove(commit)
 
-    def _channels_of(self, user: str) -> Sequence[Channel]:
+    def channels_of(self, user: str) -> Sequence[Channel]:
+        """The channels here to which the user's items come."""
         online, watching = self.online.get(user, ()), self.audience.watching
         return online if not watching else (*online, *watching.get(user, ()))
 
@@ -580,12 +598,12 @@ class Bridge:
             self._events.start(self._event_in_turn(users, payload))
             return
         for user in users:
-            for channel in self._channels_of(user):
+            for channel in self.channels_of(user):
                 channel.event(payload)
 
     def _event_in_turn(self, users: list[str], payload: bytes) -> Iterator[int]:
         for user in users:
-            for channel in self._channels_of(user):
+            for channel in self.channels_of(user):
                 channel.event(payload)
             yield 3
 

@@ -152,6 +152,8 @@ class Uplink:
         elif (read := self._reads.get(kind)) is not None:
             if kind in (rq.Devices, rq.Convs):
                 bridge.cursors.write()
+            elif kind is rq.Sync:
+                bridge.pulling.before(channel.user)
             bridge.ledger.submit(ReadingJob(self, channel, token, who, request, read, self.page_bytes(channel)))
         elif isinstance(request, rq.Search) and bridge.searching is not None:
             bridge.searching.take(channel, token, who, request)
@@ -337,6 +339,7 @@ class Uplink:
             delivery.app = state.app
             if request.after is not None:
                 channel.restart(request.after, state.head)
+        bridge.pulling.came(channel.user, state.head)
         channel.reply(
             _with_id(
                 {

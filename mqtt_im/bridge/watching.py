@@ -39,6 +39,7 @@ class Watching:
         channels.setdefault(channel.user, []).append(channel)
         if first and self._bridge.neighbourhood is not None:
             self._bridge.neighbourhood.watches(channel.user, on=True)
+        await self._bridge.pulling.whole(channel.user)
         future: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
 
         def read(engine: Readable) -> Start:

@@ -16,6 +16,7 @@ from mqtt_im.postgres.nodes import keep_out
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.postgres.taking import is_empty
 from mqtt_im.store.postgres.whole import PostgresWhole
+from mqtt_im.store.postgres.written_out import write_out
 from mqtt_im.tables import Tables
 from mqtt_im.tables.postgres import Lane, PostgresTables
 from mqtt_im.transport.embedded.sessions.persistence import WillRow
@@ -50,8 +51,9 @@ class Schemas:
         self._connection = connection
 
     def whole(self) -> PostgresWhole:
-        """All that the store holds."""
+        """All that the store holds; what large groups have told is written out, in this transaction alone."""
         self._connection.execute("SET LOCAL search_path TO DEFAULT")
+        write_out(self._connection)
         return PostgresWhole(self._database, self._connection)
 
     def small(self, name: str, *, made: bool = False) -> tuple[Tables, Models] | None:

@@ -108,4 +108,8 @@ def _reading(where: str) -> Iterator[_Source]:
         if meta.read(database, connection) is None:
             raise StoreError(f"{database.where}: there is no store yet")
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-        yield Schemas(database, connection)
+        try:
+            yield Schemas(database, connection)
+        finally:
+            if not connection.closed:
+                connection.rollback()  # what was put in order to be read is not to stay

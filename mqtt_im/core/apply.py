@@ -106,9 +106,12 @@ def apply(state: State, lsn: int, record: AnyRecord) -> list[str] | None:
 
 
 def recipients(conv: Conv, record: Act) -> list[str]:
-    """Who gets the item of a record, in the order of its `pos`, as the conversation stands when it is applied."""
+    """Who gets the item of a record, in the order of its `pos`, as the conversation stands when it is applied.
+
+    Of a large group only those who are told at once.
+    """
     if isinstance(record, Message):
-        if record.extra is not None and record.dropped:
+        if conv.large or (record.extra is not None and record.dropped):
             return [record.by]
         return conv.users or [name for name, member in conv.members.items() if member.active]
     if isinstance(record, GroupChange):
@@ -123,6 +126,8 @@ def _concerned(conv: Conv, record: Act) -> list[str]:
 
     That one of the two is erased since does not change who got what before.
     """
+    if conv.large:
+        return [record.by] if record.pos else []
     if conv.users is None:
         return readers(conv, record.seq)
     if len(record.pos) == len(conv.users):

@@ -5,7 +5,7 @@ They live in the ledger's thread and are touched by nobody else. `core.apply` is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from typing import Final, NamedTuple, Protocol, Self
 
 from .records import AnyRecord
@@ -165,6 +165,9 @@ class Member(_Entity):
 class Conv(_Entity):
     """One conversation, direct or group."""
 
+    large = False
+    """Whether its members take what they are told into their inboxes one by one, later (`store.postgres.large`)."""
+
     __slots__ = (
         "_find",
         "_load",
@@ -253,6 +256,9 @@ class Conv(_Entity):
         """A member's part, to be changed: a copy in place of the former, which others may be looking at."""
         made = self.members[user] = self.members[user].copied()
         return made
+
+    def catch_up(self, users: Sequence[str]) -> None:
+        """The inboxes of those of these who are members have everything that the conversation has told so far."""
 
     def member(self, user: str) -> Member | None:
         """The user's part, if it is in the conversation now."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, Final, Generic, Protocol
 
 from mqtt_im.config import HooksConfig, PushConfig, WebPushConfig
@@ -26,8 +26,13 @@ BATCH: Final = 500
 SAVE_MS: Final = 5_000
 """A position that has moved over rows that concern nobody is written so much later."""
 
-Ask = Callable[[Callable[[Readable], Any]], Any]
-"""Puts a question to the ledger and returns its answer. Raises `Refusal` where the ledger can't answer now."""
+
+class Ask(Protocol):
+    """Puts a question to the ledger."""
+
+    def __call__(self, question: Callable[[Readable], Any], whole: Sequence[str] = ()) -> Any:
+        """Its answer, once the inboxes of `whole` have what large groups have told. Raises `Refusal` where there is none now."""
+
 
 log = logging.getLogger(__name__)
 _limited = RateLimited(log)

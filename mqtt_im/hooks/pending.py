@@ -14,6 +14,8 @@ from mqtt_im.store.queries import message_json
 
 MAX_ITEMS: Final = 200
 """Items that one push tells of; the next one goes on after them."""
+LOOKED_THROUGH: Final = 20_000
+"""Of an inbox that is not in the order of the log so many items, the newest, are looked through."""
 MAX_BYTES: Final = 262_144
 """Content in one push; at least one item is told."""
 
@@ -46,8 +48,8 @@ def unacknowledged(engine: Readable, newest: Mapping[str, int]) -> set[str]:
         user = engine.state.user(name)
         acked = engine.state.acknowledged(user)
         if acked < user.head:
-            first = engine.state.items(user, max(acked, user.floor), 1)
-            if first and abs(first[0][1]) <= lsn:
+            first = engine.state.items(user, max(acked, user.floor), 1 if engine.state.in_log_order(user) else MAX_ITEMS)
+            if any(abs(row) <= lsn for _, row in first):
                 found.add(name)
     return found
 
@@ -56,12 +58,11 @@ def summary(engine: Readable, name: str, told: int, include_body: bool, settled:
     """What the user is to be told of what came after log row `told` and no device has acknowledged.
 
     Up to log row `settled` nothing will come any more. Several nodes may commit rows after such with higher numbers, but not for
-    one user: what comes to an inbox stands in the order of the log.
+    one user: what comes to an inbox stands in the order of the log, but for what large groups tell, which is there by now.
     """
     state = engine.state
     user = state.user(name)
-    after = _position_after(state, user, told)
-    items = state.items(user, after, MAX_ITEMS) if after < user.head else []
+    items, rest = _new_items(state, user, told)
     records = state.records([lsn for _, lsn in items if lsn > 0])
     gathered = Summary(max(settled, abs(items[-1][1]) if items else 0))
     conversations: dict[str, dict[str, Any]] = {}
@@ -87,12 +88,24 @@ def summary(engine: Readable, name: str, told: int, include_body: bool, settled:
     else:
         if len(items) == MAX_ITEMS:
             gathered.upto = abs(items[-1][1])
-            gathered.more = items[-1][0] < user.head
+            gathered.more = rest
     if include_body:
         for entry in conversations.values():
             _add_body(engine, entry)
     gathered.conversations = list(reversed(conversations.values()))
     return gathered
+
+
+def _new_items(state: Seen, user: User, told: int) -> tuple[list[tuple[int, int]], bool]:
+    """The oldest items that are new to the user, at most `MAX_ITEMS`, in the order of the log, and whether there are more."""
+    if state.in_log_order(user):
+        after = _position_after(state, user, told)
+        items = state.items(user, after, MAX_ITEMS) if after < user.head else []
+        return items, bool(items) and items[-1][0] < user.head
+    first = max(state.acknowledged(user), user.floor, user.head - LOOKED_THROUGH)
+    items = [item for item in state.items(user, first, LOOKED_THROUGH) if abs(item[1]) > told]
+    items.sort(key=lambda item: abs(item[1]))
+    return items[:MAX_ITEMS], len(items) > MAX_ITEMS
 
 
 def _position_after(state: Seen, user: User, told: int) -> int:

@@ -97,7 +97,8 @@ class PushDesk(Desk[str]):
             return
         settled = self.position
         told: list[pending.Summary] = self._ask(
-            lambda engine: [pending.summary(engine, push.user, push.told, self._include_body, settled) for push in pushes]
+            lambda engine: [pending.summary(engine, push.user, push.told, self._include_body, settled) for push in pushes],
+            [push.user for push in pushes if push.user not in self._online],
         )
         for push, summary in zip(pushes, told, strict=True):
             yield self._delivery(push, summary, now)

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -317,9 +317,14 @@ class Hooks:
             log.warning("webhooks: go on again")
         return True
 
-    def _ask(self, question: Callable[[Readable], Any]) -> Any:
+    def _ask(self, question: Callable[[Readable], Any], whole: Sequence[str] = ()) -> Any:
         assert self._loop is not None
-        return asyncio.run_coroutine_threadsafe(self._ledger.call(question), self._loop).result(ANSWER_S)
+        return asyncio.run_coroutine_threadsafe(self._answer(question, whole), self._loop).result(ANSWER_S)
+
+    async def _answer(self, question: Callable[[Readable], Any], whole: Sequence[str]) -> Any:
+        if whole:
+            await self._ledger.pull(whole)
+        return await self._ledger.call(question)
 
 
 def begin(rows: Outbox, desk: outbox.Desk, last: int) -> int:

@@ -11,10 +11,19 @@ import psycopg
 from .connecting import Connection, Database
 from .errors import Unreachable, WrongDatabase, explained
 
-SCHEMA: Final = 1
+SCHEMA: Final = 2
 """Of all tables together. A newer release only adds to them; what it changes otherwise has a number of its own."""
-ADDED: Final = (("node", "knows", "int2 NOT NULL DEFAULT 1"),)
+ADDED: Final = (
+    ("node", "knows", "int2 NOT NULL DEFAULT 1"),
+    ("grp", "large", "bool NOT NULL DEFAULT false"),
+    ("grp", "acts", "int8 NOT NULL DEFAULT 0"),
+    ("member", "pulled", "int8 NOT NULL DEFAULT 0"),
+)
 """Table, column and kind of what releases have added since the first; the first start of one that lacks it does."""
+ADDED_TABLES: Final = {
+    "told": "CREATE TABLE told (cid int8, act int8, lsn int8 NOT NULL UNIQUE, former int8 NOT NULL, PRIMARY KEY (cid, act))"
+}
+"""The same of whole tables."""
 LOCK: Final = 0x6D71_7469_6D00
 """The advisory lock under which tables are made ("mqttim", and a number below)."""
 UPKEEP: Final = LOCK + 1
@@ -84,7 +93,10 @@ def _make(database: Database, connection: Connection, statements: Iterable[str])
 
 
 def add_columns(connection: Connection) -> None:
-    """Columns that newer releases have are there; the others do not see them."""
+    """Tables and columns that newer releases have are there; the others do not see them."""
+    for table, statement in ADDED_TABLES.items():
+        if connection.execute("SELECT FROM pg_class c WHERE c.oid = to_regclass(%s)", (table,)).fetchone() is None:
+            connection.execute(statement.encode())
     for table, column, kind in ADDED:
         query: LiteralString = (
             "SELECT FROM pg_class c WHERE c.oid = to_regclass(%s) AND NOT EXISTS "

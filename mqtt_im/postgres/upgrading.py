@@ -17,7 +17,12 @@ from . import meta, nodes
 from .connecting import Connection, Database
 from .errors import WrongDatabase, explained
 
-UPGRADES: Final[dict[int, tuple[str, ...]]] = {}
+UPGRADES: Final[dict[int, tuple[str, ...]]] = {
+    2: (
+        "CREATE INDEX grp_large ON grp (cid) WHERE large",
+        "UPDATE grp SET large = true WHERE size > 200",
+    ),
+}
 """By the number of the schema that they lead to, statements."""
 
 

@@ -14,10 +14,11 @@ class Commit:
 
     `to` holds `(user, pos)` of each recipient with a connected device, `away` the names of the others. `entry` is None where
     `to` is empty. `former` are connected users who are told nothing of it, but may have what it changes in memory. Of a record
-    with many recipients only its author's own number is left once it is committed.
+    with many recipients only its author's own number is left once it is committed. `members` is how many a large group has,
+    0 elsewhere: all but those of `to` and `away` take it into their inboxes later.
     """
 
-    __slots__ = ("away", "entry", "former", "lsn", "record", "to")
+    __slots__ = ("away", "entry", "former", "lsn", "members", "record", "to")
 
     def __init__(self, lsn: int, record: AnyRecord) -> None:
         self.lsn = lsn
@@ -25,6 +26,7 @@ class Commit:
         self.to: list[tuple[str, int]] = []
         self.away: list[str] = []
         self.former: Sequence[str] = ()
+        self.members = 0
         self.entry: Entry | None = None
 
     def address(self, names: Sequence[str], positions: Sequence[int], online: Container[str]) -> None:

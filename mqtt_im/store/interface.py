@@ -6,7 +6,7 @@ thread at a time. `tests/contract` says what both promise, `tests/model` compare
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
@@ -87,6 +87,9 @@ class Seen(model.View, Protocol):
     def share_group(self, user: str, other: str) -> bool:
         """Whether two users are in one group now."""
 
+    def in_log_order(self, user: User) -> bool:
+        """Whether the items of the inbox surely stand in the order of the log: large groups may tell later what is older."""
+
     def acknowledged(self, user: User) -> int:
         """Up to which position of the inbox any device of the user has ever acknowledged."""
 
@@ -164,6 +167,12 @@ class Engine(Readable, Protocol):
 
     def delivers(self, user: str, device: str) -> bool:
         """Whether the device is registered, and no other server has its delivery by now."""
+
+    def pull_all(self, user: str) -> None:
+        """The user's inbox has all that large groups have told by now, as far as these write it there later."""
+
+    def pulled(self, users: Iterable[str]) -> tuple[dict[str, list[tuple[int, int]]], list[str]]:
+        """What large groups have told these users with this batch, as `Seen.items` has it, and who of them has more to come."""
 
     def append(self, author: Author, record: AnyRecord) -> None:
         """The record is part of the batch and of the state."""

@@ -150,6 +150,8 @@ class RequestJob(Job):
         """See `Job`."""
         who = self.who
         who.now, who.behind = engine.now, engine.behind
+        if type(self.request) is Hello and engine.state.device(who.user, who.device) is None:
+            engine.pull_all(who.user)  # it begins at the head
         self.decision = decision = rules.decide(engine.state, engine.limits, who, self.request)
         records = decision.records
         if type(self.request) in _STANDING:
@@ -203,7 +205,7 @@ class AttachJob(Job):
     (MQTT-3.3.1-1); else 0.
     """
 
-    __slots__ = ("blind", "notify", "sent_upto", "state", "was_exposed", "who")
+    __slots__ = ("blind", "more", "notify", "pulled", "sent_upto", "state", "was_exposed", "who")
 
     patient = False
 
@@ -216,6 +218,8 @@ class AttachJob(Job):
         self.was_exposed = True
         """Whether something was in flight before this delivery began (`core.model.Device.exposed`), or that is not known."""
         self.state: DeviceState | None = None
+        self.pulled = self.more = False
+        """Whether something of large groups has come to the inbox with it, and whether there is more to come."""
 
     def line(self) -> str:
         """See `Job`."""
@@ -225,6 +229,7 @@ class AttachJob(Job):
         """See `Job`."""
         wanted.actors.add(self.who.user)
         wanted.devices.add(self.who.user)
+        wanted.whole.add(self.who.user)
 
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""
@@ -232,6 +237,7 @@ class AttachJob(Job):
         device = engine.state.device(self.who.user, self.who.device)
         if device is None:
             self.was_exposed = False
+            engine.pull_all(self.who.user)  # it begins at the head
             record = registration(engine.state, engine.limits, self.who)
             record.exposed = True
         else:
@@ -244,6 +250,8 @@ class AttachJob(Job):
     def finish(self, engine: Engine) -> None:
         """See `Job`."""
         state = DeviceState.read(engine, self.who.user, self.who.device)
+        came, more = engine.pulled([self.who.user])
+        self.pulled, self.more = bool(came), bool(more)
         if self.blind and (upto := engine.offered_upto(self.who.user, self.who.device)):
             self.sent_upto = _newest_upto(engine, self.who.user, state, upto)
         self.state = state  # last: where something of that could not be read, nothing is known
@@ -254,9 +262,12 @@ class AttachJob(Job):
 
 
 def _newest_upto(engine: Engine, user: str, state: DeviceState, upto: int) -> int:
-    """The last item of an inbox that is no later than this log row: items and log rows grow alike."""
+    """The last item of an inbox that is no later than this log row."""
     owner = engine.state.user(user)
     low, high = state.cursor, state.head
+    if not engine.state.in_log_order(owner):
+        found = engine.state.items(owner, low, high - low)
+        return max((pos for pos, lsn in found if abs(lsn) <= upto), default=low)
     while low < high:
         middle = (low + high + 1) // 2
         found = engine.state.items(owner, middle - 1, 1)
@@ -313,6 +324,54 @@ class CursorsJob(Job):
     def finish(self, engine: Engine) -> None:
         """See `Job`."""
         tell(engine, self)
+
+    def done(self) -> None:
+        """See `Job`."""
+        self.notify(self)
+
+
+class PullJob(Job):
+    """These users' inboxes have what large groups have told their members, or a page of it."""
+
+    __slots__ = ("more", "notify", "told", "turn", "users")
+
+    TOLD = 4
+    """Of what has come to one inbox so many items are told as they are; the rest is looked up by who delivers it."""
+
+    def __init__(self, users: Sequence[str], turn: str, notify: Callable[[PullJob], None]) -> None:
+        """It is done in the turn of whatever `turn` names."""
+        super().__init__()
+        self.users = users
+        self.turn = turn
+        self.notify = notify
+        self.told: list[Commit] = []
+        """What has come, and to whom; `entry` is None where that is to be looked up."""
+        self.more: list[str] = []
+        """Who of them has more to take."""
+
+    def line(self) -> str:
+        """See `Job`."""
+        return self.turn
+
+    def wants(self, wanted: Wanted) -> None:
+        """See `Job`."""
+        wanted.users.update(self.users)
+        wanted.whole.update(self.users)
+
+    def finish(self, engine: Engine) -> None:
+        """See `Job`."""
+        came, self.more = engine.pulled(self.users)
+        to: dict[int, list[tuple[str, int]]] = {}
+        for user, items in came.items():
+            for pos, lsn in items[-self.TOLD :]:
+                if lsn > 0:  # else a later one has replaced it, which is behind it
+                    to.setdefault(lsn, []).append((user, pos))
+        records = engine.state.records(list(to)) if to else {}
+        for lsn in sorted(to):
+            if (record := records.get(lsn)) is not None:
+                commit = Commit(lsn, record)
+                commit.to, commit.entry = to[lsn], engine.entry(record)
+                self.told.append(commit)
 
     def done(self) -> None:
         """See `Job`."""

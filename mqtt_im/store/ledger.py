@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from queue import Empty, SimpleQueue
 from time import perf_counter, thread_time
@@ -24,7 +24,7 @@ from mqtt_im.clock import Clock, Times
 from mqtt_im.protocol.errors import InDoubt, Refusal, StoreError, Undecided
 
 from .interface import Anew, Engine, Readable, Store
-from .jobs import Job
+from .jobs import Job, PullJob
 from .policy import Policy, Removed
 from .reader import Reader, unavailable
 from .readonly import Owed, read_only
@@ -177,6 +177,12 @@ class Ledger:
         """What `function` has read on the reader's thread, in the user's turn. Raises its `Refusal`."""
         return await self._ended(lambda notify: CallJob(function, notify, user))
 
+    async def pull(self, users: Sequence[str]) -> None:
+        """These users' inboxes have what large groups have told by now. Raises `Refusal`."""
+        while users and self._store is not None and not self._store.alone:
+            job: PullJob = await self._notified(partial(PullJob, users, SERVER))
+            users = job.more
+
     async def decide(self, function: Callable[[Store], Any]) -> Any:
         """What `function` has found out between two batches, on the ledger's thread. Raises its `Refusal`."""
         return await self._ended(lambda notify: _Control(function, notify))
@@ -185,19 +191,23 @@ class Ledger:
         """The store can commit. Raises `Refusal`."""
         await self._ended(lambda notify: _Control(lambda store: store.probe(), notify))
 
-    async def _ended(self, make: Callable[[Callable[[Any], None]], CallJob | _Control]) -> Any:
+    async def _notified(self, make: Callable[[Callable[[Any], None]], Job]) -> Any:
+        """The job, once it is over. Raises its `Refusal`."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-        def notify(job: CallJob | _Control) -> None:
+        def notify(job: Job) -> None:
             if future.done():
                 return
             if job.refusal is not None:
                 future.set_exception(job.refusal)
             else:
-                future.set_result(job.result)
+                future.set_result(job)
 
         self.submit(make(notify))
         return await future
+
+    async def _ended(self, make: Callable[[Callable[[Any], None]], CallJob | _Control]) -> Any:
+        return (await self._notified(make)).result
 
     async def compact(self, policy: Policy) -> Removed:
         """Take out of the store what may go, a little at a time between other work. Raises `StoreError` where that fails."""

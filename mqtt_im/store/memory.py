@@ -12,7 +12,7 @@ Everything is kept in plain dicts, and every question is answered by looking thr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
 from mqtt_im.core.apply import apply
 from mqtt_im.core.entries import Entry, render, void_entry
@@ -111,6 +111,10 @@ class MemoryState:
     def share_group(self, user: str, other: str) -> bool:
         """See `interface.State`."""
         return any(conv.group and conv.member(user) and conv.member(other) for conv in self._convs.values())
+
+    def in_log_order(self, user: User) -> bool:
+        """See `interface.State`."""
+        return True
 
     def acknowledged(self, user: User) -> int:
         """See `interface.State`."""
@@ -387,6 +391,13 @@ class MemoryEngine:
             if max_bytes < 0:
                 break
         return found
+
+    def pull_all(self, user: str) -> None:
+        """See `interface.Engine`; every record is written out at once."""
+
+    def pulled(self, users: Iterable[str]) -> tuple[dict[str, list[tuple[int, int]]], list[str]]:
+        """See `interface.Engine`; as above."""
+        return {}, []
 
     def connected(self, conv: Conv) -> list[str]:
         """See `interface.Engine`."""

@@ -7,6 +7,7 @@ again: what would mean more is refused.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from copy import copy
 from typing import Any, cast
 
@@ -124,6 +125,13 @@ class ReadOnly:
     def state(self) -> State:
         """See `Engine`."""
         return cast(State, _Seen(self._engine.state, self._owed))
+
+    def pull_all(self, user: str) -> None:
+        """See `Engine`; what is not there comes later."""
+
+    def pulled(self, users: Iterable[str]) -> tuple[dict[str, list[tuple[int, int]]], list[str]]:
+        """See `Engine`."""
+        return {}, []
 
     def append(self, author: Author, record: AnyRecord) -> None:
         """See `Engine`; raises `unavailable`."""

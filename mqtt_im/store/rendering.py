@@ -117,6 +117,13 @@ class Showing:
         """See `interface.Readable`."""
         return self.rendering.entries(owner, after, limit, max_bytes)
 
+    def pull_all(self, user: str) -> None:
+        """See `interface.Engine`; where every record is written out at once there is nothing to do."""
+
+    def pulled(self, users: Iterable[str]) -> tuple[dict[str, list[tuple[int, int]]], list[str]]:
+        """See `interface.Engine`; as above."""
+        return {}, []
+
     def connected(self, conv: Conv) -> list[str]:
         """See `interface.Readable`."""
         if conv.size > RECEIPT_MEMBERS:

@@ -11,6 +11,9 @@ from .interface import Readable
 PIECE: Final = 500
 """Items that are looked at in one go."""
 
+_NEWEST: Final = 256
+"""Items of an inbox that are looked through for what a large group has told."""
+
 
 class Story(NamedTuple):
     """What is told of a message, and where its reports are to be looked for."""
@@ -44,7 +47,7 @@ def story(engine: Readable, name: str, seq: int) -> Story | None:
     if conv is None or not isinstance(record, MESSAGES):
         return None
     lsn = next((row for _, row in state.messages(conv, seq, seq)), 0)
-    positions = _positions(engine, conv.members, record, lsn)
+    positions = _positions(engine, conv.members, record, lsn, conv.large)
     recipients = []
     for user, pos in positions.items():
         member = conv.members[user]
@@ -67,12 +70,18 @@ def story(engine: Readable, name: str, seq: int) -> Story | None:
     return Story(told, record.by, positions.get(record.by, 0))
 
 
-def _positions(engine: Readable, members: dict[str, Any], record: Message | GroupChange, lsn: int) -> dict[str, int]:
-    """The number that the message has in each inbox that has it, looked up there: who was a member then is not told elsewhere."""
+def _positions(engine: Readable, members: dict[str, Any], record: Message | GroupChange, lsn: int, large: bool) -> dict[str, int]:
+    """The number that the message has in each inbox that has it, looked up there: who was a member then is not told elsewhere.
+
+    Of a large group, whose members have it at numbers of their own, only in the newest part of each inbox.
+    """
     state = engine.state
-    found = {}
+    found: dict[str, int] = {}
     for user in members:
         owner = state.user(user)
+        if large:
+            found.update((user, at) for at, row in state.items(owner, max(0, owner.head - _NEWEST), _NEWEST) if abs(row) == lsn)
+            continue
         for pos in dict.fromkeys(record.pos):
             if pos <= owner.head and [(pos, lsn)] == [(at, abs(row)) for at, row in state.items(owner, pos - 1, 1)]:
                 found[user] = pos

@@ -39,6 +39,8 @@ class Wanted:
         """Groups of which every member is to get something."""
         self.made: set[str] = set()
         """Groups that may be made."""
+        self.whole: set[str] = set()
+        """Users whose inboxes are to have what large groups have told."""
         self.devices: set[str] = set()
         """Users whose devices are asked for."""
         self.ids: set[tuple[str, str]] = set()
@@ -47,7 +49,7 @@ class Wanted:
     @property
     def size(self) -> int:
         """How much is wanted."""
-        names = self.actors, self.users, self.groups, self.told, self.made, self.devices
+        names = self.actors, self.users, self.groups, self.told, self.made, self.devices, self.whole
         return len(self.directs) + len(self.ids) + sum(len(some) for some in names)
 
     def conv(self, name: str, told: bool = False) -> None:
@@ -94,7 +96,10 @@ class Wanted:
                 self.users.update(request.members)
             case rq.GroupRequest():
                 self.told.add(request.group)
-            case rq.Ack() | rq.Hello() | rq.DeviceForget():
+            case rq.Hello():
+                self.devices.add(user)
+                self.whole.add(user)
+            case rq.Ack() | rq.DeviceForget():
                 self.devices.add(user)
 
     def _own(self, user: str, name: str, told: bool = False) -> None:

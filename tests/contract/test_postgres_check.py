@@ -14,7 +14,7 @@ from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.errors import WrongDatabase
 from mqtt_im.postgres.meta import read
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import AttachJob, CursorsJob, RequestJob
+from mqtt_im.store.jobs import AttachJob, CursorsJob, PullJob, RequestJob
 from mqtt_im.store.postgres.check import check_within
 from mqtt_im.store.postgres.tables import TABLES
 from tests.support.pgstore import PostgresStore
@@ -39,6 +39,9 @@ def fill(store: PostgresStore) -> None:
         ask("ann", rq.Send(id=f"i{number}", to="bob", body=Raw(b"1")))
     ask("ann", rq.Send(to="bob", body=Raw(b"1")), packet=7)
     ask("ann", rq.Send(id="m", to="#all", body=Raw(b"1"), mentions=["bob"]))
+    ask("ann", rq.GroupCreate(id="b", group="#large", members=["bob", "cat", "dan"]))
+    ask("ann", rq.Send(id="l", to="#large", body=Raw(b"1")))
+    store.run([PullJob(["bob"], "", lambda _: None)], NOW)
     ask("ann", rq.Send(id="k", to="bob", body=Raw(b"1"), key="k"))
     ask("ann", rq.Edit(id="e", conv="ann:bob", seq=3, body=Raw(b"2")))
     ask("bob", rq.React(id="a", conv="ann:bob", seq=4, emoji="x"))
@@ -50,7 +53,7 @@ def fill(store: PostgresStore) -> None:
 @pytest.fixture(scope="module")
 def database(postgres: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Database]:
     with new_database(postgres) as url:
-        store = PostgresStore(url, Path(tmp_path_factory.mktemp("node")), online=USERS)
+        store = PostgresStore(url, Path(tmp_path_factory.mktemp("node")), online=USERS, most_at_once=3)
         fill(store)
         yield store.database
         store.close()
@@ -78,7 +81,7 @@ DAMAGES = [
     ("im_user", "UPDATE im_user SET tail = substr(tail, 1, length(tail) - 8) WHERE name = 'bob'", "inbox of bob: its head is"),
     ("im_user", "UPDATE im_user SET tail = 'odd' WHERE name = 'bob'", "inbox of bob: can't be read: 3 bytes from item"),
     ("im_user", "UPDATE im_user SET settings = 'odd' WHERE name = 'bob'", "table im_user: settings of bob can't be read"),
-    ("im_user", "UPDATE im_user SET joined = 5 WHERE name = 'cat'", "user cat: is in 5 groups by the own row, and in 1"),
+    ("im_user", "UPDATE im_user SET joined = 5 WHERE name = 'cat'", "user cat: is in 5 groups by the own row, and in 2"),
     ("im_user", "UPDATE im_user SET acked = 1000 WHERE name = 'bob'", "inbox of bob: its head is .* is 1000"),
     ("chunk", f"DELETE FROM chunk WHERE uid = {BOB} AND first = 33", "is not item 33 in the inbox of bob"),
     ("chunk", "UPDATE chunk SET refs = substr(refs, 9) || substr(refs, 1, 8)", "inbox of .*: item .* is log row .*, after row"),
@@ -94,9 +97,9 @@ DAMAGES = [
     ("grp", "DELETE FROM grp", r"table member names conversation \d+, which is not there"),
     ("grp", "UPDATE grp SET size = 9", "group #all: has 9 members by its own row, and 3"),
     ("grp", "UPDATE grp SET head = 1", "conversation #all: its head is 1"),
-    ("grp", "UPDATE grp SET name = '#other'", "by its columns, and in #all by its record"),
+    ("grp", "UPDATE grp SET name = '#other' WHERE name = '#all'", "by its columns, and in #all by its record"),
     ("member", f"DELETE FROM member WHERE uid = {BOB}", "group #all: bob is in it by its log, and not by table member"),
-    ("member", f"UPDATE member SET active = false WHERE uid = {BOB}", "user bob: is in 1 groups by the own row, and in 0"),
+    ("member", f"UPDATE member SET active = false WHERE uid = {BOB}", "user bob: is in 2 groups by the own row, and in 0"),
     ("member", "UPDATE member SET spans = 'odd'", "table member: spans of .* can't be read"),
     ("member", "UPDATE member SET read = 50", "its head is 2, and somebody has read or got message 50"),
     ("device", f"UPDATE device SET cursor = 1000 WHERE uid = {BOB}", r"inbox of bob: .*\(device 'pc'\) is 1000"),
@@ -121,6 +124,11 @@ DAMAGES = [
     ("mention", "UPDATE mention SET seq = 90", "table mention is about conversation .*, message 90"),
     ("packet", "UPDATE packet SET lsn = 5", "table packet names log row 5, which is not there"),
     ("packet", "UPDATE packet SET uid = 1000", "table packet names user 1000, who is not there"),
+    ("told", "DELETE FROM told WHERE act = 1", "1 items for 4 recipients"),
+    ("member", "UPDATE member SET pulled = 0 WHERE pulled = 1", "has 1 items of large groups, and is to have 0"),
+    ("member", "UPDATE member SET pulled = 2 WHERE pulled = 1", "has taken 2 of 1"),
+    ("told", "UPDATE told SET lsn = 5 WHERE act = 1", "as number 1, log row 5, which is not there"),
+    ("told", "UPDATE told SET act = act + 100", "has told .* by its own row, and .* in table told"),
     ("keyed", "DELETE FROM keyed", "has the key 'k', which table keyed does not have"),
     ("keyed", "UPDATE keyed SET lsn = 5", "table keyed names log row 5, which is not there"),
 ]

@@ -11,19 +11,23 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from mqtt_im.core.rules import Limits
+from mqtt_im.store.jobs import PullJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.postgres.check import check
+from mqtt_im.store.postgres.large import MEMBERS
 from mqtt_im.store.postgres.retention import Pass
 from mqtt_im.store.retaining import DAY_MS
 from tests.support.pgstore import PostgresStore
 
-from .actions import GHOST, USERS, WARM, Action, batches
+from .actions import GHOST, USERS, WARM, Action, batches, ignore
 from .test_postgres import SMALL, database, empty
 from .test_retention import RetentionMachine, policies
 
 
 class PostgresRetention(RetentionMachine):
     """The same rules, but for how a store is hurt."""
+
+    most_at_once = MEMBERS
 
     @initialize(drop=st.booleans(), replace=st.booleans())
     def start(self, drop: bool, replace: bool) -> None:
@@ -39,6 +43,7 @@ class PostgresRetention(RetentionMachine):
                 lambda name: name != GHOST,
                 claim=lambda *_: replace,
                 online=USERS,
+                most_at_once=self.most_at_once,
             )
         self._run(WARM)
 
@@ -109,5 +114,21 @@ class PostgresRetention(RetentionMachine):
         assert check(self.store.database).problems == []
 
 
+class LargeRetention(PostgresRetention):
+    """Groups of two are large, and their members take what they tell after each job."""
+
+    most_at_once = 1
+
+    def _run(self, batch: list[Action]) -> None:
+        for action in batch:
+            super()._run([action])
+            self.store.run([PullJob(USERS, "", ignore)], self.clock)
+            came, _ = self.store.engine.pulled(USERS)
+            for user, items in came.items():
+                for pos, lsn in items:
+                    self.made[lsn].items.append((user, pos))
+
+
 TestPostgresRetention = PostgresRetention.TestCase
-TestPostgresRetention.settings = settings(max_examples=8, stateful_step_count=10)
+TestLargeRetention = LargeRetention.TestCase
+TestPostgresRetention.settings = TestLargeRetention.settings = settings(max_examples=8, stateful_step_count=10)

@@ -12,6 +12,7 @@ from mqtt_im.postgres.meta import prepare
 from mqtt_im.postgres.nodes import Me, register
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.postgres.engine import Engine
+from mqtt_im.store.postgres.large import MEMBERS
 from mqtt_im.store.postgres.opening import opener
 from mqtt_im.store.postgres.schema import DDL
 from mqtt_im.store.uploads import Uploads
@@ -37,6 +38,7 @@ class PostgresStore(ByHand):
         online: Container[str] = frozenset(),
         uploads: Uploads | None = None,
         name: str = "node",
+        most_at_once: int = MEMBERS,
     ) -> None:
         self.database = Database(url)
         self.data_dir = data_dir
@@ -53,6 +55,7 @@ class PostgresStore(ByHand):
             online=online,
             uploads=uploads,
             own_clock=True,
+            most_at_once=most_at_once,
         )
         self.ledger = Ledger(make, clock=self.clock)
         self.ledger._loop = cast(Any, HereAndNow())

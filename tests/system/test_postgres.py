@@ -119,6 +119,6 @@ def test_retention_and_the_commands(database: str) -> None:
         damaged = server.command("store", "check")
         assert damaged.returncode == 1 and "conversation alice:bob: its head is 11" in damaged.stderr, damaged
         upgraded = server.command("store", "upgrade")
-        assert upgraded.returncode == 0 and "(schema 1; nothing was to do)" in upgraded.stdout, upgraded
+        assert upgraded.returncode == 0 and "(schema 2; nothing was to do)" in upgraded.stdout, upgraded
         backup = server.command("store", "backup", "file")
         assert backup.returncode == 2 and "pg_dump" in backup.stderr

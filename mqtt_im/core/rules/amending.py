@@ -24,7 +24,7 @@ def edit(view: View, limits: Limits, who: Who, request: rq.Edit, n: int) -> Deci
     freed = amended.size if amended is not None else 0
     body = bytes(request.body)
     check_quota(view, limits, who.user, len(body) - freed)
-    pos = positions(view, conv, request.seq)
+    pos = positions(view, conv, request.seq, who.user)
     record = Edited(who.now, conv.name, request.seq, who.user, who.device, request.id, n, pos, body, freed=freed)
     return Decision([record], _ok(request), n)
 
@@ -39,7 +39,7 @@ def recall(view: View, limits: Limits, who: Who, request: rq.Recall, n: int) -> 
     if amended is not None and amended.recalled:
         return Decision([], _ok(request), n)
     message = _amendable(view, limits, who, conv, member, request.seq)
-    pos = positions(view, conv, request.seq)
+    pos = positions(view, conv, request.seq, who.user)
     freed = size_of(message) + (amended.size if amended is not None else 0)
     record = Recalled(who.now, conv.name, request.seq, who.user, who.device, request.id, n, pos, of=message.by, freed=freed)
     return Decision([record], _ok(request), n)
@@ -55,7 +55,7 @@ def react(view: View, limits: Limits, who: Who, request: rq.React, n: int) -> De
     if to_blocker(view, limits, who, conv, request.seq):
         return Decision([], _ok(request), n)
     _check_reactions(view, limits, who, conv, request, amended)
-    pos = positions(view, conv, request.seq)
+    pos = positions(view, conv, request.seq, who.user)
     record = Reacted(who.now, conv.name, request.seq, who.user, who.device, request.id, n, pos, request.emoji)
     return Decision([record], _ok(request), n)
 

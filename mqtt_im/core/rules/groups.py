@@ -10,7 +10,7 @@ from mqtt_im.core.records import AnyRecord, GroupChange
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota, Refusal
 
-from .common import Decision, Limits, Who, answer, asked, conv_of
+from .common import Decision, Limits, Who, answer, asked, conv_of, positions_at_once
 
 
 def create(view: View, limits: Limits, who: Who, request: rq.GroupCreate, n: int) -> Decision:
@@ -39,11 +39,11 @@ def add(view: View, limits: Limits, who: Who, request: rq.GroupAdd, n: int) -> D
     conv, member = conv_of(view, who, request.group)
     _require(member, "owner", "admin", what="add members to", conv=conv)
     _check_accounts(view, request.members)
-    present = _present(conv)
+    present = _at_once(conv, who)
     new, left_out = _without_blockers(view, who, [name for name in request.members if conv.member(name) is None])
     if not new:
         return _unchanged(conv, request, n, left_out)
-    _check_size(limits, len(present) + len(new))
+    _check_size(limits, conv.size + len(new))
     _check_joined(view, limits, new)
     record = _change(view, who, request, n, conv, "group.add", present + new)
     record.members = new
@@ -57,7 +57,7 @@ def remove(view: View, limits: Limits, who: Who, request: rq.GroupRemove, n: int
     conv, member = conv_of(view, who, request.group)
     _require(member, "owner", "admin", what="remove members from", conv=conv)
     _check_accounts(view, request.members)
-    present = _present(conv)
+    present = _at_once(conv, who)
     gone = {name: None for name in request.members if conv.member(name) is not None}
     if not gone:
         return _unchanged(conv, request, n)
@@ -66,7 +66,7 @@ def remove(view: View, limits: Limits, who: Who, request: rq.GroupRemove, n: int
             raise Refusal("forbidden", f"members: {name} is {conv.members[name].role}; only an owner may remove that one")
     if all(name in gone for name in _owners(conv)):
         raise Refusal("forbidden", f"members: the last owner of {conv.name} can't be removed; make another one first")
-    record = _change(view, who, request, n, conv, "group.remove", present)
+    record = _change(view, who, request, n, conv, "group.remove", list(dict.fromkeys((*present, *gone))))
     record.members = list(gone)
     return _decided([record], request, who)
 
@@ -82,7 +82,7 @@ def role(view: View, limits: Limits, who: Who, request: rq.GroupRole, n: int) ->
         return _unchanged(conv, request, n)
     if other.role == "owner" and _owners(conv) == [request.user]:
         raise Refusal("forbidden", f"user: {request.user} is the last owner of {conv.name}; make another one first")
-    record = _change(view, who, request, n, conv, "group.role", _present(conv))
+    record = _change(view, who, request, n, conv, "group.role", list(dict.fromkeys((*_at_once(conv, who), request.user))))
     record.user = request.user
     record.role = request.role
     return _decided([record], request, who)
@@ -92,22 +92,26 @@ def rename(view: View, limits: Limits, who: Who, request: rq.GroupRename, n: int
     """The group's new name."""
     conv, member = conv_of(view, who, request.group)
     _require(member, "owner", "admin", what="rename", conv=conv)
-    record = _change(view, who, request, n, conv, "group.rename", _present(conv))
+    record = _change(view, who, request, n, conv, "group.rename", _at_once(conv, who))
     record.name = request.name
     return _decided([record], request, who)
 
 
 def leave(view: View, limits: Limits, who: Who, request: rq.GroupLeave, n: int) -> Decision:
     """The user leaves; where that was the last owner, the longest-standing admin, else member, becomes owner."""
-    conv, _ = conv_of(view, who, request.group)
-    present = _present(conv)
-    left = _change(view, who, request, n, conv, "group.leave", present)
-    left.user = who.user
-    records: list[AnyRecord] = [left]
-    rest = [name for name in present if name != who.user]
+    conv, member = conv_of(view, who, request.group)
+    rest = [name for name in _present(conv) if name != who.user] if member.role == "owner" else []
+    heirs: list[str] = []
     if rest and _owners(conv) == [who.user]:
         heirs = [name for name in rest if conv.members[name].role == "admin"] or rest
-        heir = min(heirs, key=lambda name: conv.members[name].order)
+        heirs = [min(heirs, key=lambda name: conv.members[name].order)]
+    left = _change(view, who, request, n, conv, "group.leave", list(dict.fromkeys((*_at_once(conv, who), *heirs))))
+    left.user = who.user
+    records: list[AnyRecord] = [left]
+    if heirs:
+        (heir,) = heirs
+        if conv.large:
+            rest = [heir]  # the others take it later
         pos = [view.user(name).head + 2 for name in rest]
         records.append(
             GroupChange(
@@ -129,7 +133,7 @@ def leave(view: View, limits: Limits, who: Who, request: rq.GroupLeave, n: int) 
 
 
 def _change(view: View, who: Who, request: rq.Request, n: int, conv: Conv, event: str, users: list[str]) -> GroupChange:
-    pos = [view.user(name).head + 1 for name in users]
+    pos = positions_at_once(view, conv, users) if conv.large else [view.user(name).head + 1 for name in users]
     return GroupChange(
         who.now, conv.name, conv.head + 1, who.user, who.device, request.id, n, pos, event, users, asked=asked(request)
     )
@@ -151,6 +155,11 @@ def _without_blockers(view: View, who: Who, names: list[str]) -> tuple[list[str]
     once = list(dict.fromkeys(names))
     left_out = {name: None for name in once if who.user in view.user(name).blocks}
     return [name for name in once if name not in left_out], list(left_out)
+
+
+def _at_once(conv: Conv, who: Who) -> list[str]:
+    """Who gets the item of a change at once, beside those whom it names: all members, or of a large group the one who asks."""
+    return [who.user] if conv.large else _present(conv)
 
 
 def _present(conv: Conv) -> list[str]:

@@ -22,6 +22,7 @@ from .common import (
     conv_of,
     message_of,
     next_n,
+    positions_at_once,
     repeat,
     same_send,
     to_blocker,
@@ -42,8 +43,8 @@ def send(view: View, limits: Limits, who: Who, request: rq.Send) -> Decision:
     if to[0] == "#":
         conv, _ = conv_of(view, who, to)
         name, seq = to, conv.head + 1
-        pos: list[int] = []
-        for member_name, member in conv.members.items():
+        pos: list[int] = positions_at_once(view, conv, [user]) if conv.large else []
+        for member_name, member in () if conv.large else conv.members.items():
             if member.active:
                 if member_name == user:
                     own = len(pos)
@@ -101,9 +102,9 @@ def _extra(view: View, who: Who, request: rq.Send, conv: Conv, own: int, dropped
         extra["push"] = request.push
     if request.key is not None:
         extra["key"] = request.key
-        if conv.group:
+        if conv.group and not conv.large:
             extra["users"] = [name for name, member in conv.members.items() if member.active]
-        replaced = [] if dropped else _replace(view, who, conv, request.key)
+        replaced = [] if dropped or conv.large else _replace(view, who, conv, request.key)
         if replaced:
             extra["replaced"] = replaced
     if request.id is None and who.packet is not None:

@@ -20,6 +20,7 @@ from mqtt_im.postgres.meta import read
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.report import Report
 
+from .check_large import LARGE_WRONG, Large
 from .inbox import CHUNK, unpack
 from .references import WRONG, References, Row, check_contents
 from .retention import Groups, pair_of
@@ -43,6 +44,7 @@ _WRONG: Final[tuple[tuple[LiteralString, str], ...]] = (
     (_HEADS, "conversation {}: its head is {} and {} are gone, but there are {} messages, up to {}"),
     (_ORDER, "conversation {}: message {} is log row {}, before that of the message before it, {}"),
     *WRONG,
+    *LARGE_WRONG,
 )
 """What must find nothing, and what is said of each row that it does find."""
 
@@ -72,14 +74,16 @@ def check_within(connection: Connection) -> Report:
         ("SELECT count(*) FROM log WHERE seq > 0", "messages"),
     ):
         setattr(report, name, _rows(connection, query)[0][0])
+    large = Large(connection, report)
     for part in _parts(connection, "SELECT uid, name, head, floor, first, tail FROM im_user WHERE head > 0 ORDER BY uid"):
-        _check_inboxes(connection, report, part)
+        _check_inboxes(connection, report, large, part)
     check_contents(connection, report)
     groups, references = Groups(), References(connection, report)
     for part in _parts(connection, "SELECT lsn, cid, seq, by, idh, rec FROM log ORDER BY lsn"):
         rows = list(_decoded(report, part))
         references.check(rows)
-        _check_items(connection, report, groups, rows)
+        _check_items(connection, report, groups, large, rows)
+    large.end()
     references.check_groups(groups)
     return report
 
@@ -105,16 +109,18 @@ def _decoded(report: Report, part: list[tuple[Any, ...]]) -> Iterator[Row]:
             yield lsn, cid, seq, by, None if idh is None else idh.bytes, record
 
 
-def _check_inboxes(connection: Connection, report: Report, users: list[tuple[Any, ...]]) -> None:
-    """Each inbox of these users goes on without a gap, in the order of the log, and what it holds is there."""
+def _check_inboxes(connection: Connection, report: Report, large: Large, users: list[tuple[Any, ...]]) -> None:
+    """Each inbox of these users goes on without a gap, in the order of the log or of who told it, and what it holds is there."""
     chunks: dict[int, list[tuple[int, bytes]]] = {}
     uids = [user[0] for user in users]
     stored = _rows(connection, "SELECT uid, first, refs FROM chunk WHERE uid = ANY (%s) ORDER BY uid, first", uids)
     for uid, first, refs in stored:
         chunks.setdefault(uid, []).append((first, refs))
     wanted: dict[int, str] = {}
+    inboxes: list[tuple[str, list[tuple[int, int]]]] = []
     for uid, name, head, floor, first, tail in users:
-        before, newest = floor, 0
+        before = floor
+        held: list[tuple[int, int]] = []
         parts = [
             (start, refs)
             for start, data in (*chunks.get(uid, ()), (first, tail))
@@ -129,12 +135,14 @@ def _check_inboxes(connection: Connection, report: Report, users: list[tuple[Any
             before = max(before, start + len(refs) - 1)
             for pos, ref in kept:
                 report.items += 1
-                if abs(ref) <= newest:
-                    report.add(f"inbox of {name}: item {pos} is log row {abs(ref)}, after row {newest}")
-                newest = abs(ref)
-                wanted[newest] = f"inbox of {name}: item {pos}"
+                held.append((pos, abs(ref)))
+                wanted[abs(ref)] = f"inbox of {name}: item {pos}"
+        inboxes.append((name, held))
         if before != head:
             report.add(f"inbox of {name}: its head is {head}, but its items end at {before}")
+    told = large.told(list(wanted))
+    for name, held in inboxes:
+        large.inbox(name, held, told)
     found = _rows(connection, "SELECT v FROM unnest(%s::int8[]) v WHERE NOT EXISTS (SELECT FROM log WHERE lsn = v)", list(wanted))
     for (lsn,) in found:
         report.add(f"{wanted[lsn]} is log row {lsn}, which is not there")
@@ -147,9 +155,10 @@ def _refs(report: Report, name: str, start: int, data: bytes) -> list[int] | Non
     return unpack(data)
 
 
-def _check_items(connection: Connection, report: Report, groups: Groups, rows: list[Row]) -> None:
+def _check_items(connection: Connection, report: Report, groups: Groups, large: Large, rows: list[Row]) -> None:
     """Each of these rows stands in the inboxes of all whom it concerned, at the place that it names."""
     expected: list[tuple[str, int, int]] = []
+    told = large.told([row[0] for row in rows])
     for lsn, *_, record in rows:
         report.rows += 1
         if isinstance(record, GroupChange):
@@ -158,9 +167,12 @@ def _check_items(connection: Connection, report: Report, groups: Groups, rows: l
         if not isinstance(act, Act):
             report.add(f"log row {lsn}: is no record that makes items")
             continue
-        if record is not act or not act.pos:
+        if record is act and lsn in told:
+            names = large.members(groups, act, *told[lsn])
+        elif record is not act or not act.pos:
             continue
-        names = groups.recipients(act) if act.conv[0] == "#" else pair_of(act)
+        else:
+            names = groups.recipients(act) if act.conv[0] == "#" else pair_of(act)
         if len(names) != len(act.pos):
             report.add(f"log row {lsn}: {len(act.pos)} items for {len(names)} recipients")
         expected += [(name, pos, lsn) for name, pos in zip(names, act.pos, strict=False)]

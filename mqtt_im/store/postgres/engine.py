@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final
 
 import msgspec
@@ -18,7 +18,7 @@ import psycopg
 
 from mqtt_im.clock import Mark
 from mqtt_im.core.gone import without_content
-from mqtt_im.core.model import former_readers
+from mqtt_im.core.model import FOREVER, former_readers
 from mqtt_im.core.records import AMENDMENTS, Act, AnyRecord, Cursors, DeviceChange, Edited, GroupChange, Message, Recalled, encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.core.rules.common import own_pos
@@ -37,6 +37,7 @@ from mqtt_im.store.wanted import Asking, Wanted
 
 from . import schema, tables
 from .errors import ERRORS, Fenced, Lost
+from .large import MEMBERS, SINCE
 from .node import Fence, Inherited
 from .reading import Changes, Reading
 from .retention import ELSEWHERE_S, Host, Pass
@@ -83,11 +84,12 @@ class Engine(Showing):
         uploads: Uploads,
         wake: Wake,
         own_clock: bool,
+        most_at_once: int = MEMBERS,
     ) -> None:
         """`me` is this node, which is registered or will be before the first batch.
 
         `wake` is told, after each commit, the users and the groups of whom other nodes may have devices. With `own_clock` time is
-        what the ledger says, not the database's.
+        what the ledger says, not the database's. A group with more than `most_at_once` members becomes large (`large`).
         """
         self.limits = limits
         self.online = online
@@ -115,8 +117,10 @@ class Engine(Showing):
         self._full = False
         """The database had no room for a batch."""
         connection = self._connect()
-        me.epoch = meta.prepare(database, connection, schema.DDL).epoch
+        found = meta.prepare(database, connection, schema.DDL)
+        me.epoch = found.epoch
         self._me = me
+        self._most_at_once = most_at_once if found.schema >= SINCE else FOREVER
         self._link = Link(connection)
         self._fence = Fence(me)
         self._compactor = Compactor[Host](Pass, ELSEWHERE_S)
@@ -155,8 +159,18 @@ class Engine(Showing):
             self.loaded_upto,
             self.cut_off,
             self._inherited,
+            self._most_at_once,
         )
         self.rendering = Rendering(self.state)
+
+    def pull_all(self, user: str) -> None:
+        """See `interface.Engine`."""
+        self.state.pull_all(self.state.user(user))
+
+    def pulled(self, users: Iterable[str]) -> tuple[dict[str, list[tuple[int, int]]], list[str]]:
+        """See `interface.Engine`."""
+        came, short = self.state.came, self.state.short
+        return {user: came[user] for user in users if user in came}, [user for user in users if user in short]
 
     def load(self) -> None:
         """See `interface.Store`."""
@@ -273,9 +287,13 @@ class Engine(Showing):
             self.weight += len(names) + (len(getattr(record, "body", None) or b"") >> 10)
             if len(names) > MANY:
                 self._large.append(record)
-            if isinstance(record, AMENDMENTS):
+            conv = state.conv_for(record.conv)
+            if conv.large:
+                commit.members = conv.size
+                self._groups[record.conv] = None
+            elif isinstance(record, AMENDMENTS):
                 # They are told nothing, on no node, and may still have in hand what was before.
-                former = former_readers(state.conv_for(record.conv), record.seq)
+                former = former_readers(conv, record.seq)
                 commit.former = [name for name in former if name in self.online]
                 self._users.update(dict.fromkeys(former))
             if len(names) > RECEIPT_MEMBERS:

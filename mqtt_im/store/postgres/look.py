@@ -13,6 +13,7 @@ from mqtt_im.store.rendering import FIRST_STEP
 
 from . import tables
 from .inbox import CHUNK, Inbox, unpack
+from .large import IN_LARGE, LAGGING_HERE, LAGGING_MEMBERS, LARGE, Group
 from .wire import Link
 
 
@@ -125,7 +126,7 @@ class Look:
         self._times[conv.name] = ts
         return conv
 
-    def _keep_group(self, row: Sequence[Any]) -> Conv:
+    def _keep_group(self, row: Sequence[Any]) -> Group:
         conv, ts = tables.read_group(row, self._members_of, self._part_of)
         self._convs[conv.name] = conv if conv.head else None
         self._times[conv.name] = ts
@@ -149,8 +150,8 @@ class Look:
             conv = self._convs.get(f"{min(a, b)}:{max(a, b)}") or self._keep_direct(direct, a, b)
             found.append((conv.members[user.name].activity(conv), conv))
         for row in self.link.one(tables.PARTS, user.uid):
-            conv = self._convs.get(row[1]) or self._keep_group(row[:9])
-            found.append((tables.read_member(row[9:]).activity(conv), conv))
+            conv = self._convs.get(row[1]) or self._keep_group(row[: tables.GROUP_COLUMNS])
+            found.append((tables.read_member(row[tables.GROUP_COLUMNS :]).activity(conv), conv))
         return [(lsn, conv) for lsn, conv in found if lsn]
 
     def latest(self, user: User, below: int, limit: int) -> list[tuple[int, Conv]]:
@@ -183,6 +184,10 @@ class Look:
             found = self._devices[user]
         return found
 
+    def in_log_order(self, user: User) -> bool:
+        """See `interface.State`."""
+        return not self.link.one(IN_LARGE, user.uid)
+
     def acknowledged(self, user: User) -> int:
         """See `interface.State`: what devices that were forgotten have acknowledged is in the user's row."""
         return max((user.acked, *(self._acked.get((user.name, name), 0) for name in self.devices(user.name))))
@@ -190,6 +195,18 @@ class Look:
     def heads(self, names: list[str]) -> dict[str, int]:
         """The `pos` of the newest item of each of these users who has any, in one look-up."""
         return dict(self.link.one(tables.HEADS, names))
+
+    def large_groups(self) -> dict[str, int]:
+        """How much each large group has told its members by now."""
+        return dict(self.link.one(LARGE))
+
+    def lagging(self, group: str, names: list[str]) -> list[str]:
+        """Those of these users who have not taken everything that a large group tells them, in one look-up."""
+        return [name for (name,) in self.link.one(LAGGING_HERE, group, names)]
+
+    def lagging_members(self, group: str) -> list[str]:
+        """The members of a large group who have not taken everything that it tells them."""
+        return [name for (name,) in self.link.one(LAGGING_MEMBERS, group)]
 
     def present(self, group: str, names: list[str]) -> list[str]:
         """Those of these users who are in the group now, in one look-up."""

@@ -16,6 +16,7 @@ from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.uploads import NoUploads, Uploads
 
 from .engine import Engine, Wake
+from .large import MEMBERS
 
 
 def opener(
@@ -30,6 +31,7 @@ def opener(
     online: Container[str] = frozenset(),
     uploads: Uploads | None = None,
     own_clock: bool = False,
+    most_at_once: int = MEMBERS,
 ) -> Callable[[], Engine]:
     """What opens the store on a database, as this node; that raises `StoreError`. See `Engine` for the rest."""
 
@@ -46,6 +48,7 @@ def opener(
                 uploads or NoUploads(),
                 wake,
                 own_clock,
+                most_at_once,
             )
         except psycopg.Error as error:
             raise explained(error, database.where) from error

@@ -18,7 +18,7 @@ import psycopg
 
 from mqtt_im.core.apply import change_members, recipients
 from mqtt_im.core.gone import remembered
-from mqtt_im.core.model import Conv
+from mqtt_im.core.model import FOREVER, Conv
 from mqtt_im.core.records import (
     MESSAGES,
     Act,
@@ -36,12 +36,15 @@ from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.retaining import DAY_MS, ID_DAYS, Content, key_of
 from mqtt_im.store.wanted import Wanted
 
+from .large import TAKEN, TOLD_IN, UNTELL
 from .state import Work
 from .wire import Link, Statement, Step
 from .writes import forgotten
 
 ROWS: Final = 50
 """Rows of the log that one transaction looks at."""
+SEARCHED: Final = 256
+"""Items of an inbox that are looked through at once."""
 ELSEWHERE_S: Final = 0.5
 """Between two looks whether another node's pass is over."""
 
@@ -88,6 +91,14 @@ class Groups:
     def take(self, record: GroupChange) -> None:
         """The next change to a group."""
         change_members(_UNTOUCHED, self.conv(record.conv), record)  # type: ignore[arg-type]
+
+    def told(self, record: Act) -> list[str]:
+        """Who has, or is to have, what a large group tells its members with this record, after the change that it is."""
+        named: list[str] = []
+        if isinstance(record, GroupChange) and record.event in ("group.remove", "group.leave"):
+            named = record.members or [record.user or record.by]
+        active = [name for name, member in self.conv(record.conv).members.items() if member.active]
+        return list(dict.fromkeys((*active, *named)))
 
     def recipients(self, record: Act) -> list[str]:
         """Who got the items of a record of a group, or of a direct conversation."""
@@ -191,10 +202,17 @@ class _Slice:
         self._unpacked: list[int] = []
         self._touched: dict[str, None] = {}
         """Users of whom items go."""
+        self._told: dict[int, tuple[int, int]] = {}
+        """Log row → group and number of what a large group has told its members."""
+        self._taken: dict[int, dict[str, int]] = {}
+        """cid → up to which number each present member has taken what a large group tells."""
+        self._found: dict[int, list[tuple[str, int]]] = {}
+        """Log row of such → who has it where, as far as it was looked up."""
 
     def work(self) -> None:
         engine = self._pass._engine  # noqa: SLF001
         wanted = Wanted()
+        self._told = {lsn: (cid, act) for lsn, cid, act in engine.link.one(TOLD_IN, [lsn for lsn, _ in self._rows])}
         for lsn, record in self._rows:
             self._want(wanted, lsn, record)
         engine.lock(wanted)
@@ -217,7 +235,11 @@ class _Slice:
         wanted.actors.add(act.by)
         wanted.conv(act.conv)
         if isinstance(record, Act) and record.pos:
-            names = self._pass._groups.recipients(record) if record.conv[0] == "#" else pair_of(record)  # noqa: SLF001
+            groups = self._pass._groups  # noqa: SLF001
+            if lsn in self._told:
+                names = groups.told(record)
+            else:
+                names = groups.recipients(record) if record.conv[0] == "#" else pair_of(record)
             self._to[lsn] = names
             wanted.actors.update(names)
             wanted.devices.update(names)
@@ -261,18 +283,44 @@ class _Slice:
         unseen = self._pass._unseen  # noqa: SLF001
         return all(
             device.cursor >= pos or device.seen < unseen
-            for name, pos in zip(self._to[lsn], record.pos, strict=True)
+            for name, pos in self._places(lsn, record)
             for device in self._state.devices(name).values()
         )
+
+    def _places(self, lsn: int, record: Act) -> list[tuple[str, int]]:
+        """Who has the item, and at which `pos`: beyond all others where a member has not taken it yet."""
+        if lsn not in self._told:
+            return list(zip(self._to[lsn], record.pos, strict=True))
+        if lsn not in self._found:
+            cid, act = self._told[lsn]
+            if cid not in self._taken:
+                self._taken[cid] = dict(self._pass._engine.link.one(TAKEN, cid))  # noqa: SLF001
+            taken = self._taken[cid]
+            self._found[lsn] = [
+                (name, self._place(name, lsn) if taken.get(name, act) >= act else FOREVER) for name in self._to[lsn]
+            ]
+        return self._found[lsn]
+
+    def _place(self, name: str, lsn: int) -> int:
+        """Where an inbox has the item of a log row; what goes is among the oldest."""
+        user, at = self._state.user(name), 0
+        at = user.floor
+        while items := self._state.stored_items(user, at, SEARCHED):
+            for pos, ref in items:
+                if abs(ref) == lsn:
+                    return pos
+            at = items[-1][0]
+        raise AssertionError(f"log row {lsn} is nowhere in the inbox of {name}")
 
     # What goes with them.
 
     def _take(self, lsn: int, record: Content) -> None:
         state = self._state
-        for name, pos in zip(self._to[lsn], record.pos, strict=True):
-            state.remove_item(state.user(name), pos)
-            self._touched[name] = None
-        self._pass.removed.items += len(record.pos)
+        for name, pos in self._places(lsn, record):
+            if pos != FOREVER:  # who has not taken it has no device that counts, and never will have it
+                state.remove_item(state.user(name), pos)
+                self._touched[name] = None
+                self._pass.removed.items += 1
         usage = usage_of(record)
         if usage is not None:
             user = state.user(usage.user)
@@ -306,7 +354,8 @@ class _Slice:
     def _steps(self) -> Iterator[Step]:
         if self._emptied:
             yield Step(_EMPTY, tuple(zip(*sorted(self._emptied.items()), strict=True)))
-        for statement, lsns in ((_DELETE, self._deleted), (_UNPACK, self._unpacked)):
+        untold = [lsn for lsn in (*self._emptied, *self._deleted) if lsn in self._told]
+        for statement, lsns in ((_DELETE, self._deleted), (_UNPACK, self._unpacked), (UNTELL, untold)):
             if lsns:
                 yield Step(statement, (lsns,))
         if self._unkeyed:

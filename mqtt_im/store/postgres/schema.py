@@ -6,14 +6,15 @@ or an `id` that was given twice can't be committed.
 
 `log.seq` and `log.by` are 0 for what is no message, and `by` for what counts as unread for nobody. Users, groups, members and
 devices are what `core.model` says of them; `device.acked` is where acknowledgements have got the cursor, `device.server` the
-incarnation of the node that has its delivery, or had it last, `gone` how many messages retention has taken.
+incarnation of the node that has its delivery, or had it last, `gone` how many messages retention has taken. What large groups
+tell their members is in `told` (`large`); its `former` is the log row of the message that this one's `key` replaces.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from mqtt_im.postgres import nodes
+from mqtt_im.postgres import meta, nodes
 
 DDL: Final = (
     *nodes.DDL,
@@ -42,12 +43,16 @@ DDL: Final = (
     """CREATE TABLE grp (
       cid int8 PRIMARY KEY, name text COLLATE "C" NOT NULL UNIQUE, head int8 NOT NULL DEFAULT 0, lsn int8 NOT NULL DEFAULT 0,
       ts int8 NOT NULL DEFAULT 0, title text NOT NULL DEFAULT '', size int8 NOT NULL DEFAULT 0, born int8 NOT NULL DEFAULT 1,
-      maker text NOT NULL DEFAULT '', gone int8 NOT NULL DEFAULT 0) WITH (fillfactor = 50)""",
+      maker text NOT NULL DEFAULT '', gone int8 NOT NULL DEFAULT 0,
+      large bool NOT NULL DEFAULT false, acts int8 NOT NULL DEFAULT 0) WITH (fillfactor = 50)""",
+    "CREATE INDEX grp_large ON grp (cid) WHERE large",
     """CREATE TABLE member (
       cid int8, uid int8, ord int8 NOT NULL, role text NOT NULL, active bool NOT NULL,
       read int8 NOT NULL, delivered int8 NOT NULL,
-      last int8 NOT NULL, spans bytea NOT NULL, PRIMARY KEY (cid, uid)) WITH (fillfactor = 70)""",
+      last int8 NOT NULL, spans bytea NOT NULL, pulled int8 NOT NULL DEFAULT 0, PRIMARY KEY (cid, uid)
+    ) WITH (fillfactor = 70)""",
     "CREATE INDEX member_uid ON member (uid)",
+    meta.ADDED_TABLES["told"],
     """CREATE TABLE log (
       lsn int8 PRIMARY KEY, cid int8 NOT NULL, seq int8 NOT NULL, by int8 NOT NULL, idh uuid, rec bytea NOT NULL)""",
     "ALTER TABLE log ALTER rec SET STORAGE MAIN",

@@ -7,18 +7,19 @@ locked too; what hangs on something locked is simply looked up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from mqtt_im.core.apply import apply
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
-from mqtt_im.core.records import Act, AnyRecord, DeviceChange
+from mqtt_im.core.records import Act, AnyRecord, DeviceChange, GroupChange, Reported
 from mqtt_im.protocol.names import direct, members_of_direct
 from mqtt_im.store.interface import Anew
 from mqtt_im.store.wanted import Wanted
 
 from . import tables
 from .inbox import CHUNK, Inbox, unpack
+from .large import FORMER, LAGS, PAGE, PULLED, TOLD, Group, Lag, Told, taken
 from .look import Look, remembered
 from .node import Fence, Inherited
 from .wire import BEGIN, Link, Statement, Step
@@ -30,9 +31,10 @@ CIDS: Final = 1000
 LSNS: Final = 2000
 _CLOCK: Final = Statement("SELECT nextval('lsn'), (extract(epoch FROM clock_timestamp()) * 1000)::int8")
 _MEMBERS: Final = Statement(
-    tables.MEMBERS.sql.decode().replace("m.cid = ANY ($1)", "m.cid IN (SELECT cid FROM grp WHERE name = ANY ($1))"),
+    tables.MEMBERS.sql.decode().replace("m.cid = ANY ($1)", "m.cid IN (SELECT cid FROM grp WHERE name = ANY ($1) AND NOT large)"),
     "T",
 )
+"""Those of large groups are looked up as somebody asks for them."""
 
 
 class Parts(dict[str, Member]):
@@ -67,6 +69,11 @@ class Parts(dict[str, Member]):
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._known(name)
 
+    def keep(self, found: dict[str, Member], asked: Iterable[str]) -> None:
+        """These were looked up together."""
+        self.update(found)
+        self._absent.update(name for name in asked if name not in found)
+
     def held(self) -> list[tuple[str, Member]]:
         """Those that were read or set."""
         return list(super().items())
@@ -91,6 +98,9 @@ class Parts(dict[str, Member]):
 
     def pop(self, name: str, *default: Any) -> Any:
         """See `dict`."""
+        if self._conv.large:
+            self._known(name)
+            return super().pop(name, *default)
         return self._state.all_of(self._conv).pop(name, *default)
 
 
@@ -107,9 +117,14 @@ class Work(Look):
         began_at: int,
         cut_off: Mapping[tuple[str, str], int],
         inherited: Inherited,
+        most_at_once: int,
     ) -> None:
-        """`began_at` is the newest log row when this server began, `cut_off` what those before it have left (`Fence`)."""
+        """`began_at` is the newest log row when this server began, `cut_off` what those before it have left (`Fence`).
+
+        A group with more than `most_at_once` members becomes large.
+        """
         super().__init__(link, has_account, upload)
+        self._most_at_once = most_at_once
         self._fence = fence
         self._take_back = claim
         self._began_at = began_at
@@ -158,6 +173,18 @@ class Work(Look):
         self.keys: dict[tuple[int, int, str], int] = {}
         self._said: dict[tuple[int, int], int] = {}
         """Messages of the batch, by cid and seq."""
+        self.told: dict[tuple[int, int], Told] = {}
+        """cid and act of a large group → what the batch has told its members."""
+        self._formers: dict[int, int] = {}
+        """Log row of a message to a large group with a `key` → that of the one before it."""
+        self.pulled: dict[tuple[int, int], int] = {}
+        """cid and uid of a member → up to which act the inbox has what a large group tells."""
+        self._pulled_before: dict[tuple[int, int], int] = {}
+        """The same as it was stored, as far as it was looked up."""
+        self.came: dict[str, list[tuple[int, int]]] = {}
+        """User → `(pos, log row)` of what the batch has pulled."""
+        self.short: set[str] = set()
+        """Users who have more to pull."""
         self._at = 0
         self._recent: dict[int, AnyRecord] = {}
 
@@ -184,6 +211,11 @@ class Work(Look):
         users = self._lock_groups(wanted) if wanted.groups or wanted.told or wanted.made else set()
         self._lock_users(wanted, users)
         self.deciding = True
+
+    def _keep_group(self, row: Sequence[Any]) -> Group:
+        group = super()._keep_group(row)
+        group.host = self
+        return group
 
     def begin_nothing(self, wanted: Wanted) -> None:
         """A batch begins for which nothing is locked so far."""
@@ -216,11 +248,11 @@ class Work(Look):
         _, groups, members = self.link.run(Step(BEGIN), Step(tables.LOCK_GROUPS, (names,)), Step(_MEMBERS, (told,)))
         self._groups.update(names)
         self._convs.update(dict.fromkeys(names))
-        by_cid: dict[int, Conv] = {}
+        by_cid: dict[int, Group] = {}
         for row in groups.rows:
             conv = self._keep_group(row)
             by_cid[conv.cid] = conv
-            conv.members = {} if conv.name in wanted.told else Parts(self, conv)
+            conv.members = {} if conv.name in wanted.told and not conv.large else Parts(self, conv)
             if not conv.head:
                 self._shells[conv.name] = conv
         users = set()
@@ -248,7 +280,11 @@ class Work(Look):
             Step(tables.IDS, (ids,)),
             Step(tables.DEVICES, (sorted(devices),)),
         ]
-        users, clock, directs, requests, found = self.link.run(*steps)[-5:]
+        whole = sorted(numbers[name] for name in wanted.whole if name in numbers and numbers[name] in uids)
+        if whole:
+            steps.append(Step(LAGS, (whole,)))
+        answers = self.link.run(*steps)[-6 if whole else -5 :]
+        users, clock, directs, requests, found = answers[:5]
         self._keep_users(users.rows)
         self.stored_users.update((row[0], row) for row in users.rows)
         for name in names:
@@ -262,6 +298,85 @@ class Work(Look):
         self._requests.update(dict.fromkeys(ids))
         self._requests.update((key, remembered(data)) for key, data in requests.rows)
         self._keep_devices(devices, found.rows)
+        self._find_parts(uids, names)
+        if whole and answers[5].rows:
+            self._pull([Lag(*row) for row in answers[5].rows])
+
+    def _find_parts(self, uids: set[int], names: set[str]) -> None:
+        """What these users have to do with large groups that are locked is at hand."""
+        large = {conv.cid: conv for conv in self._convs.values() if isinstance(conv, Group) and conv.large}
+        if not large or not uids:
+            return
+        by_uid = {user.uid: name for name, user in self._users.items()}
+        found: dict[int, dict[str, Member]] = {cid: {} for cid in large}
+        for cid, uid, *part, pulled in self.link.one(tables.SOME_PARTS, list(large), sorted(uids)):
+            found[cid][by_uid[uid]] = tables.read_member(part)
+            self._pulled_before[cid, uid] = pulled
+        for cid, conv in large.items():
+            if isinstance(conv.members, Parts):
+                conv.members.keep(found[cid], names)
+
+    # What large groups tell.
+
+    def _pull(self, lags: list[Lag]) -> None:
+        """The inboxes of these users, who are locked, have what large groups tell, the oldest first, as far as a page goes."""
+        refs, closed, behind = taken(lags, self.link.one(TOLD, *zip(*lags, strict=True), PAGE), PAGE)
+        self.pulled.update(closed)
+        names = {user.uid: name for name, user in self._users.items()}
+        self.short.update(names[uid] for uid in behind)
+        for uid, items in refs.items():
+            self._come(self._users[names[uid]], items)
+
+    def _come(self, user: User, items: Sequence[Told]) -> None:
+        came = self.came.setdefault(user.name, [])
+        replaced = {item.former for item in items}
+        for lsn, _ in items:
+            user.head += 1
+            ref = -lsn if lsn in replaced else lsn
+            self.put_item(user, user.head, ref, None)
+            came.append((user.head, ref))
+
+    def pull_all(self, user: User) -> None:
+        """The user's inbox has all that large groups have told by now. Raises `Anew` where the user is not locked."""
+        user = self.user(user.name)
+        while user.name in self.short:
+            self.short.discard(user.name)
+            lags = [Lag(*row) for row in self.link.one(LAGS, [user.uid])]
+            lags = [lag._replace(pulled=self.pulled.get((lag.cid, lag.uid), lag.pulled)) for lag in lags]
+            self._pull([lag for lag in lags if lag.pulled < lag.acts])
+
+    def catch_up(self, conv: Group, users: Sequence[str]) -> None:
+        """See `Group`. What the batch itself has told so far is among it. Raises `Anew` where one is not locked."""
+        members = {owner.uid: owner for owner in map(self.user, users) if conv.member(owner.name) is not None}
+        at: dict[int, int] = {}
+        for known in (self._pulled_before, self.pulled):
+            at.update((uid, known[conv.cid, uid]) for uid in members if (conv.cid, uid) in known)
+        if missing := [uid for uid in members if uid not in at]:
+            at.update(dict.fromkeys(missing, 0))  # of who has joined with this batch, before the group was large
+            at.update(self.link.one(PULLED, conv.cid, missing))
+        lags = [Lag(uid, conv.cid, pulled, conv.stored) for uid, pulled in at.items() if pulled < conv.stored]
+        come: dict[int, list[Told]] = {}
+        if lags:
+            rows = self.link.one(TOLD, *zip(*lags, strict=True), sum(lag.acts - lag.pulled for lag in lags))
+            for uid, _, _, *told in rows:
+                come.setdefault(uid, []).append(Told(*told))
+        for uid, owner in members.items():
+            now = [self.told[conv.cid, act] for act in range(max(at[uid], conv.stored) + 1, conv.acts + 1)]
+            if items := come.get(uid, []) + now:
+                self._come(owner, items)
+            self.pulled[conv.cid, uid] = conv.acts
+
+    def _tell(self, conv: Group, lsn: int, record: Act, names: Sequence[str]) -> None:
+        """What was just applied is told to the members of the group, if it is a large one; these have it."""
+        if not conv.large:
+            conv.large = conv.size > self._most_at_once
+        elif not isinstance(record, Reported):
+            conv.acts += 1
+            self.told[conv.cid, conv.acts] = Told(lsn, self._formers.get(lsn, 0))
+            self.touch_conv(conv)
+            joined = (record.members or ()) if isinstance(record, GroupChange) else ()
+            for name in (*names, *joined):
+                self.pulled[conv.cid, self.user(name).uid] = conv.acts
 
     @property
     def newest_time(self) -> int:
@@ -359,15 +474,17 @@ class Work(Look):
         return tables.read_member(rows[0]) if rows else None
 
     def all_of(self, conv: Conv) -> dict[str, Member]:
-        """All members of a group. Raises `Anew` while a batch is decided that has not asked for them."""
-        if self.deciding:
+        """All members of a group. Raises `Anew` while a batch is decided that has not asked for them, and would tell them."""
+        if self.deciding and not conv.large:
             self.wanted.told.add(conv.name)
             raise Anew
         held = conv.members
         assert isinstance(held, Parts)
-        conv.members = {row[2]: tables.read_member(row[3:]) for row in self.link.one(tables.MEMBERS, [conv.cid])}
-        conv.members.update(held.held())
-        return conv.members
+        found = {row[2]: tables.read_member(row[3:]) for row in self.link.one(tables.MEMBERS, [conv.cid])}
+        found.update(held.held())
+        if not conv.large:
+            conv.members = found
+        return found
 
     def _members_of(self, conv: Conv) -> dict[str, Member]:
         return super()._members_of(conv) if not self.deciding else Parts(self, conv)
@@ -481,6 +598,8 @@ class Work(Look):
         if conv is not None:
             self._times[conv.name] = record.ts
             self.changed_convs.setdefault(conv.name, conv)
+            if isinstance(conv, Group) and isinstance(record, Act):
+                self._tell(conv, lsn, record, names or ())
         return names
 
     def _attach(self, user: str, name: str) -> None:
@@ -627,7 +746,12 @@ class Work(Look):
 
     def put_keyed(self, sender: str, conv: str, key: str, lsn: int) -> None:
         """See `core.apply.State`."""
-        self.keys[self.user(sender).uid, self.conv_for(conv).cid, key] = lsn
+        found = self.conv_for(conv)
+        name = self.user(sender).uid, found.cid, key
+        if found.large:
+            rows = [(self.keys[name],)] if name in self.keys else self.link.one(FORMER, *name)
+            self._formers[lsn] = rows[0][0] if rows else 0
+        self.keys[name] = lsn
 
     def keyed(self, sender: str, conv: str, key: str) -> AnyRecord | None:
         """See `View`."""

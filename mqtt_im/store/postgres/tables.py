@@ -12,6 +12,7 @@ import msgspec
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
 
 from .inbox import Inbox
+from .large import Group
 from .wire import Statement
 
 _pack = msgspec.msgpack.Encoder().encode
@@ -22,6 +23,7 @@ TABLES: Final = (
     "direct",
     "grp",
     "member",
+    "told",
     "device",
     "log",
     "chunk",
@@ -37,7 +39,8 @@ USER: Final = (
     "uid, name, head, first, tail, sent, sent_bytes, floor, began, acked, registered, settings, gone, gone_bytes, joined, made"
 )
 DIRECT: Final = "d.a, d.b, d.cid, d.head, d.lsn, d.ts, d.a_read, d.a_delivered, d.b_read, d.b_delivered, d.parts"
-GROUP: Final = "g.cid, g.name, g.head, g.lsn, g.ts, g.title, g.size, g.born, g.maker"
+GROUP: Final = "g.cid, g.name, g.head, g.lsn, g.ts, g.title, g.size, g.born, g.maker, g.large, g.acts"
+GROUP_COLUMNS: Final = 11
 MEMBER: Final = "m.ord, m.role, m.active, m.read, m.delivered, m.last, m.spans"
 DEVICE: Final = "uid, device, cursor, acked, app, n, exposed, server, created, seen"
 
@@ -65,6 +68,9 @@ MEMBERS: Final = Statement(
     "I",
 )
 PART: Final = Statement(f"SELECT {MEMBER} FROM member m WHERE cid = $1 AND uid = $2", "ii")
+SOME_PARTS: Final = Statement(
+    f"SELECT m.cid, m.uid, {MEMBER}, m.pulled FROM member m WHERE m.cid = ANY ($1) AND m.uid = ANY ($2)", "II"
+)
 PRESENT: Final = Statement(
     "SELECT u.name FROM grp g JOIN member m USING (cid) JOIN im_user u USING (uid)"
     " WHERE g.name = $1 AND u.name = ANY ($2) AND m.active",
@@ -172,10 +178,11 @@ def seldom(user: User) -> tuple[Any, ...]:
 
 def read_group(
     row: Sequence[Any], load: Callable[[Conv], dict[str, Member]], find: Callable[[Conv, str], Member | None]
-) -> tuple[Conv, int]:
+) -> tuple[Group, int]:
     """Of `GROUP`, with its last time; `load` reads its members when somebody asks, `find` one of them."""
-    conv = Conv(row[0], row[1], load, find)
-    conv.head, conv.lsn, _, conv.title, conv.size, conv.born, conv.maker = row[2:9]
+    conv = Group(row[0], row[1], load, find)
+    conv.head, conv.lsn, _, conv.title, conv.size, conv.born, conv.maker, conv.large, conv.acts = row[2:GROUP_COLUMNS]
+    conv.stored = conv.acts
     return conv, row[4]
 
 

@@ -33,6 +33,7 @@ from mqtt_im.store.whole import (
 
 from . import tables
 from .inbox import CHUNK
+from .large import MEMBERS
 from .wire import ints
 
 _MAX_NAMES: Final = 200_000
@@ -108,6 +109,7 @@ class Taking:
         self._connection.execute("SELECT setval('lsn', %s, false)", (source.last + 1,))
         for statement in _FINISH:
             self._connection.execute(statement.encode())
+        self._connection.execute("UPDATE grp SET large = true WHERE size > %s", (MEMBERS,))
 
     def _put(self, into: str, kinds: str, rows: Iterable[Sequence[Any]]) -> None:
         for batch in batches(rows):

@@ -9,6 +9,7 @@ from mqtt_im.core.model import Conv
 from mqtt_im.core.records import encode
 
 from . import tables
+from .large import PUT_PULLED, PUT_TOLD, Group
 from .state import Work
 from .wire import Statement, Step, ints
 
@@ -54,9 +55,10 @@ _PUT_DIRECTS: Final = Statement(
 )
 """Whoever changes one has locked its two users, so one that was not there is not there yet."""
 _PUT_GROUPS: Final = Statement(
-    "UPDATE grp g SET head = v.head, lsn = v.lsn, ts = v.ts, title = v.title, size = v.size, born = v.born, maker = v.maker"
-    " FROM unnest($1, $2, $3, $4, $5, $6, $7, $8) v (cid, head, lsn, ts, title, size, born, maker) WHERE g.cid = v.cid",
-    "IIIITIIT",
+    "UPDATE grp g SET head = v.head, lsn = v.lsn, ts = v.ts, title = v.title, size = v.size, born = v.born, maker = v.maker,"
+    " large = v.large, acts = v.acts FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+    " v (cid, head, lsn, ts, title, size, born, maker, large, acts) WHERE g.cid = v.cid",
+    "IIIITIITFI",
 )
 _PUT_MEMBERS: Final = Statement(
     "INSERT INTO member (cid, uid, ord, role, active, read, delivered, last, spans)"
@@ -169,9 +171,9 @@ def _convs(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
     yield (
         _PUT_GROUPS,
         sorted(
-            (conv.cid, conv.head, conv.lsn, state.time_of(conv.name), conv.title, conv.size, conv.born, conv.maker)
+            (*_of_group(state, conv), conv.large, conv.acts)
             for conv in convs
-            if conv.group and conv.name in state.changed_convs
+            if isinstance(conv, Group) and conv.name in state.changed_convs
         ),
     )
     members = []
@@ -182,6 +184,12 @@ def _convs(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
             marks = part.read, part.delivered, part.last
             members.append((conv.cid, state.number_of(user), part.order, part.role, part.active, *marks, tables.spans_of(part)))
     yield _PUT_MEMBERS, sorted(members)
+    yield PUT_PULLED, sorted((*key, pulled) for key, pulled in state.pulled.items())
+    yield PUT_TOLD, sorted((*key, *told) for key, told in state.told.items())
+
+
+def _of_group(state: Work, conv: Conv) -> tuple[Any, ...]:
+    return conv.cid, conv.head, conv.lsn, state.time_of(conv.name), conv.title, conv.size, conv.born, conv.maker
 
 
 def _direct_row(state: Work, conv: Conv) -> tuple[Any, ...]:

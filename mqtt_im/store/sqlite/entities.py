@@ -248,6 +248,10 @@ class Entities(Overlay):
                 for order, name in enumerate(conv.users or ())
             }
 
+    def in_log_order(self, user: User) -> bool:
+        """See `interface.State`."""
+        return True
+
     def acknowledged(self, user: User) -> int:
         """Up to which position of the inbox any device of the user has ever acknowledged."""
         return user.acked

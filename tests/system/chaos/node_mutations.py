@@ -14,6 +14,8 @@ _DEAF = (
     "        users, groups = fields\n        for user in users[:0]:\n",
 )
 """No word that an inbox has grown is heard, unless it is about a large group."""
+_LARGE = ("store/postgres/large.py", "MEMBERS: Final = 200\n", "MEMBERS: Final = 2\n")
+"""Every group is a large one, whose members take what it tells by and by."""
 _SLOW_TO_NOTICE = (
     "cluster/bus.py",
     "            self._call(self._declared_dead, over.set)\n",
@@ -31,6 +33,18 @@ NODE_MUTATIONS: dict[str, Mutation] = {
         nodes=2,
         seconds=30.0,
         troubles={"a node frozen": 1},
+    ),
+    "large": Mutation("groups of three are large ones, at three nodes: must pass", "", (_LARGE,), nodes=3, seconds=30.0),
+    "large-unheard": Mutation(
+        "the same, where no node takes notice that a group has grown, and all sweep: must pass",
+        "",
+        (
+            _LARGE,
+            ("bridge/neighbourhood.py", "            self._bridge.pulling.grown(group)\n", "            pass\n"),
+            ("bridge/service.py", "                    self.pulling.grown(record.conv)", "                    pass"),
+        ),
+        nodes=3,
+        seconds=30.0,
     ),
     "no-locks": Mutation(
         "gives out `seq` and `pos` without a lock",
@@ -107,5 +121,5 @@ NODE_MUTATIONS: dict[str, Mutation] = {
         troubles={"a node frozen": 1},
     ),
 }
-NODE_SOUND = frozenset({"nodes", "lost-wake-ups", "slow-to-notice"})
+NODE_SOUND = frozenset({"nodes", "lost-wake-ups", "slow-to-notice", "large", "large-unheard"})
 """Of them those in which no promise is broken."""

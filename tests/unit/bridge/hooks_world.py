@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ class World:
         head = self.ask(lambda engine: engine.state.user(user).head)
         self._run(CursorsJob([(user, "phone", head, [])], lambda _: None))
 
-    def ask(self, question: Callable[[Readable], Any]) -> Any:
+    def ask(self, question: Callable[[Readable], Any], whole: Sequence[str] = ()) -> Any:
         job = CallJob(question, lambda _: None)
         self._run(job)
         return job.result

@@ -153,7 +153,7 @@ def test_tables_that_could_not_be_made_leave_nothing(database: str) -> None:
         (
             """CREATE TABLE meta (key text, value text);
             INSERT INTO meta VALUES ('program', 'mqtt-im'), ('epoch', 'e'), ('schema', '9')""",
-            r"made by a newer version \(schema 9, this one knows 1\)",
+            r"made by a newer version \(schema 9, this one knows 2\)",
         ),
     ],
 )

@@ -15,6 +15,13 @@ FIRST = nodes.DDL[0].replace(", knows int2 NOT NULL DEFAULT 1", "")
 """As a release made it that knew of no others."""
 
 
+@pytest.fixture(autouse=True)
+def older(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This release is the first one."""
+    for module in (meta, nodes):
+        monkeypatch.setattr(module, "SCHEMA", 1)
+
+
 @pytest.fixture
 def newer(monkeypatch: pytest.MonkeyPatch) -> None:
     """This release knows a schema more."""
