@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from msgspec import Raw
 
-from mqtt_im.bridge.prices import Prices
+from mqtt_im.bridge.prices import REPLACED, Prices
 from mqtt_im.bridge.seam import Bridge
 from mqtt_im.core import costs
 from mqtt_im.core.records import Message
@@ -36,20 +36,26 @@ def prices(charged: list[float]) -> Prices:
     return Prices(cast(Bridge, SimpleNamespace(transport=transport, settings=SimpleNamespace(max_page=100))))
 
 
-def job(request: rq.Request, **extra: Any) -> Job:
+def job(request: rq.Request, seq: int = 2, **extra: Any) -> Job:
     made = Job(Who("ann", "pc", 0), request, lambda _: None)
     if extra:
-        commit = Commit(1, Message(0, "#g", 1, "ann", "pc", "1", 0, [1], b"1", extra))
+        commit = Commit(1, Message(0, "#g", seq, "ann", "pc", "1", 0, [1], b"1", extra))
         commit.away = list(NAMES)
         made.commits = [commit]
     return made
 
 
-def test_what_replaces_the_messages_of_many_costs_twice(prices: Prices, charged: list[float]) -> None:
+def test_what_replaces_the_messages_of_many_costs_several_times(prices: Prices, charged: list[float]) -> None:
     send = rq.Send(id="1", to="#g", body=Raw(b"1"), key="k")
     prices.when_known(job(send, key="k"))
     prices.when_known(job(send, key="k", replaced=[[name, 1] for name in NAMES]))
-    assert charged == [costs.of_audience(5_000), costs.of_audience(10_000)]
+    assert charged == [costs.of_audience(5_000), costs.of_audience(5_000 + REPLACED * 5_000)]
+
+
+def test_the_first_message_of_a_conversation_costs_what_beginning_it_takes(prices: Prices, charged: list[float]) -> None:
+    send = rq.Send(id="1", to="#g", body=Raw(b"1"))
+    prices.when_known(job(send, seq=1, own=1))
+    assert charged == [costs.of_audience(5_000) + costs.BEGINNING]
 
 
 def test_a_refused_request_costs_the_time_that_it_took(prices: Prices, charged: list[float]) -> None:
