@@ -46,6 +46,7 @@ from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreErro
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.search import file as search_file
 from mqtt_im.search.thread import Search
+from mqtt_im.shares import Bounds
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.lags import Lags
@@ -133,7 +134,7 @@ class Server:
         self._auth = auth = Authenticator(config, accounts, self.metrics, away=lambda: self._neighbours.away)
         self._undo.callback(auth.close)
 
-        files = await asyncio.to_thread(open_files, config.files, Path(config.data_dir), place)
+        files = await asyncio.to_thread(open_files, config.files, Path(config.data_dir), place, config.limits.memory_mb)
         self._undo.callback(files.close)
         claims = Claims()
         audience = Audience() if joined is None else WideAudience()
@@ -203,7 +204,10 @@ class Server:
         self._undo.push_async_callback(_cancel, asyncio.create_task(upkeep, name="upkeep"))
         if not config.store.url:
             self._undo.push_async_callback(_cancel, asyncio.create_task(self.lags.run(), name="lags"))
-        self._undo.push_async_callback(_cancel, asyncio.create_task(memory.give_back(), name="memory"))
+        bounds = Bounds(config.limits.memory_mb)
+        look_s = min(memory.LOOK_S, max(memory.LEAST_LOOK_S, bounds.of(int(memory.LOOK_S))))
+        giving_back = memory.give_back(look_s=look_s, growth=min(memory.GROWTH, bounds.of(memory.GROWTH)))
+        self._undo.push_async_callback(_cancel, asyncio.create_task(giving_back, name="memory"))
         self._undo.push_async_callback(_cancel, asyncio.create_task(memory.look_at_new(), name="new objects"))
         if around is not None:
             self._undo.push_async_callback(_cancel, asyncio.create_task(around.sweep(), name="sweep"))

@@ -17,7 +17,8 @@ from typing import Final
 _M_MMAP_THRESHOLD: Final = -3
 LOOK_S: Final = 10.0
 GROWTH: Final = 32 << 20
-"""Bytes by which the process must have grown for it to be worth the fifty milliseconds of another thread."""
+"""Bytes by which the process must have grown for it to be worth the time of another thread: a few milliseconds to fifty."""
+LEAST_LOOK_S: Final = 1.0
 
 NEW_S: Final = 0.2
 
@@ -41,8 +42,13 @@ def trim_of_libc() -> Callable[[], object] | None:
     return None if found is None else lambda: found(0)
 
 
-async def give_back(trim: Callable[[], object] | None = None, used: Callable[[], int] = resident, look_s: float = LOOK_S) -> None:
-    """Look now and then whether the process has grown much, and give back what it does not need; until it is cancelled."""
+async def give_back(
+    trim: Callable[[], object] | None = None, used: Callable[[], int] = resident, look_s: float = LOOK_S, growth: int = GROWTH
+) -> None:
+    """Look every `look_s` seconds whether the process has grown by `growth` bytes, and give back what it does not need.
+
+    Until it is cancelled.
+    """
     trim = trim or trim_of_libc()
     if trim is None:
         return
@@ -50,7 +56,7 @@ async def give_back(trim: Callable[[], object] | None = None, used: Callable[[],
     while True:
         await asyncio.sleep(look_s)
         now = used()
-        if now > least + GROWTH:
+        if now > least + growth:
             await asyncio.to_thread(trim)
             least = used()
         least = min(least, now)

@@ -32,14 +32,15 @@ from mqtt_im.files.receiving import PIECE, Incoming
 from mqtt_im.files.table import FileTable, Stored
 from mqtt_im.files.uploads import FileUploads
 from mqtt_im.protocol.errors import Refusal, StoreError
+from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.interface import Readable, Store
 from mqtt_im.tables import Place
 
 FOLDER: Final = "files"
 MAX_NAME_BYTES: Final = 255
 THREADS: Final = 4
-MAX_GATHERED: Final = 16 << 20
-"""Bytes of uploads that are in memory until there is a piece to be written."""
+USUAL_GATHERED: Final = 16 << 20
+"""Bytes of uploads that are in memory until there is a piece to be written, with the usual share of memory."""
 SWEEP_S: Final = 10.0
 SLICE: Final = 50
 """Files looked at in one go on the store's thread."""
@@ -77,7 +78,8 @@ class Ledger(Protocol):
 class Files:
     """The files of one server."""
 
-    def __init__(self, config: FilesConfig, data_dir: Path, blobs: Blobs, table: FileTable) -> None:
+    def __init__(self, config: FilesConfig, data_dir: Path, blobs: Blobs, table: FileTable, bounds: Bounds) -> None:
+        """`bounds` give a share of the memory that the process may take."""
         self.config = config
         self.uploads = FileUploads(table)
         """What the ledger is given."""
@@ -90,6 +92,7 @@ class Files:
         self._task: asyncio.Task[None] | None = None
         self._gathering = 0
         """Bytes of them that are in memory."""
+        self._most_gathered = bounds.of(USUAL_GATHERED)
         self._coming: dict[str, int] = {}
         """Bytes of uploads that are under way, by user."""
         self._position = ""
@@ -191,7 +194,7 @@ class Files:
                 waiting.append(piece)
                 size += len(piece)
                 self._gathering += len(piece)
-                if size >= PIECE or self._gathering > MAX_GATHERED:
+                if size >= PIECE or self._gathering > self._most_gathered:
                     whole = b"".join(waiting)
                     waiting.clear()
                     self._gathering, size = self._gathering - size, 0
@@ -349,12 +352,13 @@ class Content:
         await self._on_thread(self._stream.close)
 
 
-def open_files(config: FilesConfig, data_dir: Path, place: Place | None = None) -> Files:
-    """The files of this server; `place` has its tables, else `data_dir`. Raises `MqttImError` where they can't be kept so.
+def open_files(config: FilesConfig, data_dir: Path, place: Place | None = None, memory_mb: int = USUAL_MB) -> Files:
+    """The files of this server; `place` has its tables, else `data_dir`. Uploads under way take a share of `memory_mb`.
 
-    Where the tables are shared with other servers and the contents are not, no uploads are taken.
+    Raises `MqttImError` where they can't be kept so. Where the tables are shared with other servers and the contents are not, no
+    uploads are taken.
     """
-    files = Files(config, data_dir, blobs_of(config, data_dir), FileTable(place or data_dir))
+    files = Files(config, data_dir, blobs_of(config, data_dir), FileTable(place or data_dir), Bounds(memory_mb))
     files.shared = place is not None and place.shared
     if files.shared and not config.url:
         files.refusing = "uploads need files.url, since every node must have the files"

@@ -7,7 +7,7 @@
   closing a socket with unread input would lose the answer.
 - A client that takes nothing off its full buffer for a minute is gone.
 - What comes in is looked at in turns (`turns`), a few events in each, and what has come of all requests that are not answered
-  is bounded in bytes.
+  is bounded in bytes (`held`).
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mqtt_im.http.asgi import Message, Receive, Send
 from mqtt_im.http.errors import TYPE, Problem, tell, unavailable
+from mqtt_im.http.held import Held
 from mqtt_im.http.turns import Turns
+from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.transport.parting import MAX_BYTES, Parting
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 SPARE: Final = 256
 STALLED_S: Final = 60.0
 LINGER_S: Final = 5.0
-MAX_HELD_BYTES: Final = 32 << 20
-"""Of all requests that are not answered, as far as they are in memory; above it the larger ones are cut."""
 _HEALTH: Final = (b"GET /health/", b"HEAD /health/")
-SMALL_BYTES: Final = 8 * 1024
-"""So much of a request is kept all the same."""
+RETRY_S: Final = 5.0
+"""After so long who had to give way may try again."""
 EVENTS: Final = 8
 """Events that are taken in at once: 256 KiB in chunks of one byte are forty thousand, which would take seconds."""
 
@@ -69,14 +69,16 @@ def origin_form(target: bytes) -> bytes:
 class Places:
     """The connections of one listener."""
 
-    def __init__(self, limit: int, head_s: float, count: Count) -> None:
-        """At most `limit` at one time; a head is due within `head_s` seconds; `count` adds to the metrics."""
+    def __init__(self, limit: int, head_s: float, count: Count, memory_mb: int = USUAL_MB) -> None:
+        """At most `limit` at one time; a head is due within `head_s` seconds; `count` adds to the metrics.
+
+        What has come of requests takes a share of the `memory_mb` that the process may have.
+        """
         self.limit = limit
         self.head_s = head_s
         self.count = count
         self.turns = Turns()
-        self.held = 0
-        """See `MAX_HELD_BYTES`."""
+        self.held: Held[HttpConnection] = Held(Bounds(memory_mb))
         self.all: set[HttpConnection] = set()
         self._idle: OrderedDict[HttpConnection, None] = OrderedDict()
         """Without a request under way, the longest idle first."""
@@ -147,7 +149,12 @@ class HttpConnection(H11Protocol):
         """The server's health is asked for."""
         self._waits = False
         """What has come waits for its turn."""
-        self._held = 0
+        self.held = 0
+        """Bytes of what has come for the request under way, as far as they are in memory."""
+        self.party = ""
+        """Who it is for: the address, and the user as soon as that is known."""
+        self._refused = False
+        """What comes of this request is not kept."""
         self._head: asyncio.TimerHandle | None = None
         self._linger: asyncio.TimerHandle | None = None
         self._lingering = 0
@@ -160,6 +167,7 @@ class HttpConnection(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A socket was accepted."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        self.party = self._address
         self.places.count("connections_accepted", listener="http")
         self.places.enter(self)
         self._head = self.loop.call_later(self.places.head_s, self._late)
@@ -193,8 +201,8 @@ class HttpConnection(H11Protocol):
     def _rest(self) -> None:
         if self._waits:
             self._waits = False
-            self.places.turns.drop(self._party, self._in_turn)
-        self.hold(-self._held)
+            self.places.turns.drop(self._address, self._in_turn)
+        self.hold(-self.held)
         for timer in (self._head, self._linger, self._stalled):
             if timer is not None:
                 timer.cancel()
@@ -222,12 +230,22 @@ class HttpConnection(H11Protocol):
             self.hold(len(data))
 
     def hold(self, size: int) -> None:
-        """So much more, or below 0 less, of what has come for a request is in memory; it is cut where that is too much."""
-        self._held += size
-        self.places.held += size
-        if size > 0 and self.places.held > MAX_HELD_BYTES and self._held > SMALL_BYTES:
-            self.places.count("http_refused", reason="too_much")
+        """So much more, or below 0 less, of what has come for a request is in memory; where that is too much, some give way."""
+        self.held += size
+        for connection in self.places.held.changed(self, size):
+            connection.give_way()
+
+    def give_way(self) -> None:
+        """Keep nothing of the request under way: it is refused where an answer is still possible, else the connection is cut."""
+        self.places.count("http_refused", reason="too_much")
+        cycle = self.cycle
+        if self._refused or cycle is None or cycle.response_started or not (cycle.more_body or cycle.body):
             self.cut()
+            return
+        self._refused = True
+        cycle.body = bytearray()
+        self.hold(-self.held)
+        cycle.message_event.set()
 
     async def _run(self, scope: Any, receive: Receive, send: Send) -> None:
         scope["mqtt_im.connection"] = self
@@ -237,7 +255,11 @@ class HttpConnection(H11Protocol):
 
         async def receiving() -> Message:
             message = await receive()
-            self.hold(-min(self._held, len(message.get("body", b""))))
+            if self._refused:
+                problem = unavailable("too much of other requests is on its way; send it again later", RETRY_S)
+                problem.headers["Connection"] = "close"
+                raise problem
+            self.hold(-min(self.held, len(message.get("body", b""))))
             return message
 
         async def sending(message: Message) -> None:
@@ -270,12 +292,12 @@ class HttpConnection(H11Protocol):
         if self._waits:
             return
         urgent, self._urgent = self._urgent, False
-        if not self.places.turns.take(self._party, self._in_turn, urgent=urgent):
+        if not self.places.turns.take(self._address, self._in_turn, urgent=urgent):
             self._waits = True
             self.flow.pause_reading()
 
     @property
-    def _party(self) -> str:
+    def _address(self) -> str:
         return self.client[0] if self.client else ""
 
     def _in_turn(self) -> None:
@@ -305,7 +327,10 @@ class HttpConnection(H11Protocol):
 
     def on_response_complete(self) -> None:
         """The answer was written."""
-        self.hold(-self._held)
+        self.cycle.body = bytearray()  # of what was answered before it was read, and is not read any more
+        self.hold(-self.held)
+        self._refused = False
+        self.party = self._address
         self.places.idle(self)
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
             if self._parting is not None:  # it goes on

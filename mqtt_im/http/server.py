@@ -105,8 +105,9 @@ class HttpServer:
         self.desk = Desk()
         self._tls: ssl.SSLContext | None = None
         self._listeners: dict[str, Listener] = {}
-        self.places = places = Places(http.max_connections, config.limits.connect_timeout_s, metrics.count)
-        self._own_places = Places(64, config.limits.connect_timeout_s, metrics.count)
+        limits = config.limits
+        self.places = places = Places(http.max_connections, limits.connect_timeout_s, metrics.count, limits.memory_mb)
+        self._own_places = Places(64, limits.connect_timeout_s, metrics.count, limits.memory_mb)
         whole = site(config, self.desk, ready, metrics, with_metrics=not http.metrics_bind)
         if address := parse_bind(http.bind):
             self._listeners["http"] = Listener(address, whole, places, self.desk)

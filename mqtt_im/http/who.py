@@ -74,14 +74,20 @@ def caller_of(services: Services, scope: Scope, address: str, *, acting: bool = 
             raise Problem("bad_field", "X-Act-As: the admin token makes requests in a user's name, which this header gives")
         if not is_user(named) or not knows(services, named):
             raise Problem("not_found", f"X-Act-As: there is no user {named!r}")
-        return Caller(named, True, None, "admin")
+        return _known(scope, Caller(named, True, None, "admin"))
     try:
         user, lease = services.auth.bearer(token.encode("latin-1"), address)
     except LoginRefused as refused:
         raise problem_of(refused) from None
     if named is not None and acting:
         raise Problem("forbidden", "X-Act-As: only the admin token may act as somebody else")
-    return Caller(user, False, lease, user)
+    return _known(scope, Caller(user, False, lease, user))
+
+
+def _known(scope: Scope, caller: Caller) -> Caller:
+    """What comes of the request counts as the user's from now on, whom a proxy may share its address with others with."""
+    scope["mqtt_im.connection"].party = f"user {caller.user}"
+    return caller
 
 
 async def pay(services: Services, user: str, units: float = 1.0) -> None:

@@ -10,6 +10,7 @@ import socket
 from typing import Any
 
 import pytest
+from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
 from mqtt_im.http import body, files
 from mqtt_im.http.connection import HttpConnection
@@ -46,10 +47,15 @@ def late(port: int, sent: bytes) -> bytes:
     """What is answered to who sends all of it before reading. Raises `OSError` where the connection was reset."""
     with socket.create_connection((HOST, port), timeout=PATIENCE_S) as raw:
         raw.sendall(sent)
-        found = raw.recv(65_536)
-        while found and b"}" not in found and (data := raw.recv(65_536)):
-            found += data
-        return found
+        return told(raw)
+
+
+def told(raw: socket.socket) -> bytes:
+    """A problem, as far as it comes."""
+    found = raw.recv(65_536)
+    while found and b"}" not in found and (data := raw.recv(65_536)):
+        found += data
+    return found
 
 
 def problem(answer: bytes) -> tuple[int, str]:
@@ -152,6 +158,48 @@ def test_a_body_without_end_is_bounded(server: ServerProcess, name: Name) -> Non
     chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
     answer = answers(server.http_port, f"POST /api/v1/devices HTTP/1.1\r\n{head}\r\n".encode(), *[chunk] * 8)
     assert problem(answer) == (413, "too_large")
+
+
+def test_who_sends_bodies_without_end_gives_way_to_others() -> None:
+    """With little memory there is room for thirteen of them; whoever else comes is answered, and the first of them are told."""
+    with ServerThread({"limits.memory_mb": 100}) as server:
+        with Web(server.http_port).login("mallory") as web:
+            theirs = web.token
+        alice = Web(server.http_port).login("alice")
+
+        fields = f"Authorization: Bearer {theirs}\r\nContent-Type: application/json\r\nContent-Length: 250000\r\n"
+        sent = f"POST /api/v1/send HTTP/1.1\r\nHost: x\r\n{fields}\r\n".encode() + b" " * 249_000
+        waiting = [socket.create_connection((HOST, server.http_port), timeout=PATIENCE_S) for _ in range(20)]
+        try:
+            for raw in waiting:
+                raw.sendall(sent)
+            answer = told(waiting[0])
+            assert problem(answer) == (503, "unavailable") and b"retry-after: 5\r\n" in answer.lower()
+            assert waiting[0].recv(1) == b"", "its connection is closed"
+            with alice:
+                for _ in range(20):
+                    alice.must("send", to="alice", body="x" * 60_000)
+        finally:
+            for raw in waiting:
+                raw.close()
+        assert 'http_refused_total{reason="too_much"}' in server.get("/metrics")[1]
+
+
+def test_the_body_of_what_was_refused_is_not_kept() -> None:
+    """What had come of it before the answer is gone with the answer, not with the connection."""
+
+    def bodies() -> int:
+        return sum(len(found.body) for found in gc.get_objects() if type(found) is RequestResponseCycle)
+
+    with ServerThread({}) as server:
+        with Web(server.http_port).login("alice") as web:
+            head = f"Host: x\r\nAuthorization: Bearer x{web.token}\r\nContent-Type: application/json\r\n"
+        with socket.create_connection((HOST, server.http_port), timeout=PATIENCE_S) as raw:
+            raw.sendall(f"POST /api/v1/send HTTP/1.1\r\n{head}Content-Length: 60000\r\n\r\n".encode() + b" " * 50_000)
+            assert problem(told(raw)) == (401, "unauthorized")
+            assert bodies() == 0
+            raw.sendall(b" " * 10_000)
+            assert not raw.recv(1) or bodies() == 0
 
 
 def test_a_body_in_chunks_of_a_byte_is_understood(server: ServerProcess, name: Name) -> None:

@@ -8,9 +8,9 @@ from typing import Final
 
 from mqtt_im.core.model import Amended, Conv, User
 from mqtt_im.core.records import Act, AnyRecord
+from mqtt_im.shares import Bounds
 from mqtt_im.store.delivered import delivered
 
-from .bounds import Bounds
 from .entities import Entities
 from .log import Log
 from .numbering import Numbering

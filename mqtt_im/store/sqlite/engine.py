@@ -16,6 +16,7 @@ from typing import Final
 
 from mqtt_im.core.records import AMENDMENTS, AnyRecord, decode
 from mqtt_im.core.rules import Limits
+from mqtt_im.shares import Bounds
 from mqtt_im.store.commits import Author
 from mqtt_im.store.policy import Ended, Policy
 from mqtt_im.store.rendering import Rendering, Showing
@@ -24,7 +25,6 @@ from mqtt_im.store.uploads import Uploads
 from mqtt_im.store.wanted import Asking
 
 from .batch import Batch
-from .bounds import Bounds
 from .checkpoints import Checkpoints
 from .erasure import Erasure
 from .errors import ERRORS, is_damage

@@ -10,8 +10,8 @@ from typing import Final
 
 from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, ReadMark
+from mqtt_im.shares import Bounds
 
-from .bounds import Bounds
 from .log import Log
 from .numbering import Numbering
 from .overlay import Overlay

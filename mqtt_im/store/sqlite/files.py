@@ -16,8 +16,8 @@ import peewee
 
 from mqtt_im.disk import reason
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.shares import Bounds
 
-from .bounds import Bounds
 from .errors import is_damage
 from .models import (
     ENTITY_MODELS,

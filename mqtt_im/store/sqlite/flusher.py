@@ -10,7 +10,8 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from .bounds import Bounds
+from mqtt_im.shares import Bounds
+
 from .gate import Gate
 from .generation import slices
 from .projection import Projection

@@ -15,8 +15,8 @@ import msgspec
 
 from mqtt_im.core.records import AnyRecord, decode
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.shares import Bounds
 
-from .bounds import Bounds
 from .errors import ERRORS, is_damage
 from .files import PROJECTION_FILE, UNFINISHED, move_aside, open_log, open_new_projection, remove
 from .flusher import Flusher

@@ -10,10 +10,10 @@ from mqtt_im.clock import Clock
 from mqtt_im.core.rules import Limits
 from mqtt_im.disk import reason
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.uploads import NoUploads, Uploads
 
-from .bounds import USUAL_MB, Bounds
 from .engine import Engine
 from .errors import ERRORS
 from .files import LOG_FILE

@@ -12,8 +12,8 @@ from typing import Final, TypeVar
 from msgspec import structs
 
 from mqtt_im.core.records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported, decode
+from mqtt_im.shares import Bounds
 
-from .bounds import Bounds
 from .cache import Cache
 from .generation import Generation
 from .log import Log

@@ -23,11 +23,11 @@ from mqtt_im.clock import Times
 from mqtt_im.core.model import Amended, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.core.rules import Limits
+from mqtt_im.shares import Bounds
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.rendering import Rendering, Showing
 from mqtt_im.store.uploads import Uploads
 
-from .bounds import Bounds
 from .cache import Cache
 from .errors import ERRORS
 from .files import open_log, open_projection

@@ -13,9 +13,9 @@ from mqtt_im.core.apply import apply
 from mqtt_im.core.model import Conv, Upload, User
 from mqtt_im.core.records import AnyRecord, Gone, UserChange
 from mqtt_im.protocol.names import direct
+from mqtt_im.shares import Bounds
 from mqtt_im.store.wanted import Asked
 
-from .bounds import Bounds
 from .contents import Contents
 from .entities import NAME_BYTES
 from .generation import Bulk, Generation

@@ -13,10 +13,10 @@ from msgspec import Raw
 from mqtt_im.core.records import GroupChange, Message, decode
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
+from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.sqlite import entities, flusher, generation, rows
-from mqtt_im.store.sqlite.bounds import USUAL_MB, Bounds
 from mqtt_im.store.sqlite.check import check
 from tests.support.store import SqliteStore
 

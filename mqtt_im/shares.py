@@ -1,4 +1,4 @@
-"""How much of everything the store keeps in memory, as a share of what it keeps by default."""
+"""How much of everything is kept in memory, as a share of what is kept by default."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LEAST: Final = 0.1
 
 
 class Bounds:
-    """Shares what memory there is among caches, generations and pages."""
+    """Shares what memory there is among caches, generations and pages, and what is under way."""
 
     def __init__(self, memory_mb: int = USUAL_MB) -> None:
         """`memory_mb` is for the whole process."""
