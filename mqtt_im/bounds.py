@@ -44,4 +44,5 @@ def bridge_settings(config: Config) -> BridgeSettings:
         max_body_bytes=limits.max_body_bytes,
         requests_per_second=limits.requests_per_second,
         max_page=limits.max_page,
+        memory_mb=limits.memory_mb,
     )

@@ -21,3 +21,7 @@ class Bounds:
     def of(self, usual: int) -> int:
         """The bound where `usual` is the one by default."""
         return max(1, int(usual * self._share))
+
+    def less(self, configured: int) -> int:
+        """The bound where somebody may have `configured` it: with little memory less, and never more."""
+        return min(configured, self.of(configured))

@@ -5,12 +5,12 @@ Bounded: what no longer fits is sent again from the store, and marked as a repea
 
 from __future__ import annotations
 
-from mqtt_im.core.delivery import Flight
+from mqtt_im.core.flights import Flight
 
 from .channel import Replies
 
 MAX_PARKED = 20_000
-MAX_PARKED_BYTES = 64 << 20
+USUAL_PARKED_BYTES = 64 << 20
 MAX_KNOWN = 100_000
 
 Key = tuple[str, str]
@@ -32,7 +32,9 @@ class Parked:
 class Parking:
     """What is parked, by device; and up to which item each device may have been sent what nobody remembers."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = USUAL_PARKED_BYTES) -> None:
+        """At most so many bytes."""
+        self._most = most
         self._parked: dict[Key, Parked] = {}
         self._bytes = 0
         self._sent_upto: dict[Key, int] = {}
@@ -44,7 +46,7 @@ class Parking:
             return
         self._parked[key] = parked = Parked(flights, replies)
         self._bytes += parked.size
-        while len(self._parked) > MAX_PARKED or self._bytes > MAX_PARKED_BYTES:
+        while len(self._parked) > MAX_PARKED or self._bytes > self._most:
             oldest = next(iter(self._parked))
             dropped = self.take(oldest)
             if dropped is not None and dropped.flights:

@@ -14,11 +14,13 @@ from itertools import chain
 from typing import Any, Protocol
 
 from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
+from mqtt_im.core.flights import USUAL_BYTES, Aloft
 from mqtt_im.core.records import AMENDMENTS, MESSAGES, Edited, Message, Reacted, Recalled
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.topics import Topics
+from mqtt_im.shares import Bounds
 from mqtt_im.store.commits import Commit, Receipt
 from mqtt_im.store.jobs import AttachJob, CursorsJob, Job
 from mqtt_im.store.ledger import Ledger
@@ -33,7 +35,7 @@ from .channel import Channel, now_ms
 from .claims import Claims
 from .cursors import Cursors
 from .neighbourhood import Neighbourhood
-from .parking import Parking
+from .parking import USUAL_PARKED_BYTES, Parking
 from .presence import Presence
 from .pulling import Pulling
 from .searching import Searching
@@ -98,7 +100,9 @@ class Bridge:
         self._crowding = False
         self._telling: list[Commit] = []
         """Messages to many that have not come to all of them."""
-        self._parking = Parking()
+        bounds = Bounds(settings.memory_mb)
+        self._parking = Parking(bounds.of(USUAL_PARKED_BYTES))
+        self._aloft = Aloft(bounds.of(USUAL_BYTES))
         self._taking_back = TakingBack(self._channels.values, self._parking, self._forget_reads)
         self.uplinks = Uplink(self)
         self.calls = Calls(self)
@@ -354,6 +358,7 @@ class Bridge:
             qos=channel.item_qos,
             window=channel.window or self.settings.max_inflight,
             app=state.app,
+            aloft=self._aloft,
         )
         delivery.batch = channel.batch
         first = not self._reachable(channel.user)

@@ -7,6 +7,8 @@ from typing import Protocol
 
 import msgspec
 
+from mqtt_im.shares import USUAL_MB
+
 
 class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Bounds, as `limits` in the configuration has them."""
@@ -16,6 +18,7 @@ class BridgeSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int = 65_536
     requests_per_second: int = 200
     max_page: int = 500
+    memory_mb: int = USUAL_MB
 
 
 class Counters(Protocol):

@@ -241,7 +241,9 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ge=100,
             description="About how many MB of memory the server takes at most, besides 6 KB for each connection; what the store "
             "keeps in memory (caches, pages, what is not written to the projections yet), and what has come of HTTP requests and "
-            "uploads that are not answered, are sized by it; beyond that who has sent most is refused, to be tried again.",
+            "uploads that are not answered, are sized by it; beyond that who has sent most is refused, to be tried again. So is "
+            "what is in flight to devices in large packets, of which each device has one at a time above that, and, where it is "
+            "below 400, `max_queued_bytes` and `max_queued_bytes_per_user`.",
         ),
     ] = 400
     connect_timeout_s: Annotated[float, Meta(gt=0, le=3600, description="Seconds from accept to a complete CONNECT.")] = 10

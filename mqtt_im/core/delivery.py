@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from .entries import Entry, void, void_entry
+from .flights import LARGE, Aloft, Flight, LargeFlight
 
 ITEM_IDS = 32_767
 """Packet identifiers of items are `(pos - 1) % ITEM_IDS + 1`, so a restarted server uses the same ones again."""
@@ -37,23 +38,6 @@ def item_packet_id(pos: int) -> int:
     return (pos - 1) % ITEM_IDS + 1
 
 
-class Flight:
-    """One packet that was offered and is not acknowledged, or not contiguously: its items `first` … `last` as they were sent."""
-
-    __slots__ = ("acked", "doubtful", "entries", "first", "following", "last", "packet_id")
-
-    def __init__(self, packet_id: int, first: int, last: int, entries: list[tuple[int, Entry]]) -> None:
-        self.packet_id = packet_id
-        self.first = first
-        self.last = last
-        self.entries = entries
-        self.acked = False
-        self.doubtful = False
-        """A PUBACK came that may have been of the same packet as it was offered before a `hello` with `after`."""
-        self.following: Flight | None = None
-        """The packet that was offered next."""
-
-
 Message = tuple[str, int]
 """A message: its conversation and its `seq`."""
 
@@ -66,6 +50,7 @@ class Delivery:
 
     __slots__ = (
         "_again",
+        "_aloft",
         "_batch",
         "_batch_bytes",
         "_buffer",
@@ -90,7 +75,11 @@ class Delivery:
         "window",
     )
 
-    def __init__(self, user: str, device: str, cursor: int, head: int, *, qos: int, window: int, app: bool) -> None:
+    def __init__(
+        self, user: str, device: str, cursor: int, head: int, *, qos: int, window: int, app: bool, aloft: Aloft | None = None
+    ) -> None:
+        """`aloft` counts the large packets in flight of all deliveries that share it."""
+        self._aloft = aloft or Aloft()
         self.user = user
         self.device = device
         self.cursor = cursor
@@ -145,6 +134,8 @@ class Delivery:
                 return
         elif self.next != pos:
             return
+        if entry.size > LARGE and self._aloft.full:
+            return
         buffer.append((pos, entry))
         self._buffered += entry.size
 
@@ -166,9 +157,11 @@ class Delivery:
         buffer = self._buffer
         after = buffer[-1][0] if buffer else self.next - 1
         if not buffer:
-            wanted = self._room()
+            wanted = self._room() and not self._crowded
         elif after >= self.head or len(buffer) >= MAX_BUFFERED:
             wanted = False
+        elif self._crowded:
+            wanted = self._incomplete()
         else:
             # Asked for early, so that the next items are there when these have left.
             few = len(buffer) <= MAX_BUFFERED // 2 and self._buffered <= MAX_BUFFERED_BYTES // 2
@@ -284,6 +277,11 @@ class Delivery:
                 return False
         return not self.app or self.next <= self.cursor + APP_AHEAD
 
+    @property
+    def _crowded(self) -> bool:
+        """Whether large packets in flight are too much of all deliveries, and one of this one has to be acknowledged first."""
+        return self._aloft.full and bool(self.flights)
+
     def take(self, now: int, claim: Claim) -> Packet | None:
         """The next packet to send, which counts as offered from now on; None where there is none, or no room."""
         buffer = self._buffer
@@ -304,6 +302,7 @@ class Delivery:
             or entry.first
             or entry.expires
             or entry.void
+            or entry.size > LARGE
         ):
             return self._choose(now, claim)
         # The usual one, as `_choose` and `_offer` would have it.
@@ -345,6 +344,8 @@ class Delivery:
                 return repeated
         if entry.first and self._oldest is not None and pos - self._oldest.last >= ITEM_IDS:
             return None  # its packet identifier may be in use yet
+        if entry.size > LARGE and self._crowded:
+            return None
         if self.batch and len(buffer) > 1:
             taken, payload = self._gather(now, claim)
             if not taken:
@@ -364,7 +365,11 @@ class Delivery:
         self.offered = taken
         if self.qos:
             packet_id = item_packet_id(last)
-            self._fly(Flight(packet_id, first, last, taken))
+            size = len(payload)
+            if size > LARGE:
+                self._fly(LargeFlight(packet_id, first, last, taken, size, self._aloft))
+            else:
+                self._fly(Flight(packet_id, first, last, taken))
             return packet_id, payload, taken[0][0] <= self._dup_upto
         if not self.app:
             self.cursor = last
@@ -434,6 +439,8 @@ class Delivery:
         oldest = self._oldest
         end = min(((self.next if oldest is None else oldest.first) - 1 + ITEM_IDS, *self._again))
         most = min(self._batch_bytes, self.limit) if self.limit else self._batch_bytes
+        if self._crowded:
+            most = min(most, LARGE)
         while self._buffer and len(taken) < limit:
             pos, entry = self._buffer[0]
             if taken and pos >= end:

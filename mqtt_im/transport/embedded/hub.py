@@ -14,6 +14,7 @@ from mqtt_im.config import LimitsConfig
 from mqtt_im.config.peers import network_of
 from mqtt_im.core import costs
 from mqtt_im.protocol.topics import Topics
+from mqtt_im.shares import Bounds
 from mqtt_im.transport.api import Handler, Identity, Link
 from mqtt_im.transport.embedded.limits import MAX_DEBT_S, Bucket, Buckets, Count, Quiet, SharedBucket
 from mqtt_im.transport.embedded.plugins import Plugins
@@ -25,6 +26,8 @@ from mqtt_im.transport.embedded.sessions.session import Key
 from mqtt_im.transport.embedded.sessions.wills import Wills
 
 _LOOK_AGAIN_S: Final = 600.0
+USUAL_STRANGERS_BYTES: Final = 32 << 20
+"""Of what came on all connections whose login is not over, with the usual share of memory."""
 _LOGIN_LOOK_S: Final = 0.25
 _LOGINS: Final = 4
 """So many times the connections that a user may have may wait to be let in, once the user has to pay for that first."""
@@ -134,6 +137,7 @@ class Hub:
         """How many are logged in, those included that wait for their session."""
         self.protocols: Counter[str] = Counter()
         """The same, by protocol."""
+        self.most_strangers = Bounds(limits.memory_mb).of(USUAL_STRANGERS_BYTES)
         self.strangers = 0
         """Bytes that were taken in from sockets that nobody has logged in on."""
         self.turned_away = 0

@@ -15,8 +15,6 @@ from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.peer import Peer
 from mqtt_im.transport.embedded.sessions.session import Session
 
-MAX_STRANGERS_BYTES: Final = 32 << 20
-"""Of what came on all connections whose login is not over."""
 _GREETING_BYTES: Final = 4096
 """So much is kept of each of them all the same."""
 
@@ -36,7 +34,7 @@ class Stranger(Peer):
         hub = self.hub
         hub.strangers += size
         self._strange += size
-        if hub.strangers <= MAX_STRANGERS_BYTES or self._strange <= _GREETING_BYTES:
+        if hub.strangers <= hub.most_strangers or self._strange <= _GREETING_BYTES:
             return True
         hub.log.note("strangers", self.address, "%s is cut: too much has come of those who have not logged in", self)
         self.end("strangers", abort=True)

@@ -11,7 +11,7 @@ import pytest
 from mqtt_im.core import costs
 from mqtt_im.mqtt import properties as props
 from mqtt_im.mqtt import reasons
-from mqtt_im.transport.embedded import connection, stranger, subscribing
+from mqtt_im.transport.embedded import connection, subscribing
 from tests.support import packets, packets5
 from tests.unit.transport.harness import PATIENCE_S, Server, on_loop
 
@@ -77,10 +77,10 @@ async def test_a_packet_has_a_bounded_number_of_user_properties(tmp_path: Path) 
 
 
 @on_loop
-async def test_strangers_share_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strangers_share_a_bound(tmp_path: Path) -> None:
     """What comes before a login is kept as long as there is room; who has sent little is let in all the same."""
-    monkeypatch.setattr(stranger, "MAX_STRANGERS_BYTES", 20_000)
     async with Server(tmp_path) as server:
+        server.hub.most_strangers = 20_000
         head = packets.packet(packets.CONNECT, b"\0\4MQTT\4\2\0\0" + b"x" * 200_000)[:16]
         first = await server.open()
         first.send(head + b"x" * 15_000)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from mqtt_im.clock import Clock
 from mqtt_im.config import LimitsConfig
+from mqtt_im.shares import Bounds
 from mqtt_im.transport.embedded.limits import Count, Quiet
 from mqtt_im.transport.embedded.sessions.access import Access
 from mqtt_im.transport.embedded.sessions.persistence import Persistence
@@ -35,7 +36,8 @@ class Ground:
         self.count = count
         self.log = notes
         self.background = background
-        self.room = Room(limits.max_queued_bytes, limits.max_queued_bytes_per_user)
+        bounds = Bounds(limits.memory_mb)
+        self.room = Room(bounds.less(limits.max_queued_bytes), bounds.less(limits.max_queued_bytes_per_user))
         self.store: Persistence
 
     def now(self) -> float:

@@ -1,0 +1,111 @@
+"""What large packets in flight weigh together, and what devices get where that is too much (INV-16)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from mqtt_im.core.delivery import item_packet_id
+from mqtt_im.core.flights import LARGE, Aloft
+
+from .inbox import Inbox, again, message, positions
+
+SIZE = 10_000
+assert SIZE > LARGE
+
+
+def inbox(count: int, aloft: Aloft, size: int = SIZE, **options: Any) -> Inbox:
+    """A device with so many items that it was not offered yet."""
+    made = Inbox(aloft=aloft, **options)
+    for number in range(count):
+        made.add(message("x" * size, seq=number + 1), live=False)
+    return made
+
+
+def ack(inbox: Inbox, pos: int) -> None:
+    inbox.delivery.acked(item_packet_id(pos))
+
+
+def test_large_packets_are_counted_as_long_as_they_are_in_memory() -> None:
+    aloft = Aloft()
+    one = inbox(3, aloft)
+    assert positions(one.pump()) == [1, 2, 3]
+    assert 3 * SIZE < aloft.bytes < 4 * SIZE
+    ack(one, 1)
+    ack(one, 3)
+    assert 2 * SIZE < aloft.bytes < 3 * SIZE, "the third stays in memory until the second is acknowledged"
+    ack(one, 2)
+    assert aloft.bytes == 0
+    small = inbox(100, aloft, 100)
+    assert len(small.pump()) == 100 and aloft.bytes == 0
+
+
+@pytest.mark.parametrize("restarts", [True, False])
+def test_what_is_let_go_of_is_not_counted(restarts: bool) -> None:
+    aloft = Aloft()
+    one = inbox(3, aloft)
+    one.pump()
+    if restarts:
+        one.delivery.restart(0, 3)
+    else:
+        del one
+    assert aloft.bytes == 0
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_who_acknowledges_nothing_leaves_one_packet_at_a_time_to_others(live: bool) -> None:
+    """Each acknowledgement brings the next one, in order, until there is room again."""
+    aloft = Aloft(5 * SIZE)
+    silent = inbox(20, aloft)
+    assert positions(silent.pump()) == [1, 2, 3, 4, 5]
+    other = Inbox(aloft=aloft)
+    for number in range(4):
+        other.add(message("x" * SIZE, seq=number + 1), live=live)
+    for pos in range(1, 5):
+        assert positions(other.pump()) == [pos]
+        assert not other.pump()
+        ack(other, pos)
+    assert other.delivery.cursor == 4
+    for pos in range(1, 6):
+        ack(silent, pos)
+    assert positions(silent.pump()) == [6, 7, 8, 9, 10], "what was in memory was given back, and has come again"
+
+
+def test_small_packets_do_not_wait_for_large_ones() -> None:
+    aloft = Aloft(5 * SIZE)
+    silent = inbox(20, aloft)
+    silent.pump()
+    other = Inbox(aloft=aloft)
+    for number in range(50):
+        other.add(message("hello", seq=number + 1))
+    assert len(other.pump()) == 50
+
+
+def test_batches_are_small_meanwhile() -> None:
+    aloft = Aloft(5 * SIZE)
+    silent = inbox(20, aloft)
+    silent.pump()
+    other = Inbox(aloft=aloft)
+    other.delivery.batch = True
+    other.delivery._batch_bytes = 16_384
+    for number in range(100):
+        other.add(message("x" * 200, seq=number + 1))
+    first, *rest = other.pump()
+    assert len(first.payload) > LARGE >= max(len(packet.payload) for packet in rest)
+    assert positions([first, *rest]) == list(range(1, 101))
+
+
+def test_what_was_in_flight_before_is_sent_again_and_stays_counted() -> None:
+    aloft = Aloft(5 * SIZE)
+    silent = inbox(20, aloft)
+    assert len(silent.pump()) == 5
+    following = silent.again(silent.delivery.in_flight(), aloft=aloft)
+    del silent
+    before = aloft.bytes
+    assert before > 5 * SIZE, "it is parked"
+    assert again(following.pump()) == [(item_packet_id(pos), True) for pos in range(1, 6)]
+    assert aloft.bytes == before
+    for pos in range(1, 6):
+        ack(following, pos)
+    assert positions(following.pump()) == [6, 7, 8, 9, 10]
