@@ -29,6 +29,8 @@ BATCH_MOST = 16 * 1024
 _BATCH_FRAME = 64
 """Bytes of a batch around its items, at most."""
 
+_NOTHING: list[tuple[int, Entry]] = []
+
 Claim = Callable[[str, int], bool]
 """Says whether an item that a later one may replace is still there to be offered, and from then on it is."""
 
@@ -93,7 +95,7 @@ class Delivery:
         self.limit = 0
         """The most bytes of a batch, as JSON, where the device takes only so much; 0: as many as it likes."""
         self.offered: list[tuple[int, Entry]] = []
-        """The items of the packet that was taken last."""
+        """The items of the packet that was taken last, until all that was taken is acknowledged."""
         self.waiting = False
         """Items were asked for and have not come yet."""
         self.moved = False
@@ -227,6 +229,7 @@ class Delivery:
         self._oldest = oldest
         if oldest is None:
             self._newest = None
+            self.offered = _NOTHING  # it would stay as long as the connection
         return self.cursor != before
 
     def _settle_doubts(self, acked: Flight) -> None:

@@ -41,6 +41,16 @@ def test_large_packets_are_counted_as_long_as_they_are_in_memory() -> None:
     assert len(small.pump()) == 100 and aloft.bytes == 0
 
 
+def test_what_is_acknowledged_is_not_kept() -> None:
+    """A thousand members of a crowd kept its five thousand names each, as what they were offered last."""
+    one = inbox(2, Aloft())
+    one.pump()
+    ack(one, 1)
+    assert one.delivery.offered
+    ack(one, 2)
+    assert not one.delivery.offered
+
+
 @pytest.mark.parametrize("restarts", [True, False])
 def test_what_is_let_go_of_is_not_counted(restarts: bool) -> None:
     aloft = Aloft()
