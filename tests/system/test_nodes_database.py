@@ -149,7 +149,7 @@ _NEWER = (
         ("", ("/test_", "/nowhere_"), "does not exist"),
         ("", ("postgres@", "guest_of_nodes@"), "must own the database, or be granted CREATE"),
         (_FOREIGN, ("", ""), "it holds tables of another program (orders); give mqtt-im a database of its own"),
-        (_NEWER, ("", ""), "made by a newer version (schema 9, this one knows 1)"),
+        (_NEWER, ("", ""), "made by a newer version (schema 9, this one knows 2)"),
     ],
     ids=["no-database", "no-rights", "another-program", "newer"],
 )

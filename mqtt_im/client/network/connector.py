@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
-from .addresses import Address, context_for
+from .addresses import Address
 from .dial import reach
 from .link import UNSUPPORTED_VERSION, Accepted, Link, Version
 from .stream import connected
@@ -74,7 +74,7 @@ class Connector:
             address, raw = await reach(self._addresses)
             version = self._version(address)
             try:
-                stream = await connected(address, raw, context_for(address, self._tls))
+                stream = await connected(address, raw, self._tls)
                 link = Link(stream, version, self._device, self._user, password, self._keepalive)
                 answer: asyncio.Future[Accepted] = asyncio.get_running_loop().create_future()
                 link.on_accepted = lambda found, link=link, address=address, answer=answer: _accept(  # type: ignore[misc]

@@ -66,18 +66,19 @@ async def _race(attempts: Sequence[Callable[[], Awaitable[Reached]]]) -> Reached
     tasks = {asyncio.ensure_future(run(index)) for index in range(len(attempts))}
     running = set(tasks)
     try:
-        while running and not won:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-    except BaseException:
+        try:
+            while running and not won:
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+    except BaseException:  # cancelled while the others are called off, too
         for _, raw in won:
             raw.close()
         raise
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
     if won:
         return won[0]
     raise errors[0] if errors else OSError("no address to connect to")

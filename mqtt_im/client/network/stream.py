@@ -11,7 +11,7 @@ import ssl
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
-from .addresses import Address
+from .addresses import Address, context_for
 
 if TYPE_CHECKING:
     from websockets.client import ClientProtocol
@@ -180,11 +180,15 @@ class Stream(asyncio.Protocol):
 
 
 async def connected(address: Address, raw: Any, tls: ssl.SSLContext | None) -> Stream:
-    """A stream over a connected socket, TLS and WebSocket set up. Raises `OSError`; the socket is closed then."""
+    """A stream over a connected socket, TLS (the app's context, if it has one) and WebSocket set up.
+
+    Raises `OSError`; the socket is closed then, and where it is cancelled.
+    """
     loop = asyncio.get_running_loop()
     try:
+        context = context_for(address, tls)
         _, stream = await loop.create_connection(
-            Stream, sock=raw, ssl=tls, server_hostname=address.host if tls is not None else None
+            Stream, sock=raw, ssl=context, server_hostname=address.host if context is not None else None
         )
     except BaseException:
         raw.close()
