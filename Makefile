@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest
 # Most tests wait for servers more than they compute.
 WORKERS ?= $(shell echo $$((2 * $$(nproc))))
 
-.PHONY: run install test check docs chaos fuzz soak bench firefox clean
+.PHONY: run install test check docs chaos fuzz soak bench wheel try-wheel firefox clean
 
 run: $(STAMP)            ## start a server to try things with
 	@exec $(BIN)/mqtt-im serve -c config/quickstart.toml
@@ -48,12 +48,18 @@ bench: $(STAMP)          ## speed, beside mosquitto and stock amqtt
 	@tools/need-mosquitto
 	$(BIN)/python -m bench $(ARGS)
 
+wheel: $(STAMP)          ## a wheel whose hot path is compiled, into dist/: minutes, and a C compiler
+	@tools/wheel $(VENV) dist
+
+try-wheel: $(STAMP)      ## tests against that wheel: all but those of whole servers, or those of ARGS
+	@tools/try-wheel $(VENV) $(ARGS)
+
 firefox: $(STAMP)        ## the web chat, once in Firefox
 	@tools/need-firefox
 	$(BIN)/python -m tests.browser.firefox
 
 clean:
-	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(STAMP): pyproject.toml tools/install
 	@tools/install $(VENV)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
+from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core import costs
 from mqtt_im.core.delivery import Claim, Delivery
 from mqtt_im.mqtt import V5
@@ -42,6 +43,7 @@ _FRAME: Final = 64
 """Bytes of a packet around topic and payload, at most."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Channel:
     """Lives as long as its link. `delivery` is None until the device has subscribed and its state was read."""
 

@@ -483,7 +483,7 @@ class Bridge:
             for receipt in job.receipts:
                 self._receipt(receipt)
 
-    def _replaced(self, items: list[tuple[str, int]]) -> None:
+    def _replaced(self, items: Sequence[Sequence[Any]]) -> None:
         """These items hold nothing any more: who has them in memory fetches them again, and nobody can come to have them."""
         for user, pos in items:
             for channel in self.online.get(user, ()):

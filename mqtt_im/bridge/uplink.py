@@ -12,7 +12,6 @@ from math import ceil
 from typing import Any, Final, Literal, get_args
 
 from mqtt_im.core import costs
-from mqtt_im.core.delivery import BATCH_MOST
 from mqtt_im.core.rules import CHANGING, Who
 from mqtt_im.core.rules.common import answer
 from mqtt_im.mqtt import V5
@@ -324,14 +323,15 @@ class Uplink:
         settings = bridge.settings
         channel.codec = request.codec or channel.codec
         channel.zip = channel.zip if request.zip is None else request.zip
-        if request.batch is not None:
-            channel.batch = BATCH_MOST if request.batch is True else int(request.batch)
+        batch = request.batch_bytes
+        if batch is not None:
+            channel.batch = batch
         if request.window is not None:
             channel.window = min(request.window, settings.max_inflight)
         delivery = channel.delivery
         if delivery is not None:
-            if request.batch is not None:
-                delivery.batch = channel.batch
+            if batch is not None:
+                delivery.batch = batch
             channel.limit_batches()
             delivery.window = channel.window or settings.max_inflight
             if state.app and not delivery.app:

@@ -120,7 +120,7 @@ class Delivery:
 
     @batch.setter
     def batch(self, most: int) -> None:
-        self._batch = BATCH_MOST if most is True else min(most, BATCH_MOST)
+        self._batch = min(most, BATCH_MOST)
         self._batch_bytes = min(self._batch, BATCH_FIRST)
 
     # What comes in.

@@ -5,8 +5,8 @@ They live in the ledger's thread and are touched by nobody else. `core.apply` is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
-from typing import Final, NamedTuple, Protocol, Self
+from collections.abc import Callable, Mapping, MutableMapping, Sequence, Set
+from typing import ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 from .records import AnyRecord
 
@@ -20,23 +20,27 @@ _NOTHING: Final[Mapping[str, int]] = {}
 """What most users have, and so share."""
 
 
-class _Entity:
-    """Has a copy made of itself, for who looks at it on another thread."""
+class Entity:
+    """Has a copy made of itself, for who looks at it on another thread; `FIELDS` names all that one of a kind holds."""
 
-    __slots__: tuple[str, ...] = ()
-
-    def copied(self) -> Self:
-        """Another one with the same values. What hangs on it is shared, and is replaced and not changed, as members are."""
-        made = type(self).__new__(type(self))
-        for name in self.__slots__:
-            setattr(made, name, getattr(self, name))
-        return made
+    FIELDS: ClassVar[tuple[str, ...]] = ()
+    __slots__ = ()
 
 
-class User(_Entity):
+_E = TypeVar("_E", bound=Entity)
+
+
+def _copied(of: _E, made: _E) -> _E:
+    """`made` with the values of the other. What hangs on that is shared, and is replaced and not changed, as members are."""
+    for name in of.FIELDS:
+        setattr(made, name, getattr(of, name))
+    return made
+
+
+class User(Entity):
     """One user: how far the inbox reaches, and what the user has set."""
 
-    __slots__ = (
+    FIELDS = (
         "acked",
         "begin",
         "blocks",
@@ -56,6 +60,7 @@ class User(_Entity):
         "sent_bytes",
         "uid",
     )
+    __slots__ = FIELDS
 
     def __init__(self, uid: int, name: str) -> None:
         self.uid = uid
@@ -89,6 +94,10 @@ class User(_Entity):
         self.made = 0
         """Groups that the user has made and somebody is in."""
 
+    def copied(self) -> User:
+        """See `Entity`."""
+        return _copied(self, User(self.uid, self.name))
+
     @property
     def lowest(self) -> int:
         """Items up to it are gone, or were a former user's."""
@@ -105,10 +114,11 @@ class User(_Entity):
         return max(0, self.sent_bytes - self.gone_bytes)
 
 
-class Device(_Entity):
+class Device(Entity):
     """One registered device."""
 
-    __slots__ = ("app", "created", "cursor", "device", "exposed", "n", "seen", "user")
+    FIELDS = ("app", "created", "cursor", "device", "exposed", "n", "seen", "user")
+    __slots__ = FIELDS
 
     def __init__(self, user: str, device: str, created: int) -> None:
         self.user = user
@@ -126,11 +136,16 @@ class Device(_Entity):
         self.seen = created
         """When it was registered, and seen last, by the steady time."""
 
+    def copied(self) -> Device:
+        """See `Entity`."""
+        return _copied(self, Device(self.user, self.device, self.created))
 
-class Member(_Entity):
+
+class Member(Entity):
     """A user's part in a conversation, present or past."""
 
-    __slots__ = ("active", "delivered", "last", "order", "read", "role", "spans")
+    FIELDS = ("active", "delivered", "last", "order", "read", "role", "spans")
+    __slots__ = FIELDS
 
     def __init__(self, order: int, role: str = "member") -> None:
         self.order = order
@@ -143,6 +158,10 @@ class Member(_Entity):
         self.delivered = 0
         self.last = 0
         """Log row of the newest message that the member may read, where that is not the conversation's newest."""
+
+    def copied(self) -> Member:
+        """See `Entity`."""
+        return _copied(self, Member(self.order))
 
     def sees(self, seq: int) -> bool:
         """Whether the message `seq` lies in what this member may read."""
@@ -162,13 +181,10 @@ class Member(_Entity):
         self.spans = [*former, [seq + 1, FOREVER]] if first == seq else [*former, [first, seq - 1], [seq + 1, FOREVER]]
 
 
-class Conv(_Entity):
+class Conv(Entity):
     """One conversation, direct or group."""
 
-    large = False
-    """Whether its members take what they are told into their inboxes one by one, later (`store.postgres.large`)."""
-
-    __slots__ = (
+    FIELDS = (
         "_find",
         "_load",
         "_members",
@@ -177,6 +193,7 @@ class Conv(_Entity):
         "cid",
         "group",
         "head",
+        "large",
         "lsn",
         "maker",
         "name",
@@ -184,12 +201,13 @@ class Conv(_Entity):
         "title",
         "users",
     )
+    __slots__ = FIELDS
 
     def __init__(
         self,
         cid: int,
         name: str,
-        load: Callable[[Conv], dict[str, Member]] | None = None,
+        load: Callable[[Conv], MutableMapping[str, Member]] | None = None,
         find: Callable[[Conv, str], Member | None] | None = None,
     ) -> None:
         """`load` reads all members when somebody asks for them; `find` reads one of many."""
@@ -214,12 +232,18 @@ class Conv(_Entity):
         """The message that made the group; what came before, others have said who have all left."""
         self.maker = ""
         """Who has made the group, as long as somebody is in it."""
+        self.large = False
+        """Whether its members take what they are told into their inboxes one by one, later (`store.postgres.large`)."""
         self._load = load
         self._find = find
-        self._members: dict[str, Member] | None = None if load is not None else {}
+        self._members: MutableMapping[str, Member] | None = None if load is not None else {}
+
+    def copied(self) -> Conv:
+        """See `Entity`."""
+        return _copied(self, Conv(self.cid, self.name))
 
     @property
-    def members(self) -> dict[str, Member]:
+    def members(self) -> MutableMapping[str, Member]:
         """Each member's part, present or past, in the order in which they came; read when it is first asked for."""
         if self._members is None:
             assert self._load is not None
@@ -227,7 +251,7 @@ class Conv(_Entity):
         return self._members
 
     @members.setter
-    def members(self, members: dict[str, Member]) -> None:
+    def members(self, members: MutableMapping[str, Member]) -> None:
         self._members = members
 
     @property
@@ -240,7 +264,9 @@ class Conv(_Entity):
         assert self._load is not None
         self._members = None
 
-    def shown(self, load: Callable[[Conv], dict[str, Member]], find: Callable[[Conv, str], Member | None] | None = None) -> Conv:
+    def shown(
+        self, load: Callable[[Conv], MutableMapping[str, Member]], find: Callable[[Conv, str], Member | None] | None = None
+    ) -> Conv:
         """A copy, whose members are read by `load` and `find` when somebody asks."""
         made = self.copied()
         made._load, made._find, made._members = load, find, None  # noqa: SLF001 - of its own kind
@@ -280,10 +306,11 @@ def former_readers(conv: Conv, seq: int) -> list[str]:
     return [name for name, member in conv.members.items() if not member.active and member.sees(seq)]
 
 
-class Amended(_Entity):
+class Amended(Entity):
     """What became of one message after it was sent."""
 
-    __slots__ = ("edited", "edits", "reactions", "recalled", "size")
+    FIELDS = ("edited", "edits", "reactions", "recalled", "size")
+    __slots__ = FIELDS
 
     def __init__(self) -> None:
         self.edits = 0
@@ -297,8 +324,8 @@ class Amended(_Entity):
         """User → emoji."""
 
     def copied(self) -> Amended:
-        """See `_Entity`; this one is changed in place."""
-        made = super().copied()
+        """See `Entity`; this one is changed in place."""
+        made = _copied(self, Amended())
         made.reactions = dict(self.reactions)
         return made
 

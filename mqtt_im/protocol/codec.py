@@ -19,7 +19,7 @@ import msgspec
 
 from .errors import Refusal
 from .faults import BOM, Unreadable, no_map, unreadable
-from .requests import MAX_PUSH_BYTES, AnyRequest, Edit, Report, Request, Send
+from .requests import MAX_PUSH_BYTES, AnyRequest, Edit, Named, Report, Request, Send
 from .weight import MAX_PARTS, parts_at_most, too_many_parts
 
 _ZLIB: Final = 0x78
@@ -59,11 +59,7 @@ def decode_request(payload: bytes, max_body: int, max_unpacked: int) -> Request:
     return _decode_msgpack(payload, max_body)
 
 
-class _Named(msgspec.Struct):
-    id: Any = None
-
-
-_named: Final = msgspec.json.Decoder(_Named)
+_named: Final = msgspec.json.Decoder(Named)
 
 
 @cache

@@ -27,6 +27,13 @@ MAX_KEY_CHARS = 64
 MAX_PUSH_BYTES = 4096
 MAX_MENTIONS = 100
 MAX_FILES = 10
+MAX_BATCH = 2**31
+
+
+class Named(Struct):
+    """What any request may have beside its own fields, as it came."""
+
+    id: Any = None
 
 
 class Request(Struct, kw_only=True, tag_field="op", gc=False):
@@ -126,9 +133,14 @@ class Hello(Request, kw_only=True, tag="hello", gc=False):
     n: Pos | None = None
     ack: Literal["transport", "app"] | None = None
     codec: Literal["json", "msgpack"] | None = None
-    batch: bool | Annotated[int, Meta(ge=512, le=2**31)] | None = None
+    batch: bool | Annotated[int, Meta(ge=512, le=MAX_BATCH)] | None = None
     zip: bool | None = None
     window: Count | None = None
+
+    @property
+    def batch_bytes(self) -> int | None:
+        """The most bytes of a batch that are asked for: 0 are none, and `true` leaves the number to the server."""
+        return MAX_BATCH if self.batch is True else self.batch
 
 
 class Sync(Request, kw_only=True, tag="sync", gc=False):

@@ -81,7 +81,7 @@ def text_of(body: bytes) -> str:
 
 def phrases_of(query: str) -> list[str]:
     """The words of a query, each once; the characters of a phrase are separated by a space."""
-    return list(dict.fromkeys(" ".join(_apart(word)) for word in _plain(query).split()))
+    return list(dict.fromkeys([" ".join(_apart(word)) for word in _plain(query).split()]))
 
 
 def _strings(value: Any) -> Iterator[str]:

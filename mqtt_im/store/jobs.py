@@ -9,8 +9,9 @@ reader's thread, after what its user had handed in before.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeVar
 
+from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core import rules
 from mqtt_im.core.records import MESSAGES, Act, Cursors, DeviceChange, ReadMark
 from mqtt_im.core.rules import Who
@@ -48,6 +49,7 @@ _STANDING: Final = (Hello, Ack)
 """Where a device says how far it has read: it can be served before that is committed."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Job:
     """The parent of all jobs."""
 
@@ -67,14 +69,16 @@ class Job:
         """
         self.refusal = refusal.with_traceback(None)
 
-    reads = False
+    reads: ClassVar[bool] = False
     """Whether it only reads, and so is done by the reader's thread."""
 
-    patient = True
-    """Of one that does not: whether it needs a commit for sure, and so is refused while nothing can be committed."""
-
-    exact = False
+    exact: ClassVar[bool] = False
     """Of one that reads: whether nothing that is told before it may have changed the users it has looked at."""
+
+    @property
+    def patient(self) -> bool:
+        """Of one that changes something: whether it needs a commit for sure, and so is refused while nothing can be committed."""
+        return True
 
     def line(self) -> str:
         """The user in whose turn it is done; `""` for the server itself, which comes first."""
@@ -101,6 +105,7 @@ class Job:
         """On the event loop: it is over."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class RequestJob(Job):
     """An uplink request that may change something."""
 
@@ -118,7 +123,7 @@ class RequestJob(Job):
         self.device_state: DeviceState | None = None
 
     @property
-    def patient(self) -> bool:  # type: ignore[override]
+    def patient(self) -> bool:
         """See `Job`."""
         return type(self.request) not in _STANDING
 
@@ -207,8 +212,6 @@ class AttachJob(Job):
 
     __slots__ = ("blind", "more", "notify", "pulled", "sent_upto", "state", "was_exposed", "who")
 
-    patient = False
-
     def __init__(self, who: Who, notify: Callable[[AttachJob], None], blind: bool = False) -> None:
         super().__init__()
         self.who = who
@@ -220,6 +223,11 @@ class AttachJob(Job):
         self.state: DeviceState | None = None
         self.pulled = self.more = False
         """Whether something of large groups has come to the inbox with it, and whether there is more to come."""
+
+    @property
+    def patient(self) -> bool:
+        """See `Job`."""
+        return False
 
     def line(self) -> str:
         """See `Job`."""

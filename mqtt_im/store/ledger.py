@@ -21,6 +21,7 @@ from time import perf_counter, thread_time
 from typing import Any
 
 from mqtt_im.clock import Clock, Times
+from mqtt_im.compiling import mypyc_attr
 from mqtt_im.protocol.errors import InDoubt, Refusal, StoreError, Undecided
 
 from .interface import Anew, Engine, Readable, Store
@@ -60,6 +61,7 @@ RETRY_S = 0.5
 _WEIGHT_PER_SECOND = 50.0 * MAX_WEIGHT
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Ledger:
     """The event loop's side of the store. `submit` is called on the loop, and every job's `done` too."""
 
@@ -77,7 +79,7 @@ class Ledger:
         self._turns = Turns[Job](lambda job: job.line())
         self._most = MAX_JOBS
         """Jobs that are looked at for the next transaction: what is not done has been looked up for nothing."""
-        self._thread: threading.Thread | None = None
+        self._worker: threading.Thread | None = None
         self._store: Store | None = None
         self._untold = threading.Semaphore(MAX_UNTOLD)
         self._reader = Reader(self._tell_one, self.clock, self._not_read)
@@ -120,20 +122,20 @@ class Ledger:
         self.clock.resume(engine.mark)
         self._store = engine
         self._reader.start(engine.reading)
-        self._thread = threading.Thread(target=self._run, args=(engine,), name="ledger", daemon=True)
-        self._thread.start()
+        self._worker = threading.Thread(target=self._run, args=(engine,), name="ledger", daemon=True)
+        self._worker.start()
 
     async def stop(self) -> None:
         """What was submitted is done, the projections are written, the files are closed."""
-        if self._thread is None or self._store is None:
+        if self._worker is None or self._store is None:
             return
         in_background = asyncio.get_running_loop().run_in_executor
         self._send()
         self._queue.put(None)
-        await in_background(None, self._thread.join)
+        await in_background(None, self._worker.join)
         await in_background(None, self._reader.stop)
         await in_background(None, self._store.close)
-        self._thread = self._store = None
+        self._worker = self._store = None
 
     def submit(self, job: Job) -> None:
         """The job stands in line. Jobs of one turn of the loop are handed over together."""

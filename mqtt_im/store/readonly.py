@@ -8,7 +8,6 @@ again: what would mean more is refused.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from copy import copy
 from typing import Any, cast
 
 from mqtt_im.core.model import Device
@@ -61,7 +60,7 @@ class Owed(Job):
         """The device, to be changed; None where it is not registered."""
         found = self._devices.get((user, name))
         if found is None and (known := state.device(user, name)) is not None:
-            found = self._devices[user, name] = copy(known)
+            found = self._devices[user, name] = known.copied()
         return found
 
     def wants(self, wanted: Wanted) -> None:
@@ -150,7 +149,7 @@ class ReadOnly:
         """Whether the device wants items again that count as delivered, or that PUBACKs do not count any more."""
         if isinstance(record, Cursors) or (known := self._engine.state.device(record.user, record.device)) is None:
             return False
-        return (record.cursor is not None and record.cursor < known.cursor) or (record.app is True and not known.app)
+        return (record.cursor is not None and record.cursor < known.cursor) or (bool(record.app) and not known.app)
 
 
 def read_only(engine: Engine, owed: Owed) -> Engine:

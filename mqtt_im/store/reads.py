@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.entries import Entry
 
 from .jobs import Job
@@ -13,12 +14,13 @@ if TYPE_CHECKING:
     from .interface import Readable
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ReadJob(Job):
     """The parent of all jobs that only read: `finish` sees what is committed, the user's own jobs before it included."""
 
     __slots__ = ()
 
-    reads = True
+    reads: ClassVar[bool] = True
 
     def finish(self, engine: Readable) -> None:
         """Read, and change nothing; it may be called again, where what it saw has changed before it was told."""
@@ -59,7 +61,7 @@ class CallJob(ReadJob):
 
     __slots__ = ("call", "notify", "result", "user")
 
-    exact = True
+    exact: ClassVar[bool] = True
 
     def __init__(self, call: Callable[[Readable], Any], notify: Callable[[CallJob], None], user: str = "") -> None:
         super().__init__()

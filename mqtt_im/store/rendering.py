@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable
 from typing import Protocol
 
+from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.entries import Entry, render, void_entry
 from mqtt_im.core.model import Amended, Conv, User
 from mqtt_im.core.records import Act, AnyRecord, GroupChange, Message
@@ -68,7 +69,7 @@ class Rendering:
             part = found[start : start + size]
             room = max_bytes
             known = {lsn: entry for _, lsn in part if (entry := kept.get(lsn)) is not None}
-            self._show(entry.conv for entry in known.values())
+            self._show([entry.conv for entry in known.values()])
             missing = [abs(lsn) for _, lsn in part if abs(lsn) not in known]
             records = state.records(missing) if missing else {}
             amended = state.amended_of(records)
@@ -99,6 +100,7 @@ class Rendering:
         return result[:limit]
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Showing:
     """What engines and readers show alike: the part of `interface.Readable` and `Engine` that is rendered."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from mqtt_im.core.records import MESSAGES, GroupChange, Message, Reported
@@ -70,7 +71,9 @@ def story(engine: Readable, name: str, seq: int) -> Story | None:
     return Story(told, record.by, positions.get(record.by, 0))
 
 
-def _positions(engine: Readable, members: dict[str, Any], record: Message | GroupChange, lsn: int, large: bool) -> dict[str, int]:
+def _positions(
+    engine: Readable, members: Mapping[str, Any], record: Message | GroupChange, lsn: int, large: bool
+) -> dict[str, int]:
     """The number that the message has in each inbox that has it, looked up there: who was a member then is not told elsewhere.
 
     Of a large group, whose members have it at numbers of their own, only in the newest part of each inbox.

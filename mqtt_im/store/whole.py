@@ -187,7 +187,7 @@ def _plain(part: Any) -> Any:
 
 
 def _values(entity: Any, *without: str) -> dict[str, Any]:
-    return {name: getattr(entity, name) for name in entity.__slots__ if name not in without}
+    return {name: getattr(entity, name) for name in entity.FIELDS if name not in without}
 
 
 def _conv(conv: Conv) -> tuple[Any, ...]:

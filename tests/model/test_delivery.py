@@ -21,6 +21,7 @@ from mqtt_im.bridge.claims import Claims
 from mqtt_im.core import delivery as module
 from mqtt_im.core.delivery import Delivery, item_packet_id
 from mqtt_im.core.entries import Entry, void_entry
+from mqtt_im.protocol.requests import MAX_BATCH
 from tests.support.delivery import Packet, taken
 
 USER, DEVICE = "bob", "tel"
@@ -109,7 +110,7 @@ class DeliveryMachine(RuleBasedStateMachine):
 
     def _connect(self, cursor: int = 0) -> None:
         self.delivery = Delivery(USER, DEVICE, cursor, len(self.items), qos=self.qos, window=self.window, app=self.app)
-        self.delivery.batch = self.batch
+        self.delivery.batch = MAX_BATCH * self.batch
         self.asked.clear()
         self.sent.clear()
         self.former.clear()
@@ -414,7 +415,8 @@ class DeliveryMachine(RuleBasedStateMachine):
     @rule(window=st.integers(1, 6), batch=st.booleans())
     def choose(self, window: int, batch: bool) -> None:
         self.window = self.delivery.window = window
-        self.batch = self.delivery.batch = batch
+        self.batch = batch
+        self.delivery.batch = MAX_BATCH * self.batch
 
     @rule()
     def catch_up(self) -> None:

@@ -11,7 +11,7 @@ stands in its order in every inbox, and what several conversations tell in which
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 from mqtt_im.core.model import Conv, Member
@@ -69,17 +69,16 @@ class Host(Protocol):
 class Group(Conv):
     """A group as these tables have it."""
 
-    __slots__ = ("acts", "host", "large", "stored")
+    __slots__ = ("acts", "host", "stored")
 
     def __init__(
         self,
         cid: int,
         name: str,
-        load: Callable[[Conv], dict[str, Member]] | None = None,
+        load: Callable[[Conv], MutableMapping[str, Member]] | None = None,
         find: Callable[[Conv, str], Member | None] | None = None,
     ) -> None:
         super().__init__(cid, name, load, find)
-        self.large = False
         self.acts = 0
         """How much its members were told since it is large."""
         self.stored = 0

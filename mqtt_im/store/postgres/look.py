@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from mqtt_im.core.model import Amended, Conv, Device, Member, Upload, User
@@ -132,7 +132,7 @@ class Look:
         self._times[conv.name] = ts
         return conv
 
-    def _members_of(self, conv: Conv) -> dict[str, Member]:
+    def _members_of(self, conv: Conv) -> MutableMapping[str, Member]:
         rows = self.link.one(tables.MEMBERS, [conv.cid])
         members = {row[2]: tables.read_member(row[3:]) for row in rows}
         self.read_users([name for name, part in members.items() if part.active and (part.delivered or part.read)])

@@ -7,7 +7,7 @@ locked too; what hangs on something locked is simply looked up.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, ItemsView, Iterable, Iterator, KeysView, Mapping, MutableMapping, Sequence, ValuesView
 from typing import Any, Final
 
 from mqtt_im.core.apply import apply
@@ -37,22 +37,22 @@ _MEMBERS: Final = Statement(
 """Those of large groups are looked up as somebody asks for them."""
 
 
-class Parts(dict[str, Member]):
+class Parts(MutableMapping[str, Member]):
     """Members of a group, read one by one as they are asked for; who wants to see them all has to have told so."""
 
     def __init__(self, state: Work, conv: Conv) -> None:
-        super().__init__()
         self._state = state
         self._conv = conv
+        self._held: dict[str, Member] = {}
         self._absent: set[str] = set()
 
     def _known(self, name: str) -> bool:
-        if super().__contains__(name):
+        if name in self._held:
             return True
         if name not in self._absent:
             member = self._state.part_of(self._conv, name)
             if member is not None:
-                self[name] = member
+                self._held[name] = member
                 return True
             self._absent.add(name)
         return False
@@ -60,23 +60,30 @@ class Parts(dict[str, Member]):
     def __getitem__(self, name: str) -> Member:
         if not self._known(name):
             raise KeyError(name)
-        return super().__getitem__(name)
+        return self._held[name]
 
-    def get(self, name: str, default: Any = None) -> Any:
-        """See `dict`."""
-        return super().__getitem__(name) if self._known(name) else default
+    def __setitem__(self, name: str, member: Member) -> None:
+        self._held[name] = member
+
+    def __delitem__(self, name: str) -> None:
+        if not self._conv.large:
+            del self._state.all_of(self._conv)[name]
+        elif self._known(name):
+            del self._held[name]
+        else:
+            raise KeyError(name)
 
     def __contains__(self, name: object) -> bool:
         return isinstance(name, str) and self._known(name)
 
     def keep(self, found: dict[str, Member], asked: Iterable[str]) -> None:
         """These were looked up together."""
-        self.update(found)
+        self._held.update(found)
         self._absent.update(name for name in asked if name not in found)
 
-    def held(self) -> list[tuple[str, Member]]:
+    def held(self) -> dict[str, Member]:
         """Those that were read or set."""
-        return list(super().items())
+        return self._held
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._state.all_of(self._conv))
@@ -84,24 +91,17 @@ class Parts(dict[str, Member]):
     def __len__(self) -> int:
         return len(self._state.all_of(self._conv))
 
-    def keys(self) -> Any:
+    def keys(self) -> KeysView[str]:
         """See `dict`."""
         return self._state.all_of(self._conv).keys()
 
-    def values(self) -> Any:
+    def values(self) -> ValuesView[Member]:
         """See `dict`."""
         return self._state.all_of(self._conv).values()
 
-    def items(self) -> Any:
+    def items(self) -> ItemsView[str, Member]:
         """See `dict`."""
         return self._state.all_of(self._conv).items()
-
-    def pop(self, name: str, *default: Any) -> Any:
-        """See `dict`."""
-        if self._conv.large:
-            self._known(name)
-            return super().pop(name, *default)
-        return self._state.all_of(self._conv).pop(name, *default)
 
 
 class Work(Look):
@@ -486,7 +486,7 @@ class Work(Look):
             conv.members = found
         return found
 
-    def _members_of(self, conv: Conv) -> dict[str, Member]:
+    def _members_of(self, conv: Conv) -> MutableMapping[str, Member]:
         return super()._members_of(conv) if not self.deciding else Parts(self, conv)
 
     def _part_of(self, conv: Conv, name: str) -> Member | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -177,7 +177,7 @@ def seldom(user: User) -> tuple[Any, ...]:
 
 
 def read_group(
-    row: Sequence[Any], load: Callable[[Conv], dict[str, Member]], find: Callable[[Conv, str], Member | None]
+    row: Sequence[Any], load: Callable[[Conv], MutableMapping[str, Member]], find: Callable[[Conv, str], Member | None]
 ) -> tuple[Group, int]:
     """Of `GROUP`, with its last time; `load` reads its members when somebody asks, `find` one of them."""
     conv = Group(row[0], row[1], load, find)

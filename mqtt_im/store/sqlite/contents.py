@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.model import Amended, Conv, User
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.shares import Bounds
@@ -22,6 +23,7 @@ MAX_REACTIONS: Final = 200_000
 """… with so many reactions together."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Contents(Entities):
     """Finds what was written, and takes what is."""
 

@@ -248,7 +248,9 @@ class Engine(Showing):
         if isinstance(record, AMENDMENTS):
             self._change(rewritten, [(record.conv, record.seq)])
 
-    append_soon = append
+    def append_soon(self, author: Author, record: AnyRecord) -> None:
+        """See `interface.Engine`."""
+        self.append(author, record)
 
     def commit(self) -> None:
         """Everything appended is on disk. Raises `sqlite3.Error`; then the state is stale and must be loaded anew."""

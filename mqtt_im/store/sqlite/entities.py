@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, ReadMark
 from mqtt_im.shares import Bounds
@@ -28,6 +29,7 @@ _DEVICE_BYTES: Final = 400
 """Bytes of one in memory, roughly."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Entities(Overlay):
     """Finds entities, and notes which of them were changed."""
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from mqtt_im.compiling import mypyc_attr
+
 from .projection import Projection
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Numbering:
     """Numbers those that are not in the projections yet: one after the other."""
 

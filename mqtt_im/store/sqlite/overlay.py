@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 from msgspec import structs
 
+from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported, decode
 from mqtt_im.shares import Bounds
 
@@ -30,6 +31,7 @@ _LARGE: Final = 4096
 """Bytes of a record that does not stay."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class Overlay:
     """The log and its projections, and over them what is not in the projections yet."""
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from heapq import nsmallest
 from typing import Final
 
+from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.apply import apply
 from mqtt_im.core.model import Conv, Upload, User
 from mqtt_im.core.records import AnyRecord, Gone, UserChange
@@ -28,6 +29,7 @@ MANY: Final = 100
 """A record with more recipients than that is shortened in memory once it is on disk."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class ProjectedState(Contents):
     """`core.model.View` and `core.apply.State` over a log and its projections."""
 
@@ -124,7 +126,7 @@ class ProjectedState(Contents):
         for name in names:
             if name[0] == "#" and (conv := self._convs.get(name)) is not None and conv.loaded:
                 self._prefetch_users(set(conv.members))
-        found = ((users[user].uid, request_id) for user, request_id, _, _ in asked if request_id is not None)
+        found = [(users[user].uid, request_id) for user, request_id, _, _ in asked if request_id is not None]
         keys = {key for key in found if key[0] < self._stored_uids}
         for generation in self._generations():
             keys = keys.difference(generation.requests)
@@ -216,7 +218,7 @@ class ProjectedState(Contents):
         """See `interface.State`."""
         recent = self._recent(user)
         names = {*self.projection.later(user.uid, above), *(name for name, lsn in recent.items() if lsn > above)}
-        found = self._named([(0, name) for name in nsmallest(limit, (other for other in names if other > name))])
+        found = self._named([(0, name) for name in nsmallest(limit, [other for other in names if other > name])])
         parts = [(conv, conv.part(user.name)) for _, conv in found]
         return [(part.activity(conv), conv) for conv, part in parts if part is not None]
 

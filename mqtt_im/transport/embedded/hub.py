@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from mqtt_im.clock import Clock
@@ -96,6 +95,34 @@ class User:
         self.watched = False
         """Whether a timer runs until its debts are paid: one, however often it comes and goes meanwhile."""
         self.connections: list[Member] = []
+
+
+class Turn:
+    """A context in which its key belongs to whoever has entered it."""
+
+    __slots__ = ("_key", "_lock", "_turns", "_waiting")
+
+    def __init__(self, turns: dict[Key, tuple[asyncio.Lock, list[None]]], key: Key) -> None:
+        self._turns = turns
+        self._key = key
+        self._lock, self._waiting = turns.setdefault(key, (asyncio.Lock(), []))
+
+    async def __aenter__(self) -> None:
+        self._waiting.append(None)
+        try:
+            await self._lock.acquire()
+        except BaseException:
+            self._leave()
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self._lock.release()
+        self._leave()
+
+    def _leave(self) -> None:
+        self._waiting.pop()
+        if not self._waiting:
+            del self._turns[self._key]
 
 
 class Hub:
@@ -393,18 +420,9 @@ class Hub:
             name = f"\0{self._nobody}"
         return identity.user or "", name
 
-    @asynccontextmanager
-    async def turn(self, key: Key) -> AsyncIterator[None]:
+    def turn(self, key: Key) -> Turn:
         """Let one connection at a time come in under this key; the others wait, the last one stays."""
-        lock, waiting = self._turns.setdefault(key, (asyncio.Lock(), []))
-        waiting.append(None)
-        try:
-            async with lock:
-                yield
-        finally:
-            waiting.pop()
-            if not waiting:
-                del self._turns[key]
+        return Turn(self._turns, key)
 
     async def release(self, key: Key, clean: bool) -> None:
         """Another node has the client from now on; `clean`: its session begins anew there."""

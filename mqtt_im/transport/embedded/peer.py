@@ -166,7 +166,7 @@ class Peer(Answers):
         down = [topics.user_down(self.user)] if self.user_qos >= 0 else []
         if self.device_qos >= 0:
             down.append(topics.device_down(self.user, self.device))
-        self.reserve_aliases(topic.encode() for topic in down)
+        self.reserve_aliases([topic.encode() for topic in down])
 
     def turn_down(self, code: int, code5: int, reason: str, *, text: str = "", told: bool = False) -> None:
         """Answer CONNECT with a refusal, in its version's code, and end; `told` says that the log has it already."""

@@ -93,7 +93,7 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
     if connection.closed or session.connection is not connection:
         return
     _update_rights(connection, session)
-    granted = (name for (name, _), code in zip(filters, codes, strict=True) if code < REFUSED)
+    granted = [name for (name, _), code in zip(filters, codes, strict=True) if code < REFUSED]
     if any(hub.access.is_down(name, connection.user, connection.device) for name in granted):
         await hub.handler.register(connection)  # who has SUBACK may rely on it, whichever server the next message comes to
         if connection.closed or session.connection is not connection:

@@ -65,7 +65,7 @@ def seen(thing: Any) -> Any:
         return {key: seen(value) for key, value in thing.items()}
     if isinstance(thing, list | tuple):
         return [seen(value) for value in thing]
-    slots = getattr(type(thing), "__slots__", None)
+    slots = getattr(type(thing), "FIELDS", None)
     if slots and not isinstance(thing, AnyRecord):
         return {name: seen(getattr(thing, name)) for name in slots}
     return encode(thing) if isinstance(thing, AnyRecord) else thing

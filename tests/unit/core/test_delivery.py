@@ -9,6 +9,7 @@ import pytest
 from mqtt_im.core import delivery as module
 from mqtt_im.core.delivery import APP_AHEAD, BATCH_ITEMS, ITEM_IDS, MAX_BUFFERED, item_packet_id
 from mqtt_im.core.entries import void_entry
+from mqtt_im.protocol.requests import MAX_BATCH
 
 from .inbox import NOW, Inbox, items, message, positions
 
@@ -168,7 +169,7 @@ def test_looking_again_finds_what_it_was_not_told_of() -> None:
 @pytest.mark.parametrize("batch", [False, True])
 def test_delivery_pauses_ahead_of_what_an_app_has_acknowledged(qos: int, batch: bool) -> None:
     inbox = Inbox(head=APP_AHEAD + 50, qos=qos, app=True)
-    inbox.delivery.batch = batch
+    inbox.delivery.batch = MAX_BATCH * batch
     assert positions(inbox.pump()) == list(range(1, APP_AHEAD + 1))
     for packet_id in list(inbox.delivery.flights):
         assert not inbox.delivery.acked(packet_id), "PUBACKs move nothing"
@@ -212,7 +213,7 @@ def large_batches(monkeypatch: pytest.MonkeyPatch, most: int = 48 * 1024) -> Non
 def test_a_batch_holds_the_same_stream_and_is_acknowledged_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     large_batches(monkeypatch)
     inbox = Inbox(head=BATCH_ITEMS + 60, window=2)
-    inbox.delivery.batch = True
+    inbox.delivery.batch = MAX_BATCH
     packets = inbox.pump()
     assert [packet.packet_id for packet in packets] == [200, MAX_BUFFERED]
     assert positions(packets) == list(range(1, MAX_BUFFERED + 1))
@@ -222,7 +223,7 @@ def test_a_batch_holds_the_same_stream_and_is_acknowledged_as_a_whole(monkeypatc
 
 def test_one_item_is_no_batch() -> None:
     inbox = Inbox(head=1)
-    inbox.delivery.batch = True
+    inbox.delivery.batch = MAX_BATCH
     assert [json.loads(packet.payload)["op"] for packet in inbox.pump()] == ["msg"]
 
 
@@ -237,7 +238,7 @@ def test_a_batch_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_batches_at_qos_0() -> None:
     inbox = Inbox(head=5, qos=0)
-    inbox.delivery.batch = True
+    inbox.delivery.batch = MAX_BATCH
     assert positions(inbox.pump()) == [1, 2, 3, 4, 5] and inbox.delivery.cursor == 5
 
 
@@ -248,7 +249,7 @@ def test_batches_at_qos_0() -> None:
 @pytest.mark.parametrize("keyed", [[1], [2], [3], [1, 2, 3]])
 def test_an_item_that_was_replaced_before_it_was_offered_is_fetched_again(batch: bool, keyed: list[int]) -> None:
     inbox = Inbox()
-    inbox.delivery.batch = batch
+    inbox.delivery.batch = MAX_BATCH * batch
     inbox.add(*(message(f"m{pos}", seq=pos, keyed=pos in keyed) for pos in (1, 2, 3)))
     inbox.replace(keyed[-1])
     found = items(inbox.pump())
@@ -270,7 +271,7 @@ def test_packet_identifiers_in_flight_are_distinct(batch: bool, monkeypatch: pyt
     few = 1_000
     monkeypatch.setattr(module, "ITEM_IDS", few)
     inbox = Inbox(head=few + 600, cursor=300)
-    inbox.delivery.batch = batch
+    inbox.delivery.batch = MAX_BATCH * batch
     packets = inbox.pump()
     assert len(inbox.delivery.flights) == len(packets)
     assert positions(packets) == list(range(301, positions(packets)[-1] + 1))
@@ -288,7 +289,7 @@ def test_a_void_whose_identifier_may_be_in_use_waits(batch: bool) -> None:
     inbox.delivery.fetched([(1, inbox.entries[1])], inbox.head)
     first = inbox.take()
     assert first is not None and first.packet_id == 1
-    inbox.delivery.batch = batch
+    inbox.delivery.batch = MAX_BATCH * batch
     inbox.floor = ITEM_IDS + 1
     assert inbox.fetch() and inbox.take() is None
     assert inbox.delivery.acked(1)
@@ -362,7 +363,7 @@ def test_a_restart_forgets_what_was_to_be_sent_again_but_not_that_it_was_sent() 
 
 def test_what_was_acknowledged_is_not_kept() -> None:
     inbox = Inbox(head=40)
-    inbox.delivery.batch = True
+    inbox.delivery.batch = MAX_BATCH
     for packet in inbox.pump():
         inbox.delivery.acked(packet.packet_id)
     assert inbox.delivery._oldest is inbox.delivery._newest is None and not inbox.delivery.flights

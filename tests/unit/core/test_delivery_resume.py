@@ -8,6 +8,7 @@ import pytest
 
 from mqtt_im.core.delivery import MAX_BUFFERED
 from mqtt_im.core.entries import void_entry
+from mqtt_im.protocol.requests import MAX_BATCH
 
 from .inbox import NOW, Inbox, again, items, message, positions, recalled
 
@@ -55,7 +56,7 @@ def test_what_is_not_repeated_yet_stays_in_flight_for_the_next_connection() -> N
 
 def test_batches_come_again_as_they_were_also_to_a_device_that_asks_for_none() -> None:
     inbox = Inbox(head=4)
-    inbox.delivery.batch = True
+    inbox.delivery.batch = MAX_BATCH
     sent = inbox.pump()
     inbox.add()
     following = inbox.again(inbox.delivery.in_flight())
@@ -69,7 +70,7 @@ def test_a_new_batch_ends_where_a_former_packet_begins() -> None:
     inbox.pump()
     flights = {packet_id: flight for packet_id, flight in inbox.delivery.in_flight().items() if packet_id in (4, 5)}
     following = inbox.again(flights)
-    following.delivery.batch = True
+    following.delivery.batch = MAX_BATCH
     packets = following.pump()
     assert positions(packets) == list(range(1, 9))
     assert again(packets) == [(3, False), (4, True), (5, True), (8, False)]
@@ -102,7 +103,7 @@ def test_what_retention_took_meanwhile_is_void_in_packets_that_keep_their_identi
     inbox.pump()
     inbox.floor = floor
     following = inbox.again({pos: flight for pos, flight in inbox.delivery.in_flight().items() if pos in kept})
-    following.delivery.batch = batch
+    following.delivery.batch = MAX_BATCH * batch
     packets = following.pump()
     assert [packet.packet_id for packet in packets if packet.dup] == list(kept)
     upto = 0
@@ -115,7 +116,7 @@ def test_what_retention_took_meanwhile_is_void_in_packets_that_keep_their_identi
 
 def test_a_batch_that_retention_took_is_one_packet_still() -> None:
     inbox = Inbox(head=4)
-    inbox.delivery.batch = True
+    inbox.delivery.batch = MAX_BATCH
     inbox.pump()
     inbox.floor = 2
     found = inbox.again(inbox.delivery.in_flight()).pump()
@@ -125,7 +126,7 @@ def test_a_batch_that_retention_took_is_one_packet_still() -> None:
 
 def test_a_void_that_reaches_beyond_a_batch_is_cut_at_its_end() -> None:
     inbox = Inbox(head=4)
-    inbox.delivery.batch = True
+    inbox.delivery.batch = MAX_BATCH
     inbox.pump()
     inbox.add()
     inbox.add()
@@ -170,7 +171,7 @@ def test_a_packet_waits_until_all_of_it_is_known_as_it_is_now(monkeypatch: pytes
     monkeypatch.setattr("mqtt_im.core.delivery.BATCH_FIRST", 48 * 1024)
     monkeypatch.setattr("mqtt_im.core.delivery.BATCH_MOST", 48 * 1024)
     inbox = Inbox(head=1000, window=2)
-    inbox.delivery.batch = True
+    inbox.delivery.batch = MAX_BATCH
     sent = []
     while (packet := inbox.take()) is not None or inbox.delivery.want() is not None:
         if packet is None:

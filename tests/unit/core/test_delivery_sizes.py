@@ -7,6 +7,7 @@ from typing import Any
 
 from mqtt_im.core.delivery import Delivery
 from mqtt_im.core.entries import Entry
+from mqtt_im.protocol.requests import MAX_BATCH
 
 NOW = 1
 
@@ -61,7 +62,7 @@ def test_parts_come_behind_what_is_in_flight() -> None:
     made = delivery([10], batch=False)
     first = made.take(NOW, lambda *_: True)
     assert first is not None
-    made.batch = True
+    made.batch = MAX_BATCH
     for pos in (2, 3, 4):
         made.live(pos, entry(pos, 50))
     second = made.take(NOW, lambda *_: True)
