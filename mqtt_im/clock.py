@@ -98,10 +98,12 @@ class Clock:
 
     def now(self) -> Times:
         """All of it. `ahead` changes only where the wall clock was set."""
+        ahead = self._ahead
         wall, steady = self.wall(), self.steady()
-        if abs(wall - steady - self._ahead) > STEP_MS:
-            self._ahead = wall - steady
-        return Times(wall, steady, self._ahead)
+        if abs(wall - steady - ahead) > STEP_MS:
+            ahead = self._ahead = wall - steady
+        # Its own, since another thread that has looked before the clock was set may write what it saw just now.
+        return Times(wall, steady, ahead)
 
     def _count(self) -> int:
         return int(self._counted() * 1000)

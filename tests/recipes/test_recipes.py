@@ -169,7 +169,7 @@ def test_a_recipe_loses_and_doubles_nothing(
                         server.start()
                 heard += [next(there) for _ in range(LINES - len(heard))]
                 assert [message.body for message in heard] == said
-                eventually(lambda: len(program.lines) >= len(answers), "its output", PATIENCE_S)
+                eventually(lambda: len(program.lines) >= len(answers), lambda: f"{program.lines} of {answers}", PATIENCE_S)
                 program.stdin.close()
                 program.process.wait(PATIENCE_S)
                 assert program.lines == [f"{PEER}: {answer}" for answer in answers]

@@ -129,10 +129,13 @@ class RawClient:
         self.close()
 
 
-def eventually(probe: Callable[[], Found], what: str, timeout_s: float = PATIENCE_S) -> Found:
-    """The first true value that `probe` returns, for what no packet announces (a metric, a log line, a process that ends)."""
+def eventually(probe: Callable[[], Found], what: str | Callable[[], str], timeout_s: float = PATIENCE_S) -> Found:
+    """The first true value that `probe` returns, for what no packet announces (a metric, a log line, a process that ends).
+
+    `what` says what did not come, at the end where it is called.
+    """
     deadline = time.monotonic() + timeout_s
     while not (found := probe()):
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what if isinstance(what, str) else what()}"
         time.sleep(0.02)
     return found

@@ -37,7 +37,8 @@ def test_what_was_acknowledged_is_there_after_a_kill(server: ServerProcess, im: 
         alice.say("bob", number, id=f"m{number}")
     server.restart(kill=True)
     alice = im.online("alice")
-    assert alice.ask("send", to="bob", body=99, id="m99").data["dup"]
+    alice.request("send", to="bob", body=99, id="m99")
+    alice.wait("sent", id="m99", dup=True)  # the item of the first one may come again before: that she had it was not on disk
     alice.must("group.create", id="g", group="#g", members=["bob"])
     alice.say("#g", "all")
     items = im.online("bob").drain()
