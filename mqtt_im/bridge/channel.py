@@ -267,6 +267,9 @@ class Channel:
         link = self.link
         if link.closed or not self.listening:
             return
+        if "dup" in fields and "pos" in fields and (self.delivery is None or fields["pos"] > self.delivery.cursor):
+            # It would overtake the items before it, which whoever goes by the number alone would then take for repeats.
+            fields = {name: value for name, value in fields.items() if name != "pos"}
         properties = b"" if correlation is None else props.one(props.CORRELATION_DATA, correlation)
         reply = Reply(link.device_qos >= 0, encode_json(fields), properties, again)
         if packet_id:

@@ -61,6 +61,24 @@ def test_an_item_is_offered_until_it_is_acknowledged(own_server: ServerProcess, 
         assert all(item.data.get("body") != "still here" for item in again.drain())
 
 
+def test_the_answer_to_a_repeat_overtakes_no_item_by_its_number(im: Clients, name: Name) -> None:
+    """Who drops what has a `pos` up to the newest that came, loses nothing by repeating a request while items are behind."""
+    alice, bob = name("alice"), name("bob")
+    im.online(alice, "phone").disconnect()
+    laptop, peer = im.online(alice, "laptop"), im.online(bob)
+    for number in range(5):
+        peer.say(alice, number)
+    laptop.must("send", to=bob, body="once", id="only")
+    phone = im.sign_in(alice, "phone")
+    phone.auto_ack = False
+    phone.listen()
+    phone.request("send", to=bob, body="once", id="only")
+    answer = phone.wait("sent", id="only", dup=True)
+    assert answer["seq"] == 6 and "pos" not in answer.data
+    laptop.request("send", to=bob, body="once", id="only")
+    assert laptop.wait("sent", id="only", dup=True)["pos"] == 6
+
+
 def test_a_repeat_makes_no_second_effect(im: Clients, name: Name) -> None:
     """No duplicates: one (user, id), one effect, from whichever device."""
     alice, bob = name("alice"), name("bob")
