@@ -86,9 +86,12 @@ class Neighbourhood:
 
     def grown_there(self, users: Iterable[str]) -> None:
         """The inboxes of those of these users have grown who are online or watched elsewhere."""
-        names = [user for user in users if user in self._elsewhere or user in self._watched]
+        names = self._there(users)
         if names:
             self.grown(names, [])
+
+    def _there(self, users: Iterable[str]) -> list[str]:
+        return [user for user in users if user in self._elsewhere or user in self._watched]
 
     def came(self, user: str) -> None:
         """The user's first device here has its delivery."""
@@ -104,7 +107,7 @@ class Neighbourhood:
 
     def event(self, users: Iterable[str], fields: dict[str, Any]) -> None:
         """Those of these users who are online or watched elsewhere are sent an event there."""
-        names = [user for user in users if user in self._elsewhere or user in self._watched]
+        names = self._there(users)
         for start in range(0, len(names), AT_ONCE):
             self._neighbours.tell("event", names[start : start + AT_ONCE], fields)
 
