@@ -125,7 +125,7 @@ class Calls:
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
         def notify(job: RequestJob) -> None:
-            bridge.tell(job)
+            bridge.telling.tell(job)
             if job.refusal is None:
                 bridge.confirmed(user, device, pos)
             if ended.done():

@@ -48,7 +48,7 @@ async def _part(bridge: Bridge, user: str) -> bool:
     ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
 
     def notify(job: EraseJob) -> None:
-        bridge.tell(job)
+        bridge.telling.tell(job)
         if ended.done():
             return
         if job.refusal is not None:

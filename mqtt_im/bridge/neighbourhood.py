@@ -149,7 +149,7 @@ class Neighbourhood:
 
     def _event(self, _: int, fields: list[Any]) -> None:
         users, event = fields
-        self._bridge.event_here(users, event)
+        self._bridge.telling.event_here(users, event)
 
     def _came(self, node: int, fields: list[Any]) -> None:
         (user,) = fields

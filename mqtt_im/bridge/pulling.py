@@ -124,10 +124,10 @@ class Pulling:
             users.update((user, None) for user, _ in commit.to)
             if isinstance(commit.record, AMENDMENTS):
                 for user, _ in commit.to:
-                    for channel in bridge.channels_of(user):
+                    for channel in bridge.telling.channels_of(user):
                         if channel.delivery is not None:
                             channel.delivery.amended()
-            bridge.live(commit)
+            bridge.telling.live(commit)
         self._tell_elsewhere(users)
 
     def attached(self, user: str, head: int, job: AttachJob) -> None:
@@ -139,7 +139,7 @@ class Pulling:
 
     def came(self, user: str, head: int) -> None:
         """The user's inbox has grown up to `head`, where a device of the user has come: the others are to know."""
-        for channel in self._bridge.channels_of(user):
+        for channel in self._bridge.telling.channels_of(user):
             delivery = channel.delivery
             if delivery is not None and delivery.head < head:
                 delivery.live(head, None)
@@ -151,7 +151,7 @@ class Pulling:
             self._bridge.neighbourhood.grown_there(users)
 
     def _look(self, user: str) -> None:
-        for channel in self._bridge.channels_of(user):
+        for channel in self._bridge.telling.channels_of(user):
             self._bridge.look(channel)
 
     async def sweep(self) -> None:

@@ -44,6 +44,28 @@ class Searches(Protocol):
     def take(self, channel: Channel, token: int, who: Who, request: rq.Search) -> None:
         """See the class that this stands for."""
 
+    def recalled(self, conv: str, seq: int) -> None:
+        """See the class that this stands for."""
+
+
+class Tellings(Protocol):
+    """See `telling.Telling`."""
+
+    def tell(self, job: Job) -> None:
+        """See the class that this stands for."""
+
+    def live(self, commit: Commit) -> None:
+        """See the class that this stands for."""
+
+    def channels_of(self, user: str) -> Sequence[Channel]:
+        """See the class that this stands for."""
+
+    def event(self, users: list[str], fields: Fields) -> None:
+        """See the class that this stands for."""
+
+    def event_here(self, users: list[str], fields: Fields) -> None:
+        """See the class that this stands for."""
+
 
 class Presences(Protocol):
     """See `presence.Presence`."""
@@ -69,6 +91,9 @@ class Presences(Protocol):
 
 class Surroundings(Protocol):
     """See `neighbourhood.Neighbourhood`."""
+
+    def event(self, users: list[str], fields: Fields) -> None:
+        """See the class that this stands for."""
 
     def came(self, user: str) -> None:
         """See the class that this stands for."""
@@ -141,13 +166,20 @@ class Bridge(Protocol):
         """See the class that this stands for."""
 
     @property
+    def telling(self) -> Tellings:
+        """See the class that this stands for."""
+
+    @property
     def calls(self) -> Callers:
         """See the class that this stands for."""
 
-    def tell(self, job: Job) -> None:
+    def pump(self, channel: Channel) -> int:
         """See the class that this stands for."""
 
-    def pump(self, channel: Channel) -> int:
+    def pump_soon(self, channel: Channel) -> None:
+        """See the class that this stands for."""
+
+    def pump_in_turn(self, channel: Channel) -> None:
         """See the class that this stands for."""
 
     @property
@@ -158,19 +190,7 @@ class Bridge(Protocol):
     def pulling(self) -> Pulls:
         """See the class that this stands for."""
 
-    def live(self, commit: Commit) -> None:
-        """See the class that this stands for."""
-
-    def channels_of(self, user: str) -> Sequence[Channel]:
-        """See the class that this stands for."""
-
     def confirmed(self, user: str, device: str, pos: int) -> None:
-        """See the class that this stands for."""
-
-    def event(self, users: list[str], fields: Fields) -> None:
-        """See the class that this stands for."""
-
-    def event_here(self, users: list[str], fields: Fields) -> None:
         """See the class that this stands for."""
 
     def look(self, channel: Channel) -> None:

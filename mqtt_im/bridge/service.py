@@ -1,6 +1,7 @@
 """The bridge: what a transport hands in becomes jobs of the ledger, what the ledger has committed becomes packets.
 
-Everything here runs on the event loop. Uplinks are in `uplink.py`; this file has the life of a connection and the downlink.
+Everything here runs on the event loop. Uplinks are in `uplink.py`, what is told of commits is in `telling.py`; this file has the
+life of a connection, and its delivery.
 """
 
 from __future__ import annotations
@@ -10,19 +11,15 @@ import contextlib
 import logging
 from collections import deque
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Any, Protocol
 
 from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
 from mqtt_im.core.flights import USUAL_BYTES, Aloft
-from mqtt_im.core.records import AMENDMENTS, MESSAGES, Edited, Message, Reacted, Recalled
 from mqtt_im.core.rules import Who
-from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.shares import Bounds
-from mqtt_im.store.commits import Commit, Receipt
-from mqtt_im.store.jobs import AttachJob, CursorsJob, Job
+from mqtt_im.store.jobs import AttachJob, CursorsJob
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.reads import CallJob, FetchJob
 from mqtt_im.store.turns import SERVER
@@ -42,14 +39,13 @@ from .searching import Searching
 from .settings import BridgeSettings, Counters
 from .slices import Slices
 from .taking_back import TakingBack
+from .telling import Telling
 from .uplink import Uplink, error_fields
 from .watching import Start, Watching
 
 log = logging.getLogger(__name__)
 
 FETCH_BYTES = MAX_BUFFERED_BYTES // 2
-CROWD = 100
-"""More recipients are not served in one turn of the loop."""
 
 
 class Logins(Protocol):
@@ -80,30 +76,26 @@ class Bridge:
         """Set before the transport starts."""
         self.metrics = metrics
         self._items = metrics.cell("items")
-        self._committed = metrics.cell("messages_committed")
         self._acknowledged = metrics.observer("delivery_seconds")
         self.audience = audience
         self.online = self.audience.online
         """The channels of devices that are subscribed, by user."""
         self.watching = Watching(self)
         self.claims = claims
-        self._offer = claims.offer
-        self._logins = logins
-        self._channels: dict[Link, Channel] = {}
-        self.cursors = Cursors(ledger, self.tell, self._has_delivery)
-        self._ready: list[Channel] = []
-        """Channels to which something new can be sent in this turn of the loop."""
-        self._lives, self._pumps, self._events = Slices(), Slices(), Slices()
-        """Messages to many, and events: a few recipients in each turn, so that nobody else waits for a large group."""
-        self._crowd: deque[Channel] = deque()
-        """Channels to which something of that can be sent."""
-        self._crowding = False
-        self._telling: list[Commit] = []
-        """Messages to many that have not come to all of them."""
         bounds = Bounds(settings.memory_mb)
         self._parking = Parking(bounds.of(USUAL_PARKED_BYTES))
         self._aloft = Aloft(bounds.of(USUAL_BYTES))
-        self._taking_back = TakingBack(self._channels.values, self._parking, self._forget_reads)
+        self._channels: dict[Link, Channel] = {}
+        self.telling = Telling(self, claims, TakingBack(self._channels.values, self._parking, self._forget_reads))
+        self._offer = claims.offer
+        self._logins = logins
+        self.cursors = Cursors(ledger, self.telling.tell, self._has_delivery)
+        self._ready: list[Channel] = []
+        """Channels to which something new can be sent in this turn of the loop."""
+        self._pumps = Slices()
+        self._crowd: deque[Channel] = deque()
+        """Channels to which something can be sent that goes to many, so a few of them in each turn."""
+        self._crowding = False
         self.uplinks = Uplink(self)
         self.calls = Calls(self)
         self.searching: Searching | None = None
@@ -281,7 +273,7 @@ class Bridge:
             if moved and not delivery.moved:
                 self.cursors.moved(delivery)
             if waited and delivery.next <= delivery.head and not channel.ready:
-                self._pump_soon(channel)
+                self.pump_soon(channel)
         return waited
 
     def confirmed(self, user: str, device: str, pos: int) -> None:
@@ -445,7 +437,7 @@ class Bridge:
             (channel.user, channel.device, 0, []) for channels in self.online.values() for channel in channels
         ]
         if moves:
-            self.ledger.submit(CursorsJob(moves, self.tell))
+            self.ledger.submit(CursorsJob(moves, self.telling.tell))
 
     def look(self, channel: Channel) -> None:
         """The channel's inbox may have grown, or what is in it changed, by what another node has committed."""
@@ -462,95 +454,17 @@ class Bridge:
                 if channel.delivery is not None and not channel.delivery.waiting:
                     self._fetch(channel, channel.delivery, channel.delivery.look_again())
 
-    # What was committed.
-
-    def tell(self, job: Job) -> None:
-        """Bring a job's committed records, and the receipts that follow from them, to who is connected."""
-        if job.commits is not None:
-            for commit in job.commits:
-                record = commit.record
-                if isinstance(record, MESSAGES):
-                    self._committed[0] += 1
-                    if type(record) is Message and record.extra is not None and "replaced" in record.extra:
-                        self._replaced(record.extra["replaced"])
-                elif isinstance(record, AMENDMENTS):
-                    self._changed(commit, record)
-                if commit.to:
-                    self.live(commit)
-                if commit.members:
-                    self.pulling.grown(record.conv)  # type: ignore[union-attr]
-        if job.receipts is not None:
-            for receipt in job.receipts:
-                self._receipt(receipt)
-
-    def _replaced(self, items: Sequence[Sequence[Any]]) -> None:
-        """These items hold nothing any more: who has them in memory fetches them again, and nobody can come to have them."""
-        for user, pos in items:
-            for channel in self.online.get(user, ()):
-                if channel.delivery is not None:
-                    channel.delivery.amended()
-            self.claims.settle(user, pos)
-
-    def _changed(self, commit: Commit, record: Edited | Recalled | Reacted) -> None:
-        """Before anything else is sent: what a delivery has in its hand may not be so any more."""
-        for user in (*(user for user, _ in commit.to), *commit.former):
-            for channel in self.channels_of(user):
-                if channel.delivery is not None:
-                    channel.delivery.amended()
-        if commit.members and not isinstance(record, Reacted):
-            for channels in (self.online, self.audience.watching):
-                for channel in chain.from_iterable(channels.values()):
-                    if channel.delivery is not None and channel.delivery.holds(record.conv, record.seq):
-                        channel.delivery.amended()
-        for other in self._telling:
-            if other.record.conv == record.conv:  # type: ignore[union-attr]
-                other.entry = None
-        if isinstance(record, Recalled):
-            self._taking_back.recalled(record.conv, record.seq)
-            if self.searching is not None:
-                self.searching.recalled(record.conv, record.seq)
-
     def _forget_reads(self) -> None:
         """Whoever reads the store forgets with its next look what has changed."""
         self.ledger.submit(CallJob(lambda _: None, lambda _: None, SERVER))
 
-    def live(self, commit: Commit) -> None:
-        """Hand the item to the channels of those to whom it goes."""
-        entry = commit.entry
-        if len(commit.to) > CROWD:
-            self._telling.append(commit)
-            self._lives.start(self._live_in_turn(commit))
-            return
-        online = None if self.audience.watching else self.online
-        for user, pos in commit.to:
-            for channel in self.channels_of(user) if online is None else online.get(user, ()):
-                if (delivery := channel.delivery) is not None:
-                    delivery.live(pos, entry)
-                    if not channel.ready:
-                        self._pump_soon(channel)
-
-    def _live_in_turn(self, commit: Commit) -> Iterator[int]:
-        """The same for a large group, a few recipients at a time. A later item may come before it; then both are fetched."""
-        for user, pos in commit.to:
-            for channel in self.channels_of(user):
-                if channel.delivery is not None:
-                    channel.delivery.live(pos, commit.entry)
-                    if not channel.ready:
-                        self._pump_in_turn(channel)
-            yield 1
-        self._telling.remove(commit)
-
-    def channels_of(self, user: str) -> Sequence[Channel]:
-        """The channels here to which the user's items come."""
-        online, watching = self.online.get(user, ()), self.audience.watching
-        return online if not watching else (*online, *watching.get(user, ()))
-
     def _pump_later(self, channel: Channel) -> None:
         """Behind the SUBACK, and a `hello` that has come with the SUBSCRIBE."""
         if not channel.ready:
-            self._pump_soon(channel)
+            self.pump_soon(channel)
 
-    def _pump_soon(self, channel: Channel) -> None:
+    def pump_soon(self, channel: Channel) -> None:
+        """What can be sent is sent in this turn of the loop."""
         channel.ready = True
         self._ready.append(channel)
         if len(self._ready) == 1:
@@ -566,7 +480,8 @@ class Bridge:
         for channel in ready:
             self._pump(channel, now)
 
-    def _pump_in_turn(self, channel: Channel) -> None:
+    def pump_in_turn(self, channel: Channel) -> None:
+        """The same when those who were noted before have had theirs, a few in each turn of the loop."""
         channel.ready = True
         self._crowd.append(channel)
         if not self._crowding:
@@ -581,36 +496,6 @@ class Bridge:
                 yield 2 + 3 * self.pump(channel)
         finally:
             self._crowding = False
-
-    def _receipt(self, receipt: Receipt) -> None:
-        fields: dict[str, Any] = {"op": "receipt", "conv": receipt.conv, "by": receipt.by}
-        if receipt.delivered:
-            fields["delivered"] = receipt.delivered
-        if receipt.read:
-            fields["read"] = receipt.read
-        self.event(receipt.to, fields)
-
-    def event(self, users: list[str], fields: dict[str, Any]) -> None:
-        """Send an event to all connected devices of these users."""
-        if self.neighbourhood is not None:
-            self.neighbourhood.event(users, fields)
-        self.event_here(users, fields)
-
-    def event_here(self, users: list[str], fields: dict[str, Any]) -> None:
-        """The same for those that are connected to this node."""
-        payload = encode_json(fields)
-        if len(users) > CROWD:
-            self._events.start(self._event_in_turn(users, payload))
-            return
-        for user in users:
-            for channel in self.channels_of(user):
-                channel.event(payload)
-
-    def _event_in_turn(self, users: list[str], payload: bytes) -> Iterator[int]:
-        for user in users:
-            for channel in self.channels_of(user):
-                channel.event(payload)
-            yield 3
 
     def forget(self, user: str, device: str, *, told: bool = False) -> None:
         """The device's session and connection are gone, where it has any.

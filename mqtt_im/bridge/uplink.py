@@ -228,7 +228,7 @@ class Uplink:
             void: Literal["nothing", "since", "all"] = "since" if job.request.after is None else "all"
             bridge.cursors.release(job.who.user, job.who.device, "nothing" if job.refusal is not None else void)
         if job.commits is not None or job.receipts is not None:
-            bridge.tell(job)
+            bridge.telling.tell(job)
         if job.commits is not None or job.charged or job.seconds > costs.NOTICED_S:
             self._prices.when_known(job)
         if channel is None:
@@ -282,7 +282,7 @@ class Uplink:
         if isinstance(request, rq.Typing):
             conv, users = job.result
             channel.link.charge(costs.of_audience(len(users)))
-            self._bridge.event(users, {"op": "typing", "conv": conv, "from": channel.user, "on": request.on})
+            self._bridge.telling.event(users, {"op": "typing", "conv": conv, "from": channel.user, "on": request.on})
         elif isinstance(request, rq.Devices):
             connected = {other.device for other in self._bridge.online.get(channel.user, ())} | {channel.device}
             found = [{**device, "online": device["device"] in connected} for device in job.result]

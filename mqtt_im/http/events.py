@@ -254,7 +254,7 @@ async def _register(bridge: Bridge, user: str, device: str) -> DeviceState:
     ended: asyncio.Future[DeviceState] = asyncio.get_running_loop().create_future()
 
     def notify(job: RequestJob) -> None:
-        bridge.tell(job)
+        bridge.telling.tell(job)
         if ended.done():
             return
         if job.refusal is not None:

@@ -73,7 +73,7 @@ def _before(file: str, line: str, most_s: float) -> tuple[str, str, str]:
     return file, line, f"{indent}__import__('time').sleep(__import__('random').random() ** 10 * {most_s})\n{line}"
 
 
-_SLOW_LOOP = _before("bridge/service.py", "        if job.commits is not None:\n            for commit in job.commits:\n", 0.3)
+_SLOW_LOOP = _before("bridge/telling.py", "        if job.commits is not None:\n            for commit in job.commits:\n", 0.3)
 """An event loop that stands still now and then, before devices are told what was committed."""
 _SLOW_THREADS = (
     _SLOW_LOOP,
@@ -226,7 +226,7 @@ MUTATIONS: dict[str, Mutation] = {
                 "            engine.commit()\n",
                 (
                     "            [self._finish_one(engine, engine, job) for job in batch if job.refusal is None]\n"
-                    "            self._loop.call_soon_threadsafe(lambda: [job.uplink._bridge.tell(job) for job in batch"
+                    "            self._loop.call_soon_threadsafe(lambda: [job.uplink._bridge.telling.tell(job) for job in batch"
                     " if hasattr(job, 'uplink') and job.commits])\n"
                     "            __import__('time').sleep(0.04)\n"
                     "            engine.commit()\n"
@@ -234,7 +234,7 @@ MUTATIONS: dict[str, Mutation] = {
             ),
             (
                 "bridge/uplink.py",
-                "        if job.commits is not None or job.receipts is not None:\n            bridge.tell(job)\n",
+                "        if job.commits is not None or job.receipts is not None:\n            bridge.telling.tell(job)\n",
                 "",
             ),
         ),

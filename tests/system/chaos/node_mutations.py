@@ -41,7 +41,7 @@ NODE_MUTATIONS: dict[str, Mutation] = {
         (
             _LARGE,
             ("bridge/neighbourhood.py", "            self._bridge.pulling.grown(group)\n", "            pass\n"),
-            ("bridge/service.py", "                    self.pulling.grown(record.conv)", "                    pass"),
+            ("bridge/telling.py", "                    self._bridge.pulling.grown(record.conv)", "                    pass"),
         ),
         nodes=3,
         seconds=30.0,

@@ -7,7 +7,7 @@ import gc
 import weakref
 from pathlib import Path
 
-from mqtt_im.bridge.service import CROWD
+from mqtt_im.bridge.telling import CROWD
 from mqtt_im.core.delivery import BATCH_FIRST, BATCH_MOST
 from tests.support.bridge import BridgeWorld
 
@@ -94,7 +94,7 @@ def held(world: BridgeWorld) -> str:
 
 async def told(world: BridgeWorld) -> None:
     """What is told to many has come to all of them."""
-    while world.bridge._telling:  # noqa: ASYNC110 - each turn of the loop tells some
+    while world.bridge.telling._telling:  # noqa: ASYNC110 - each turn of the loop tells some
         await asyncio.sleep(0)
 
 

@@ -1,0 +1,146 @@
+"""What the ledger has committed is told: items, receipts and events to the channels of those to whom they go.
+
+Everything here runs on the event loop. What goes to many goes to a few of them in each turn of the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Any
+
+from mqtt_im.core.records import AMENDMENTS, MESSAGES, Edited, Message, Reacted, Recalled
+from mqtt_im.protocol.codec import encode_json
+from mqtt_im.store.commits import Commit, Receipt
+from mqtt_im.store.jobs import Job
+
+from .channel import Channel
+from .claims import Claims
+from .seam import Bridge
+from .slices import Slices
+from .taking_back import TakingBack
+
+CROWD = 100
+"""More recipients are not served in one turn of the loop."""
+
+
+class Telling:
+    """The part of one bridge."""
+
+    def __init__(self, bridge: Bridge, claims: Claims, taking_back: TakingBack) -> None:
+        self._bridge = bridge
+        self._claims = claims
+        self._taking_back = taking_back
+        self._online, self._watching = bridge.audience.online, bridge.audience.watching
+        self._committed = bridge.metrics.cell("messages_committed")
+        self._lives, self._events = Slices(), Slices()
+        """Messages to many, and events: a few recipients in each turn, so that nobody else waits for a large group."""
+        self._telling: list[Commit] = []
+        """Messages to many that have not come to all of them."""
+
+    def tell(self, job: Job) -> None:
+        """Bring a job's committed records, and the receipts that follow from them, to who is connected."""
+        if job.commits is not None:
+            for commit in job.commits:
+                record = commit.record
+                if isinstance(record, MESSAGES):
+                    self._committed[0] += 1
+                    if type(record) is Message and record.extra is not None and "replaced" in record.extra:
+                        self._replaced(record.extra["replaced"])
+                elif isinstance(record, AMENDMENTS):
+                    self._changed(commit, record)
+                if commit.to:
+                    self.live(commit)
+                if commit.members:
+                    self._bridge.pulling.grown(record.conv)  # type: ignore[union-attr]
+        if job.receipts is not None:
+            for receipt in job.receipts:
+                self._receipt(receipt)
+
+    def _replaced(self, items: Sequence[Sequence[Any]]) -> None:
+        """These items hold nothing any more: who has them in memory fetches them again, and nobody can come to have them."""
+        for user, pos in items:
+            for channel in self._online.get(user, ()):
+                if channel.delivery is not None:
+                    channel.delivery.amended()
+            self._claims.settle(user, pos)
+
+    def _changed(self, commit: Commit, record: Edited | Recalled | Reacted) -> None:
+        """Before anything else is sent: what a delivery has in its hand may not be so any more."""
+        for user in (*(user for user, _ in commit.to), *commit.former):
+            for channel in self.channels_of(user):
+                if channel.delivery is not None:
+                    channel.delivery.amended()
+        if commit.members and not isinstance(record, Reacted):
+            for channels in (self._online, self._watching):
+                for channel in chain.from_iterable(channels.values()):
+                    if channel.delivery is not None and channel.delivery.holds(record.conv, record.seq):
+                        channel.delivery.amended()
+        for other in self._telling:
+            if other.record.conv == record.conv:  # type: ignore[union-attr]
+                other.entry = None
+        if isinstance(record, Recalled):
+            self._taking_back.recalled(record.conv, record.seq)
+            if (searching := self._bridge.searching) is not None:
+                searching.recalled(record.conv, record.seq)
+
+    def live(self, commit: Commit) -> None:
+        """Hand the item to the channels of those to whom it goes."""
+        entry = commit.entry
+        if len(commit.to) > CROWD:
+            self._telling.append(commit)
+            self._lives.start(self._live_in_turn(commit))
+            return
+        online = None if self._watching else self._online
+        for user, pos in commit.to:
+            for channel in self.channels_of(user) if online is None else online.get(user, ()):
+                if (delivery := channel.delivery) is not None:
+                    delivery.live(pos, entry)
+                    if not channel.ready:
+                        self._bridge.pump_soon(channel)
+
+    def _live_in_turn(self, commit: Commit) -> Iterator[int]:
+        """The same for a large group, a few recipients at a time. A later item may come before it; then both are fetched."""
+        for user, pos in commit.to:
+            for channel in self.channels_of(user):
+                if channel.delivery is not None:
+                    channel.delivery.live(pos, commit.entry)
+                    if not channel.ready:
+                        self._bridge.pump_in_turn(channel)
+            yield 1
+        self._telling.remove(commit)
+
+    def channels_of(self, user: str) -> Sequence[Channel]:
+        """The channels here to which the user's items come."""
+        online, watching = self._online.get(user, ()), self._watching
+        return online if not watching else (*online, *watching.get(user, ()))
+
+    def _receipt(self, receipt: Receipt) -> None:
+        fields: dict[str, Any] = {"op": "receipt", "conv": receipt.conv, "by": receipt.by}
+        if receipt.delivered:
+            fields["delivered"] = receipt.delivered
+        if receipt.read:
+            fields["read"] = receipt.read
+        self.event(receipt.to, fields)
+
+    def event(self, users: list[str], fields: dict[str, Any]) -> None:
+        """Send an event to all connected devices of these users."""
+        if (neighbourhood := self._bridge.neighbourhood) is not None:
+            neighbourhood.event(users, fields)
+        self.event_here(users, fields)
+
+    def event_here(self, users: list[str], fields: dict[str, Any]) -> None:
+        """The same for those that are connected to this node."""
+        payload = encode_json(fields)
+        if len(users) > CROWD:
+            self._events.start(self._event_in_turn(users, payload))
+            return
+        for user in users:
+            for channel in self.channels_of(user):
+                channel.event(payload)
+
+    def _event_in_turn(self, users: list[str], payload: bytes) -> Iterator[int]:
+        for user in users:
+            for channel in self.channels_of(user):
+                channel.event(payload)
+            yield 3
