@@ -20,7 +20,7 @@ from mqtt_im.postgres.nodes import leave
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs import AttachJob, CursorsJob, PullJob, RequestJob
 from mqtt_im.store.policy import Policy
-from mqtt_im.store.postgres import large, state
+from mqtt_im.store.postgres import large, telling
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.reads import FetchJob
 from mqtt_im.store.retaining import DAY_MS
@@ -140,7 +140,7 @@ def test_one_who_was_away_takes_it_a_page_at_a_time(make: Make) -> None:
     attach(store, "bob", "pc")
     for number in range(7):
         say(store, "ann", "#g", number + 1)
-    with patch.object(state, "PAGE", 3):
+    with patch.object(telling, "PAGE", 3):
         job = attach(store, "bob", "pc")
         assert job.more and job.pulled and job.state is not None and job.state.head == 4
         assert pull(store, "bob").more == ["bob"] and pull(store, "bob").more == []
@@ -153,7 +153,7 @@ def test_a_further_device_begins_behind_all_that_was_told(make: Make) -> None:
     attach(store, "bob", "pc")
     for number in range(7):
         say(store, "ann", "#g", number + 1)
-    with patch.object(state, "PAGE", 2):
+    with patch.object(telling, "PAGE", 2):
         job = attach(store, "bob", "phone")
     assert job.state is not None and job.state.cursor == job.state.head == 8 and not job.more
 

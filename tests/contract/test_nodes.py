@@ -24,7 +24,7 @@ from mqtt_im.protocol.errors import Undecided
 from mqtt_im.store.erasing import EraseJob
 from mqtt_im.store.jobs import AttachJob, CursorsJob, RequestJob
 from mqtt_im.store.policy import Policy, Removed
-from mqtt_im.store.postgres import engine
+from mqtt_im.store.postgres import committing
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.postgres.errors import Lost
 from mqtt_im.store.postgres.wire import COMMIT, Answer, Link, Step
@@ -423,7 +423,7 @@ def test_what_may_have_been_committed_is_not_said_to_be_refused(
         return job
 
     if "dead" not in where:
-        monkeypatch.setattr(engine, "ASK_S", 0.0)
+        monkeypatch.setattr(committing, "ASK_S", 0.0)
     with patch.object(Link, "run", losing):
         lost = sent(False)
     assert isinstance(lost.refusal, Undecided) and lost.refusal.retry

@@ -20,7 +20,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import queries
 from mqtt_im.store.jobs import PullJob
-from mqtt_im.store.postgres import state, wire
+from mqtt_im.store.postgres import telling, wire
 from mqtt_im.store.postgres.errors import Lost
 
 from .actions import _WEIGHED, USERS, Action, ignore, requests
@@ -135,7 +135,7 @@ class Lagging(Large):
         node = self.nodes[which % len(self.nodes)]
         self.clock += 1
         self.passed += 1
-        with patch.object(state, "PAGE", page):
+        with patch.object(telling, "PAGE", page):
             if fate == "kept":
                 PostgresMachine._kept(self, node, batch)
             else:
@@ -161,7 +161,7 @@ class Lagging(Large):
         short = list(USERS)
         while short:
             job = PullJob(short, "", ignore)
-            with patch.object(state, "PAGE", 3):
+            with patch.object(telling, "PAGE", 3):
                 node.store.run([job], self.clock, self.passed)
             assert job.refusal is None
             short = job.more

@@ -25,7 +25,7 @@ from mqtt_im.postgres.connecting import Database
 from mqtt_im.store.commits import Author
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.memory import MemoryEngine
-from mqtt_im.store.postgres import engine, reading, state, wire
+from mqtt_im.store.postgres import committing, reading, state, wire
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.postgres.errors import Lost
 from mqtt_im.store.postgres.large import MEMBERS
@@ -160,7 +160,7 @@ class PostgresMachine(RuleBasedStateMachine):
         self.undo.enter_context(patch.object(state.Work, "begin_nothing", counted_nothing))
         self.undo.enter_context(patch.object(state.Work, "claim", noted))
         self.undo.enter_context(patch.object(reading.View, "last", property(lambda _: machine.dense)))
-        self.undo.enter_context(patch.object(engine, "ASK_S", 1.0))
+        self.undo.enter_context(patch.object(committing, "ASK_S", 1.0))
 
     @initialize(
         nodes=st.sampled_from([1, 1, 2, 3, 4]),

@@ -71,7 +71,7 @@ class PostgresStore(ByHand):
     def crash(self) -> None:
         """The process ends here."""
         self.reader.close()
-        self.engine._link.close()
+        self.engine.link.close()
 
     def reopen(self) -> None:
         """A new process on the same database."""

@@ -8,27 +8,22 @@ commits. Nothing is kept in memory from one batch to the next, since other nodes
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Final
 
 import msgspec
-import psycopg
 
 from mqtt_im.clock import Mark
 from mqtt_im.core.gone import without_content
-from mqtt_im.core.model import FOREVER, former_readers
-from mqtt_im.core.records import AMENDMENTS, Act, AnyRecord, Cursors, DeviceChange, Edited, GroupChange, Message, Recalled, encode
+from mqtt_im.core.model import FOREVER
+from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, Edited, Message, Recalled, encode
 from mqtt_im.core.rules import Limits
-from mqtt_im.core.rules.common import own_pos
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.postgres import meta
-from mqtt_im.postgres.connecting import Connection, Database
+from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.nodes import Me
-from mqtt_im.protocol.errors import InDoubt
 from mqtt_im.store.commits import Author, Commit
-from mqtt_im.store.interface import RECEIPT_MEMBERS
 from mqtt_im.store.policy import Ended, Policy
 from mqtt_im.store.rendering import Rendering, Showing
 from mqtt_im.store.retaining import Compactor
@@ -36,29 +31,19 @@ from mqtt_im.store.uploads import Uploads
 from mqtt_im.store.wanted import Asking, Wanted
 
 from . import schema, tables
-from .errors import ERRORS, Fenced, Lost
+from .addressing import Addressing, Wake
+from .committing import Line, connect
+from .errors import ERRORS, Lost
 from .large import MEMBERS, SINCE
-from .node import Fence, Inherited
+from .node import Inherited
 from .reading import Changes, Reading
 from .retention import ELSEWHERE_S, Host, Pass
 from .state import Work
-from .wire import BEGIN, COMMIT, PLANNING, ROLLBACK, Link, Statement, Step
+from .wire import Link, Step
 from .writes import forgotten, steps
 
 ABOUT_MS: Final = 1000
 """What is so little apart counts as the same time."""
-MANY: Final = 100
-"""A record with more recipients than that is shortened in memory once it is committed."""
-ASK_S: Final = 5.0
-"""So long it is tried to find out whether a batch was committed with which the connection was lost."""
-AGAIN_S: Final = 0.2
-PATIENCE_S: Final = 8.0
-"""So long an answer may take. The locks of a node that stands still are taken back before."""
-_PROBE: Final = Statement("UPDATE node SET batch = batch WHERE incarnation = $1 RETURNING 1", "i")
-
-logger = logging.getLogger(__name__)
-
-Wake = Callable[[list[str], list[str]], None]
 
 
 class Engine(Showing):
@@ -97,7 +82,6 @@ class Engine(Showing):
         self.last = 0
         self.changes = Changes()
         self._database = database
-        self._wake = wake
         self._has_account = has_account
         self._claim, self._unclaim = claim, unclaim
         self._uploads = uploads
@@ -105,27 +89,21 @@ class Engine(Showing):
         self._taken: list[tuple[str, int]] = []
         """Items that the batch has taken back."""
         self._rewrites: dict[int, bytes] = {}
-        self._large: list[Act] = []
-        self._users: dict[str, None] = {}
-        self._groups: dict[str, None] = {}
-        """Who gets something with the batch; of large groups only their names."""
+        self._addressing = Addressing(wake)
         self._began = False
         self._wanted: Wanted | None = None
         """What the batch has asked for, until it is committed or has failed."""
         self._wanted_size = 0
         self.weight = 0
-        self._full = False
-        """The database had no room for a batch."""
-        connection = self._connect()
+        connection = connect(database)
         found = meta.prepare(database, connection, schema.DDL)
         me.epoch = found.epoch
         self._me = me
         self._most_at_once = most_at_once if found.schema >= SINCE else FOREVER
-        self._link = Link(connection)
-        self._fence = Fence(me)
+        self._line = Line(database, connection, me)
         self._compactor = Compactor[Host](Pass, ELSEWHERE_S)
-        self.loaded_upto: int = self._link.one(tables.NEWEST)[0][0]
-        self.cut_off = self._fence.cut_off(self._link)
+        self.loaded_upto: int = self.link.one(tables.NEWEST)[0][0]
+        self.cut_off = self._line.fence.cut_off(self.link)
         self._inherited = Inherited()
         self.mark = None if own_clock else self._mark()
         self._open()
@@ -138,21 +116,16 @@ class Engine(Showing):
     def _mark(self) -> bytes:
         """By which this node's steady time goes on from the database's clock, which is the steady time of all nodes."""
         began = time.time()
-        now: int = self._link.one(tables.CLOCK)[0][0]
+        now: int = self.link.one(tables.CLOCK)[0][0]
         return msgspec.json.encode(Mark(now, int((began + time.time()) * 500), 0, ""))
 
     def keep_mark(self, mark: bytes) -> None:
         """See `interface.Store`: the database's clock goes on by itself."""
 
-    def _connect(self) -> Connection:
-        connection = self._database.connect("ledger", patience_s=PATIENCE_S)
-        connection.execute(PLANNING)
-        return connection
-
     def _open(self) -> None:
         self.state = Work(
-            self._link,
-            self._fence,
+            self.link,
+            self._line.fence,
             self._has_account,
             self._take_back,
             self._uploads.find,
@@ -165,20 +138,20 @@ class Engine(Showing):
 
     def pull_all(self, user: str) -> None:
         """See `interface.Engine`."""
-        self.state.pull_all(self.state.user(user))
+        self.state.telling.pull_all(user)
 
     def pulled(self, users: Iterable[str]) -> tuple[dict[str, list[tuple[int, int]]], list[str]]:
         """See `interface.Engine`."""
-        came, short = self.state.came, self.state.short
+        came, short = self.state.telling.came, self.state.telling.short
         return {user: came[user] for user in users if user in came}, [user for user in users if user in short]
 
     def load(self) -> None:
         """See `interface.Store`."""
         self._end()
-        if self._link.lost:
-            self._link = Link(self._connect())
+        if self.link.lost:
+            self._line.renew()
             self._open()
-        self._link.roll_back()
+        self.link.roll_back()
         self.state.forget()
         self.state.deciding = False
         for user, pos in self._taken:
@@ -191,25 +164,17 @@ class Engine(Showing):
         self._uploads.rollback()
 
     def _send(self, found: list[Step]) -> None:
-        """These are done and committed, if this node is still one. Raises `InDoubt` where that can't be found out."""
+        """See `Line`."""
         try:
-            self._link.run(*found, self._fence.next(), Step(COMMIT))
-        except Lost as error:
-            if not self._was_committed(error):
-                raise
-        except psycopg.errors.DivisionByZero as error:
-            raise Fenced("this node was declared dead by another one") from error
-        except psycopg.errors.DiskFull:
-            self._full = True
-            raise
+            self._line.send(found)
+        finally:
+            self.state.link = self.link
 
     def _over(self) -> None:
         self._began = False
         self._wanted = None
         self._rewrites.clear()
-        self._large.clear()
-        self._users.clear()
-        self._groups.clear()
+        self._addressing.forget()
         self.weight = 0
 
     # A batch.
@@ -231,7 +196,7 @@ class Engine(Showing):
             size = self._wanted_size
         self._end()
         self._undo()
-        self._fence.begin()
+        self._line.fence.begin()
         self._wanted = wanted
         self._wanted_size = wanted.size
         assert size < self._wanted_size or not size, "a batch is decided anew, and nothing was missing"
@@ -246,7 +211,7 @@ class Engine(Showing):
             self.state.begin(wanted)
         except Lost:
             # Nothing was done yet; where the database was only restarted, nobody has to know.
-            self._link = Link(self._connect())
+            self._line.renew()
             self._open()
             self.state.begin(wanted)
         state = self.state
@@ -285,21 +250,7 @@ class Engine(Showing):
         commit = Commit(lsn, record)
         if names is not None and isinstance(record, Act):
             self.weight += len(names) + (len(getattr(record, "body", None) or b"") >> 10)
-            if len(names) > MANY:
-                self._large.append(record)
-            conv = state.conv_for(record.conv)
-            if conv.large:
-                commit.members = conv.size
-                self._groups[record.conv] = None
-            elif isinstance(record, AMENDMENTS):
-                # They are told nothing, on no node, and may still have in hand what was before.
-                former = former_readers(conv, record.seq)
-                commit.former = [name for name in former if name in self.online]
-                self._users.update(dict.fromkeys(former))
-            if len(names) > RECEIPT_MEMBERS:
-                self._groups[record.conv] = None
-            else:
-                self._users.update(dict.fromkeys(names))
+            self._addressing.note(commit, record, state.conv_for(record.conv), names, self.online)
             commit.address(names, record.pos, self.online)
         if author.commits is None:
             author.commits = [commit]
@@ -334,41 +285,15 @@ class Engine(Showing):
         if not self._began or not state.has_changes:
             self._end()
             state.committed()
-            self._link.roll_back()
+            self.link.roll_back()
             return
         self._uploads.commit()
         self._send([*steps(state, self._rewrites), *forgotten(list(self._rewrites))])
         self.changes.note(state)
         state.committed()
         self._taken.clear()
-        if self._users or self._groups:
-            self._wake(list(self._users), list(self._groups))
-        for record in self._large:
-            shorten(record)
+        self._addressing.tell()
         self._over()
-
-    def _was_committed(self, error: Lost) -> bool:
-        """Whether the batch with which the connection was lost is there. The node's row, which it had locked, says so.
-
-        Raises `InDoubt` where nobody could be asked, or the row is gone, since this node was declared dead meanwhile.
-        """
-        deadline = time.monotonic() + ASK_S
-        while time.monotonic() < deadline:
-            link = None
-            try:
-                link = Link(self._connect())
-                there = self._fence.committed(link)
-            except ERRORS as why:
-                if link is not None:
-                    link.close()
-                if isinstance(why, Fenced):
-                    raise InDoubt(f"{error}, and {why}; its last batch may be there or not") from why
-                time.sleep(AGAIN_S)
-                continue
-            self._link = self.state.link = link
-            logger.warning("store: %s; its last batch %s", error, "is there" if there else "is not there")
-            return there
-        raise InDoubt(f"{error}; its last batch may be there or not")
 
     def _take_back(self, user: str, pos: int) -> bool:
         taken = self._claim(user, pos)
@@ -390,15 +315,9 @@ class Engine(Showing):
 
     def probe(self) -> None:
         """See `interface.Engine`."""
-        if self._link.lost:
+        if self.link.lost:
             self.load()
-        self._link.roll_back()
-        self._fence.begin()
-        if not self._link.one(_PROBE, self._fence.server):
-            raise Fenced("this node was declared dead by another one")
-        if self._full:  # something small always fits in somewhere
-            self._link.run(Step(BEGIN), Step(tables.ROOM), Step(ROLLBACK))
-            self._full = False
+        self._line.probe()
 
     # Beside the batches.
 
@@ -425,11 +344,11 @@ class Engine(Showing):
     @property
     def link(self) -> Link:
         """See `retention.Host`."""
-        return self._link
+        return self._line.link
 
     def lock(self, wanted: Wanted) -> None:
         """See `retention.Host`."""
-        self._fence.begin()
+        self._line.fence.begin()
         self.state.begin(wanted)
         self.state.deciding = False  # what is asked beyond that is not changed
 
@@ -440,7 +359,7 @@ class Engine(Showing):
             self._send(found)
             self.changes.note(self.state)
         else:
-            self._link.roll_back()
+            self.link.roll_back()
 
     def reading(self) -> Reading:
         """See `interface.Store`."""
@@ -457,11 +376,4 @@ class Engine(Showing):
     def close(self) -> None:
         """See `interface.Store`."""
         self._compactor.stop()
-        self._link.close()
-
-
-def shorten(record: Act) -> None:
-    """Whoever is told of the record holds it for a while, and needs none of the numbers but its author's own."""
-    record.pos = [own_pos(record, record.by)] if isinstance(record, Message) else []
-    if isinstance(record, GroupChange):
-        record.users = []
+        self.link.close()

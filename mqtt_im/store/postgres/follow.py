@@ -17,7 +17,7 @@ from mqtt_im.core.records import AnyRecord, decode
 from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.errors import explained
 
-from .state import LSNS
+from .locked import LSNS
 
 _POLL_S: Final = 0.005
 

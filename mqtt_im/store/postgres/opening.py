@@ -15,7 +15,8 @@ from mqtt_im.postgres.nodes import Me
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.uploads import NoUploads, Uploads
 
-from .engine import Engine, Wake
+from .addressing import Wake
+from .engine import Engine
 from .large import MEMBERS
 
 

@@ -184,8 +184,8 @@ def _convs(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
             marks = part.read, part.delivered, part.last
             members.append((conv.cid, state.number_of(user), part.order, part.role, part.active, *marks, tables.spans_of(part)))
     yield _PUT_MEMBERS, sorted(members)
-    yield PUT_PULLED, sorted((*key, pulled) for key, pulled in state.pulled.items())
-    yield PUT_TOLD, sorted((*key, *told) for key, told in state.told.items())
+    yield PUT_PULLED, sorted((*key, pulled) for key, pulled in state.telling.pulled.items())
+    yield PUT_TOLD, sorted((*key, *told) for key, told in state.telling.told.items())
 
 
 def _of_group(state: Work, conv: Conv) -> tuple[Any, ...]:
