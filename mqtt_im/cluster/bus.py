@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 import select
@@ -27,19 +26,15 @@ from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.errors import one_line
 from mqtt_im.protocol.errors import MqttImError
 
-from .neighbours import Handler, Neighbours
+from .neighbours import Neighbours
+from .outbox import Outbox
 from .packing import Packer, Unpacker
+from .questions import Handler
 
 CHANNEL: Final = "mqtt_im"
-MAX_SIZE: Final = 8 << 20
-"""Of what waits to be told; what need not be told goes then."""
-MAX_WAITING: Final = 20_000
-MAX_TOLD: Final = 16 << 20
-"""So much is told while the database is away or slow, in items and bytes; more is dropped, and all told anew later."""
 MAX_ARRIVED: Final = 20_000
 """What the loop has not got to; beyond that it is not told that inboxes have grown, which it finds by itself."""
 _TURN_S: Final = 0.003
-ASK_S: Final = 8.0
 RETRY_S: Final = 0.3
 AWAY_S: Final = 3.0
 """A database that has not answered for so long counts as gone."""
@@ -56,21 +51,13 @@ class Bus(Neighbours):
 
     def __init__(self, database: Database, me: nodes.Me, data_dir: Path) -> None:
         """`me` is registered before `start`, and anew by this where it was declared dead."""
+        self._handlers: dict[str, list[Handler]] = {}
         super().__init__(me.name)
         self._database = database
         self._me = me
         self._data_dir = data_dir
-        self._handlers: dict[str, list[Handler]] = {}
         self._loop = asyncio.get_running_loop()
-        self._out: list[_Item] = []
-        self._unsent: list[_Item] = []
-        """What the thread has taken and not sent yet."""
-        self._size = 0
-        """Bytes that wait, of what is told by `send`."""
-        self._told = 0
-        """The same of `tell`."""
-        self._dropped = False
-        """Something was not told."""
+        self.outbox = Outbox()
         self._in: deque[_Call] = deque()
         """What is to be done on the loop, in the order in which the thread has found it."""
         self._barriers: list[asyncio.Future[None]] = []
@@ -81,8 +68,6 @@ class Bus(Neighbours):
         self._wake_r, self._wake_w = os.pipe()
         os.set_blocking(self._wake_w, False)
         self._stopping = self._quiet = False
-        self._numbers = itertools.count(1)
-        self._asked: dict[int, tuple[int, asyncio.Future[bool]]] = {}
         self._held = 0
         self._bury_from = 0.0
         self._known: dict[int, str] = {}
@@ -92,7 +77,6 @@ class Bus(Neighbours):
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self.seen = time.monotonic()
         """When the database has answered last."""
-        self.on("done", self._on_done)
         self.on("hello", lambda node, _: self._joined(node))
 
     @property
@@ -134,31 +118,15 @@ class Bus(Neighbours):
         """See `Neighbours`. May be called from any thread."""
         if not self.others and not to:
             return
-        size = _size(fields)
-        with self._lock:
-            first = not self._out
-            if len(self._out) < MAX_WAITING and self._told + size <= MAX_TOLD:
-                self._out.append(_Item([self._me.incarnation, to, kind, *fields], told=size))
-                self._told += size
-            else:
-                self._dropped = True
-        if first:
+        if self.outbox.tell([self._me.incarnation, to, kind, *fields]):
             self._poke()
 
     def send(self, kind: str, fields: Sequence[Any], to: Collection[int], done: Callable[[], None] | None, size: int = 0) -> bool:
         """See `Neighbours`."""
-        with self._lock:
-            first = not self._out
-            if done is None and self._size > MAX_SIZE:
-                return False
-            for node in to:
-                self._out.append(_Item([self._me.incarnation, node, kind, *fields], keep=True, size=size))
-                self._size += size
-            if done is not None:
-                self._out.append(_Item(None, keep=True, done=done))
+        first = self.outbox.keep(([self._me.incarnation, node, kind, *fields] for node in to), done, size)
         if first:
             self._poke()
-        return True
+        return first is not None
 
     async def caught_up(self) -> None:
         """See `Neighbours`."""
@@ -169,29 +137,6 @@ class Bus(Neighbours):
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(AWAY_S):
                 await future
-
-    async def ask(self, kind: str, to: int, *fields: Any) -> bool:
-        """See `Neighbours`."""
-        number = next(self._numbers)
-        future: asyncio.Future[bool] = self._loop.create_future()
-        self._asked[number] = to, future
-        self.tell(kind, number, *fields, to=to)
-        try:
-            async with asyncio.timeout(ASK_S):
-                return await future
-        except TimeoutError:
-            return False
-        finally:
-            del self._asked[number]
-
-    def done(self, to: int, number: int) -> None:
-        """See `Neighbours`."""
-        self.tell("done", number, to=to)
-
-    def _on_done(self, _: int, fields: list[Any]) -> None:
-        _, future = self._asked.get(fields[0], (0, None))
-        if future is not None and not future.done():
-            future.set_result(True)
 
     def _poke(self) -> None:
         with contextlib.suppress(BlockingIOError, OSError):
@@ -231,9 +176,6 @@ class Bus(Neighbours):
         for node in left:
             name = self.others.pop(node)
             log.warning("a node is gone", extra={"other": name})
-            for asked, future in list(self._asked.values()):
-                if asked == node and not future.done():
-                    future.set_result(True)
             for gone in self.on_left:
                 gone(node)
         for node in joined:
@@ -307,7 +249,7 @@ class Bus(Neighbours):
             now = time.monotonic()
             if now >= beat_at:
                 greet |= self._beat(connection)
-                if self._has_room_again():
+                if self.outbox.has_room_again():
                     self._call(self._tell_anew)
                 beat_at = now + nodes.BEAT_S
                 if greet:  # whoever hears it tells what this node may have missed, and is told what it may have
@@ -325,7 +267,7 @@ class Bus(Neighbours):
                 got.clear()
             if barriers:
                 self._call_all([(_pass, (barrier,)) for barrier in barriers])
-            if not self._out and not self._barriers:
+            if not len(self.outbox) and not self._barriers:
                 select.select([connection.fileno(), self._wake_r], [], [], max(0.0, beat_at - time.monotonic()))
             with contextlib.suppress(BlockingIOError):
                 if select.select([self._wake_r], [], [], 0)[0]:
@@ -394,27 +336,10 @@ class Bus(Neighbours):
 
     def _send_waiting(self, connection: Connection) -> None:
         """What waits is on its way; where the connection breaks, what must not be lost is sent again over the next one."""
-        with self._lock:
-            out, self._out = self._out, []
-            self._told -= sum(item.told for item in self._unsent)  # which is lost with the connection before
-        self._unsent = unsent = [item for item in self._unsent if item.keep] + out
-        if not unsent:
-            return
-        self._send(connection, [item.message for item in unsent if item.message is not None])
-        self._unsent = []
-        with self._lock:
-            self._size -= sum(item.size for item in unsent)
-            self._told -= sum(item.told for item in unsent)
-        done = [item.done for item in unsent if item.done is not None]
-        if done:
-            self._call(_do_all, done)
-
-    def _has_room_again(self) -> bool:
-        """Whether something was not told, for want of room that there is now."""
-        with self._lock:
-            again = self._dropped and self._told < MAX_TOLD // 2 and len(self._out) < MAX_WAITING // 2
-            self._dropped = self._dropped and not again
-        return again
+        if waiting := self.outbox.take():
+            self._send(connection, [item.message for item in waiting if item.message is not None])
+            if done := self.outbox.sent():
+                self._call(_do_all, done)
 
     def _passing(self, connection: Connection) -> list[asyncio.Future[None]]:
         """Those who wait for what others had sent, all of which comes before an answer of the database."""
@@ -432,27 +357,6 @@ class Bus(Neighbours):
             connection.execute(query, (channels, [payload for _, payload in payloads]))
 
 
-class _Item:
-    """Something to tell, or somebody to be told that what stands before it was; `keep`: it must not be lost."""
-
-    __slots__ = ("done", "keep", "message", "size", "told")
-
-    def __init__(
-        self,
-        message: list[Any] | None,
-        *,
-        keep: bool = False,
-        size: int = 0,
-        told: int = 0,
-        done: Callable[[], None] | None = None,
-    ) -> None:
-        self.message = message
-        self.keep = keep
-        self.size = size
-        self.told = told
-        self.done = done
-
-
 def _channel(node: int) -> str:
     """Where a node listens for what is told to it alone; 0: where all do."""
     return f"{CHANNEL}_{node}" if node else CHANNEL
@@ -466,14 +370,3 @@ def _do_all(done: list[Callable[[], None]]) -> None:
 def _pass(barrier: asyncio.Future[None]) -> None:
     if not barrier.done():
         barrier.set_result(None)
-
-
-def _size(value: Any) -> int:
-    """About how many bytes it takes in memory."""
-    if isinstance(value, str):
-        return 50 + len(value)
-    if isinstance(value, dict):
-        return 64 + sum(_size(key) + _size(what) for key, what in value.items())
-    if isinstance(value, list | tuple):
-        return 64 + sum(map(_size, value))
-    return 32

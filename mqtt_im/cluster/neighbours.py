@@ -10,8 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any
 
-Handler = Callable[[int, list[Any]], None]
-"""Is given the incarnation of the node that tells, and what."""
+from .questions import Handler, Questions
 
 
 class Neighbours:
@@ -38,6 +37,7 @@ class Neighbours:
         """The names of the other living nodes, by incarnation."""
         self.on_left: list[Callable[[int], None]] = []
         """Called with the incarnation of a node that is dead or has stopped."""
+        self.questions = Questions(self)
         self.on_joined: list[Callable[[int], None]] = []
         """Called with the incarnation of a node that was not there before, or may have missed what it was told."""
         self.on_gap: list[Callable[[], None]] = []
@@ -75,10 +75,3 @@ class Neighbours:
 
     async def stop(self) -> None:
         """This node is none of them any more, and can commit nothing; `start` need not have been called."""
-
-    async def ask(self, kind: str, to: int, *fields: Any) -> bool:
-        """Whether that node has answered within some seconds that it is done (`done`), or was declared dead meanwhile."""
-        return True
-
-    def done(self, to: int, number: int) -> None:
-        """The question of this number is answered."""

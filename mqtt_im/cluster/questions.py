@@ -1,18 +1,21 @@
-"""Questions that all other nodes answer, each from what it has in memory, within a moment; who does not is named."""
+"""Questions to other nodes: to one, which says when it has done something, or to all, each of which answers something."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from .neighbours import Neighbours
+Handler = Callable[[int, list[Any]], None]
+"""Is given the incarnation of the node that tells, and what."""
 
 ANSWER_S: Final = 1.5
-"""So long answers are waited for."""
+"""So long answers of all are waited for."""
+DONE_S: Final = 8.0
+"""So long one node is waited for."""
 
 
 @dataclass
@@ -23,10 +26,23 @@ class Answers:
     silent: list[str] = field(default_factory=list)
 
 
+class Asked(Protocol):
+    """The other nodes."""
+
+    others: dict[int, str]
+    on_left: list[Callable[[int], None]]
+
+    def on(self, kind: str, handler: Handler) -> None:
+        """See `Neighbours`."""
+
+    def tell(self, kind: str, *fields: Any, to: int = 0) -> None:
+        """See `Neighbours`."""
+
+
 class Questions:
     """Asks, and answers. Lives on the event loop; a node alone asks nobody."""
 
-    def __init__(self, neighbours: Neighbours) -> None:
+    def __init__(self, neighbours: Asked) -> None:
         self._neighbours = neighbours
         self._functions: dict[str, Callable[..., Any]] = {}
         self._numbers = itertools.count(1)
@@ -34,13 +50,14 @@ class Questions:
         """What is awaited, by the question's number and the node's incarnation."""
         neighbours.on("question", self._asked)
         neighbours.on("answer", self._answered)
+        neighbours.on("done", self._done)
         neighbours.on_left.append(self._left)
 
     def answer(self, kind: str, function: Callable[..., Any]) -> None:
-        """Questions of this kind are answered with what the function returns, as JSON; it is given what was asked."""
+        """Questions of this kind to all are answered with what the function returns, as JSON; it is given what was asked."""
         self._functions[kind] = function
 
-    async def ask(self, kind: str, *fields: Any) -> Answers:
+    async def ask_all(self, kind: str, *fields: Any) -> Answers:
         """What every other node answers, None left out. A node that dies meanwhile has nothing to answer, and is not named.
 
         The question reaches a node that only stands still when it goes on, unless it is declared dead.
@@ -48,16 +65,35 @@ class Questions:
         others = dict(self._neighbours.others)
         if not others:
             return Answers()
-        number, loop = next(self._numbers), asyncio.get_running_loop()
-        awaited = self._open[number] = {node: loop.create_future() for node in others}
-        self._neighbours.tell("question", number, kind, fields)
-        try:
+        with self._opened(others) as (number, awaited):
+            self._neighbours.tell("question", number, kind, fields)
             await asyncio.wait(awaited.values(), timeout=ANSWER_S)
-        finally:
-            del self._open[number]
         told = [future.result() for future in awaited.values() if future.done()]
         silent = sorted(others[node] for node, future in awaited.items() if not future.done())
         return Answers([each for each in told if each is not None], silent)
+
+    async def ask(self, kind: str, to: int, *fields: Any) -> bool:
+        """Whether that node has said within some seconds that it is done (`done`), or was declared dead meanwhile.
+
+        It is told the question's number, and what was asked.
+        """
+        with self._opened([to]) as (number, awaited):
+            self._neighbours.tell(kind, number, *fields, to=to)
+            await asyncio.wait(awaited.values(), timeout=DONE_S)
+        return awaited[to].done()
+
+    def done(self, to: int, number: int) -> None:
+        """What that node has asked by this number is done."""
+        self._neighbours.tell("done", number, to=to)
+
+    @contextlib.contextmanager
+    def _opened(self, nodes: Collection[int]) -> Iterator[tuple[int, dict[int, asyncio.Future[Any]]]]:
+        number, loop = next(self._numbers), asyncio.get_running_loop()
+        awaited = self._open[number] = {node: loop.create_future() for node in nodes}
+        try:
+            yield number, awaited
+        finally:
+            del self._open[number]
 
     def _asked(self, node: int, fields: list[Any]) -> None:
         number, kind, asked = fields
@@ -67,6 +103,9 @@ class Questions:
     def _answered(self, node: int, fields: list[Any]) -> None:
         number, told = fields
         self._settle(self._open.get(number, {}).get(node), told)
+
+    def _done(self, node: int, fields: list[Any]) -> None:
+        self._answered(node, [fields[0], None])
 
     def _left(self, node: int) -> None:
         for awaited in self._open.values():

@@ -9,7 +9,6 @@ import psutil
 
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.cluster import Neighbours
-from mqtt_im.cluster.questions import Questions
 from mqtt_im.metrics import Metrics
 from mqtt_im.transport.embedded import EmbeddedTransport
 
@@ -33,7 +32,7 @@ class Nodes:
         self._metrics = metrics
         self._process = psutil.Process()
         self._process.cpu_percent()
-        self._questions = Questions(neighbours)
+        self._questions = neighbours.questions
         self._questions.answer("connections", self._connections)
         self._questions.answer("places", self._places)
         self._questions.answer("close", self._close)
@@ -51,12 +50,12 @@ class Nodes:
 
     async def figures(self) -> tuple[dict[str, dict[str, float]], list[str]]:
         """What each node is doing, by its name; and the nodes that do not answer."""
-        answers = await self._questions.ask("figures")
+        answers = await self._questions.ask_all("figures")
         return {self.name: self._figures(), **dict(answers.told)}, answers.silent
 
     async def connections(self, after: str, limit: int) -> tuple[list[tuple[str, Any]], list[str]]:
         """The first `limit` connections behind `after`, each with what `after` takes; and the nodes that do not answer."""
-        answers = await self._questions.ask("connections", after, limit)
+        answers = await self._questions.ask_all("connections", after, limit)
         found = self._connections(after, limit)
         for told in answers.told:
             found += told
@@ -64,7 +63,7 @@ class Nodes:
 
     async def places(self, user: str) -> tuple[dict[str, Place], list[str]]:
         """Where the user's devices are connected, by device; and the nodes that do not answer."""
-        answers = await self._questions.ask("places", user)
+        answers = await self._questions.ask_all("places", user)
         found: dict[str, Place] = {}
         for told in [self._places(user), *answers.told]:
             for device, place in told.items():
@@ -74,7 +73,7 @@ class Nodes:
     async def close(self, user: str, reason: str) -> list[str]:
         """The user's connections are closed; returns the nodes that do not answer, and may have some yet."""
         self._close(user, reason)
-        return (await self._questions.ask("close", user, reason)).silent
+        return (await self._questions.ask_all("close", user, reason)).silent
 
     # Of this node.
 

@@ -62,7 +62,7 @@ NODE_MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "transport/embedded/sessions/claiming.py",
-                'answered = await self._neighbours.ask("release", holder.incarnation, *key, holder.gen, clean)\n',
+                'answered = await self._neighbours.questions.ask("release", holder.incarnation, *key, holder.gen, clean)\n',
                 "answered = True\n",
             ),
         ),
@@ -82,7 +82,7 @@ NODE_MUTATIONS: dict[str, Mutation] = {
         (
             (
                 "transport/embedded/sessions/claiming.py",
-                'answered = await self._neighbours.ask("release", holder.incarnation, *key, holder.gen, clean)\n',
+                'answered = await self._neighbours.questions.ask("release", holder.incarnation, *key, holder.gen, clean)\n',
                 "answered = True\n",
             ),
             (

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mqtt_im.cluster.bus import MAX_TOLD, Bus
+from mqtt_im.cluster.bus import Bus
+from mqtt_im.cluster.outbox import MAX_TOLD
 from mqtt_im.postgres import nodes
 from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.meta import prepare
@@ -92,18 +93,18 @@ def test_what_waits_to_be_told_is_bounded_by_its_bytes_and_told_anew(database: s
         names = ["x" * 64] * 100
         for _ in range(5_000):
             bus.tell("wake", names, [])
-        kept = len(bus._out)
-        assert kept * 6_400 < MAX_TOLD < (kept + 1) * 12_000 and bus._dropped
+        kept = len(bus.outbox)
+        assert kept * 6_400 < MAX_TOLD < (kept + 1) * 12_000 and bus.outbox.dropped
         bus.tell("wake", names, [])
-        assert len(bus._out) == kept
+        assert len(bus.outbox) == kept
         del bus.others[2]
         told = asyncio.Event()
         await other.start()
         await bus.start()
-        bus.on_joined.append(lambda _: told.set() if not bus._dropped else None)
+        bus.on_joined.append(lambda _: told.set() if not bus.outbox.dropped else None)
         async with asyncio.timeout(PATIENCE_S):
             await told.wait()
-        assert bus._told == 0
+        assert bus.outbox.told == 0
         await bus.stop()
         await other.stop()
 

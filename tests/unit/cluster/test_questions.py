@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from mqtt_im.cluster import Neighbours, questions
-from mqtt_im.cluster.neighbours import Handler
-from mqtt_im.cluster.questions import Questions
+from mqtt_im.cluster.questions import Handler
 from tests.unit.transport.harness import on_loop
 
 
@@ -17,9 +16,9 @@ class Scripted(Neighbours):
     """Three others, played by the test; what is told to them is kept."""
 
     def __init__(self) -> None:
+        self.handlers: dict[str, Handler] = {}
         super().__init__("n1")
         self.others = {2: "n2", 3: "n3", 4: "n4"}
-        self.handlers: dict[str, Handler] = {}
         self.told: list[tuple[Any, ...]] = []
 
     def on(self, kind: str, handler: Handler) -> None:
@@ -33,7 +32,7 @@ class Scripted(Neighbours):
 async def test_answers_are_gathered_and_who_is_silent_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(questions, "ANSWER_S", 0.05)
     others = Scripted()
-    asking = asyncio.create_task(Questions(others).ask("weather", "today"))
+    asking = asyncio.create_task(others.questions.ask_all("weather", "today"))
     await asyncio.sleep(0)
     ((kind, to, number, asked, fields),) = others.told
     assert (kind, to, asked, fields) == ("question", 0, "weather", ("today",))
@@ -50,7 +49,7 @@ async def test_answers_are_gathered_and_who_is_silent_is_named(monkeypatch: pyte
 @on_loop
 async def test_what_nobody_can_answer_is_answered_with_nothing() -> None:
     others = Scripted()
-    asked = Questions(others)
+    asked = others.questions
     asked.answer("sum", lambda one, other: one + other)
     others.handlers["question"](3, [7, "sum", [1, 2]])
     others.handlers["question"](3, [8, "unheard of", []])
@@ -59,5 +58,5 @@ async def test_what_nobody_can_answer_is_answered_with_nothing() -> None:
 
 @on_loop
 async def test_a_node_alone_asks_nobody() -> None:
-    answers = await Questions(Neighbours()).ask("anything")
+    answers = await Neighbours().questions.ask_all("anything")
     assert (answers.told, answers.silent) == ([], [])

@@ -139,7 +139,7 @@ class Abroad:
         for stored in await self._store.look(self._store.plain_filters):
             self._elsewhere.put(Remote(*stored))
         others = list(self._neighbours.others)
-        asking = [asyncio.ensure_future(self._neighbours.ask("interests?", node)) for node in others]
+        asking = [asyncio.ensure_future(self._neighbours.questions.ask("interests?", node)) for node in others]
         if asking:
             _, late = await asyncio.wait(asking, timeout=START_S)
             for each in late:
@@ -212,7 +212,7 @@ class Abroad:
         for node in self._neighbours.others:
             if node not in self._elsewhere.filters:
                 self._neighbours.tell(kind, 0, *fields, to=node)
-        await asyncio.gather(*(self._neighbours.ask(kind, node, *fields) for node in serving))
+        await asyncio.gather(*(self._neighbours.questions.ask(kind, node, *fields) for node in serving))
 
     def _wanted(self) -> set[str]:
         if len(self._here) > MAX_FILTERS:
@@ -230,7 +230,7 @@ class Abroad:
     def _on_asked(self, node: int, fields: list[Any]) -> None:
         if self._open:
             self._tell_all(node)
-        self._neighbours.done(node, fields[0])
+        self._neighbours.questions.done(node, fields[0])
 
     # What is subscribed elsewhere.
 
@@ -242,7 +242,7 @@ class Abroad:
         number, more, less = fields
         self._elsewhere.unsubscribe(node, less)
         self._elsewhere.subscribe(node, more)
-        self._neighbours.done(node, number)
+        self._neighbours.questions.done(node, number)
 
     def _left(self, node: int) -> None:
         self._elsewhere.forget(node)
@@ -308,7 +308,7 @@ class Abroad:
             self._elsewhere.put(Remote(*stored))
         for _, node, number in asked:
             if number:
-                self._neighbours.done(node, number)
+                self._neighbours.questions.done(node, number)
 
     # Publishing.
 

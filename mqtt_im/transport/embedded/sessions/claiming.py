@@ -92,7 +92,7 @@ class Claims:
         is_dead = partial(self._store.bury, holder.incarnation)
         if await self._store.look(is_dead):
             return True
-        answered = await self._neighbours.ask("release", holder.incarnation, *key, holder.gen, clean)
+        answered = await self._neighbours.questions.ask("release", holder.incarnation, *key, holder.gen, clean)
         return answered or await self._store.look(is_dead)
 
     def settle(self, key: Key) -> None:
@@ -117,4 +117,4 @@ class Claims:
             pending.lost |= pending.gen <= gen
             await pending.over.wait()
         await self._release(key, clean)
-        self._neighbours.done(sender, number)
+        self._neighbours.questions.done(sender, number)
