@@ -219,7 +219,7 @@ def _begin(connection: Peer, session: Session) -> None:
     if hub.plain.abroad is not None and session.plain:
         if session.kept:
             hub.plain.abroad.look([session.id])
-        hub.background(hub.plain.abroad.confirm())
+        hub.background(hub.plain.abroad.interests.confirm())
     hub.plugins.connected(connection)
 
 

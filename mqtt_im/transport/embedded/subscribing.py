@@ -89,7 +89,7 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
     if not await _kept(connection, session, before, abroad):
         codes = [REFUSED] * len(codes)
     if abroad is not None:
-        await abroad.confirm()
+        await abroad.interests.confirm()
     if connection.closed or session.connection is not connection:
         return
     _update_rights(connection, session)

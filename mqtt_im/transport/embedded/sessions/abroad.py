@@ -5,8 +5,6 @@ before the publisher has its acknowledgement; the node that the client is connec
 or when the client comes. All nodes know the filters of all kept sessions, connected or not. Of the other subscriptions each node
 tells the others what filters it has, and is told by them what matches; that goes over the bus, and is lost with it, as what is
 under way to a session that nobody keeps.
-
-A SUBSCRIBE is answered when the other nodes know of it, so who publishes after that reaches the subscriber.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import asyncio
 import base64
 import contextlib
 import itertools
-from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Final
@@ -25,16 +22,13 @@ from mqtt_im.mqtt.packets import RETAIN_AS_PUBLISHED
 from mqtt_im.transport.embedded.sessions import shared as sql
 from mqtt_im.transport.embedded.sessions.elsewhere import Elsewhere, Remote
 from mqtt_im.transport.embedded.sessions.ground import Ground
+from mqtt_im.transport.embedded.sessions.interests import START_S, Interests
 from mqtt_im.transport.embedded.sessions.message import PlainMessage, identifiers
 from mqtt_im.transport.embedded.sessions.persistence import RetainedFields, StoreFailed
 from mqtt_im.transport.embedded.sessions.session import Key, Session
 from mqtt_im.transport.embedded.sessions.shared import Relayed, SharedPersistence
 from mqtt_im.transport.embedded.sessions.work import Work
 
-MAX_FILTERS: Final = 10_000
-"""A node with more filters than that is sent everything, so that no neighbour has to remember more of it."""
-MAX_FILTER_BYTES: Final = 1_000
-"""Of a longer filter the others are told a shorter one that matches more."""
 ROWS: Final = 200
 """Rows that are taken at a time."""
 ENVELOPE: Final = 100
@@ -42,8 +36,6 @@ ENVELOPE: Final = 100
 SWEEP_S: Final = 3.0
 TRIM_S: Final = 5.0
 RETRY_S: Final = 1.0
-START_S: Final = 3.0
-"""So long a start waits for what other nodes have subscribed."""
 _LOOK, _ADOPT = "look", "adopt"
 
 
@@ -91,11 +83,7 @@ class Abroad:
         self.broken: Callable[[], None] = lambda: None
         """What came over the bus may have been missed."""
         self._elsewhere = Elsewhere(ground.access.topics.owns)
-        self._here: Counter[str] = Counter()
-        self._told: set[str] = set()
-        """Filters of this node that the others know."""
-        self._changed: set[str] = set()
-        self._turn = asyncio.Lock()
+        self.interests = Interests(neighbours, self._elsewhere, self._background)
         self._numbers = itertools.count(1)
         self._last: dict[int, int] = {}
         """The newest message of each node that has come, so that what is sent again comes once."""
@@ -115,16 +103,12 @@ class Abroad:
         self._tasks: set[asyncio.Task[None]] = set()
         for kind, handler in (
             ("plain", self._on_plain),
-            ("interest", self._on_interest),
-            ("interests", self._on_interests),
-            ("interests?", self._on_asked),
             ("kept", self._on_kept),
             ("relayed", lambda _, fields: self.look(fields[0])),
             ("shares", lambda *_: self._read["shares"].add([_LOOK])),
             ("retained", lambda _, fields: self._read["retained"].add(fields[0])),
         ):
             neighbours.on(kind, handler)
-        neighbours.on_joined.append(self._joined)
         neighbours.on_left.append(self._left)
         neighbours.on_gap.append(self._gap)
 
@@ -138,15 +122,8 @@ class Abroad:
         """What is subscribed elsewhere is known. Raises `StoreFailed`."""
         for stored in await self._store.look(self._store.plain_filters):
             self._elsewhere.put(Remote(*stored))
-        others = list(self._neighbours.others)
-        asking = [asyncio.ensure_future(self._neighbours.questions.ask("interests?", node)) for node in others]
-        if asking:
-            _, late = await asyncio.wait(asking, timeout=START_S)
-            for each in late:
-                each.cancel()
+        await self.interests.start()
         self._open = True
-        for node in self._neighbours.others:
-            self._tell_all(node)
         for work in self._read.values():
             work.begin()
         self._read["shares"].add([_ADOPT])
@@ -154,7 +131,7 @@ class Abroad:
 
     def stop(self) -> None:
         """Nothing more is done; what is not done yet stands in the database."""
-        self._open = False
+        self._open = self.interests.open = False
         for task in self._tasks:
             task.cancel()
 
@@ -171,78 +148,10 @@ class Abroad:
         while True:
             await asyncio.sleep(SWEEP_S)
             self.look_at_all()
-            if any(each.startswith("$share/") for each in self._here):
+            if self.interests.shares:
                 self._read["shares"].add([_LOOK])
 
-    # What is subscribed here.
-
-    def subscribed(self, topic_filter: str) -> None:
-        """A session that is here has subscribed; `confirm` has to be awaited before it is told so."""
-        self._here[topic_filter] += 1
-        if self._here[topic_filter] == 1:
-            self._changed.add(topic_filter)
-
-    def unsubscribed(self, topic_filter: str) -> None:
-        """A session that is here has this filter no more; the others know it a little later."""
-        self._here[topic_filter] -= 1
-        if not self._here[topic_filter]:
-            del self._here[topic_filter]
-            first = not self._changed
-            self._changed.add(topic_filter)
-            if first:
-                self._background(self._later())
-
-    async def _later(self) -> None:
-        await asyncio.sleep(RETRY_S)
-        await self.confirm()
-
-    async def confirm(self) -> None:
-        """The other nodes that serve clients, and live, know what is subscribed here."""
-        async with self._turn:
-            self._changed.clear()
-            wanted = self._wanted()
-            more, less = sorted(wanted - self._told), sorted(self._told - wanted)
-            self._told = wanted
-            if more or less:
-                await self._tell_everybody("interest", more, less)
-
-    async def _tell_everybody(self, kind: str, *fields: Any) -> None:
-        """Those that serve clients know it; those that are about to come across it."""
-        serving = list(self._elsewhere.filters)
-        for node in self._neighbours.others:
-            if node not in self._elsewhere.filters:
-                self._neighbours.tell(kind, 0, *fields, to=node)
-        await asyncio.gather(*(self._neighbours.questions.ask(kind, node, *fields) for node in serving))
-
-    def _wanted(self) -> set[str]:
-        if len(self._here) > MAX_FILTERS:
-            return {"#", *(each for each in self._here if each.startswith("$share/"))}
-        return {_short(each) for each in self._here}
-
-    def _tell_all(self, node: int) -> None:
-        self._told = self._wanted()
-        self._neighbours.tell("interests", sorted(self._told), to=node)
-
-    def _joined(self, node: int) -> None:
-        if self._open:
-            self._tell_all(node)
-
-    def _on_asked(self, node: int, fields: list[Any]) -> None:
-        if self._open:
-            self._tell_all(node)
-        self._neighbours.questions.done(node, fields[0])
-
-    # What is subscribed elsewhere.
-
-    def _on_interests(self, node: int, fields: list[Any]) -> None:
-        self._elsewhere.forget(node)
-        self._elsewhere.subscribe(node, fields[0])
-
-    def _on_interest(self, node: int, fields: list[Any]) -> None:
-        number, more, less = fields
-        self._elsewhere.unsubscribe(node, less)
-        self._elsewhere.subscribe(node, more)
-        self._neighbours.questions.done(node, number)
+    # Nodes that come and go.
 
     def _left(self, node: int) -> None:
         self._elsewhere.forget(node)
@@ -277,7 +186,7 @@ class Abroad:
     async def tell_kept(self, session: Session) -> None:
         """The other nodes that serve clients, and live, know the filters of a kept session, which are committed."""
         self.keep(session)
-        await self._tell_everybody("kept", session.id)
+        await self.interests.tell_everybody("kept", session.id)
 
     def ended(self, session: Session) -> None:
         """A kept session is to be no more, with the next transaction."""
@@ -465,11 +374,3 @@ class Abroad:
 
 def _nothing() -> None:
     """Whoever waits for it waits behind it."""
-
-
-def _short(topic_filter: str) -> str:
-    """The filter, or a shorter one that matches all that it does."""
-    if len(topic_filter) <= MAX_FILTER_BYTES or topic_filter.startswith("$share/"):
-        return topic_filter
-    levels = topic_filter[:MAX_FILTER_BYTES].split("/")[:-1]
-    return "/".join([*levels, "#"])

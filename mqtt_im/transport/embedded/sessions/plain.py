@@ -71,7 +71,7 @@ class Plain:
         if is_new:
             self.holding.add(_holder(session), topic_filter)
         if is_first and self.abroad is not None:
-            self.abroad.subscribed(topic_filter)
+            self.abroad.interests.subscribed(topic_filter)
 
     def unsubscribe(self, session: Session, topic_filter: str) -> None:
         """Take one filter out of the index. What was published before, the session has got."""
@@ -87,7 +87,7 @@ class Plain:
         if found:
             self.holding.drop(_holder(session), topic_filter)
         if was_last and self.abroad is not None:
-            self.abroad.unsubscribed(topic_filter)
+            self.abroad.interests.unsubscribed(topic_filter)
 
     def has_room(self, session: Session, topic_filter: str) -> bool:
         """Whether there is memory for one more filter of this session's user."""
