@@ -106,7 +106,7 @@ class Bridge:
         """Set before the transport starts; None where this node is the only one."""
         self._woken: set[Channel] = set()
         """Channels whose inbox has grown elsewhere while they were about to learn how far it reaches."""
-        ledger.on_recovered = self.look_again
+        ledger.writer.on_recovered = self.look_again
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property

@@ -21,7 +21,7 @@ from mqtt_im.protocol.errors import Quota, Refusal, Undecided
 from mqtt_im.protocol.faults import Unreadable
 from mqtt_im.store.interface import Engine
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.ledger import undecided
+from mqtt_im.store.refusals import undecided
 from mqtt_im.transport.api import Extra
 
 from . import extras

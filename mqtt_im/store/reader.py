@@ -21,6 +21,7 @@ from mqtt_im.protocol.errors import Refusal, StoreError
 from .interface import Reading
 from .jobs import Job
 from .reads import FetchJob
+from .refusals import unavailable
 from .turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -217,8 +218,3 @@ class Reader:
         reading, self._reading = self._reading, None
         if reading is not None:
             reading.close()
-
-
-def unavailable() -> Refusal:
-    """The refusal of everything while the store can't commit, or can't be read."""
-    return Refusal("unavailable", "the server can't store anything at the moment; try again", retry=True, retry_after=1.0)

@@ -17,7 +17,7 @@ from mqtt_im.core.rules.own import grown
 from .commits import Author
 from .interface import Engine, State
 from .jobs import Job
-from .reader import unavailable
+from .refusals import unavailable
 from .wanted import Wanted
 
 

@@ -333,7 +333,7 @@ def test_what_retention_leaves_of_one_who_was_erased_is_in_order(database: str, 
 
 def goes_on(store: PostgresStore) -> None:
     """What was refused is the second message, once the node is one again."""
-    assert store.ledger._recovered(store.engine)
+    assert store.ledger.writer._recovered(store.engine)
     assert ask(store, "u0", rq.Send(id="b", to="u1", body=Raw(b"2"))).refusal is None
     assert check(store.database).messages == 2
     store.close()
@@ -347,7 +347,7 @@ def test_a_node_that_is_declared_dead_commits_nothing_until_it_is_one_again(data
         leave(connection, store.me)
     refused = ask(store, "u0", rq.Send(id="b", to="u1", body=Raw(b"2")))
     assert refused.refusal is not None and refused.refusal.code == "unavailable" and refused.refusal.retry
-    assert store.ledger.failing is not None and not store.ledger._recovered(store.engine)
+    assert store.ledger.failing is not None and not store.ledger.writer._recovered(store.engine)
     with store.database.connect("test") as connection:
         register(store.database, connection, store.me, tmp_path)
     goes_on(store)
@@ -430,7 +430,7 @@ def test_what_may_have_been_committed_is_not_said_to_be_refused(
     if "dead" in where:
         with store.database.connect("test") as connection:
             register(store.database, connection, store.me, tmp_path)
-    assert store.ledger._recovered(store.engine)
+    assert store.ledger.writer._recovered(store.engine)
     assert sent(True).refusal is None
     assert check(store.database).messages == 2
     store.close()
@@ -455,7 +455,7 @@ def test_no_device_is_served_while_it_can_not_be_committed_that_it_has_come(data
         leave(connection, store.me)
     refused = attach(store)
     assert refused.refusal is not None and refused.refusal.retry and refused.state is None
-    assert not store.ledger._owed
+    assert not store.ledger.writer._owed
     sending = RequestJob(Who("u1", "pc", 0), rq.Send(id="a", to="u2", body=Raw(b"1")), lambda _: None)
     jobs = [AttachJob(Who("u2", "pc", 0), lambda _: None), sending]
     store.run(jobs, NOW)

@@ -91,7 +91,7 @@ class Large(PostgresMachine):
         with patch.object(wire.Link, "run", failing):
             node.store.run([PullJob(USERS, "", ignore)], self.clock, self.passed)
         if node.store.ledger.failing is not None:
-            assert node.store.ledger._recovered(node.store.engine)
+            assert node.store.ledger.writer._recovered(node.store.engine)
 
     def _same(self, seen: Any) -> Any:
         return bare(seen)

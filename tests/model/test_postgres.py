@@ -313,7 +313,7 @@ class PostgresMachine(RuleBasedStateMachine):
 
     def _owed(self, node: Node) -> list[Job]:
         copied = Owed()
-        copied._devices.update(node.store.ledger._owed._devices)
+        copied._devices.update(node.store.ledger.writer._owed._devices)
         return [copied] if copied else []
 
     def _hurt(self, node: Node, batch: list[Action], when: str) -> None:
@@ -348,7 +348,7 @@ class PostgresMachine(RuleBasedStateMachine):
                 assert outcome(job, self.twin.now) == outcome(twin, self.twin.now), action
             elif job.patient:
                 assert job.refusal is not None and job.refusal.code == "unavailable" and job.refusal.retry
-        assert node.store.ledger._recovered(node.store.engine)
+        assert node.store.ledger.writer._recovered(node.store.engine)
 
     def _look(self, node: Node) -> None:
         store, twin = node.store, self.twin

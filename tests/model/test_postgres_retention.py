@@ -63,8 +63,8 @@ class PostgresRetention(RetentionMachine):
         if cut:
             free = self._begin(policy, cut, between, steps)
             if end == "trouble":
-                self.store.ledger._trouble(self.store.engine, "disk full")
-                assert self.store.ledger._recovered(self.store.engine)
+                self.store.ledger.writer._trouble(self.store.engine, "disk full")
+                assert self.store.ledger.writer._recovered(self.store.engine)
             else:
                 self.store.crash()
                 self.store.reopen()

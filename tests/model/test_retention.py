@@ -119,8 +119,8 @@ class RetentionMachine(RuleBasedStateMachine):
             with Power(self.store) as cable:
                 free = self._begin(policy, cut, between, steps)
                 if end == "trouble":
-                    self.store.ledger._trouble(self.store.engine, "disk full")
-                    assert self.store.ledger._recovered(self.store.engine)
+                    self.store.ledger.writer._trouble(self.store.engine, "disk full")
+                    assert self.store.ledger.writer._recovered(self.store.engine)
                 elif end == "power":
                     cable.cut()
                 else:

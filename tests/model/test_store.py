@@ -223,7 +223,7 @@ class StoreMachine(RuleBasedStateMachine):
     def _owed(self) -> list[Job]:
         """What the next batch begins with, for the twin."""
         copied = Owed()
-        copied._devices.update(self.store.ledger._owed._devices)
+        copied._devices.update(self.store.ledger.writer._owed._devices)
         return [copied] if copied else []
 
     def _failed(self, batch: list[Action], when: str) -> None:
@@ -246,7 +246,7 @@ class StoreMachine(RuleBasedStateMachine):
             self._follow(batch, self.store.engine.now)
         del self.store.engine.log.append
         if self.hurt:
-            assert self.store.ledger._recovered(self.store.engine)
+            assert self.store.ledger.writer._recovered(self.store.engine)
 
     def _crashed(self, batch: list[Action], when: str) -> None:
         """The process ends at a boundary of the commit."""
@@ -279,8 +279,8 @@ class StoreMachine(RuleBasedStateMachine):
             with patch.object(engine.projection, "write", failing):
                 engine.flusher.flush()
         except sqlite3.OperationalError as error:
-            self.store.ledger._trouble(engine, error)
-            assert self.store.ledger._recovered(engine)
+            self.store.ledger.writer._trouble(engine, error)
+            assert self.store.ledger.writer._recovered(engine)
 
     # How it is hurt.
 

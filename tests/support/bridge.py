@@ -19,7 +19,7 @@ from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.reader import unavailable
+from mqtt_im.store.refusals import unavailable
 from mqtt_im.transport.api import Lease
 from tests.support.im import ITEMS, Map, decode, encode
 from tests.support.store import SqliteStore
@@ -175,7 +175,7 @@ class BridgeWorld:
             with patch.object(self.store.engine.log, "append", side_effect=sqlite3.OperationalError("disk I/O error")):
                 self.store.run(waiting, self.now)
         elif not told:
-            with patch.object(self.ledger, "_tell"):
+            with patch.object(self.ledger, "_loop"):
                 self.store.run(waiting, self.now)
         else:
             self.store.run(waiting, self.now)

@@ -54,10 +54,10 @@ class ByHand:
     engine: Any
 
     def _begin(self, not_read: Callable[[Exception], None] = lambda _: None) -> None:
-        self.ledger.failing = None
-        self.ledger._owed = Owed()
+        self.ledger.writer.failing = None
+        self.ledger.writer._owed = Owed()
         self.engine = self.ledger._make()
-        self.reader = self.ledger._reader = Reader(self.ledger._tell_one, self.clock, not_read)
+        self.reader = self.ledger._reader = self.ledger.writer._reader = Reader(self.ledger._tell_one, self.clock, not_read)
         self.reader._make = self.engine.reading
 
     def see(self, look: Callable[[Readable], T], now: int, steady: int | None = None) -> T:
@@ -79,10 +79,10 @@ class ByHand:
         self.clock.set(now, steady)
         writes = [job for job in batch if not job.reads]
         if writes:
-            self.ledger._work(self.engine, writes)
-            while len(self.ledger._turns):
-                if fitting := self.ledger._gather(self.engine)[0]:
-                    self.ledger._work(self.engine, fitting)
+            self.ledger.writer._work(self.engine, writes)
+            while len(self.ledger.writer._turns):
+                if fitting := self.ledger.writer._gather(self.engine)[0]:
+                    self.ledger.writer._work(self.engine, fitting)
                 else:
                     self.engine.side_work(0)  # what has many recipients waits for that
         for job in batch:
@@ -143,7 +143,7 @@ class SqliteStore(ByHand):
             self.engine.flusher.keep_up()
             self.engine.erasure.work()
         except sqlite3.Error as error:
-            self.ledger._trouble(self.engine, error)
+            self.ledger.writer._trouble(self.engine, error)
 
     def crash(self) -> None:
         """The process ends here."""

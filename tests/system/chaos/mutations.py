@@ -51,7 +51,7 @@ class Mutation:
 
 
 _SLOW_DISK = (
-    "store/ledger.py",
+    "store/writer.py",
     "            engine.commit()\n",
     "            __import__('time').sleep(0.04)\n            engine.commit()\n",
 )
@@ -83,7 +83,7 @@ _SLOW_THREADS = (
     _before("store/sqlite/flusher.py", "        with self._gate:\n            state.thaw()\n", 0.1),
     _before("store/sqlite/gate.py", "            if self._snapshot and not", 0.1),
     _before("store/reader.py", "            done = self._reading.run(", 0.1),
-    _before("store/ledger.py", "        for start in range(0, len(batch), TOLD_AT_ONCE):\n", 0.1),
+    _before("store/writer.py", "        for start in range(0, len(batch), TOLD_AT_ONCE):\n", 0.1),
 )
 """Pauses wherever two threads may see each other's work half done: in a read, before it, between a freeze and its bulk write,
 between that and the end of the frozen generation, between a commit and its report."""
@@ -154,7 +154,7 @@ MUTATIONS: dict[str, Mutation] = {
         "published .* before .*, committed at",
         (
             (
-                "store/ledger.py",
+                "store/writer.py",
                 "        for count, job in enumerate(batch):\n            before = engine.last\n",
                 "        for count, job in enumerate(batch[::-1]):\n            before = engine.last\n",
             ),
@@ -222,11 +222,11 @@ MUTATIONS: dict[str, Mutation] = {
         "came as .* (stored is|is not stored)",
         (
             (
-                "store/ledger.py",
+                "store/writer.py",
                 "            engine.commit()\n",
                 (
                     "            [self._finish_one(engine, engine, job) for job in batch if job.refusal is None]\n"
-                    "            self._loop.call_soon_threadsafe(lambda: [job.uplink._bridge.telling.tell(job) for job in batch"
+                    "            self._soon(lambda: [job.uplink._bridge.telling.tell(job) for job in batch"
                     " if hasattr(job, 'uplink') and job.commits])\n"
                     "            __import__('time').sleep(0.04)\n"
                     "            engine.commit()\n"

@@ -10,7 +10,7 @@ from unittest.mock import patch
 
 import pytest
 
-from mqtt_im.store.ledger import undecided
+from mqtt_im.store.refusals import undecided
 from tests.support.bridge import BridgeWorld, FakeLink
 from tests.support.im import encode
 

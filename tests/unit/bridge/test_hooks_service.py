@@ -13,7 +13,7 @@ import pytest
 from mqtt_im.config import HooksConfig, PushConfig
 from mqtt_im.hooks import Hooks
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.reader import unavailable
+from mqtt_im.store.refusals import unavailable
 from mqtt_im.store.sqlite.opening import open_ledger
 
 

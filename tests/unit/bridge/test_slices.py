@@ -83,7 +83,7 @@ def test_a_mistake_costs_its_own_work_alone() -> None:
 def test_a_message_to_a_crowd_leaves_in_turns_complete_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         world = BridgeWorld(tmp_path)
-        monkeypatch.setattr("mqtt_im.store.ledger.thread_time", lambda: 0.0)
+        monkeypatch.setattr("mqtt_im.store.writer.thread_time", lambda: 0.0)
         members = [f"user{number}" for number in range(300)]
         links = [world.connect(name) for name in members]
         world.batch()

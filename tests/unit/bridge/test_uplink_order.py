@@ -11,7 +11,7 @@ import pytest
 
 from mqtt_im.protocol.errors import Undecided
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.ledger import undecided
+from mqtt_im.store.refusals import undecided
 from tests.support.bridge import BridgeWorld
 
 

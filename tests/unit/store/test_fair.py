@@ -20,7 +20,7 @@ from mqtt_im.clock import Times
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import ledger as ledgers
+from mqtt_im.store import writer as writers
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import CursorsJob, Job, RequestJob
 from mqtt_im.store.ledger import Ledger
@@ -250,16 +250,16 @@ class Batches:
         self.jobs: list[Job] = []
 
     def hand_in(self, jobs: list[Job]) -> None:
-        self.store.ledger._queue.put(jobs)
+        self.store.ledger.writer._queue.put(jobs)
 
     def run(self, count: int = 1_000) -> None:
         ledger, engine = self.store.ledger, self.store.engine
         for _ in range(count):
-            if not len(ledger._turns) and ledger._queue.empty():
+            if not len(ledger.writer._turns) and ledger.writer._queue.empty():
                 return
             told: list[Job] = []
-            with patch.object(ledger, "_report", told.extend):
-                ledger._work(engine, ledger._gather(engine)[0])
+            with patch.object(ledger.writer, "_report", told.extend):
+                ledger.writer._work(engine, ledger.writer._gather(engine)[0])
             self.senders.append([job.line() for job in told])
 
 
@@ -274,7 +274,7 @@ def test_a_batch_is_bounded_by_what_it_costs_and_the_rest_takes_turns(store: Sql
     """Twenty messages to a hundred members each stand before one of bob's, which is in the second transaction."""
     group_of(store, 99)
     batches = Batches(store)
-    with patch.object(ledgers, "MAX_WEIGHT", 500):
+    with patch.object(writers, "MAX_WEIGHT", 500):
         batches.hand_in([*(send("greedy", "#g", lambda _: None) for _ in range(20)), send("bob", "ann", lambda _: None)])
         batches.run()
     assert [len(batch) for batch in batches.senders] == [5, 6, 5, 5]
@@ -293,7 +293,7 @@ def test_what_does_not_fit_is_not_looked_up_again_with_each_batch(store: SqliteS
         prefetch(batch)
 
     batches = Batches(store)
-    with patch.object(ledgers, "MAX_WEIGHT", 500), patch.object(store.engine, "prefetch", counted):
+    with patch.object(writers, "MAX_WEIGHT", 500), patch.object(store.engine, "prefetch", counted):
         batches.hand_in([send(f"u{number}", "ann", lambda _: None) for number in range(900)])
         batches.run()
     assert sum(map(len, batches.senders)) == 900
@@ -302,7 +302,7 @@ def test_what_does_not_fit_is_not_looked_up_again_with_each_batch(store: SqliteS
 
 def test_large_bodies_count_as_what_they_are(store: SqliteStore) -> None:
     batches = Batches(store)
-    with patch.object(ledgers, "MAX_WEIGHT", 500):
+    with patch.object(writers, "MAX_WEIGHT", 500):
         batches.hand_in([send("greedy", "ann", lambda _: None, b'"%b"' % (b"x" * 60_000)) for _ in range(20)])
         batches.run()
     assert max(len(batch) for batch in batches.senders) <= 8
@@ -333,7 +333,7 @@ def test_a_batch_is_bounded_by_the_time_that_refusals_take(store: SqliteStore) -
 def test_what_comes_later_goes_before_what_has_had_its_share(store: SqliteStore) -> None:
     group_of(store, 99)
     batches = Batches(store)
-    with patch.object(ledgers, "MAX_WEIGHT", 500):
+    with patch.object(writers, "MAX_WEIGHT", 500):
         batches.hand_in([send("greedy", "#g", lambda _: None) for _ in range(30)])
         batches.run(1)
         batches.hand_in([send("bob", "ann", lambda _: None) for _ in range(10)])
@@ -348,7 +348,7 @@ def test_one_users_requests_keep_their_order(store: SqliteStore) -> None:
     jobs = [
         send(user, to, lambda _: None, b"%d" % number) for number in range(30) for user, to in (("greedy", "#g"), ("bob", "ann"))
     ]
-    with patch.object(ledgers, "MAX_WEIGHT", 500):
+    with patch.object(writers, "MAX_WEIGHT", 500):
         batches.hand_in(list[Job](jobs))
         batches.run()
     for user in ("greedy", "bob"):
@@ -360,7 +360,7 @@ def test_one_users_requests_keep_their_order(store: SqliteStore) -> None:
 
 def test_answers_leave_in_parts(store: SqliteStore) -> None:
     told: list[int] = []
-    with patch.object(store.ledger, "_report", lambda batch: told.append(len(batch))):
+    with patch.object(store.ledger.writer, "_report", lambda batch: told.append(len(batch))):
         store.run([send("ann", "bob", lambda _: None) for _ in range(250)], NOW)
     assert told == [100, 100, 50]
 
@@ -485,7 +485,7 @@ def test_what_has_many_recipients_waits_for_the_disk_and_lets_others_pass(tmp_pa
     def ask(user: str, request: rq.Request) -> RequestJob:
         return RequestJob(Who(user, "pc", 0), request, lambda job: over.append(job.who.user))
 
-    members = [f"m{number}" for number in range(ledgers.HEAVY + 1)]
+    members = [f"m{number}" for number in range(writers.HEAVY + 1)]
     store.run([ask("ann", rq.GroupCreate(id="g", group="#g", members=members))], NOW)
     over.clear()
     with patch.object(type(engine.flusher), "crowded", lambda _: True):
@@ -494,16 +494,16 @@ def test_what_has_many_recipients_waits_for_the_disk_and_lets_others_pass(tmp_pa
             ask("bob", rq.GroupCreate(id="h", group="#h", members=members)),
             ask("ann", rq.Send(to="bob", body=Raw(b"2"))),  # behind her first
         ]
-        ledger._queue.put([*heavy, *(ask("cat", rq.Send(to="dan", body=Raw(b"%d" % number))) for number in range(3))])
-        batch, _ = ledger._gather(engine)
+        ledger.writer._queue.put([*heavy, *(ask("cat", rq.Send(to="dan", body=Raw(b"%d" % number))) for number in range(3))])
+        batch, _ = ledger.writer._gather(engine)
         assert [job.line() for job in batch] == ["cat"] * 3
-        ledger._work(engine, batch)
-        assert ledger._gather(engine) == ([], False)
-    batch, _ = ledger._gather(engine)
+        ledger.writer._work(engine, batch)
+        assert ledger.writer._gather(engine) == ([], False)
+    batch, _ = ledger.writer._gather(engine)
     assert sorted(job.line() for job in batch) == ["ann", "ann", "bob"]
-    ledger._work(engine, batch)
-    while ledger._turns:
-        ledger._work(engine, ledger._gather(engine)[0])
+    ledger.writer._work(engine, batch)
+    while ledger.writer._turns:
+        ledger.writer._work(engine, ledger.writer._gather(engine)[0])
     assert over[:3] == ["cat"] * 3 and sorted(over[3:]) == ["ann", "ann", "bob"]
     store.close()
 

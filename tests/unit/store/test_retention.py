@@ -544,8 +544,8 @@ def test_a_fold_that_fails_is_done_when_the_store_works_again(world: World, step
     full = patch.object(Folds, step, side_effect=sqlite3.OperationalError("disk full"))
     with full, pytest.raises(sqlite3.OperationalError):
         compact(world.store.engine, Policy(retention_messages=2), world.now)
-    world.store.ledger._trouble(world.store.engine, "disk full")
-    assert world.store.ledger._recovered(world.store.engine)
+    world.store.ledger.writer._trouble(world.store.engine, "disk full")
+    assert world.store.ledger.writer._recovered(world.store.engine)
     assert world.history("bob") == ([1, 2, 3, 4, 5, 6] if step in ("decide", "settle") else [5, 6])
     world.verify()
     world.keep(messages=2)

@@ -1,0 +1,396 @@
+"""The ledger's thread: it takes everything that waits and commits it as one transaction.
+
+Group commit: while one batch is on its way to the disk, the next one gathers. Numbers are given out inside the batch; a batch
+that fails leaves nothing, neither on disk nor in memory (INV-1: what is answered is on disk). After each commit the thread
+does a part of what else the store has to do, so that this never holds up the next commit for long.
+
+A batch is bounded by what it costs, not by how many jobs it has. What does not fit waits in lines, whose users take turns
+(`turns`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable
+from functools import partial
+from queue import Empty, SimpleQueue
+from time import perf_counter, thread_time
+
+from mqtt_im.clock import Clock, Times
+from mqtt_im.protocol.errors import InDoubt, Refusal
+
+from .interface import Anew, Engine, Store
+from .jobs import Job
+from .reader import Reader
+from .readonly import Owed, read_only
+from .refusals import fault_refusal, unavailable, undecided
+from .turns import Turns
+
+logger = logging.getLogger(__name__)
+
+MAX_WEIGHT = 8000
+"""Of one transaction, see `Store.weight`: a fiftieth of a second."""
+HEAVY = 500
+"""Of one job, which waits where the store is crowded."""
+MAX_SECONDS = 0.01
+"""Of the thread's time, for deciding the jobs of one transaction: what is refused weighs nothing, and takes time too."""
+LOOKED_AT_S = 0.0005
+"""A job that takes less, its waiting included, is not asked how much of that was the thread's time."""
+MAX_JOBS = 1000
+"""Jobs that are looked at for one transaction …"""
+MIN_JOBS = 64
+"""… and so many at least: where fewer fitted lately, a few more than that."""
+MAX_UNTOLD = 64
+"""Times that answers are on their way to the loop: what it has not got to is in memory."""
+LONGEST_TELL_S = 10.0
+"""A loop that has got to nothing for so long is not waited for."""
+TOLD_AT_ONCE = 100
+"""Jobs whose answers leave together."""
+MARK_MS = 300_000
+"""Between two notes of how the clocks stand."""
+ABOUT_MS = 10
+"""Times that differ by less are the same."""
+RETRY_S = 0.5
+"""Between two attempts to write to a store that is in trouble."""
+_WEIGHT_PER_SECOND = 50.0 * MAX_WEIGHT
+
+
+class Writer:
+    """What the thread knows and does. The loop's side is `ledger`."""
+
+    def __init__(self, reader: Reader, clock: Clock, soon: Callable[..., None], report: Callable[[list[Job]], None]) -> None:
+        """`soon` has the loop call what it is given, with its arguments; `report` is called there with jobs that are over."""
+        self._reader = reader
+        self._clock = clock
+        self._soon = soon
+        self._report = report
+        self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
+        self._turns = Turns[Job](lambda job: job.line())
+        self._most = MAX_JOBS
+        """Jobs that are looked at for the next transaction: what is not done has been looked up for nothing."""
+        self._worker: threading.Thread | None = None
+        self._untold = threading.Semaphore(MAX_UNTOLD)
+        self._stale = False
+        self._owed = Owed()
+        self.on_recovered: Callable[[], None] | None = None
+        """Called on the loop when the store commits again after it could not."""
+        self.failing: str | None = None
+        """Why the store can't commit now; None while it can."""
+        self.commits = 0
+        """Transactions so far."""
+        self.records = 0
+        """Records committed so far."""
+        self.on_batch: Callable[[int], None] = lambda _: None
+        """Called on the thread with the number of jobs of each batch."""
+        self._marked: Times | None = None
+        self._marked_commits = 0
+
+    def start(self, engine: Store) -> None:
+        """Jobs are done from now on, on this store, which belongs to the thread."""
+        self._worker = threading.Thread(target=self._run, args=(engine,), name="ledger", daemon=True)
+        self._worker.start()
+
+    def submit(self, jobs: list[Job]) -> None:
+        """The jobs stand in line."""
+        self._queue.put(jobs)
+
+    def stop(self) -> None:
+        """Everything submitted is done, or refused, and the thread has ended."""
+        if self._worker is not None:
+            self._queue.put(None)
+            self._worker.join()
+            self._worker = None
+
+    # The thread.
+
+    def _run(self, engine: Store) -> None:
+        stop = False
+        self._beside(engine, 0)
+        while not stop or self._turns:
+            batch, ended = self._gather(engine)
+            stop = stop or ended
+            if batch:
+                self.on_batch(len(batch))
+                self._work(engine, batch)
+            elif self.failing is not None:
+                self._recovered(engine)
+            if self.failing is None:
+                self._beside(engine, len(batch))
+        engine.abandon("the store is closed")
+        with contextlib.suppress(*engine.errors):
+            engine.keep_mark(self._clock.mark())
+
+    def _beside(self, engine: Store, jobs: int) -> None:
+        """What is to be done beside the batches, a part of it."""
+        try:
+            self._keep_time(engine)
+            engine.side_work(jobs)
+            if engine.mended:
+                with self._reader.suspended():
+                    engine.replace()
+        except Exception as error:
+            if not isinstance(error, engine.errors):
+                logger.exception("store: work beside the batches could not be done")
+            self._trouble(engine, error)
+
+    def _keep_time(self, engine: Store) -> None:
+        """The store knows how the clocks stand: since the start, since one was set, and where something is written anyway."""
+        times = self._clock.now()
+        before, commits = self._marked, self._marked_commits
+        if before is None or times.ahead != before.ahead or (commits != self.commits and times.steady - before.steady > MARK_MS):
+            engine.keep_mark(self._clock.mark())
+            self._marked, self._marked_commits = times, self.commits
+
+    def _gather(self, engine: Store) -> tuple[list[Job], bool]:
+        """The jobs of the next batch, as many as there may be, and whether the end has come."""
+        batch: list[Job] = []
+        ended = False
+        timeout = 0.0 if self._turns else engine.pause() if self.failing is None else RETRY_S
+        try:
+            while True:
+                more = self._queue.get_nowait() if batch or timeout == 0.0 else self._queue.get(timeout=timeout)
+                if more is None:
+                    ended = True
+                    break
+                batch += more
+        except Empty:
+            pass
+        turns, crowded = self._turns, self.failing is None and engine.crowded
+        weight = turns.weigh = partial(_weight, engine.members_of)
+        if turns or len(batch) > self._most or crowded:
+            waits = (lambda job: weight(job) > HEAVY) if crowded else None
+            for job in batch:
+                turns.put(job)
+            batch = turns.several(self._most, waits)
+        return batch, ended
+
+    def _work(self, engine: Store, batch: list[Job]) -> None:
+        """The batch is over and its jobs have been told so, but for those that did not fit, which stand in line again."""
+        times = self._clock.now()
+        engine.now = max(engine.now, times.wall)
+        behind = engine.now - times.steady
+        engine.behind = behind if abs(behind) > ABOUT_MS else 0
+        engine.ahead = times.ahead
+        if self.failing is None or self._recovered(engine):
+            self._commit(engine, [self._owed, *batch] if self._owed else batch)
+        else:
+            self._serve(engine, batch)
+
+    def _commit(self, engine: Store, batch: list[Job]) -> None:
+        """The jobs are committed and finished, or refused; see `_work`."""
+        try:
+            fitting = self._prepare(engine, batch)
+        except Exception as error:
+            fault = not isinstance(error, engine.errors)
+            if fault:
+                logger.exception("store: a batch of %d jobs could not be prepared", len(batch))
+            if not (fault or engine.mends(error)) or not self._reload(engine):
+                self._trouble(engine, error)
+                self._serve(engine, batch)
+            elif len(batch) > 1:
+                self._halve(engine, batch)
+            else:
+                self._refuse(batch[0], fault_refusal() if fault else unavailable())
+                self._tell(batch)
+            return
+        if fitting < len(batch):
+            self._most = max(MIN_JOBS, fitting + fitting // 4)
+        elif self._most < MAX_JOBS:
+            self._most = min(MAX_JOBS, 2 * self._most)
+        if fitting < len(batch) or self._turns:
+            batch = self._cut(batch, fitting)
+        try:
+            engine.commit()
+        except engine.errors as error:
+            self._trouble(engine, error)
+            self._serve(engine, batch, undecided() if isinstance(error, InDoubt) else unavailable())
+        else:
+            self.commits += 1
+            self._finish(engine, batch)
+
+    def _halve(self, engine: Store, batch: list[Job]) -> None:
+        """One of the jobs can't be done: the others are, whoever's it is."""
+        middle = len(batch) // 2
+        for half in (batch[:middle], batch[middle:]):
+            for job in half:
+                job.commits = job.refusal = None
+            if self.failing is None:
+                self._commit(engine, half)
+            else:
+                self._serve(engine, half)
+
+    def _serve(self, engine: Store, batch: list[Job], why: Refusal | None = None) -> None:
+        """Nothing can be committed: what does not need it is done, everything else refused."""
+        why = why or unavailable()
+        reading = read_only(engine, self._owed)
+        for job in batch:
+            job.commits = job.refusal = None
+            if self._stale or job.patient:
+                self._refuse(job, why)
+                continue
+            try:
+                with engine.changing:
+                    job.prepare(reading)
+            except Refusal as refusal:
+                job.refuse(refusal)
+            except Exception as error:  # noqa: BLE001 - told in the log
+                self._refuse(job, self._refusal_of(engine, error))
+            else:
+                self._finish_one(reading, engine, job)
+        self._tell(batch)
+
+    def _prepare(self, engine: Store, batch: list[Job]) -> int:
+        """How many of the jobs are decided: as many as one batch may have."""
+        with engine.changing:
+            while True:
+                try:
+                    engine.prefetch(batch)
+                except engine.errors as error:
+                    if not engine.mends(error):
+                        raise
+                try:
+                    return self._decide(engine, batch)
+                except Anew:
+                    for job in batch:
+                        job.commits = job.refusal = None
+
+    def _decide(self, engine: Store, batch: list[Job]) -> int:
+        """See `_prepare`. Raises `Anew`, where all jobs have been asked what else they need, and nothing has come of them."""
+        anew = False
+        began = looked = thread_time()  # a call to the kernel, where the other clock takes a fifth of its time
+        begun = start = perf_counter()
+        others = 0.0
+        for count, job in enumerate(batch):
+            before = engine.last
+            try:
+                job.prepare(engine)
+            except Refusal as refusal:
+                job.refuse(refusal)
+            except Anew:
+                anew = True
+            except Exception as error:
+                if anew:
+                    continue
+                if engine.last != before or (isinstance(error, engine.errors) and not engine.mends(error)):
+                    raise
+                job.refuse(self._refusal_of(engine, error))
+            ended = perf_counter()
+            job.seconds, start = ended - start, ended
+            if job.seconds < LOOKED_AT_S:
+                others += job.seconds
+            else:
+                now = thread_time()
+                job.seconds, looked, others = max(0.0, now - looked - others), now, 0.0
+            if anew:
+                continue
+            if engine.weight >= MAX_WEIGHT or (ended - begun >= MAX_SECONDS and thread_time() - began >= MAX_SECONDS):
+                return count + 1
+        if anew:
+            raise Anew
+        return len(batch)
+
+    def _cut(self, batch: list[Job], fitting: int) -> list[Job]:
+        """What fits; the rest stands in line again, and who has had something has paid for it."""
+        turns = self._turns
+        turns.give_back(batch[fitting:])
+        batch = batch[:fitting]
+        for job in batch:
+            turns.charge(job.line(), _cost(job))
+        return batch
+
+    def _finish(self, engine: Store, batch: list[Job]) -> None:
+        for start in range(0, len(batch), TOLD_AT_ONCE):
+            part = batch[start : start + TOLD_AT_ONCE]
+            for job in part:
+                if job.refusal is None:
+                    self._finish_one(engine, engine, job)
+                if job.commits:
+                    self.records += len(job.commits)
+            self._tell(part)
+
+    def _finish_one(self, view: Engine, engine: Store, job: Job) -> None:
+        try:
+            job.finish(view)
+        except Refusal as refusal:
+            job.refuse(refusal)
+        except Exception as error:  # noqa: BLE001 - told in the log
+            why = self._refusal_of(engine, error)
+            if job.commits is None:  # else it is done all the same, and devices fetch what they were not told
+                job.refuse(why)
+
+    def _refuse(self, job: Job, refusal: Refusal) -> None:
+        job.commits = None
+        job.refuse(refusal)
+
+    def _refusal_of(self, engine: Store, error: Exception) -> Refusal:
+        """Say what went wrong with one job."""
+        if isinstance(error, engine.errors):
+            if not engine.mends(error):
+                logger.error("store: can't be read: %s", error)
+            return unavailable()
+        logger.error("store: a request met a fault of the server", exc_info=error)
+        return fault_refusal()
+
+    def _trouble(self, engine: Store, error: object) -> None:
+        """The batch is void: forget what it did to the state, and remember that the store is in trouble."""
+        if self.failing is None:
+            logger.error("store: can't commit: %s", error)
+        self.failing = str(error)
+        engine.abandon(f"the store can't commit: {error}")
+        self._reload(engine)
+
+    def _reload(self, engine: Store) -> bool:
+        engine.abandon("the store was read anew")
+        try:
+            with self._reader.suspended():
+                engine.load()
+        except Exception as error:
+            if not isinstance(error, engine.errors):
+                logger.exception("store: could not be read")
+            elif not self._stale:
+                logger.error("store: can't be read: %s", error)
+            self.failing = str(error)
+            self._stale = True
+            return False
+        self._stale = False
+        return True
+
+    def _recovered(self, engine: Store) -> bool:
+        """Whether the store can be read and written again."""
+        if self._stale and not self._reload(engine):
+            return False
+        try:
+            engine.probe()
+        except engine.errors as error:
+            self.failing = str(error)
+            return False
+        self.failing = None
+        logger.warning("store: commits again")
+        if self.on_recovered is not None:
+            self._soon(self.on_recovered)
+        return True
+
+    # Answers.
+
+    def _tell(self, batch: list[Job]) -> None:
+        """The jobs are over on the loop soon. The thread waits where the loop does not keep up."""
+        self._untold.acquire(timeout=LONGEST_TELL_S)
+        self._soon(self._arrived, batch)
+
+    def _arrived(self, batch: list[Job]) -> None:
+        self._untold.release()
+        self._report(batch)
+
+
+def _weight(members_of: Callable[[str], int], job: Job) -> float:
+    """What a job will weigh in a batch, as far as it is heavy."""
+    return job.recipients(members_of)
+
+
+def _cost(job: Job) -> float:
+    """What a job has cost the batch, in the measure of `Store.weight`."""
+    records = [commit.record for commit in job.commits or ()]
+    weight = 10.0 + sum(len(getattr(record, "pos", ())) + (len(getattr(record, "body", None) or b"") >> 10) for record in records)
+    return max(weight, job.seconds * _WEIGHT_PER_SECOND)
