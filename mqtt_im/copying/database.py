@@ -19,9 +19,9 @@ from mqtt_im.store.postgres.whole import PostgresWhole
 from mqtt_im.store.postgres.written_out import write_out
 from mqtt_im.tables import Tables
 from mqtt_im.tables.postgres import Lane, PostgresTables
-from mqtt_im.transport.embedded.sessions.persistence import WillRow
 from mqtt_im.transport.embedded.sessions.shared import NAME as SESSIONS
 from mqtt_im.transport.embedded.sessions.shared import WillRow as SharedWillRow
+from mqtt_im.transport.embedded.sessions.tables import WillRow
 
 from .small import FILES, Models
 

@@ -11,8 +11,8 @@ from mqtt_im.accounts.models import MODELS as ACCOUNTS
 from mqtt_im.hooks.subscriptions import SubscriptionRow
 from mqtt_im.tables import Tables
 from mqtt_im.tables.copying import Row, copy
-from mqtt_im.transport.embedded.sessions.persistence import MODELS as SESSIONS
-from mqtt_im.transport.embedded.sessions.persistence import WillRow
+from mqtt_im.transport.embedded.sessions.tables import MODELS as SESSIONS
+from mqtt_im.transport.embedded.sessions.tables import WillRow
 
 Models = tuple[type[peewee.Model], ...]
 

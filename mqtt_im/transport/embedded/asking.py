@@ -27,7 +27,7 @@ def resume(connection: Peer, session: Session) -> None:
         session.asking = connection
         hub.background(_ask_again(connection, session))
     else:
-        hub.plain.resume(session)
+        hub.plain.streams.resume(session)
 
 
 async def _ask_again(connection: Peer, session: Session) -> None:
@@ -50,8 +50,8 @@ async def _ask_again(connection: Peer, session: Session) -> None:
     if session.asking is not connection:
         return
     session.asking = None
-    hub.plain.withdraw(session, refused.__contains__)
-    hub.plain.resume(session)
+    hub.plain.streams.withdraw(session, refused.__contains__)
+    hub.plain.streams.resume(session)
 
 
 async def _closed_filters(connection: Peer, session: Session) -> list[str]:
@@ -95,7 +95,7 @@ async def want_retained(connection: Peer, session: Session, topic_filter: str, e
             if hub.plugins.filter_topics:
                 topics.append(topic)
             else:
-                hub.plain.want(session, topic, options)
+                hub.plain.streams.want(session, topic, options)
         if not looked % _AT_ONCE:
             await ends()
             if session.connection is not connection:
@@ -106,7 +106,7 @@ async def want_retained(connection: Peer, session: Session, topic_filter: str, e
         if session.connection is not connection:
             return
         if may and topic_filter in session.filters:
-            hub.plain.want(session, topic, options)
+            hub.plain.streams.want(session, topic, options)
 
 
 def share(hub: Hub, message: PlainMessage, group: Group) -> None:

@@ -437,7 +437,7 @@ class Connection(Stranger):
             return
         if self.device:
             self.hub.handler.writable(self)
-        self.hub.plain.pump(self.mqtt_session)
+        self.hub.plain.streams.pump(self.mqtt_session)
         self._go_on(WRITE)
 
     def ended(self, reason: str) -> None:

@@ -194,10 +194,10 @@ class Peer(Answers):
         """The client takes packets above QoS 0 again: items and plain messages have their turns at what there is."""
         self._plain_first = not self._plain_first
         if self._plain_first:
-            self.hub.plain.pump(self.own_session)
+            self.hub.plain.streams.pump(self.own_session)
         if self.device:
             self.hub.handler.writable(self)
-        self.hub.plain.pump(self.own_session)
+        self.hub.plain.streams.pump(self.own_session)
 
     # Under the prefix
 

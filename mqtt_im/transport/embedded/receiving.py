@@ -24,7 +24,7 @@ from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID, Extra
 from mqtt_im.transport.embedded import subscribing
 from mqtt_im.transport.embedded.limits import PerMinute
 from mqtt_im.transport.embedded.peer import TOPIC_ALIASES, Peer
-from mqtt_im.transport.embedded.sessions import persistence as sql
+from mqtt_im.transport.embedded.sessions import tables as sql
 from mqtt_im.transport.embedded.sessions.keeping import Promise
 from mqtt_im.transport.embedded.sessions.message import PlainMessage
 from mqtt_im.transport.embedded.sessions.session import Session
@@ -201,12 +201,12 @@ def _remember(session: Session, packet_id: int) -> None:
 def puback(connection: Peer, packet_id: int) -> None:
     """PUBACK of a plain message."""
     _meter_unknown(connection, packet_id)
-    connection.hub.plain.acknowledged(connection.own_session, packet_id)
+    connection.hub.plain.streams.acknowledged(connection.own_session, packet_id)
 
 
 def _meter_unknown(connection: Peer, packet_id: int) -> None:
     """Count an acknowledgement of a plain message that was not sent, or is over."""
-    if not connection.hub.plain.knows(connection.own_session, packet_id):
+    if not connection.hub.plain.streams.knows(connection.own_session, packet_id):
         connection.meter(connection.hub.clock())
 
 
@@ -263,7 +263,7 @@ def other(connection: Peer, first: int, body: bytes) -> None:
         packet_id, _ = packets.acknowledgement(body, "PUBCOMP", version)
         again = connection.vacate(packet_id)
         _meter_unknown(connection, packet_id)
-        connection.hub.plain.completed(connection.own_session, packet_id)
+        connection.hub.plain.streams.completed(connection.own_session, packet_id)
         if again:
             connection.room_again()
     elif first == DISCONNECT:
@@ -280,13 +280,13 @@ def _pubrec(connection: Peer, packet_id: int, code: int) -> None:
     if code >= reasons.FIRST_ERROR:
         _note(connection, code)
         again = connection.vacate(packet_id)
-        plain.refused(session, packet_id)
+        plain.streams.refused(session, packet_id)
         if again:
             connection.room_again()
-    elif connection.version == V5 and not plain.knows(session, packet_id):
+    elif connection.version == V5 and not plain.streams.knows(session, packet_id):
         connection.answer(encode.acknowledgement(PUBREL, packet_id, reasons.IDENTIFIER_NOT_FOUND))
     else:
-        plain.received(session, packet_id)
+        plain.streams.received(session, packet_id)
 
 
 def _disconnect(connection: Peer, code: int, found: props.Properties) -> None:

@@ -113,7 +113,7 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
             wants = handling == _ALWAYS or (handling == _IF_NEW and is_new)
             changed = before.get(topic_filter, REFUSED) & 3 != code or is_new
             await _start(connection, session, topic_filter, code, turn, changed=changed, wants_retained=wants)
-    hub.plain.pump(session)
+    hub.plain.streams.pump(session)
 
 
 async def _kept(connection: Peer, session: Session, before: dict[str, int], abroad: Abroad | None) -> bool:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mqtt_im.postgres.connecting import Database
-from mqtt_im.transport.embedded.sessions import persistence as sql
+from mqtt_im.transport.embedded.sessions import tables as sql
 from mqtt_im.transport.embedded.sessions.persistence import Persistence
 from mqtt_im.transport.embedded.sessions.shared import SharedPersistence
 from tests.unit.transport.harness import on_loop

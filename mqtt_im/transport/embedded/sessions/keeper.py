@@ -12,7 +12,7 @@ from functools import partial
 from typing import Final
 
 from mqtt_im.protocol.names import is_device
-from mqtt_im.transport.embedded.sessions import persistence
+from mqtt_im.transport.embedded.sessions import tables as sql
 from mqtt_im.transport.embedded.sessions.away import Away, weight
 from mqtt_im.transport.embedded.sessions.ground import Ground
 from mqtt_im.transport.embedded.sessions.persistence import StoredSession, StoreFailed
@@ -163,7 +163,7 @@ class Keeper:
             )
             # What was queued is checked again: the configuration may have closed its topic since.
             is_open = self._ground.access.plain.is_open
-            self._plain.withdraw(session, lambda topic: not is_open(topic))
+            self._plain.streams.withdraw(session, lambda topic: not is_open(topic))
         self._plain.subscribe_all(session)
         self.in_memory[session.key] = session
         return session
@@ -173,7 +173,7 @@ class Keeper:
         if session.kept:
             filters = json.dumps(session.filters, ensure_ascii=False, separators=(",", ":"))
             row = (*session.key, session.id, filters, bool(session.plain), session.seen, session.expiry)
-            self._ground.store.write(persistence.SAVE_SESSION, *row)
+            self._ground.store.write(sql.SAVE_SESSION, *row)
 
     def discard(self, session: Session) -> None:
         """End a session: its subscriptions and queue are gone, from disk with the next transaction.
@@ -197,7 +197,7 @@ class Keeper:
         self._plain.share_out(left)
 
     def _drop(self, session_id: str) -> None:
-        for statement in (persistence.DROP_SESSION, persistence.DROP_QUEUE, persistence.DROP_RECEIVED):
+        for statement in (sql.DROP_SESSION, sql.DROP_QUEUE, sql.DROP_RECEIVED):
             self._ground.store.write(statement, session_id)
 
     def _dropped(self, session_id: str, ok: bool) -> None:
@@ -213,7 +213,7 @@ class Keeper:
             self.discard(session)
             return
         session.seen = math.ceil(self._ground.now())
-        self._ground.store.write(persistence.SEEN, session.seen, session.expiry, session.id)
+        self._ground.store.write(sql.SEEN, session.seen, session.expiry, session.id)
         if session.expiry < self._ground.limits.session_expiry_s:
             self._ground.store.committed(lambda _: None)  # now, not lazily: its time counts from now
         end = session.seen + session.expiry

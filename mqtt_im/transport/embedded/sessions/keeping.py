@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mqtt_im.transport.embedded.sessions import persistence as sql
+from mqtt_im.transport.embedded.sessions import tables as sql
+from mqtt_im.transport.embedded.sessions.persistence import Parameters, Statement
 from mqtt_im.transport.embedded.sessions.session import Message, Session
 
 
@@ -16,7 +17,7 @@ class Promise(NamedTuple):
     """What is to survive of a session besides, with the same transaction."""
 
     session: Session
-    statement: sql.Statement
+    statement: Statement
 
 
 class Reach(NamedTuple):
@@ -37,17 +38,17 @@ class Keeping:
 
     def __init__(self, promise: Promise | None = None) -> None:
         self._promise = promise
-        self._rows: list[sql.Parameters] = []
+        self._rows: list[Parameters] = []
         self.messages: list[tuple[Session, Message]] = []
         """For whom, in the order in which they were made."""
 
-    def add(self, session: Session, message: Message, row: sql.Parameters) -> None:
+    def add(self, session: Session, message: Message, row: Parameters) -> None:
         """One more, for a session to which it comes behind what was on its way before."""
         session.writes(message)
         self._rows.append(row)
         self.messages.append((session, message))
 
-    def statements(self) -> list[sql.Statement]:
+    def statements(self) -> list[Statement]:
         """What is to be written, of sessions that have not ended meanwhile."""
         promise = self._promise
         first = [promise.statement] if promise is not None and promise.session.kept else []

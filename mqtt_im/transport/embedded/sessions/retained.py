@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from mqtt_im.transport.embedded.sessions import persistence as sql
+from mqtt_im.transport.embedded.sessions import tables as sql
 from mqtt_im.transport.embedded.sessions.ground import Ground
 from mqtt_im.transport.embedded.sessions.routing import TopicTree
 

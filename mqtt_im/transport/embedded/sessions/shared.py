@@ -16,8 +16,9 @@ from mqtt_im.postgres.errors import one_line
 from mqtt_im.postgres.nodes import BURY_ENDED
 from mqtt_im.tables.postgres import Lane, PostgresTables
 from mqtt_im.transport.embedded.limits import Count
-from mqtt_im.transport.embedded.sessions import persistence as sql
-from mqtt_im.transport.embedded.sessions.persistence import MODELS, Parameters, Persistence, RetainedFields, StoreFailed
+from mqtt_im.transport.embedded.sessions import tables as sql
+from mqtt_im.transport.embedded.sessions.persistence import Parameters, Persistence, RetainedFields, StoreFailed
+from mqtt_im.transport.embedded.sessions.tables import MODELS
 
 NAME = "sessions"
 T = TypeVar("T")

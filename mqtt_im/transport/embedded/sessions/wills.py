@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from mqtt_im.mqtt.packets import Will
-from mqtt_im.transport.embedded.sessions import persistence as sql
+from mqtt_im.transport.embedded.sessions import tables as sql
 from mqtt_im.transport.embedded.sessions.ground import Ground
 from mqtt_im.transport.embedded.sessions.session import Key
 
