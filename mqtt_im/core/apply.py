@@ -7,7 +7,7 @@ Everything here follows from the record and the state before it, so the projecti
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from sys import intern
 from typing import Any, Protocol
 
@@ -42,8 +42,14 @@ class State(Protocol):
     def user(self, name: str) -> User:
         """The user of this name, made where there was none."""
 
+    def users(self, names: Sequence[str]) -> list[User]:
+        """The users of these names, in their order."""
+
     def touch_user(self, user: User) -> None:
         """The user was changed."""
+
+    def touch_users(self, users: Sequence[User]) -> None:
+        """The same of each of these."""
 
     def conv_for(self, name: str) -> Conv:
         """The conversation of this name, made where there was none; a direct one with its two members."""
@@ -53,6 +59,9 @@ class State(Protocol):
 
     def touch_member(self, conv: Conv, name: str) -> None:
         """A member was added or changed."""
+
+    def touch_members(self, conv: Conv, names: Sequence[str]) -> None:
+        """The same of each of these."""
 
     def device_for(self, user: str, device: str, now: int) -> Device:
         """The device, made where there was none."""
@@ -69,11 +78,17 @@ class State(Protocol):
     def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
         """The user was changed, whose inbox has a new item: a message of `conv`, or something else where that is None."""
 
+    def put_items(self, users: Sequence[User], positions: Sequence[int], lsn: int, conv: Conv | None) -> None:
+        """The same of each of these, with the position of each."""
+
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
         """The newest message of the conversation that the user may read has this log row; `put_item` says so too."""
 
     def void_item(self, user: User, pos: int, conv: Conv) -> None:
         """An item was replaced, a message of this conversation; a look that has shown it is over."""
+
+    def void_items(self, users: Sequence[User], positions: Sequence[int], conv: Conv) -> None:
+        """The same of one item of each of these."""
 
     def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:
         """The conversation has a new message; `by` is None for one that counts as unread for nobody, such as the system's."""
@@ -98,6 +113,38 @@ class State(Protocol):
 
     def put_keyed(self, sender: str, conv: str, key: str, lsn: int) -> None:
         """A message with a key was sent."""
+
+
+class OneByOne:
+    """What `State` and `core.model.View` are asked for many at once, for one that does it one after the other."""
+
+    def users(self: Any, names: Sequence[str]) -> list[User]:
+        """See `State`."""
+        return [self.user(name) for name in names]
+
+    def touch_users(self: Any, users: Sequence[User]) -> None:
+        """See `State`."""
+        for user in users:
+            self.touch_user(user)
+
+    def touch_members(self: Any, conv: Conv, names: Sequence[str]) -> None:
+        """See `State`."""
+        for name in names:
+            self.touch_member(conv, name)
+
+    def put_items(self: Any, users: Sequence[User], positions: Sequence[int], lsn: int, conv: Conv | None) -> None:
+        """See `State`."""
+        for user, pos in zip(users, positions, strict=True):
+            self.put_item(user, pos, lsn, conv)
+
+    def void_items(self: Any, users: Sequence[User], positions: Sequence[int], conv: Conv) -> None:
+        """See `State`."""
+        for user, pos in zip(users, positions, strict=True):
+            self.void_item(user, pos, conv)
+
+    def claim_all(self: Any, items: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
+        """See `core.model.View`."""
+        return [item for item in items if self.claim(*item)]
 
 
 def apply(state: State, lsn: int, record: AnyRecord) -> list[str] | None:
@@ -155,8 +202,8 @@ def _message(state: State, lsn: int, record: Message) -> list[str]:
             state.put_mention(conv, record.seq, name)
         if "key" in extra:
             state.put_keyed(record.by, record.conv, extra["key"], lsn)
-            for name, pos in extra.get("replaced", ()):
-                state.void_item(state.user(name), pos, conv)
+            if replaced := extra.get("replaced"):
+                state.void_items(state.users([name for name, _ in replaced]), [pos for _, pos in replaced], conv)
         _packet(state, lsn, record)
     return names
 
@@ -195,11 +242,10 @@ def _packet(state: State, lsn: int, record: Message) -> None:
 def _items(state: State, conv: Conv, lsn: int, record: Act) -> list[str]:
     names = recipients(conv, record)
     message = conv if isinstance(record, MESSAGES) else None
-    find, put_item = state.user, state.put_item
-    for name, pos in zip(names, record.pos, strict=True):
-        user = find(name)
+    users = state.users(names)
+    for user, pos in zip(users, record.pos, strict=True):
         user.head = pos
-        put_item(user, pos, lsn, message)
+    state.put_items(users, record.pos, lsn, message)
     return names
 
 
@@ -300,14 +346,15 @@ def _count_members(state: State, conv: Conv, lsn: int, record: GroupChange) -> N
         names, step = record.members or (), 1
     elif record.event in ("group.remove", "group.leave"):
         names, step = _leaving(record), -1
+        members = conv.members
         for name in names:
-            conv.members[name].last = lsn
+            members[name].last = lsn
     else:
         return
-    for name in names:
-        user = state.user(name)
+    users = state.users(names)
+    for user in users:
         user.joined += step
-        state.touch_user(user)
+    state.touch_users(users)
     conv.size += step * len(names)
     if record.event == "group.create":
         conv.maker, conv.born = record.by, record.seq
@@ -340,14 +387,15 @@ def change_members(state: State, conv: Conv, record: GroupChange) -> None:
             kept = [] if former is None else [span for span in former.spans if span[0] < first]
             member.spans = [*kept, *new] if kept else new
             members[name] = member
-            state.touch_member(conv, name)
+        state.touch_members(conv, record.members or ())
     elif record.event in ("group.remove", "group.leave"):
-        for name in _leaving(record):
-            member = conv.own(name)
+        leaving = _leaving(record)
+        for name in leaving:
+            member = members[name] = members[name].copied()  # as `own`
             member.active = False
             member.role = "member"
             member.spans = [*member.spans[:-1], [member.spans[-1][0], seq]]
-            state.touch_member(conv, name)
+        state.touch_members(conv, leaving)
     elif record.event == "group.role" and record.user is not None:
         conv.own(record.user).role = record.role or "member"
         state.touch_member(conv, record.user)

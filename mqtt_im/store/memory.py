@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
-from mqtt_im.core.apply import apply
+from mqtt_im.core.apply import OneByOne, apply
 from mqtt_im.core.entries import Entry, render, void_entry
 from mqtt_im.core.gone import without_content
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
@@ -29,7 +29,7 @@ from .jobs import Job
 from .uploads import NoUploads, Uploads
 
 
-class MemoryState:
+class MemoryState(OneByOne):
     """`interface.State` in dicts."""
 
     def __init__(

@@ -169,16 +169,15 @@ def check_changes(view: View, limits: Limits, who: Who, conv: Conv, seq: int) ->
 
 def positions(view: View, conv: Conv, seq: int, by: str) -> list[int]:
     """The `pos` that an item about the message `seq` gets, in the order of `core.apply.recipients`; `by` has caused it."""
-    user = view.user
     if conv.large:
         return positions_at_once(view, conv, [by])
-    return [user(name).head + 1 for name in readers(conv, seq)]
+    return [user.head + 1 for user in view.users(readers(conv, seq))]
 
 
 def positions_at_once(view: View, conv: Conv, names: list[str]) -> list[int]:
     """The `pos` that the next item of a large group gets in the inboxes of those who are told at once."""
     conv.catch_up(names)
-    return [view.user(name).head + 1 for name in names]
+    return [user.head + 1 for user in view.users(names)]
 
 
 def repeat(view: View, who: Who, request: rq.Request) -> Decision | None:

@@ -40,7 +40,7 @@ def add(view: View, limits: Limits, who: Who, request: rq.GroupAdd, n: int) -> D
     _require(member, "owner", "admin", what="add members to", conv=conv)
     _check_accounts(view, request.members)
     present = _at_once(conv, who)
-    new, left_out = _without_blockers(view, who, [name for name in request.members if conv.member(name) is None])
+    new, left_out = _without_blockers(view, who, conv.others(request.members))
     if not new:
         return _unchanged(conv, request, n, left_out)
     _check_size(limits, conv.size + len(new))
@@ -58,11 +58,11 @@ def remove(view: View, limits: Limits, who: Who, request: rq.GroupRemove, n: int
     _require(member, "owner", "admin", what="remove members from", conv=conv)
     _check_accounts(view, request.members)
     present = _at_once(conv, who)
-    gone = {name: None for name in request.members if conv.member(name) is not None}
+    gone = dict.fromkeys(conv.present(request.members))
     if not gone:
         return _unchanged(conv, request, n)
-    for name in gone:
-        if member.role == "admin" and conv.members[name].role != "member":
+    for name in gone if member.role == "admin" else ():
+        if conv.members[name].role != "member":
             raise Refusal("forbidden", f"members: {name} is {conv.members[name].role}; only an owner may remove that one")
     if all(name in gone for name in _owners(conv)):
         raise Refusal("forbidden", f"members: the last owner of {conv.name} can't be removed; make another one first")
@@ -103,8 +103,10 @@ def leave(view: View, limits: Limits, who: Who, request: rq.GroupLeave, n: int) 
     rest = [name for name in _present(conv) if name != who.user] if member.role == "owner" else []
     heirs: list[str] = []
     if rest and _owners(conv) == [who.user]:
-        heirs = [name for name in rest if conv.members[name].role == "admin"] or rest
-        heirs = [min(heirs, key=lambda name: conv.members[name].order)]
+        members = conv.members
+        heirs = [name for name in rest if members[name].role == "admin"] or rest
+        orders = [members[name].order for name in heirs]
+        heirs = [heirs[orders.index(min(orders))]]
     left = _change(view, who, request, n, conv, "group.leave", list(dict.fromkeys((*_at_once(conv, who), *heirs))))
     left.user = who.user
     records: list[AnyRecord] = [left]
@@ -112,7 +114,7 @@ def leave(view: View, limits: Limits, who: Who, request: rq.GroupLeave, n: int) 
         (heir,) = heirs
         if conv.large:
             rest = [heir]  # the others take it later
-        pos = [view.user(name).head + 2 for name in rest]
+        pos = [user.head + 2 for user in view.users(rest)]
         records.append(
             GroupChange(
                 who.now,
@@ -133,7 +135,7 @@ def leave(view: View, limits: Limits, who: Who, request: rq.GroupLeave, n: int) 
 
 
 def _change(view: View, who: Who, request: rq.Request, n: int, conv: Conv, event: str, users: list[str]) -> GroupChange:
-    pos = positions_at_once(view, conv, users) if conv.large else [view.user(name).head + 1 for name in users]
+    pos = positions_at_once(view, conv, users) if conv.large else [user.head + 1 for user in view.users(users)]
     return GroupChange(
         who.now, conv.name, conv.head + 1, who.user, who.device, request.id, n, pos, event, users, asked=asked(request)
     )
@@ -153,8 +155,8 @@ def _unchanged(conv: Conv, request: rq.Request, n: int, left_out: list[str] | No
 def _without_blockers(view: View, who: Who, names: list[str]) -> tuple[list[str], list[str]]:
     """Those who may be brought into a group, and those who have blocked the one who asks; each once, in their order."""
     once = list(dict.fromkeys(names))
-    left_out = {name: None for name in once if who.user in view.user(name).blocks}
-    return [name for name in once if name not in left_out], list(left_out)
+    left_out = {name: None for name, user in zip(once, view.users(once), strict=True) if who.user in user.blocks}
+    return once if not left_out else [name for name in once if name not in left_out], list(left_out)
 
 
 def _at_once(conv: Conv, who: Who) -> list[str]:
@@ -183,9 +185,9 @@ def _check_accounts(view: View, names: list[str]) -> None:
 
 def _check_joined(view: View, limits: Limits, names: list[str]) -> None:
     bound = limits.quota_groups
-    for name in names:
-        if bound and view.user(name).joined >= bound:
-            raise Quota("groups", f"members: {name} is in {bound} groups, the most there may be")
+    for user in view.users(names) if bound else ():
+        if user.joined >= bound:
+            raise Quota("groups", f"members: {user.name} is in {bound} groups, the most there may be")
 
 
 def _check_size(limits: Limits, size: int) -> None:

@@ -43,12 +43,12 @@ def send(view: View, limits: Limits, who: Who, request: rq.Send) -> Decision:
     if to[0] == "#":
         conv, _ = conv_of(view, who, to)
         name, seq = to, conv.head + 1
-        pos: list[int] = positions_at_once(view, conv, [user]) if conv.large else []
-        for member_name, member in () if conv.large else conv.members.items():
-            if member.active:
-                if member_name == user:
-                    own = len(pos)
-                pos.append(view.user(member_name).head + 1)
+        if conv.large:
+            pos = positions_at_once(view, conv, [user])
+        else:
+            present = [member_name for member_name, member in conv.members.items() if member.active]
+            own = present.index(user)
+            pos = [member_user.head + 1 for member_user in view.users(present)]
     else:
         recipient = view.user(to)
         if not view.has_account(to):
@@ -117,11 +117,10 @@ def _replace(view: View, who: Who, conv: Conv, key: str) -> list[list[Any]]:
     former = view.keyed(who.user, conv.name, key)
     if not isinstance(former, Message):
         return []
-    gone: list[list[Any]] = []
-    for name, pos in zip(recipients_of_keyed(former), former.pos, strict=True):
-        if name != who.user and view.user(name).acked < pos and view.claim(name, pos):
-            gone.append([name, pos])
-    return gone
+    names = recipients_of_keyed(former)
+    found = zip(names, former.pos, view.users(names), strict=True)
+    asked = [(name, pos) for name, pos, user in found if user.acked < pos and name != who.user]
+    return [[name, pos] for name, pos in view.claim_all(asked)]
 
 
 def recipients_of_keyed(record: Message) -> list[str]:

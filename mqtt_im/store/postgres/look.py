@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
+from mqtt_im.core.apply import OneByOne
 from mqtt_im.core.model import Amended, Conv, Device, Member, Upload, User
 from mqtt_im.core.records import Act, AnyRecord, Gone, decode
 from mqtt_im.protocol.names import members_of_direct
@@ -17,7 +18,7 @@ from .large import IN_LARGE, LAGGING_HERE, LAGGING_MEMBERS, LARGE, Group
 from .wire import Link
 
 
-class Look:
+class Look(OneByOne):
     """Most of `interface.State`. Raises what `Link` raises."""
 
     def __init__(self, link: Link, has_account: Callable[[str], bool], upload: Callable[[str], Upload | None]) -> None:

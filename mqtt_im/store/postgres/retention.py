@@ -16,7 +16,7 @@ from typing import Final, Protocol
 import msgspec
 import psycopg
 
-from mqtt_im.core.apply import change_members, recipients
+from mqtt_im.core.apply import OneByOne, change_members, recipients
 from mqtt_im.core.gone import remembered
 from mqtt_im.core.model import FOREVER, Conv
 from mqtt_im.core.records import (
@@ -105,7 +105,7 @@ class Groups:
         return recipients(self.conv(record.conv), record)
 
 
-class _Untouched:
+class _Untouched(OneByOne):
     def touch_member(self, conv: Conv, name: str) -> None:
         """See `core.apply.State`."""
 

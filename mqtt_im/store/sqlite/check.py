@@ -151,7 +151,7 @@ class _Rebuild:
         self._state = self._begun()
 
     def _begun(self) -> LoadingState:
-        return LoadingState(self._log, self._projection, lambda _: True, lambda *_: False, numbering=self._numbering)
+        return LoadingState(self._log, self._projection, lambda _: True, lambda _: (), numbering=self._numbering)
 
     def restore(self, numbers: Numbers) -> None:
         """Everything up to the base."""

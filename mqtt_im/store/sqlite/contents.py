@@ -46,6 +46,11 @@ class Contents(Entities):
         self.live.voids.add((user.uid, pos))
         self.live.amends[conv.name] = self.live.last
 
+    def void_items(self, users: Sequence[User], positions: Sequence[int], conv: Conv) -> None:
+        """See `State`."""
+        self.live.voids.update(zip([user.uid for user in users], positions, strict=True))
+        self.live.amends[conv.name] = self.live.last
+
     def items(self, user: User, after: int, limit: int) -> list[tuple[int, int]]:
         """`(pos, lsn)` of the items after `after`, at most `limit`; `lsn` is negative where an item was replaced."""
         uid, after = user.uid, max(after, user.begin)

@@ -170,7 +170,7 @@ class Engine(Showing):
         uploads = self._uploads
         uploads.rollback()
         self.state = state = ProjectedState(
-            self.log, self.projection, self._has_account, self._taking_back.take, uploads.find, self._bounds
+            self.log, self.projection, self._has_account, self._taking_back.take_all, uploads.find, self._bounds
         )
         self._batch = Batch(self.log, state, self.online, uploads, self.erasure.ask)
         self.rendering = Rendering(state, self._bounds.of)

@@ -5,7 +5,7 @@ They stay in memory. Those that a generation holds must; the others may be dropp
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from mqtt_im.compiling import mypyc_attr
@@ -139,6 +139,14 @@ class Entities(Overlay):
             self._beside += _settings(user)
         return user
 
+    def users(self, names: Sequence[str]) -> list[User]:
+        """See `View`."""
+        known = self._users
+        try:
+            return [known[name] for name in names]
+        except KeyError:
+            return [self.user(name) for name in names]
+
     def user_names(self, after: str, limit: int) -> list[str]:
         """See `interface.State`."""
         found = set(self.projection.names_after(after, limit))
@@ -150,6 +158,13 @@ class Entities(Overlay):
         """See `State`."""
         user.changed = self.live.last
         self.live.users[user.name] = user
+
+    def touch_users(self, users: Sequence[User]) -> None:
+        """See `State`."""
+        last, known = self.live.last, self.live.users
+        for user in users:
+            user.changed = last
+            known[user.name] = user
 
     def conv(self, name: str) -> Conv | None:
         """See `View`."""
@@ -239,6 +254,24 @@ class Entities(Overlay):
             self.live.parts += conv.cid not in parts
             parts[conv.cid] = conv
         self.live.convs[conv.name] = conv
+
+    def touch_members(self, conv: Conv, names: Sequence[str]) -> None:
+        """See `State`."""
+        if not names:
+            return
+        self.touch_member(conv, names[0])
+        live, members, cid, new = self.live, self.live.members, conv.cid, 0
+        for name in names[1:]:
+            parts = members.get(name)
+            if parts is None:
+                members[name] = {cid: conv}
+                new += 1
+            elif cid not in parts:
+                parts[cid] = conv
+                new += 1
+        live.parts += new
+        if conv.group:
+            live.pinned += len(names) - 1
 
     def _prefetch_members(self, convs: list[Conv]) -> None:
         """The members of these direct conversations, which are nowhere in memory, are in memory."""

@@ -66,7 +66,7 @@ def _state(data_dir: Path, stack: ExitStack) -> ProjectedState | None:
     if not ours or folds.projected() != folds.position().number:
         return None
     log = Log(log_db)
-    state = ProjectedState(log, projection, lambda _: True, lambda *_: False)
+    state = ProjectedState(log, projection, lambda _: True, lambda _: ())
     for lsn, data in log.after(position):
         state.replay(lsn, decode(data), len(data))
     return state

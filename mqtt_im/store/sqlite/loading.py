@@ -6,7 +6,7 @@ The order of `convs` follows from everything else, so it is made at the end, for
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -31,6 +31,11 @@ class LoadingState(ProjectedState):
         """See `core.apply.State`; what is the latest of a conversation follows from what is written (`set_latest`)."""
         self.touch_user(user)
         self.scatter_item(user, pos, lsn, conv)
+
+    def put_items(self, users: Sequence[User], positions: Sequence[int], lsn: int, conv: Conv | None) -> None:
+        """See `put_item`."""
+        for user, pos in zip(users, positions, strict=True):
+            self.put_item(user, pos, lsn, conv)
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
         """See `core.apply.State`, and `put_item`."""

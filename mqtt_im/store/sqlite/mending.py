@@ -88,7 +88,7 @@ class Mending:
         try:
             log, projection = Log(log_db), Projection(projection_db)
             position = restore(log, log_db, projection_db, self._epoch)
-            state = ProjectedState(log, projection, lambda _: True, lambda *_: False)
+            state = ProjectedState(log, projection, lambda _: True, lambda _: ())
             state.live.last = position
             flusher = Flusher(projection, self._epoch, Gate(), Bounds())
             flusher.begin(state)

@@ -69,7 +69,7 @@ class ReadState(ProjectedState):
         uploads: Uploads,
         bounds: Bounds,
     ) -> None:
-        super().__init__(log, projection, has_account, lambda *_: False, uploads.stored, bounds)
+        super().__init__(log, projection, has_account, lambda _: (), uploads.stored, bounds)
         self._gate = gate
         self._stored_uids = 1 << 62
         self._writer: ProjectedState | None = None

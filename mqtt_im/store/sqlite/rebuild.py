@@ -38,7 +38,7 @@ def rebuild(data_dir: Path, log: Log, log_db: peewee.SqliteDatabase, epoch: str)
     try:
         base = restore(log, log_db, db, "")
         projection = Projection(db)
-        state = LoadingState(log, projection, lambda _: True, lambda *_: False)
+        state = LoadingState(log, projection, lambda _: True, lambda _: ())
         state.live.last = base
 
         def full() -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 
 from .state import ProjectedState
 
@@ -27,16 +27,19 @@ class TakingBack:
         self._loaded_upto = loaded_upto
         self._cut_off = {user for user, _ in cut_off}
 
-    def take(self, user: str, pos: int) -> bool:
-        """Whether the item could be taken back."""
-        if user in self._cut_off:
-            found = self._state.items(self._state.user(user), pos - 1, 1)
-            if found and abs(found[0][1]) <= self._loaded_upto:
-                return False  # the former server may have offered it
-        taken = self._claim(user, pos)
-        if taken:
-            self._taken.append((user, pos))
+    def take_all(self, items: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
+        """Those of these items that could be taken back, `(user, pos)` each."""
+        claim, cut_off = self._claim, self._cut_off
+        taken = [
+            (user, pos) for user, pos in items if not (user in cut_off and self._may_be_offered(user, pos)) and claim(user, pos)
+        ]
+        self._taken += taken
         return taken
+
+    def _may_be_offered(self, user: str, pos: int) -> bool:
+        """Whether the former server may have offered it."""
+        found = self._state.items(self._state.user(user), pos - 1, 1)
+        return bool(found) and abs(found[0][1]) <= self._loaded_upto
 
     def keep(self) -> None:
         """The batch is committed."""

@@ -11,12 +11,12 @@ messages and ids are, since what they did to the entities is in the base already
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import peewee
 
-from mqtt_im.core.apply import apply, change_members
+from mqtt_im.core.apply import OneByOne, apply, change_members
 from mqtt_im.core.model import Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord, GroupChange
 from mqtt_im.store.sqlite.flusher import write_all
@@ -50,7 +50,7 @@ class BaseState(ProjectedState):
     """The base, to be moved on: `apply` changes its entities, and makes nothing else of a record."""
 
     def __init__(self, log: Log, log_db: peewee.SqliteDatabase) -> None:
-        super().__init__(log, Projection(log_db), lambda _: True, lambda *_: False)
+        super().__init__(log, Projection(log_db), lambda _: True, lambda _: ())
 
     def moved(self) -> list[tuple[str, Iterator[tuple[Any, ...] | None]]]:
         """Statements with the rows of what has changed (`Generation.entities`); until `thaw` nothing more changes."""
@@ -62,10 +62,18 @@ class BaseState(ProjectedState):
         """See `core.apply.State`."""
         self.touch_user(user)
 
+    def put_items(self, users: Sequence[User], positions: Sequence[int], lsn: int, conv: Conv | None) -> None:
+        """See `core.apply.State`."""
+        for user in users:
+            self.touch_user(user)
+
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
         """See `core.apply.State`."""
 
     def void_item(self, user: User, pos: int, conv: Conv) -> None:
+        """See `core.apply.State`."""
+
+    def void_items(self, users: Sequence[User], positions: Sequence[int], conv: Conv) -> None:
         """See `core.apply.State`."""
 
     def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:
@@ -114,7 +122,7 @@ class Groups:
         change_members(_UNTOUCHED, self.conv(record.conv), record)
 
 
-class Index:
+class Index(OneByOne):
     """`core.apply.State` that takes of a record what points to it, and nothing of what it does to entities.
 
     `state` has the entities as of a later row.
@@ -176,7 +184,7 @@ def _copy(member: Member) -> Member:
     return copied
 
 
-class _Untouched:
+class _Untouched(OneByOne):
     def touch_member(self, conv: Conv, name: str) -> None:
         """Nobody keeps count."""
 
@@ -205,7 +213,7 @@ def restore(
     _copy_entities(log_db, projection_db, plan)
     if numbering is not None:
         renumber(projection_db.connection(), numbering)  # type: ignore[no-untyped-call]
-    state = ProjectedState(log, projection, lambda _: True, lambda *_: False, numbering=numbering)
+    state = ProjectedState(log, projection, lambda _: True, lambda _: (), numbering=numbering)
     index = Index(state)
 
     count = 0
