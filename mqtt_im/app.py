@@ -286,7 +286,7 @@ class Server:
     def _start_search(self, bridge: Bridge, epoch: str) -> None:
         data_dir = Path(self.config.data_dir)
         if self.config.search.enabled:
-            search = Search(data_dir, epoch, index_of(self.config))
+            search = Search(data_dir, epoch, index_of(self.config), Bounds(self.config.limits.memory_mb))
             search.start()
             self._undo.push_async_callback(search.stop)
             bridge.searching = Searching(bridge, search)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 _M_MMAP_THRESHOLD: Final = -3
+_M_ARENA_MAX: Final = -8
 LOOK_S: Final = 10.0
 GROWTH: Final = 32 << 20
 """Bytes by which the process must have grown for it to be worth the time of another thread: a few milliseconds to fifty."""
@@ -28,9 +29,14 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_bytes().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def return_large_blocks() -> None:
-    """Blocks of 128 KiB and more go back to the system when they are freed; glibc would raise that bound with the first one."""
+def share_blocks() -> None:
+    """What one thread frees is used by the others, and blocks of 128 KiB and more go back to the system when they are freed.
+
+    Before there are other threads. glibc would give each thread a heap of its own, and what a message leaves in each of them
+    stays there; and it would raise that bound with the first such block.
+    """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
+        mallopt(_M_ARENA_MAX, 1)
         mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
 
 

@@ -40,7 +40,7 @@ def tune_interpreter() -> None:
     new then, after one. `memory.look_at_new` looks at them before they are more.
     """
     gc.set_threshold(10_000, 1, 10_000)
-    memory.return_large_blocks()
+    memory.share_blocks()
     sys.setswitchinterval(0.0005)
 
 

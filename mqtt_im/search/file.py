@@ -13,15 +13,20 @@ from typing import Final, cast
 
 import peewee
 
+from mqtt_im.shares import Bounds
+
 FILE_NAME: Final = "search.db"
 _PRAGMAS: Final = {
     "journal_mode": "wal",
     "synchronous": "normal",  # a power cut may take back the last transactions, with their positions: they are made again
     "secure_delete": 1,
-    "cache_size": -16_384,
     "journal_size_limit": 16 << 20,
     "busy_timeout": 5000,
 }
+
+
+_PAGES_KIB: Final = 16_384
+"""Pages that stay in memory."""
 
 
 class DocRow(peewee.Model):
@@ -68,10 +73,11 @@ class MetaRow(peewee.Model):
 class SearchFile:
     """An open file with its tables, for one thread at a time. Raises `sqlite3.Error`, `peewee.PeeweeException`, `OSError`."""
 
-    def __init__(self, data_dir: Path) -> None:
+    def __init__(self, data_dir: Path, bounds: Bounds | None = None) -> None:
         path = data_dir / FILE_NAME
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-        self._db = peewee.SqliteDatabase(str(path), thread_safe=False, check_same_thread=False, pragmas=_PRAGMAS)
+        pragmas = {**_PRAGMAS, "cache_size": -(bounds or Bounds()).of(_PAGES_KIB)}
+        self._db = peewee.SqliteDatabase(str(path), thread_safe=False, check_same_thread=False, pragmas=pragmas)
         self._db.connect()
         self.sql = cast(sqlite3.Connection, self._db.connection())  # type: ignore[no-untyped-call]
         try:

@@ -27,6 +27,7 @@ from typing import Final, cast
 import msgspec
 
 from mqtt_im.core.records import AnyRecord, Edited, Gone, Message, Recalled, decode, encode
+from mqtt_im.shares import Bounds
 from mqtt_im.store.reach import Part, Reach
 from mqtt_im.store.sqlite.files import open_log
 
@@ -39,8 +40,12 @@ VERSION: Final = f"1.{text.VERSION}"
 FOREVER: Final = 2**62
 
 _READ_ROWS: Final = 100
+_READ_BYTES: Final = 1 << 20
+"""Of rows that are read at once; one more may go beyond it."""
 _BATCH_CHARS: Final = 4 << 20
 _INSERT_SIZES: Final = (64, 16, 4, 1)
+_INSERT_CHARS: Final = 64 << 10
+"""Texts of so many characters are written together, and longer ones alone: SQLite keeps what each statement wrote last."""
 _INSERTS: Final = {
     size: "INSERT INTO doc (lsn, cid, seq, ts, text) VALUES " + ",".join(["(?, ?, ?, ?, ?)"] * size) for size in _INSERT_SIZES
 }
@@ -88,7 +93,7 @@ class Found(msgspec.Struct, frozen=True):
 class SearchIndex:
     """The index of the store in one folder, for one thread at a time. Raises what `SearchFile` raises, and `StoreError`."""
 
-    def __init__(self, data_dir: Path, epoch: str) -> None:
+    def __init__(self, data_dir: Path, epoch: str, bounds: Bounds | None = None) -> None:
         """The index is open, and empty where it was lost or belongs to another store."""
         self.position = 0
         """Log rows up to this one are indexed."""
@@ -103,6 +108,7 @@ class SearchIndex:
         self._key = b""
         self._cids: dict[str, int] = {}
         """Numbers of conversations under this key."""
+        self._bounds = bounds or Bounds()
         self._log_db = open_log(data_dir, readonly=True)
         self._log = cast(sqlite3.Connection, self._log_db.connection())  # type: ignore[no-untyped-call]
         try:
@@ -112,12 +118,12 @@ class SearchIndex:
             raise
 
     def _open(self, data_dir: Path, epoch: str) -> None:
-        self._file = SearchFile(data_dir)
+        self._file = SearchFile(data_dir, self._bounds)
         self._load()
         if (self._file.meta("epoch"), self._file.meta("version")) != (epoch, VERSION) or self.position > self.log_end():
             self._file.close()
             remove(data_dir)
-            self._file = SearchFile(data_dir)
+            self._file = SearchFile(data_dir, self._bounds)
             with self._file:
                 self._file.note("epoch", epoch)
                 self._file.note("version", VERSION)
@@ -156,15 +162,13 @@ class SearchIndex:
         `breathe` is called between small parts of the work, for others to have their turn.
         """
         batch = _Batch(self.position)
-        while batch.rows < limit and batch.size < _BATCH_CHARS:
-            count = min(_READ_ROWS, limit - batch.rows)
+        most = self._bounds.of(_BATCH_CHARS)
+        while batch.rows < limit and batch.size < most:
             # All of a part at once, so that the log is never held open for reading for long.
-            rows = self._log.execute(
-                "SELECT lsn, rec FROM log WHERE lsn > ? ORDER BY lsn LIMIT ?", (batch.last, count)
-            ).fetchall()
+            rows, more = self._read(batch.last, min(_READ_ROWS, limit - batch.rows))
             for lsn, data in rows:
                 batch.take(lsn, decode(data))
-            if len(rows) < count:
+            if not more:
                 break
             breathe()
         if not batch.rows:
@@ -172,6 +176,19 @@ class SearchIndex:
         self._write(lambda: self._apply(batch))
         self.position = batch.last
         return True
+
+    def _read(self, after: int, count: int) -> tuple[list[tuple[int, bytes]], bool]:
+        """The next rows of the log behind this one, at most `count`, and whether there may be more of them."""
+        rows: list[tuple[int, bytes]] = []
+        left = _READ_BYTES
+        found = self._log.execute("SELECT lsn, rec FROM log WHERE lsn > ? ORDER BY lsn LIMIT ?", (after, count))
+        for row in found:
+            rows.append(row)
+            left -= len(row[1])
+            if left <= 0:
+                found.close()
+                return rows, True
+        return rows, len(rows) == count
 
     def _apply(self, batch: _Batch) -> None:
         self._change(batch.changed)
@@ -186,7 +203,10 @@ class SearchIndex:
         start, left = 0, len(docs)
         for size in _INSERT_SIZES:
             while left >= size:
-                self._sql.execute(_INSERTS[size], [value for doc in docs[start : start + size] for value in doc])
+                part = docs[start : start + size]
+                if size > 1 and sum(len(words) for *_, words in part) > _INSERT_CHARS:
+                    break
+                self._sql.execute(_INSERTS[size], [value for doc in part for value in doc])
                 start, left = start + size, left - size
         first, last = docs[0][0], docs[-1][0]
         for number in range(first // SHARD_ROWS, last // SHARD_ROWS + 1):

@@ -24,6 +24,7 @@ import peewee
 
 from mqtt_im.disk import lacks_room
 from mqtt_im.protocol.errors import Refusal, StoreError
+from mqtt_im.shares import Bounds
 
 from .file import FILE_NAME, remove
 from .index import Found, Key, Query, SearchIndex
@@ -114,10 +115,10 @@ class _Ask:
 class Search:
     """The event loop's side of the search index."""
 
-    def __init__(self, data_dir: Path, epoch: str, make: Callable[[], Index] | None = None) -> None:
-        """`make` opens another index than the one in `data_dir`."""
+    def __init__(self, data_dir: Path, epoch: str, make: Callable[[], Index] | None = None, bounds: Bounds | None = None) -> None:
+        """`make` opens another index than the one in `data_dir`; `bounds` give that one's memory."""
         self._data_dir = data_dir
-        self._make: Callable[[], Index] = make or (lambda: SearchIndex(data_dir, epoch))
+        self._make: Callable[[], Index] = make or (lambda: SearchIndex(data_dir, epoch, bounds))
         self._asked: deque[_Ask] = deque()
         self._recalled: deque[Key] = deque(maxlen=_MAX_RECALLED)
         self._wake = threading.Event()

@@ -86,7 +86,7 @@ class Engine(Showing):
         self._has_account = has_account
         self._uploads = uploads
         self._taking_back = TakingBack(claim, unclaim)
-        self._log_db = open_log(data_dir, synchronous)
+        self._log_db = open_log(data_dir, synchronous, bounds=bounds)
         with self._log_db.bind_ctx([LogMeta]):
             self.epoch: str = LogMeta.get_by_id("epoch").value
             mark = LogMeta.get_or_none(LogMeta.key == "clock")

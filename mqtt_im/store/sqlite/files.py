@@ -40,17 +40,23 @@ UNFINISHED = "projection.db.new"
 """Projections that are being made anew, since the others are damaged (`mending.py`)."""
 _PAGES_KIB = 65_536
 """Pages of the projections that stay in memory."""
+_LOG_PAGES_KIB = 8192
+"""The same of the log: a page of it is written for the last time soon, so there is nothing to gain from waiting for many."""
 
 
 def open_log(
-    data_dir: Path, synchronous: str = "full", readonly: bool = False, unchanging: bool = False
+    data_dir: Path,
+    synchronous: str = "full",
+    readonly: bool = False,
+    unchanging: bool = False,
+    bounds: Bounds | None = None,
 ) -> peewee.SqliteDatabase:
     """The log's database, with its tables and an epoch. Raises `StoreError`, also where `readonly` and it is an older one.
 
     `unchanging`: see `unchanging.readable`.
     """
-    # A page of the log is written for the last time soon, so there is nothing to gain from waiting for many.
-    db = _open(data_dir / LOG_FILE, synchronous, readonly, 8192, unchanging, checkpoint_pages=1_000)
+    pages = (bounds or Bounds()).of(_LOG_PAGES_KIB)
+    db = _open(data_dir / LOG_FILE, synchronous, readonly, pages, unchanging, checkpoint_pages=1_000)
     _migrate(db, _LOG_STEPS, readonly)
     return db
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from operator import itemgetter
 
 from .sql import CHUNK, Connected, checkpoint, roll_back
 
 _INSERT_ROWS = 64
+_LARGE_BYTES = 128 * 1024
+"""A statement with more bytes than that writes its rows one by one: SQLite keeps what the last call of each has bound."""
+_INSERT = "INSERT INTO log (lsn, rec) VALUES (?, ?)"
 _INSERTS = ["INSERT INTO log (lsn, rec) VALUES " + ",".join(["(?, ?)"] * size) for size in range(_INSERT_ROWS + 1)]
 """By their number of rows."""
 
@@ -30,14 +34,17 @@ class Log:
         """
         execute = self._conn.execute
         self._check_idle()
-        if len(rows) <= _INSERT_ROWS and not rewrites:
+        if len(rows) <= _INSERT_ROWS and not rewrites and _bytes(rows) <= _LARGE_BYTES:
             execute(_INSERTS[len(rows)], list(chain.from_iterable(rows)))  # a transaction of its own
             return
         execute("BEGIN IMMEDIATE")
         try:
             for start in range(0, len(rows), _INSERT_ROWS):
                 part = rows[start : start + _INSERT_ROWS]
-                execute(_INSERTS[len(part)], list(chain.from_iterable(part)))
+                if _bytes(part) <= _LARGE_BYTES:
+                    execute(_INSERTS[len(part)], list(chain.from_iterable(part)))
+                else:
+                    self._conn.executemany(_INSERT, part)
             if rewrites:
                 self._conn.executemany("UPDATE log SET rec = ? WHERE lsn = ?", rewrites)
             execute("COMMIT")
@@ -84,3 +91,7 @@ class Log:
     def checkpoint(self) -> bool:
         """Whether what was rewritten or deleted is gone from the write-ahead file too; see `checkpoint`."""
         return checkpoint(self._conn, "TRUNCATE")
+
+
+def _bytes(rows: Sequence[tuple[int, bytes]]) -> int:
+    return sum(map(len, map(itemgetter(1), rows)))
