@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 from mqtt_im.core.rules import CHANGING, Who
@@ -122,22 +123,17 @@ class Calls:
     async def ack(self, user: str, device: str, pos: int) -> None:
         """The device has processed everything up to `pos`: its cursor is there, on disk. Raises `Refusal`, also `not_found`."""
         bridge = self._bridge
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def notify(job: RequestJob) -> None:
+        def told(job: RequestJob) -> None:
             bridge.telling.tell(job)
             if job.refusal is None:
                 bridge.confirmed(user, device, pos)
-            if ended.done():
-                return
-            if job.refusal is not None:
-                ended.set_exception(job.refusal)
-            else:
-                ended.set_result(None)
+
+        def make(notify: Callable[[RequestJob], None]) -> RequestJob:
+            return _AckJob(Who(user, device, 0), rq.Ack(pos=pos), notify)
 
         bridge.metrics.count("uplinks", op="ack")
-        bridge.ledger.submit(_AckJob(Who(user, device, 0), rq.Ack(pos=pos), notify))
-        await ended
+        await bridge.ledger.ask(make, told)
 
     async def settled(self) -> None:
         """Returns when every call has its answer."""

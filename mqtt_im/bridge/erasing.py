@@ -5,7 +5,6 @@ Where a user is to be erased: what the user could have left, forgotten and taken
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from mqtt_im.protocol import requests as rq
@@ -32,7 +31,8 @@ async def erase(bridge: Bridge, user: str) -> None:
     await _make(bridge, user, requests)
     again = True
     while again:
-        again = await _part(bridge, user)
+        job = await bridge.ledger.ask(lambda notify: EraseJob(user, notify), bridge.telling.tell)
+        again = job.again
 
 
 async def _make(bridge: Bridge, user: str, requests: Sequence[rq.Request]) -> None:
@@ -42,19 +42,3 @@ async def _make(bridge: Bridge, user: str, requests: Sequence[rq.Request]) -> No
         except Refusal as refusal:
             if refusal.code != "not_member":  # somebody else was quicker
                 raise
-
-
-async def _part(bridge: Bridge, user: str) -> bool:
-    ended: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-
-    def notify(job: EraseJob) -> None:
-        bridge.telling.tell(job)
-        if ended.done():
-            return
-        if job.refusal is not None:
-            ended.set_exception(job.refusal)
-        else:
-            ended.set_result(job.again)
-
-    bridge.ledger.submit(EraseJob(user, notify))
-    return await ended

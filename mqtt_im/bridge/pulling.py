@@ -7,8 +7,8 @@ takes a slice of them, and the next one stands in line when that is done, so nob
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, Final
 
@@ -79,22 +79,8 @@ class Pulling:
         waiting = list(users)
         while waiting:
             part, waiting = waiting[:SLICE], waiting[SLICE:]
-            waiting += await self._pull(part, turn)
-
-    async def _pull(self, users: Sequence[str], turn: str) -> list[str]:
-        ended: asyncio.Future[list[str]] = asyncio.get_running_loop().create_future()
-
-        def notify(job: PullJob) -> None:
-            self._tell(job)
-            if ended.done():
-                return
-            if job.refusal is not None:
-                ended.set_exception(job.refusal)
-            else:
-                ended.set_result(job.more)
-
-        self._bridge.ledger.submit(PullJob(users, turn, notify))
-        return await ended
+            job = await self._bridge.ledger.ask(partial(PullJob, part, turn), self._tell)
+            waiting += job.more
 
     async def whole(self, user: str) -> None:
         """The user's inbox has everything that large groups have told by now. Raises `Refusal`."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import NamedTuple
 
 from mqtt_im.core.delivery import Delivery
@@ -40,7 +39,6 @@ class Watching:
         if first and self._bridge.neighbourhood is not None:
             self._bridge.neighbourhood.watches(channel.user, on=True)
         await self._bridge.pulling.whole(channel.user)
-        future: asyncio.Future[Start] = asyncio.get_running_loop().create_future()
 
         def read(engine: Readable) -> Start:
             owner = engine.state.user(channel.user)
@@ -48,21 +46,16 @@ class Watching:
                 raise Refusal("bad_field", f"after: the newest item is {owner.head}")
             return Start(owner.head if after is None else after, owner.head, owner.lowest)
 
-        def notify(job: CallJob) -> None:
+        def begun(job: CallJob) -> None:
             if job.refusal is None:
                 # Here, in the turn in which the ledger tells it, so that what is committed after it is not missed.
                 start: Start = job.result
                 channel.delivery = Delivery(channel.user, "", start.pos, start.head, qos=0, window=1, app=False)
                 channel.delivery.moved = True  # its cursor is nobody's, and is never written
-            if future.done():
-                return
-            if job.refusal is not None:
-                future.set_exception(job.refusal)
-            else:
-                future.set_result(job.result)
 
-        self._bridge.ledger.submit(CallJob(read, notify, channel.user))
-        return await future
+        job = await self._bridge.ledger.ask(lambda notify: CallJob(read, notify, channel.user), begun)
+        start: Start = job.result
+        return start
 
     def end(self, link: Link, channel: Channel) -> None:
         """It watches no more."""

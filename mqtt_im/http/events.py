@@ -251,17 +251,7 @@ def _position(last_event_id: str | None, after: str | None) -> int | None:
 
 async def _register(bridge: Bridge, user: str, device: str) -> DeviceState:
     """The device is registered, with `ack: "app"` for good. Raises `Refusal`."""
-    ended: asyncio.Future[DeviceState] = asyncio.get_running_loop().create_future()
-
-    def notify(job: RequestJob) -> None:
-        bridge.telling.tell(job)
-        if ended.done():
-            return
-        if job.refusal is not None:
-            ended.set_exception(job.refusal)
-        else:
-            assert job.device_state is not None
-            ended.set_result(job.device_state)
-
-    bridge.ledger.submit(RequestJob(Who(user, device, 0), rq.Hello(ack="app"), notify))
-    return await ended
+    who, hello = Who(user, device, 0), rq.Hello(ack="app")
+    job = await bridge.ledger.ask(lambda notify: RequestJob(who, hello, notify), bridge.telling.tell)
+    assert job.device_state is not None
+    return job.device_state

@@ -11,7 +11,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from mqtt_im.clock import Clock
 from mqtt_im.compiling import mypyc_attr
@@ -26,6 +26,8 @@ from .turns import SERVER
 from .writer import Writer
 
 logger = logging.getLogger(__name__)
+
+J = TypeVar("J", bound=Job)
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -127,41 +129,46 @@ class Ledger:
             self.writer.submit(self._pending)
             self._pending = []
 
-    async def call(self, function: Callable[[Readable], Any], user: str = SERVER) -> Any:
-        """What `function` has read on the reader's thread, in the user's turn. Raises its `Refusal`."""
-        return await self._ended(lambda notify: CallJob(function, notify, user))
+    async def ask(self, make: Callable[[Callable[[J], None]], J], told: Callable[[J], None] = lambda _: None) -> J:
+        """The job of `make`, which is given the job's `notify`, is over. Raises its `Refusal`.
 
-    async def pull(self, users: Sequence[str]) -> None:
-        """These users' inboxes have what large groups have told by now. Raises `Refusal`."""
-        while users and self._store is not None and not self._store.alone:
-            job: PullJob = await self._notified(partial(PullJob, users, SERVER))
-            users = job.more
+        `told` is called with the job in the turn of the loop in which it is over, also where nobody waits for it any more.
+        """
+        future: asyncio.Future[J] = asyncio.get_running_loop().create_future()
 
-    async def decide(self, function: Callable[[Store], Any]) -> Any:
-        """What `function` has found out between two batches, on the ledger's thread. Raises its `Refusal`."""
-        return await self._ended(lambda notify: _Control(function, notify))
-
-    async def probe(self) -> None:
-        """The store can commit. Raises `Refusal`."""
-        await self.decide(lambda store: store.probe())
-
-    async def _notified(self, make: Callable[[Callable[[Any], None]], Job]) -> Any:
-        """The job, once it is over. Raises its `Refusal`."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        def notify(job: Job) -> None:
-            if future.done():
-                return
-            if job.refusal is not None:
-                future.set_exception(job.refusal)
-            else:
-                future.set_result(job)
+        def notify(job: J) -> None:
+            try:
+                told(job)
+            finally:
+                if future.done():
+                    pass
+                elif job.refusal is not None:
+                    future.set_exception(job.refusal)
+                else:
+                    future.set_result(job)
 
         self.submit(make(notify))
         return await future
 
-    async def _ended(self, make: Callable[[Callable[[Any], None]], CallJob | _Control]) -> Any:
-        return (await self._notified(make)).result
+    async def call(self, function: Callable[[Readable], Any], user: str = SERVER) -> Any:
+        """What `function` has read on the reader's thread, in the user's turn. Raises its `Refusal`."""
+        job: CallJob = await self.ask(lambda notify: CallJob(function, notify, user))
+        return job.result
+
+    async def pull(self, users: Sequence[str]) -> None:
+        """These users' inboxes have what large groups have told by now. Raises `Refusal`."""
+        while users and self._store is not None and not self._store.alone:
+            job: PullJob = await self.ask(partial(PullJob, users, SERVER))
+            users = job.more
+
+    async def decide(self, function: Callable[[Store], Any]) -> Any:
+        """What `function` has found out between two batches, on the ledger's thread. Raises its `Refusal`."""
+        job: _Control = await self.ask(lambda notify: _Control(function, notify))
+        return job.result
+
+    async def probe(self) -> None:
+        """The store can commit. Raises `Refusal`."""
+        await self.decide(lambda store: store.probe())
 
     async def compact(self, policy: Policy) -> Removed:
         """Take out of the store what may go, a little at a time between other work. Raises `StoreError` where that fails."""
