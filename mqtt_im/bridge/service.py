@@ -46,6 +46,8 @@ from .watching import Start, Watching
 log = logging.getLogger(__name__)
 
 FETCH_BYTES = MAX_BUFFERED_BYTES // 2
+READY = 1_000
+"""Packets that one turn of the loop sends, some milliseconds, and whatever one channel has beyond that."""
 
 
 class Logins(Protocol):
@@ -86,13 +88,15 @@ class Bridge:
         self._parking = Parking(bounds.of(USUAL_PARKED_BYTES))
         self._aloft = Aloft(bounds.of(USUAL_BYTES))
         self._channels: dict[Link, Channel] = {}
-        self.telling = Telling(self, claims, TakingBack(self._channels.values, self._parking, self._forget_reads))
+        slices = Slices()
+        taking_back = TakingBack(self._channels.values, self._parking, self._forget_reads, slices.line())
+        self.telling = Telling(self, claims, taking_back, slices)
         self._offer = claims.offer
         self._logins = logins
         self.cursors = Cursors(ledger, self.telling.tell, self._has_delivery)
         self._ready: list[Channel] = []
         """Channels to which something new can be sent in this turn of the loop."""
-        self._pumps = Slices()
+        self._pumps = slices.line()
         self._crowd: deque[Channel] = deque()
         """Channels to which something can be sent that goes to many, so a few of them in each turn."""
         self._crowding = False
@@ -472,13 +476,19 @@ class Bridge:
             asyncio.get_running_loop().call_soon(self.pump_ready)
 
     def pump_ready(self) -> None:
-        """Everything that was noted for this turn of the loop is sent."""
+        """What was noted for this turn of the loop is sent; where that takes long, the rest in the next turns."""
         ready, self._ready = self._ready, []
         for channel in ready:
             channel.ready = False
         now = self.ledger.clock.steady()
-        for channel in ready:
-            self._pump(channel, now)
+        left = READY
+        for count, channel in enumerate(ready, 1):
+            left -= 1 + self._pump(channel, now)
+            if left <= 0:
+                for other in ready[count:]:
+                    if not other.ready:
+                        self.pump_in_turn(other)
+                return
 
     def pump_in_turn(self, channel: Channel) -> None:
         """The same when those who were noted before have had theirs, a few in each turn of the loop."""

@@ -1,4 +1,7 @@
-"""Work for many, done a little in each turn of the loop, so that nobody else waits for all of it."""
+"""Work for many, done a little in each turn of the loop, so that nobody else waits for all of it.
+
+However many kinds of such work there are, they share what one turn of the loop has for them, and take turns.
+"""
 
 from __future__ import annotations
 
@@ -11,32 +14,69 @@ PER_TURN = 400
 """What is done in one turn, in steps of a few microseconds each."""
 _TURN_S = 0.004
 """And so long it takes at most, or one step, where steps cost more than they say."""
+_AT_ONCE = 100
+"""What one line does before the next one has its turn."""
 
 
-class Slices:
+class Line:
     """Pieces of work, one after the other. Each is an iterator that has done a step when it yields what the step cost."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._work: deque[Iterator[int]] = deque()
+    def __init__(self, begun: Callable[[Line], None]) -> None:
+        """`begun` is called when there is something to do."""
+        self._begun = begun
+        self.work: deque[Iterator[int]] = deque()
 
     def start(self, work: Iterator[int]) -> None:
         """Have this done behind what is there already, beginning with the next turn."""
-        self._work.append(work)
-        if len(self._work) == 1:
+        self.work.append(work)
+        if len(self.work) == 1:
+            self._begun(self)
+
+    def step(self) -> int:
+        """A step of the first piece of work was done, or it is over; what that cost."""
+        try:
+            return next(self.work[0])
+        except StopIteration:
+            self.work.popleft()
+            return 0
+        except BaseException:
+            self.work.popleft()  # a mistake of ours costs this piece alone
+            raise
+
+
+class Slices:
+    """What one loop does of such work."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._busy: deque[Line] = deque()
+        """Lines with something to do, the next one first."""
+
+    def line(self) -> Line:
+        """A further kind of work."""
+        return Line(self._begun)
+
+    def _begun(self, line: Line) -> None:
+        self._busy.append(line)
+        if len(self._busy) == 1:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
         left, end = PER_TURN, self._clock() + _TURN_S
-        while self._work and left > 0 and self._clock() < end:
-            try:
-                left -= next(self._work[0])
-            except StopIteration:
-                self._work.popleft()
-            except BaseException:
-                self._work.popleft()  # a mistake of ours costs this piece alone
-                if self._work:
-                    asyncio.get_running_loop().call_soon(self._turn)
-                raise
-        if self._work:
-            asyncio.get_running_loop().call_soon(self._turn)
+        try:
+            while self._busy and left > 0 and self._clock() < end:
+                left -= self._some(min(left, _AT_ONCE), end)
+        finally:
+            if self._busy:
+                asyncio.get_running_loop().call_soon(self._turn)
+
+    def _some(self, most: int, end: float) -> int:
+        """What the first line has done; another one is the first now."""
+        line, done = self._busy.popleft(), 0
+        try:
+            while line.work and done < most and self._clock() < end:
+                done += line.step()
+        finally:
+            if line.work:
+                self._busy.append(line)
+        return done

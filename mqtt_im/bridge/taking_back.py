@@ -11,17 +11,17 @@ from mqtt_im.core.delivery import Message, take_back
 
 from .channel import Channel
 from .parking import Parking
-from .slices import Slices
+from .slices import Line
 
 
 class TakingBack:
-    """`done` is called after each time that everything was looked through."""
+    """It works in `line`; `done` is called after each time that everything was looked through."""
 
-    def __init__(self, channels: Callable[[], Iterable[Channel]], parking: Parking, done: Callable[[], None]) -> None:
+    def __init__(self, channels: Callable[[], Iterable[Channel]], parking: Parking, done: Callable[[], None], line: Line) -> None:
         self._channels = channels
         self._parking = parking
         self._done = done
-        self._slices = Slices()
+        self._line = line
         self._waiting: set[Message] = set()
         self._busy = False
 
@@ -30,7 +30,7 @@ class TakingBack:
         self._waiting.add((conv, seq))
         if not self._busy:
             self._busy = True
-            self._slices.start(self._look())
+            self._line.start(self._look())
 
     def _look(self) -> Iterator[int]:
         while self._waiting:

@@ -27,13 +27,13 @@ CROWD = 100
 class Telling:
     """The part of one bridge."""
 
-    def __init__(self, bridge: Bridge, claims: Claims, taking_back: TakingBack) -> None:
+    def __init__(self, bridge: Bridge, claims: Claims, taking_back: TakingBack, slices: Slices) -> None:
         self._bridge = bridge
         self._claims = claims
         self._taking_back = taking_back
         self._online, self._watching = bridge.audience.online, bridge.audience.watching
         self._committed = bridge.metrics.cell("messages_committed")
-        self._lives, self._events = Slices(), Slices()
+        self._lives, self._events = slices.line(), slices.line()
         """Messages to many, and events: a few recipients in each turn, so that nobody else waits for a large group."""
         self._telling: list[Commit] = []
         """Messages to many that have not come to all of them."""

@@ -246,8 +246,11 @@ class Store(Engine, Protocol):
     def replace(self) -> None:
         """What was damaged is whole, if it could be mended. Nobody else reads meanwhile. Raises one of `errors`."""
 
-    def side_work(self, jobs: int) -> None:
-        """A part of what is due beside the batches was done; the last one had so many jobs. Raises one of `errors`."""
+    def side_work(self, jobs: int, waiting: Callable[[], bool] = lambda: False) -> None:
+        """A part of what is due beside the batches was done; the last one had so many jobs. Raises one of `errors`.
+
+        Once `waiting` says that somebody waits for the next one, no more is begun than memory makes necessary.
+        """
 
     def pause(self) -> float | None:
         """Seconds until `side_work` has something to do; None where nothing waits."""

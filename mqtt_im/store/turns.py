@@ -69,13 +69,19 @@ class Turns(Generic[J]):
         """The next job; None where none waits."""
         return next(iter(self.several(1)), None)
 
-    def several(self, most: int, waits: Callable[[J], bool] | None = None) -> list[J]:
-        """The next jobs, so many at most, without lines of whose first job `waits` says that it still has to wait."""
+    def several(self, most: int, waits: Callable[[J], bool] | None = None, long: Callable[[J], bool] | None = None) -> list[J]:
+        """The next jobs, so many at most, without lines of whose first job `waits` says that it still has to wait.
+
+        One that is `long` is not taken behind any that is not, so that these need not wait for it.
+        """
         taken: list[J] = []
         passed: list[_Place] = []  # put back at the end, so that a line that waits is looked at once for all that pass it
         while self._count and len(taken) < most:
             job = self._first(waits, passed)
             if job is None:
+                break
+            if taken and long is not None and long(job) and not long(taken[-1]):
+                self.give_back([job])
                 break
             taken.append(job)
         for place in passed:

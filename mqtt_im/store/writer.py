@@ -27,11 +27,10 @@ from .reader import Reader
 from .readonly import Owed, read_only
 from .refusals import fault_refusal, unavailable, undecided
 from .turns import Turns
+from .weighing import LONG, MAX_WEIGHT, cost, has_long, weight_of
 
 logger = logging.getLogger(__name__)
 
-MAX_WEIGHT = 8000
-"""Of one transaction, see `Store.weight`: a fiftieth of a second."""
 HEAVY = 500
 """Of one job, which waits where the store is crowded."""
 MAX_SECONDS = 0.01
@@ -54,7 +53,6 @@ ABOUT_MS = 10
 """Times that differ by less are the same."""
 RETRY_S = 0.5
 """Between two attempts to write to a store that is in trouble."""
-_WEIGHT_PER_SECOND = 50.0 * MAX_WEIGHT
 
 
 class Writer:
@@ -68,6 +66,8 @@ class Writer:
         self._report = report
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._turns = Turns[Job](lambda job: job.line())
+        self._let_pass = False
+        """Whether the last batch may have ended before a long job, so that the next one has that among others."""
         self._most = MAX_JOBS
         """Jobs that are looked at for the next transaction: what is not done has been looked up for nothing."""
         self._worker: threading.Thread | None = None
@@ -126,7 +126,7 @@ class Writer:
         """What is to be done beside the batches, a part of it."""
         try:
             self._keep_time(engine)
-            engine.side_work(jobs)
+            engine.side_work(jobs, self._waiting)
             if engine.mended:
                 with self._reader.suspended():
                     engine.replace()
@@ -143,6 +143,9 @@ class Writer:
             engine.keep_mark(self._clock.mark())
             self._marked, self._marked_commits = times, self.commits
 
+    def _waiting(self) -> bool:
+        return not self._queue.empty()
+
     def _gather(self, engine: Store) -> tuple[list[Job], bool]:
         """The jobs of the next batch, as many as there may be, and whether the end has come."""
         batch: list[Job] = []
@@ -158,12 +161,13 @@ class Writer:
         except Empty:
             pass
         turns, crowded = self._turns, self.failing is None and engine.crowded
-        weight = turns.weigh = partial(_weight, engine.members_of)
-        if turns or len(batch) > self._most or crowded:
+        weight = turns.weigh = partial(weight_of, engine.members_of)
+        if turns or len(batch) > self._most or crowded or (1 < len(batch) <= MIN_JOBS and has_long(batch, weight)):
             waits = (lambda job: weight(job) > HEAVY) if crowded else None
             for job in batch:
                 turns.put(job)
-            batch = turns.several(self._most, waits)
+            batch = turns.several(self._most, waits, None if self._let_pass else lambda job: weight(job) > LONG)
+            self._let_pass = len(turns) > 0 and not self._let_pass
         return batch, ended
 
     def _work(self, engine: Store, batch: list[Job]) -> None:
@@ -297,7 +301,7 @@ class Writer:
         turns.give_back(batch[fitting:])
         batch = batch[:fitting]
         for job in batch:
-            turns.charge(job.line(), _cost(job))
+            turns.charge(job.line(), cost(job))
         return batch
 
     def _finish(self, engine: Store, batch: list[Job]) -> None:
@@ -382,15 +386,3 @@ class Writer:
     def _arrived(self, batch: list[Job]) -> None:
         self._untold.release()
         self._report(batch)
-
-
-def _weight(members_of: Callable[[str], int], job: Job) -> float:
-    """What a job will weigh in a batch, as far as it is heavy."""
-    return job.recipients(members_of)
-
-
-def _cost(job: Job) -> float:
-    """What a job has cost the batch, in the measure of `Store.weight`."""
-    records = [commit.record for commit in job.commits or ()]
-    weight = 10.0 + sum(len(getattr(record, "pos", ())) + (len(getattr(record, "body", None) or b"") >> 10) for record in records)
-    return max(weight, job.seconds * _WEIGHT_PER_SECOND)

@@ -333,7 +333,7 @@ class Engine(Showing):
     def replace(self) -> None:
         """See `interface.Store`."""
 
-    def side_work(self, jobs: int) -> None:
+    def side_work(self, jobs: int, waiting: Callable[[], bool] = lambda: False) -> None:
         """See `interface.Store`."""
         self._compactor.work(self, busy=jobs > 0)
 

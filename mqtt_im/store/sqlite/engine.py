@@ -268,11 +268,11 @@ class Engine(Showing):
 
     # Beside the batches.
 
-    def side_work(self, jobs: int) -> None:
+    def side_work(self, jobs: int, waiting: Callable[[], bool] = lambda: False) -> None:
         """See `interface.Store`."""
         if self._mending is None:
             try:
-                self.flusher.keep_up()
+                self.flusher.keep_up(waiting)
                 self._compactor.work(self, busy=jobs > 0)
             except ERRORS as error:
                 if not self.mends(error):

@@ -133,11 +133,11 @@ class Flusher:
         self._committed()
         return False
 
-    def keep_up(self) -> None:
+    def keep_up(self, waiting: Callable[[], bool] = lambda: False) -> None:
         """Write a slice, where one is due, and as many as it takes for a generation to be written before the next one is full.
 
         Where that does not succeed, more is written than comes, however long that takes once there is far too much in memory;
-        before, what makes very much waits (`crowded`).
+        before, it ends when somebody is `waiting`, and what makes very much waits (`crowded`).
         """
         if self._bulk is None:
             self.step()
@@ -148,8 +148,9 @@ class Flusher:
         most = self._written + max(MOST_ROWS, 2 * made)
         due = most if filled >= 1 else min(most, max(self._written + SLICE_ROWS, int(self._rows * filled)))
         end = time.perf_counter() + MOST_S
-        while self.step() and self._written < due and (filled >= FAR_TOO_FULL or time.perf_counter() < end):
-            pass
+        while self.step() and self._written < due:
+            if filled < FAR_TOO_FULL and (waiting() or time.perf_counter() >= end):
+                return
 
     def flush(self) -> None:
         """The projections hold everything that is committed."""

@@ -22,14 +22,34 @@ def test_work_is_done_in_turns_and_in_its_order() -> None:
             yield 1
 
     async def scenario() -> None:
-        sliced, turns = Slices(lambda: 0.0), list[int]()
-        sliced.start(work("a", 2 * slices.PER_TURN))
-        sliced.start(work("b", 2))
+        line, turns = Slices(lambda: 0.0).line(), list[int]()
+        line.start(work("a", 2 * slices.PER_TURN))
+        line.start(work("b", 2))
         while len(done) < 2 * slices.PER_TURN + 2:
             await asyncio.sleep(0)
             turns.append(len(done))
         assert turns == [slices.PER_TURN, 2 * slices.PER_TURN, 2 * slices.PER_TURN + 2]
         assert done[-2:] == ["b0", "b1"]
+
+    asyncio.run(scenario())
+
+
+def test_lines_take_turns_and_share_what_a_turn_of_the_loop_has() -> None:
+    done: list[str] = []
+
+    def work(name: str, steps: int) -> Iterator[int]:
+        for _ in range(steps):
+            done.append(name)
+            yield 1
+
+    async def scenario() -> None:
+        sliced, each = Slices(lambda: 0.0), slices.PER_TURN
+        for name in "abc":
+            sliced.line().start(work(name, each))
+        await asyncio.sleep(0)
+        assert len(done) == each and all(0 < done.count(name) <= each // 2 for name in "abc")
+        while len(done) < 3 * each:  # noqa: ASYNC110 - each turn of the loop does some
+            await asyncio.sleep(0)
 
     asyncio.run(scenario())
 
@@ -45,7 +65,7 @@ def test_a_turn_ends_by_time_too() -> None:
             yield 1
 
     async def scenario() -> None:
-        Slices(lambda: now).start(work())
+        Slices(lambda: now).line().start(work())
         await asyncio.sleep(0)
         assert done == [0, 1]
         await asyncio.sleep(0)
@@ -69,9 +89,9 @@ def test_a_mistake_costs_its_own_work_alone() -> None:
 
     async def scenario() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["exception"]))
-        sliced = Slices(lambda: 0.0)
-        sliced.start(broken())
-        sliced.start(fine())
+        line = Slices(lambda: 0.0).line()
+        line.start(broken())
+        line.start(fine())
         for _ in range(4):
             await asyncio.sleep(0)
 
@@ -103,6 +123,31 @@ def test_a_message_to_a_crowd_leaves_in_turns_complete_and_in_order(tmp_path: Pa
         assert all(link.positions == [1, 2, 3, 4, 5, 6] for link in links)
         # The sender has paid for them: by their number, and not as if each were to one user, nor for a thread that was slow.
         assert links[0].charged == pytest.approx(30 + 6 * 298 / 20, abs=2)
+        world.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_can_be_sent_to_many_at_once_is_sent_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqtt_im.bridge.service.READY", 20)
+
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        members = [f"user{number}" for number in range(50)]
+        links = [world.connect(name) for name in members]
+        world.batch()
+        world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
+        world.batch()
+        world.bridge.pump_ready()
+        assert sum(len(link.positions) for link in links) == 10, "a channel and a packet each"
+        newcomer = world.connect("newcomer")
+        world.batch()
+        world.ask(links[0], "send", to="newcomer", body=1)
+        world.batch()
+        world.bridge.pump_ready()
+        assert newcomer.positions == [1], "who comes later does not wait for all of them"
+        while any(link.positions[:1] != [1] for link in links):  # noqa: ASYNC110 - each turn of the loop tells some
+            await asyncio.sleep(0)
         world.close()
 
     asyncio.run(scenario())

@@ -20,6 +20,7 @@ from mqtt_im.clock import Times
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
+from mqtt_im.store import weighing
 from mqtt_im.store import writer as writers
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import CursorsJob, Job, RequestJob
@@ -505,6 +506,51 @@ def test_what_has_many_recipients_waits_for_the_disk_and_lets_others_pass(tmp_pa
     while ledger.writer._turns:
         ledger.writer._work(engine, ledger.writer._gather(engine)[0])
     assert over[:3] == ["cat"] * 3 and sorted(over[3:]) == ["ann", "ann", "bob"]
+    store.close()
+
+
+def test_who_comes_beside_a_long_job_has_an_answer_before_it_is_begun(tmp_path: Path) -> None:
+    """But it is passed once at most, by all that have come until then."""
+    store = SqliteStore(tmp_path)
+    ledger, engine = store.ledger, store.engine
+    members = [f"m{number}" for number in range(weighing.LONG + 1)]
+
+    def ask(user: str, request: rq.Request) -> RequestJob:
+        return RequestJob(Who(user, "pc", 0), request, lambda _: None)
+
+    def short(user: str) -> RequestJob:
+        return ask(user, rq.Send(to="bob", body=Raw(b"1")))
+
+    def batch(*came: Job) -> list[str]:
+        ledger.writer._queue.put(list(came))
+        batch, _ = ledger.writer._gather(engine)
+        ledger.writer._work(engine, batch)
+        assert all(job.refusal is None and job.commits for job in batch)
+        return [job.line() for job in batch]
+
+    store.run([ask("ann", rq.GroupCreate(id="g", group="#g", members=members))], NOW)
+    assert batch(ask("ann", rq.Send(to="#g", body=Raw(b"1"))), short("cat"), short("dan")) == ["cat", "dan"]
+    assert batch(short("eve")) == ["eve", "ann"]
+    assert not ledger.writer._turns
+    store.close()
+
+
+def test_what_is_done_beside_the_batches_gives_way_to_who_waits(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path)
+    members = [f"m{number}" for number in range(2_000)]
+    flusher = store.engine.flusher
+    with patch("mqtt_im.store.sqlite.flusher.FLUSH_ROWS", 1), patch("mqtt_im.store.sqlite.flusher.MOST_S", PATIENCE_S):
+        for name in "gh":
+            ask = rq.GroupCreate(id=name, group=f"#{name}", members=members)
+            store.run([RequestJob(Who("ann", "pc", 0), ask, lambda _: None)], NOW)
+        flusher.keep_up()  # it begins
+        assert flusher.writing
+        store.run([send("ann", "bob", lambda _: None)], NOW)
+        before = flusher._written
+        store.engine.side_work(1, lambda: True)
+        assert before < flusher._written <= before + 500
+        store.engine.side_work(1, lambda: False)
+        assert flusher._written > before + 1_000
     store.close()
 
 

@@ -105,6 +105,22 @@ def test_a_line_that_waits_is_looked_at_once_for_all_that_pass_it() -> None:
     assert len(turns.several(1_000)) == 100
 
 
+def test_what_is_long_is_not_taken_behind_what_is_not() -> None:
+    turns = turns_of()
+    turns.weigh = lambda job: job.cost
+    for job in (Work("a", 0, 9.0), Work("b", 0), Work("c", 0), Work("d", 0, 9.0)):
+        turns.put(job)
+
+    def long(job: Work) -> bool:
+        return job.cost > 5
+
+    assert [job.user for job in turns.several(10, long=long)] == ["b", "c"]
+    assert len(turns) == 2
+    turns.put(Work("e", 0))
+    assert [job.user for job in turns.several(10, long=long)] == ["e"]
+    assert [job.user for job in turns.several(10, long=long)] == ["a", "d"], "which may go together"
+
+
 def test_a_cost_that_is_known_late_counts_too() -> None:
     turns = turns_of(Work("late", 0), Work("late", 1), Work("bob", 0), Work("bob", 1))
     taken = [turns.take(), turns.take()]
