@@ -11,6 +11,8 @@ from collections.abc import Callable, Sequence
 from sys import intern
 from typing import Any, Protocol
 
+from mqtt_im.compiling import mypyc_attr
+
 from .model import FOREVER, Amended, Conv, Device, Member, User, readers
 from .records import (
     MESSAGES,
@@ -115,6 +117,7 @@ class State(Protocol):
         """A message with a key was sent."""
 
 
+@mypyc_attr(allow_interpreted_subclasses=True)
 class OneByOne:
     """What `State` and `core.model.View` are asked for many at once, for one that does it one after the other."""
 

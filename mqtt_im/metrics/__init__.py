@@ -6,12 +6,13 @@ prometheus-client only renders them. Every metric is declared here, with its lab
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+
+from .histogram import Histogram
 
 COUNTERS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "connections_accepted": ("Sockets accepted, by listener.", ("listener",)),
@@ -101,25 +102,12 @@ class _Counts(dict[tuple[str, tuple[str, ...]], list[float]]):
         return cell
 
 
-class _Histogram:
-    __slots__ = ("bounds", "counts", "total")
-
-    def __init__(self, bounds: tuple[float, ...]) -> None:
-        self.bounds = bounds
-        self.counts = [0] * (len(bounds) + 1)
-        self.total = 0.0
-
-    def observe(self, value: float) -> None:
-        self.counts[bisect_left(self.bounds, value)] += 1
-        self.total += value
-
-
 class Metrics:
     """The counters of one server. One label combination is counted from one thread only; reading them is safe from any."""
 
     def __init__(self) -> None:
         self._counts = _Counts()
-        self._histograms = {name: _Histogram(bounds) for name, (_, bounds) in HISTOGRAMS.items()}
+        self._histograms = {name: Histogram(bounds) for name, (_, bounds) in HISTOGRAMS.items()}
         self._figures: dict[str, Callable[[], float]] = {}
         self._families: dict[str, Callable[[], Mapping[str, float]]] = {}
         self._registry = CollectorRegistry(auto_describe=False)
@@ -208,7 +196,7 @@ class Metrics:
                 yield GaugeMetricFamily(f"mqtt_im_{name}", FIGURES[name][0], value=read())
 
 
-def _buckets(histogram: _Histogram) -> list[tuple[str, float]]:
+def _buckets(histogram: Histogram) -> list[tuple[str, float]]:
     """The cumulative counts that Prometheus wants."""
     buckets: list[tuple[str, float]] = []
     running = 0

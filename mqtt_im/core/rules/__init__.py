@@ -14,7 +14,8 @@ from mqtt_im.core.records import DeviceChange
 from mqtt_im.protocol import requests as rq
 
 from . import amending, groups, own, sending
-from .common import Decision, Limits, Who, next_n, repeat
+from .common import next_n, repeat
+from .terms import Decision, Limits, Who
 
 __all__ = ["CHANGING", "Decision", "Limits", "Who", "decide"]
 

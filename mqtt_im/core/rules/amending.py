@@ -8,7 +8,8 @@ from mqtt_im.core.usage import size_of
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota, Refusal
 
-from .common import Decision, Limits, Who, check_changes, check_quota, conv_of, message_of, positions, to_blocker
+from .common import check_changes, check_quota, conv_of, message_of, positions, to_blocker
+from .terms import Decision, Limits, Who
 
 
 def edit(view: View, limits: Limits, who: Who, request: rq.Edit, n: int) -> Decision:

@@ -10,7 +10,8 @@ from mqtt_im.core.records import AnyRecord, GroupChange
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota, Refusal
 
-from .common import Decision, Limits, Who, answer, asked, conv_of, positions_at_once
+from .common import answer, asked, conv_of, positions_at_once
+from .terms import Decision, Limits, Who
 
 
 def create(view: View, limits: Limits, who: Who, request: rq.GroupCreate, n: int) -> Decision:

@@ -9,7 +9,8 @@ from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, ReadMark, Use
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota, Refusal
 
-from .common import Decision, Limits, Who, known_conv, possible_conv
+from .common import known_conv, possible_conv
+from .terms import Decision, Limits, Who
 
 
 def ack(view: View, limits: Limits, who: Who, request: rq.Ack) -> Decision:

@@ -13,9 +13,6 @@ from mqtt_im.protocol.names import direct
 
 from .common import (
     MEMBER,
-    Decision,
-    Limits,
-    Who,
     answer,
     check_changes,
     check_quota,
@@ -29,6 +26,7 @@ from .common import (
     used_up,
 )
 from .files import attached
+from .terms import Decision, Limits, Who
 
 
 def send(view: View, limits: Limits, who: Who, request: rq.Send) -> Decision:

@@ -12,8 +12,8 @@ from typing import Any
 
 from mqtt_im.shares import Bounds
 
+from .bulks import slices
 from .gate import Gate
-from .generation import slices
 from .projection import Projection
 from .state import ProjectedState
 

@@ -17,9 +17,10 @@ from mqtt_im.protocol.names import direct
 from mqtt_im.shares import Bounds
 from mqtt_im.store.wanted import Asked
 
+from .bulks import Bulk, bulks_of
 from .contents import Contents
 from .entities import NAME_BYTES
-from .generation import Bulk, Generation
+from .generation import Generation
 from .log import Log
 from .numbering import Numbering
 from .overlay import shown_of
@@ -27,8 +28,6 @@ from .projection import Projection
 
 MANY: Final = 100
 """A record with more recipients than that is shortened in memory once it is on disk."""
-_FEW: Final = 8
-"""Recipients who are told of one by one, which is quicker for them."""
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
@@ -88,7 +87,7 @@ class ProjectedState(Contents):
         assert self.frozen is None
         self._stored_uids = self._numbering.next_uid
         self._large.clear()
-        bulks = self.live.bulks(self.user)
+        bulks = bulks_of(self.live, self.user)
         self.frozen = self.live
         self.live = Generation()
         self.live.last = self.frozen.last
@@ -159,10 +158,6 @@ class ProjectedState(Contents):
 
     def put_items(self, users: Sequence[User], positions: Sequence[int], lsn: int, conv: Conv | None) -> None:
         """See `State`."""
-        if len(users) <= _FEW:
-            for user, pos in zip(users, positions, strict=True):
-                self.put_item(user, pos, lsn, conv)
-            return
         live = self.live
         last, known, items, latest, told = live.last, live.users, live.items, live.latest, 0
         name = "" if conv is None else conv.name

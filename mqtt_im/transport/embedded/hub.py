@@ -15,7 +15,8 @@ from mqtt_im.core import costs
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.shares import Bounds
 from mqtt_im.transport.api import Handler, Identity
-from mqtt_im.transport.embedded.limits import MAX_DEBT_S, Bucket, Buckets, Count, Quiet, SharedBucket
+from mqtt_im.transport.embedded.buckets import MAX_DEBT_S, Bucket, Buckets, SharedBucket
+from mqtt_im.transport.embedded.limits import Count, Quiet
 from mqtt_im.transport.embedded.members import Member, Socket, Turn, User
 from mqtt_im.transport.embedded.plugins import Plugins
 from mqtt_im.transport.embedded.sessions.access import Access

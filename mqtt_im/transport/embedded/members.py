@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, Protocol
 
 from mqtt_im.transport.api import Link
-from mqtt_im.transport.embedded.limits import Bucket
+from mqtt_im.transport.embedded.buckets import Bucket
 from mqtt_im.transport.embedded.sessions.session import Key
 
 

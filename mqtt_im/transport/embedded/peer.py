@@ -13,9 +13,10 @@ from mqtt_im.mqtt.reasons import Malformed
 from mqtt_im.mqtt.topics import matches
 from mqtt_im.transport.api import Lease
 from mqtt_im.transport.embedded.answers import Answers
+from mqtt_im.transport.embedded.buckets import Bucket
 from mqtt_im.transport.embedded.farewells import DISCONNECTS
 from mqtt_im.transport.embedded.hub import Hub
-from mqtt_im.transport.embedded.limits import Bucket, PerMinute
+from mqtt_im.transport.embedded.limits import PerMinute
 from mqtt_im.transport.embedded.sessions.session import IDENTIFIER_SHIFT, Key, Session
 
 MAX_TURNED_AWAY: Final = 64

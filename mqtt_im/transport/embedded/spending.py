@@ -11,8 +11,8 @@ import heapq
 from typing import Any, Final
 
 from mqtt_im.cluster import Neighbours
+from mqtt_im.transport.embedded.buckets import SharedBucket
 from mqtt_im.transport.embedded.hub import Hub
-from mqtt_im.transport.embedded.limits import SharedBucket
 
 EVERY_S: Final = 1.0
 SHARE: Final = 0.05

@@ -16,7 +16,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.sqlite import entities, flusher, generation, rows
+from mqtt_im.store.sqlite import bulks, entities, flusher, rows
 from mqtt_im.store.sqlite.check import check
 from tests.support.store import SqliteStore
 
@@ -210,9 +210,9 @@ def test_no_more_rows_are_sorted_at_once_than_hold_up_nobody(store: SqliteStore)
     state = store.engine.state
     live = state.live
     live.voids.update((uid, pos) for uid in range(50) for pos in range(100))
-    bulks = dict(live.bulks(state.user))
-    with patch.object(generation, "_SORTED_ROWS", 1_000):
-        voids = list(bulks[rows.VOID_ITEM]())
+    made = dict(bulks.bulks_of(live, state.user))
+    with patch.object(bulks, "_SORTED_ROWS", 1_000):
+        voids = list(made[rows.VOID_ITEM]())
     assert len(voids) == 5_000 and set(voids) == live.voids
     parts = [voids[start : start + 1_000] for start in range(0, 5_000, 1_000)]
     assert all(part == sorted(part) for part in parts) and voids != sorted(voids)

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from mqtt_im.transport.embedded.buckets import MAX_DEBT_S, Bucket
 from mqtt_im.transport.embedded.connection import Connection
-from mqtt_im.transport.embedded.limits import MAX_DEBT_S, Bucket
 from tests.support import packets
 from tests.unit.transport.harness import NOTHING_WAITS, Server, on_loop
 

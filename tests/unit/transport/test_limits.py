@@ -11,7 +11,8 @@ import pytest
 
 from mqtt_im.process import raise_file_limit
 from mqtt_im.transport.embedded import guests
-from mqtt_im.transport.embedded.limits import Bucket, Buckets, PerMinute, Quiet, SharedBucket
+from mqtt_im.transport.embedded.buckets import Bucket, Buckets, SharedBucket
+from mqtt_im.transport.embedded.limits import PerMinute, Quiet
 from mqtt_im.transport.guest import Guest
 from tests.support import packets
 from tests.unit.transport.harness import Client, Server, on_loop

@@ -19,6 +19,7 @@ import peewee
 from mqtt_im.core.apply import OneByOne, apply, change_members
 from mqtt_im.core.model import Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord, GroupChange
+from mqtt_im.store.sqlite.bulks import entities_of
 from mqtt_im.store.sqlite.flusher import write_all
 from mqtt_im.store.sqlite.generation import Generation
 from mqtt_im.store.sqlite.loading import set_latest
@@ -56,7 +57,7 @@ class BaseState(ProjectedState):
         """Statements with the rows of what has changed (`Generation.entities`); until `thaw` nothing more changes."""
         self.frozen, self.live = self.live, Generation()
         self.live.last = self.frozen.last
-        return self.frozen.entities(self.user)
+        return entities_of(self.frozen, self.user)
 
     def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
         """See `core.apply.State`."""

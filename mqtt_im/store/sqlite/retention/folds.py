@@ -23,7 +23,7 @@ import peewee
 
 from mqtt_im.core.gone import without_packet
 from mqtt_im.core.records import AnyRecord, decode, encode
-from mqtt_im.store.sqlite.generation import Bulk, slices
+from mqtt_im.store.sqlite.bulks import Bulk, slices
 from mqtt_im.store.sqlite.sql import checkpoint, roll_back
 
 T = TypeVar("T")

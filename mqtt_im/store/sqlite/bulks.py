@@ -1,0 +1,164 @@
+"""How a generation is written into the projections: its rows, in bulk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from operator import attrgetter
+from typing import Any, Final
+
+from mqtt_im.core.model import Conv, Device, Member, User
+
+from . import rows
+from .generation import Generation
+
+Row = tuple[Any, ...]
+_Part = tuple[int, Conv, Member]
+"""The uid of a member, of which conversation, and as it is."""
+Bulk = tuple[str, Callable[[], Iterable[tuple[Any, ...]]]]
+"""A statement, and what makes its rows, sorted as the table is."""
+
+_PAUSE_ROWS: Final = 1_000
+_SORTED_ROWS: Final = 4_000
+"""Rows that are sorted at once: a millisecond in which no other thread runs."""
+
+
+def bulks_of(held: Generation, user: Callable[[str], User]) -> list[Bulk]:
+    """Everything as rows, as the entities stand now; `user` finds a member's or device's user.
+
+    Only what may still change is copied at once. The rest is sorted when its turn comes, so that no step takes long.
+    """
+    users = [rows.user_row(row) for row in held.users.values()]
+    convs = [rows.conv_row(row) for row in held.convs.values()]
+    active, marked, told = _members(held, user)
+    owned = [(user(name).uid, device, row) for name, of in held.devices.items() for device, row in of.items()]
+    dropped = [(uid, device) for uid, device, row in owned if row is None]
+    devices = [rows.device_row(uid, row) for uid, _, row in owned if row is not None]
+    amended = [rows.amended_row(cid, seq, row) for (cid, seq), row in held.amended.items()]
+    messages, changes = held.messages, held.changes
+    return [
+        (rows.PUT_USER, lambda: _ordered(users)),
+        (rows.PUT_CONV, lambda: _ordered(convs)),
+        (rows.PUT_MEMBER, lambda: _ordered(rows.member_row(*part) for part in marked)),
+        (rows.PUT_ACTIVE_MEMBER, lambda: _ordered((*rows.member_row(*part), lsn) for part, lsn in active)),
+        (rows.PUT_NEW_MEMBER, lambda: _ordered(_new_members(held, {row[0]: row[3] for row in convs}))),
+        (rows.PUT_LATEST, lambda: _latest_rows(held, told)),
+        (rows.DROP_DEVICE, lambda: dropped),
+        (rows.PUT_DEVICE, lambda: _ordered(devices)),
+        (rows.PUT_AMENDED, lambda: _ordered(amended)),
+        (rows.PUT_CHANGE, lambda: _ordered((*key, uid, count) for key, of in changes.items() for uid, count in of.items())),
+        (rows.PUT_ITEM, lambda: _item_rows(held)),
+        (rows.VOID_ITEM, lambda: _ordered(held.voids)),
+        (rows.PUT_MESSAGE, lambda: ((cid, seq, lsn, by) for cid in sorted(messages) for seq, lsn, by in messages[cid])),
+        (rows.HIDE_MESSAGE, lambda: _ordered((cid, seq) for cid, seqs in held.hidden.items() for seq in seqs)),
+        (rows.PUT_MENTION, lambda: _ordered((cid, *row) for cid, rows in held.mentions.items() for row in rows)),
+        (rows.PUT_REQUEST, lambda: _ordered((uid, name, lsn) for (uid, name), lsn in held.requests.items())),
+        (rows.PUT_PACKET, lambda: [(*key, lsn) for key, lsn in held.packets.items()]),
+        (rows.PUT_KEYED, lambda: [(*key, lsn) for key, lsn in held.keyed.items()]),
+    ]
+
+
+def entities_of(held: Generation, user: Callable[[str], User]) -> list[tuple[str, Iterator[Row | None]]]:
+    """The users, conversations, members and devices alone, made as they are taken; they must not change meanwhile.
+
+    In between comes None, where something was done for which there is no row yet.
+    """
+    return [
+        (rows.PUT_USER, (rows.user_row(one) for one in sorted(held.users.values(), key=attrgetter("uid")))),
+        # By name, since the names' index is what is larger.
+        (rows.PUT_CONV, (rows.conv_row(one) for one in sorted(held.convs.values(), key=attrgetter("name")))),
+        (rows.PUT_NEW_MEMBER, _joined_rows(held)),
+        (rows.PUT_MEMBER, _marked_rows(held, user)),
+        (rows.DROP_DEVICE, ((uid, name) for uid, name, device in _owned(held, user) if device is None)),
+        (rows.PUT_DEVICE, (rows.device_row(uid, device) for uid, _, device in _owned(held, user) if device is not None)),
+    ]
+
+
+def _joined_rows(held: Generation) -> Iterator[Row | None]:
+    joined: dict[int, list[Row]] = {}
+    for count, row in enumerate(_new_members(held, {conv.cid: conv.lsn for conv in held.fresh})):
+        joined.setdefault(row[0], []).append(row)
+        if not count % _PAUSE_ROWS:
+            yield None
+    for uid in sorted(joined):
+        yield from joined[uid]
+
+
+def _marked_rows(held: Generation, user: Callable[[str], User]) -> Iterator[Row]:
+    for uid, name in sorted((user(name).uid, name) for name in held.members):
+        for _, conv in sorted(held.members[name].items()):
+            yield rows.member_row(uid, conv, conv.members[name])
+
+
+def _owned(held: Generation, user: Callable[[str], User]) -> Iterator[tuple[int, str, Device | None]]:
+    for uid, owner in sorted((user(owner).uid, owner) for owner in held.devices):
+        for name, device in sorted(held.devices[owner].items()):
+            yield uid, name, device
+
+
+def _members(held: Generation, user: Callable[[str], User]) -> tuple[list[tuple[_Part, int]], list[_Part], set[tuple[int, int]]]:
+    """What rows of members are made of: of who got a message, with its log row, and of the others; uid and cid of the former.
+
+    Who changes a member puts another one in its place, so that these stay as they are until their turn comes.
+    """
+    active: list[tuple[_Part, int]] = []
+    marked: list[_Part] = []
+    told = set[tuple[int, int]]()
+    nothing: dict[str, int] = {}
+    for name, parts in held.members.items():
+        uid = user(name).uid
+        lsns = held.latest.get(uid, nothing)
+        for cid, conv in parts.items():
+            if (lsn := lsns.get(conv.name)) is None:
+                marked.append((uid, conv, conv.members[name]))
+            else:
+                active.append(((uid, conv, conv.members[name]), lsn))
+                told.add((uid, cid))
+    return active, marked, told
+
+
+def _new_members(held: Generation, lsns: Mapping[int, int]) -> Iterator[Row]:
+    """The rows of who is in a new direct conversation, as far as nothing else has changed them: they got all of it.
+
+    `lsns` are the conversations' newest log rows, by cid.
+    """
+    members, users = held.members, held.users
+    for conv in held.fresh:
+        cid = conv.cid
+        for order, name in enumerate(conv.users or ()):
+            if name not in members or cid not in members[name]:
+                yield users[name].uid, cid, order, lsns[cid]
+
+
+def _latest_rows(held: Generation, told: Container[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+    new = {conv.cid for conv in held.fresh}
+    for uid in sorted(held.latest):
+        for name, lsn in held.latest[uid].items():
+            cid = held.convs[name].cid
+            if cid not in new and (uid, cid) not in told:
+                yield lsn, uid, cid
+
+
+def _item_rows(held: Generation) -> Iterator[tuple[int, int, int]]:
+    for uid in sorted(held.items):
+        first, *lsns = held.items[uid]
+        for pos, lsn in enumerate(lsns, first):
+            yield uid, pos, lsn
+    held.scattered.sort()
+    yield from held.scattered
+
+
+def _ordered(found: Iterable[Row]) -> Iterator[Row]:
+    """The rows, those that stand together in the table next to each other, as far as they are sorted at once."""
+    rows = iter(found)
+    while part := list(islice(rows, _SORTED_ROWS)):
+        part.sort()
+        yield from part
+
+
+def slices(bulks: Sequence[Bulk], size: int) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+    """The rows of each statement in their order, at most `size` at a time."""
+    for statement, make in bulks:
+        rows = iter(make())
+        while part := list(islice(rows, size)):
+            yield statement, part
