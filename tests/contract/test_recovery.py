@@ -206,3 +206,19 @@ def test_a_full_generation_is_written_a_part_at_a_time(store: SqliteStore) -> No
             store.keep_up(len(jobs))
             assert written <= 2 * made + 5
     assert store.engine.projection.position()[1] > 100
+
+
+def test_what_a_failed_batch_had_made_and_replaced_is_not_taken_back_for_ever(store: SqliteStore, claims: Claims) -> None:
+    """INV-12: another item has its number now, and can be offered."""
+    with fail_next_commit(store):
+        jobs = [send_job("ann", "bob", text, "k") for text in ("one", "two")]
+        store.run(jobs, NOW)
+    assert all(job.refusal is not None and job.refusal.retry for job in jobs)
+    say(store, "ann", "bob", "three", key="k")
+    assert claims.offer("bob", 1)
+    assert bodies(store, "bob") == ["three"]
+
+
+def send_job(user: str, to: str, body: str, key: str) -> RequestJob:
+    request = rq.Send(to=to, body=Raw(json.dumps(body).encode()), key=key)
+    return RequestJob(Who(user, "pc", 0), request, lambda _: None)

@@ -308,9 +308,12 @@ class Engine(Showing):
         self._taken.clear()
 
     def _release(self, user: str, pos: int) -> None:
-        """What was taken back by a batch that has failed may be offered again, unless it was committed after all."""
+        """What was taken back by a batch that has failed may be offered again, unless it was committed after all.
+
+        What it had made itself may too: there is no such item, but another one will have its number.
+        """
         found = self.state.items(self.state.user(user), pos - 1, 1)
-        if found and found[0][0] == pos and found[0][1] > 0:
+        if not found or found[0][0] != pos or found[0][1] > 0:
             self._unclaim(user, pos)
 
     def probe(self) -> None:

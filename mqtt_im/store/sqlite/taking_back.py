@@ -45,9 +45,12 @@ class TakingBack:
         self._taken.clear()
 
     def undo(self, state: ProjectedState) -> None:
-        """What a failed batch has taken back may be offered again, unless the batch was kept after all."""
+        """What a failed batch has taken back may be offered again, unless the batch was kept after all.
+
+        What it had made itself may too: there is no such item, but another one will have its number.
+        """
         for name, pos in self._taken:
             found = state.items(state.user(name), pos - 1, 1)
-            if found and found[0][1] > 0:
+            if not found or found[0][0] != pos or found[0][1] > 0:
                 self._unclaim(name, pos)
         self._taken.clear()
