@@ -40,7 +40,7 @@ from mqtt_im.hooks import Hooks, WebPush
 from mqtt_im.http import HttpServer, Services
 from mqtt_im.http.nodes import Nodes
 from mqtt_im.metrics import Metrics
-from mqtt_im.opening import Joined, index_of, join, keep_up, open_store, place_for
+from mqtt_im.opening import Joined, Lags, index_of, join, keep_up, lags_of, open_store, place_for
 from mqtt_im.process import check_ports, raise_file_limit, tune_interpreter
 from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
 from mqtt_im.protocol.topics import Topics
@@ -49,7 +49,6 @@ from mqtt_im.search.thread import Search
 from mqtt_im.shares import Bounds
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.sqlite.lags import Lags
 from mqtt_im.transport.embedded import EmbeddedTransport
 
 if TYPE_CHECKING:
@@ -100,7 +99,6 @@ class Server:
         self._transport: EmbeddedTransport | None = None
         self._bridge: Bridge | None = None
         self.http: HttpServer | None = None
-        self.lags = Lags(Path(config.data_dir))
 
     async def start(self) -> None:
         """Everything runs and every listener accepts; or what was started is stopped again and the reason raised.
@@ -142,7 +140,7 @@ class Server:
         self._ledger = ledger = open_store(
             config,
             joined,
-            lambda users, groups: around.grown(users, groups) if around is not None else None,
+            lambda *committed: around.committed(*committed) if around is not None else None,
             limits=rule_limits(config),
             has_account=accounts.exists if config.auth.mode == "accounts" else (lambda _: True),
             claim=claims.take_back,
@@ -191,7 +189,8 @@ class Server:
             await webpush.start()
         self._undo.push_async_callback(webpush.stop)
         self._start_search(bridge, ledger.epoch)
-        self._show(ledger, transport, hooks)
+        lags = lags_of(config, ledger)
+        self._show(ledger, transport, hooks, lags)
         await self._neighbours.start()
         self._undo.callback(self._neighbours.quiet)
         try:
@@ -202,8 +201,7 @@ class Server:
 
         upkeep = keep_up(ledger, config, retention_policy(config), bridge.note_connected)
         self._undo.push_async_callback(_cancel, asyncio.create_task(upkeep, name="upkeep"))
-        if not config.store.url:
-            self._undo.push_async_callback(_cancel, asyncio.create_task(self.lags.run(), name="lags"))
+        self._undo.push_async_callback(_cancel, asyncio.create_task(lags.run(), name="lags"))
         bounds = Bounds(config.limits.memory_mb)
         look_s = min(memory.LOOK_S, max(memory.LEAST_LOOK_S, bounds.of(int(memory.LOOK_S))))
         giving_back = memory.give_back(look_s=look_s, growth=min(memory.GROWTH, bounds.of(memory.GROWTH)))
@@ -300,15 +298,15 @@ class Server:
             found.update(self.http.addresses)
         return {name: str(Address(*address)) for name, address in found.items()}
 
-    def _show(self, ledger: Ledger, transport: EmbeddedTransport, hooks: Hooks) -> None:
+    def _show(self, ledger: Ledger, transport: EmbeddedTransport, hooks: Hooks, lags: Lags) -> None:
         """Figures that are read when the metrics are asked for."""
         show = self.metrics.show
         self.metrics.show_each("connections", lambda: transport.protocols)
         self.metrics.show_each("node_info", lambda: {self._neighbours.name: 1.0})
         show("nodes", lambda: 1 + len(self._neighbours.others))
         show("ledger_queue_jobs", lambda: ledger.queued)
-        show("devices_behind", lambda: self.lags.behind)
-        show("worst_lag_items", lambda: self.lags.worst)
+        show("devices_behind", lambda: lags.behind)
+        show("worst_lag_items", lambda: lags.worst)
         ledger.writer.on_batch = partial(self.metrics.observe, "batch_jobs")
         show("tasks", lambda: len(asyncio.all_tasks()))
         show("commits", lambda: ledger.writer.commits)

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from mqtt_im import logs
 from mqtt_im.config import Config
@@ -15,6 +15,7 @@ from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite import opening as sqlite
 from mqtt_im.store.sqlite import upkeep as sqlite_upkeep
+from mqtt_im.store.sqlite.lags import Lags as SqliteLags
 from mqtt_im.tables import Folder, Place
 
 if TYPE_CHECKING:
@@ -31,10 +32,22 @@ class Joined:
     ticket_key: bytes
 
 
-def open_store(config: Config, joined: Joined | None, wake: Callable[[list[str], list[str]], None], **options: Any) -> Ledger:
+class Lags(Protocol):
+    """How far registered devices are behind their inboxes, as of some seconds ago."""
+
+    behind: int
+    """Devices that have not acknowledged all of their inbox."""
+    worst: int
+    """Items that the one furthest behind lacks."""
+
+    async def run(self) -> None:
+        """Never returns; to be cancelled."""
+
+
+def open_store(config: Config, joined: Joined | None, wake: Callable[..., None], **options: Any) -> Ledger:
     """The ledger, which opens its store when it starts; `options` are those that the openers of both stores have.
 
-    `wake` is told, on the ledger's thread, the users and the groups of whom other nodes may have devices.
+    `wake` is told, on the ledger's thread, what others are to know of each commit (`store.postgres.addressing`).
     """
     if joined is None:
         synchronous, memory_mb = config.store.synchronous, config.limits.memory_mb
@@ -94,6 +107,15 @@ def join(config: Config, stop: Callable[[], bool]) -> Joined:
         register(database, connection, me, folder)
         key = ticket_key(connection)
     return Joined(database, me, key)
+
+
+def lags_of(config: Config, ledger: Ledger) -> Lags:
+    """How far devices are behind."""
+    if not config.store.url:
+        return SqliteLags(Path(config.data_dir))
+    from mqtt_im.store.postgres.lags import Lags as TableLags
+
+    return TableLags(ledger)
 
 
 def place_for(config: Config, joined: Joined | None) -> Place:

@@ -45,6 +45,7 @@ class Neighbourhood:
 
     def __init__(self, bridge: Bridge, neighbours: Neighbours, audience: WideAudience) -> None:
         self._bridge = bridge
+        self._loop = asyncio.get_running_loop()
         self._neighbours = neighbours
         self._elsewhere = audience.elsewhere
         self._online = audience.online
@@ -76,6 +77,13 @@ class Neighbourhood:
         return self._neighbours.started and not self._neighbours.away and self._heard.issuperset(list(self._neighbours.others))
 
     # What this node tells.
+
+    def committed(self, users: list[str], groups: list[str], replaced: list[tuple[str, int]]) -> None:
+        """The inboxes of these have grown, and these items, `(user, pos)`, hold nothing now. Called on the ledger's thread."""
+        self.grown(users, groups)
+        if replaced:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._bridge.telling.replaced, replaced)
 
     def grown(self, users: list[str], groups: list[str]) -> None:
         """Inboxes of these users, and of the members of these groups, have grown. Called on the ledger's thread."""

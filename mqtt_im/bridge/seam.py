@@ -57,6 +57,9 @@ class Tellings(Protocol):
     def live(self, commit: Commit) -> None:
         """See the class that this stands for."""
 
+    def replaced(self, items: Sequence[Sequence[Any]]) -> None:
+        """See the class that this stands for."""
+
     def channels_of(self, user: str) -> Sequence[Channel]:
         """See the class that this stands for."""
 

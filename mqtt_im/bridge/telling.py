@@ -46,7 +46,7 @@ class Telling:
                 if isinstance(record, MESSAGES):
                     self._committed[0] += 1
                     if type(record) is Message and record.extra is not None and "replaced" in record.extra:
-                        self._replaced(record.extra["replaced"])
+                        self.replaced(record.extra["replaced"])
                 elif isinstance(record, AMENDMENTS):
                     self._changed(commit, record)
                 if commit.to:
@@ -57,7 +57,7 @@ class Telling:
             for receipt in job.receipts:
                 self._receipt(receipt)
 
-    def _replaced(self, items: Sequence[Sequence[Any]]) -> None:
+    def replaced(self, items: Sequence[Sequence[Any]]) -> None:
         """These items hold nothing any more: who has them in memory fetches them again, and nobody can come to have them."""
         for user, pos in items:
             for channel in self._online.get(user, ()):

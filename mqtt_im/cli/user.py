@@ -20,8 +20,9 @@ from mqtt_im.cli.places import place_for
 from mqtt_im.config import Config, load
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import FolderLock
+from mqtt_im.store.kept import Kept
 from mqtt_im.store.sqlite.files import LOG_FILE
-from mqtt_im.store.sqlite.kept import Kept, kept_by
+from mqtt_im.store.sqlite.kept import kept_by
 
 app = typer.Typer(help="Add, change, list, show and remove accounts.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -57,7 +58,7 @@ def add(
             raise MqttImError("exists", f"there is a user {name} already")
         password, made = _new_password(password_stdin)
         accounts.add(name, password)
-    if not with_inbox and _left_an_inbox(Path(load(config, overrides or ()).data_dir), name):
+    if not with_inbox and _left_an_inbox(load(config, overrides or ()), name):
         typer.echo(f"Whoever logs in finds the inbox that a former {name} left: user remove {name} --erase ends both.", err=True)
     _tell(f"User {name} was added in {accounts.where}.", password if made else None)
 
@@ -86,12 +87,11 @@ def list_users(config: ConfigFile = None, overrides: Overrides = None) -> None:
 def show(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Show when an account was made, and what the user keeps, beside what [quota] allows."""
     loaded = load(config, overrides or ())
-    data_dir = Path(loaded.data_dir)
     made = None
     if loaded.auth.mode == "accounts":
         with _accounts(config, overrides) as accounts:
             made = next((account.created for account in accounts.all() if account.name == name), None)
-    kept = kept_by(data_dir, name) if (data_dir / LOG_FILE).exists() else None
+    kept = _kept(loaded, name)
     if made is None and kept is None:
         raise MqttImError("not_found", f"there is no user {name}")
     if made is not None:
@@ -120,7 +120,7 @@ def remove(
     """Remove an account and close the user's connections."""
     loaded = load(config, overrides or ())
     with _accounts(config, overrides) as accounts:
-        left = erase and _left_something(Path(loaded.data_dir), name)
+        left = erase and _left_something(loaded, name)
         if accounts.exists(name) or not left:
             accounts.remove(name)
         if erase:
@@ -130,18 +130,29 @@ def remove(
     typer.echo(f"User {name} was removed from {where}" + (", with all that was the user's." if erase else "."))
 
 
-def _left_something(folder: Path, name: str) -> bool:
+def _kept(config: Config, name: str) -> Kept | None:
+    """What the user keeps; None where nothing ever was. Raises `StoreError`."""
+    if config.store.url:
+        from mqtt_im.postgres.connecting import Database
+        from mqtt_im.store.postgres import kept as tables
+
+        return tables.kept_by(Database(config.store.url), name)
+    folder = Path(config.data_dir)
+    return kept_by(folder, name) if (folder / LOG_FILE).exists() else None
+
+
+def _left_something(config: Config, name: str) -> bool:
     """Whether the store may know the user."""
     try:
-        return (folder / LOG_FILE).exists() and kept_by(folder, name) is not None
+        return _kept(config, name) is not None
     except StoreError:  # the projections are new; the server that erases will see
         return True
 
 
-def _left_an_inbox(folder: Path, name: str) -> bool:
+def _left_an_inbox(config: Config, name: str) -> bool:
     """Whether the store is known to have something for who logs in by this name."""
     try:
-        kept = kept_by(folder, name) if (folder / LOG_FILE).exists() else None
+        kept = _kept(config, name)
     except StoreError:
         return False
     return kept is not None and kept.inbox

@@ -287,7 +287,10 @@ class Conv(Entity):
         return made
 
     def catch_up(self, users: Sequence[str]) -> None:
-        """The inboxes of those of these who are members have everything that the conversation has told so far."""
+        """The inboxes of those of these who are members have everything that the conversation has told so far.
+
+        Where that is much this may raise that it is to be asked again, with a later batch.
+        """
 
     def member(self, user: str) -> Member | None:
         """The user's part, if it is in the conversation now."""

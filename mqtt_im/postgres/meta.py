@@ -24,6 +24,7 @@ ADDED_TABLES: Final = {
     "told": "CREATE TABLE told (cid int8, act int8, lsn int8 NOT NULL UNIQUE, former int8 NOT NULL, PRIMARY KEY (cid, act))"
 }
 """The same of whole tables."""
+ADDED_INDEXES: Final = {"told_former": "CREATE INDEX told_former ON told (former) WHERE former > 0"}
 LOCK: Final = 0x6D71_7469_6D00
 """The advisory lock under which tables are made ("mqttim", and a number below)."""
 UPKEEP: Final = LOCK + 1
@@ -94,7 +95,7 @@ def _make(database: Database, connection: Connection, statements: Iterable[str])
 
 def add_columns(connection: Connection) -> None:
     """Tables and columns that newer releases have are there; the others do not see them."""
-    for table, statement in ADDED_TABLES.items():
+    for table, statement in (*ADDED_TABLES.items(), *ADDED_INDEXES.items()):
         if connection.execute("SELECT FROM pg_class c WHERE c.oid = to_regclass(%s)", (table,)).fetchone() is None:
             connection.execute(statement.encode())
     for table, column, kind in ADDED:

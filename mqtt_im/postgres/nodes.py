@@ -13,7 +13,7 @@ import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import msgspec
 import psycopg
@@ -54,6 +54,8 @@ class Me:
     """No other node, and no other run of this one, has or had it."""
     epoch: str = ""
     """Names the store, as this node tells its clients."""
+    schema: int = SCHEMA
+    """Of the tables, as they are now: an older one until `mqtt-im store upgrade` has run."""
 
 
 def own_name(wanted: str, data_dir: Path, made: str) -> str:
@@ -111,7 +113,14 @@ def _entered(connection: Connection, me: Me, mine: int) -> bool:
 
 def beat(connection: Connection, me: Me) -> bool:
     """Say that this node lives; False where it was declared dead."""
-    return connection.execute("UPDATE node SET seen = clock_timestamp() WHERE incarnation = %s", (me.incarnation,)).rowcount == 1
+    query: LiteralString = (
+        "UPDATE node SET seen = clock_timestamp() WHERE incarnation = %s"
+        " RETURNING (SELECT value::int FROM meta WHERE key = 'schema')"
+    )
+    row = connection.execute(query, (me.incarnation,)).fetchone()
+    if row is not None and row[0]:
+        me.schema = row[0]
+    return row is not None
 
 
 def bury(connection: Connection) -> list[tuple[int, int, str]]:

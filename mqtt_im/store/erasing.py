@@ -48,6 +48,7 @@ class EraseJob(Job):
         convs = [conv for name in state.conv_names(state.user(self.user)) if (conv := state.conv(name)) is not None]
         for conv in convs:
             conv.catch_up([self.user])  # whoever has the name next is told nothing of it
+        for conv in convs:
             if self._is_own(conv) and self._take_back(engine, conv):
                 self.again = True
                 return

@@ -26,6 +26,10 @@ class Anew(Exception):
     """A batch needs what it has not said beforehand: it is decided anew, and the store has noted what is missing."""
 
 
+class Later(Exception):
+    """A job needs more done before it than one batch should bear: a part of that is done with this one, nothing of the job."""
+
+
 RECEIPT_MEMBERS: Final = 200
 """In larger groups marks are not sent as events; `convs` tells them."""
 
@@ -89,6 +93,12 @@ class Seen(model.View, Protocol):
 
     def in_log_order(self, user: User) -> bool:
         """Whether the items of the inbox surely stand in the order of the log: large groups may tell later what is older."""
+
+    def waiting(self, user: User) -> int:
+        """How many items have still to come to the inbox, which large groups have told already."""
+
+    def not_taken(self, lsn: int) -> list[str]:
+        """The members of a large group to whose inboxes what it has told with this row has still to come."""
 
     def acknowledged(self, user: User) -> int:
         """Up to which position of the inbox any device of the user has ever acknowledged."""
@@ -169,7 +179,7 @@ class Engine(Readable, Protocol):
         """Whether the device is registered, and no other server has its delivery by now."""
 
     def pull_all(self, user: str) -> None:
-        """The user's inbox has all that large groups have told by now, as far as these write it there later."""
+        """The user's inbox has all that large groups have told by now, as far as these write it there later. Raises `Later`."""
 
     def pulled(self, users: Iterable[str]) -> tuple[dict[str, list[tuple[int, int]]], list[str]]:
         """What large groups have told these users with this batch, as `Seen.items` has it, and who of them has more to come."""

@@ -116,6 +116,14 @@ class MemoryState(OneByOne):
         """See `interface.State`."""
         return True
 
+    def waiting(self, user: User) -> int:
+        """See `interface.State`."""
+        return 0
+
+    def not_taken(self, lsn: int) -> list[str]:
+        """See `interface.State`."""
+        return []
+
     def acknowledged(self, user: User) -> int:
         """See `interface.State`."""
         return user.acked

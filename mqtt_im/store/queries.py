@@ -240,8 +240,9 @@ def last_seen(engine: Readable, user: str) -> int:
 
 
 def lags(engine: Readable, user: str) -> list[dict[str, Any]]:
-    """The user's registered devices by name, with how far each is behind the inbox."""
-    head = engine.state.user(user).head
+    """The user's registered devices by name, with how far each is behind the inbox, and what has still to come to that."""
+    owner = engine.state.user(user)
+    head = owner.head + engine.state.waiting(owner)
     return [
         {
             "device": device.device,

@@ -57,6 +57,9 @@ def story(engine: Readable, name: str, seq: int) -> Story | None:
             for device in sorted(state.devices(user).values(), key=lambda device: device.device)
         ]
         recipients.append({"user": user, "pos": pos, "read": member.read >= seq, "devices": devices})
+    for user in state.not_taken(lsn) if conv.large else ():
+        devices = [{"device": device, "acknowledged": False} for device in sorted(state.devices(user))]
+        recipients.append({"user": user, "pos": None, "read": conv.members[user].read >= seq, "devices": devices})
     amended = state.amended(conv, seq)
     told = {
         "conv": name,

@@ -21,7 +21,7 @@ from time import perf_counter, thread_time
 from mqtt_im.clock import Clock, Times
 from mqtt_im.protocol.errors import InDoubt, Refusal
 
-from .interface import Anew, Engine, Store
+from .interface import Anew, Engine, Later, Store
 from .jobs import Job
 from .reader import Reader
 from .readonly import Owed, read_only
@@ -185,7 +185,7 @@ class Writer:
     def _commit(self, engine: Store, batch: list[Job]) -> None:
         """The jobs are committed and finished, or refused; see `_work`."""
         try:
-            fitting = self._prepare(engine, batch)
+            fitting, late = self._prepare(engine, batch)
         except Exception as error:
             fault = not isinstance(error, engine.errors)
             if fault:
@@ -203,8 +203,8 @@ class Writer:
             self._most = max(MIN_JOBS, fitting + fitting // 4)
         elif self._most < MAX_JOBS:
             self._most = min(MAX_JOBS, 2 * self._most)
-        if fitting < len(batch) or self._turns:
-            batch = self._cut(batch, fitting)
+        if late or fitting < len(batch) or self._turns:
+            batch = self._cut(batch, fitting, late)
         try:
             engine.commit()
         except engine.errors as error:
@@ -245,8 +245,8 @@ class Writer:
                 self._finish_one(reading, engine, job)
         self._tell(batch)
 
-    def _prepare(self, engine: Store, batch: list[Job]) -> int:
-        """How many of the jobs are decided: as many as one batch may have."""
+    def _prepare(self, engine: Store, batch: list[Job]) -> tuple[int, list[Job]]:
+        """How many of the jobs are decided: as many as one batch may have; and who of them has to wait for a later one."""
         with engine.changing:
             while True:
                 try:
@@ -260,20 +260,28 @@ class Writer:
                     for job in batch:
                         job.commits = job.refusal = None
 
-    def _decide(self, engine: Store, batch: list[Job]) -> int:
+    def _decide(self, engine: Store, batch: list[Job]) -> tuple[int, list[Job]]:
         """See `_prepare`. Raises `Anew`, where all jobs have been asked what else they need, and nothing has come of them."""
         anew = False
+        late: list[Job] = []
+        lines: set[str] = set()
         began = looked = thread_time()  # a call to the kernel, where the other clock takes a fifth of its time
         begun = start = perf_counter()
         others = 0.0
         for count, job in enumerate(batch):
             before = engine.last
+            if late and job.line() in lines:
+                late.append(job)  # behind what stands before it
+                continue
             try:
                 job.prepare(engine)
             except Refusal as refusal:
                 job.refuse(refusal)
             except Anew:
                 anew = True
+            except Later:
+                late.append(job)
+                lines.add(job.line())
             except Exception as error:
                 if anew:
                     continue
@@ -290,19 +298,19 @@ class Writer:
             if anew:
                 continue
             if engine.weight >= MAX_WEIGHT or (ended - begun >= MAX_SECONDS and thread_time() - began >= MAX_SECONDS):
-                return count + 1
+                return count + 1, late
         if anew:
             raise Anew
-        return len(batch)
+        return len(batch), late
 
-    def _cut(self, batch: list[Job], fitting: int) -> list[Job]:
-        """What fits; the rest stands in line again, and who has had something has paid for it."""
+    def _cut(self, batch: list[Job], fitting: int, late: list[Job]) -> list[Job]:
+        """What is decided; the rest stands in line again, and who has had something has paid for it."""
         turns = self._turns
-        turns.give_back(batch[fitting:])
+        turns.give_back(late + batch[fitting:])
         batch = batch[:fitting]
         for job in batch:
             turns.charge(job.line(), cost(job))
-        return batch
+        return [job for job in batch if job not in late] if late else batch
 
     def _finish(self, engine: Store, batch: list[Job]) -> None:
         for start in range(0, len(batch), TOLD_AT_ONCE):

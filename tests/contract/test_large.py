@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
-from unittest.mock import patch
+from types import SimpleNamespace
+from typing import Any, cast
+from unittest.mock import AsyncMock, patch
 
 import pytest
 from msgspec import Raw
 
+from mqtt_im.bridge.claims import Claims
 from mqtt_im.copying import copy_store
 from mqtt_im.core.rules import Who
 from mqtt_im.postgres import meta, nodes, upgrading
 from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.nodes import leave
 from mqtt_im.protocol import requests as rq
+from mqtt_im.store import queries, stories
 from mqtt_im.store.jobs import AttachJob, CursorsJob, PullJob, RequestJob
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.postgres import large, telling
 from mqtt_im.store.postgres.check import check
+from mqtt_im.store.postgres.committing import Line
+from mqtt_im.store.postgres.errors import Lost
+from mqtt_im.store.postgres.kept import kept_by
+from mqtt_im.store.postgres.lags import Lags
+from mqtt_im.store.postgres.telling import Telling
 from mqtt_im.store.reads import FetchJob
 from mqtt_im.store.retaining import DAY_MS
 from mqtt_im.store.sqlite.check import check as check_files
@@ -39,10 +48,10 @@ def make(database: str, tmp_path: Path) -> Iterator[Make]:
     """Makes nodes on one database, on which groups of three are large."""
     made: list[PostgresStore] = []
 
-    def one(most_at_once: int = 2) -> PostgresStore:
+    def one(most_at_once: int = 2, **options: Any) -> PostgresStore:
         folder = tmp_path / f"node{len(made)}"
         folder.mkdir()
-        made.append(PostgresStore(database, folder, online=MEMBERS, name=folder.name, most_at_once=most_at_once))
+        made.append(PostgresStore(database, folder, online=MEMBERS, name=folder.name, most_at_once=most_at_once, **options))
         return made[-1]
 
     yield one
@@ -227,6 +236,119 @@ def test_what_a_later_message_with_its_key_has_replaced_comes_as_a_void(make: Ma
     assert inbox(nodes[0], "ann")[:2] == ["group.create", 1]
 
 
+def test_a_key_replaces_over_pages_too(make: Make) -> None:
+    store = make()
+    group(store)
+    attach(store, "bob", "pc")
+    for number in range(1, 6):
+        say(store, "ann", "#g", number, key="k")
+        say(store, "cat", "#g", -number)
+    with patch.object(telling, "PAGE", 3):
+        more = [pull(store, "bob").more for _ in range(4)]
+    assert more == [["bob"], ["bob"], ["bob"], []]
+    assert inbox(store, "bob") == ["group.create", "void", -1, "void", -2, "void", -3, "void", -4, 5, -5]
+
+
+def test_what_nobody_was_offered_yet_is_replaced_in_the_inbox_as_in_a_small_group(make: Make) -> None:
+    """INV-12. The node that takes it for the member asks what it has offered; a device that another node has may have been."""
+    claims = Claims()
+    first, second = make(claim=claims.take_back, unclaim=claims.release), make()
+    group(first)
+    attach(first, "bob", "pc")
+    say(first, "ann", "#g", 1, key="k")
+    pull(first, "bob")
+    say(first, "ann", "#g", 2, key="k")
+    assert pull(first, "bob").told[0].to == [("bob", 3)]
+    assert inbox(first, "bob") == ["group.create", "void", 2]
+    assert first.settled == [("bob", 2)]
+    assert not claims.still_there("bob", 2), "until the loop was told so"
+    assert claims.offer("bob", 3)
+    say(first, "ann", "#g", 3, key="k")
+    pull(first, "bob")
+    assert inbox(first, "bob") == ["group.create", "void", 2, 3]
+    say(first, "ann", "#g", 4, key="k")
+    pull(second, "bob")
+    assert inbox(first, "bob") == ["group.create", "void", 2, 3, 4], "the other node does not know whether it was offered"
+    for number in range(large.LOOK_BACK // 100):
+        first.run(
+            [RequestJob(Who("cat", "pc", 0), rq.Send(to="bob", body=Raw(b"%d" % n)), lambda _: None) for n in range(99)], NOW
+        )
+        say(first, "ann", "#g", number, key="far")
+        pull(first, "bob")
+    assert inbox(first, "bob").count("void") == 1 + large.LOOK_BACK // 100 - 1, "behind many others too"
+
+
+def test_an_item_that_was_not_replaced_after_all_is_offered_again(make: Make) -> None:
+    claims = Claims()
+    store = make(claim=claims.take_back, unclaim=claims.release)
+    group(store)
+    attach(store, "bob", "pc")
+    say(store, "ann", "#g", 1, key="k")
+    pull(store, "bob")
+    say(store, "ann", "#g", 2, key="k")
+    with patch.object(Line, "send", side_effect=Lost("the connection to the database is lost")):
+        store.run([PullJob(["bob"], "", lambda _: None)], NOW)
+    assert store.ledger.writer._recovered(store.engine)
+    assert claims.offer("bob", 2)
+    pull(store, "bob")
+    assert inbox(store, "bob") == ["group.create", 1, 2]
+
+
+def test_one_who_lags_far_behind_takes_it_with_several_batches_before_the_first_word_of_its_own(make: Make) -> None:
+    """A hundred thousand items were one transaction. Others go on between, and what the user says next waits in its turn."""
+    store = make()
+    group(store)
+    attach(store, "dan", "pc")
+    for number in range(1, 11):
+        say(store, "ann", "#g", number)
+    largest: list[int] = []
+    run = Telling._come
+
+    def come(self: Telling, users: Any, refs: Any) -> None:
+        largest.append(sum(map(len, refs.values())))
+        run(self, users, refs)
+
+    bob, done = Who("bob", "pc", 0), list[Any]()
+    jobs = [
+        RequestJob(bob, rq.Send(id="a", to="#g", body=Raw(b'"a"')), done.append),
+        RequestJob(bob, rq.Send(id="b", to="ann", body=Raw(b'"b"')), done.append),
+        RequestJob(Who("ann", "pc", 0), rq.Send(id="c", to="cat", body=Raw(b'"c"')), done.append),
+    ]
+    with patch.object(telling, "PAGE", 3), patch.object(Telling, "_come", come):
+        store.run(jobs, NOW)
+        attached = attach(store, "dan", "phone")
+    assert [job.request.id for job in done] == ["c", "a", "b"] and not any(job.refusal for job in done)
+    assert max(largest) == 3
+    assert inbox(store, "bob") == ["group.create", *range(1, 11), "a", "b"]
+    assert attached.state is not None and attached.state.head == attached.state.cursor == 12, "it begins at the head"
+
+
+def test_what_has_still_to_come_counts_as_behind(make: Make) -> None:
+    store = make()
+    group(store)
+    attach(store, "bob", "pc")
+    for number in range(3):
+        say(store, "ann", "#g", number)
+    (device,) = store.see(lambda view: queries.lags(view, "bob"), NOW)
+    assert (device["pos"], device["head"], device["lag"]) == (0, 4, 4)
+    told = store.see(lambda view: stories.story(view, "#g", 3), NOW)
+    assert told is not None
+    assert [(one["user"], one["pos"], one["devices"]) for one in told.told["recipients"]] == [
+        ("ann", 3, []),
+        ("bob", None, [{"device": "pc", "acknowledged": False}]),
+        ("cat", None, []),
+        ("dan", None, []),
+    ]
+    asked = SimpleNamespace(call=AsyncMock(side_effect=lambda look: store.see(look, NOW)))
+    lags = Lags(cast(Any, asked))
+    for piece in (500, 1):
+        with patch("mqtt_im.store.postgres.lags.PIECE", piece), patch("mqtt_im.store.postgres.lags.SHARE", 0):
+            assert asyncio.run(lags._look()) == (1, 4)
+    kept = kept_by(store.database, "ann")
+    assert kept is not None and (kept.messages, kept.groups, kept.made, kept.inbox) == (3, 1, 1, True)
+    assert kept_by(store.database, "nobody") is None
+
+
 def test_retention_waits_for_members_who_have_not_taken_it(make: Make) -> None:
     store = make()
     group(store)
@@ -277,10 +399,14 @@ def test_beside_an_older_release_everything_is_written_out(make: Make, database:
         assert len(say(newer, "ann", "#g", 1).commits[0].record.pos) == 3  # type: ignore[index, union-attr]
         with patch.dict(upgrading.UPGRADES, {2: tuple(one.replace("200", "2") for one in upgrading.UPGRADES[2])}):
             assert upgrading.upgrade(there, connection) == (1, meta.SCHEMA)
+        assert nodes.beat(connection, newer.me)  # from the next one on a running node knows
         assert len(say(newer, "ann", "#g", 2).commits[0].record.pos) == 1  # type: ignore[index, union-attr]
         pull(newer, *MEMBERS)
     for user in ("ann", "bob", "cat"):
         assert inbox(newer, user)[-2:] == [1, 2]
+    ask(newer, "cat", rq.GroupCreate(id="other", group="#h", members=["ann"]))
+    ask(newer, "cat", rq.GroupAdd(id="a", group="#h", members=["bob", "dan"]))
+    assert len(say(newer, "ann", "#h", 2).commits[0].record.pos) == 1  # type: ignore[index, union-attr]
     assert nodes.DDL and large.SINCE == 2
 
 

@@ -16,6 +16,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule
 
+from mqtt_im.core.model import Conv
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import queries
@@ -38,7 +39,7 @@ class Large(PostgresMachine):
         self.turn = 0
 
     def _decided(self, user: str, pos: int) -> bool:
-        """What large groups have told is in the inbox, and is not replaced any more."""
+        """What large groups have told is in the inbox, and is replaced when what replaces it is taken (`_settle`)."""
         if not any(claimed[:2] == (user, pos) for claimed in self.decided):
             return False
         return super()._decided(user, pos)
@@ -68,6 +69,15 @@ class Large(PostgresMachine):
         job = PullJob(USERS, "", ignore)
         node.store.run([job], self.clock, self.passed)
         assert job.refusal is None and not job.more
+        self._settle(node)
+
+    def _settle(self, node: Node) -> None:
+        """What the node has replaced in inboxes is replaced in the twin's too, which had decided that earlier."""
+        for user, pos in node.store.settled:
+            owner = self.twin.state.user(user)
+            assert self.twin.state.items(owner, pos - 1, 1)[0][1] > 0, "it is replaced once"
+            self.twin.state.void_item(owner, pos, Conv(0, "#"))
+        node.store.settled.clear()
 
     def _hurt(self, node: Node, batch: list[Action], when: str) -> None:
         super()._hurt(node, batch[:1], when)
@@ -90,6 +100,7 @@ class Large(PostgresMachine):
 
         with patch.object(wire.Link, "run", failing):
             node.store.run([PullJob(USERS, "", ignore)], self.clock, self.passed)
+        self._settle(node)
         if node.store.ledger.failing is not None:
             assert node.store.ledger.writer._recovered(node.store.engine)
 

@@ -47,7 +47,7 @@ class PostgresStore(ByHand):
         make = opener(
             self.database,
             me=self.me,
-            wake=lambda users, groups: self.woken.append((users, groups)),
+            wake=self._wake,
             limits=limits,
             has_account=has_account,
             claim=claim,
@@ -63,10 +63,17 @@ class PostgresStore(ByHand):
 
     def _open(self) -> None:
         self.woken: list[tuple[list[str], list[str]]] = []
+        self.settled: list[tuple[str, int]] = []
+        """Items of which the loop is told that they hold nothing any more."""
         with self.database.connect("test") as connection:
             prepare(self.database, connection, DDL)
             register(self.database, connection, self.me, self.data_dir)
         self._begin()
+
+    def _wake(self, users: list[str], groups: list[str], replaced: list[tuple[str, int]]) -> None:
+        if users or groups:
+            self.woken.append((users, groups))
+        self.settled += replaced
 
     def crash(self) -> None:
         """The process ends here."""

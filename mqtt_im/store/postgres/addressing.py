@@ -14,14 +14,17 @@ from mqtt_im.store.interface import RECEIPT_MEMBERS
 MANY: Final = 100
 """A record with more recipients than that is shortened in memory once it is committed."""
 
-Wake = Callable[[list[str], list[str]], None]
+Wake = Callable[[list[str], list[str], list[tuple[str, int]]], None]
 
 
 class Addressing:
     """Of one batch after the other."""
 
     def __init__(self, wake: Wake) -> None:
-        """`wake` is told, after each commit, the users and the groups of whom other nodes may have devices."""
+        """`wake` is told, after each commit, the users and the groups of whom other nodes may have devices.
+
+        And users with `pos` of what is void now, without a record that says so.
+        """
         self._wake = wake
         self._long: list[Act] = []
         self._users: dict[str, None] = {}
@@ -45,10 +48,10 @@ class Addressing:
         else:
             self._users.update(dict.fromkeys(names))
 
-    def tell(self) -> None:
-        """The batch is committed."""
-        if self._users or self._groups:
-            self._wake(list(self._users), list(self._groups))
+    def tell(self, replaced: list[tuple[str, int]]) -> None:
+        """The batch is committed, and has made these items void without a record that says so."""
+        if self._users or self._groups or replaced:
+            self._wake(list(self._users), list(self._groups), replaced)
         for record in self._long:
             shorten(record)
 

@@ -73,8 +73,8 @@ class Engine(Showing):
     ) -> None:
         """`me` is this node, which is registered or will be before the first batch.
 
-        `wake` is told, after each commit, the users and the groups of whom other nodes may have devices. With `own_clock` time is
-        what the ledger says, not the database's. A group with more than `most_at_once` members becomes large (`large`).
+        `wake` is told what other nodes and the loop are to know of each commit (`Addressing`). With `own_clock` time is what the
+        ledger says, not the database's. A group with more than `most_at_once` members becomes large (`large`).
         """
         self.limits = limits
         self.online = online
@@ -99,7 +99,8 @@ class Engine(Showing):
         found = meta.prepare(database, connection, schema.DDL)
         me.epoch = found.epoch
         self._me = me
-        self._most_at_once = most_at_once if found.schema >= SINCE else FOREVER
+        me.schema = found.schema
+        self._most_at_once = most_at_once
         self._line = Line(database, connection, me)
         self._compactor = Compactor[Host](Pass, ELSEWHERE_S)
         self.loaded_upto: int = self.link.one(tables.NEWEST)[0][0]
@@ -132,7 +133,7 @@ class Engine(Showing):
             self.loaded_upto,
             self.cut_off,
             self._inherited,
-            self._most_at_once,
+            lambda: self._most_at_once if self._me.schema >= SINCE else FOREVER,
         )
         self.rendering = Rendering(self.state)
 
@@ -292,7 +293,7 @@ class Engine(Showing):
         self.changes.note(state)
         state.committed()
         self._taken.clear()
-        self._addressing.tell()
+        self._addressing.tell(list(state.telling.replaced))
         self._over()
 
     def _take_back(self, user: str, pos: int) -> bool:

@@ -5,8 +5,10 @@ that is numbered in table `told`, under the group's lock (an *act*). Only who ha
 the item at once; `member.pulled` says up to which act each present member has taken what there is. That is *pulled* under the
 user's lock, in the same transaction in which the items come to the inbox: when a device comes, when a node that has the user
 online finds that the group has grown, and before the user is told anything of the group at once. So what a conversation tells
-stands in its order in every inbox, and what several conversations tell in whichever. A message that a later one with the same
-`key` has replaced by then comes as a void.
+stands in its order in every inbox, and what several conversations tell in whichever.
+
+A message that a later one with the same `key` has replaced by then comes as a void. One that stands in the inbox already becomes
+a void when the later one is taken, where nobody was offered it, as in a small group.
 """
 
 from __future__ import annotations
@@ -22,6 +24,9 @@ MEMBERS: Final = 200
 """A group with more members is large."""
 SINCE: Final = 2
 """The schema that bears it: a node of an older release would write out what is not to be."""
+NONE: Final = -1
+LOOK_BACK: Final = 1000
+"""Among so many of the newest items of an inbox what is to be replaced is looked for."""
 PAGE: Final = 2000
 """Items that are taken into inboxes at once, 8 bytes each."""
 
@@ -29,6 +34,16 @@ LAGS: Final = Statement(
     "SELECT m.uid, m.cid, m.pulled, g.acts FROM member m JOIN grp g USING (cid)"
     " WHERE m.uid = ANY ($1) AND m.active AND g.large AND m.pulled < g.acts",
     "I",
+)
+WAITING: Final = Statement(
+    "SELECT coalesce(sum(g.acts - m.pulled), 0)::int8 FROM member m JOIN grp g USING (cid)"
+    " WHERE m.uid = $1 AND m.active AND g.large",
+    "i",
+)
+NOT_TAKEN: Final = Statement(
+    "SELECT u.name FROM told t JOIN member m ON m.cid = t.cid AND m.active AND m.pulled < t.act JOIN im_user u USING (uid)"
+    " WHERE t.lsn = $1",
+    "i",
 )
 IN_LARGE: Final = Statement("SELECT 1 FROM member JOIN grp g USING (cid) WHERE uid = $1 AND g.large LIMIT 1", "i")
 LARGE: Final = Statement("SELECT name, acts FROM grp WHERE large")
@@ -43,7 +58,9 @@ LAGGING_MEMBERS: Final = Statement(
     "t",
 )
 TOLD: Final = Statement(
-    "SELECT v.uid, t.cid, t.act, t.lsn, t.former FROM unnest($1, $2, $3, $4) v (uid, cid, pulled, acts)"
+    "SELECT v.uid, t.cid, t.act, t.lsn, t.former, t.former <> 0"
+    " AND EXISTS (SELECT FROM told n WHERE n.former = t.lsn AND n.former > 0 AND n.act <= v.acts)"
+    " FROM unnest($1, $2, $3, $4) v (uid, cid, pulled, acts)"
     " JOIN told t ON t.cid = v.cid AND t.act > v.pulled AND t.act <= v.acts ORDER BY v.uid, t.lsn LIMIT $5",
     "IIIIi",
 )
@@ -52,6 +69,7 @@ TOLD_IN: Final = Statement("SELECT lsn, cid, act FROM told WHERE lsn = ANY ($1)"
 TAKEN: Final = Statement("SELECT u.name, m.pulled FROM member m JOIN im_user u USING (uid) WHERE m.cid = $1 AND m.active", "i")
 UNTELL: Final = Statement("DELETE FROM told WHERE lsn = ANY ($1)", "I")
 PUT_TOLD: Final = Statement("INSERT INTO told (cid, act, lsn, former) SELECT * FROM unnest($1, $2, $3, $4)", "IIII")
+GROUP_NAMES: Final = Statement("SELECT cid, name FROM grp WHERE cid = ANY ($1)", "I")
 FORMER: Final = Statement("SELECT lsn FROM keyed WHERE sender = $1 AND cid = $2 AND key = $3", "iit")
 PUT_PULLED: Final = Statement(
     "UPDATE member m SET pulled = v.pulled FROM unnest($1, $2, $3) v (cid, uid, pulled) WHERE m.cid = v.cid AND m.uid = v.uid",
@@ -92,10 +110,15 @@ class Group(Conv):
 
 
 class Told(NamedTuple):
-    """What a large group has told: its log row, and that of the message that its `key` replaces, 0 for none."""
+    """What a large group has told: its log row, and that of the message that its `key` replaces.
+
+    That is 0 where it has no `key`, and `NONE` where no message with this one was there before.
+    """
 
     lsn: int
     former: int
+    replaced: bool = False
+    """Whether it is replaced itself, by what comes behind it."""
 
 
 class Lag(NamedTuple):
@@ -109,15 +132,15 @@ class Lag(NamedTuple):
 
 def taken(
     lags: list[Lag], rows: list[tuple[Any, ...]], page: int
-) -> tuple[dict[int, list[Told]], dict[tuple[int, int], int], set[int]]:
+) -> tuple[dict[int, list[tuple[int, Told]]], dict[tuple[int, int], int], set[int]]:
     """What `TOLD` has found, `page` rows at most.
 
-    That is what comes to each user; cid and uid of each lag, with how far it is closed; and the users who have more to take.
+    That is what comes to each user, with its cid; cid and uid of each lag, with how far it is closed; and who has more to take.
     """
-    refs: dict[int, list[Told]] = {lag.uid: [] for lag in lags}
+    refs: dict[int, list[tuple[int, Told]]] = {lag.uid: [] for lag in lags}
     newest: dict[tuple[int, int], int] = {}
     for uid, cid, act, *told in rows:
-        refs[uid].append(Told(*told))
+        refs[uid].append((cid, Told(*told)))
         newest[uid, cid] = act
     short = rows[-1][0] if len(rows) >= page else 0
     behind = {lag.uid for lag in lags if short and lag.uid >= short}

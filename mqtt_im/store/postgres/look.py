@@ -14,7 +14,7 @@ from mqtt_im.store.rendering import FIRST_STEP
 
 from . import tables
 from .inbox import CHUNK, Inbox, unpack
-from .large import IN_LARGE, LAGGING_HERE, LAGGING_MEMBERS, LARGE, Group
+from .large import IN_LARGE, LAGGING_HERE, LAGGING_MEMBERS, LARGE, NOT_TAKEN, WAITING, Group
 from .wire import Link
 
 
@@ -188,6 +188,14 @@ class Look(OneByOne):
     def in_log_order(self, user: User) -> bool:
         """See `interface.State`."""
         return not self.link.one(IN_LARGE, user.uid)
+
+    def waiting(self, user: User) -> int:
+        """See `interface.State`."""
+        return int(self.link.one(WAITING, user.uid)[0][0])
+
+    def not_taken(self, lsn: int) -> list[str]:
+        """See `interface.State`."""
+        return [name for (name,) in self.link.one(NOT_TAKEN, lsn)]
 
     def acknowledged(self, user: User) -> int:
         """See `interface.State`: what devices that were forgotten have acknowledged is in the user's row."""

@@ -7,7 +7,8 @@ or an `id` that was given twice can't be committed.
 `log.seq` and `log.by` are 0 for what is no message, and `by` for what counts as unread for nobody. Users, groups, members and
 devices are what `core.model` says of them; `device.acked` is where acknowledgements have got the cursor, `device.server` the
 incarnation of the node that has its delivery, or had it last, `gone` how many messages retention has taken. What large groups
-tell their members is in `told` (`large`); its `former` is the log row of the message that this one's `key` replaces.
+tell their members is in `told` (`large`); its `former` is the log row of the message that this one's `key` replaces, -1 where
+there is none, and 0 where it has no `key`.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ DDL: Final = (
     ) WITH (fillfactor = 70)""",
     "CREATE INDEX member_uid ON member (uid)",
     meta.ADDED_TABLES["told"],
+    meta.ADDED_INDEXES["told_former"],
     """CREATE TABLE log (
       lsn int8 PRIMARY KEY, cid int8 NOT NULL, seq int8 NOT NULL, by int8 NOT NULL, idh uuid, rec bytea NOT NULL)""",
     "ALTER TABLE log ALTER rec SET STORAGE MAIN",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mqtt_im.core.apply import apply
@@ -12,7 +12,7 @@ from mqtt_im.store.interface import Anew
 
 from . import tables
 from .inbox import CHUNK, unpack
-from .large import Group
+from .large import LOOK_BACK, Group
 from .locked import Locked
 from .node import Fence, Inherited
 from .telling import Telling
@@ -32,11 +32,11 @@ class Work(Locked):
         began_at: int,
         cut_off: Mapping[tuple[str, str], int],
         inherited: Inherited,
-        most_at_once: int,
+        most_at_once: Callable[[], int],
     ) -> None:
         """`began_at` is the newest log row when this server began, `cut_off` what those before it have left (`Fence`).
 
-        A group with more than `most_at_once` members becomes large.
+        A group with more than `most_at_once` members becomes large, as that is now.
         """
         super().__init__(link, has_account, upload)
         self.telling = Telling(self, most_at_once)
@@ -90,7 +90,7 @@ class Work(Locked):
     def amended_convs(self) -> set[str]:
         """Conversations of which the batch has changed a message that was there, something about it, or who has it."""
         cids = {*self.voided, *(cid for cid, _ in self.changed_amended)}
-        return {conv.name for conv in self._convs.values() if conv is not None and conv.cid in cids}
+        return self.telling.replaced_in | {conv.name for conv in self._convs.values() if conv is not None and conv.cid in cids}
 
     def committed(self) -> None:
         """What was changed stands in the tables; it may still be looked at."""
@@ -264,15 +264,37 @@ class Work(Locked):
 
     def void_item(self, user: User, pos: int, conv: Conv) -> None:
         """See `core.apply.State`."""
+        self._void(user, pos, conv.cid)
+
+    def _void(self, user: User, pos: int, cid: int) -> None:
         inbox = self._inboxes[user.uid]
         if pos >= inbox.first:
             inbox.tail[pos - inbox.first] = -abs(inbox.tail[pos - inbox.first])
         else:
             first, refs = self._chunk(user, pos)
             refs[pos - first] = -abs(refs[pos - first])
-        self.voided.add(conv.cid)
+        self.voided.add(cid)
         self.replaced.add(user.uid)
         self.touch_user(user)
+
+    def find_devices(self, users: Iterable[User]) -> None:
+        """See `telling.Batch`."""
+        names = {user.uid: user.name for user in users if user.name not in self._devices}
+        if names:
+            self._keep_devices(names)
+
+    def replace_item(self, user: User, lsn: int, cid: int) -> int:
+        """See `telling.Batch`."""
+        inbox = self._inboxes[user.uid]
+        if lsn in inbox.tail:
+            pos = inbox.first + inbox.tail.index(lsn)
+        else:
+            items = self.stored_items(user, max(user.acked, user.lowest, user.head - LOOK_BACK), LOOK_BACK)
+            pos = next((at for at, ref in items if ref == lsn), 0)
+        if pos <= max(user.acked, user.lowest) or not self.claim(user.name, pos):
+            return 0
+        self._void(user, pos, cid)
+        return pos
 
     def remove_item(self, user: User, pos: int) -> None:
         """Retention has taken an item."""

@@ -185,7 +185,7 @@ def _convs(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
             members.append((conv.cid, state.number_of(user), part.order, part.role, part.active, *marks, tables.spans_of(part)))
     yield _PUT_MEMBERS, sorted(members)
     yield PUT_PULLED, sorted((*key, pulled) for key, pulled in state.telling.pulled.items())
-    yield PUT_TOLD, sorted((*key, *told) for key, told in state.telling.told.items())
+    yield PUT_TOLD, sorted((*key, told.lsn, told.former) for key, told in state.telling.told.items())
 
 
 def _of_group(state: Work, conv: Conv) -> tuple[Any, ...]:

@@ -104,7 +104,7 @@ def _in_order(connection: Connection, uid: int, name: str, began: int, parts: li
     told = {lsn for lsn, _ in _rows(connection, _TOLD, [abs(ref) for ref in refs_of.values()])}
     with connection.cursor().copy("COPY place (name, lsn, pos, replaced) FROM STDIN") as copy:
         for pos, ref in refs_of.items():
-            if moved or abs(ref) in told:
+            if moved or ref < 0 or abs(ref) in told:
                 copy.write_row((name, abs(ref), pos, ref < 0))
     return moved
 

@@ -287,6 +287,14 @@ class Entities(Overlay):
         """See `interface.State`."""
         return True
 
+    def waiting(self, user: User) -> int:
+        """See `interface.State`."""
+        return 0
+
+    def not_taken(self, lsn: int) -> list[str]:
+        """See `interface.State`."""
+        return []
+
     def acknowledged(self, user: User) -> int:
         """Up to which position of the inbox any device of the user has ever acknowledged."""
         return user.acked

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 import msgspec
 import peewee
 
 from mqtt_im.core.records import decode
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.store.kept import Kept, kept
 
 from .files import open_log, open_projection
 from .log import Log
@@ -24,19 +25,6 @@ _TRIES = 3
 """Between opening both files a fold may be worked off, after which they do not go together."""
 
 
-class Kept(NamedTuple):
-    """The figures that `[quota]` bounds, how many of the groups the user has made, and whether who logs in finds anything."""
-
-    messages: int = 0
-    bytes: int = 0
-    groups: int = 0
-    made: int = 0
-    devices: int = 0
-    blocks: int = 0
-    mutes: int = 0
-    inbox: bool = False
-
-
 def kept_by(data_dir: Path, user: str) -> Kept | None:
     """What the user keeps now; None where nothing ever was. Raises `StoreError`."""
     try:
@@ -44,7 +32,7 @@ def kept_by(data_dir: Path, user: str) -> Kept | None:
             with ExitStack() as stack:
                 state = _state(data_dir, stack)
                 if state is not None:
-                    return _read(state, user)
+                    return kept(state, user)
     except (sqlite3.Error, peewee.PeeweeException, msgspec.DecodeError) as error:
         raise StoreError(f"{data_dir}: {error}") from error
     raise StoreError(f"{data_dir}: the projections are not those of the log; start the server on it once")
@@ -70,15 +58,6 @@ def _state(data_dir: Path, stack: ExitStack) -> ProjectedState | None:
     for lsn, data in log.after(position):
         state.replay(lsn, decode(data), len(data))
     return state
-
-
-def _read(state: ProjectedState, name: str) -> Kept | None:
-    user = state.user(name)
-    devices = state.device_count(name)
-    if not user.head and not user.sent and not devices:
-        return None
-    inbox = user.head > user.begin or user.registered or bool(user.blocks or user.mutes)
-    return Kept(user.kept, user.kept_bytes, user.joined, user.made, devices, len(user.blocks), len(user.mutes), inbox)
 
 
 def _connection(db: peewee.SqliteDatabase) -> sqlite3.Connection:

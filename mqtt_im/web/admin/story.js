@@ -28,7 +28,7 @@ export class Story {
     const count = (list) => number(Array.isArray(list) ? list.length : list || 0);
     const facts = h("dl", {}, h("dt", {}, say("from")), h("dd", {}, message.from), h("dt", {}, say("sent_at")), h("dd", {}, moment(message.ts)),
       h("dt", {}, say("edits")), h("dd", {}, count(message.edits)), h("dt", {}, say("reports")), h("dd", {}, count(message.reports)));
-    const rows = message.recipients.map((one) => h("tr", {}, h("td", {}, one.user), h("td", { class: "number" }, number(one.pos)),
+    const rows = message.recipients.map((one) => h("tr", {}, h("td", {}, one.user), h("td", { class: "number" }, one.pos === null ? "–" : number(one.pos)),
       h("td", { class: one.read ? "online" : "quiet" }, say(one.read ? "read" : "not_read")),
       h("td", {}, one.devices.map((device) => h("div", {}, `${device.device} `,
         h("span", { class: device.acknowledged ? "online" : "behind" }, say(device.acknowledged ? "acknowledged" : "waiting")))))));

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.meta import prepare
-from mqtt_im.store.postgres import committing, engine, locked, node, retention, tables, writes
+from mqtt_im.store.postgres import committing, engine, lags, large, locked, node, retention, tables, writes
 from mqtt_im.store.postgres.schema import DDL
 from mqtt_im.store.postgres.wire import PLANNING, Statement
 
@@ -18,7 +18,7 @@ def test_no_statement_of_a_batch_or_of_retention_reads_a_table_from_end_to_end(d
         prepare(there, connection, DDL)
         connection.execute(PLANNING)
         looked_at = 0
-        for module in (tables, locked, writes, node, committing, engine, retention):
+        for module in (tables, lags, large, locked, writes, node, committing, engine, retention):
             found = [(name, one) for name, of in vars(module).items() for one in (of if isinstance(of, tuple) else (of,))]
             for name, statement in found:
                 if not isinstance(statement, Statement) or name in ALL or not statement.oids:
