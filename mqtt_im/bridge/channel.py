@@ -34,11 +34,18 @@ class Reply(NamedTuple):
     properties: bytes = b""
     again: Request | None = None
 
+    @property
+    def size(self) -> int:
+        """Bytes that are kept of it; 0 where they are few."""
+        size = len(self.text) + len(self.properties)
+        return size if size > _SMALL_REPLY else 0
+
 
 """To the device topic?, payload as it is sent, encoded properties."""
 Replies = dict[int, Reply]
 """Replies without PUBACK, by packet identifier."""
 
+_SMALL_REPLY: Final = 1024
 _FRAME: Final = 64
 """Bytes of a packet around topic and payload, at most."""
 
@@ -194,7 +201,7 @@ class Channel:
                 count += 1
                 if self.awaited:
                     for pos, _ in offered:
-                        self.awaited.pop(pos, None)
+                        self.came(pos)
             else:
                 delivery.limit = max(1, len(payload) // 2)
                 delivery.put_back(packet_id)
@@ -206,7 +213,7 @@ class Channel:
         pos, entry = delivery.offered[0]
         properties = correlation = b""
         if entry.sent is not None and entry.by == self.user and entry.device == self.device:
-            awaited = self.awaited.pop(pos, None) if self.awaited else None
+            awaited = self.came(pos)
             if awaited is not None and not dup:
                 correlation = props.one(props.CORRELATION_DATA, awaited)
         elif entry.expires and not entry.is_void(self.user, now):
@@ -279,7 +286,7 @@ class Channel:
             if self.late is None:
                 self.late = []
             self.late.append((reply, fields.get("id")))
-            self.late_bytes += len(reply.text)
+            self._is_late(len(reply.text))
         else:
             self._send(reply, fields.get("id"))
 
@@ -287,8 +294,13 @@ class Channel:
         """Send the replies that waited for the device to take more packets."""
         while self.late and self.link.room > 0 and not self.link.closed:
             reply, request_id = self.late.pop(0)
-            self.late_bytes -= len(reply.text)
+            self._is_late(-len(reply.text))
             self._send(reply, request_id)
+
+    def _is_late(self, size: int) -> None:
+        """So many bytes more, or less, of replies wait."""
+        self.late_bytes += size
+        self.link.keep(size)
 
     @property
     def unread(self) -> int:
@@ -297,7 +309,7 @@ class Channel:
 
     def read(self, packet_id: int) -> bool:
         """A reply has its PUBACK; False where none waited for that."""
-        if self.replies.pop(packet_id, None) is None:
+        if not self.forget_reply(packet_id):
             return False
         self.reads = True
         if self._unread_before is not None and packet_id not in self._unread_before and self.delivery is not None:
@@ -332,8 +344,20 @@ class Channel:
         for payload, properties in forms:
             if self.link.publish(topic, payload, packet_id, bool(former), False, properties):
                 if packet_id:
-                    self.replies[packet_id] = reply if reply.again is None else reply._replace(text=b"")
+                    self._keep_reply(packet_id, reply if reply.again is None else reply._replace(text=b""))
                 return
+
+    def forget_reply(self, packet_id: int) -> bool:
+        """A reply is not to be sent again; False where none waited for its PUBACK."""
+        reply = self.replies.pop(packet_id, None)
+        if reply is not None and (size := reply.size):
+            self.link.keep(-size)
+        return reply is not None
+
+    def _keep_reply(self, packet_id: int, reply: Reply) -> None:
+        self.replies[packet_id] = reply
+        if size := reply.size:
+            self.link.keep(size)
 
     def event(self, payload: bytes) -> None:
         """Send an event at QoS 0, unless the device does not keep up; it is found again in `convs`."""
@@ -351,18 +375,18 @@ class Channel:
             if not self._qos(reply):
                 continue
             if reply.again is not None:
-                self.replies[packet_id] = reply
+                self._keep_reply(packet_id, reply)
                 again.append((packet_id, reply.again))
                 continue
             if self.link.room <= 0:
                 if self.late is None:
                     self.late = []
                 self.late.append((reply, None))
-                self.late_bytes += len(reply.text)
+                self._is_late(len(reply.text))
                 continue
             topic = self.device_topic if reply.to_device else self.user_topic
             if self.link.publish(topic, self.encode(reply.text), packet_id, True, False, reply.properties):
-                self.replies[packet_id] = reply
+                self._keep_reply(packet_id, reply)
         return again
 
     def _reply_id(self) -> int:
@@ -383,11 +407,29 @@ class Channel:
             self._unacknowledged -= 1
             token = self._unacknowledged
         self.correlations[token] = correlation
+        self.link.keep(len(correlation))
         return token
 
     def correlation(self, token: int) -> bytes | None:
         """The Correlation Data of a request, which is over with that."""
-        return self.correlations.pop(token, None) if self.correlations else None
+        found = self.correlations.pop(token, None) if self.correlations else None
+        if found:
+            self.link.keep(-len(found))
+        return found
+
+    def wait_for(self, pos: int, correlation: bytes) -> None:
+        """A `sent` item is to have this Correlation Data when it is offered."""
+        if self.awaited is None:
+            self.awaited = {}
+        self.awaited[pos] = correlation
+        self.link.keep(len(correlation))
+
+    def came(self, pos: int) -> bytes | None:
+        """The Correlation Data of a `sent` item, which was offered."""
+        found = self.awaited.pop(pos, None) if self.awaited else None
+        if found:
+            self.link.keep(-len(found))
+        return found
 
 
 def now_ms() -> int:

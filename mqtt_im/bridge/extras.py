@@ -43,6 +43,6 @@ def await_sent(channel: Channel, job: RequestJob, correlation: bytes) -> None:
     for commit in job.commits or () if isinstance(job.request, rq.Send) else ():
         for user, pos in commit.to:
             if user == channel.user and channel.delivery is not None:
-                if channel.awaited is None or len(channel.awaited) >= MAX_AWAITED:
-                    channel.awaited = {}
-                channel.awaited[pos] = correlation
+                while channel.awaited and len(channel.awaited) >= MAX_AWAITED:
+                    channel.came(next(iter(channel.awaited)))
+                channel.wait_for(pos, correlation)

@@ -26,7 +26,7 @@ class Parked:
         self.flights = flights
         self.replies = replies
         self.size = sum(entry.size for flight in flights.values() for _, entry in flight.entries)
-        self.size += sum(len(reply.text) for reply in replies.values())
+        self.size += sum(len(reply.text) + len(reply.properties) for reply in replies.values())
 
 
 class Parking:

@@ -23,6 +23,7 @@ from mqtt_im.store.interface import Engine
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.refusals import undecided
 from mqtt_im.transport.api import Extra
+from mqtt_im.transport.under_way import LARGE
 
 from . import extras
 from .channel import Channel
@@ -46,7 +47,7 @@ _SHOWING: Final = (rq.Sync, rq.History, rq.Convs)
 class UplinkJob(RequestJob):
     """A request that may change something, with whom its answer goes to."""
 
-    __slots__ = ("at", "before", "channel", "charged", "token", "uplink")
+    __slots__ = ("at", "before", "channel", "charged", "load", "token", "uplink")
 
     def __init__(self, uplink: Uplink, channel: Channel | None, token: int, who: Who, request: rq.Request) -> None:
         self.refusal = None
@@ -60,6 +61,8 @@ class UplinkJob(RequestJob):
         self.uplink = uplink
         self.channel = channel
         self.token = token
+        self.load = 0
+        """Bytes of the publish, where that is a large one."""
         self.charged = 0.0
         """Units that were charged for its audience before it was known."""
         self.at = time.perf_counter()
@@ -84,6 +87,12 @@ class UplinkJob(RequestJob):
     def done(self) -> None:
         """See `Job`."""
         self.before = None
+        channel = self.channel
+        if channel is not None:
+            if channel.newest is self and self.refusal is None:
+                channel.newest = None  # its body would stay as long as the connection
+            if self.load:
+                channel.link.under_way(-self.load)
         self.uplink.decided(self)
 
 
@@ -115,16 +124,17 @@ class Uplink:
             channel.link.charge(costs.of_nonsense(len(payload)))
             self._refuse(channel, unreadable, unreadable.id, token)
             return
-        if len(payload) > costs.BODY_BYTES:
+        size = len(payload)
+        if size > costs.BODY_BYTES:
             # Fields that nobody knows are read too. What of it is the body is counted once more, with the request.
-            channel.link.charge(len(payload) / costs.BODY_BYTES)
+            channel.link.charge(size / costs.BODY_BYTES)
         if extra is not None and (wrong := extras.apply(extra, request, payload, channel)) is not None:
             self._refuse(channel, wrong[0], request.id, token, wrong[1])
             return
-        self.ask(channel, request, token, packet_id, dup)
+        self.ask(channel, request, token, packet_id, dup, size)
 
-    def ask(self, channel: Channel, request: rq.Request, token: int, packet_id: int, dup: bool) -> None:
-        """One request of a channel; its reply and the end of `token` follow."""
+    def ask(self, channel: Channel, request: rq.Request, token: int, packet_id: int, dup: bool, size: int = 0) -> None:
+        """One request of a channel, a publish of so many bytes; its reply and the end of `token` follow."""
         bridge = self._bridge
         kind = type(request)
         self._ops[kind][0] += 1
@@ -144,6 +154,9 @@ class Uplink:
                 self._about_to_restart(channel.user, channel.device, request)
             job = UplinkJob(self, channel, token, who, request)
             job.charged = audience
+            if size > LARGE:
+                job.load = size
+                link.under_way(size)
             bridge.ledger.submit(job)
         elif isinstance(request, rq.Typing) and not channel.may_tell_typing(request.to, request.on, time.monotonic()):
             self.leaving.answered(channel)
@@ -302,7 +315,7 @@ class Uplink:
             job.packet_id = packet_id
             self._bridge.ledger.submit(job)
         elif isinstance(request, rq.Search) and self._bridge.searching is not None:
-            channel.replies.pop(packet_id, None)  # found anew, it is another reply
+            channel.forget_reply(packet_id)  # found anew, it is another reply
             self._bridge.searching.take(channel, 0, who, request)
         else:
             self.leaving.answered(channel)

@@ -36,6 +36,7 @@ from mqtt_im.http.who import read_anew
 from mqtt_im.logs import RateLimited
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.shares import Bounds
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def site(config: Config, desk: Desk, ready: Readiness, metrics: Metrics, *, with
         *Logins(desk, proxies).routes(),
         *WebPushRoutes(desk, proxies).routes(),
         *tickets.routes(),
-        *Events(desk, tickets).routes(),
+        *Events(desk, tickets, Bounds(config.limits.memory_mb)).routes(),
         *FileRoutes(desk, tickets).routes(),
         *(admin_routes(desk, proxies, ready) if config.auth.admin_token else []),
         *openapi_routes(),

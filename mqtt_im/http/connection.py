@@ -26,9 +26,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mqtt_im.http.asgi import Message, Receive, Send
 from mqtt_im.http.errors import TYPE, Problem, tell, unavailable
-from mqtt_im.http.held import Held
 from mqtt_im.http.turns import Turns
 from mqtt_im.shares import USUAL_MB, Bounds
+from mqtt_im.transport.held import Held
 from mqtt_im.transport.parting import MAX_BYTES, Parting
 
 MAX_HEAD_BYTES: Final = 32 * 1024

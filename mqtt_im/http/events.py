@@ -25,12 +25,15 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import is_device
+from mqtt_im.shares import Bounds
 from mqtt_im.store.jobs import DeviceState, RequestJob
 from mqtt_im.transport.guest import Guest
 
 COMMENT_S: Final = 14.0
-MAX_WAITING_BYTES: Final = 1 << 20
-"""What a stream may leave unread of one turn of the loop; the rest waits in the store."""
+USUAL_TURN_BYTES: Final = 128 << 10
+"""What a stream is given in one turn of the loop, and an event more; the rest waits in the store."""
+USUAL_UNREAD_BYTES: Final = 32 << 20
+"""What all streams together may leave unread; above it each is given one event at a time."""
 _HEADERS: Final = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -46,12 +49,29 @@ _BUSY: Final = {
 }
 
 
+class Unread:
+    """What streams have been given and their clients have not read, in bytes, of all together."""
+
+    def __init__(self, bounds: Bounds) -> None:
+        """`bounds` give a share of what the process may take."""
+        self._turn, self._most = bounds.of(USUAL_TURN_BYTES), bounds.of(USUAL_UNREAD_BYTES)
+        self.bytes = 0
+
+    @property
+    def turn(self) -> int:
+        """Bytes after which a stream waits until they are read."""
+        return self._turn if self.bytes < self._most else 0
+
+
 class Stream(Guest):
     """One open stream."""
 
-    def __init__(self, services: Services, connection: HttpConnection, chunked: bool, **who: Any) -> None:
+    def __init__(self, services: Services, connection: HttpConnection, chunked: bool, unread: Unread, **who: Any) -> None:
         """`chunked`: the body goes in chunks (HTTP/1.1), else until the connection's end. `who`: see `Guest`."""
         super().__init__(**who)
+        self._of_all = unread
+        self._unread = 0
+        """Bytes that wait for the client, as far as they are counted with those of all."""
         self.writable = False  # until the head and the welcome are written
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._services = services
@@ -92,7 +112,7 @@ class Stream(Guest):
             asyncio.get_running_loop().call_soon(self._flush)
         self._out.append(data)
         self._size += len(data)
-        if self._size > MAX_WAITING_BYTES:
+        if self._size > self._of_all.turn:
             self._flush()
             self.writable = self.writable and not self._connection.flow.write_paused
 
@@ -102,7 +122,13 @@ class Stream(Guest):
         data = b"".join(self._out)
         self._out.clear()
         self._size = 0
-        self._connection.transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        transport = self._connection.transport
+        transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        self._count(transport.get_write_buffer_size())
+
+    def _count(self, unread: int) -> None:
+        self._of_all.bytes += unread - self._unread
+        self._unread = unread
 
     def _comment(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(COMMENT_S, self._comment)
@@ -118,6 +144,7 @@ class Stream(Guest):
     def resumed_writing(self) -> None:
         """It has read what there was."""
         if not self.closed:
+            self._count(0)
             self.writable = True
             self._services.bridge.writable(self)
 
@@ -128,6 +155,7 @@ class Stream(Guest):
         self._flush()
         self.closed = True
         self.writable = False
+        self._count(0)
         if self._timer is not None:
             self._timer.cancel()
         self._services.metrics.count("closes", reason=reason)
@@ -155,7 +183,9 @@ def event_of(payload: bytes) -> bytes:
 class Events:
     """Answers `events`."""
 
-    def __init__(self, desk: Desk, tickets: Tickets) -> None:
+    def __init__(self, desk: Desk, tickets: Tickets, bounds: Bounds) -> None:
+        """`bounds` give what is unread a share of the memory."""
+        self._unread = Unread(bounds)
         self._desk = desk
         self._tickets = tickets
 
@@ -180,6 +210,7 @@ class Events:
             services,
             connection,
             scope["http_version"] == "1.1",
+            self._unread,
             user=caller.user,
             device=device,
             address=address,

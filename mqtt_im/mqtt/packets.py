@@ -34,6 +34,11 @@ class Will:
     handed_on: bytes = b""
     """Encoded properties that go with it to whoever gets it."""
 
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, roughly."""
+        return len(self.topic) + len(self.payload) + len(self.handed_on)
+
 
 @dataclass(frozen=True, slots=True)
 class Connect:

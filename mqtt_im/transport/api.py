@@ -143,6 +143,12 @@ class Link(Protocol):
     def charge(self, units: float) -> None:
         """The user pays for so many small requests more (or, below 0, less): what comes next waits the longer."""
 
+    def under_way(self, size: int) -> None:
+        """So many bytes more (or, below 0, less) of what it has published have no answer yet; of large ones alone."""
+
+    def keep(self, size: int) -> None:
+        """So many bytes more (or, below 0, less) are held for it; where that is too much of all, it may be ended."""
+
     def owes(self) -> float:
         """Seconds until what the user was charged is paid for, so that one more request is let through."""
 

@@ -55,6 +55,12 @@ class Guest:
     def charge(self, units: float) -> None:
         """See `Link`."""
 
+    def under_way(self, size: int) -> None:
+        """See `Link`."""
+
+    def keep(self, size: int) -> None:
+        """See `Link`."""
+
     def owes(self) -> float:
         """See `Link`."""
         return 0.0

@@ -47,6 +47,8 @@ class FakeLink:
         """The same as it was written."""
         self.charged = 0.0
         """Units beside the one for each request."""
+        self.loaded = self.kept = 0
+        """Bytes of large requests without an answer; and of what is held for it."""
         self.answered: list[int] = []
         self.failed: list[int] = []
 
@@ -68,6 +70,12 @@ class FakeLink:
 
     def charge(self, units: float) -> None:
         self.charged += units
+
+    def under_way(self, size: int) -> None:
+        self.loaded += size
+
+    def keep(self, size: int) -> None:
+        self.kept += size
 
     def refuse(self, token: int, code: int, text: str) -> None:
         self.done(token)

@@ -34,6 +34,7 @@ from mqtt_im.transport.embedded import admission, receiving
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.limits import FAR_BEYOND_S
 from mqtt_im.transport.embedded.stranger import Stranger
+from mqtt_im.transport.under_way import LARGE
 
 RUN: Final = 0
 """Packets are handled as they come."""
@@ -115,8 +116,11 @@ class Connection(Stranger):
             partial.append(data)
             self._missing -= len(data)
             if self._missing > 0:
+                self.keep(len(data))
                 return
-            data = b"".join(partial)
+            whole = b"".join(partial)
+            self.keep(len(data) - len(whole))
+            data = whole
             self._partial = None
         try:
             if self._stop:
@@ -153,6 +157,7 @@ class Connection(Stranger):
         """Keep the packet that begins at `at`: it is not complete, and cannot be before `end`."""
         self._partial = [data[at:] if at else data]
         self._missing = end - len(data)
+        self.keep(len(data) - at)
 
     def hold(self, data: bytes, at: int, now: float) -> None:
         """Keep packets until what is being waited for is over; handle what need not wait."""
@@ -160,7 +165,14 @@ class Connection(Stranger):
             return
         if self._rest is not None:
             self._rest.append(data[at:])
+            self.keep(len(data) - at)
             return
+        before = self._held_bytes
+        self._hold(data, at, now)
+        if self._held_bytes != before:
+            self.keep(self._held_bytes - before)
+
+    def _hold(self, data: bytes, at: int, now: float) -> None:
         held = self._held
         if held is None:
             held = self._held = deque()
@@ -196,6 +208,7 @@ class Connection(Stranger):
     def _look_later(self, data: bytes, at: int) -> None:
         """No more of it is looked at, and nothing more read, before the packets that are held had their turn."""
         self._rest = [data[at:]]
+        self.keep(len(data) - at)
         self._read_no_more()
 
     def _read_no_more(self) -> None:
@@ -269,6 +282,9 @@ class Connection(Stranger):
                     self.full = self.writable
                     self._stop = WINDOW if self.full else WRITE
                     return at
+                if stop - at > LARGE and hub.under_way.full(self.party):
+                    self._slow_down(_LOOK_AGAIN_S)
+                    return at
                 if wait := bucket.take(now):
                     if now - self._held_since < FAR_BEYOND_S or not receiving.beyond_rate(self, first, data[body:stop], wait):
                         self._slow_down(wait)
@@ -338,16 +354,22 @@ class Connection(Stranger):
         self._stop = RUN
         now = self.hub.clock()
         held = self._held
-        try:
-            if held and not self._run_held(held, now):
+        if held:
+            before = self._held_bytes
+            try:
+                if not self._run_held(held, now):
+                    return
+            except Malformed as wrong:
+                self.violation(wrong)
                 return
-        except Malformed as wrong:
-            self.violation(wrong)
-            return
+            finally:
+                if self._held_bytes != before:
+                    self.keep(self._held_bytes - before)
         self._held = None
         self._held_since = now
         if self._rest is not None:
             rest, self._rest = b"".join(self._rest), None
+            self.keep(-len(rest))
             try:
                 at = self._run(rest, now)
                 if at >= 0:

@@ -12,6 +12,7 @@ DISCONNECTS: Final = {
     "keep_alive": reasons.KEEP_ALIVE,
     "taken_over": reasons.TAKEN_OVER,
     "forbidden_publishes": reasons.QUOTA,
+    "memory": reasons.QUOTA,
     "account_removed": reasons.ADMINISTRATIVE,
     "password_changed": reasons.ADMINISTRATIVE,
     "forgotten": reasons.ADMINISTRATIVE,

@@ -17,7 +17,7 @@ from mqtt_im.shares import Bounds
 from mqtt_im.transport.api import Handler, Identity
 from mqtt_im.transport.embedded.buckets import MAX_DEBT_S, Bucket, Buckets, SharedBucket
 from mqtt_im.transport.embedded.limits import Count, Quiet
-from mqtt_im.transport.embedded.members import Member, Socket, Turn, User
+from mqtt_im.transport.embedded.members import Holding, Member, Socket, Turn, User
 from mqtt_im.transport.embedded.plugins import Plugins
 from mqtt_im.transport.embedded.sessions.access import Access
 from mqtt_im.transport.embedded.sessions.ground import Ground, log
@@ -25,10 +25,14 @@ from mqtt_im.transport.embedded.sessions.keeper import Keeper
 from mqtt_im.transport.embedded.sessions.plain import Plain
 from mqtt_im.transport.embedded.sessions.session import Key
 from mqtt_im.transport.embedded.sessions.wills import Wills
+from mqtt_im.transport.held import Held
+from mqtt_im.transport.under_way import USUAL_BYTES, UnderWay
 
 _LOOK_AGAIN_S: Final = 600.0
 USUAL_STRANGERS_BYTES: Final = 32 << 20
 """Of what came on all connections whose login is not over, with the usual share of memory."""
+USUAL_WRITE_BUFFER: Final = 64 << 10
+_LEAST_WRITE_BUFFER: Final = 16 << 10
 _LOGIN_LOOK_S: Final = 0.25
 _LOGINS: Final = 4
 """So many times the connections that a user may have may wait to be let in, once the user has to pay for that first."""
@@ -64,6 +68,7 @@ class Hub:
         self.sessions = Keeper(self.ground, self.plain, handler.session_ended)
         self.wills = Wills(self.ground)
         self.sessions.before_end = self.wills.publish
+        self.wills.end_session = self.sessions.end
         self.sockets: set[Socket] = set()
         """Every open socket, logged in or not."""
         self._addresses: dict[str, int] = {}
@@ -83,7 +88,13 @@ class Hub:
         """How many are logged in, those included that wait for their session."""
         self.protocols: Counter[str] = Counter()
         """The same, by protocol."""
-        self.most_strangers = Bounds(limits.memory_mb).of(USUAL_STRANGERS_BYTES)
+        bounds = Bounds(limits.memory_mb)
+        self.held: Held[Holding] = Held(bounds)
+        """What is in memory for connections alone: packets that are not whole or wait, what a client does not read, wills, …"""
+        self.under_way = UnderWay(bounds.of(USUAL_BYTES))
+        self.write_buffer = max(_LEAST_WRITE_BUFFER, bounds.of(USUAL_WRITE_BUFFER))
+        """Bytes that wait for a client before it gets nothing more than its answers."""
+        self.most_strangers = bounds.of(USUAL_STRANGERS_BYTES)
         self.strangers = 0
         """Bytes that were taken in from sockets that nobody has logged in on."""
         self.turned_away = 0
@@ -179,12 +190,12 @@ class Hub:
 
     def address_known(self, wire: Socket) -> str:
         """Count a socket for its client's address; returns why it cannot stay, or an empty text."""
-        party = wire.party = network_of(wire.address)
+        network = wire.network = network_of(wire.address)
         if self.limits.max_connections_per_address:
-            here = self._addresses[party] = self._addresses.get(party, 0) + 1
+            here = self._addresses[network] = self._addresses.get(network, 0) + 1
             if here > self.limits.max_connections_per_address:
                 return "max_connections_per_address"
-        if self._accepts is not None and self._accepts.take(party, self.clock()):
+        if self._accepts is not None and self._accepts.take(network, self.clock()):
             return "connects_per_second_per_address"
         return ""
 
@@ -193,12 +204,12 @@ class Hub:
         self.sockets.discard(wire)
         if self._all_closed is not None and not self.sockets:
             self._all_closed.set()
-        if wire.party and self.limits.max_connections_per_address:
-            left = self._addresses.get(wire.party, 1) - 1
+        if wire.network and self.limits.max_connections_per_address:
+            left = self._addresses.get(wire.network, 1) - 1
             if left:
-                self._addresses[wire.party] = left
+                self._addresses[wire.network] = left
             else:
-                self._addresses.pop(wire.party, None)
+                self._addresses.pop(wire.network, None)
 
     def has_no_room(self, key: Key) -> str:
         """The limit that leaves no room for one more connection of a user, or of anybody; empty where there is room."""

@@ -14,7 +14,7 @@ class Socket(Protocol):
     """What the hub knows of each open socket."""
 
     address: str
-    party: str
+    network: str
     """What it counts as, once it is counted for its address."""
 
     def flush(self) -> bool:
@@ -28,6 +28,19 @@ class Socket(Protocol):
 
     def settle(self) -> None:
         """What its end means for others was done, once."""
+
+
+class Holding(Socket, Protocol):
+    """An open socket for which something is held."""
+
+    held: int
+
+    @property
+    def party(self) -> str:
+        """Whose it is: the user's, or the address's where that is not known."""
+
+    def give_way(self) -> None:
+        """Nothing is held for it from now on, and it ends."""
 
 
 class Member(Link, Protocol):

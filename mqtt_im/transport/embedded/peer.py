@@ -100,6 +100,15 @@ class Peer(Answers):
         assert self.mqtt_session is not None
         return self.mqtt_session
 
+    @property
+    def party(self) -> str:
+        """See `Wire`; once it is known, the user's."""
+        return self.user or self.network or self.address
+
+    def under_way(self, size: int) -> None:
+        """See `Link`."""
+        self.hub.under_way.add(self.party, size)
+
     # Beginning
 
     def wishes(self, connect: Connect) -> None:
@@ -122,6 +131,8 @@ class Peer(Answers):
         `assigned` is the client id where the server chose it, `keep_alive` the seconds where they are not what was asked for.
         """
         hub = self.hub
+        if self.will is not None:
+            self.keep(self.will.size)
         self.mqtt_session, self.session, self.resumed = session, session.id, resumed
         session.connection = self
         self.identified = any(options >> IDENTIFIER_SHIFT for options in session.filters.values())

@@ -29,6 +29,7 @@ from mqtt_im.transport.embedded.sessions.keeping import Promise
 from mqtt_im.transport.embedded.sessions.message import PlainMessage
 from mqtt_im.transport.embedded.sessions.session import Session
 from mqtt_im.transport.embedded.sessions.sharing import Group
+from mqtt_im.transport.under_way import LARGE
 
 _MAX_UNRELEASED: Final = 4096
 """QoS 2 publishes that a client may leave without PUBREL before it is disconnected; of MQTT 5 its Receive Maximum."""
@@ -73,6 +74,7 @@ def _decode(connection: Peer, first: int, body: bytes) -> packets.Publish:
     if connection.incoming_aliases is None:
         connection.incoming_aliases = {}
     if packet.topic:
+        connection.keep(len(packet.topic) - len(connection.incoming_aliases.get(number, "")))
         connection.incoming_aliases[number] = packet.topic
         return packet
     if number not in connection.incoming_aliases:
@@ -130,7 +132,13 @@ def _publish_plain(
         if session.kept:
             promise = Promise(session, (sql.RECEIVED, (session.id, packet_id)))
 
+    size = len(message.payload) if token and len(message.payload) > LARGE else 0
+    if size:
+        connection.under_way(size)
+
     def done(ok: bool) -> None:
+        if size:
+            connection.under_way(-size)
         if ok:
             connection.acknowledge(token)
             return

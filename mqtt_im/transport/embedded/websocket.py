@@ -44,13 +44,26 @@ NO_PROXIES = TrustedProxies(())
 class WebSocket(asyncio.Protocol):
     """One WebSocket; towards its connection it is the transport."""
 
-    __slots__ = ("_connection", "_frames_until", "_head", "_path", "_pauses", "_protocol", "_proxies", "_rest", "_socket")
+    __slots__ = (
+        "_begun",
+        "_connection",
+        "_frames_until",
+        "_head",
+        "_path",
+        "_pauses",
+        "_protocol",
+        "_proxies",
+        "_rest",
+        "_socket",
+    )
 
     def __init__(self, hub: Hub, listener: str, path: str, origins: Sequence[str], proxies: TrustedProxies = NO_PROXIES) -> None:
         """`proxies` may name the client's address."""
         self._path = path
         self._proxies = proxies
         self._head = 0
+        self._begun = 0
+        """Bytes of a frame, or of frames, that are in memory and not handled."""
         self._rest: list[bytes] | None = None
         """What came behind too many frames to be looked at now."""
         self._frames_until = 0.0
@@ -94,6 +107,16 @@ class WebSocket(asyncio.Protocol):
             self._take(data)
         else:
             self._take_pieces(data)
+        self._keep()
+
+    def _keep(self) -> None:
+        """What is in memory of frames is counted for the connection."""
+        begun = len(self._protocol.reader.buffer)
+        if self._rest is not None:
+            begun += sum(map(len, self._rest))
+        if begun != self._begun:
+            begun, self._begun = begun - self._begun, begun
+            self._connection.keep(begun)
 
     def _take_pieces(self, data: bytes) -> None:
         """Handle bytes in small pieces: the rest waits where the client has sent too many frames, or does not read."""
@@ -125,6 +148,7 @@ class WebSocket(asyncio.Protocol):
         if self._rest is not None and not self._pauses & (_FRAMES | _UNREAD) and not self._connection.closed:
             rest, self._rest = b"".join(self._rest), None
             self._take_pieces(rest)
+            self._keep()
 
     def _pause(self, reason: int) -> None:
         if not self._pauses and not self._socket.is_closing():
@@ -168,7 +192,7 @@ class WebSocket(asyncio.Protocol):
 
     def _handshake(self, request: Request) -> None:
         protocol, connection = self._protocol, self._connection
-        if not connection.party:
+        if not connection.network:
             forwarded_for = ",".join(request.headers.get_all("X-Forwarded-For"))
             connection.came_from(self._proxies.client(connection.address, forwarded_for))
             if connection.closed:
@@ -256,6 +280,10 @@ class WebSocket(asyncio.Protocol):
     def resume_reading(self) -> None:
         """Go on reading."""
         self._resume(_CONNECTION)
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        """How much may wait for the peer before the connection is told."""
+        self._socket.set_write_buffer_limits(high, low)
 
     def get_write_buffer_size(self) -> int:
         """Bytes that wait for the peer."""

@@ -10,7 +10,7 @@ from typing import Final
 from mqtt_im.mqtt import V5, V311, encode
 from mqtt_im.mqtt import properties as props
 from mqtt_im.mqtt.properties import with_length
-from mqtt_im.transport.embedded.hub import Hub
+from mqtt_im.transport.embedded.hub import USUAL_WRITE_BUFFER, Hub
 from mqtt_im.transport.parting import Parting
 
 UNLIMITED: Final = 0x1_0000
@@ -18,6 +18,10 @@ UNLIMITED: Final = 0x1_0000
 _MOST_ALIASES: Final = 16
 _GATHER: Final = 64 * 1024
 """Bytes that are gathered for one write before it is made without waiting for the end of the loop's turn."""
+_LONGEST_ALIASED: Final = 256
+"""Bytes of a topic that gets an alias: who publishes chooses it, and it stays with those who are sent it."""
+_NOT_ASKED_FOR: Final = 256 * 1024
+"""Bytes that may wait for a client without an answer among them: a full write buffer, what was gathered, and a packet."""
 _STALLED_S: Final = 60.0
 """A client that takes nothing off its full write buffer for so long is gone (or one and a half keep-alives, if less)."""
 _LAST_BYTES_S: Final = 5.0
@@ -46,15 +50,17 @@ class Wire(asyncio.Protocol):
         "_reserved",
         "_timer",
         "_unacked",
+        "_unread",
         "_untold",
         "address",
         "aliases",
         "closed",
+        "held",
         "hub",
         "identified",
         "listener",
         "max_packet",
-        "party",
+        "network",
         "room",
         "transport",
         "version",
@@ -67,8 +73,10 @@ class Wire(asyncio.Protocol):
         self.transport: asyncio.Transport
         self.address = ""
         """The client's IP address."""
-        self.party = ""
+        self.network = ""
         """What it counts as, once it is counted for its address."""
+        self.held = 0
+        """Bytes that are held for it, among those of all (`Hub.held`); below 0 where it has given way."""
         self.closed = False
         self.writable = True
         self.version = V311
@@ -85,6 +93,8 @@ class Wire(asyncio.Protocol):
         """Something is subscribed with a Subscription Identifier."""
         self._unacked: set[int] | None = None
         """Packet identifiers that count against the client's Receive Maximum; None where it has none."""
+        self._unread = 0
+        """Those of them that wait for a client that does not read."""
         self._out: list[bytes] = []
         self._out_bytes = 0
         self._paused = False
@@ -112,6 +122,8 @@ class Wire(asyncio.Protocol):
         hub = self.hub
         # WebSocket connections come with a stand-in of the same interface.
         self.transport = transport
+        if hub.write_buffer != USUAL_WRITE_BUFFER:
+            transport.set_write_buffer_limits(hub.write_buffer)
         peer = transport.get_extra_info("peername")
         self.address = str(peer[0]) if peer else ""
         self._last_heard = hub.clock()
@@ -180,6 +192,7 @@ class Wire(asyncio.Protocol):
             if timer is not None:
                 timer.cancel()
         self._timer = self._stalled = None
+        self._let_go()
         self._out.clear()
         if abort:
             self.transport.abort()
@@ -209,6 +222,40 @@ class Wire(asyncio.Protocol):
 
     def ended(self, reason: str) -> None:
         """The connection has just ended, for this reason."""
+
+    # What is held
+
+    @property
+    def party(self) -> str:
+        """Whose what is held is: the network's that the client comes from."""
+        return self.network or self.address
+
+    def keep(self, size: int) -> None:
+        """See `Link`. What was said is true of all together; who has to give way does so in a later turn of the loop."""
+        if self.held < 0:
+            return
+        self.held += size
+        for other in self.hub.held.changed(self, size):
+            other.give_way()
+
+    def give_way(self) -> None:
+        """Nothing is held for it from now on, and it ends."""
+        self._let_go()
+        if not self.closed:
+            self.hub.log.note(
+                "memory", self.address, "%s is cut: too much is held for connections, and most for %s", self, self.party
+            )
+            self.hub.loop.call_soon(self._end_of_room)
+
+    def _end_of_room(self) -> None:
+        # Who does not read is not told.
+        self.end("memory", abort=not self.writable)
+
+    def _let_go(self) -> None:
+        if self.held > 0:
+            size, self.held = self.held, 0
+            self.hub.held.changed(self, -size)
+        self.held = -1
 
     # Timers
 
@@ -355,7 +402,11 @@ class Wire(asyncio.Protocol):
         """The alias of a topic as a property, a new one where there is one left; empty for none."""
         assert self.aliases is not None
         alias = self.aliases.get(topic, b"")
-        if not alias and len(self.aliases) + (0 if topic in self._reserved else len(self._reserved)) < self._alias_maximum:
+        if (
+            not alias
+            and len(topic) <= _LONGEST_ALIASED
+            and len(self.aliases) + (0 if topic in self._reserved else len(self._reserved)) < self._alias_maximum
+        ):
             alias = self.aliases[topic] = props.one(props.TOPIC_ALIAS, len(self.aliases) + 1)
             self._reserved.discard(topic)
             self._untold.add(topic)
@@ -392,12 +443,22 @@ class Wire(asyncio.Protocol):
         out.clear()
         self._out_bytes = 0
         transport = self.transport
-        if not self.writable and transport.get_write_buffer_size() > self.hub.limits.max_write_buffer_bytes:
-            self.hub.log.note("write_buffer", self.address, "%s does not read; its connection is cut", self)
-            self.end("write_buffer", abort=True)
-            return False
+        if not self.writable:
+            unread = transport.get_write_buffer_size()
+            if unread > self.hub.limits.max_write_buffer_bytes:
+                self.hub.log.note("write_buffer", self.address, "%s does not read; its connection is cut", self)
+                self.end("write_buffer", abort=True)
+                return False
+            self._is_unread(unread + len(data))
         transport.write(data)
         return True
+
+    def _is_unread(self, size: int) -> None:
+        """So much waits for a client that does not read. What others have sent it is not its fault, and is bounded anyway."""
+        beyond = max(0, size - _NOT_ASKED_FOR)
+        if beyond != self._unread:
+            beyond, self._unread = beyond - self._unread, beyond
+            self.keep(beyond)
 
     def pause_writing(self) -> None:
         """The write buffer stands above its high-water mark."""
@@ -408,6 +469,7 @@ class Wire(asyncio.Protocol):
     def resume_writing(self) -> None:
         """The write buffer has drained below its low-water mark."""
         self.writable = True
+        self._is_unread(0)
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None

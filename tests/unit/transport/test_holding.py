@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mqtt_im.shares import Bounds
 from mqtt_im.transport.embedded.sessions import holding
 from mqtt_im.transport.embedded.sessions.holding import Holding, weight_of
 from tests.unit.transport.harness import Server, on_loop
@@ -21,7 +22,7 @@ def test_levels_of_the_tree_count_and_those_of_a_topic_do_not() -> None:
 def test_above_the_bound_of_all_only_who_has_little_may_have_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holding, "MOST", 10 * weight_of(_DEEP))
     monkeypatch.setattr(holding, "MOST_OF_ONE", 6 * weight_of(_DEEP))
-    held = Holding()
+    held = Holding(Bounds())
     for user, count in (("ann", 6), ("bob", 4)):
         for _ in range(count):
             assert held.has_room(user, _DEEP)

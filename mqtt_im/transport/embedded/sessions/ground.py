@@ -36,7 +36,7 @@ class Ground:
         self.count = count
         self.log = notes
         self.background = background
-        bounds = Bounds(limits.memory_mb)
+        self.bounds = bounds = Bounds(limits.memory_mb)
         self.room = Room(bounds.less(limits.max_queued_bytes), bounds.less(limits.max_queued_bytes_per_user))
         self.store: Persistence
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from mqtt_im.shares import Bounds
 from mqtt_im.transport.embedded.sessions.routing import has_wildcards
 
 MOST: Final = 64 << 20
@@ -26,7 +27,9 @@ def weight_of(topic_filter: str) -> int:
 class Holding:
     """Counts them. Nobody's sessions are counted one by one, since everybody may be nobody."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds) -> None:
+        """`bounds` give a share of what the process may take."""
+        self._most, self._most_of_one = bounds.of(MOST), bounds.of(MOST_OF_ONE)
         self._users: dict[str, int] = {}
         self.bytes = 0
 
@@ -49,4 +52,4 @@ class Holding:
     def has_room(self, user: str, topic_filter: str) -> bool:
         """Whether the user may have one more."""
         own, size = self._users.get(user, 0), weight_of(topic_filter)
-        return own + size <= LITTLE or (own + size <= MOST_OF_ONE and self.bytes + size <= MOST)
+        return own + size <= LITTLE or (own + size <= self._most_of_one and self.bytes + size <= self._most)

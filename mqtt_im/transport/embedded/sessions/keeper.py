@@ -37,7 +37,7 @@ class Keeper:
         self.in_memory: dict[Key, Session] = {}
         self.before_end: Callable[[Key], None] = lambda _: None
         """Is called before a session ends that had no connection."""
-        self._away = Away(ground.limits.max_kept_session_bytes)
+        self._away = Away(ground.bounds.less(ground.limits.max_kept_session_bytes))
         self._ends: list[tuple[float, Key]] = []
         """A heap of when sessions without a client end; what was taken up again meanwhile is found out then."""
         self._looked_ahead_to = 0.0
@@ -93,6 +93,18 @@ class Keeper:
             session = await self.find((user, name))
             if session is not None and session.connection is None:
                 self._give_up(session)
+
+    async def end(self, key: Key) -> None:
+        """A session whose client is away is over, as if its time were; what was to be published at its end is."""
+        try:
+            session = await self.find(key)
+        except StoreFailed as failure:
+            self._ground.log.note("session_store", "", "session %s:%s could not be ended: %s", *key, failure)
+            return
+        if session is None:
+            self.before_end(key)
+        elif session.connection is None:
+            self._give_up(session)
 
     def _connected(self, key: Key) -> bool:
         session = self.in_memory.get(key)

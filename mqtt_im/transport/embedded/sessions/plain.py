@@ -39,7 +39,7 @@ class Plain:
         self._ground = ground
         self._index: Subscriptions[Session | Group] = Subscriptions()
         self._groups = Groups()
-        self.holding = Holding()
+        self.holding = Holding(ground.bounds)
         self.retained = Retained(ground)
         self.streams = Streams(ground, self.retained)
         self.crowds: Crowds[Session, tuple[bytes, PlainMessage, list[int], Keeping | None]] = Crowds(self._give)

@@ -34,6 +34,7 @@ class Retained:
         self._ground = ground
         self._messages: dict[str, RetainedMessage] = {}
         self._tree = TopicTree()
+        self._most = ground.bounds.less(ground.limits.max_retained_bytes)
         self._bytes = 0
         """Of all that clients have left here."""
         self._expiring: set[str] = set()
@@ -107,7 +108,7 @@ class Retained:
         def full() -> bool:
             many = topic not in self._messages and len(self._messages) >= limits.max_retained_messages
             grown = _size(topic, message) - _size(topic, self._messages.get(topic))
-            return many or (grown > 0 and self._bytes + grown > limits.max_retained_bytes)
+            return many or (grown > 0 and self._bytes + grown > self._most)
 
         if full():
             for other in list(self._expiring):

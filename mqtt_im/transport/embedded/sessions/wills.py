@@ -6,10 +6,12 @@ Among several nodes those of connected clients are kept too: where a node dies, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from mqtt_im.mqtt.packets import Will
 from mqtt_im.transport.embedded.sessions import tables as sql
+from mqtt_im.transport.embedded.sessions.away import Away
 from mqtt_im.transport.embedded.sessions.ground import Ground
 from mqtt_im.transport.embedded.sessions.session import Key
 
@@ -17,13 +19,25 @@ Fire = Callable[[Key, str, Will], None]
 """Publishes the will of a session, and of the device that it is, if any."""
 
 
+USUAL_BYTES: Final = 16 << 20
+"""Of all wills whose delay runs."""
+_WILL_BYTES: Final = 500
+"""Of each, beside what it says."""
+
+
 class Wills:
-    """At most one for each session, since it has one connection at a time."""
+    """At most one for each session, since it has one connection at a time.
+
+    Where they are too much for the memory, the sessions whose delay has run for longest end, and with them the delay.
+    """
 
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self.fire: Fire = lambda *_: None
         """Set before the first client comes."""
+        self.end_session: Callable[[Key], Coroutine[Any, Any, None]]
+        """Ends a session whose client is away. Set before the first client comes."""
+        self._away = Away(ground.bounds.of(USUAL_BYTES))
         self._running: dict[Key, tuple[asyncio.TimerHandle, str, Will]] = {}
 
     async def start(self) -> None:
@@ -54,6 +68,8 @@ class Wills:
         """No timer is left; the disk has what was running."""
         for timer, _, _ in self._running.values():
             timer.cancel()
+        for key in self._running:
+            self._away.drop(key)
         self._running.clear()
 
     def delay(self, key: Key, device: str, will: Will, seconds: int) -> None:
@@ -68,6 +84,11 @@ class Wills:
     def _run(self, key: Key, device: str, will: Will, seconds: float) -> None:
         timer = asyncio.get_running_loop().call_later(max(0.0, seconds), self.publish, key)
         self._running[key] = (timer, device, will)
+        self._away.add(key, _WILL_BYTES + will.size)
+        while (first := self._away.too_much(key[0])) is not None:
+            self._away.drop(first)
+            self._ground.log.note("wills", "", "session %s:%s ends: wills whose delay runs take too much memory", *first)
+            self._ground.background(self.end_session(first))
 
     def cancel(self, key: Key) -> None:
         """The session has a client again: its will is not published (MQTT5-3.1.3-9)."""
@@ -83,6 +104,7 @@ class Wills:
         running = self._running.pop(key, None)
         if running is None:
             return None
+        self._away.drop(key)
         timer, device, will = running
         timer.cancel()
         self._ground.store.write(sql.DROP_WILL, *key)

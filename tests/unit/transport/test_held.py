@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from mqtt_im.http.held import USUAL_BYTES, USUAL_SMALL_BYTES, Held
 from mqtt_im.shares import USUAL_MB, Bounds
+from mqtt_im.transport.held import USUAL_BYTES, USUAL_SMALL_BYTES, Held
 
 KB = 1024
 
@@ -56,13 +56,17 @@ def test_parties_with_the_same_give_way_in_turns() -> None:
     assert abs(of.count("one") - of.count("other")) <= 1
 
 
-def test_what_is_small_stays() -> None:
+def test_who_has_little_gives_way_when_nobody_has_more() -> None:
     held = Held[Connection](Bounds(USUAL_MB))
-    small = [Connection("many") for _ in range(2 * USUAL_BYTES // USUAL_SMALL_BYTES)]
-    assert all(connection.hold(held, USUAL_SMALL_BYTES) == [] for connection in small)
-    assert held.bytes == 2 * USUAL_BYTES
-    one = Connection("one")
-    assert one.hold(held, USUAL_SMALL_BYTES + 1) == [one]
+    small = [Connection("many") for _ in range(USUAL_BYTES // USUAL_SMALL_BYTES)]
+    other = Connection("other")
+    assert other.hold(held, USUAL_SMALL_BYTES // 2) == []
+    assert not any(connection.hold(held, USUAL_SMALL_BYTES) for connection in small[:-1])
+    going = small[-1].hold(held, USUAL_SMALL_BYTES)
+    assert going == small[: len(going)], "the longest held ones of the party that has most"
+    for connection in going:
+        assert connection.hold(held, -connection.held) == []
+    assert 0.7 * USUAL_BYTES < held.bytes <= 0.75 * USUAL_BYTES and other.held
 
 
 def test_what_has_gone_is_not_asked_to_go_again() -> None:
