@@ -13,6 +13,7 @@ from mqtt_im.core.delivery import Claim, Delivery
 from mqtt_im.mqtt import V5
 from mqtt_im.mqtt import properties as props
 from mqtt_im.protocol.codec import deflate, encode_json, json_to_msgpack
+from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.requests import Request
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, LAST_REPLY_PACKET_ID, Link
 
@@ -101,8 +102,8 @@ class Channel:
         """Items up to it may have been offered on former connections, and not been acknowledged; 0 for none."""
         self.opening = False
         """The device's state was asked for."""
-        self.began: asyncio.Future[None] | None = None
-        """A SUBSCRIBE waits for this: the store has said where the delivery begins."""
+        self.began: asyncio.Future[Refusal | None] | None = None
+        """A SUBSCRIBE waits for this: the store has said where the delivery begins, or why it does not."""
         self.greeting = 0
         """`hello`s without answer, and that SUBSCRIBE: until then nothing is delivered, since they say from where on, and how."""
         self.ready = False

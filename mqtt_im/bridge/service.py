@@ -163,17 +163,18 @@ class Bridge:
         if channel.listening:
             self._open(channel)
 
-    async def register(self, link: Link) -> None:
+    async def register(self, link: Link) -> bool:
         """See `Handler`."""
         channel = self._channels.get(link)
         if channel is None or not channel.listening or channel.delivery is not None:
-            return
+            return True
         channel.began = asyncio.get_running_loop().create_future()
         channel.greeting += 1
         self._open(channel)
-        await channel.began
+        refusal = await channel.began
         channel.greeting -= 1
         self._pump_later(channel)
+        return not isinstance(refusal, Quota)
 
     def subscribe(self, link: Link, topic_filter: str) -> None:
         """See `Handler`."""
@@ -331,7 +332,7 @@ class Bridge:
 
     def _opened(self, channel: Channel, job: AttachJob) -> None:
         if channel.began is not None and not channel.began.done():
-            channel.began.set_result(None)
+            channel.began.set_result(job.refusal)
         state = job.state
         if channel.link.closed or not channel.opening:
             if not self._has_delivery(channel.user, channel.device):

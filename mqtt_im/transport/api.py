@@ -189,10 +189,11 @@ class Handler(Protocol):
     def attached(self, link: Link) -> None:
         """The CONNACK was written and kept subscriptions stand in `link`; catch-up may be written right behind it."""
 
-    async def register(self, link: Link) -> None:
-        """Returns when the device, to which a down topic was granted, is registered: what is committed later is offered to it.
+    async def register(self, link: Link) -> bool:
+        """Returns when the device, which is to have a down topic, is registered: what is committed later is offered to it.
 
-        Called before the SUBACK, with `user_qos` and `device_qos` as they will be; no item is offered before `subscribe`.
+        False where the user has as many devices as there may be (`quota.devices`); the device has been told so. Called before
+        the SUBACK, with `user_qos` and `device_qos` as they will be; no item is offered before `subscribe`.
         """
 
     def subscribe(self, link: Link, topic_filter: str) -> None:

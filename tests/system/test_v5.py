@@ -14,7 +14,7 @@ import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
 from mqtt_im.testing import ServerProcess
-from tests.support import packets5
+from tests.support import packets, packets5
 from tests.support.im5 import Im5
 from tests.support.raw import eventually
 from tests.support.web import Web
@@ -97,6 +97,30 @@ def test_what_is_to_be_repeated_costs_no_connection(own_five: Five, name: Name) 
     data, _ = alice.get("error")
     assert (data["code"], data["retry"]) == ("rate_limited", True)
     assert not alice.closed
+
+
+@pytest.mark.parametrize("own_server", [{"quota.devices": 1}], indirect=True)
+def test_a_device_above_the_quota_is_not_told_that_it_is_subscribed(own_five: Five, own_im: Clients, name: Name) -> None:
+    """Both down topics are refused, and what else was asked for is granted; the next device gets the place that is made."""
+    alice = own_five.online(name("alice"))
+    fifth = own_five.connect(alice.user, "fifth", KEEP, clean=False)
+    asked = ((fifth.user_down, 1), ("open/air", 2), (f"im/v1/{alice.user}/#", 1), (f"im/v1/{alice.user}/presence", 1))
+    assert fifth.subscribe(*asked) == [0x97, 2, 0x97, 1]
+    data, _ = fifth.get("error")
+    assert (data["code"], data["retry"]) == ("quota", False)
+    third = own_im.sign_in(alice.user, "third")
+    assert third.subscribe(third.user_down, "open/air") == [0x80, 1]
+    third.wait("error", code="quota")
+    alice.publish(json.dumps({"op": "send", "id": "s", "to": alice.user, "body": 1}).encode())
+    alice.get("sent", id="s")
+    alice.publish(json.dumps({"op": "device.forget", "id": "f", "device": "phone"}).encode())
+    fifth.close()
+    again = own_five.connect(alice.user, "fifth", KEEP, clean=False)
+    again.send(packets5.unsubscribe(again.next_id(), "open/air", fifth.user_down))
+    assert packets5.codes_of(again.until(lambda: again._take(packets.UNSUBACK))) == [0, 0x11]
+    assert again.subscribe((fifth.user_down, 1)) == [1]
+    again.publish(json.dumps({"op": "send", "id": "t", "to": alice.user, "body": 2}).encode())
+    again.get("sent", id="t")
 
 
 def test_correlation_data_comes_back(five: Five, name: Name) -> None:

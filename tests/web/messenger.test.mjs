@@ -311,6 +311,22 @@ test("what the server refuses does not hold here either", async () => {
   assert.deepEqual(alice.own.blocked, []);
 });
 
+for (const op of ["subscribe", "hello"])
+  test(`a device that is not taken at its ${op} says why, asks again on another line, and loses nothing`, async () => {
+    server.bars = { [op]: "quota" };
+    const alice = await start();
+    const told = [];
+    alice.on("barred", ({ code }) => told.push(code));
+    await write(alice, "a");
+    await until(() => told.length === 1 && alice.state === "offline");
+    server.bars = {};
+    alice.wake();
+    await sent(alice);
+    assert.deepEqual(bodies("bob"), ["a"]);
+    assert.deepEqual(told, ["quota"]);
+    assert.equal(server.seen.filter(([each]) => each === "hello").length, 2);
+  });
+
 test("changes to messages made without a line are kept and told once, in order", async () => {
   const store = new MemoryStore();
   const alice = await start("alice", store);

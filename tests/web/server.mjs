@@ -18,6 +18,8 @@ export class FakeServer {
   /** `refuse(request)`: an error's code for a `send`, or null; `refuseOwn` for anything else. */
   refuse = () => null;
   refuseOwn = () => null;
+  /** Where a device is refused its delivery, with an error's code: at `subscribe` (an error without `id`) or `hello`. */
+  bars = {};
   isDown = false;
 
   inbox(user) {
@@ -101,6 +103,8 @@ class FakeLine {
     if (!filters.some((filter) => filter.endsWith("/down"))) return;
     setImmediate(() => {
       if (!this.isUp) return;
+      const code = this.server.bars.subscribe;
+      if (code) return this.tell({ op: "error", code, message: code, retry: false });
       this.isSubscribed = true;
       if (!this.server.cursors.has(this.key)) this.server.cursors.set(this.key, 0);
       this.offer();
@@ -140,6 +144,8 @@ class FakeLine {
     const error = (code, more = {}) => ({ op: "error", id: request.id, code, message: code, retry: false, ...more });
     switch (request.op) {
       case "hello": {
+        if (server.bars.subscribe) return null; // nothing to answer on
+        if (server.bars.hello) return error(server.bars.hello);
         if (request.n !== undefined) this.n = request.n;
         const isKnown = request.epoch === undefined || request.epoch === server.epoch;
         if (request.after !== undefined && isKnown) {

@@ -200,6 +200,8 @@ class Session:
             return self._items(now, [data])
         if op in ("receipt", "typing"):
             return self._happened(data)
+        if op == "error" and request_id is None and self.phase == "handshake" and data.get("code") == "quota":
+            return [Refuse(f"quota: {data.get('message', '')}")]  # why the SUBACK behind it refuses
         if not isinstance(request_id, str):
             return []
         if op == "error":

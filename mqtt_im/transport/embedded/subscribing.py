@@ -93,11 +93,9 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
     if connection.closed or session.connection is not connection:
         return
     _update_rights(connection, session)
-    granted = [name for (name, _), code in zip(filters, codes, strict=True) if code < REFUSED]
-    if any(hub.access.is_down(name, connection.user, connection.device) for name in granted):
-        await hub.handler.register(connection)  # who has SUBACK may rely on it, whichever server the next message comes to
-        if connection.closed or session.connection is not connection:
-            return
+    codes = await _registered(connection, session, filters, codes)
+    if connection.closed or session.connection is not connection:
+        return
     if connection.version == V5:
         connection.answer(encode.suback5(packet_id, codes))
     else:
@@ -127,6 +125,28 @@ async def _kept(connection: Peer, session: Session, before: dict[str, int], abro
         if abroad is not None:
             await abroad.tell_kept(session)
     return True
+
+
+async def _registered(connection: Peer, session: Session, filters: list[tuple[str, int]], codes: list[int]) -> list[int]:
+    """The codes when the device, where a down topic is granted, is registered; where it may not be, such filters are refused.
+
+    Who has SUBACK may rely on the registration, whichever server the next message comes to.
+    """
+    hub = connection.hub
+    down = {
+        name
+        for (name, _), code in zip(filters, codes, strict=True)
+        if code < REFUSED and hub.access.is_down(name, connection.user, connection.device)
+    }
+    if not down or await hub.handler.register(connection) or session.connection is not connection:
+        return codes
+    for topic_filter in down:
+        session.filters.pop(topic_filter, None)
+    _update_rights(connection, session)
+    if session.kept:
+        hub.sessions.save(session)
+        await hub.sessions.committed()
+    return [reasons.QUOTA if name in down else code for (name, _), code in zip(filters, codes, strict=True)]
 
 
 class _Turn:

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from mqtt_im.client.core.backoff import Backoff
-from mqtt_im.client.core.effects import Effect, Publish
+from mqtt_im.client.core.effects import Effect, Publish, Refuse
 from mqtt_im.client.core.entries import Entry
 from mqtt_im.client.core.inbox import MAX_EVENTS, Inbox, Marks
 from mqtt_im.client.core.liveness import FIRST_INTERVAL_S, Liveness, Path
@@ -257,6 +257,14 @@ class TestRefusedTwice:
     def named(self, publish: Publish) -> tuple[str, int]:
         request = json.loads(publish.payload)
         return request["id"], request["n"]
+
+
+def test_a_device_that_is_not_taken_knows_why() -> None:
+    """The server tells it before it refuses the subscription: then the greeting has nothing that it could be answered on."""
+    session = Session("a", "pc", Outbox([]), Inbox(Marks()), codec="json")
+    session.connected(0, 100)
+    told = {"op": "error", "code": "quota", "message": "a has 1 device", "retry": False}
+    assert session.received(0, "im/v1/a/down", json.dumps(told).encode(), 0) == [Refuse("quota: a has 1 device")]
 
 
 def test_changes_without_an_answer_are_repeated_ever_more_slowly() -> None:

@@ -119,10 +119,11 @@ class FakeHandler:
         self.note("attached", link.user, link.device, link.clean, link.resumed, link.user_qos, link.device_qos)
         self.on_attached(link)
 
-    async def register(self, link: Link) -> None:
+    async def register(self, link: Link) -> bool:
         self.registering += 1
         self.changed.set()
         await self.registered.wait()
+        return True
 
     def subscribe(self, link: Link, topic_filter: str) -> None:
         self.note("subscribe", link.device, topic_filter, link.user_qos, link.device_qos)

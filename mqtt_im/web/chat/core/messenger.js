@@ -23,6 +23,7 @@ import { Uploads } from "./uploads.js";
 const WINDOW = 32; // requests under way
 const TOO_FAR = 2_000; // items behind, from which on the present state is asked for instead
 const ACK_MS = 300;
+const BARRED_MS = 60_000; // the server does not take this device: so long until it is asked again, or until somebody wants it
 const SUMMARIES = 50; // conversations that are looked at after each reconnect
 
 export class Messenger extends Emitter {
@@ -295,13 +296,21 @@ export class Messenger extends Emitter {
       this.emit("typing", packet);
     } else if (packet.op === "receipt" || packet.pos !== undefined) {
       this.intake.take(packet);
-    } else if (packet.op === "error" && packet.id === this.#hello) {
+    } else if (packet.op === "error" && packet.id === this.#hello && packet.code === "bad_field") {
       this.#sayHello({}); // the place is not there any more: `welcome` will tell
       this.cursor.epoch = null;
+    } else if (packet.op === "error" && this.#hello !== null && (packet.id ?? this.#hello) === this.#hello) {
+      this.#barred(packet);
     } else if (!this.#asks.settle(packet.id, packet)) {
       this.#answered(packet);
     }
     this.#expect();
+  }
+
+  /** This device gets no delivery: not now, or until the user, who has too many, forgets one of them. */
+  #barred(error) {
+    if (!error.retry) this.emit("barred", error);
+    this.connection.reconnect(error.retry ? 1_000 * (error.retry_after ?? 0) : BARRED_MS);
   }
 
   /** The answer to a kept request, other than `sent`. */

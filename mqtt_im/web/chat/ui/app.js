@@ -40,6 +40,7 @@ export class App {
     session.im.on("state", () => this.#showState());
     session.im.on("answer", (answer) => this.#answered(answer));
     session.im.on("refused", () => ended("refused"));
+    session.im.on("barred", (error) => notice(problem(error)));
     session.im.on("ended", () => ended("elsewhere"));
     for (const name of ["convs", "leads", "reset"]) session.im.on(name, () => this.#watch(name));
     notifyOf(session, (conv) => this.open(conv));
