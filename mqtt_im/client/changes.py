@@ -106,21 +106,25 @@ class Changes(ABC):
 
     async def group_create(
         self,
+        group_or_members: str | Iterable[str] | None = None,
         /,
-        group: str | Iterable[str] | None = None,
         members: Iterable[str] = (),
         *,
+        group: str | None = None,
         name: str | None = None,
         timeout: float | None = None,
         **fields: Any,
     ) -> Outgoing:
         """A new group with these members and this user as its owner.
 
-        Without `group` the server makes an id, then in `.group`; `group_create(["bob"])` is `group_create(members=["bob"])`.
+        Without `group` the server makes an id, then in `.group`. What stands first without a name is `group` where it is a
+        string, else `members`.
         """
-        named = group if isinstance(group, str) else None
-        wanted = members if group is None or named is not None else group
-        fields = {**_given({"group": named, "name": name}), "members": list(wanted), **fields}
+        if isinstance(group_or_members, str):
+            group = group_or_members
+        elif group_or_members is not None:
+            members = group_or_members
+        fields = {**_given({"group": group, "name": name}), "members": list(members), **fields}
         return await self._change("group.create", fields, timeout=timeout)
 
     async def group_add(

@@ -217,6 +217,10 @@ def test_groups_are_made_and_changed(client: Clients, name: Name) -> None:
             group = made.group
             assert group is not None
             assert group.startswith("#")
+            for made in (await a.group_create([bob], group=name("#one")), await a.group_create(name("#two"), [bob])):
+                await made.sent(PATIENCE_S)
+            assert {each.conv for each in await b.conversations()} == {group, name("#one"), name("#two")}
+            await take(b, 2)
             await a.group_add(group, [carol])
             await a.group_role(group, bob, "admin")
             await a.group_rename(group, "Operations")
