@@ -95,8 +95,14 @@ class User(Entity):
         """Groups that the user has made and somebody is in."""
 
     def copied(self) -> User:
-        """See `Entity`."""
-        return _copied(self, User(self.uid, self.name))
+        """See `Entity`; written out, since thousands may have to be copied for one message."""
+        made = User(self.uid, self.name)
+        made.head, made.floor, made.begin, made.acked = self.head, self.floor, self.begin, self.acked
+        made.registered, made.blocks, made.mutes = self.registered, self.blocks, self.mutes
+        made.read_receipts, made.presence, made.changed = self.read_receipts, self.presence, self.changed
+        made.sent, made.sent_bytes, made.gone, made.gone_bytes = self.sent, self.sent_bytes, self.gone, self.gone_bytes
+        made.joined, made.made = self.joined, self.made
+        return made
 
     @property
     def lowest(self) -> int:

@@ -21,26 +21,29 @@ Bulk = tuple[str, Callable[[], Iterable[tuple[Any, ...]]]]
 _PAUSE_ROWS: Final = 1_000
 _SORTED_ROWS: Final = 4_000
 """Rows that are sorted at once: a millisecond in which no other thread runs."""
+_MADE_ROWS: Final = 1_000
+"""Rows that are made at once where that takes microseconds for each."""
 
 
-def bulks_of(held: Generation, user: Callable[[str], User]) -> list[Bulk]:
-    """Everything as rows, as the entities stand now; `user` finds a member's or device's user.
+def bulks_of(held: Generation, uid_of: Callable[[str], int], written: Callable[[Sequence[User]], None]) -> list[Bulk]:
+    """Everything as rows; `uid_of` finds the number of a member or of who has a device.
 
-    Only what may still change is copied at once. The rest is sorted when its turn comes, so that no step takes long.
+    Only what may still change is copied at once. Members' parts are replaced where they change, and users have to stay as they
+    are until `written` is called with them; their rows are made, and all rows are sorted, when their turn comes, so that no
+    step takes long.
     """
-    users = [rows.user_row(row) for row in held.users.values()]
     convs = [rows.conv_row(row) for row in held.convs.values()]
-    active, marked, told = _members(held, user)
-    owned = [(user(name).uid, device, row) for name, of in held.devices.items() for device, row in of.items()]
+    owned = [(uid_of(name), device, row) for name, of in held.devices.items() for device, row in of.items()]
     dropped = [(uid, device) for uid, device, row in owned if row is None]
     devices = [rows.device_row(uid, row) for uid, _, row in owned if row is not None]
     amended = [rows.amended_row(cid, seq, row) for (cid, seq), row in held.amended.items()]
     messages, changes = held.messages, held.changes
+    told = set[tuple[int, int]]()
     return [
-        (rows.PUT_USER, lambda: _ordered(users)),
+        (rows.PUT_USER, lambda: _user_rows(held, written)),
         (rows.PUT_CONV, lambda: _ordered(convs)),
-        (rows.PUT_MEMBER, lambda: _ordered(rows.member_row(*part) for part in marked)),
-        (rows.PUT_ACTIVE_MEMBER, lambda: _ordered((*rows.member_row(*part), lsn) for part, lsn in active)),
+        (rows.PUT_MEMBER, lambda: _ordered(_unchanged_order(held, uid_of), _MADE_ROWS)),
+        (rows.PUT_ACTIVE_MEMBER, lambda: _ordered(_changed_order(held, uid_of, told), _MADE_ROWS)),
         (rows.PUT_NEW_MEMBER, lambda: _ordered(_new_members(held, {row[0]: row[3] for row in convs}))),
         (rows.PUT_LATEST, lambda: _latest_rows(held, told)),
         (rows.DROP_DEVICE, lambda: dropped),
@@ -86,8 +89,8 @@ def _joined_rows(held: Generation) -> Iterator[Row | None]:
 
 def _marked_rows(held: Generation, user: Callable[[str], User]) -> Iterator[Row]:
     for uid, name in sorted((user(name).uid, name) for name in held.members):
-        for _, conv in sorted(held.members[name].items()):
-            yield rows.member_row(uid, conv, conv.members[name])
+        for _, (conv, member) in sorted(held.members[name].items()):
+            yield rows.member_row(uid, conv, member)
 
 
 def _owned(held: Generation, user: Callable[[str], User]) -> Iterator[tuple[int, str, Device | None]]:
@@ -96,25 +99,35 @@ def _owned(held: Generation, user: Callable[[str], User]) -> Iterator[tuple[int,
             yield uid, name, device
 
 
-def _members(held: Generation, user: Callable[[str], User]) -> tuple[list[tuple[_Part, int]], list[_Part], set[tuple[int, int]]]:
-    """What rows of members are made of: of who got a message, with its log row, and of the others; uid and cid of the former.
+def _user_rows(held: Generation, written: Callable[[Sequence[User]], None]) -> Iterator[Row]:
+    users = iter(held.users.values())
+    while part := sorted(islice(users, _MADE_ROWS), key=attrgetter("uid")):
+        made = [rows.user_row(user) for user in part]
+        written(part)
+        yield from made
 
-    Who changes a member puts another one in its place, so that these stay as they are until their turn comes.
-    """
-    active: list[tuple[_Part, int]] = []
-    marked: list[_Part] = []
-    told = set[tuple[int, int]]()
+
+def _parts(held: Generation, uid_of: Callable[[str], int]) -> Iterator[tuple[_Part, int | None]]:
+    """What rows of members are made of, with the log row of the newest message of the conversation, where they got one."""
     nothing: dict[str, int] = {}
     for name, parts in held.members.items():
-        uid = user(name).uid
+        uid = uid_of(name)
         lsns = held.latest.get(uid, nothing)
-        for cid, conv in parts.items():
-            if (lsn := lsns.get(conv.name)) is None:
-                marked.append((uid, conv, conv.members[name]))
-            else:
-                active.append(((uid, conv, conv.members[name]), lsn))
-                told.add((uid, cid))
-    return active, marked, told
+        for conv, member in parts.values():
+            yield (uid, conv, member), lsns.get(conv.name)
+
+
+def _unchanged_order(held: Generation, uid_of: Callable[[str], int]) -> Iterator[Row]:
+    """Of those who got no message of the conversation."""
+    return (rows.member_row(*part) for part, lsn in _parts(held, uid_of) if lsn is None)
+
+
+def _changed_order(held: Generation, uid_of: Callable[[str], int], told: set[tuple[int, int]]) -> Iterator[Row]:
+    """Of those who got one; uid and cid of each are in `told` after that."""
+    for part, lsn in _parts(held, uid_of):
+        if lsn is not None:
+            told.add((part[0], part[1].cid))
+            yield (*rows.member_row(*part), lsn)
 
 
 def _new_members(held: Generation, lsns: Mapping[int, int]) -> Iterator[Row]:
@@ -148,10 +161,10 @@ def _item_rows(held: Generation) -> Iterator[tuple[int, int, int]]:
     yield from held.scattered
 
 
-def _ordered(found: Iterable[Row]) -> Iterator[Row]:
-    """The rows, those that stand together in the table next to each other, as far as they are sorted at once."""
+def _ordered(found: Iterable[Row], most: int = 0) -> Iterator[Row]:
+    """The rows, those that stand together in the table next to each other, as far as so many are sorted at once."""
     rows = iter(found)
-    while part := list(islice(rows, _SORTED_ROWS)):
+    while part := list(islice(rows, most or _SORTED_ROWS)):
         part.sort()
         yield from part
 

@@ -36,6 +36,8 @@ class Entities(Overlay):
     def __init__(self, log: Log, projection: Projection, bounds: Bounds, numbering: Numbering | None) -> None:
         super().__init__(log, projection, bounds)
         self._users: dict[str, User] = {}
+        self._unwritten: dict[str, User] = {}
+        """Users of the frozen generation of whom no row is made yet, as they are to be written: who is asked for is a copy."""
         self._convs: dict[str, Conv] = {}
         self._absent: set[str] = set()
         """Conversations that were looked for in this batch and do not exist."""
@@ -55,12 +57,12 @@ class Entities(Overlay):
         generations = self._generations()
         heavy = self._beside > max(self._bounds.of(MAX_BESIDE), 2 * self._kept_beside)
         if heavy or len(self._users) > self._bounds.of(MAX_CACHED):
-            self._users = {name: user for held in reversed(generations) for name, user in held.users.items()}
+            self._users = self._held_users()
         if len(self._convs) > self._bounds.of(MAX_CACHED):
             self._convs = {name: conv for held in reversed(generations) for name, conv in held.convs.items()}
             for held in generations:
                 for parts in held.members.values():
-                    for conv in parts.values():
+                    for conv, _ in parts.values():
                         self._convs[conv.name] = conv
         if heavy or len(self._devices) > self._bounds.of(MAX_CACHED):
             kept = {name for held in generations for name in held.devices}
@@ -68,6 +70,27 @@ class Entities(Overlay):
         if heavy:
             devices = sum(map(len, self._devices.values()))
             self._beside = self._kept_beside = sum(map(_settings, self._users.values())) + _DEVICE_BYTES * devices
+
+    def _held_users(self) -> dict[str, User]:
+        """Those that have to stay: of the live generation, and of the frozen one as far as they are written."""
+        held = {} if self.frozen is None else self.frozen.users
+        return {name: user for name, user in held.items() if name not in self._unwritten} | self.live.users
+
+    def _freeze_users(self) -> None:
+        """Users of the live generation stay as they are until their rows are made."""
+        self._unwritten = self.live.users.copy()
+        for name in self._unwritten:
+            self._users.pop(name, None)
+
+    def _written(self, users: Sequence[User]) -> None:
+        """Rows are made of these users of the frozen generation."""
+        for user in users:
+            del self._unwritten[user.name]
+            self._users.setdefault(user.name, user)
+
+    def _uid_of(self, name: str) -> int:
+        user = self._unwritten.get(name)
+        return self.user(name).uid if user is None else user.uid
 
     def prefetch_records(self, records: Iterable[AnyRecord]) -> None:
         """Whom and what these records of the log are about is in memory."""
@@ -110,6 +133,10 @@ class Entities(Overlay):
     def _prefetch_users(self, names: set[str]) -> None:
         users = self._users
         missing = {name for name in names if name not in users}
+        if missing and self._unwritten:
+            for name in missing & self._unwritten.keys():
+                users[name] = self._unwritten[name].copied()
+                missing.discard(name)
         if missing:
             for found in self.projection.users(list(missing)):
                 users[found.name] = found
@@ -132,7 +159,8 @@ class Entities(Overlay):
         """See `View`."""
         user = self._users.get(name)
         if user is None:
-            user = self.projection.user(name)
+            former = self._unwritten.get(name)
+            user = self.projection.user(name) if former is None else former.copied()
             if user is None:
                 user = User(self._numbering.user(name), name)
             self._users[name] = user
@@ -248,11 +276,11 @@ class Entities(Overlay):
             self.live.pinned += 1
         parts = self.live.members.get(name)
         if parts is None:
-            self.live.members[name] = {conv.cid: conv}
+            self.live.members[name] = {conv.cid: (conv, conv.members[name])}
             self.live.parts += 1
         else:
             self.live.parts += conv.cid not in parts
-            parts[conv.cid] = conv
+            parts[conv.cid] = conv, conv.members[name]
         self.live.convs[conv.name] = conv
 
     def touch_members(self, conv: Conv, names: Sequence[str]) -> None:
@@ -260,15 +288,16 @@ class Entities(Overlay):
         if not names:
             return
         self.touch_member(conv, names[0])
-        live, members, cid, new = self.live, self.live.members, conv.cid, 0
+        live, changed, cid, new = self.live, self.live.members, conv.cid, 0
+        members = conv.members
         for name in names[1:]:
-            parts = members.get(name)
+            parts = changed.get(name)
             if parts is None:
-                members[name] = {cid: conv}
+                changed[name] = {cid: (conv, members[name])}
                 new += 1
-            elif cid not in parts:
-                parts[cid] = conv
-                new += 1
+            else:
+                new += cid not in parts
+                parts[cid] = conv, members[name]
         live.parts += new
         if conv.group:
             live.pinned += len(names) - 1

@@ -21,7 +21,7 @@ FLUSH_ROWS = 20_000
 FLUSH_BYTES = 24 << 20
 """The projections follow the log at the latest after so many rows, or so many bytes in memory …"""
 FLUSH_PARTS = 20_000
-"""… or so many changed members, which are gathered at once when a generation is frozen: some 25 ms …"""
+"""… or so many changed members …"""
 FLUSH_AFTER_S = 3.0
 """… or so many seconds, unless there is a reason to be `patient`."""
 SLICE_ROWS = 500

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Container
 
-from mqtt_im.core.model import Amended, Conv, Device, User
+from mqtt_im.core.model import Amended, Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord
 
 
@@ -31,8 +31,8 @@ class Generation:
         """Groups of which members were changed, so that they are not stored as they are."""
         self.users: dict[str, User] = {}
         self.convs: dict[str, Conv] = {}
-        self.members: dict[str, dict[int, Conv]] = {}
-        """Name → the conversations in which the user's part was changed, by cid."""
+        self.members: dict[str, dict[int, tuple[Conv, Member]]] = {}
+        """Name → the conversations in which the user's part was changed, by cid, and the part as it is now."""
         self.devices: dict[str, dict[str, Device | None]] = {}
         """User → name → device; None: dropped."""
         self.amended: dict[tuple[int, int], Amended] = {}

@@ -87,7 +87,8 @@ class ProjectedState(Contents):
         assert self.frozen is None
         self._stored_uids = self._numbering.next_uid
         self._large.clear()
-        bulks = bulks_of(self.live, self.user)
+        bulks = bulks_of(self.live, self._uid_of, self._written)
+        self._freeze_users()
         self.frozen = self.live
         self.live = Generation()
         self.live.last = self.frozen.last
@@ -96,6 +97,7 @@ class ProjectedState(Contents):
     def thaw(self) -> None:
         """`frozen` is in the projections; what only it held in memory may go."""
         self.frozen = None
+        self._unwritten.clear()
         self._unused.clear()  # some may be used now, and only the projections know
         self._trim()
 
@@ -269,7 +271,7 @@ class ProjectedState(Contents):
         """See `interface.State`."""
         names = dict.fromkeys(self.projection.conv_names(user.uid))
         for generation in self._generations():
-            names.update((conv.name, None) for conv in generation.members.get(user.name, {}).values())
+            names.update((conv.name, None) for conv, _ in generation.members.get(user.name, {}).values())
             names.update(dict.fromkeys(generation.latest.get(user.uid, ())))
         return list(names)
 
@@ -278,10 +280,10 @@ class ProjectedState(Contents):
         changed: set[int] = set()
         for generation in self._generations():
             for name in (user, other):
-                for cid, part in generation.members.get(name, {}).items():
-                    if part.group and cid not in changed:
+                for cid, (former, _) in generation.members.get(name, {}).items():
+                    if former.group and cid not in changed:
                         changed.add(cid)
-                        conv = self.conv_for(part.name)
+                        conv = self.conv_for(former.name)
                         if conv.member(user) is not None and conv.member(other) is not None:
                             return True
         return any(cid not in changed for cid in self.projection.common_groups(self.user(user).uid, self.user(other).uid))

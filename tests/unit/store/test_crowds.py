@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
+from mqtt_im.core.model import FOREVER
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.sqlite import bulks, flusher
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000
@@ -39,24 +41,34 @@ class World:
 
     def calls(self, request: rq.Request) -> int:
         """How many functions of Python's are called for it on the ledger's thread, its users being in memory."""
-        job, found = self.job(request), 0
+        job, engine = self.job(request), self.store.engine
 
-        def note(_: Any, event: str, __: Any) -> None:
-            nonlocal found
-            found += event == "call"
-
-        engine = self.store.engine
-        engine.prefetch([job])
-        former = sys.getprofile()
-        sys.setprofile(note)
-        try:
+        def act() -> None:
             job.prepare(engine)
             engine.commit()
             job.finish(engine)
-        finally:
-            sys.setprofile(former)
+
+        engine.prefetch([job])
+        found = calls_of(act)
         assert job.refusal is None and job.commits
         return found
+
+
+def calls_of(act: Callable[[], object]) -> int:
+    """How many functions of Python's it calls."""
+    found = 0
+
+    def note(_: Any, event: str, __: Any) -> None:
+        nonlocal found
+        found += event == "call"
+
+    former = sys.getprofile()
+    sys.setprofile(note)
+    try:
+        act()
+    finally:
+        sys.setprofile(former)
+    return found
 
 
 @pytest.fixture
@@ -112,3 +124,31 @@ def test_members_come_and_go_with_a_few_calls_for_each(world: World) -> None:
     world.do(rq.GroupCreate(id="1", group="#g", members=names()))
     assert world.calls(rq.GroupRemove(id="2", group="#g", members=names())) < 3 * MANY + FEW
     assert world.calls(rq.GroupAdd(id="3", group="#g", members=names())) < 4 * MANY + FEW
+
+
+def test_a_crowd_that_is_about_to_be_written_is_not_looked_through_at_once(world: World) -> None:
+    world.do(rq.GroupCreate(id="1", group="#g", members=names()))
+    world.do(send("#g"))
+    assert calls_of(world.store.engine.state.freeze) < FEW
+
+
+@pytest.mark.parametrize("written", [0, 1, MANY // 10])
+def test_who_changes_before_the_row_is_made_is_written_as_before(
+    world: World, monkeypatch: pytest.MonkeyPatch, written: int
+) -> None:
+    monkeypatch.setattr(bulks, "_MADE_ROWS", 10)
+    monkeypatch.setattr(flusher, "SLICE_ROWS", 10)
+    world.do(rq.GroupCreate(id="1", group="#g", members=names()))
+    bulk = world.store.engine.flusher
+    for _ in range(1 + written):
+        bulk.step(hurry=True)
+    world.do(send("#g"))
+    assert {user.head for user in world.store.engine.state.users(["owner", *names()])} == {2}
+    while bulk.step():
+        pass
+    world.store.crash()
+    world.store.reopen()  # the message is not in the projections, and is taken in once
+    users = world.store.engine.state.users(["owner", *names()])
+    assert [(user.head, user.sent, user.joined) for user in users] == [(2, 1, 1), *([(2, 0, 1)] * MANY)]
+    members = world.store.engine.state.conv_for("#g").members
+    assert [member.spans for member in members.values()] == [[[1, FOREVER]]] * (MANY + 1)

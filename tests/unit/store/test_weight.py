@@ -210,7 +210,7 @@ def test_no_more_rows_are_sorted_at_once_than_hold_up_nobody(store: SqliteStore)
     state = store.engine.state
     live = state.live
     live.voids.update((uid, pos) for uid in range(50) for pos in range(100))
-    made = dict(bulks.bulks_of(live, state.user))
+    made = dict(bulks.bulks_of(live, state._uid_of, state._written))
     with patch.object(bulks, "_SORTED_ROWS", 1_000):
         voids = list(made[rows.VOID_ITEM]())
     assert len(voids) == 5_000 and set(voids) == live.voids
