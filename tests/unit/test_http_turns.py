@@ -11,7 +11,7 @@ import pytest
 from mqtt_im.config import Config, HttpConfig
 from mqtt_im.http import HttpServer
 from mqtt_im.http.connection import EVENTS, Bounded
-from mqtt_im.http.turns import PER_TURN, Turns
+from mqtt_im.http.turns import PER_TURN, TURN_S, Turns
 from mqtt_im.metrics import Metrics
 from mqtt_im.transport.accepting import AT_ONCE
 
@@ -43,6 +43,29 @@ def test_a_turn_has_so_many_steps_and_addresses_take_turns() -> None:
         for _ in range(9):
             await asyncio.sleep(0)
         assert turns.take("late", lambda: done.append("late")), "nobody waits"
+
+    asyncio.run(scenario())
+
+
+def test_a_turn_ends_by_time_too() -> None:
+    now = 0.0
+
+    async def scenario() -> None:
+        nonlocal now
+        turns, done = Turns(lambda: now), list[int]()
+
+        def step(number: int) -> None:
+            nonlocal now
+            done.append(number)
+            now += 0.75 * TURN_S
+
+        for number in range(6):
+            turns.take("flood", lambda number=number: step(number))  # type: ignore[misc]
+        counts = [len(done)]
+        while len(done) < 6:
+            await asyncio.sleep(0)
+            counts.append(len(done))
+        assert counts == [2, 4, 6] and done == [0, 1, 2, 3, 4, 5]
 
     asyncio.run(scenario())
 
