@@ -1,6 +1,7 @@
 """`auth.mode = "http"`: another system is asked about each login, in the form of EMQX's HTTP authenticator.
 
-What it does not allow is refused, and so is everything while it does not answer. Nobody waits for it but who logs in.
+What it does not allow is refused, and so is everything while it does not answer. Nobody waits for it but who logs in, and nobody
+for what it does not answer about logins from elsewhere.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mqtt_im.config import HttpLoginConfig
+from mqtt_im.config.peers import is_loopback, network_of
+
+from .shared_places import SharedPlaces
 
 MAX_AT_ONCE: Final = 64
 MAX_ANSWER_BYTES: Final = 65_536
@@ -37,7 +41,7 @@ class HttpLogins:
     def __init__(self, config: HttpLoginConfig) -> None:
         self._config = config
         self._threads = ThreadPoolExecutor(MAX_AT_ONCE, "http-login")
-        self._places = asyncio.Semaphore(MAX_AT_ONCE)
+        self._places = SharedPlaces(MAX_AT_ONCE)
         self._key = secrets.token_bytes(32)
         self._allowed: OrderedDict[bytes, float] = OrderedDict()
 
@@ -59,7 +63,7 @@ class HttpLogins:
         }
         attempt = _Attempt(self._config, msgspec.json.encode(question))
         try:
-            async with asyncio.timeout(self._config.timeout_s), self._places:
+            async with asyncio.timeout(self._config.timeout_s), self._places.place(_party(user, address)):
                 allowed = await asyncio.get_running_loop().run_in_executor(self._threads, attempt.run)
         except TimeoutError:
             raise NoAnswer(f"no answer within {self._config.timeout_s:g} s") from None
@@ -108,6 +112,11 @@ class _Attempt:
         if sock is not None:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
+
+
+def _party(user: str, address: str) -> str:
+    """Who shares places with whom: all behind one address, but what comes from this machine comes from a proxy, for everybody."""
+    return user if is_loopback(address) else network_of(address)
 
 
 def _verdict(status: int, body: bytes) -> bool:
