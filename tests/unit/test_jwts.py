@@ -131,3 +131,12 @@ def test_the_configuration(tmp_path: Path) -> None:
     assert "can't go with a key in PEM" in mistakes(key=str(key), algorithms=("RS256", "HS256"))
     assert "'none'" in mistakes(key=str(key), algorithms=("none",))
     assert "auth.http.url: needed" in "\n".join(check(Config(auth=AuthConfig(mode="http"))))
+
+
+@pytest.mark.parametrize(
+    "token", [b"", b".", b"..", b"a.b.c", b"e30", b"W10.e30.x", b"bnVsbA.e30.x", b"\xff.e30.x", b"W" * 16_000, b"W1tb" * 4_000]
+)
+def test_what_is_no_token_is_wrong(tmp_path: Path, token: bytes) -> None:
+    made = verifier(tmp_path, SECRET.encode(), algorithms=("HS256",))
+    with pytest.raises(WrongToken):
+        made.verify(token, "alice")
