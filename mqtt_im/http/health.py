@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -33,9 +34,13 @@ def health_routes(ready: Readiness) -> list[Route]:
 
 
 def metrics_route(metrics: Metrics) -> Route:
-    """What the server has counted, for Prometheus."""
+    """What the server has counted, for Prometheus; who asks in one turn of the loop is shown the same."""
+    rendered: list[bytes] = []
 
     async def show_metrics(_: Request) -> Response:
-        return PlainTextResponse(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+        if not rendered:  # it takes milliseconds, for which everybody waits
+            rendered.append(metrics.render())
+            asyncio.get_running_loop().call_soon(rendered.clear)
+        return PlainTextResponse(rendered[0], media_type=CONTENT_TYPE_LATEST)
 
     return Route("/metrics", show_metrics)

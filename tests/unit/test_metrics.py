@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from pathlib import Path
 
 import pytest
+from starlette.requests import Request
 
+from mqtt_im.http.health import metrics_route
 from mqtt_im.metrics import COUNTERS, HISTOGRAMS, Metrics
 
 PACKAGE = Path(__file__).parents[2] / "mqtt_im"
@@ -47,3 +50,21 @@ def test_all_that_the_server_counts_is_declared_and_all_that_is_declared_is_coun
     source = "".join(file.read_text() for file in PACKAGE.rglob("*.py") if file.parent.name != "metrics")
     assert set(re.findall(r'(?:count|cell)\(\s*"(\w+)"', source)) == set(COUNTERS)
     assert set(re.findall(r'\bobserver?(?:\(|,)\s*"(\w+)"', source)) == set(HISTOGRAMS)
+
+
+def test_who_asks_in_one_turn_of_the_loop_is_shown_what_is_made_once() -> None:
+    made: list[bytes] = []
+
+    class Counted(Metrics):
+        def render(self) -> bytes:
+            made.append(b"%d" % len(made))
+            return made[-1]
+
+    async def scenario() -> None:
+        endpoint = metrics_route(Counted()).endpoint
+        request = Request({"type": "http"})
+        assert {(await answer).body for answer in [endpoint(request) for _ in range(50)]} == {b"0"}
+        await asyncio.sleep(0)
+        assert (await endpoint(request)).body == b"1"
+
+    asyncio.run(scenario())
