@@ -143,19 +143,21 @@ class Locked(Look):
         keys = sorted({tuple(sorted((numbers[a], numbers[b]))) for a, b in pairs})
         ids = [tables.hash_of(numbers[user], name) for user, name in wanted.ids if user in numbers]
         devices = {numbers[name]: name for name in wanted.devices if name in numbers and numbers[name] in uids}
-        steps = [] if self.link.in_transaction else [Step(BEGIN)]
-        steps += [
-            Step(tables.LOCK_USERS, (sorted(uids),)),
-            Step(_CLOCK),
-            Step(tables.DIRECTS, ([a for a, _ in keys], [b for _, b in keys])),
-            Step(tables.IDS, (ids,)),
-            Step(tables.DEVICES, (sorted(devices),)),
-        ]
         whole = sorted(numbers[name] for name in wanted.whole if name in numbers and numbers[name] in uids)
-        if whole:
-            steps.append(Step(LAGS, (whole,)))
-        answers = self.link.run(*steps)[-6 if whole else -5 :]
-        users, clock, directs, requests, found = answers[:5]
+        begin = [] if self.link.in_transaction else [Step(BEGIN)]
+        asked = [
+            Step(statement, values)
+            for statement, *values in (
+                (tables.DIRECTS, [a for a, _ in keys], [b for _, b in keys]),
+                (tables.IDS, ids),
+                (tables.DEVICES, sorted(devices)),
+                (LAGS, whole),
+            )
+            if values[0]
+        ]
+        answers = self.link.run(*begin, Step(tables.LOCK_USERS, (sorted(uids),)), Step(_CLOCK), *asked)[len(begin) :]
+        users, clock = answers[:2]
+        found = {step.statement: answer.rows for step, answer in zip(asked, answers[2:], strict=True)}
         self._keep_users(users.rows)
         self.stored_users.update((row[0], row) for row in users.rows)
         for name in names:
@@ -165,13 +167,13 @@ class Locked(Look):
         self._last_of_block = self.last + LSNS
         self.clock = max(self.clock, clock.rows[0][1])
         self._convs.update((direct(a, b), None) for a, b in wanted.directs)
-        self._keep_directs(directs.rows, {self._users[name].uid: name for pair in pairs for name in pair})
+        self._keep_directs(found.get(tables.DIRECTS, ()), {self._users[name].uid: name for pair in pairs for name in pair})
         self._requests.update(dict.fromkeys(ids))
-        self._requests.update((key, remembered(data)) for key, data in requests.rows)
-        self._keep_devices(devices, found.rows)
+        self._requests.update((key, remembered(data)) for key, data in found.get(tables.IDS, ()))
+        self._keep_devices(devices, found.get(tables.DEVICES, ()))
         self._find_parts(uids, names)
-        if whole and answers[5].rows:
-            self.telling.pull([Lag(*row) for row in answers[5].rows], {user.uid: user for user in self._users.values()})
+        if lags := found.get(LAGS):
+            self.telling.pull([Lag(*row) for row in lags], {user.uid: user for user in self._users.values()})
 
     def _find_parts(self, uids: set[int], names: set[str]) -> None:
         """What these users have to do with large groups that are locked is at hand."""

@@ -104,7 +104,7 @@ class Work(Locked):
 
     def conv_for(self, name: str) -> Conv:
         """See `core.apply.State`."""
-        conv = self.conv(name)
+        conv = self._convs.get(name) or self.conv(name)
         if conv is None:
             if name[0] == "#":
                 if name not in self._shells:

@@ -176,6 +176,20 @@ def seldom(user: User) -> tuple[Any, ...]:
     )
 
 
+def seldom_differs(user: User, row: Sequence[Any]) -> bool:
+    """Whether any of these columns is another than in the row of `USER`."""
+    return bool(
+        user.floor != row[7]
+        or user.begin != row[8]
+        or user.registered != row[10]
+        or user.gone != row[12]
+        or user.gone_bytes != row[13]
+        or user.joined != row[14]
+        or user.made != row[15]
+        or settings_of(user) != row[11]
+    )
+
+
 def read_group(
     row: Sequence[Any], load: Callable[[Conv], MutableMapping[str, Member]], find: Callable[[Conv, str], Member | None]
 ) -> tuple[Group, int]:

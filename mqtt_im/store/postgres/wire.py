@@ -41,14 +41,18 @@ def _array(oid: int, count: int, parts: Iterable[bytes], nulls: bool = False) ->
 
 
 def _ints(values: Sequence[int]) -> bytes:
-    sized = [8] * (2 * len(values))
+    count = len(values)
+    if not count:
+        return _array(_INT8, 0, ())
+    head, pack = _sized_ints(count)
+    sized = [8] * (2 * count)
     sized[1::2] = values
-    return _array(_INT8, len(values), (_sized_ints(len(values)).pack(*sized),))
+    return head + pack(*sized)
 
 
 @lru_cache(256)
-def _sized_ints(count: int) -> struct.Struct:
-    return struct.Struct(">" + "iq" * count)
+def _sized_ints(count: int) -> tuple[bytes, Callable[..., bytes]]:
+    return _header(1, 0, _INT8, count, 1), struct.Struct(">" + "iq" * count).pack
 
 
 def _texts(values: Sequence[str]) -> bytes:
@@ -240,12 +244,11 @@ class Link:
 
     def _result(self, deadline: float) -> pq.abc.PGresult:
         """The one result of a statement, which is followed by none."""
-        self._busy(deadline)
-        result = self._pg.get_result()
-        if result is None:
-            raise psycopg.OperationalError("the database has answered out of turn")
-        self._busy(deadline)
-        if self._pg.get_result() is not None:
+        pg = self._pg
+        if pg.is_busy():
+            self._busy(deadline)
+        result = pg.get_result()
+        if result is None or pg.get_result() is not None:  # the end is known with the result, so nothing is waited for
             raise psycopg.OperationalError("the database has answered out of turn")
         return result
 

@@ -119,11 +119,24 @@ def steps(state: Work, rewrites: dict[int, bytes]) -> list[Step]:
 
 def _tables(state: Work, rewrites: dict[int, bytes]) -> Iterator[tuple[Statement, list[Any]]]:
     yield _PUT_LOG, [(lsn, *row[:4], encode(row[4])) for lsn, row in state.rows.items()]
-    yield _REWRITE, sorted(rewrites.items())
-    yield _HIDE, sorted(state.hidden)
+    if rewrites or state.hidden:
+        yield _REWRITE, sorted(rewrites.items())
+        yield _HIDE, sorted(state.hidden)
     yield from _users(state)
     yield from _convs(state)
-    yield from _devices(state)
+    if state.changed_devices:
+        yield from _devices(state)
+    if state.changed_amended or state.counts:
+        yield from _amended(state)
+    if state.mentions:
+        yield _PUT_MENTIONS, sorted(set(state.mentions))
+    if state.packets:
+        yield _PUT_PACKETS, sorted((*key, lsn) for key, lsn in state.packets.items())
+    if state.keys:
+        yield _PUT_KEYS, sorted((*key, lsn) for key, lsn in state.keys.items())
+
+
+def _amended(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
     yield (
         _PUT_AMENDED,
         [
@@ -132,9 +145,6 @@ def _tables(state: Work, rewrites: dict[int, bytes]) -> Iterator[tuple[Statement
         ],
     )
     yield _PUT_CHANGES, sorted((*key, count) for key, count in state.counts.items())
-    yield _PUT_MENTIONS, sorted(set(state.mentions))
-    yield _PUT_PACKETS, sorted((*key, lsn) for key, lsn in state.packets.items())
-    yield _PUT_KEYS, sorted((*key, lsn) for key, lsn in state.keys.items())
 
 
 def _users(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
@@ -152,9 +162,8 @@ def _users(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
                         chunks.append((user.uid, first, ints(refs)))
                     else:
                         empty.append((user.uid, first))
-        told = tables.seldom(user)
-        if told != (row[7], row[8], *row[10:]) or user.name in state.acked_anew:
-            seldom.append((user.uid, user.acked, *told))
+        if tables.seldom_differs(user, row) or user.name in state.acked_anew:
+            seldom.append((user.uid, user.acked, *tables.seldom(user)))
     yield _PUT_USERS, often
     yield _PUT_SELDOM, seldom
     yield _PUT_CHUNKS, chunks
@@ -163,19 +172,21 @@ def _users(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
 
 def _convs(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
     names = {*state.changed_convs, *state.fresh_directs, *(name for name, _ in state.changed_members)}
-    convs = [state.conv_for(name) for name in names]
     fresh = state.fresh_directs
-    directs = sorted((_direct_row(state, conv), conv.name in fresh) for conv in convs if conv.users is not None)
-    yield _NEW_DIRECTS, [row for row, new in directs if new]
-    yield _PUT_DIRECTS, [row for row, new in directs if not new]
-    yield (
-        _PUT_GROUPS,
-        sorted(
-            (*_of_group(state, conv), conv.large, conv.acts)
-            for conv in convs
-            if isinstance(conv, Group) and conv.name in state.changed_convs
-        ),
-    )
+    directs: list[Any] = []
+    new: list[Any] = []
+    groups: list[Any] = []
+    for name in names:
+        conv = state.conv_for(name)
+        if not isinstance(conv, Group):
+            (new if name in fresh else directs).append(_direct_row(state, conv))
+        elif name in state.changed_convs:
+            groups.append((*_of_group(state, conv), conv.large, conv.acts))
+    new.sort()
+    directs.sort()
+    yield _NEW_DIRECTS, new
+    yield _PUT_DIRECTS, directs
+    yield _PUT_GROUPS, sorted(groups)
     members = []
     for name, user in state.changed_members:
         if name[0] == "#":
@@ -193,12 +204,13 @@ def _of_group(state: Work, conv: Conv) -> tuple[Any, ...]:
 
 
 def _direct_row(state: Work, conv: Conv) -> tuple[Any, ...]:
-    users = conv.users or []
-    (a, first), (b, second) = [(state.number_of(name), conv.members[name]) for name in (users[0], users[-1])]
+    users, members = conv.users or [], conv.members
+    a, b = state.number_of(users[0]), state.number_of(users[-1])
+    first, second = members[users[0]], members[users[-1]]
     if a > b:
         a, first, b, second = b, second, a, first
-    marks = first.read, first.delivered, second.read, second.delivered
     parts = tables.parts_of(first, second if a != b else None)
+    marks = first.read, first.delivered, second.read, second.delivered
     return a, b, conv.cid, conv.head, conv.lsn, state.time_of(conv.name), *marks, parts
 
 
