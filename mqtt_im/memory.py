@@ -40,6 +40,27 @@ def share_blocks() -> None:
         mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
 
 
+class _Figures(ctypes.Structure):
+    """What glibc tells of its heaps (`struct mallinfo2`)."""
+
+    _fields_ = (
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks")),
+        *((name, ctypes.c_size_t) for name in ("uordblks", "fordblks", "keepcost")),
+    )
+
+
+def free() -> int:
+    """Bytes that are free in the C library's heaps, whether the system has them back or not; 0 where it does not tell.
+
+    What is free is looked through, so that it takes up to a few milliseconds.
+    """
+    figures = getattr(ctypes.CDLL(None), "mallinfo2", None) if sys.platform == "linux" else None
+    if figures is None:
+        return 0
+    figures.restype = _Figures
+    return int(figures().fordblks)
+
+
 def trim_of_libc() -> Callable[[], object] | None:
     """What gives freed memory back, where the C library has such a thing (glibc)."""
     if sys.platform != "linux":
@@ -49,23 +70,32 @@ def trim_of_libc() -> Callable[[], object] | None:
 
 
 async def give_back(
-    trim: Callable[[], object] | None = None, used: Callable[[], int] = resident, look_s: float = LOOK_S, growth: int = GROWTH
+    trim: Callable[[], object] | None = None,
+    used: Callable[[], int] = resident,
+    unused: Callable[[], int] = free,
+    look_s: float = LOOK_S,
+    growth: int = GROWTH,
 ) -> None:
     """Look every `look_s` seconds whether the process has grown by `growth` bytes, and give back what it does not need.
 
-    Until it is cancelled.
+    That is where `growth` bytes more are `unused` than there were at some time since the last time: what was given back counts
+    as unused too, and what was in use then may be free a moment later. Until it is cancelled.
     """
     trim = trim or trim_of_libc()
     if trim is None:
         return
-    least = used()
+    least, before = used(), unused()
     while True:
         await asyncio.sleep(look_s)
         now = used()
-        if now > least + growth:
-            await asyncio.to_thread(trim)
-            least = used()
         least = min(least, now)
+        if now <= least + growth:
+            continue
+        left = unused()
+        if left > before + growth:
+            await asyncio.to_thread(trim)
+            before = left
+        before = min(before, left)
 
 
 async def look_at_new(look_s: float = NEW_S) -> None:

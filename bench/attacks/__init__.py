@@ -14,7 +14,19 @@ from bench.attacks.requests import REQUESTS
 from bench.attacks.sockets import SOCKETS
 from bench.attacks.together import TOGETHER
 from bench.attacks.web import WEB
+from bench.attacks.weights import WEIGHTS
 
-ATTACKS: dict[str, Attack] = {**REQUESTS, **PACKETS, **FURTHER, **MANY, **TOGETHER, **GROUPS, **PLAIN, **WEB, **SOCKETS}
+ATTACKS: dict[str, Attack] = {
+    **REQUESTS,
+    **PACKETS,
+    **FURTHER,
+    **MANY,
+    **TOGETHER,
+    **GROUPS,
+    **PLAIN,
+    **WEB,
+    **SOCKETS,
+    **WEIGHTS,
+}
 
 __all__ = ["ATTACKS", "FOE", "GROUP", "MEMBERS", "PASSWORD", "STAR", "WEB", "Attack", "Ports"]

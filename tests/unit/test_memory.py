@@ -12,25 +12,43 @@ import weakref
 from mqtt_im import memory
 
 
-def test_what_has_grown_is_given_back_once() -> None:
-    sizes = iter([100, 100 + memory.GROWTH, 101 + memory.GROWTH, 90, 90, 80 + memory.GROWTH, 91 + memory.GROWTH, 200])
-    trims: list[int] = []
-    looks: list[int] = []
+def given_back(looks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """At which of these looks, at what is used and what of it is free, something is given back."""
+    trims: list[tuple[int, int]] = []
+    came = iter(looks)
+    now = next(came)
 
     def used() -> int:
-        looks.append(next(sizes, 200))
-        return looks[-1]
+        nonlocal now
+        now = next(came, now)
+        return now[0]
 
     async def scenario() -> None:
-        task = asyncio.create_task(memory.give_back(lambda: trims.append(looks[-1]), used, look_s=0.0))
-        while len(looks) < 8:  # noqa: ASYNC110 - nobody tells of it
+        task = asyncio.create_task(
+            memory.give_back(lambda: trims.append(now), used, lambda: now[1], look_s=0.0, growth=memory.GROWTH)
+        )
+        while now != looks[-1]:  # noqa: ASYNC110 - nobody tells of it
             await asyncio.sleep(0)
+        await asyncio.sleep(0)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
     asyncio.run(scenario())
-    assert trims == [101 + memory.GROWTH, 91 + memory.GROWTH], "whenever it has grown by so much, beyond the least it was since"
+    return trims
+
+
+def test_what_was_freed_is_given_back_once() -> None:
+    more = memory.GROWTH + 1
+    start, end = (100, 10), (1, 0)
+    assert given_back([start, start, (100 + more, 10), end]) == [], "it is in use"
+    assert given_back([start, start, (90, 10 + more), end]) == [], "the system has it already"
+    freed = (100 + 2 * more, 10 + more)
+    assert given_back([start, start, freed, (100 + more, 10 + more), freed, end]) == [freed]
+    later = (100 + 2 * more, 10 + more + memory.GROWTH)
+    assert given_back([start, start, freed, later, later, end]) == [freed], "not enough of it is new"
+    again = (100 + 2 * more, 20 + more)
+    assert given_back([start, start, freed, (100 + 3 * more, 20), again, again, end]) == [freed, again]
 
 
 def test_freed_memory_leaves_the_process_where_the_c_library_can_do_that() -> None:

@@ -467,7 +467,7 @@ class Connection(Stranger):
         self._stop = END
         if self._held and self.will is not None and any(map(_is_goodbye, self._held)):
             self.will = None  # it was said, and only waited for its turn
-        self._held = self._partial = self._rest = None
+        self._held = self._partial = self._rest = self.incoming_aliases = None
         if self.login is not None:
             self.login.cancel()
         if self._wake is not None:

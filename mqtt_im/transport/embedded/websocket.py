@@ -239,6 +239,11 @@ class WebSocket(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
         self._connection.connection_lost(exc)
+        # This, its connection and the generator that reads frames know each other: what has come would stay until all memory
+        # is looked through.
+        self._rest = None
+        self._protocol.reader.buffer.clear()
+        self._protocol.parser.close()
 
     def pause_writing(self) -> None:
         """The socket's buffer is full: who does not read is not read."""
