@@ -82,6 +82,7 @@ def test_accounts(server: ServerProcess, admin: Admin, im: Clients, name: Name) 
     assert len(first["users"]) == 1 and first["more"] is True
     second = admin.get(f"users?limit=1&after={first['next']}")
     assert second["users"][0]["user"] > first["users"][0]["user"]
+    assert admin.call("GET", "users?after=a%00").code == "bad_field"
     assert admin.call("PUT", f"users/{alice}/password", {"password": "another one"}).status == 204
     phone.wait_closed()
     with pytest.raises(Refused):

@@ -83,6 +83,14 @@ def test_a_device_is_online_wherever_it_is_asked_for(trio: tuple[Nodes, Operator
     assert "node" not in operator.get(0, "users/wanda/devices")["devices"][1]
 
 
+def test_a_place_in_a_list_that_no_name_has(trio: tuple[Nodes, Operator]) -> None:
+    nodes, operator = trio
+    nodes.online(0, "listed")
+    for path in ("users", "users/listed/devices", "users/listed/tokens"):
+        answer = operator.call(0, "GET", f"{path}?after=a%00b")
+        assert (answer.status, answer.code) == (422, "bad_field"), path
+
+
 def test_a_user_is_disconnected_from_every_node(trio: tuple[Nodes, Operator]) -> None:
     nodes, operator = trio
     clients = [nodes.online(node, "dora", f"device{node}") for node in range(3)]

@@ -67,6 +67,19 @@ def numbers(first: int, last: int) -> list[bytes]:
     return [b"%d" % number for number in range(first, last)]
 
 
+def test_a_client_without_a_client_id_is_let_in(trio: Nodes) -> None:
+    """As mosquitto_pub is: nothing is kept under such a name, here or at another node, and two of them never meet."""
+    one, two = (trio.client(node, "unnamed", client_id="", will=Will("open/will", b"of one", 1)) for node in (0, 0))
+    subscriber = trio.client(1, "unnamed", client_id="")
+    assert subscriber.subscribe("open/+") == [1]
+    two.publish("open/said", b"by two", qos=1)
+    wait(subscriber, "open/said", [b"by two"])
+    one.close()
+    wait(subscriber, "open/will", [b"of one"])
+    two.publish("open/said", b"again", qos=1)
+    wait(subscriber, "open/said", [b"by two", b"again"])
+
+
 @pytest.mark.parametrize("qos", [0, 1, 2])
 @pytest.mark.parametrize("clean", [True, False])
 def test_what_is_published_at_one_node_reaches_others_once_in_order(trio: Nodes, qos: int, clean: bool) -> None:

@@ -99,6 +99,14 @@ def limit_of(services: Services, request: Request) -> int:
     return min(int(text), most)
 
 
+def after_of(request: Request) -> str:
+    """The name behind which the list goes on; empty: it begins."""
+    after = str(request.query_params.get("after", ""))
+    if "\0" in after:  # which no name has, and PostgreSQL takes in no text
+        raise Problem("bad_field", "after: expected a `next` of this list")
+    return after
+
+
 def page(name: str, found: Sequence[tuple[str, Any]], limit: int, silent: Sequence[str] = ()) -> Response:
     """A list; `found` has each entry behind what `after` takes to go on behind it, one more than fits where there are more.
 

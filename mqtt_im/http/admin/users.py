@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from mqtt_im.accounts.passwords import make_password
 from mqtt_im.bridge.calls import new_id
-from mqtt_im.http.admin.guard import Guard, answer, limit_of, note, nothing, page, read, user_of
+from mqtt_im.http.admin.guard import Guard, after_of, answer, limit_of, note, nothing, page, read, user_of
 from mqtt_im.http.errors import Problem, unavailable
 from mqtt_im.http.services import Services
 from mqtt_im.protocol import requests as rq
@@ -68,7 +68,7 @@ class Users:
 
     async def all(self, services: Services, request: Request) -> Response:
         """The accounts by name; in other modes who has an inbox."""
-        limit, after = limit_of(services, request), request.query_params.get("after", "")
+        limit, after = limit_of(services, request), after_of(request)
         if services.config.auth.mode == "accounts":
             accounts = await asyncio.to_thread(services.accounts.some, after, limit + 1)
             created = {account.name: account.created for account in accounts}
@@ -157,8 +157,7 @@ class Users:
 
     async def tokens(self, services: Services, request: Request) -> Response:
         """The user's tokens, without what is secret."""
-        user, limit = await _known(services, request), limit_of(services, request)
-        after = request.query_params.get("after", "")
+        user, limit, after = await _known(services, request), limit_of(services, request), after_of(request)
         found = await asyncio.to_thread(services.accounts.tokens, user, after, limit + 1)
         told = [
             {"id": token.id, "name": token.name, "created": token.created, "expires": token.expires, "session": token.session}
@@ -176,8 +175,7 @@ class Users:
 
     async def devices(self, services: Services, request: Request) -> Response:
         """The user's registered devices, with how far each is behind."""
-        user, limit = await _known(services, request), limit_of(services, request)
-        after = request.query_params.get("after", "")
+        user, limit, after = await _known(services, request), limit_of(services, request), after_of(request)
         services.bridge.cursors.write()
         stored: list[dict[str, Any]] = await services.bridge.ledger.call(lambda engine: queries.lags(engine, user))
         places, silent = await services.nodes.places(user)

@@ -23,7 +23,7 @@ from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.peer import Peer
 from mqtt_im.transport.embedded.sessions.message import PlainMessage
 from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
-from mqtt_im.transport.embedded.sessions.session import Key, Session
+from mqtt_im.transport.embedded.sessions.session import Key, Session, is_nameless
 from mqtt_im.transport.embedded.sessions.sharing import Group
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ async def admit(connection: Peer, connect: Connect) -> None:
 async def _claim(connection: Peer, key: Key, clean: bool) -> Claim | None:
     """The client is this node's, or the connection has ended; None where there is no other node. Raises `StoreFailed`."""
     claims = connection.hub.claims
-    if claims is None or key[1].startswith("\0"):
+    if claims is None or is_nameless(key[1]):
         return None
     claim = await claims.claim(key, clean=clean, gone=partial(_gone, connection))
     if claim.lost:

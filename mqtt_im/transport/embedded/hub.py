@@ -23,7 +23,7 @@ from mqtt_im.transport.embedded.sessions.access import Access
 from mqtt_im.transport.embedded.sessions.ground import Ground, log
 from mqtt_im.transport.embedded.sessions.keeper import Keeper
 from mqtt_im.transport.embedded.sessions.plain import Plain
-from mqtt_im.transport.embedded.sessions.session import Key
+from mqtt_im.transport.embedded.sessions.session import Key, nameless
 from mqtt_im.transport.embedded.sessions.wills import Wills
 from mqtt_im.transport.held import Held
 from mqtt_im.transport.under_way import USUAL_BYTES, UnderWay
@@ -347,7 +347,7 @@ class Hub:
         name = identity.device or client_id
         if not name:
             self._nobody += 1
-            name = f"\0{self._nobody}"
+            name = nameless(self._nobody)
         return identity.user or "", name
 
     def turn(self, key: Key) -> Turn:

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mqtt_im.cluster import Neighbours
 from mqtt_im.transport.embedded.hub import Hub
-from mqtt_im.transport.embedded.sessions.session import Key
+from mqtt_im.transport.embedded.sessions.session import Key, is_nameless
 
 AT_ONCE: Final = 100
 """Connections that are told of in one piece."""
@@ -33,7 +33,7 @@ class Places:
     def elsewhere(self, key: Key) -> int:
         """How many connections the user has at other nodes, but for this one, which leaves its place there."""
         user, name = key
-        return sum(other != name or name.startswith("\0") for _, other in self._elsewhere.get(user, ()))
+        return sum(other != name or is_nameless(name) for _, other in self._elsewhere.get(user, ()))
 
     def changed(self, key: Key, *, there: bool) -> None:
         """The user has, or has no more, a connection of this name at this node."""

@@ -17,7 +17,7 @@ from mqtt_im.transport.embedded.sessions.away import Away, weight
 from mqtt_im.transport.embedded.sessions.ground import Ground
 from mqtt_im.transport.embedded.sessions.persistence import StoredSession, StoreFailed
 from mqtt_im.transport.embedded.sessions.plain import Plain
-from mqtt_im.transport.embedded.sessions.session import Key, Message, Session
+from mqtt_im.transport.embedded.sessions.session import Key, Message, Session, is_nameless
 
 MAX_KEPT_SESSIONS: Final = 256
 """Kept sessions of one user; of nobody as well."""
@@ -64,6 +64,8 @@ class Keeper:
 
     async def find(self, key: Key) -> Session | None:
         """The kept session of this key, from memory or disk, if it has not expired. Raises `StoreFailed`."""
+        if is_nameless(key[1]):
+            return None
         if key not in self.in_memory and not self._ground.store.idle:
             await self.committed()  # what was written of it last must be found
         session = self.in_memory.get(key)

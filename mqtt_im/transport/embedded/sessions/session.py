@@ -16,7 +16,7 @@ from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID
 from mqtt_im.transport.embedded.sessions.access import Rights
 
 Key = tuple[str, str]
-"""User (empty for nobody), and device or client id."""
+"""User (empty for nobody), and device or client id, or what stands for one that has none (`nameless`)."""
 
 WAITING: Final = 0
 SENT: Final = 1
@@ -26,6 +26,19 @@ IDENTIFIER_SHIFT: Final = 6
 """Where the Subscription Identifier stands in a filter's options."""
 
 _PACKET_IDS: Final = 0x1_0000 - FIRST_PLAIN_PACKET_ID
+
+
+def nameless(number: int) -> str:
+    """What stands in a key for the client id of a client that gave none: a name that no client can give (MQTT-1.5.3-2)."""
+    return f"\0{number}"
+
+
+def is_nameless(name: str) -> bool:
+    """Whether nobody can come back under this name: then no table and no other node holds anything of it.
+
+    PostgreSQL takes no such text.
+    """
+    return name.startswith("\0")
 
 
 class Room:

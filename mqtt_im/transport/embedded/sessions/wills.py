@@ -13,7 +13,7 @@ from mqtt_im.mqtt.packets import Will
 from mqtt_im.transport.embedded.sessions import tables as sql
 from mqtt_im.transport.embedded.sessions.away import Away
 from mqtt_im.transport.embedded.sessions.ground import Ground
-from mqtt_im.transport.embedded.sessions.session import Key
+from mqtt_im.transport.embedded.sessions.session import Key, is_nameless
 
 Fire = Callable[[Key, str, Will], None]
 """Publishes the will of a session, and of the device that it is, if any."""
@@ -52,7 +52,7 @@ class Wills:
 
         Returns whether it is so.
         """
-        if will is None or not self._ground.store.shared or key[1].startswith("\0"):
+        if will is None or not self._ground.store.shared or is_nameless(key[1]):
             return False
         self.cancel(key)  # before, since it is of the same key
         row = (*key, device, min(will.delay, expiry), will.topic, will.payload, will.qos, bool(will.retain), will.expiry)
@@ -61,7 +61,7 @@ class Wills:
 
     def forget(self, key: Key) -> None:
         """The client has gone, and this node knows what is to be done with its will."""
-        if self._ground.store.shared and not key[1].startswith("\0"):
+        if self._ground.store.shared and not is_nameless(key[1]):
             self._ground.store.write(sql.DROP_WILL, *key)
 
     def stop(self) -> None:
