@@ -35,6 +35,10 @@ from .records import (
 from .usage import size_of
 
 
+_FEW = 8
+"""Who get an item are told of it one by one, which is quicker for so many."""
+
+
 class State(Protocol):
     """What applying needs of a state: entities to change, and rows to add.
 
@@ -245,6 +249,12 @@ def _packet(state: State, lsn: int, record: Message) -> None:
 def _items(state: State, conv: Conv, lsn: int, record: Act) -> list[str]:
     names = recipients(conv, record)
     message = conv if isinstance(record, MESSAGES) else None
+    if len(names) <= _FEW:
+        for name, pos in zip(names, record.pos, strict=True):
+            user = state.user(name)
+            user.head = pos
+            state.put_item(user, pos, lsn, message)
+        return names
     users = state.users(names)
     for user, pos in zip(users, record.pos, strict=True):
         user.head = pos
