@@ -35,7 +35,7 @@ _GIVEN_BACK_S = 12.0
 """As long as the server may keep what was freed."""
 _CONVERSATIONS = 5_000
 _LARGE_ITEMS = 50
-_WITH_ACCOUNTS = ("logins over HTTP", "guesses over HTTP", "guesses")
+_WITH_ACCOUNTS = ("logins over HTTP", "guesses over HTTP", "guesses", "registrations")
 """Attacks on a server that has accounts, since passwords cost it something."""
 
 
@@ -198,6 +198,7 @@ async def _beside(
         "mqtt.tls.bind": f"127.0.0.1:{mqtts}",
         "mqtt.plain_topics": '["plain/#"]',
         **certificate(folder),
+        **({"auth.registration": "true"} if passwords else {}),
         **more,
     }
     with running(OURS, settings, data, passwords) as server, _crowded(server.port, 0 if passwords else members):

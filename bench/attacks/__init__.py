@@ -8,6 +8,7 @@ from bench.attacks.foe import FOE, GROUP, MEMBERS, PASSWORD, STAR, Attack, Ports
 from bench.attacks.further import FURTHER
 from bench.attacks.groups import GROUPS
 from bench.attacks.many import MANY
+from bench.attacks.odd import ODD
 from bench.attacks.packets import PACKETS
 from bench.attacks.plain import PLAIN
 from bench.attacks.requests import REQUESTS
@@ -27,6 +28,7 @@ ATTACKS: dict[str, Attack] = {
     **WEB,
     **SOCKETS,
     **WEIGHTS,
+    **ODD,
 }
 
 __all__ = ["ATTACKS", "FOE", "GROUP", "MEMBERS", "PASSWORD", "STAR", "WEB", "Attack", "Ports"]

@@ -91,13 +91,13 @@ class Telling:
             self._telling.append(commit)
             self._lives.start(self._live_in_turn(commit))
             return
-        online = None if self._watching else self._online
+        online, pump_soon = None if self._watching else self._online, self._bridge.pump_soon
         for user, pos in commit.to:
             for channel in self.channels_of(user) if online is None else online.get(user, ()):
                 if (delivery := channel.delivery) is not None:
                     delivery.live(pos, entry)
                     if not channel.ready:
-                        self._bridge.pump_soon(channel)
+                        pump_soon(channel)
 
     def _live_in_turn(self, commit: Commit) -> Iterator[int]:
         """The same for a large group, a few recipients at a time. A later item may come before it; then both are fetched."""

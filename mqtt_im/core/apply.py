@@ -34,7 +34,6 @@ from .records import (
 )
 from .usage import size_of
 
-
 _FEW = 8
 """Who get an item are told of it one by one, which is quicker for so many."""
 
