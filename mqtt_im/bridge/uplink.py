@@ -40,6 +40,9 @@ MAX_LATE_BYTES = 512 * 1024
 """Of replies that wait until the device takes more packets; then its pages are short."""
 _SHORT_PAGE: Final = 8192
 
+_NAME_BYTES: Final = 100
+"""Of each name in a list, once it is one."""
+
 _SHOWING: Final = (rq.Sync, rq.History, rq.Convs)
 """Requests whose replies show messages."""
 
@@ -62,7 +65,7 @@ class UplinkJob(RequestJob):
         self.channel = channel
         self.token = token
         self.load = 0
-        """Bytes of the publish, where that is a large one."""
+        """Bytes of the publish, and of the names in it, where that is a large one."""
         self.charged = 0.0
         """Units that were charged for its audience before it was known."""
         self.at = time.perf_counter()
@@ -155,8 +158,8 @@ class Uplink:
             job = UplinkJob(self, channel, token, who, request)
             job.charged = audience
             if size > LARGE:
-                job.load = size
-                link.under_way(size)
+                job.load = size + _NAME_BYTES * len(getattr(request, "members", ()))
+                link.under_way(job.load)
             bridge.ledger.submit(job)
         elif isinstance(request, rq.Typing) and not channel.may_tell_typing(request.to, request.on, time.monotonic()):
             self.leaving.answered(channel)

@@ -10,8 +10,8 @@ from typing import Final
 
 LARGE: Final = 4096
 """A publish with more bytes is counted: how many others there may be is bounded for each connection."""
-USUAL_BYTES: Final = 32 << 20
-"""Of all users, above which there is one for each; and twice of that there never is."""
+USUAL_BYTES: Final = 16 << 20
+"""Of all users, above which there is one for each; and twice of that there never is. Each is in memory about four times."""
 
 
 class UnderWay:

@@ -39,6 +39,11 @@ async def test_a_large_request_counts_until_it_is_answered_and_then_nothing_of_i
         assert ann.loaded == 0
         send(world, ann, 3, "x" * (LARGE // 2))
         assert ann.loaded == 0
+        world.settle()
+        world.ask(ann, "group.create", id="g", members=[f"member{number}" for number in range(1_000)])
+        assert ann.loaded > 100_000, "a name takes more than its letters"
+        world.settle()
+        assert ann.loaded == 0
     finally:
         world.close()
 
