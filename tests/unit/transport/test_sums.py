@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import struct
 from pathlib import Path
 
 import pytest
+from websockets.server import ServerProtocol
 
 from mqtt_im.shares import Bounds
 from mqtt_im.transport.embedded.connection import Connection
@@ -21,6 +23,12 @@ QUOTA = 0x97
 LITTLE = {"memory_mb": 100}
 """The least that may be set: 3 MB are held for connections."""
 BIG = 250_000
+UPGRADE = (
+    b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
+)
+FRAME = b"\x82\xff" + struct.pack(">Q", BIG + 1) + b"\0\0\0\0" + b"x" * BIG
+"""One that lacks its last byte."""
 
 
 async def greedy(server: Server, count: int, data: bytes, listener: str = "mqtt") -> list[Client]:
@@ -102,18 +110,39 @@ async def held(server: Server, size: int) -> None:
 
 @on_loop
 async def test_frames_that_were_begun_count_before_and_after_the_login(tmp_path: Path) -> None:
-    upgrade = (
-        b"GET /mqtt HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Protocol: mqtt\r\n\r\n"
-    )
-    frame = b"\x82\xff" + struct.pack(">Q", BIG + 1) + b"\0\0\0\0" + b"x" * BIG
     async with Server(tmp_path, limits=LITTLE) as server:
         alice = await server.connect("phone", "alice")
-        for client in await greedy(server, 32, upgrade, "websocket"):
+        for client in await greedy(server, 32, UPGRADE, "websocket"):
             assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-            client.send(frame)
+            client.send(FRAME)
         await is_bounded(server)
         await alice.silent()
+
+
+@on_loop
+async def test_what_came_on_a_websocket_goes_with_it(tmp_path: Path) -> None:
+    """Not when all memory is looked through for circles, which may be half an hour later."""
+    async with Server(tmp_path) as server:
+        client = await server.open("websocket")
+        client.send(UPGRADE)
+        assert (await client.reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
+        gc.disable()
+        try:
+            client.send(FRAME)
+            await held(server, BIG)
+            assert large_buffers()
+            await client.close()
+            await held(server, 0)
+            while server.hub.sockets:  # noqa: ASYNC110 - nobody tells of it
+                await asyncio.sleep(0)
+            assert not large_buffers()
+        finally:
+            gc.enable()
+
+
+def large_buffers() -> list[ServerProtocol]:
+    """The WebSockets that keep what has come of a frame."""
+    return [one for one in gc.get_objects() if isinstance(one, ServerProtocol) and len(one.reader.buffer) > 1_000]
 
 
 @on_loop
