@@ -7,7 +7,7 @@ import sqlite3
 from collections import defaultdict
 from pathlib import Path
 from typing import Any, cast
-from unittest.mock import patch
+from unittest.mock import Mock, patch
 
 from mqtt_im.bridge.audience import Audience
 from mqtt_im.bridge.claims import Claims
@@ -183,8 +183,11 @@ class BridgeWorld:
             with patch.object(self.store.engine.log, "append", side_effect=sqlite3.OperationalError("disk I/O error")):
                 self.store.run(waiting, self.now)
         elif not told:
-            with patch.object(self.ledger, "_loop"):
+            loop, self.ledger._loop = self.ledger._loop, Mock()
+            try:
                 self.store.run(waiting, self.now)
+            finally:
+                self.ledger._loop = loop
         else:
             self.store.run(waiting, self.now)
 
