@@ -107,3 +107,22 @@ def test_what_a_node_had_taken_and_not_handed_over_when_it_died_comes_once(nodes
         if "body" in item:
             assert seen.setdefault(item["pos"], item["body"]) == item["body"]
     assert [seen[pos] for pos in sorted(seen)] == ["first", *range(20)]
+
+
+def test_a_key_replaces_what_waits_for_a_slow_device(nodes: Nodes) -> None:
+    """INV-12, as in a small group: one is in flight, and of those that wait behind it only the newest is offered."""
+    alice, bob = nodes.online(0, "alice"), nodes.online(1, "bob")
+    alice.must("group.create", group="#all", members=["bob", *OTHERS])
+    bob.wait("msg", conv="#all")
+    bob.must("hello", window=1)
+    bob.auto_ack = False
+    alice.say("#all", 1, key="k")
+    first = bob.wait("msg", body=1)
+    for number in range(2, 6):
+        alice.say("#all", number, key="k")
+        eventually(lambda number=number: taken(nodes, "bob") == number, "the inbox has it")  # type: ignore[misc]
+    bob.auto_ack = True
+    bob.puback(first)
+    bob.wait("msg", body=5)
+    assert bodies_of(bob) == [1, 5]
+    assert [item["body"] for item in bob.ask("history", conv="#all", limit=5)["items"]] == [1, 2, 3, 4, 5]

@@ -23,6 +23,13 @@ _SLOW_TO_NOTICE = (
 )
 """A node that was declared dead goes on for two seconds before it takes notice of that."""
 
+_TAKES = (
+    "transport/embedded/sessions/claiming.py",
+    'answered = await self._neighbours.questions.ask("release", holder.incarnation, *key, holder.gen, clean)\n',
+    "answered = True\n",
+)
+"""A node that a device comes to asks no other one to let go of it."""
+
 NODE_MUTATIONS: dict[str, Mutation] = {
     "nodes": Mutation("an unchanged copy at three nodes, which must pass", "", (), nodes=3),
     "lost-wake-ups": Mutation("no node hears that an inbox has grown, and all sweep: must pass", "", (_DEAF,), nodes=3),
@@ -59,13 +66,7 @@ NODE_MUTATIONS: dict[str, Mutation] = {
     "no-take-over": Mutation(
         "asks no other node to let go of a device that connects",
         "nobody sent .*late|came again as",
-        (
-            (
-                "transport/embedded/sessions/claiming.py",
-                'answered = await self._neighbours.questions.ask("release", holder.incarnation, *key, holder.gen, clean)\n',
-                "answered = True\n",
-            ),
-        ),
+        (_TAKES,),
         nodes=3,
         troubles={"a node killed": 1},
     ),
@@ -80,11 +81,7 @@ NODE_MUTATIONS: dict[str, Mutation] = {
         "lets the older one of two connections, at another node, move the cursor",
         "gap: everything up to|the cursor stands at",
         (
-            (
-                "transport/embedded/sessions/claiming.py",
-                'answered = await self._neighbours.questions.ask("release", holder.incarnation, *key, holder.gen, clean)\n',
-                "answered = True\n",
-            ),
+            _TAKES,
             (
                 "store/postgres/state.py",
                 "        return self.server_of(user, device) in (0, self._fence.server)\n",
