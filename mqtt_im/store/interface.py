@@ -222,6 +222,10 @@ class Store(Engine, Protocol):
         """What the batch has cost so far, in tenths of a small message: recipients and bytes count too."""
 
     @property
+    def gathers_s(self) -> float:
+        """So many seconds a batch waits for more where the last one had more jobs; 0 where a batch costs little by itself."""
+
+    @property
     def crowded(self) -> bool:
         """Whether more is done already than is in its place on disk: jobs with many recipients wait for `side_work`."""
 

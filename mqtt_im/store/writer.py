@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -53,6 +54,8 @@ ABOUT_MS = 10
 """Times that differ by less are the same."""
 RETRY_S = 0.5
 """Between two attempts to write to a store that is in trouble."""
+GATHERED = 8
+"""Where the last batch had fewer jobs, nobody is waited for: what comes one by one would only come later."""
 
 
 class Writer:
@@ -66,6 +69,8 @@ class Writer:
         self._report = report
         self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
         self._turns = Turns[Job](lambda job: job.line())
+        self._last = 0
+        """Jobs that came for the last batch."""
         self._let_pass = False
         """Whether the last batch may have ended before a long job, so that the next one has that among others."""
         self._most = MAX_JOBS
@@ -149,17 +154,13 @@ class Writer:
     def _gather(self, engine: Store) -> tuple[list[Job], bool]:
         """The jobs of the next batch, as many as there may be, and whether the end has come."""
         batch: list[Job] = []
-        ended = False
-        timeout = 0.0 if self._turns else engine.pause() if self.failing is None else RETRY_S
-        try:
-            while True:
-                more = self._queue.get_nowait() if batch or timeout == 0.0 else self._queue.get(timeout=timeout)
-                if more is None:
-                    ended = True
-                    break
-                batch += more
-        except Empty:
-            pass
+        ended = self._take(batch, 0.0 if self._turns else engine.pause() if self.failing is None else RETRY_S)
+        few = 0 < len(batch) < self._last and self._last >= GATHERED
+        if few and engine.gathers_s and not (ended or self._turns or self.failing):
+            time.sleep(engine.gathers_s)
+            ended = self._take(batch, 0.0)
+        if batch:
+            self._last = len(batch)
         turns, crowded = self._turns, self.failing is None and engine.crowded
         weight = turns.weigh = partial(weight_of, engine.members_of)
         if turns or len(batch) > self._most or crowded or (1 < len(batch) <= MIN_JOBS and has_long(batch, weight)):
@@ -169,6 +170,17 @@ class Writer:
             batch = turns.several(self._most, waits, None if self._let_pass else lambda job: weight(job) > LONG)
             self._let_pass = len(turns) > 0 and not self._let_pass
         return batch, ended
+
+    def _take(self, batch: list[Job], timeout: float | None) -> bool:
+        """What has come is in the batch, where it is empty also what comes within this time; whether the end has come."""
+        try:
+            while True:
+                more = self._queue.get_nowait() if batch or timeout == 0.0 else self._queue.get(timeout=timeout)
+                if more is None:
+                    return True
+                batch += more
+        except Empty:
+            return False
 
     def _work(self, engine: Store, batch: list[Job]) -> None:
         """The batch is over and its jobs have been told so, but for those that did not fit, which stand in line again."""

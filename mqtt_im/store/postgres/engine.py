@@ -52,6 +52,7 @@ class Engine(Showing):
     errors = ERRORS
     alone = False
     crowded = False
+    gathers_s = 0.0005
 
     def members_of(self, group: str) -> int:
         """See `interface.Store`: nothing is kept in memory."""

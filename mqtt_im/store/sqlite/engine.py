@@ -58,6 +58,7 @@ class Engine(Showing):
 
     errors = ERRORS
     alone = True
+    gathers_s = 0.0
 
     def __init__(
         self,
