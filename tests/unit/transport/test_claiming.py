@@ -27,14 +27,15 @@ class Node(Neighbours):
     """One of some in one process; what it tells another one comes at once, unless that one is `deaf`."""
 
     def __init__(self, world: World, incarnation: int) -> None:
+        self.handlers: dict[str, Any] = {}
         super().__init__(f"n{incarnation}")
+        self.questions: Any = self
         self.incarnation = incarnation
         self.world = world
         self.deaf = False
         self.asked: list[int] = []
         """Who was asked by this one."""
         self.released: list[Key] = []
-        self.handlers: dict[str, Any] = {}
         self.answers: dict[int, asyncio.Event] = {}
         self.claims = Claims(world.store, self, self._release, world.background)
 
@@ -148,6 +149,20 @@ async def test_who_was_overtaken_by_a_client_that_has_come_back_has_lost(a: Node
     a.claims._release = comes_back
     assert not await b.takes() and b.asked == [a.incarnation]
     assert await a.takes() and not a.asked
+
+
+@on_nodes
+async def test_one_of_two_stays_where_the_client_has_come_back_before_the_question(a: Node, b: Node, c: Node) -> None:
+    assert await a.takes()
+    asked = a.handlers["release"]
+
+    async def comes_back(sender: int, fields: list[Any]) -> None:
+        assert await a.takes()
+        asked(sender, fields)
+
+    a.handlers["release"] = lambda sender, fields: a.world.background(comes_back(sender, fields))
+    assert not await b.takes() and b.asked == [a.incarnation]
+    assert not a.released
 
 
 @on_nodes

@@ -17,8 +17,8 @@ class _Hub:
 
 class _Others(Neighbours):
     def __init__(self) -> None:
-        super().__init__()
         self.handlers: dict[str, Any] = {}
+        super().__init__()
         self.told: list[list[Any]] = []
 
     def on(self, kind: str, handler: Any) -> None:
@@ -47,15 +47,16 @@ def test_a_connection_is_one_place_wherever_it_is() -> None:
 def test_what_a_node_tells_anew_replaces_what_it_told_and_a_dead_one_has_none() -> None:
     others = _Others()
     places = Places(_Hub(), others)  # type: ignore[arg-type]
+    gone = others.on_left[-1]
     others.handlers["places"](1, [[["alice", "a"], ["alice", "b"]], True])
     others.handlers["places"](1, [[["alice", "c"]], False])
     assert places.elsewhere(("alice", "x")) == 3
     others.handlers["places"](1, [[["alice", "c"]], True])
     others.handlers["place"](2, ["alice", "d", True])
     assert places.elsewhere(("alice", "x")) == 2
-    others.on_left[0](1)
+    gone(1)
     assert places.elsewhere(("alice", "x")) == 1
-    others.on_left[0](2)
+    gone(2)
     assert not places._elsewhere
 
 

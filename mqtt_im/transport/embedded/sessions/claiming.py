@@ -116,5 +116,13 @@ class Claims:
             await pending.decided.wait()
             pending.lost |= pending.gen <= gen
             await pending.over.wait()
-        await self._release(key, clean)
+        if await self._is_asked_for(key, gen):
+            await self._release(key, clean)
         self._neighbours.questions.done(sender, number)
+
+    async def _is_asked_for(self, key: Key, gen: int) -> bool:
+        """Whether who asks can have the client; not where it has come back to this node since: both would have lost it."""
+        try:
+            return await self._store.look(partial(self._store.has, key, Holder(self._neighbours.incarnation, gen)))
+        except StoreFailed:
+            return True  # who asks may reach the database

@@ -223,6 +223,10 @@ class SharedPersistence(Persistence):
             return True, Holder(*rows[0])
         return False, Holder(*self._query(_WHO_HAS, key)[0])  # rows of this table stay
 
+    def has(self, key: tuple[str, str], holder: Holder) -> bool:
+        """Whether that node has the client, and it has not changed hands since."""
+        return [Holder(*row) for row in self._query(_WHO_HAS, key)] == [holder]
+
     def bury(self, incarnation: int) -> bool:
         """Whether that node is dead, where its process has ended, which is known at once."""
         if not self._query("SELECT 1 FROM public.node WHERE incarnation = ?", (incarnation,)):
