@@ -37,6 +37,10 @@ SMALL = {
     "mqtt_im.store.sqlite.overlay.RECORD_BYTES": 700,
     "mqtt_im.store.sqlite.flusher.SLICE_ROWS": 2,
     "mqtt_im.store.sqlite.flusher.FLUSH_ROWS": 7,
+    "mqtt_im.store.sqlite.replay.LOOK": 1,
+    "mqtt_im.store.sqlite.rebuild._ROWS": 3,
+    "mqtt_im.store.sqlite.check._FLUSH_ROWS": 3,
+    "mqtt_im.store.sqlite.loading._NAMES": 2,
     "mqtt_im.store.queries.CHUNK": 2,
 }
 """Bounds that a short test reaches, so that what happens there happens."""

@@ -188,4 +188,6 @@ class _Rebuild:
     def finish(self) -> None:
         """The tables are those of projections that got as far as this."""
         self.flush()
-        set_latest(_connection(self.db))
+        self._projection.begin()
+        set_latest(_connection(self.db), self._state.rewritten())
+        self._projection.commit("", self._state.live.last)

@@ -100,9 +100,10 @@ class Entities(Overlay):
         marked = set[str]()
         for record in records:
             if isinstance(record, Act):
-                users.add(record.by)
                 convs.add(record.conv)
-                if record.conv[0] != "#":
+                if record.conv[0] == "#":
+                    users.add(record.by)
+                else:
                     users.update(record.conv.split(":"))
             elif isinstance(record, Cursors):
                 for user, _, _, delivered in record.moves:
@@ -243,19 +244,22 @@ class Entities(Overlay):
 
     def conv_for(self, name: str) -> Conv:
         """See `State`."""
-        conv = self.conv(name)
-        if conv is None:
-            cid = self._numbering.conv(name)
-            conv = Conv(cid, name, self._members_of, self._part_of if name[0] == "#" else None)
-            if conv.group:
-                conv.members = {}
-            self._convs[name] = conv
-            self._absent.discard(name)
-            if conv.users is not None:
-                self.live.fresh.append(conv)
-                self.live.convs[name] = conv
-                for member in conv.users:
-                    self.touch_user(self.user(member))
+        return self.conv(name) or self._new_conv(name)
+
+    def _new_conv(self, name: str) -> Conv:
+        conv = Conv(self._numbering.conv(name), name, self._members_of, self._part_of if name[0] == "#" else None)
+        self._convs[name] = conv
+        self._absent.discard(name)
+        if conv.users is None:
+            conv.members = {}
+        else:
+            live = self.live
+            live.fresh.append(conv)
+            live.convs[name] = conv
+            for member in conv.users:
+                user = self.user(member)
+                user.changed = live.last
+                live.users[member] = user
         return conv
 
     def touch_conv(self, conv: Conv) -> None:

@@ -162,7 +162,7 @@ class Flusher:
 
 def write_all(state: ProjectedState, projection: Projection, epoch: str, lsn: int, slice_rows: int) -> None:
     """The projections have what is in memory, in one transaction, and say that they have everything of `epoch` up to `lsn`."""
-    bulks = state.freeze()
+    bulks = state.freeze(whole=True)
     projection.begin()
     for bulk in slices(bulks, slice_rows):
         projection.write(*bulk)

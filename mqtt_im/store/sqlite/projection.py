@@ -120,6 +120,10 @@ class Projection:
             found.update(self._conn.execute(f"SELECT name, cid FROM conv WHERE name IN ({marks})", part))
         return found
 
+    def all_convs(self) -> Iterator[str]:
+        """The names of all conversations."""
+        return (name for (name,) in self._conn.execute("SELECT name FROM conv"))
+
     def conv_name(self, cid: int) -> str | None:
         """The name of a conversation."""
         row = self._conn.execute("SELECT name FROM conv WHERE cid = ?", (cid,)).fetchone()

@@ -44,13 +44,15 @@ def rebuild(data_dir: Path, log: Log, log_db: peewee.SqliteDatabase, epoch: str)
         def full() -> bool:
             return state.live.count >= _ROWS or state.live.weight >= _BYTES
 
-        def flush(of: str = "") -> None:
-            write_all(state, projection, of, state.live.last, _SLICE_ROWS)
+        def flush() -> None:
+            write_all(state, projection, "", state.live.last, _SLICE_ROWS)
 
         with without_collecting():
             rows = replay(decoded(log.after(base)), state.take, full, flush, state.prefetch_records)
-            flush(epoch)
-        set_latest(db.connection())  # type: ignore[no-untyped-call]
+            flush()
+        projection.begin()
+        set_latest(db.connection(), state.rewritten())  # type: ignore[no-untyped-call]
+        projection.commit(epoch, state.live.last)
         index_projection(db)
     finally:
         db.close()

@@ -82,12 +82,12 @@ class ProjectedState(Contents):
             self.live.shortened.add(lsn)
         self._large.clear()
 
-    def freeze(self) -> list[Bulk]:
-        """`live` becomes `frozen`, and its rows are returned; a new `live` begins. There was no frozen one."""
+    def freeze(self, whole: bool = False) -> list[Bulk]:
+        """`live` becomes `frozen`, and its rows are returned (`bulks_of`); a new `live` begins. None was frozen."""
         assert self.frozen is None
         self._stored_uids = self._numbering.next_uid
         self._large.clear()
-        bulks = bulks_of(self.live, self._uid_of, self._written)
+        bulks = bulks_of(self.live, self._uid_of, self._written, whole)
         self._freeze_users()
         self.frozen = self.live
         self.live = Generation()
