@@ -65,7 +65,8 @@ class Accounts:
     Reads and writes have a connection each in a file, so that nobody who looks something up waits for somebody else's disk.
     """
 
-    def __init__(self, where: str | os.PathLike[str] | Place) -> None:
+    def __init__(self, where: str | os.PathLike[str] | Place, readonly: bool = False) -> None:
+        """`readonly`: only the methods that read are called, and nothing is written. Raises `StoreError`."""
         place = place_of(where)
         self.shared = self._shared = place.shared
         """Other servers have them too; then `catch_up` has something to do."""
@@ -84,10 +85,10 @@ class Accounts:
         """Those of them that are in no file, since there was no room for them."""
         self._hashes: OrderedDict[str, tuple[int, str]] = OrderedDict()
         """Where they are shared: hashes that were asked for, by name, with the version of the account."""
-        self._writer = place.open(NAME, MODELS)
-        if isinstance(self._writer, SqliteTables):
+        self._writer = place.open(NAME, MODELS, readonly=readonly)
+        if isinstance(self._writer, SqliteTables) and not readonly:
             add_columns(self._writer.db)
-        self._reader = self._writer if place.shared else place.open(NAME, MODELS)
+        self._reader = self._writer if place.shared else place.open(NAME, MODELS, readonly=readonly)
         self.where = str(Path(self._writer.where).parent.absolute()) if not place.shared else self._writer.where
         """The folder, or the database, for messages."""
         self._read_journal()

@@ -14,15 +14,17 @@ from typing import Annotated
 import typer
 
 from mqtt_im.accounts.passwords import make_password
-from mqtt_im.accounts.table import Accounts
+from mqtt_im.accounts.table import FILE_NAME, Accounts
 from mqtt_im.cli.options import ConfigFile, Overrides, tell_where
 from mqtt_im.cli.places import place_for
 from mqtt_im.config import Config, load
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.kept import Kept
-from mqtt_im.store.sqlite.files import LOG_FILE
+from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE
 from mqtt_im.store.sqlite.kept import kept_by
+from mqtt_im.store.sqlite.unchanging import readable
+from mqtt_im.tables import Folder
 
 app = typer.Typer(help="Add, change, list, show and remove accounts.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -40,6 +42,19 @@ def _accounts(config: Path | None, overrides: list[str] | None) -> Iterator[Acco
         yield accounts
     finally:
         accounts.close()
+
+
+@contextmanager
+def _read(config: Path | None, overrides: list[str] | None) -> Iterator[Accounts]:
+    """The accounts, for looking at them: nothing has to be written, also where there is no room for that."""
+    loaded = load(config, overrides or ())
+    with readable(Path(loaded.data_dir), [] if loaded.store.url else [FILE_NAME]) as unchanging:
+        place = Folder(loaded.data_dir, unchanging=True) if unchanging and not loaded.store.url else place_for(loaded)
+        accounts = Accounts(place, readonly=unchanging)
+        try:
+            yield accounts
+        finally:
+            accounts.close()
 
 
 @app.command()
@@ -77,7 +92,7 @@ def passwd(name: Name, password_stdin: PasswordStdin = False, config: ConfigFile
 @app.command("list")
 def list_users(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """List the accounts, one a line: name, when it was made, how many tokens it has; separated by tabs."""
-    with _accounts(config, overrides) as accounts:
+    with _read(config, overrides) as accounts:
         tell_where(accounts.where)
         for account in accounts.all():
             typer.echo(f"{account.name}\t{_when(account.created)}\t{account.tokens}")
@@ -89,7 +104,7 @@ def show(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> 
     loaded = load(config, overrides or ())
     made = None
     if loaded.auth.mode == "accounts":
-        with _accounts(config, overrides) as accounts:
+        with _read(config, overrides) as accounts:
             made = next((account.created for account in accounts.all() if account.name == name), None)
     kept = _kept(loaded, name)
     if made is None and kept is None:
@@ -138,7 +153,10 @@ def _kept(config: Config, name: str) -> Kept | None:
 
         return tables.kept_by(Database(config.store.url), name)
     folder = Path(config.data_dir)
-    return kept_by(folder, name) if (folder / LOG_FILE).exists() else None
+    if not (folder / LOG_FILE).exists():
+        return None
+    with readable(folder, (LOG_FILE, PROJECTION_FILE)) as unchanging:
+        return kept_by(folder, name, unchanging)
 
 
 def _left_something(config: Config, name: str) -> bool:
@@ -192,7 +210,7 @@ def token(
 @app.command()
 def tokens(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> None:
     """List a user's tokens, one a line: id, name, when it was made, when it ends, `session` or `token`; separated by tabs."""
-    with _accounts(config, overrides) as accounts:
+    with _read(config, overrides) as accounts:
         if not accounts.exists(name):
             raise MqttImError("not_found", f"there is no user {name}")
         for known in accounts.tokens(name):

@@ -277,3 +277,24 @@ def test_commands_say_that_the_disk_is_full_and_leave_nothing(filled: ServerProc
         assert filled.command("store", "restore", str(tmp_path / name), "--set", f"data_dir={folder}").returncode == 0
         assert check(folder).messages == SENT + 1
     filled.start()
+
+
+def test_what_a_stopped_server_has_stored_is_read_where_nothing_can_be_written(small: Path, tmp_path: Path) -> None:
+    data, copy = small / "data", tmp_path / "copy"
+    with ServerProcess({"data_dir": str(data)}) as server:
+        assert server.command("user", "add", "alice").returncode == 0
+        stored(server)
+        server.stop()
+        os.unlink(data / "reserve")
+        filled = fill(small)
+        before = {*data.rglob("*")}
+        listed = server.command("user", "list")
+        assert re.fullmatch(r"alice\t\S+\t0\n", listed.stdout), listed
+        assert server.command("user", "tokens", "alice").returncode == 0
+        shown = server.command("user", "show", "alice")
+        assert f"messages\t{SENT}\t" in shown.stdout, shown
+        assert server.command("store", "copy", "--to", str(copy)).returncode == 0
+        assert before == {*data.rglob("*")}
+        assert check(copy).messages == SENT
+        assert server.command("user", "list", "--set", f"data_dir={copy}").stdout == listed.stdout
+        filled.unlink()

@@ -25,12 +25,12 @@ _TRIES = 3
 """Between opening both files a fold may be worked off, after which they do not go together."""
 
 
-def kept_by(data_dir: Path, user: str) -> Kept | None:
-    """What the user keeps now; None where nothing ever was. Raises `StoreError`."""
+def kept_by(data_dir: Path, user: str, unchanging: bool = False) -> Kept | None:
+    """What the user keeps now; None where nothing ever was. Raises `StoreError`. `unchanging`: see `unchanging.readable`."""
     try:
         for _ in range(_TRIES):
             with ExitStack() as stack:
-                state = _state(data_dir, stack)
+                state = _state(data_dir, stack, unchanging)
                 if state is not None:
                     return kept(state, user)
     except (sqlite3.Error, peewee.PeeweeException, msgspec.DecodeError) as error:
@@ -38,14 +38,14 @@ def kept_by(data_dir: Path, user: str) -> Kept | None:
     raise StoreError(f"{data_dir}: the projections are not those of the log; start the server on it once")
 
 
-def _state(data_dir: Path, stack: ExitStack) -> ProjectedState | None:
+def _state(data_dir: Path, stack: ExitStack, unchanging: bool) -> ProjectedState | None:
     """The state as of the newest row of the log, in memory where it is newer than the projections; None where they differ."""
-    stored_db = open_projection(data_dir, readonly=True)
+    stored_db = open_projection(data_dir, readonly=True, unchanging=unchanging)
     stack.callback(stored_db.close)
     _connection(stored_db).execute("BEGIN")  # one snapshot, older than the log's
     projection = Projection(stored_db)
     epoch, position = projection.position()
-    log_db = open_log(data_dir, readonly=True)
+    log_db = open_log(data_dir, readonly=True, unchanging=unchanging)
     stack.callback(log_db.close)
     _connection(log_db).execute("BEGIN")
     folds = Folds(log_db, stored_db)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -38,7 +38,9 @@ from .files import open_log, open_projection
 from .log import Log
 from .models import ENTITY_MODELS, FoldRow, LogMeta
 from .opening import opener
+from .projection import Projection
 from .rebuild import rebuild
+from .retention.folds import Folds
 
 _FAILED: Final = (sqlite3.Error, peewee.PeeweeException)
 _MEMBER: Final = "{m}.ord, {m}.role, {m}.active, {m}.read, {m}.delivered, {m}.spans, {m}.last"
@@ -72,10 +74,10 @@ _QUERIES: Final[dict[Kind, str]] = {
 class SqliteWhole:
     """Implements `Whole`."""
 
-    def __init__(self, folder: Path) -> None:
-        """The projections have all that is in the log (`settle`)."""
+    def __init__(self, folder: Path, unchanging: bool = False) -> None:
+        """The projections have all that is in the log (`settle`). `unchanging`: see `unchanging.readable`."""
         self._folder = folder
-        self._dbs = [open_log(folder, readonly=True), open_projection(folder, readonly=True)]
+        self._dbs = [opens(folder, readonly=True, unchanging=unchanging) for opens in (open_log, open_projection)]
         self._log, self._projection = (cast(sqlite3.Connection, db.connection()) for db in self._dbs)  # type: ignore[no-untyped-call]
         found = self._log.execute("SELECT lsn, rec FROM log ORDER BY lsn DESC LIMIT 1").fetchall()
         self.last: int = found[0][0] if found else 0
@@ -153,6 +155,20 @@ _MADE: Final[dict[Kind, Callable[[Any], Any]]] = {
 def settle(folder: Path) -> None:
     """The projections of a folder, which holds a store, have all that is in its log. Raises `StoreError`."""
     opener(folder)().close()
+
+
+def is_settled(folder: Path) -> bool:
+    """Whether `settle` has nothing to do, where nothing can be written (`unchanging.readable`). Raises `StoreError`."""
+    with ExitStack() as stack, _told(folder):
+        projection = open_projection(folder, readonly=True, unchanging=True)
+        stack.callback(projection.close)
+        log = open_log(folder, readonly=True, unchanging=True)
+        stack.callback(log.close)
+        with log.bind_ctx([LogMeta]):
+            epoch = LogMeta.get_by_id("epoch").value
+        folds = Folds(log, projection)
+        known = Projection(projection).position() == (epoch, Log(log).last()) and folds.projected() == folds.position().number
+        return known and folds.plan() is None
 
 
 def make(folder: Path, source: Whole, progress: Callable[[int], None]) -> None:
