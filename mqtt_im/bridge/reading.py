@@ -50,7 +50,9 @@ class ReadingJob(ReadJob):
         return self.who.user
 
     def finish(self, engine: Readable) -> None:
-        """See `Job`."""
+        """See `Job`. What nobody is there to be answered is not read: `result` stays None."""
+        if self.channel.link.closed and not isinstance(self.request, rq.Typing):
+            return  # else who asks for much and goes leaves minutes of work behind
         self.who.now = engine.now
         began = thread_time()
         self.result = self.read(engine, self.who, self.request, self.size)

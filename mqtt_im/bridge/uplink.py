@@ -293,6 +293,9 @@ class Uplink:
         if job.refusal is not None:
             self._refuse(channel, job.refusal, request.id, job.token)
             return
+        if job.result is None:  # the connection had gone when its turn came
+            self._done(channel, job.token)
+            return
         door = costs.at_the_door(request, self._bridge.settings.max_page)
         channel.link.charge(costs.of_page(job.result, job.seconds) - door)
         if isinstance(request, rq.Typing):

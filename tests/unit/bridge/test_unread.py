@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mqtt_im.bridge import uplink
 from mqtt_im.core import costs
+from mqtt_im.core.rules import Who
+from mqtt_im.store import listings
+from mqtt_im.store.interface import Readable
 from tests.support.bridge import BridgeWorld
 from tests.support.im import encode
 
@@ -122,6 +126,34 @@ def test_who_is_refused_for_a_while_is_never_told_to_come_back_at_once(tmp_path:
         error = bob.of("error")[0]
         assert (error["id"], error["code"], error["retry_after"]) == ("d", "rate_limited", told_s)
         assert bob.failed == [1]
+        world.close()
+
+    asyncio.run(scenario())
+
+
+def test_pages_that_nobody_waits_for_any_more_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    convs = listings.convs
+
+    def noted(engine: Readable, who: Who, *rest: Any) -> Any:
+        read.append(who.user)
+        return convs(engine, who, *rest)
+
+    monkeypatch.setattr(listings, "convs", noted)
+
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        _stored(world, 1, 10)
+        alice, bob = world.connect("alice"), world.connect("bob")
+        world.settle()
+        tokens = [world.ask(bob, "convs", id=f"c{number}") for number in range(3)]
+        world.ask(bob, "typing", to="alice", on=True)
+        world.ask(alice, "convs", id="c")
+        world.leave(bob)
+        world.settle()
+        assert read == ["alice"]
+        assert set(tokens) <= set(bob.answered), "the next connection of the device waits for these"
+        assert alice.of("typing"), "what is for others is told all the same"
         world.close()
 
     asyncio.run(scenario())
