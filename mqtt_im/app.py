@@ -44,6 +44,7 @@ from mqtt_im.opening import Joined, Lags, index_of, join, keep_up, lags_of, open
 from mqtt_im.process import check_ports, raise_file_limit, tune_interpreter
 from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
 from mqtt_im.protocol.topics import Topics
+from mqtt_im.readiness import Readiness
 from mqtt_im.search import file as search_file
 from mqtt_im.search.thread import Search
 from mqtt_im.shares import Bounds
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from mqtt_im.hooks.leading import Lead
 
 ACCOUNTS_POLL_S: Final = 0.25
-PROBE_S: Final = 3.0
 WATCH_S: Final = 0.5
 CLOSE_AFTER_S: Final = 7.0
 """With the seconds until it is noticed, clients of a node whose database is gone are closed after ten."""
@@ -96,6 +96,7 @@ class Server:
         self._undo = contextlib.AsyncExitStack()
         self._auth: Authenticator | None = None
         self._ledger: Ledger | None = None
+        self._ready: Readiness | None = None
         self._transport: EmbeddedTransport | None = None
         self._bridge: Bridge | None = None
         self.http: HttpServer | None = None
@@ -150,6 +151,7 @@ class Server:
         )
         await ledger.start()
         self._undo.push_async_callback(ledger.stop)
+        self._ready = Readiness(ledger)
         ledger.on_retained = files.retained
         await files.start(ledger)
         self._undo.push_async_callback(files.stop)
@@ -370,10 +372,10 @@ class Server:
     async def readiness(self) -> dict[str, str]:
         """Each part with `"ok"`, or with what is wrong."""
         parts = {"server": self._state}
-        if self._ledger is None or self._state == "starting":
+        if self._ready is None or self._state == "starting":
             parts["store"] = "starting"
         else:
-            parts["store"] = "the database does not answer" if self._neighbours.away else await probe(self._ledger)
+            parts["store"] = "the database does not answer" if self._neighbours.away else await self._ready.ask()
         listening = self._transport is not None and self._transport.listening
         parts["listeners"] = "ok" if listening else "not accepting"
         return parts
@@ -470,18 +472,6 @@ async def work_off(config: Config) -> None:
     server = Server(nowhere, tells=False)
     await server.start()
     await server.stop()
-
-
-async def probe(ledger: Ledger) -> str:
-    """`"ok"` where the store can commit now, else why it can't."""
-    try:
-        async with asyncio.timeout(PROBE_S):
-            await ledger.probe()
-    except Refusal as refusal:
-        return ledger.failing or refusal.message
-    except TimeoutError:
-        return f"no answer within {PROBE_S:g} s"
-    return "ok"
 
 
 async def _cancel(task: asyncio.Task[None]) -> None:
