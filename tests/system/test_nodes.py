@@ -288,7 +288,8 @@ def test_nothing_that_others_need_is_in_a_data_dir(nodes: Nodes) -> None:
     lost.kill()
     new = nodes.start(**config)
     alice = nodes.online(1, "alice", password=token)
-    assert alice.ask("send", to="bob", body="while you were away", id="one", n=1)["dup"]
+    alice.request("send", to="bob", body="while you were away", id="one", n=1)
+    alice.wait("sent", id="one", dup=True)  # the item of the first one may come again before: that she had it was not on disk
     bob = nodes.client(1, "bob", password="correct horse", clean=False)
     assert bob.session_present
     bob.wait("msg", body="you all")
