@@ -42,7 +42,6 @@ class Reply(NamedTuple):
         return size if size > _SMALL_REPLY else 0
 
 
-"""To the device topic?, payload as it is sent, encoded properties."""
 Replies = dict[int, Reply]
 """Replies without PUBACK, by packet identifier."""
 
@@ -284,10 +283,7 @@ class Channel:
             self._send(reply, fields.get("id"), packet_id)
             return
         if self.late or (link.room <= 0 and self._qos(reply)):
-            if self.late is None:
-                self.late = []
-            self.late.append((reply, fields.get("id")))
-            self._is_late(len(reply.text))
+            self._put_off(reply, fields.get("id"))
         else:
             self._send(reply, fields.get("id"))
 
@@ -297,6 +293,13 @@ class Channel:
             reply, request_id = self.late.pop(0)
             self._is_late(-len(reply.text))
             self._send(reply, request_id)
+
+    def _put_off(self, reply: Reply, request_id: str | None) -> None:
+        """The reply waits until the device takes more packets."""
+        if self.late is None:
+            self.late = []
+        self.late.append((reply, request_id))
+        self._is_late(len(reply.text))
 
     def _is_late(self, size: int) -> None:
         """So many bytes more, or less, of replies wait."""
@@ -380,10 +383,7 @@ class Channel:
                 again.append((packet_id, reply.again))
                 continue
             if self.link.room <= 0:
-                if self.late is None:
-                    self.late = []
-                self.late.append((reply, None))
-                self._is_late(len(reply.text))
+                self._put_off(reply, None)
                 continue
             topic = self.device_topic if reply.to_device else self.user_topic
             if self.link.publish(topic, self.encode(reply.text), packet_id, True, False, reply.properties):
