@@ -65,8 +65,7 @@ class BaseState(ProjectedState):
 
     def put_items(self, users: Sequence[User], positions: Sequence[int], lsn: int, conv: Conv | None) -> None:
         """See `core.apply.State`."""
-        for user in users:
-            self.touch_user(user)
+        self.touch_users(users)
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
         """See `core.apply.State`."""
