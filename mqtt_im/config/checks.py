@@ -11,7 +11,9 @@ from urllib.parse import urlsplit
 
 from mqtt_im.config.addresses import Address, parse_bind
 from mqtt_im.config.certificates import pair_problem, trust_problem
-from mqtt_im.config.schema import Config, HttpTlsConfig, JwtConfig, TlsConfig
+from mqtt_im.config.schema import Config
+from mqtt_im.config.sections.listeners import HttpTlsConfig, TlsConfig
+from mqtt_im.config.sections.logins import JwtConfig
 from mqtt_im.mqtt import topics as mqtt_topics
 from mqtt_im.protocol import topics
 

@@ -10,7 +10,7 @@ from mqtt_im.config.schema import Key, keys_of, sections
 
 _HEAD = """# Configuration
 
-<!-- Made by `python -m mqtt_im.config` from mqtt_im/config/schema.py; change it there. -->
+<!-- Made by `python -m mqtt_im.config` from mqtt_im/config/sections; change it there. -->
 
 The file is TOML. `-c FILE` names it, else the environment variable `MQTT_IM_CONFIG`, else it is `mqtt-im.toml` in the
 folder where the server is started, where that exists. Every key has a default, so an empty file is a server.
