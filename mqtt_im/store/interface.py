@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from mqtt_im.clock import Times
-from mqtt_im.core import apply, model
+from mqtt_im.core import model, state
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Amended, Conv, Device, User
 from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, GroupChange, Message
@@ -104,14 +104,14 @@ class Seen(model.View, Protocol):
         """Up to which position of the inbox any device of the user has ever acknowledged."""
 
 
-class State(Seen, apply.State, Protocol):
+class State(Seen, state.State, Protocol):
     """What is seen, and what applying changes."""
 
     def user(self, name: str) -> User:
         """See `View`."""
 
     def conv_for(self, name: str) -> Conv:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
 
 class Readable(Protocol):

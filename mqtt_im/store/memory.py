@@ -14,13 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 
-from mqtt_im.core.apply import OneByOne, apply
+from mqtt_im.core.apply import apply
 from mqtt_im.core.entries import Entry, render, void_entry
 from mqtt_im.core.gone import without_content
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
 from mqtt_im.core.records import MESSAGES, Act, AnyRecord, Edited, GroupChange, Message, Recalled, decode, encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.core.rules.files import files_of
+from mqtt_im.core.state import OneByOne
 from mqtt_im.protocol.errors import Refusal
 
 from .commits import Author, Commit
@@ -69,14 +70,14 @@ class MemoryState(OneByOne):
         return sorted(name for name, user in self._users.items() if name > after and (user.head or user.registered))[:limit]
 
     def touch_user(self, user: User) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def conv(self, name: str) -> Conv | None:
         """See `View`."""
         return self._convs.get(name)
 
     def conv_for(self, name: str) -> Conv:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         if name not in self._convs:
             conv = self._convs[name] = Conv(len(self._convs) + 1, name)
             for order, user in enumerate(conv.users or ()):
@@ -85,10 +86,10 @@ class MemoryState(OneByOne):
         return self._convs[name]
 
     def touch_conv(self, conv: Conv) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def touch_member(self, conv: Conv, name: str) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def latest(self, user: User, below: int, limit: int) -> list[tuple[int, Conv]]:
         """See `interface.State`."""
@@ -141,14 +142,14 @@ class MemoryState(OneByOne):
         return len(self.devices(user))
 
     def device_for(self, user: str, device: str, now: int) -> Device:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         return self._devices.setdefault((user, device), Device(user, device, now))
 
     def touch_device(self, device: Device) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def drop_device(self, user: str, device: str) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self._devices.pop((user, device), None)
 
     def exposed_devices(self) -> set[tuple[str, str]]:
@@ -160,7 +161,7 @@ class MemoryState(OneByOne):
         return self._amended.get((conv.name, seq))
 
     def amended_for(self, conv: Conv, seq: int) -> Amended:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         return self._amended.setdefault((conv.name, seq), Amended())
 
     def changes(self, conv: Conv, seq: int, user: str) -> int:
@@ -168,7 +169,7 @@ class MemoryState(OneByOne):
         return self._changes.get((conv.name, seq, user), 0)
 
     def put_change(self, conv: Conv, seq: int, user: User) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self._changes[conv.name, seq, user.name] = self.changes(conv, seq, user.name) + 1
 
     # The log, and what points into it.
@@ -187,14 +188,14 @@ class MemoryState(OneByOne):
         return {lsn: self._amended[key] for lsn, key in keys.items() if key in self._amended}
 
     def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self._items[user.name, pos] = lsn
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def void_item(self, user: User, pos: int, conv: Conv) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self._voids.add((user.name, pos))
 
     def items(self, user: User, after: int, limit: int) -> list[tuple[int, int]]:
@@ -216,7 +217,7 @@ class MemoryState(OneByOne):
         return [part for mark in marks.items() for part in mark]
 
     def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self._messages[conv.name, seq] = lsn, by.name if by is not None else None
 
     def message_lsn(self, conv: Conv, seq: int) -> int | None:
@@ -253,16 +254,16 @@ class MemoryState(OneByOne):
         return found
 
     def hide_message(self, conv: Conv, seq: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         lsn, _ = self._messages[conv.name, seq]
         self._messages[conv.name, seq] = lsn, None
 
     def put_mention(self, conv: Conv, seq: int, user: str) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self._mentions.add((conv.name, seq, user))
 
     def put_request(self, user: User, request_id: str, lsn: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self._requests[user.name, request_id] = lsn
 
     def request(self, user: str, request_id: str) -> AnyRecord | None:
@@ -270,7 +271,7 @@ class MemoryState(OneByOne):
         return self.log.get(self._requests.get((user, request_id), 0))
 
     def put_packet(self, user: str, device: str, session: str, packet_id: int, lsn: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self._packets[user, device, session, packet_id] = lsn
 
     def packet(self, user: str, device: str, session: str, packet_id: int) -> AnyRecord | None:
@@ -278,7 +279,7 @@ class MemoryState(OneByOne):
         return self.log.get(self._packets.get((user, device, session, packet_id), 0))
 
     def put_keyed(self, sender: str, conv: str, key: str, lsn: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self._keyed[sender, conv, key] = lsn
 
     def keyed(self, sender: str, conv: str, key: str) -> AnyRecord | None:

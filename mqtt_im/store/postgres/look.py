@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from mqtt_im.core.apply import OneByOne
 from mqtt_im.core.model import Amended, Conv, Device, Member, Upload, User
 from mqtt_im.core.records import Act, AnyRecord, Gone, decode
+from mqtt_im.core.state import OneByOne
 from mqtt_im.protocol.names import members_of_direct
 from mqtt_im.store.delivered import delivered
 from mqtt_im.store.rendering import FIRST_STEP
@@ -304,7 +304,7 @@ class Look(OneByOne):
         return {lsn: memory[lsn] for lsn in lsns if lsn in memory}
 
     def message_lsn(self, conv: Conv, seq: int) -> int | None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         rows = self.link.one(tables.MESSAGE, conv.cid, seq)
         for lsn, data in rows:
             self._records.setdefault(lsn, decode(data))

@@ -16,8 +16,9 @@ from typing import Final, Protocol
 import msgspec
 import psycopg
 
-from mqtt_im.core.apply import OneByOne, change_members, recipients
+from mqtt_im.core.apply import recipients
 from mqtt_im.core.gone import remembered
+from mqtt_im.core.members import change_members
 from mqtt_im.core.model import FOREVER, Conv
 from mqtt_im.core.records import (
     MESSAGES,
@@ -30,6 +31,7 @@ from mqtt_im.core.records import (
     decode,
     encode,
 )
+from mqtt_im.core.state import OneByOne
 from mqtt_im.core.usage import usage_of
 from mqtt_im.postgres.meta import UPKEEP
 from mqtt_im.store.policy import Policy, Removed
@@ -107,7 +109,7 @@ class Groups:
 
 class _Untouched(OneByOne):
     def touch_member(self, conv: Conv, name: str) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
 
 _UNTOUCHED: Final = _Untouched()

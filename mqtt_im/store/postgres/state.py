@@ -20,7 +20,7 @@ from .wire import Link
 
 
 class Work(Locked):
-    """`interface.State` for the ledger, with what `core.apply.State` asks."""
+    """`interface.State` for the ledger, with what `core.state.State` asks."""
 
     def __init__(
         self,
@@ -99,11 +99,11 @@ class Work(Locked):
     # Entities.
 
     def touch_user(self, user: User) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self.changed_users[user.name] = user
 
     def conv_for(self, name: str) -> Conv:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         conv = self._convs.get(name) or self.conv(name)
         if conv is None:
             if name[0] == "#":
@@ -119,11 +119,11 @@ class Work(Locked):
         return conv
 
     def touch_conv(self, conv: Conv) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self.changed_convs[conv.name] = conv
 
     def touch_member(self, conv: Conv, name: str) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self.changed_members.add((conv.name, name))
 
     def conv_names(self, user: User) -> list[str]:
@@ -144,18 +144,18 @@ class Work(Locked):
     # Devices.
 
     def device_for(self, user: str, device: str, now: int) -> Device:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         devices = self.devices(user)
         if device not in devices:
             devices[device] = Device(user, device, now)
         return devices[device]
 
     def touch_device(self, device: Device) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self.changed_devices[device.user, device.device] = device
 
     def drop_device(self, user: str, device: str) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         owner = self.user(user)
         self.devices(user).pop(device, None)
         owner.acked = max(owner.acked, self._acked.pop((user, device), 0))
@@ -255,15 +255,15 @@ class Work(Locked):
         return {lsn: recent[lsn] if lsn in recent else found[lsn] for lsn in lsns if lsn in recent or lsn in found}
 
     def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self.touch_user(user)
         self._inboxes[user.uid].append(pos, lsn)
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
-        """See `core.apply.State`; it follows from the conversation and the member's part."""
+        """See `core.state.State`; it follows from the conversation and the member's part."""
 
     def void_item(self, user: User, pos: int, conv: Conv) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self._void(user, pos, conv.cid)
 
     def _void(self, user: User, pos: int, cid: int) -> None:
@@ -322,12 +322,12 @@ class Work(Locked):
         raise AssertionError(f"item {pos} of {user.name} is nowhere")
 
     def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self.rows[lsn][1:3] = seq, by.uid if by is not None else 0
         self._said[conv.cid, seq] = lsn
 
     def message_lsn(self, conv: Conv, seq: int) -> int | None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         found = self._said.get((conv.cid, seq))
         return found if found is not None else super().message_lsn(conv, seq)
 
@@ -340,7 +340,7 @@ class Work(Locked):
         return (min if upward else max)(found, default=None)
 
     def hide_message(self, conv: Conv, seq: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         lsn = self._said.get((conv.cid, seq))
         if lsn is None:
             self.hidden.add((conv.cid, seq))
@@ -348,11 +348,11 @@ class Work(Locked):
             self.rows[lsn][2] = 0
 
     def put_mention(self, conv: Conv, seq: int, user: str) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self.mentions.append((conv.cid, user, seq))
 
     def amended_for(self, conv: Conv, seq: int) -> Amended:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         found = self.amended(conv, seq)
         if found is None:
             found = self._amended[conv.cid, seq] = Amended()
@@ -365,17 +365,17 @@ class Work(Locked):
         return self.counts[key] if key in self.counts else super().changes(conv, seq, user)
 
     def put_change(self, conv: Conv, seq: int, user: User) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self.counts[conv.cid, seq, user.uid] = self.changes(conv, seq, user.name) + 1
 
     def put_request(self, user: User, request_id: str, lsn: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         key = tables.hash_of(user.uid, request_id)
         self.rows[lsn][3] = key
         self._requests[key] = self._recent[lsn]
 
     def put_packet(self, user: str, device: str, session: str, packet_id: int, lsn: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self.packets[self.user(user).uid, device, session, packet_id] = lsn
 
     def packet(self, user: str, device: str, session: str, packet_id: int) -> AnyRecord | None:
@@ -384,7 +384,7 @@ class Work(Locked):
         return self._recent[lsn] if lsn is not None else super().packet(user, device, session, packet_id)
 
     def put_keyed(self, sender: str, conv: str, key: str, lsn: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         found = self.conv_for(conv)
         name = self.user(sender).uid, found.cid, key
         if found.large:

@@ -22,10 +22,10 @@ class Batch(Protocol):
         """See `View`. Raises `Anew`."""
 
     def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def touch_conv(self, conv: Conv) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def find_devices(self, users: Iterable[User]) -> None:
         """The devices of these users are at hand."""

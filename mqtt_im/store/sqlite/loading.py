@@ -47,7 +47,7 @@ class LoadingState(ProjectedState):
         self._numbering.expect_convs(new)
 
     def conv_for(self, name: str) -> Conv:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         conv = self._convs.get(name)
         if conv is None:
             place = hash(name) % _NAMES
@@ -56,12 +56,12 @@ class LoadingState(ProjectedState):
         return conv
 
     def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
-        """See `core.apply.State`; what is the latest of a conversation follows from what is written (`set_latest`)."""
+        """See `core.state.State`; what is the latest of a conversation follows from what is written (`set_latest`)."""
         self.touch_user(user)
         self.scatter_item(user, pos, lsn, conv)
 
     def put_items(self, users: Sequence[User], positions: Sequence[int], lsn: int, conv: Conv | None) -> None:
-        """See `core.apply.State`, and `put_item`."""
+        """See `core.state.State`, and `put_item`."""
         live = self.live
         last, known, scatter = live.last, live.users, live.scattered.append
         for user, pos in zip(users, positions, strict=True):
@@ -70,7 +70,7 @@ class LoadingState(ProjectedState):
             scatter((user.uid, pos, lsn))
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
-        """See `core.apply.State`, and `put_item`."""
+        """See `core.state.State`, and `put_item`."""
 
     def freeze(self, whole: bool = False) -> list[Bulk]:
         """See `ProjectedState`."""

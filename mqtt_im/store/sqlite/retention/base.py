@@ -16,9 +16,11 @@ from typing import Any, Final
 
 import peewee
 
-from mqtt_im.core.apply import OneByOne, apply, change_members
+from mqtt_im.core.apply import apply
+from mqtt_im.core.members import change_members
 from mqtt_im.core.model import Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord, GroupChange
+from mqtt_im.core.state import OneByOne
 from mqtt_im.store.sqlite.bulks import entities_of
 from mqtt_im.store.sqlite.flusher import write_all
 from mqtt_im.store.sqlite.generation import Generation
@@ -60,48 +62,48 @@ class BaseState(ProjectedState):
         return entities_of(self.frozen, self.user)
 
     def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self.touch_user(user)
 
     def put_items(self, users: Sequence[User], positions: Sequence[int], lsn: int, conv: Conv | None) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         self.touch_users(users)
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def void_item(self, user: User, pos: int, conv: Conv) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def void_items(self, users: Sequence[User], positions: Sequence[int], conv: Conv) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def hide_message(self, conv: Conv, seq: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def put_change(self, conv: Conv, seq: int, user: User) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def put_mention(self, conv: Conv, seq: int, user: str) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
         if user != "*":
             self.touch_user(self.user(user))
 
     def message_lsn(self, conv: Conv, seq: int) -> int | None:
-        """See `core.apply.State`; the base knows of no message."""
+        """See `core.state.State`; the base knows of no message."""
         return None
 
     def put_request(self, user: User, request_id: str, lsn: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def put_packet(self, user: str, device: str, session: str, packet_id: int, lsn: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def put_keyed(self, sender: str, conv: str, key: str, lsn: int) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
 
 class Groups:
@@ -123,7 +125,7 @@ class Groups:
 
 
 class Index(OneByOne):
-    """`core.apply.State` that takes of a record what points to it, and nothing of what it does to entities.
+    """`core.state.State` that takes of a record what points to it, and nothing of what it does to entities.
 
     `state` has the entities as of a later row.
     """
@@ -144,14 +146,14 @@ class Index(OneByOne):
         self.amended_for = state.amended_for
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
-        """See `core.apply.State`; it follows from the base (`loading.set_latest`)."""
+        """See `core.state.State`; it follows from the base (`loading.set_latest`)."""
 
     def user(self, name: str) -> User:
         """A stand-in for the user."""
         return User(self._state.user(name).uid, name)
 
     def touch_user(self, user: User) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def conv_for(self, name: str) -> Conv:
         """A stand-in for the conversation, with the members that a group has at this row."""
@@ -162,20 +164,20 @@ class Index(OneByOne):
         return Conv(conv.cid, name, lambda _: {user: _copy(member) for user, member in conv.members.items()})
 
     def touch_conv(self, conv: Conv) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def touch_member(self, conv: Conv, name: str) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def device_for(self, user: str, device: str, now: int) -> Device:
         """A stand-in for the device."""
         return Device(user, device, now)
 
     def touch_device(self, device: Device) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
     def drop_device(self, user: str, device: str) -> None:
-        """See `core.apply.State`."""
+        """See `core.state.State`."""
 
 
 def _copy(member: Member) -> Member:
