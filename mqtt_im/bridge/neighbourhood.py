@@ -147,13 +147,13 @@ class Neighbourhood:
                 for channel in chain.from_iterable(channels.values()):
                     # What waits to be offered, also to who has left the group, may not be so any more.
                     if channel.delivery is not None and channel.delivery.holds(group):
-                        self._bridge.look(channel)
+                        self._bridge.pump.look(channel)
             self._bridge.pulling.grown(group)
 
     def _look(self, user: str) -> None:
         for channels in (self._online, self._watching):
             for channel in channels.get(user, ()):
-                self._bridge.look(channel)
+                self._bridge.pump.look(channel)
 
     def _event(self, _: int, fields: list[Any]) -> None:
         users, event = fields
@@ -244,7 +244,7 @@ class Neighbourhood:
             for channels in (self._online, self._watching):
                 for channel in channels.get(user, ()):
                     if _lags(channel, head):
-                        self._bridge.look(channel)
+                        self._bridge.pump.look(channel)
 
 
 def _lags(channel: Channel, head: int) -> bool:

@@ -129,7 +129,7 @@ class Pulling:
             delivery = channel.delivery
             if delivery is not None and delivery.head < head:
                 delivery.live(head, None)
-                self._bridge.pump(channel)
+                self._bridge.pump.now(channel)
         self._tell_elsewhere([user])
 
     def _tell_elsewhere(self, users: Iterable[str]) -> None:
@@ -138,7 +138,7 @@ class Pulling:
 
     def _look(self, user: str) -> None:
         for channel in self._bridge.telling.channels_of(user):
-            self._bridge.look(channel)
+            self._bridge.pump.look(channel)
 
     async def sweep(self) -> None:
         """Of what large groups have told, also where that was not heard here, those who are here take all. Raises `Refusal`."""

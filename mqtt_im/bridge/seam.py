@@ -17,6 +17,7 @@ from mqtt_im.transport.api import Transport
 from .audience import Audience, Channels
 from .channel import Channel
 from .cursors import Cursors
+from .pump import Pump
 from .settings import BridgeSettings, Counters
 
 Fields = dict[str, Any]
@@ -150,6 +151,7 @@ class Bridge(Protocol):
     audience: Audience
     online: Channels
     cursors: Cursors
+    pump: Pump
     transport: Transport | None
 
     @property
@@ -176,15 +178,6 @@ class Bridge(Protocol):
     def calls(self) -> Callers:
         """See the class that this stands for."""
 
-    def pump(self, channel: Channel) -> int:
-        """See the class that this stands for."""
-
-    def pump_soon(self, channel: Channel) -> None:
-        """See the class that this stands for."""
-
-    def pump_in_turn(self, channel: Channel) -> None:
-        """See the class that this stands for."""
-
     @property
     def alone(self) -> bool:
         """See the class that this stands for."""
@@ -194,9 +187,6 @@ class Bridge(Protocol):
         """See the class that this stands for."""
 
     def confirmed(self, user: str, device: str, pos: int) -> None:
-        """See the class that this stands for."""
-
-    def look(self, channel: Channel) -> None:
         """See the class that this stands for."""
 
     def ledger_now(self) -> int:

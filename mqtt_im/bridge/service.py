@@ -1,7 +1,7 @@
 """The bridge: what a transport hands in becomes jobs of the ledger, what the ledger has committed becomes packets.
 
-Everything here runs on the event loop. Uplinks are in `uplink.py`, what is told of commits is in `telling.py`; this file has the
-life of a connection, and its delivery.
+Everything here runs on the event loop. Uplinks are in `uplink.py`, what is told of commits is in `telling.py`, what deliveries
+send is in `pump.py`; this file has the life of a connection.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
-from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
+from mqtt_im.core.delivery import Delivery
 from mqtt_im.core.flights import USUAL_BYTES, Aloft
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.errors import Quota, Refusal
@@ -21,7 +20,7 @@ from mqtt_im.protocol.topics import Topics
 from mqtt_im.shares import Bounds
 from mqtt_im.store.jobs import AttachJob, CursorsJob
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.reads import CallJob, FetchJob
+from mqtt_im.store.reads import CallJob
 from mqtt_im.store.turns import SERVER
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Extra, Identity, Link, Login, Transport
 
@@ -35,6 +34,7 @@ from .neighbourhood import Neighbourhood
 from .parking import USUAL_PARKED_BYTES, Parking
 from .presence import Presence
 from .pulling import Pulling
+from .pump import Pump
 from .searching import Searching
 from .settings import BridgeSettings, Counters
 from .slices import Slices
@@ -44,10 +44,6 @@ from .uplink import Uplink, error_fields
 from .watching import Start, Watching
 
 log = logging.getLogger(__name__)
-
-FETCH_BYTES = MAX_BUFFERED_BYTES // 2
-READY = 1_000
-"""Packets that one turn of the loop sends, some milliseconds, and whatever one channel has beyond that."""
 
 
 class Logins(Protocol):
@@ -77,7 +73,6 @@ class Bridge:
         self.transport: Transport | None = None
         """Set before the transport starts."""
         self.metrics = metrics
-        self._items = metrics.cell("items")
         self._acknowledged = metrics.observer("delivery_seconds")
         self.audience = audience
         self.online = self.audience.online
@@ -91,15 +86,9 @@ class Bridge:
         slices = Slices()
         taking_back = TakingBack(self._channels.values, self._parking, self._forget_reads, slices.line())
         self.telling = Telling(self, claims, taking_back, slices)
-        self._offer = claims.offer
         self._logins = logins
         self.cursors = Cursors(ledger, self.telling.tell, self._has_delivery)
-        self._ready: list[Channel] = []
-        """Channels to which something new can be sent in this turn of the loop."""
-        self._pumps = slices.line()
-        self._crowd: deque[Channel] = deque()
-        """Channels to which something can be sent that goes to many, so a few of them in each turn."""
-        self._crowding = False
+        self.pump = Pump(ledger, claims, self.cursors, audience, slices.line(), metrics.cell("items"))
         self.uplinks = Uplink(self)
         self.calls = Calls(self)
         self.searching: Searching | None = None
@@ -108,9 +97,7 @@ class Bridge:
         self.pulling = Pulling(self)
         self.neighbourhood: Neighbourhood | None = None
         """Set before the transport starts; None where this node is the only one."""
-        self._woken: set[Channel] = set()
-        """Channels whose inbox has grown elsewhere while they were about to learn how far it reaches."""
-        ledger.writer.on_recovered = self.look_again
+        ledger.writer.on_recovered = self.pump.look_again
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -205,7 +192,7 @@ class Bridge:
         if channel is None:
             return
         self._close(channel)
-        self._woken.discard(channel)
+        self.pump.end(channel)
         channel.newest = None  # it knows the channel: else all that is in flight stays until garbage is looked for everywhere
         if not channel.device:
             self.watching.end(link, channel)
@@ -278,7 +265,7 @@ class Bridge:
             if moved and not delivery.moved:
                 self.cursors.moved(delivery)
             if waited and delivery.next <= delivery.head and not channel.ready:
-                self.pump_soon(channel)
+                self.pump.soon(channel)
         return waited
 
     def confirmed(self, user: str, device: str, pos: int) -> None:
@@ -286,13 +273,13 @@ class Bridge:
         for channel in self.online.get(user, ()):
             if channel.device == device and channel.delivery is not None:
                 channel.delivery.confirmed(pos)
-                self.pump(channel)
+                self.pump.now(channel)
 
     def writable(self, link: Link) -> None:
         """See `Handler`."""
         channel = self._channels.get(link)
         if channel is not None:
-            self.pump(channel)
+            self.pump.now(channel)
 
     async def watch_inbox(self, link: Link, after: int | None) -> Start:
         """A link without a device is shown the items behind `after`; `detached` ends it. Raises `Refusal`."""
@@ -312,7 +299,7 @@ class Bridge:
         """What the user had is gone. Raises `Refusal`."""
         await erasing.erase(self, user)
 
-    # Delivery.
+    # The life of its delivery.
 
     def _open(self, channel: Channel) -> None:
         if channel.opening:
@@ -374,10 +361,7 @@ class Bridge:
                     self.uplinks.ask_again(channel, packet_id, request)
                 delivery.resume(parked.flights)
             delivery.resume_blind(self._parking.sent_upto(key))
-        if channel in self._woken:
-            self._woken.discard(channel)
-            self.look(channel)
-        self.pump(channel)
+        self.pump.begin(channel)
         self.pulling.attached(channel.user, state.head, job)
 
     def _close(self, channel: Channel) -> None:
@@ -397,41 +381,6 @@ class Bridge:
         """Whether a device of the user has its delivery."""
         return any(channel.delivery is not None for channel in self.online.get(user, ()))
 
-    def pump(self, channel: Channel) -> int:
-        """Send what can be sent, and fetch what is missing; returns how many packets that were."""
-        return self._pump(channel, self.ledger.clock.steady())
-
-    def _pump(self, channel: Channel, now: int) -> int:
-        delivery = channel.delivery
-        if delivery is None or channel.greeting:
-            return 0
-        before = delivery.cursor
-        count = channel.pump(now, self._offer if channel.device else self.claims.still_there)
-        if count:
-            self._items[0] += count
-        if delivery.cursor != before and not delivery.moved:
-            self.cursors.moved(delivery)
-        if delivery.next <= delivery.head and (wanted := delivery.want()) is not None:
-            self._fetch(channel, delivery, wanted)
-        return count
-
-    def _fetch(self, channel: Channel, delivery: Delivery, wanted: tuple[int, int]) -> None:
-        job = FetchJob(channel.user, *wanted, FETCH_BYTES, lambda job: self._fetched(channel, delivery, job))
-        self.ledger.submit(job)
-
-    def _fetched(self, channel: Channel, delivery: Delivery, job: FetchJob) -> None:
-        if channel.link.closed or channel.delivery is not delivery:
-            return
-        if job.refusal is not None:
-            delivery.waiting = False
-            channel.link.close("unavailable")
-            return
-        delivery.fetched(job.entries, job.head)
-        if channel in self._woken:
-            self._woken.discard(channel)
-            self._fetch(channel, delivery, delivery.look_again())
-        self.pump(channel)
-
     def _has_delivery(self, user: str, device: str) -> bool:
         return any(channel.device == device for channel in self.online.get(user, ()))
 
@@ -444,21 +393,6 @@ class Bridge:
         if moves:
             self.ledger.submit(CursorsJob(moves, self.telling.tell))
 
-    def look(self, channel: Channel) -> None:
-        """The channel's inbox may have grown, or what is in it changed, by what another node has committed."""
-        delivery = channel.delivery
-        if delivery is None or delivery.waiting:
-            self._woken.add(channel)
-        else:
-            self._fetch(channel, delivery, delivery.look_again())
-
-    def look_again(self) -> None:
-        """The store was in trouble, and what it has committed may not have been told: every delivery looks at its inbox."""
-        for channels in (*self.online.values(), *self.audience.watching.values()):
-            for channel in channels:
-                if channel.delivery is not None and not channel.delivery.waiting:
-                    self._fetch(channel, channel.delivery, channel.delivery.look_again())
-
     def _forget_reads(self) -> None:
         """Whoever reads the store forgets with its next look what has changed."""
         self.ledger.submit(CallJob(lambda _: None, lambda _: None, SERVER))
@@ -466,47 +400,7 @@ class Bridge:
     def _pump_later(self, channel: Channel) -> None:
         """Behind the SUBACK, and a `hello` that has come with the SUBSCRIBE."""
         if not channel.ready:
-            self.pump_soon(channel)
-
-    def pump_soon(self, channel: Channel) -> None:
-        """What can be sent is sent in this turn of the loop."""
-        channel.ready = True
-        self._ready.append(channel)
-        if len(self._ready) == 1:
-            # Once for all items of the turn, and before the transport writes.
-            asyncio.get_running_loop().call_soon(self.pump_ready)
-
-    def pump_ready(self) -> None:
-        """What was noted for this turn of the loop is sent; where that takes long, the rest in the next turns."""
-        ready, self._ready = self._ready, []
-        for channel in ready:
-            channel.ready = False
-        now = self.ledger.clock.steady()
-        left = READY
-        for count, channel in enumerate(ready, 1):
-            left -= 1 + self._pump(channel, now)
-            if left <= 0:
-                for other in ready[count:]:
-                    if not other.ready:
-                        self.pump_in_turn(other)
-                return
-
-    def pump_in_turn(self, channel: Channel) -> None:
-        """The same when those who were noted before have had theirs, a few in each turn of the loop."""
-        channel.ready = True
-        self._crowd.append(channel)
-        if not self._crowding:
-            self._crowding = True
-            self._pumps.start(self._pump_crowd())
-
-    def _pump_crowd(self) -> Iterator[int]:
-        try:
-            while self._crowd:
-                channel = self._crowd.popleft()
-                channel.ready = False
-                yield 2 + 3 * self.pump(channel)
-        finally:
-            self._crowding = False
+            self.pump.soon(channel)
 
     def forget(self, user: str, device: str, *, told: bool = False) -> None:
         """The device's session and connection are gone, where it has any.

@@ -91,7 +91,7 @@ class Telling:
             self._telling.append(commit)
             self._lives.start(self._live_in_turn(commit))
             return
-        online, pump_soon = None if self._watching else self._online, self._bridge.pump_soon
+        online, pump_soon = None if self._watching else self._online, self._bridge.pump.soon
         for user, pos in commit.to:
             for channel in self.channels_of(user) if online is None else online.get(user, ()):
                 if (delivery := channel.delivery) is not None:
@@ -106,7 +106,7 @@ class Telling:
                 if channel.delivery is not None:
                     channel.delivery.live(pos, commit.entry)
                     if not channel.ready:
-                        self._bridge.pump_in_turn(channel)
+                        self._bridge.pump.in_turn(channel)
             yield 1
         self._telling.remove(commit)
 

@@ -256,7 +256,7 @@ class Uplink:
             channel.greeting -= 1
         if job.refusal is not None:
             self._refuse(channel, job.refusal, job.request.id, job.token)
-            bridge.pump(channel)
+            bridge.pump.now(channel)
             return
         if kind is not rq.Send:
             self._has_changed(channel, job)
@@ -375,7 +375,7 @@ class Uplink:
             ),
             channel.correlation(job.token),
         )
-        bridge.pump(channel)
+        bridge.pump.now(channel)
 
     def limits(self, window: int) -> dict[str, int]:
         """The `limits` of a `welcome`; `window` is what the device has asked for, 0 where it has not."""

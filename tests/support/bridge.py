@@ -206,10 +206,10 @@ class BridgeWorld:
 
     def settle(self) -> None:
         """Everything that waits, and all that follows from it, is committed and told."""
-        self.bridge.pump_ready()
+        self.bridge.pump.all_ready()
         while self.ledger.waiting:
             self.batch()
-            self.bridge.pump_ready()
+            self.bridge.pump.all_ready()
 
     def cursor(self, user: str, device: str = "phone") -> int:
         """The device's cursor in the store."""

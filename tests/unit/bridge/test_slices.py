@@ -129,7 +129,7 @@ def test_a_message_to_a_crowd_leaves_in_turns_complete_and_in_order(tmp_path: Pa
 
 
 def test_what_can_be_sent_to_many_at_once_is_sent_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqtt_im.bridge.service.READY", 20)
+    monkeypatch.setattr("mqtt_im.bridge.pump.READY", 20)
 
     async def scenario() -> None:
         world = BridgeWorld(tmp_path)
@@ -138,13 +138,13 @@ def test_what_can_be_sent_to_many_at_once_is_sent_in_turns(tmp_path: Path, monke
         world.batch()
         world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
         world.batch()
-        world.bridge.pump_ready()
+        world.bridge.pump.all_ready()
         assert sum(len(link.positions) for link in links) == 10, "a channel and a packet each"
         newcomer = world.connect("newcomer")
         world.batch()
         world.ask(links[0], "send", to="newcomer", body=1)
         world.batch()
-        world.bridge.pump_ready()
+        world.bridge.pump.all_ready()
         assert newcomer.positions == [1], "who comes later does not wait for all of them"
         while any(link.positions[:1] != [1] for link in links):  # noqa: ASYNC110 - each turn of the loop tells some
             await asyncio.sleep(0)

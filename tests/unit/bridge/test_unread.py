@@ -122,7 +122,7 @@ def test_who_is_refused_for_a_while_is_never_told_to_come_back_at_once(tmp_path:
         bob = world.connect("bob")
         world.settle()
         world.bridge.rate_limited(bob, encode({"op": "devices", "id": "d"}), 1, wait_s, False)
-        world.bridge.pump_ready()
+        world.bridge.pump.all_ready()
         error = bob.of("error")[0]
         assert (error["id"], error["code"], error["retry_after"]) == ("d", "rate_limited", told_s)
         assert bob.failed == [1]
