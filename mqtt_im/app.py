@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 from msgspec.structs import replace
 
 from mqtt_im import logs, memory
-from mqtt_im.accounts.models import ERASED, PASSWORD, REMOVED, REVOKED, Change
+from mqtt_im.account_changes import AccountChanges
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.bounds import bridge_settings, retention_policy, rule_limits
 from mqtt_im.bridge.audience import Audience, Present
@@ -32,7 +32,7 @@ from mqtt_im.bridge.neighbourhood import Neighbourhood, WideAudience
 from mqtt_im.bridge.searching import Searching
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.cluster import Neighbours
-from mqtt_im.config import KEYS, Address, Config
+from mqtt_im.config import Address, Config
 from mqtt_im.disk import keep_reserve
 from mqtt_im.erasing import Eraser
 from mqtt_im.files import open_files
@@ -42,9 +42,10 @@ from mqtt_im.http.nodes import Nodes
 from mqtt_im.metrics import Metrics
 from mqtt_im.opening import Joined, Lags, index_of, join, keep_up, lags_of, open_store, place_for
 from mqtt_im.process import check_ports, raise_file_limit, tune_interpreter
-from mqtt_im.protocol.errors import ConfigError, MqttImError, Refusal, StoreError
+from mqtt_im.protocol.errors import ConfigError, MqttImError, StoreError
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.readiness import Readiness
+from mqtt_im.reloading import take_restart
 from mqtt_im.search import file as search_file
 from mqtt_im.search.thread import Search
 from mqtt_im.shares import Bounds
@@ -55,24 +56,9 @@ from mqtt_im.transport.embedded import EmbeddedTransport
 if TYPE_CHECKING:
     from mqtt_im.hooks.leading import Lead
 
-ACCOUNTS_POLL_S: Final = 0.25
 WATCH_S: Final = 0.5
 CLOSE_AFTER_S: Final = 7.0
 """With the seconds until it is noticed, clients of a node whose database is gone are closed after ten."""
-_RELOADABLE: Final = (
-    "log.",
-    "limits.failed_logins_per_minute",
-    "auth.credential_cache_s",
-    "auth.jwt.",
-    "mqtt.tls.cert",
-    "mqtt.tls.key",
-    "mqtt.tls.client_ca",
-    "mqtt.tls.crl",
-    "http.tls.cert",
-    "http.tls.key",
-)
-_CLOSES: Final = {REMOVED: "account_removed", PASSWORD: "password_changed", REVOKED: "token_revoked"}
-"""Why a change of an account closes connections."""
 _STOPPED_AT_ONCE: Final = 130
 
 log = logging.getLogger(__name__)
@@ -87,7 +73,6 @@ class Server:
         self.config = config
         self.metrics = Metrics()
         self._reread = reread
-        self._log = logs.RateLimited(log, 1, lambda: self.metrics.count("log_lines_suppressed"))
         self._stop = asyncio.Event()
         self._state = "starting"
         self._reload_wanted = False
@@ -213,12 +198,9 @@ class Server:
             self._undo.push_async_callback(_cancel, asyncio.create_task(around.sweep(), name="sweep"))
             self._undo.push_async_callback(_cancel, asyncio.create_task(self._watch_database(), name="database"))
         eraser = Eraser(Path(config.data_dir), bridge, transport, files, webpush, accounts, retention_policy(config))
-        watcher = asyncio.create_task(self._watch(accounts, eraser), name="accounts")
-        self._undo.push_async_callback(_cancel, watcher)
-        for name in await asyncio.to_thread(accounts.to_hand_on):
-            await self._removed(eraser, name)
-        for name in await asyncio.to_thread(accounts.to_erase):
-            await self._erase(eraser, name)
+        changes = AccountChanges(accounts, eraser, transport, partial(count, "log_lines_suppressed"))
+        self._undo.push_async_callback(_cancel, asyncio.create_task(changes.watch(), name="accounts"))
+        await changes.work_off()
         http.open(
             Services(
                 config,
@@ -231,7 +213,7 @@ class Server:
                 retention_policy(config),
                 webpush,
                 eraser,
-                partial(self._act, accounts, eraser),
+                changes.act,
                 partial(transport.websocket, "http"),
                 Nodes(self._neighbours, bridge, transport, self.metrics),
                 secrets.token_bytes(32) if joined is None else joined.ticket_key,
@@ -404,61 +386,10 @@ class Server:
             return
         for swap in swaps:
             swap()
-        for name in KEYS:
-            if value_of(config, name) != value_of(self.config, name) and not name.startswith(_RELOADABLE):
-                log.warning("%s has changed; that takes a restart", name)
+        for name in take_restart(self.config, config):
+            log.warning("%s has changed; that takes a restart", name)
         logs.set_up(config.log)
         log.info("reloaded")
-
-    async def _watch(self, accounts: Accounts, eraser: Eraser) -> None:
-        """Close the connections of users whose account was removed or whose password was changed."""
-        while True:
-            await asyncio.sleep(ACCOUNTS_POLL_S)
-            try:
-                if accounts.shared:
-                    await asyncio.to_thread(accounts.catch_up)
-            except StoreError as error:
-                self._log.error("the accounts can't be read", reason=error.message)
-                continue
-            self._act(accounts, eraser)
-
-    def _act(self, accounts: Accounts, eraser: Eraser) -> None:
-        """What has changed in the accounts since the last time is acted on."""
-        try:
-            changes = accounts.take_changes()
-        except StoreError as error:
-            self._log.error("the accounts can't be read", reason=error.message)
-            return
-        for change in changes:
-            self._apply(change)
-            if change.what == ERASED:
-                eraser.bridge.background(self._erase(eraser, change.name))
-            elif change.what == REMOVED:
-                eraser.bridge.background(self._removed(eraser, change.name))
-
-    async def _removed(self, eraser: Eraser, name: str) -> None:
-        """An account was removed: see `Eraser`; where that fails now, the next start does it."""
-        try:
-            await eraser.removed(name)
-        except (Refusal, StoreError) as error:
-            log.error("groups of a removed account were not handed on: %s", error.message, extra={"user": name})
-
-    async def _erase(self, eraser: Eraser, name: str) -> None:
-        """Erase a user, as the command line has asked; where that fails now, the next start does it."""
-        try:
-            if await eraser.erase(name):
-                await eraser.fold_away()
-        except (Refusal, StoreError, OSError) as error:
-            log.error("a user could not be erased: %s", error, extra={"user": name})
-
-    def _apply(self, change: Change) -> None:
-        reason = _CLOSES.get(change.what)
-        if self._transport is None or reason is None:
-            return
-        for link in self._transport.links(change.name):
-            if change.what != REVOKED or (link.lease is not None and link.lease.token == change.token):
-                link.close(reason)
-        log.info("account changed", extra={"user": change.name, "change": change.what})
 
 
 async def work_off(config: Config) -> None:
@@ -478,11 +409,3 @@ async def _cancel(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-
-
-def value_of(config: Config, name: str) -> object:
-    """The value of a key by its full name."""
-    value: object = config
-    for part in name.split("."):
-        value = getattr(value, part)
-    return value
