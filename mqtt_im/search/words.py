@@ -35,7 +35,7 @@ _SINGLE: Final = (
     "\uac00-\ud7a3\uf900-\ufaff"  # Hangul, compatibility ideographs
     "\U0001b000-\U0001b16f\U0001f000-\U0001faff\U00020000-\U0003ffff]"
 )
-_find_single: Final = re.compile(_SINGLE)
+_around_single: Final = re.compile(f"({_SINGLE})")
 _find_gap: Final = re.compile(f"(?<={_SINGLE}) +(?={_SINGLE})")
 _find_accents: Final = re.compile(
     "[\u0300-\u036f"
@@ -43,6 +43,16 @@ _find_accents: Final = re.compile(
     "\u0591-\u05bd\u05bf\u05c1\u05c2\u05c4\u05c5\u05c7"  # Hebrew points and accents
     "\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]+"  # Arabic ones, tatweel
 )
+_MAX_MARKS: Final = 30
+"""On one letter; no language has so many (UAX #15, Stream-Safe Text Format). Unicode's order takes the square of a run to make."""
+_find_many: Final = re.compile(rf"(?:[^\w\s\0-\u02ff]|[\uff9e\uff9f]){{{_MAX_MARKS + 1},}}")
+"""Where there may be more of them."""
+_ALSO_MARKS: Final = frozenset("\u0f73\u0f75\u0f81\uff9e\uff9f")
+"""What is no mark, and becomes some when it is taken apart."""
+_MAX_GROWTH: Final = 3
+"""How many letters one may become when it is taken apart; ligatures of whole words may be more, as many as make …"""
+_MAX_LIGATURES: Final = 1_000
+"""… so many letters together."""
 _ZERO_WIDTH_SPACE: Final = 0x200B
 _STROKES: Final = {"ı": "i", "ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ŧ": "t"}
 """What Unicode does not take apart, with what it is a form of. An `I` may be the capital of `ı`."""
@@ -97,10 +107,26 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _plain(text: str) -> str:
     """The words of a text in the form in which they are compared, with spaces between them."""
-    folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", text).casefold())
-    return unicodedata.normalize("NFC", _find_accents.sub("", folded)).translate(_letters)
+    plain = unicodedata.normalize("NFKD", _with_few_marks(text))[: _MAX_GROWTH * len(text) + _MAX_LIGATURES]
+    folded = unicodedata.normalize("NFKD", plain.casefold())
+    return unicodedata.normalize("NFC", _with_few_marks(_find_accents.sub("", folded))).translate(_letters)
+
+
+def _with_few_marks(text: str) -> str:
+    """Without the marks that are too many for one letter."""
+    return _find_many.sub(_with_few, text)
+
+
+def _with_few(found: re.Match[str]) -> str:
+    kept: list[str] = []
+    marks = 0
+    for character in found[0]:
+        marks = marks + 1 if unicodedata.combining(character) or character in _ALSO_MARKS else 0
+        if marks <= _MAX_MARKS:
+            kept.append(character)
+    return "".join(kept)
 
 
 def _apart(words: str) -> list[str]:
     """The words of a plain text, each character of an unseparated script as one of its own."""
-    return _find_single.sub(r" \g<0> ", words).split()
+    return " ".join(_around_single.split(words)).split()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from typing import Any
 
 import pytest
 
-from mqtt_im.search.words import phrases_of, text_of
+from mqtt_im.search.words import _with_few_marks, phrases_of, text_of
 
 
 def indexed(body: Any) -> list[str]:
@@ -69,3 +70,26 @@ def test_strings_in_maps_and_lists_are_found_but_neither_keys_nor_binary() -> No
 @pytest.mark.parametrize("body", [b"12", b"null", b'"\\ud800"', b'"\xff"', b"[" * 50_000, b""])
 def test_what_has_no_words_or_can_t_be_read_has_none(body: bytes) -> None:
     assert text_of(body) == ""
+
+
+@pytest.mark.parametrize("marks", ["\u0301\u0323", "\u3099\u302a", "\u3099\uff9e\u302a", "\u0f73\u0f72", "\u3099\u302a\ufe0f"])
+def test_a_letter_has_as_many_marks_as_a_language_may_give_it(marks: str) -> None:
+    """Unicode's order of marks is made in the square of their number."""
+    assert all(len(word) <= 100 for word in indexed("か" + marks * 10_000 + " ende"))
+    assert indexed("か" + marks * 10_000 + " ende")[-1] == "ende"
+
+
+def test_ligatures_of_whole_words_are_found_and_a_text_of_them_is_cut_short() -> None:
+    assert indexed("\ufdfa") == phrases_of("صلى الله عليه وسلم")
+    assert sum(map(len, indexed("\ufdfa" * 20_000))) < 61_001
+
+
+def test_every_mark_is_counted() -> None:
+    """Also those that are no marks until they are taken apart."""
+    marks = [chr(code) for code in range(0x110000) if not 0xD800 <= code < 0xE000 and _is_mark(chr(code))]
+    assert len(marks) > 900
+    assert [mark for mark in marks if len(_with_few_marks(mark * 40)) > 30] == []
+
+
+def _is_mark(character: str) -> bool:
+    return unicodedata.combining(unicodedata.normalize("NFKD", character)[0]) > 0
