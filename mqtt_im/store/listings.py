@@ -140,7 +140,12 @@ def _entries(engine: Readable, user: User, part: list[tuple[int, Conv]]) -> list
 
 
 def _unread_parts(conv: Conv, member: Member, last: int) -> list[tuple[Conv, int, int]]:
-    """The parts of a conversation that the member may read and has not read, as first and last `seq`."""
+    """The parts of a conversation that the member may read and has not read, as first and last `seq`.
+
+    None for who is not in it any more, since nobody can mark those as read.
+    """
+    if not member.active:
+        return []
     if not conv.group:
         read = max(member.read, member.spans[0][0] - 1)  # what came before was a former user's of this name
         return [(conv, read + 1, last)] if read < last else []

@@ -138,6 +138,18 @@ def test_where_one_has_left_nothing_moves_any_more(store: Store) -> None:
     assert names(store, "ann") == ["#g"]
 
 
+def test_who_has_left_a_group_has_nothing_unread_in_it(store: Store) -> None:
+    """Nobody could mark it as read any more."""
+    store.ask("ann", rq.GroupCreate(id="1", group="#g", members=["bob", "cat"]))
+    store.say("ann", "#g", mentions=["*"])
+    store.ask("bob", rq.GroupLeave(id="1", group="#g"))
+    for user, unread in (("bob", (0, 0)), ("cat", (1, 1))):
+        conv = page(store, user, 10)["convs"][0]
+        assert (conv["unread"], conv["mentions"]) == unread
+    store.ask("ann", rq.GroupAdd(id="2", group="#g", members=["bob"]))
+    assert page(store, "bob", 10)["convs"][0]["unread"] == 1
+
+
 def test_unread_leaves_out_what_was_recalled_and_what_the_system_said(store: Store) -> None:
     store.ask("ann", rq.GroupCreate(id="1", group="#g", members=["bob"]))
     for number in range(4):

@@ -40,9 +40,14 @@ def used_up(view: View, who: Who, request: rq.Request) -> int:
 def conv_of(view: View, who: Who, name: str) -> tuple[Conv, Member]:
     """The conversation and the user's present part in it. Raises `not_member`."""
     conv, member = known_conv(view, who, name)
+    check_present(name, member)
+    return conv, member
+
+
+def check_present(name: str, member: Member) -> None:
+    """The user's part in the conversation is a present one. Raises `not_member`."""
     if not member.active:
         raise Refusal("not_member", f"you are not in {name} any more")
-    return conv, member
 
 
 def known_conv(view: View, who: Who, name: str) -> tuple[Conv, Member]:

@@ -9,7 +9,7 @@ from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, ReadMark, Use
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota, Refusal
 
-from .common import known_conv, possible_conv
+from .common import check_present, conv_of, possible_conv
 from .terms import Decision, Limits, Who
 
 
@@ -76,7 +76,7 @@ def registration(view: View, limits: Limits, who: Who) -> DeviceChange:
 
 def read(view: View, limits: Limits, who: Who, request: rq.Read) -> Decision:
     """The user's read mark of a conversation, which only grows."""
-    conv, member = known_conv(view, who, request.conv)
+    conv, member = conv_of(view, who, request.conv)
     newest = member.newest(conv.head)
     if request.seq > newest:
         raise Refusal("bad_field", f"seq: the newest message of {conv.name} that you can see is {newest}")
@@ -86,9 +86,10 @@ def read(view: View, limits: Limits, who: Who, request: rq.Read) -> Decision:
 
 
 def mute(view: View, limits: Limits, who: Who, request: rq.Mute) -> Decision:
-    """No push for one conversation."""
-    possible_conv(view, who, request.conv)
+    """No push for one conversation. Who has left a group may still end what was asked for it."""
     muted = view.user(who.user).mutes
+    if request.until or request.conv not in muted:
+        check_present(request.conv, possible_conv(view, who, request.conv)[1])
     if request.until and request.conv not in muted and limits.quota_blocks and len(muted) >= limits.quota_blocks:
         raise Quota("blocks", f"conv: {who.user} has muted {len(muted)} conversations, the most there may be; end one first")
     return Decision([UserChange(who.now, who.user, "mute", request.conv, request.until)], _ok(request))

@@ -200,8 +200,9 @@ def test_a_group_that_everybody_has_left_can_be_made_anew_and_hides_what_was_sai
 
 
 @pytest.mark.parametrize("op", ["group.leave", "group.remove"])
-def test_who_goes_gets_that_message_as_the_last_and_may_read_up_to_it(op: str) -> None:
+def test_who_goes_gets_that_message_as_the_last_and_has_marks_no_more(op: str) -> None:
     world = staffed()
+    world.ask("dan", "mute", id="0", conv="#g", until=5)
     if op == "group.leave":
         world.ask("dan", op, id="1", group="#g")
     else:
@@ -209,8 +210,11 @@ def test_who_goes_gets_that_message_as_the_last_and_may_read_up_to_it(op: str) -
     world.ask("ann", "send", to="#g", body="without dan")
     assert told(world, "dan")["event"] == op
     assert world.state.conv_for("#g").members["dan"].spans == [[1, 3]]
-    assert world.refused("dan", "read", conv="#g", seq=4) == "bad_field"
-    world.ask("dan", "read", conv="#g", seq=3)
+    assert world.refused("dan", "read", conv="#g", seq=3) == "not_member"
+    assert world.refused("dan", "mute", id="2", conv="#g", until=6) == "not_member"
+    world.ask("dan", "mute", id="3", conv="#g", until=0)
+    assert world.state.user("dan").mutes == {}
+    assert world.refused("dan", "mute", id="4", conv="#g", until=0) == "not_member"
 
 
 @pytest.mark.parametrize(("history", "spans"), [(False, [[1, 3], [5, 2**62]]), (True, [[1, 2**62]])])
