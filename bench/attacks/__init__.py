@@ -8,11 +8,13 @@ from bench.attacks.foe import FOE, GROUP, MEMBERS, PASSWORD, STAR, Attack, Ports
 from bench.attacks.further import FURTHER
 from bench.attacks.groups import GROUPS
 from bench.attacks.many import MANY
+from bench.attacks.mixed import MIXED
 from bench.attacks.odd import ODD
 from bench.attacks.packets import PACKETS
 from bench.attacks.plain import PLAIN
 from bench.attacks.requests import REQUESTS
 from bench.attacks.sockets import SOCKETS
+from bench.attacks.strange import STRANGE
 from bench.attacks.together import TOGETHER
 from bench.attacks.web import WEB
 from bench.attacks.weights import WEIGHTS
@@ -29,6 +31,8 @@ ATTACKS: dict[str, Attack] = {
     **SOCKETS,
     **WEIGHTS,
     **ODD,
+    **STRANGE,
+    **MIXED,
 }
 
 __all__ = ["ATTACKS", "FOE", "GROUP", "MEMBERS", "PASSWORD", "STAR", "WEB", "Attack", "Ports"]
