@@ -44,7 +44,7 @@ _find_accents: Final = re.compile(
     "\u0610-\u061a\u0640\u064b-\u065f\u0670\u06d6-\u06dc\u06df-\u06e4\u06e7\u06e8\u06ea-\u06ed]+"  # Arabic ones, tatweel
 )
 _MAX_MARKS: Final = 30
-"""On one letter; no language has so many (UAX #15, Stream-Safe Text Format). Unicode's order takes the square of a run to make."""
+"""On one letter; no language has so many (UAX #15, Stream-Safe Text Format). To order a run takes the square of its length."""
 _find_many: Final = re.compile(rf"(?:[^\w\s\0-\u02ff]|[\uff9e\uff9f]){{{_MAX_MARKS + 1},}}")
 """Where there may be more of them."""
 _ALSO_MARKS: Final = frozenset("\u0f73\u0f75\u0f81\uff9e\uff9f")
