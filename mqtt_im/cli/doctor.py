@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import typer
 
 from mqtt_im.accounts.table import NAME, Accounts
-from mqtt_im.bridge.jwts import JwtVerifier
 from mqtt_im.cli import versions
 from mqtt_im.cli.options import ConfigFile, Overrides
 from mqtt_im.cli.places import place_for
+from mqtt_im.cli.trial import tokens, trial
 from mqtt_im.config import Address, Config, certificates, load, parse_bind
 from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds
@@ -67,6 +67,7 @@ def examine(config: Config) -> Iterator[Finding]:
     running = FolderLock.is_held(config.data_dir)
     folder = Path(config.data_dir).absolute()
     yield Finding("ok", f"a server is running on data_dir {folder}" if running else f"no server is running on data_dir {folder}")
+    yield from (Finding("mend", mistake) for mistake in trial(config))
     yield from _examine_folder(Path(config.data_dir))
     yield from _examine_files(Path(config.data_dir))
     yield from _examine_database(config)
@@ -151,7 +152,7 @@ def _examine_accounts(config: Config) -> Iterator[Finding]:
         yield Finding("note", "auth.mode is open: anybody on this machine is anybody")
         return
     if config.auth.mode != "accounts":
-        yield _examine_elsewhere(config)
+        yield from _examine_elsewhere(config)
         return
     try:
         place = place_for(config)
@@ -167,19 +168,18 @@ def _examine_accounts(config: Config) -> Iterator[Finding]:
     yield Finding("ok" if count else "note", f"{count} accounts" if count else "there are no accounts yet: mqtt-im user add NAME")
 
 
-def _examine_elsewhere(config: Config) -> Finding:
+def _examine_elsewhere(config: Config) -> Iterator[Finding]:
     """Who says who may log in, where that is not this server."""
     if config.auth.mode == "jwt":
-        try:
-            JwtVerifier(config.auth.jwt)
-        except MqttImError as error:
-            return Finding("mend", error.message)
-        return Finding("ok", f"auth.jwt.key: {config.auth.jwt.key} can be used")
+        if not any(tokens(config)):
+            yield Finding("ok", f"auth.jwt.key: {config.auth.jwt.key} can be used")
+        return
     parts = urlsplit(config.auth.http.url)
     address = Address(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
     if _answers(address):
-        return Finding("ok", f"auth.http.url: {address} can be reached")
-    return Finding("mend", f"auth.http.url: {address} can't be reached; nobody can log in")
+        yield Finding("ok", f"auth.http.url: {address} can be reached")
+    else:
+        yield Finding("mend", f"auth.http.url: {address} can't be reached; nobody can log in")
 
 
 def _examine_ports(config: Config, running: bool) -> Iterator[Finding]:

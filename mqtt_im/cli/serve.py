@@ -10,6 +10,7 @@ import typer
 
 from mqtt_im import logs
 from mqtt_im.cli.options import ConfigFile, Overrides
+from mqtt_im.cli.trial import load_tried
 from mqtt_im.config import Address, Config, load, parse_bind
 
 if sys.platform == "win32":
@@ -28,7 +29,7 @@ def serve(config: ConfigFile = None, overrides: Overrides = None) -> None:
     # The other commands need none of it, and between reading the configuration and obeying signals is no time to lose.
     from mqtt_im.app import Server
 
-    loaded = load(config, overrides or ())
+    loaded = load_tried(config, overrides or ())
     logs.set_up(loaded.log)
 
     async def run() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import ipaddress
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -19,6 +20,7 @@ from mqtt_im.protocol import topics
 
 ALGORITHMS = (*(f"{kind}{bits}" for kind in ("HS", "RS", "PS", "ES") for bits in (256, 384, 512)), "EdDSA")
 """What `auth.jwt.algorithms` may name."""
+_HEADER_NAME = re.compile(r"[0-9A-Za-z!#$%&'*+.^_`|~-]+")
 DATABASE_URLS = ("postgresql://", "postgres://")
 """A store whose place begins so is in PostgreSQL; any other is a folder."""
 
@@ -59,8 +61,11 @@ def check(config: Config) -> Iterator[str]:
             yield f'mqtt.plugins: {name!r} is no dotted name of a class, like "my_package.MyPlugin"'
     yield from _check_cluster(config)
     yield from _check_files(config)
-    if not config.websocket.path.startswith("/"):
-        yield f'websocket.path: must begin with "/", got {config.websocket.path!r}'
+    path = config.websocket.path
+    if not path.startswith("/"):
+        yield f'websocket.path: must begin with "/", got {path!r}'
+    elif not path.isascii() or not path.isprintable() or set(path) & set(" ?#%"):
+        yield f"websocket.path: no client can ask for {path!r}; it is ASCII, without spaces, ?, # and %"
 
 
 def _check_cluster(config: Config) -> Iterator[str]:
@@ -261,6 +266,9 @@ def _check_auth(config: Config, listeners: dict[str, Address]) -> Iterator[str]:
             yield 'auth.http.url: needed by auth.mode = "http"'
         else:
             yield from _check_url("auth.http.url", config.auth.http.url)
+        for name, value in config.auth.http.headers.items():
+            if not _HEADER_NAME.fullmatch(name) or not value.isascii() or not value.isprintable():
+                yield f"auth.http.headers: {name!r} can't be sent; names are letters, digits and -, values printable ASCII"
     if mode == "open":
         exposed = [f"{key} is {address}" for key, address in listeners.items() if not address.is_loopback]
         if exposed:

@@ -31,7 +31,7 @@ from mqtt_im.files.log import carrying
 from mqtt_im.files.receiving import PIECE, Incoming
 from mqtt_im.files.table import FileTable, Stored
 from mqtt_im.files.uploads import FileUploads
-from mqtt_im.protocol.errors import Refusal, StoreError
+from mqtt_im.protocol.errors import MqttImError, Refusal, StoreError
 from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.interface import Readable, Store
 from mqtt_im.tables import Place
@@ -372,7 +372,10 @@ def blobs_of(config: FilesConfig, data_dir: Path) -> Blobs:
         return Folder(data_dir / FOLDER)
     parts = urlsplit(config.url)
     if parts.scheme == "file":
-        return Folder(Path(unquote(parts.path)))
+        folder = Path(unquote(parts.path))
+        if folder.exists() and not folder.is_dir():
+            raise MqttImError("files", f"files.url: {folder} is no folder")
+        return Folder(folder)
     from mqtt_im.files.s3 import S3
 
     return S3(config.url, config.endpoint)

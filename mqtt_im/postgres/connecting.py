@@ -65,6 +65,8 @@ class Database:
         except psycopg.ProgrammingError as error:
             # libpq's sentence may quote the URL, with its password.
             raise WrongDatabase("store.url: expected postgresql://user:password@host/database") from error
+        if not all(_is_port(text) for text in str(given.get("port", "")).split(",")):
+            raise WrongDatabase("store.url: a port is a number from 1 to 65535")
         self._params: dict[str, Any] = {**_DEFAULTS, **{key: value for key, value in given.items() if value is not None}}
         self.node = node
         hosts = str(given.get("host") or given.get("hostaddr") or "local socket")
@@ -132,6 +134,11 @@ class Database:
 
 
 _POOLED: Final = "a pool in transaction mode stands in between; use one in session mode, or none"
+
+
+def _is_port(text: str) -> bool:
+    """Whether libpq takes it for a port; an empty one is the usual one."""
+    return not text or (text.isascii() and text.isdigit() and 0 < int(text) < 65_536)
 
 
 def _backend(connection: Connection) -> int:

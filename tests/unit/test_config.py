@@ -107,6 +107,14 @@ def test_booleans_and_numbers_of_set() -> None:
             'files.url: expected "s3://bucket/prefix" or "file:///folder", or nothing for data_dir/files',
         ),
         ("[files]\nurl = 'file:folder'", 'files.url: "file:///folder" is a whole path on this machine'),
+        (
+            "[websocket]\npath = '/mqtt?x'",
+            "websocket.path: no client can ask for '/mqtt?x'; it is ASCII, without spaces, ?, # and %",
+        ),
+        (
+            "[auth]\nmode = 'http'\n[auth.http]\nurl = 'http://x/y'\nheaders = {'a b' = 'c'}",
+            "auth.http.headers: 'a b' can't be sent; names are letters, digits and -, values printable ASCII",
+        ),
         ("[websocket]\npath = 'mqtt'", "websocket.path: must begin with \"/\", got 'mqtt'"),
         ("[http]\nbind = '127.0.0.1:1883'", "http.bind: 127.0.0.1:1883 is the address of mqtt.bind already"),
         ("[auth]\nmode = 'jwt'", 'auth.jwt.key: needed by auth.mode = "jwt"'),
