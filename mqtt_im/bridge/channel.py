@@ -418,6 +418,11 @@ class Channel:
             self.link.keep(-len(found))
         return found
 
+    def let_go(self) -> None:
+        """Nothing hangs on the channel any more: its connection is gone, and requests on their way still know it."""
+        self.delivery = self.correlations = self.awaited = self.late = self.held = self.newest = None
+        self.replies = {}
+
     def wait_for(self, pos: int, correlation: bytes) -> None:
         """A `sent` item is to have this Correlation Data when it is offered."""
         if self.awaited is None:

@@ -193,7 +193,6 @@ class Bridge:
             return
         self._close(channel)
         self.pump.end(channel)
-        channel.newest = None  # it knows the channel: else all that is in flight stays until garbage is looked for everywhere
         if not channel.device:
             self.watching.end(link, channel)
         self.presence.left(link)
@@ -206,6 +205,7 @@ class Bridge:
                 self._parking.park(key, channel.delivery.in_flight(), channel.replies)
             elif channel.replies:
                 self._parking.add_replies(key, channel.replies)
+        channel.let_go()
 
     def session_ended(self, user: str, device: str) -> None:
         """See `Handler`."""

@@ -109,3 +109,26 @@ async def test_replies_that_wait_for_room_count(tmp_path: Path) -> None:
         assert ann.kept == 0, "a page is not kept until its PUBACK, but asked for again"
     finally:
         world.close()
+
+
+@on_loop
+async def test_nothing_of_a_connection_that_is_gone_stays_with_what_it_has_asked_for(tmp_path: Path) -> None:
+    world = BridgeWorld(tmp_path)
+    try:
+        ann = world.connect("ann")
+        ann.version = V5
+        world.settle()
+        send(world, ann, 1, "x" * 10_000)
+        world.settle()
+        channel = world.bridge._channels[ann]
+        assert channel.delivery is not None and channel.delivery.flights
+        world.bridge.uplink(ann, encode({"op": "devices"}), 2, 2, False, Extra(WORDS))
+        send(world, ann, 3, "hi", WORDS)
+        assert len(channel.correlations or ()) == 2
+        world.leave(ann)
+        assert channel.waiting == 2, "both are on their way"
+        assert not channel.correlations and not channel.replies and channel.delivery is None
+        world.settle()
+        assert channel.waiting == 0 and not channel.awaited and not channel.replies
+    finally:
+        world.close()
