@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
 from mqtt_im.store.ledger import Ledger
@@ -30,14 +30,16 @@ class Pump:
         claims: Claims,
         cursors: Cursors,
         audience: Audience,
+        more_came: Callable[[], None],
         line: Line,
         items: list[float],
     ) -> None:
-        """`items` counts what was sent."""
+        """`more_came` is called when more may have come into memory; `items` counts what was sent."""
         self._ledger = ledger
         self._claims = claims
         self._offer = claims.offer
         self._cursors = cursors
+        self._more_came = more_came
         self._line = line
         self._items = items
         self._audience = audience
@@ -101,7 +103,8 @@ class Pump:
                 for other in ready[count:]:
                     if not other.ready:
                         self.in_turn(other)
-                return
+                break
+        self._more_came()
 
     def in_turn(self, channel: Channel) -> None:
         """The same when those who were noted before have had theirs, a few in each turn of the loop."""
@@ -119,6 +122,7 @@ class Pump:
                 yield 2 + 3 * self.now(channel)
         finally:
             self._crowding = False
+            self._more_came()
 
     # Fetching.
 
@@ -138,6 +142,7 @@ class Pump:
             self._woken.discard(channel)
             self._fetch(channel, delivery, delivery.look_again())
         self.now(channel)
+        self._more_came()
 
     def look(self, channel: Channel) -> None:
         """The channel's inbox may have grown, or what is in it changed, by what another node has committed."""

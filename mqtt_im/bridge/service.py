@@ -30,6 +30,7 @@ from .calls import Calls
 from .channel import Channel, now_ms
 from .claims import Claims
 from .cursors import Cursors
+from .lightening import Lightening
 from .neighbourhood import Neighbourhood
 from .parking import USUAL_PARKED_BYTES, Parking
 from .presence import Presence
@@ -81,14 +82,16 @@ class Bridge:
         self.claims = claims
         bounds = Bounds(settings.memory_mb)
         self._parking = Parking(bounds.of(USUAL_PARKED_BYTES))
-        self._aloft = Aloft(bounds.of(USUAL_BYTES))
+        self.aloft = Aloft(bounds.of(USUAL_BYTES))
         self._channels: dict[Link, Channel] = {}
         slices = Slices()
         taking_back = TakingBack(self._channels.values, self._parking, self._forget_reads, slices.line())
+        window = settings.max_inflight
+        lightening = Lightening(self._channels.values, self.aloft, window, self._pump_later, slices.line())
         self.telling = Telling(self, claims, taking_back, slices)
         self._logins = logins
         self.cursors = Cursors(ledger, self.telling.tell, self._has_delivery)
-        self.pump = Pump(ledger, claims, self.cursors, audience, slices.line(), metrics.cell("items"))
+        self.pump = Pump(ledger, claims, self.cursors, audience, lightening.look, slices.line(), metrics.cell("items"))
         self.uplinks = Uplink(self)
         self.calls = Calls(self)
         self.searching: Searching | None = None
@@ -342,7 +345,7 @@ class Bridge:
             qos=channel.item_qos,
             window=channel.window or self.settings.max_inflight,
             app=state.app,
-            aloft=self._aloft,
+            aloft=self.aloft,
         )
         delivery.batch = channel.batch
         first = not self._reachable(channel.user)
@@ -398,7 +401,7 @@ class Bridge:
         self.ledger.submit(CallJob(lambda _: None, lambda _: None, SERVER))
 
     def _pump_later(self, channel: Channel) -> None:
-        """Behind the SUBACK, and a `hello` that has come with the SUBSCRIBE."""
+        """In this turn of the loop, and behind what has come in it: as a `hello` that has come with the SUBSCRIBE."""
         if not channel.ready:
             self.pump.soon(channel)
 

@@ -50,7 +50,9 @@ class Watching:
             if job.refusal is None:
                 # Here, in the turn in which the ledger tells it, so that what is committed after it is not missed.
                 start: Start = job.result
-                channel.delivery = Delivery(channel.user, "", start.pos, start.head, qos=0, window=1, app=False)
+                channel.delivery = Delivery(
+                    channel.user, "", start.pos, start.head, qos=0, window=1, app=False, aloft=self._bridge.aloft
+                )
                 channel.delivery.moved = True  # its cursor is nobody's, and is never written
 
         job = await self._bridge.ledger.ask(lambda notify: CallJob(read, notify, channel.user), begun)

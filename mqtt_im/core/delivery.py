@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from .entries import Entry, void, void_entry
-from .flights import LARGE, Aloft, Flight, LargeFlight
+from .flights import FLIGHT_BYTES, LARGE, Aloft, Flight, LargeFlight
 
 ITEM_IDS = 32_767
 """Packet identifiers of items are `(pos - 1) % ITEM_IDS + 1`, so a restarted server uses the same ones again."""
@@ -140,17 +140,20 @@ class Delivery:
             return
         buffer.append((pos, entry))
         self._buffered += entry.size
+        self._aloft.came += entry.size
 
     def fetched(self, entries: list[tuple[int, Entry]], head: int) -> None:
         """The items that were asked for by `want` have come."""
         self.waiting = False
         self.head = max(self.head, head)
+        before = self._buffered
         expected = self._buffer[-1][0] + 1 if self._buffer else self.next
         for pos, entry in entries:
             if pos == expected or 0 < entry.first <= expected < pos:
                 self._buffer.append((pos, entry))
                 self._buffered += entry.size
                 expected = pos + 1
+        self._aloft.came += self._buffered - before
 
     def want(self) -> tuple[int, int] | None:
         """`(after, limit)` of the items to fetch now; None where none are missing, or enough are in memory."""
@@ -197,6 +200,38 @@ class Delivery:
         """These messages were recalled: nothing of their content is in memory. Returns about how many items were looked at."""
         kept = [flight.entries for flight in (*self.flights.values(), *self._again.values())]
         return 1 + sum(take_back(entries, gone) for entries in (*kept, self._buffer, self.offered))
+
+    # What is in memory.
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in memory for it."""
+        return not (self.flights or self._buffer or self.offered or self._again)
+
+    def weight(self, writable: bool) -> int:
+        """About how many bytes are in memory for what has no acknowledgement, and behind it, where that can't leave now."""
+        flights = [*self.flights.values(), *self._again.values()]
+        size = FLIGHT_BYTES * len(flights) + sum([flight.weight for flight in flights])
+        if not self.qos:
+            size += sum([entry.size for _, entry in self.offered])
+        return size if self._leaves(writable) else size + self._buffered
+
+    def _leaves(self, writable: bool) -> bool:
+        """Whether what is in memory and was not offered is about to be."""
+        return writable and self._room() and not self._again
+
+    def lighten(self, writable: bool, made: dict[int, tuple[Entry, Entry]]) -> None:
+        """Of what was offered is in memory what its acknowledgement needs; and nothing behind it, where that can't leave now.
+
+        `made` are the light entries of all who are lightened together.
+        """
+        if not self._leaves(writable):
+            self.amended()
+        self.offered = _NOTHING
+        for flight in (*self.flights.values(), *self._again.values()):
+            flight.lighten(made)
+
+    # PUBACKs.
 
     def acked(self, packet_id: int, *, twice: bool = False) -> bool:
         """A PUBACK came; True where the cursor has moved.
@@ -543,13 +578,16 @@ def _joined(entries: list[tuple[int, Entry]], items: list[bytes]) -> bytes:
 
 
 def _newer(sent: list[tuple[int, Entry]], now_is: list[tuple[int, Entry]]) -> list[tuple[int, Entry]]:
-    """What was sent, except for what holds less by now."""
+    """What was sent, except for what holds less by now; and what is not in memory any more as it is now."""
+    found_again = dict(now_is)
     less = {pos: entry for pos, entry in now_is if entry.recalled or entry.void}
     gone = [(entry.first, pos) for pos, entry in now_is if entry.first]
     found = []
     for pos, entry in sent:
         if any(first <= pos <= last for first, last in gone):
             found.append((pos, void_entry("retention", entry.first)))
+        elif entry.is_light:
+            found.append((pos, found_again.get(pos, entry)))
         else:
             found.append((pos, less.get(pos, entry)))
     return found

@@ -98,6 +98,17 @@ class Entry:
             self.tail = b",%b" % _encode({**left, "recalled": True})[1:]
             self.recalled = True
 
+    def light(self) -> Entry:
+        """What is to be known of it once it was offered, without what it shows, which the store has."""
+        made = Entry(self.by, self.device, self.conv, self.seq, b"", b"", None)
+        made.at, made.about, made.first = self.at, self.about, self.first
+        return made
+
+    @property
+    def is_light(self) -> bool:
+        """Whether it shows nothing, and is to be found in the store."""
+        return not self.head and not self.void
+
     def is_void(self, user: str, now: int) -> bool:
         """Whether the user's item holds nothing any more."""
         return bool(self.void) or (0 < self.expires <= now and self.by != user)

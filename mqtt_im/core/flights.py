@@ -1,7 +1,9 @@
-"""Packets in flight, and what the large ones weigh, of all devices together.
+"""Packets in flight, and what deliveries have in memory, of all devices together.
 
-A device that acknowledges nothing keeps a window of packets in memory. Where large ones are too much of all devices, each device
-has one of them in flight at a time: nobody stands still, and what is not in flight is in the store.
+A device that acknowledges nothing keeps a window of packets in memory, and what comes behind them. Where that is too much of all
+devices, those that have most of it are lightened: of what they were offered stays what is to be known when it is acknowledged,
+and what it shows is in the store, where it is looked for should it be sent again. And as long as large packets are too much, each
+device has one of them in flight at a time: nobody stands still.
 """
 
 from __future__ import annotations
@@ -13,7 +15,11 @@ from .entries import Entry
 LARGE: Final = 4096
 """A packet with more bytes is counted: a window of others weighs little."""
 USUAL_BYTES: Final = 64 << 20
-"""Of all large packets in flight, above which there is one for each device."""
+"""Of all that deliveries have in memory; of large packets in flight, above which there is one for each device."""
+FLIGHT_BYTES: Final = 400
+"""Bytes that a packet in flight takes beside its items, roughly."""
+HEAVY: Final = 512
+"""Bytes of an item from which it is worth to keep less of it."""
 
 
 class Flight:
@@ -32,16 +38,32 @@ class Flight:
         self.following: Flight | None = None
         """The packet that was offered next."""
 
+    @property
+    def weight(self) -> int:
+        """About how many bytes could be given back of it."""
+        return sum([entry.size for _, entry in self.entries if entry.size >= HEAVY])
+
+    def lighten(self, made: dict[int, tuple[Entry, Entry]]) -> None:
+        """What it shows is not in memory for it any more. Those who share an entry share the light one, by `made`."""
+        entries = self.entries
+        for index, (pos, entry) in enumerate(entries):
+            if entry.size >= HEAVY:
+                if id(entry) not in made:
+                    made[id(entry)] = entry, entry.light()
+                entries[index] = pos, made[id(entry)][1]
+
 
 class Aloft:
-    """Counts large packets in flight, those that are parked included: all that are in memory."""
+    """Counts large packets in flight, those that are parked included: all that are in memory. And what has come into memory."""
 
-    __slots__ = ("bytes", "most")
+    __slots__ = ("bytes", "came", "most")
 
     def __init__(self, most: int = USUAL_BYTES) -> None:
         """`most` bytes."""
         self.most = most
         self.bytes = 0
+        self.came = 0
+        """Bytes of items that have come into memory since it was last looked how much that is."""
 
     @property
     def full(self) -> bool:
@@ -60,6 +82,12 @@ class LargeFlight(Flight):
         self._size = size
         self._aloft = aloft
         aloft.bytes += size
+
+    def lighten(self, made: dict[int, tuple[Entry, Entry]]) -> None:
+        """See `Flight`."""
+        super().lighten(made)
+        self._aloft.bytes -= self._size
+        self._size = 0
 
     def __del__(self) -> None:
         self._aloft.bytes -= self._size

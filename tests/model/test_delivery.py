@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.core import delivery as module
+from mqtt_im.core import flights
 from mqtt_im.core.delivery import Delivery, item_packet_id
 from mqtt_im.core.entries import Entry, void_entry
 from mqtt_im.protocol.requests import MAX_BATCH
@@ -75,6 +76,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.undo = ExitStack()
         for name, value in SMALL.items():
             self.undo.enter_context(patch.object(module, name, value))
+        self.undo.enter_context(patch.object(flights, "HEAVY", 1))
         self.items: list[Item] = []
         self.asked: list[tuple[int, int]] = []
         self.events: list[Callable[[], None]] = []
@@ -417,6 +419,12 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.window = self.delivery.window = window
         self.batch = batch
         self.delivery.batch = MAX_BATCH * self.batch
+
+    @rule(writable=st.booleans())
+    def lighten(self, writable: bool) -> None:
+        """There is too much in memory."""
+        self.delivery.lighten(writable, {})
+        assert all(entry.is_light or entry.void for flight in self.delivery.in_flight().values() for _, entry in flight.entries)
 
     @rule()
     def catch_up(self) -> None:

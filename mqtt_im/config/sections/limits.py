@@ -34,10 +34,11 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             description="About how many MB of memory the server takes at most, besides 6 KB for each connection. Sized by it are "
             "what the store keeps in memory (caches, pages, what is not written to the projections yet); what is held for "
             "connections (packets, frames, requests and uploads that are not whole, wills, topic aliases, answers that nobody "
-            "reads): beyond that whoever has most gives way, with DISCONNECT 0x97 or 503; large publishes without an answer, "
-            "large packets in flight and events that streams have not read: beyond that each user, device or stream has one at "
-            "a time; and, where it is below 400, `max_queued_bytes`, `max_queued_bytes_per_user`, `max_retained_bytes` and "
-            "`max_kept_session_bytes`.",
+            "reads): beyond that whoever has most gives way, with DISCONNECT 0x97 or 503; what devices were offered and have not "
+            "acknowledged: beyond that it is read from the store again if it has to be sent again; large publishes without an "
+            "answer, large packets in flight and events that streams have not read: beyond that each user, device or stream has "
+            "one at a time; and, where it is below 400, `max_queued_bytes`, `max_queued_bytes_per_user`, `max_retained_bytes` "
+            "and `max_kept_session_bytes`.",
         ),
     ] = 400
     connect_timeout_s: Annotated[float, Meta(gt=0, le=3600, description="Seconds from accept to a complete CONNECT.")] = 10

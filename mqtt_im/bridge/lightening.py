@@ -1,0 +1,114 @@
+"""What deliveries have in memory for devices that acknowledge nothing, or read nothing, is bounded as a sum over all (INV-16).
+
+Who has most of it is lightened, which costs nobody anything: it is read from the store again when it can be sent. What packets in
+flight take all the same is bounded by smaller windows for those who have most of them, until there is room again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final
+
+from mqtt_im.core.entries import Entry
+from mqtt_im.core.flights import Aloft
+
+from .channel import Channel
+from .slices import Line
+
+FEW: Final = 8
+"""The window of who has most in flight, where that is too much of all."""
+_USUAL: Final = 4
+_SOON: Final = 32
+"""When such a part of what there may be has come, it is looked how much there is."""
+_IDLE: Final = 8
+"""Channels with nothing in memory that take as long as one step."""
+
+
+class Lightening:
+    """It works in `line`, a few channels at a time."""
+
+    def __init__(
+        self,
+        channels: Callable[[], Iterable[Channel]],
+        aloft: Aloft,
+        window: int,
+        pump: Callable[[Channel], None],
+        line: Line,
+    ) -> None:
+        """`window` is that of who has asked for none; `pump` sends what there is room for."""
+        self._channels = channels
+        self._aloft = aloft
+        self._window = window
+        self._pump = pump
+        self._line = line
+        self._busy = False
+        self._narrow: list[Channel] = []
+        """Those with a smaller window."""
+
+    def look(self) -> None:
+        """Where much has come into memory since the last time, it is looked how much there is, a moment later."""
+        if self._aloft.came >= self._aloft.most // (_SOON if self._narrow else _USUAL) and not self._busy:
+            self._busy = True
+            self._line.start(self._look())
+
+    def _look(self) -> Iterator[int]:
+        try:
+            aloft, idle, total = self._aloft, 0, 0
+            aloft.came = 0
+            some: list[tuple[int, int, Channel]] = []
+            for number, channel in enumerate(list(self._channels())):
+                size = _weight(channel)
+                if size:
+                    some.append((size, number, channel))
+                    total += size
+                    yield 1
+                else:
+                    idle += 1
+                    if idle % _IDLE == 0:
+                        yield 1
+            if total > aloft.most:
+                some.sort(reverse=True)
+                yield from self._lighten(some, total)
+            elif self._narrow and total <= aloft.most // 2:
+                yield from self._widen()
+        finally:
+            self._busy = False
+
+    def _lighten(self, some: list[tuple[int, int, Channel]], total: int) -> Iterator[int]:
+        """Those who have most give way until a quarter is free."""
+        enough = self._aloft.most * 3 // 4
+        made: dict[int, tuple[Entry, Entry]] = {}
+        left: list[tuple[int, int, Channel]] = []
+        for size, number, channel in some:
+            if total <= enough:
+                return
+            if channel.delivery is not None:
+                channel.delivery.lighten(channel.link.writable, made)
+            still = _weight(channel)
+            left.append((still, number, channel))
+            total -= size - still
+            yield 2
+        left.sort(reverse=True)
+        for size, _, channel in left:
+            if total <= enough:
+                return
+            delivery = channel.delivery
+            if delivery is not None and delivery.window > FEW:
+                delivery.window = FEW
+                self._narrow.append(channel)
+            total -= size
+            yield 1
+
+    def _widen(self) -> Iterator[int]:
+        """There is room again."""
+        narrow, self._narrow = self._narrow, []
+        for channel in narrow:
+            if channel.delivery is not None:
+                channel.delivery.window = channel.window or self._window
+                self._pump(channel)
+            yield 1
+
+
+def _weight(channel: Channel) -> int:
+    delivery = channel.delivery
+    return 0 if delivery is None or delivery.idle else delivery.weight(channel.link.writable)

@@ -1,0 +1,113 @@
+"""What deliveries have in memory is bounded as a sum, and who has most of it is read from the store again (INV-16)."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from mqtt_im.bridge.lightening import FEW
+from mqtt_im.core.delivery import item_packet_id
+from mqtt_im.core.flights import LARGE, Flight
+from tests.support.bridge import BridgeWorld, FakeLink
+from tests.unit.transport.harness import on_loop
+
+SIZE = 3_000
+assert SIZE < LARGE
+MOST = 60_000
+
+
+async def turns(world: BridgeWorld) -> None:
+    """What is done in later turns of the loop is done."""
+    for _ in range(50):
+        world.settle()
+        await asyncio.sleep(0)
+
+
+def flights(world: BridgeWorld, link: FakeLink) -> list[Flight]:
+    delivery = world.bridge.delivery_of(link)
+    assert delivery is not None
+    return list(delivery.flights.values())
+
+
+def told(world: BridgeWorld, sender: FakeLink, to: str, count: int) -> None:
+    for number in range(count):
+        world.ask(sender, "send", id=f"{to}{number}", to=to, body=f"{number}" + "x" * SIZE)
+        world.settle()
+
+
+@on_loop
+async def test_who_acknowledges_nothing_is_lightened_and_has_all_of_it_again_after_coming_back(tmp_path: Path) -> None:
+    world = BridgeWorld(tmp_path)
+    try:
+        world.bridge.aloft.most = MOST
+        ann, ben = world.connect("ann"), world.connect("ben")
+        silent = world.connect("bob", clean=False)
+        await turns(world)
+        told(world, ann, "ben", 1)
+        told(world, ann, "bob", 40)
+        await turns(world)
+        assert len(flights(world, silent)) == 40
+        assert sum(flight.weight for flight in flights(world, silent)) < MOST
+        assert all(flight.weight for flight in flights(world, ben)), "who has little keeps it"
+        sent = [item["body"] for item in silent.items]
+        world.leave(silent)
+        back = world.connect("bob", clean=False, resumed=True)
+        await turns(world)
+        assert [item["body"] for item in back.items] == sent
+        assert [(packet_id, dup) for _, packet_id, dup in back.sent] == [(item_packet_id(pos), True) for pos in range(1, 41)]
+        world.puback(back, *range(1, 41))
+        await turns(world)
+        delivery = world.bridge.delivery_of(back)
+        assert delivery is not None and delivery.cursor == 40 and delivery.idle
+    finally:
+        world.close()
+
+
+@on_loop
+async def test_what_waits_for_who_does_not_read_is_not_in_memory_and_comes_when_it_does(tmp_path: Path) -> None:
+    world = BridgeWorld(tmp_path)
+    try:
+        world.bridge.aloft.most = MOST
+        ann, bob = world.connect("ann"), world.connect("bob")
+        await turns(world)
+        bob.writable = False
+        told(world, ann, "bob", 60)
+        await turns(world)
+        delivery = world.bridge.delivery_of(bob)
+        assert delivery is not None and delivery.weight(writable=False) < MOST
+        bob.writable = True
+        world.bridge.writable(bob)
+        await turns(world)
+        assert [int(item["body"].rstrip("x")) for item in bob.items] == list(range(60))
+    finally:
+        world.close()
+
+
+@on_loop
+async def test_packets_alone_make_windows_smaller_until_there_is_room_again(tmp_path: Path) -> None:
+    world = BridgeWorld(tmp_path)
+    try:
+        world.bridge.aloft.most = 8_000
+        ann, bob, ben = world.connect("ann"), world.connect("bob"), world.connect("ben")
+        await turns(world)
+        for number in range(60):
+            world.ask(ann, "send", id=f"s{number}", to="bob", body="x" * 200)
+            await turns(world)
+        delivery = world.bridge.delivery_of(bob)
+        assert delivery is not None and delivery.window == FEW
+        before = len(flights(world, bob))
+        assert FEW < before < 60
+        told(world, ann, "ben", 1)
+        await turns(world)
+        assert len(ben.items) == 1, "others have their items"
+        for pos in range(1, 61):
+            world.puback(bob, pos)
+            world.puback(ann, pos)
+            await turns(world)
+        assert bob.positions == list(range(1, 61))
+        world.puback(ben, 1)
+        told(world, ann, "cat", 1)
+        await turns(world)
+        assert delivery.window > FEW
+    finally:
+        world.close()
