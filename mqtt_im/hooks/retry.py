@@ -32,6 +32,10 @@ class Circuit:
             return free
         return 1 if now >= self._paused_until and not under_way else 0
 
+    def pause(self, now: int) -> int:
+        """After how many ms it may be worth asking for `slots` again, where there are none."""
+        return self._paused_until - now if self._paused_until > now else FIRST_WAIT_MS
+
     def works(self) -> bool:
         """The receiver has answered; True where it had been out of order."""
         was_out, self.failures = self.failures > 0, 0

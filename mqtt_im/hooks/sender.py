@@ -211,11 +211,15 @@ class Sender(Generic[Key]):
         make_line: Callable[[], Line[Key]],
         report: Callable[[Outcome[Key]], None],
         go: Callable[[], bool] = lambda: True,
+        *,
+        lanes: bool = True,
     ) -> None:
+        """Without `lanes` every delivery is for the thread that has nothing to do, and no thread is waited for by others."""
         self._go = go
         self._report: Callable[[Outcome[Key]], None] = report
         self._lines: list[Line[Key]] = [make_line() for _ in range(THREADS)]
-        self._queues: list[SimpleQueue[Delivery[Key] | None]] = [SimpleQueue() for _ in self._lines]
+        queues: list[SimpleQueue[Delivery[Key] | None]] = [SimpleQueue() for _ in self._lines]
+        self._queues: list[SimpleQueue[Delivery[Key] | None]] = queues if lanes else [queues[0]] * THREADS
         self._threads = [
             threading.Thread(target=self._run, args=parts, name=f"{name}-{number}", daemon=True)
             for number, parts in enumerate(zip(self._lines, self._queues, strict=True))

@@ -179,13 +179,15 @@ class Hooks:
             "now": self._ledger.clock.steady(),
         }
 
-    def _sender(self, name: str, make_line: Callable[[], Line[Any]], desk: Callable[[], Desk[Any]]) -> Sender[Any]:
+    def _sender(
+        self, name: str, make_line: Callable[[], Line[Any]], desk: Callable[[], Desk[Any]], *, lanes: bool = True
+    ) -> Sender[Any]:
         def report(outcome: Outcome[Any]) -> None:
             self._inbox.put(lambda now: desk().take(outcome, now))
 
         lead = self._lead
         go = (lambda: True) if lead is None else (lambda: lead.current)
-        sender: Sender[Any] = Sender(name, make_line, report, go)
+        sender: Sender[Any] = Sender(name, make_line, report, go, lanes=lanes)
         self._senders.append(sender)
         return sender
 

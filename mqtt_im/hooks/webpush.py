@@ -14,7 +14,7 @@ import socket
 import ssl
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -34,6 +34,7 @@ from . import pending
 from .desk import Counter, Rows
 from .encryption import MAX_CONTENT_BYTES, Vapid, b64url, encrypt, new_key
 from .push import PushDesk
+from .push_services import PushServices
 from .sender import Delivery, Outcome
 from .service import Hooks, begin
 from .subscriptions import Subscription, Subscriptions, origin_of
@@ -103,10 +104,12 @@ class WebPush(Hooks):
         assert subscriptions is not None
         assert vapid is not None
 
-        def make_line() -> PushServiceLine:
-            return PushServiceLine(subscriptions, vapid, config)
+        services = PushServices()
 
-        sender = self._sender("webpush", make_line, lambda: desk)
+        def make_line() -> PushServiceLine:
+            return PushServiceLine(subscriptions, vapid, config, services)
+
+        sender = self._sender("webpush", make_line, lambda: desk, lanes=False)
         position = begin(rows, "push", last)
         desk = WebPushDesk(
             rows, sender, self._count, subscriptions=subscriptions, settings=config, position=position, **self._common(reader)
@@ -178,48 +181,76 @@ class PushOutcome(Outcome[str]):
 
 
 class PushServiceLine:
-    """Attempts of one thread: each tells all subscriptions of one user."""
+    """Attempts of one thread: each tells all subscriptions of one user, within the time that there is for one."""
 
-    def __init__(self, subscriptions: Subscriptions, vapid: Vapid, config: WebPushConfig) -> None:
+    def __init__(self, subscriptions: Subscriptions, vapid: Vapid, config: WebPushConfig, services: PushServices) -> None:
+        """`services` are those of all threads."""
         self._subscriptions = subscriptions
         self._vapid = vapid
-        self._services = config.services
+        self._listed = config.services
+        self._services = services
         self._timeout_s = config.timeout_s
         self._http: http.client.HTTPConnection | None = None
         self._deadline = float("inf")
 
     def post(self, delivery: Delivery[str]) -> Outcome[str]:
-        """One attempt. A repeat comes to all of them again, and replaces the notification that is there."""
-        status, problem, retry_after = 201, "", 0
+        """One attempt. A repeat comes to those who have not got it, and replaces the notification that is there."""
         try:
             known = self._subscriptions.of(delivery.key)
         except StoreError as error:
             return PushOutcome(delivery, error=error.message)
+        outcome = PushOutcome(delivery, 201)
+        told = set(self._services.told(delivery.id))
+        end = time.monotonic() + self._timeout_s
         for subscription in known:
-            try:
-                answer, wait = self._post(subscription, delivery)
-            except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
-                # The last is what http.client raises where the socket was cut under it.
-                status, problem = 0, str(error) or type(error).__name__
+            if subscription.endpoint in told:
                 continue
-            if answer in GONE:
-                log.info("webpush: a subscription is gone", extra={"user": subscription.user, "device": subscription.device})
-                self._subscriptions.gone(subscription.endpoint)
-            elif not 200 <= answer <= 299:
-                status, problem, retry_after = answer, f"{urlsplit(subscription.endpoint).hostname}: status {answer}", wait
-        return PushOutcome(delivery, status, problem, retry_after)
+            if time.monotonic() >= end:
+                outcome = PushOutcome(delivery, error="not all services have answered in time", retry_after=outcome.retry_after)
+                break
+            failed = self._tell(subscription, delivery, end)
+            if failed is None:
+                told.add(subscription.endpoint)
+            else:
+                outcome = replace(failed, retry_after=max(failed.retry_after, outcome.retry_after))
+        self._services.half_told(delivery.id, frozenset() if outcome.taken else frozenset(told))
+        return outcome
 
-    def _post(self, subscription: Subscription, delivery: Delivery[str]) -> tuple[int, int]:
-        origin = origin_of(subscription.endpoint, self._services)
+    def _tell(self, subscription: Subscription, delivery: Delivery[str], end: float) -> PushOutcome | None:
+        """One subscription is told, or is no more: None; else why not, and when to try again."""
+        host = urlsplit(subscription.endpoint).hostname
+        try:
+            origin = origin_of(subscription.endpoint, self._listed)
+        except ValueError as error:
+            return PushOutcome(delivery, error=str(error))
+        if pause := self._services.enter(origin, _now()):
+            return PushOutcome(delivery, error=f"{host} is out of order", retry_after=-(-pause // 1000))
+        answer, asked = 503, 0
+        try:
+            answer, asked = self._post(subscription, delivery, origin, end)
+        except (OSError, http.client.HTTPException, ValueError, AttributeError) as error:
+            # The last is what http.client raises where the socket was cut under it.
+            return PushOutcome(delivery, error=f"{host}: {error or type(error).__name__}")
+        finally:
+            self._services.leave(origin, _now(), works=answer < 500 and answer != 429, asked=asked * 1000)
+        if answer in GONE:
+            log.info("webpush: a subscription is gone", extra={"user": subscription.user, "device": subscription.device})
+            self._subscriptions.gone(subscription.endpoint)
+        elif not 200 <= answer <= 299:
+            return PushOutcome(delivery, answer, f"{host}: status {answer}", asked)
+        return None
+
+    def _post(self, subscription: Subscription, delivery: Delivery[str], origin: str, end: float) -> tuple[int, int]:
         parts = urlsplit(subscription.endpoint)
         assert parts.hostname is not None
+        left = max(0.001, end - time.monotonic())
         if parts.scheme == "https":
             context = ssl.create_default_context()
             connection: http.client.HTTPConnection = http.client.HTTPSConnection(
-                parts.hostname, parts.port, timeout=self._timeout_s, context=context
+                parts.hostname, parts.port, timeout=left, context=context
             )
         else:
-            connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=self._timeout_s)
+            connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=left)
         body = encrypt(delivery.body, subscription.p256dh, subscription.auth)
         headers = {
             "Authorization": self._vapid.authorization(origin, int(time.time())),
@@ -231,7 +262,7 @@ class PushServiceLine:
             "Urgency": "high",
         }
         target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-        self._http, self._deadline = connection, time.monotonic() + self._timeout_s
+        self._http, self._deadline = connection, end
         try:
             connection.request("POST", target, body, headers)
             answer = connection.getresponse()
@@ -256,3 +287,7 @@ class PushServiceLine:
 
     def end(self) -> None:
         """Nothing is open between attempts."""
+
+
+def _now() -> int:
+    return int(time.monotonic() * 1000)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import stat
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from mqtt_im.config import WebPushConfig
+from mqtt_im.hooks import webpush
 from mqtt_im.hooks.encryption import MAX_CONTENT_BYTES, Vapid, encrypt
 from mqtt_im.hooks.pending import Summary
+from mqtt_im.hooks.push_services import PushServices
+from mqtt_im.hooks.sender import Delivery
 from mqtt_im.hooks.subscriptions import MAX_PER_USER, Subscription, Subscriptions, origin_of
-from mqtt_im.hooks.webpush import notification
+from mqtt_im.hooks.webpush import PushServiceLine, notification
 from mqtt_im.tables import Place
-from tests.support.push_service import BrowserKeys
+from tests.support.push_service import BrowserKeys, PushService
+from tests.support.raw import PATIENCE_S
 
 SERVICES = ("fcm.googleapis.com", "*.notify.windows.com", "http://127.0.0.1:9000")
 
@@ -101,3 +109,76 @@ def test_one_subscription_for_each_device_and_so_many_for_a_user(new_place: Call
     table.remove("carol", "d24")
     assert table.having(["bob"]) == set() and len(table.of("carol")) == MAX_PER_USER - 1
     table.close()
+
+
+class Silent:
+    """A push service that accepts, and answers nothing."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self.origin = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
+
+    def calls(self) -> int:
+        """How many connections have come since the last time."""
+        self._socket.setblocking(False)
+        count = 0
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._socket.accept()[0].close()
+                count += 1
+        return count
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+def test_a_silent_push_service_holds_up_no_other_and_who_was_told_is_not_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webpush, "_now", lambda: 0)
+    silent, services = Silent(), PushServices()
+    vapid = Vapid(ec.generate_private_key(ec.SECP256R1()), "mailto:a@b")
+    with contextlib.closing(silent), PushService() as good, contextlib.closing(Subscriptions(tmp_path)) as table:
+
+        def line(timeout_s: float) -> PushServiceLine:
+            config = WebPushConfig(services=(silent.origin, good.origin), timeout_s=timeout_s)
+            return PushServiceLine(table, vapid, config, services)
+
+        for user, device, origin in [
+            ("ann", "a", silent.origin),
+            ("bob", "a", silent.origin),
+            ("bob", "b", good.origin),
+            ("cat", "a", good.origin),
+        ]:
+            keys = BrowserKeys().told
+            table.put(Subscription(user, device, f"{origin}/{user}", keys["p256dh"], keys["auth"]), 0)
+        assert not line(0.2).post(told_to("ann")).taken
+        assert silent.calls() == 1
+        for _ in range(2):
+            outcome = line(PATIENCE_S).post(told_to("bob"))
+            assert (outcome.taken, outcome.reason, outcome.retry_after >= 1) == (False, "127.0.0.1 is out of order", True)
+        assert line(PATIENCE_S).post(told_to("cat")).taken
+        assert silent.calls() == 0
+        assert [good.requests.get(timeout=PATIENCE_S)[0] for _ in range(2)] == ["/bob", "/cat"]
+        assert good.requests.empty()
+
+
+def told_to(user: str) -> Delivery[str]:
+    return Delivery(user, "push", f"1-{user}", b"{}", user)
+
+
+def test_what_is_known_of_push_services_is_bounded_and_each_is_tried_by_one_while_it_is_out_of_order() -> None:
+    services = PushServices(lambda: 0.5)
+    for number in range(300):
+        assert services.enter(f"https://{number}", 0) == 0
+        services.leave(f"https://{number}", 0, works=False)
+    assert (services.enter("https://0", 1), services.enter("https://299", 1)) == (0, 999)
+    assert services.enter("https://299", 1_000) == 0
+    assert services.enter("https://299", 1_000) == 1_000, "another one looks already"
+    services.leave("https://299", 1_000, works=True)
+    assert (services.enter("https://299", 1_001), services.enter("https://299", 1_001)) == (0, 0)
+    for number in range(20_000):
+        services.half_told(f"{number}", frozenset("x"))
+    assert (services.told("9999"), services.told("10000")) == (frozenset(), frozenset("x"))
+    services.half_told("10000", frozenset())
+    assert services.told("10000") == frozenset()
