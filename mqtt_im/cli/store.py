@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from mqtt_im.accounts.table import NAME as ACCOUNTS
 from mqtt_im.cli.options import ConfigFile, Overrides
 from mqtt_im.config import Config, load
 from mqtt_im.files import tools as file_tools
 from mqtt_im.opening import database_of
 from mqtt_im.protocol.errors import ConfigError, StoreError
+from mqtt_im.store.policy import Removed
 from mqtt_im.store.sqlite import backup as backups
 from mqtt_im.store.sqlite import check as checks
 from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE
@@ -71,6 +73,9 @@ def check(config: ConfigFile = None, overrides: Overrides = None) -> None:
         _check_database(loaded)
         return
     folder = Path(loaded.data_dir)
+    if _has_accounts_alone(folder):
+        typer.echo(f"{folder.absolute()}: accounts, and no messages yet: no server has run here.")
+        return
     with readable(folder, (LOG_FILE, PROJECTION_FILE, "files.db")) as unchanging:
         report = checks.check(folder, unchanging)
         files = file_tools.check(loaded.files, folder, unchanging)
@@ -86,6 +91,12 @@ def check(config: ConfigFile = None, overrides: Overrides = None) -> None:
     typer.echo("Every number follows the one before it, and the projections are what the log says.")
 
 
+def _has_accounts_alone(folder: Path) -> bool:
+    """Whether accounts were made for a server that has never run, which leaves its log first of all."""
+    names = [file.name for file in folder.glob("*")]
+    return f"{ACCOUNTS}.db" in names and all(name.startswith(f"{ACCOUNTS}.db") for name in names)
+
+
 @app.command()
 def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
     """Remove what store.retention_days and store.retention_messages let go, now; a running server does it between its work."""
@@ -99,6 +110,8 @@ def compact(config: ConfigFile = None, overrides: Overrides = None) -> None:
         from mqtt_im.store.postgres import upkeep as postgres_upkeep
 
         removed = postgres_upkeep.compact(database_of(loaded), policy)
+    elif _has_accounts_alone(Path(loaded.data_dir)):
+        removed = Removed()
     else:
         removed = upkeep.compact(Path(loaded.data_dir), policy, loaded.store.synchronous, follow=refresh)
     typer.echo(f"Removed {removed.messages} messages with {removed.items} items, and {removed.rows} rows of the log.")

@@ -258,3 +258,15 @@ def test_user_show_tells_what_a_user_keeps_beside_the_quota(command: Command, tm
     ]
     assert command("user", "show", "bob")[1].splitlines() == [*none[:2], "groups\t1\tof 1000", *none[3:]]
     store.close()
+
+
+def test_a_folder_with_accounts_alone_has_nothing_wrong_in_it(command: Command, tmp_path: Path) -> None:
+    """The store of a server that has never run; where anything else is there, a log that is not is lost."""
+    folder = tmp_path / "fresh"
+    place = ("--set", f"data_dir={folder}")
+    assert command("user", "add", "ann", *place)[0] == 0
+    assert command("store", "check", *place) == (0, f"{folder}: accounts, and no messages yet: no server has run here.\n", "")
+    assert command("store", "compact", *place)[0] == 0
+    (folder / "projection.db").touch()
+    assert command("store", "check", *place)[0] == 1
+    assert command("store", "check", "--set", f"data_dir={tmp_path / 'none'}")[0] == 1

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mqtt_im.transport.embedded.sessions.claiming import Claim
 
 MAX_CLIENT_ID_BYTES: Final = 256
-"""Of MQTT 5; what 3.1.1 allows is not narrowed here."""
+"""A device and its user have 129 at most; sessions of plain clients are kept, and looked for, by their names."""
 
 
 async def admit(connection: Peer, connect: Connect) -> None:
@@ -118,7 +118,7 @@ def _is_refused_unseen(connection: Peer, connect: Connect) -> bool:
             return True
         text = "too many connects; come back in a while"
         connection.turn_down(SERVER_UNAVAILABLE, reasons.CONNECTION_RATE, connection.turned_away, text=text, told=True)
-    elif connect.version == V5 and len(connect.client_id.encode()) > MAX_CLIENT_ID_BYTES:
+    elif len(connect.client_id.encode()) > MAX_CLIENT_ID_BYTES:
         text = f"a client id has at most {MAX_CLIENT_ID_BYTES} bytes"
         connection.turn_down(IDENTIFIER_REJECTED, reasons.IDENTIFIER_NOT_VALID, "identifier", text=text)
     elif not connect.client_id and not connect.clean and connect.version != V5:

@@ -53,6 +53,7 @@ async def test_what_is_no_connect_is_closed_without_an_answer(tmp_path: Path, na
         (packets.connect("a", level=6), b"\x00\x84\x00"),
         (packets.connect("a", level=0x84), b"\x00\x01"),
         (packets.connect("", clean=False), b"\x00\x02"),
+        (packets.connect("a" * 257), b"\x00\x02"),
     ],
 )
 @on_loop
