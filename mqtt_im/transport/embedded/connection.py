@@ -1,7 +1,7 @@
 """One MQTT connection: packets are handled where they arrive.
 
-What is hot runs in `_run` without tasks: PUBLISH on the device's own `up`, PUBACK, PINGREQ. Everything else goes through
-`receiving`. Rules of this file:
+What is hot runs in `run` without tasks: PUBLISH on the device's own `up`, PUBACK, PINGREQ. Everything else goes through
+`receiving`. Rules of this file and of `holding`:
 
 - Packets are handled in the order in which they came. What must wait (login, a subscription, the request rate, a full window,
   a client that does not read) sets `_stop`; packets behind it are held, and reading pauses when they are many. PINGREQ and
@@ -12,18 +12,12 @@ What is hot runs in `_run` without tasks: PUBLISH on the device's own `up`, PUBA
 
 from __future__ import annotations
 
-import asyncio
-from collections import deque
-from collections.abc import Coroutine
-from functools import partial
 from time import perf_counter
-from typing import Any, Final
+from typing import Final
 
 from mqtt_im.mqtt import V5, encode, reasons
 from mqtt_im.mqtt.framing import (
     DISCONNECT,
-    PINGREQ,
-    PUBACK,
     SUBSCRIBE,
     UNSUBSCRIBE,
     body_and_end,
@@ -31,25 +25,10 @@ from mqtt_im.mqtt.framing import (
 from mqtt_im.mqtt.reasons import Malformed
 from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID
 from mqtt_im.transport.embedded import admission, receiving
+from mqtt_im.transport.embedded.holding import END, LOOK_AGAIN_S, RUN, TASK, WINDOW, WRITE, Holding
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.limits import FAR_BEYOND_S
-from mqtt_im.transport.embedded.stranger import Stranger
 from mqtt_im.transport.under_way import LARGE
-
-RUN: Final = 0
-"""Packets are handled as they come."""
-RATE: Final = 1
-"""The user's request rate is used up; a timer goes on."""
-WINDOW: Final = 2
-"""Too many uplinks wait for their answer; the answers go on."""
-WRITE: Final = 3
-"""The client does not read; the drained buffer goes on."""
-TASK: Final = 4
-"""A packet is being handled by a task; its end goes on."""
-TURN: Final = 5
-"""The user has had enough of this turn of the loop; another one goes on."""
-END: Final = 6
-"""Nothing more is handled."""
 
 _TURN_S: Final = 0.003
 
@@ -61,9 +40,6 @@ _ACKED_AT_ONCE: Final = 64
 CONTROL_BURST_S: Final = 2.0
 _PAUSE_S: Final = 0.1
 """So long such packets wait at least, once they do: looking at each of them again costs more than it."""
-_MANY_HELD: Final = 1_000
-"""So many held packets are taken apart; what comes behind them is not."""
-_LOOK_AGAIN_S: Final = 0.25
 
 
 def _is_goodbye(held: bytes | float) -> bool:
@@ -71,34 +47,13 @@ def _is_goodbye(held: bytes | float) -> bool:
     return isinstance(held, bytes) and held[0] == DISCONNECT and held[2:3] in (b"", b"\0")
 
 
-class Connection(Stranger):
+class Connection(Holding):
     """A client's packets, in the order in which they come."""
 
-    __slots__ = (
-        "_control_until",
-        "_held",
-        "_held_bytes",
-        "_held_since",
-        "_strange",
-        "_missing",
-        "_partial",
-        "_rest",
-        "_stop",
-        "_wake",
-    )
+    __slots__ = ("_control_until",)
 
     def __init__(self, hub: Hub, listener: str) -> None:
         super().__init__(hub, listener)
-        self._stop = RUN
-        self._wake: asyncio.TimerHandle | None = None
-        self._partial: list[bytes] | None = None
-        self._missing = 0
-        self._held: deque[bytes | float] | None = None
-        """Packets that wait; a number before them is the time at which those behind it came in."""
-        self._held_bytes = 0
-        self._held_since = 0.0
-        self._rest: list[bytes] | None = None
-        """What came behind too many packets to be looked at now: bytes as they came."""
         self._control_until = 0.0
         """The time up to which packets that nobody pays for as requests are paid for, as in a `Bucket`."""
 
@@ -127,7 +82,7 @@ class Connection(Stranger):
                 self.hold(data, 0, now)
             elif self.opened:
                 self._held_since = now
-                at = self._run(data, now)
+                at = self.run(data, now)
                 if at >= 0:
                     self.hold(data, at, now)
             else:
@@ -153,79 +108,16 @@ class Connection(Stranger):
         if self._stop == RUN and not self._held:
             self.end("lost")
 
-    def wait_for(self, data: bytes, at: int, end: int) -> None:
-        """Keep the packet that begins at `at`: it is not complete, and cannot be before `end`."""
-        self._partial = [data[at:] if at else data]
-        self._missing = end - len(data)
-        self.keep(len(data) - at)
-
-    def hold(self, data: bytes, at: int, now: float) -> None:
-        """Keep packets until what is being waited for is over; handle what need not wait."""
-        if self.closed:
-            return
-        if self._rest is not None:
-            self._rest.append(data[at:])
-            self.keep(len(data) - at)
-            return
-        before = self._held_bytes
-        self._hold(data, at, now)
-        if self._held_bytes != before:
-            self.keep(self._held_bytes - before)
-
-    def _hold(self, data: bytes, at: int, now: float) -> None:
-        held = self._held
-        if held is None:
-            held = self._held = deque()
-        marked = False
-        limit, end = self.hub.limits.max_packet_bytes, len(data)
-        while at < end:
-            try:
-                _, stop = body_and_end(data, at, limit)
-                if stop > end:
-                    self.wait_for(data, at, stop)
-                    break
-                passes = self.opened and data[at] in (PUBACK, PINGREQ)
-                if (passes and (self._flooding(now) or not self.writable)) or len(held) > _MANY_HELD:
-                    self._look_later(data, at)
-                    return
-                if passes:
-                    self._run(data[at:stop], now)
-            except Malformed:
-                if not self.opened:
-                    raise
-                self._look_later(data, at)  # packets before it have their turn first, wherever the stream was cut
-                return
-            if not passes:
-                if not marked:
-                    held.append(now)
-                    marked = True
-                held.append(data[at:stop])
-                self._held_bytes += stop - at
-            at = stop
-        if self._held_bytes > limit:
-            self._read_no_more()
-
-    def _look_later(self, data: bytes, at: int) -> None:
-        """No more of it is looked at, and nothing more read, before the packets that are held had their turn."""
-        self._rest = [data[at:]]
-        self.keep(len(data) - at)
-        self._read_no_more()
-
-    def _read_no_more(self) -> None:
-        if not self._paused and not self.transport.is_closing():
-            self._paused = True
-            self.transport.pause_reading()
-
-    def _flooding(self, now: float) -> bool:
-        """Whether so many pings, and acknowledgements of nothing, came lately that the next ones wait."""
+    def flooding(self, now: float) -> bool:
+        """See `Holding`."""
         return self._control_until - now > CONTROL_BURST_S
 
     def meter(self, now: float, count: int = 1) -> None:
         """See `Peer`."""
         self._control_until = max(self._control_until, now) + count * _ACKNOWLEDGEMENT_S
 
-    def _run(self, data: bytes, now: float) -> int:  # noqa: C901 - the hot loop, in one piece for speed
-        """Handle the packets in `data`; returns where it stopped because `_stop` was set, or -1 where it did not."""
+    def run(self, data: bytes, now: float) -> int:  # noqa: C901 - the hot loop, in one piece for speed
+        """See `Holding`."""
         hub, bucket = self.hub, self.bucket
         handler, limit = hub.handler, hub.limits.max_packet_bytes
         if bucket.turn != now:
@@ -251,7 +143,7 @@ class Connection(Stranger):
                     return -1
             if first == 0x40:
                 if self._control_until - now > CONTROL_BURST_S:
-                    self._slow_down(max(_PAUSE_S, self._control_until - now - CONTROL_BURST_S))
+                    self.slow_down(max(_PAUSE_S, self._control_until - now - CONTROL_BURST_S))
                     return at
                 if stop - body != 2 or self._unacked is not None:
                     if self.version != V5:
@@ -283,11 +175,11 @@ class Connection(Stranger):
                     self._stop = WINDOW if self.full else WRITE
                     return at
                 if stop - at > LARGE and hub.under_way.full(self.party):
-                    self._slow_down(_LOOK_AGAIN_S)
+                    self.slow_down(LOOK_AGAIN_S)
                     return at
                 if wait := bucket.take(now):
                     if now - self._held_since < FAR_BEYOND_S or not receiving.beyond_rate(self, first, data[body:stop], wait):
-                        self._slow_down(wait)
+                        self.slow_down(wait)
                         return at
                 elif first == 0x32 and data.startswith(self._up, body) and self.device:
                     start = body + len(self._up)
@@ -315,95 +207,26 @@ class Connection(Stranger):
                 if not self.writable:
                     self._stop = WRITE
                     return at
-                if self._flooding(now):
-                    self._slow_down(max(_PAUSE_S, self._control_until - now - CONTROL_BURST_S))
+                if self.flooding(now):
+                    self.slow_down(max(_PAUSE_S, self._control_until - now - CONTROL_BURST_S))
                     return at
                 self._control_until = max(self._control_until, now) + _PING_S
                 self.answer(encode.PINGRESP)
             else:
                 if first in (SUBSCRIBE, UNSUBSCRIBE) and (wait := bucket.take(now)):
-                    self._slow_down(wait)
+                    self.slow_down(wait)
                     return at
-                if self._flooding(now):
-                    self._slow_down(max(_PAUSE_S, self._control_until - now - CONTROL_BURST_S))
+                if self.flooding(now):
+                    self.slow_down(max(_PAUSE_S, self._control_until - now - CONTROL_BURST_S))
                     return at
                 receiving.other(self, first, data[body:stop])
             at = stop
             if self._stop:
                 return at
             if at < end and perf_counter() > bucket.turn_ends:
-                self._wait_for_turn()
+                self.wait_for_turn()
                 return at
         return -1
-
-    def _wait_for_turn(self) -> None:
-        self._stop = TURN
-        self.hub.next_turn(partial(self._go_on, TURN))
-
-    def _slow_down(self, wait: float) -> None:
-        hub = self.hub
-        self._stop = RATE
-        hub.count("throttled")
-        # Something may be given back meanwhile, so it is looked again before the whole time is over.
-        self._wake = hub.loop.call_later(min(wait, _LOOK_AGAIN_S), self._go_on, RATE)
-
-    def _go_on(self, reason: int) -> None:
-        """What packets waited for is over: handle those that are held."""
-        if self._stop != reason or self.closed or self.hub.draining:
-            return
-        self._stop = RUN
-        now = self.hub.clock()
-        held = self._held
-        if held:
-            before = self._held_bytes
-            try:
-                if not self._run_held(held, now):
-                    return
-            except Malformed as wrong:
-                self.violation(wrong)
-                return
-            finally:
-                if self._held_bytes != before:
-                    self.keep(self._held_bytes - before)
-        self._held = None
-        self._held_since = now
-        if self._rest is not None:
-            rest, self._rest = b"".join(self._rest), None
-            self.keep(-len(rest))
-            try:
-                at = self._run(rest, now)
-                if at >= 0:
-                    self.hold(rest, at, now)
-            except Malformed as wrong:
-                self.violation(wrong)
-            if self._stop or self.closed:
-                return
-        if self._eof:
-            if not self._pending:
-                self.end("lost")
-        elif self._paused:
-            self._paused = False
-            self.transport.resume_reading()
-
-    def _run_held(self, held: deque[bytes | float], now: float) -> bool:
-        """Handle what is held; False where the rest has to wait again."""
-        while held:
-            packet = held.popleft()
-            if isinstance(packet, float):
-                self._held_since = packet
-                continue
-            at = self._run(packet, now)
-            if at == 0:
-                held.appendleft(packet)
-                held.appendleft(self._held_since)
-                return False
-            self._held_bytes -= len(packet)
-            if at > 0:
-                return False
-            if perf_counter() > self.bucket.turn_ends:
-                self._wait_for_turn()
-                return False
-        return True
 
     def uplink_received(self, token: int, packet_id: int) -> None:
         """An uplink at QoS 2 has its answer."""
@@ -412,33 +235,11 @@ class Connection(Stranger):
     def window_opened(self) -> None:
         """Half of the uplinks that filled the window have their answer."""
         if self._stop == WINDOW:
-            self.hub.loop.call_soon(self._go_on, WINDOW)
+            self.hub.loop.call_soon(self.go_on, WINDOW)
 
     def handle_nothing_more(self) -> None:
         """Packets that come from now on are not handled."""
         self._stop = END
-
-    def start(self, work: Coroutine[Any, Any, None], *, at_once: bool = False) -> None:
-        """Handle a packet in a task; the packets behind it wait for its end. `at_once`: here, since it waits for nothing."""
-        if at_once:
-            try:
-                work.send(None)
-            except StopIteration:
-                return
-            except Exception:  # noqa: BLE001 - see `_work`
-                self.hub.failed(f"handling a packet of {self}")
-            self.end("internal_error")
-            return
-        self._stop = TASK
-        self.hub.background(self._work(work))
-
-    async def _work(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception:  # noqa: BLE001 - a mistake of ours costs one connection, not the server
-            self.hub.failed(f"handling a packet of {self}")
-            self.end("internal_error")
-        self._go_on(TASK)
 
     # Beginning and end
 
@@ -460,7 +261,7 @@ class Connection(Stranger):
         if self.device:
             self.hub.handler.writable(self)
         self.hub.plain.streams.pump(self.mqtt_session)
-        self._go_on(WRITE)
+        self.go_on(WRITE)
 
     def ended(self, reason: str) -> None:
         """Leave the shared state, tell the bridge, and fire the will unless the client said goodbye."""

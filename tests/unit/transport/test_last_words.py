@@ -13,7 +13,6 @@ import pytest
 import trustme
 from websockets.frames import OP_BINARY, Frame
 
-from mqtt_im.transport.embedded import wire
 from tests.support import packets, packets5
 from tests.unit.transport.harness import PATIENCE_S, FakeHandler, Server, on_loop
 from tests.unit.transport.test_tls import trusting, write
@@ -165,8 +164,8 @@ async def test_the_answers_before_a_request_that_is_to_be_repeated(tmp_path: Pat
 @pytest.mark.parametrize("listener", LISTENERS)
 @on_loop
 async def test_nobody_waits_long_for_who_reads_nothing(tmp_path: Path, listener: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "_LINGER_S", 0.1)
-    monkeypatch.setattr(wire, "_LAST_BYTES_S", 0.1)
+    monkeypatch.setattr("mqtt_im.transport.embedded.socket._LINGER_S", 0.1)
+    monkeypatch.setattr("mqtt_im.transport.embedded.socket._LAST_BYTES_S", 0.1)
     async with Host(tmp_path) as server:
         client = await server.deaf(listener, CONNECT5)
         _take_over(server)
