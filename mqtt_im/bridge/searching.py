@@ -20,7 +20,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.logs import RateLimited
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.search.index import FOREVER, Query
+from mqtt_im.search.finding import FOREVER, Query
 from mqtt_im.search.thread import Search
 from mqtt_im.search.words import phrases_of
 from mqtt_im.store import queries, reach

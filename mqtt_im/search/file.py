@@ -1,6 +1,6 @@
 """The search index's file, `search.db`: its tables, as peewee models, and how it is opened and thrown away.
 
-Its shards are FTS5 tables, which no model describes; `search_index.py` makes them.
+Its shards are FTS5 tables, which no model describes; `shards.py` makes them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _PAGES_KIB: Final = 16_384
 
 
 class DocRow(peewee.Model):
-    """A message: its log row, its conversation's number, and its text in the form that `text.py` gives it."""
+    """A message: its log row, its conversation's number, and its text in the form that `words.py` gives it."""
 
     lsn = peewee.IntegerField(primary_key=True)
     cid = peewee.IntegerField()

@@ -21,7 +21,8 @@ from mqtt_im.store.postgres.follow import LogReader
 from mqtt_im.store.reach import Part
 
 from . import words as text
-from .index import Found, Key, Query
+from .finding import Found, Query
+from .index import Key
 
 VERSION: Final = f"1.{text.VERSION}"
 SETTLE_S: Final = 1.0

@@ -27,7 +27,8 @@ from mqtt_im.protocol.errors import Refusal, StoreError
 from mqtt_im.shares import Bounds
 
 from .file import FILE_NAME, remove
-from .index import Found, Key, Query, SearchIndex
+from .finding import Found, Query
+from .index import Key, SearchIndex
 
 CATCH_UP_S: Final = 2.0
 """What a search waits for the index, at most."""
@@ -59,7 +60,10 @@ class Index(Protocol):
     """What the thread keeps up with the log; see `SearchIndex`. Raises one of `ERRORS`."""
 
     position: int
-    dirty: set[int]
+
+    @property
+    def dirty(self) -> set[int]:
+        """See `SearchIndex`."""
 
     def log_end(self) -> int:
         """See `SearchIndex`."""

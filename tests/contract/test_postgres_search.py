@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.search.index import FOREVER, Query
+from mqtt_im.search.finding import FOREVER, Query
 from mqtt_im.search.postgres import PostgresIndex
 from mqtt_im.search.words import phrases_of
 from mqtt_im.store import queries, reach

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from mqtt_im.core.records import Edited, Message, ReadMark, Recalled, encode
-from mqtt_im.search import index as search_index
 from mqtt_im.search.file import FILE_NAME, remove
-from mqtt_im.search.index import FOREVER, Query, SearchIndex
+from mqtt_im.search.finding import FOREVER, Query
+from mqtt_im.search.index import SearchIndex
 from mqtt_im.search.words import phrases_of
 from mqtt_im.store.reach import Part, Reach
 from mqtt_im.store.sqlite.files import open_log
@@ -33,8 +33,8 @@ class Searching(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.patch = pytest.MonkeyPatch()
-        for name, value in (("SHARD_ROWS", 5), ("_MANY", 1), ("_IN_VAIN", 2)):
-            self.patch.setattr(search_index, name, value)
+        for name, value in (("shards.SHARD_ROWS", 5), ("finding._MANY", 1), ("finding._IN_VAIN", 2)):
+            self.patch.setattr(f"mqtt_im.search.{name}", value)
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name)
         self.db = open_log(self.path, "off")

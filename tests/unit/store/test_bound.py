@@ -96,14 +96,14 @@ def test_large_texts_leave_little_with_the_search_index(tmp_path: Path) -> None:
             body = Raw(b'"%b w%d"' % (b"word " * (LARGE // 5), number))
             store.run([RequestJob(Who("ann", "pc", 0), rq.Send(id=str(number), to="bob", body=body), lambda _: None)], 1_000)
         with closing(SearchIndex(tmp_path, store.engine.epoch, Bounds(USUAL_MB // 4))) as index:
-            index._sql = bound = Bound(index._sql)  # type: ignore[assignment]
+            index._shards.sql = bound = Bound(index._shards.sql)  # type: ignore[assignment]
             steps = 0
             while index.follow(1_000):
                 steps += 1
             assert bound.largest <= MOST
             assert steps > 1, "little is in memory at a time"
-            assert index._sql.execute("SELECT count(*) FROM doc").fetchone() == (70,)
-            assert index._sql.execute("SELECT rowid FROM word_0 WHERE word_0 MATCH 'w69'").fetchone() == (70,)
+            assert index._shards.sql.execute("SELECT count(*) FROM doc").fetchone() == (70,)
+            assert index._shards.sql.execute("SELECT rowid FROM word_0 WHERE word_0 MATCH 'w69'").fetchone() == (70,)
     finally:
         store.close()
 
@@ -117,7 +117,7 @@ def test_pages_in_memory_are_a_share_of_what_the_process_may_have(tmp_path: Path
             with closing(open_log(tmp_path, bounds=bounds)) as log:
                 pages.append(-log.pragma("cache_size"))
             with closing(SearchIndex(tmp_path, store.engine.epoch, bounds)) as index:
-                pages.append(-index._sql.execute("PRAGMA cache_size").fetchone()[0])
+                pages.append(-index._shards.sql.execute("PRAGMA cache_size").fetchone()[0])
         usual, less = pages[:2], pages[2:]
         assert all(few < many / 4 for few, many in zip(less, usual, strict=True))
     finally:

@@ -23,9 +23,10 @@ from mqtt_im.core.records import Message, encode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.search import index as search_index
+from mqtt_im.search import finding
 from mqtt_im.search.file import FILE_NAME
-from mqtt_im.search.index import FOREVER, Query, SearchIndex
+from mqtt_im.search.finding import FOREVER, Query
+from mqtt_im.search.index import SearchIndex
 from mqtt_im.search.words import phrases_of
 from mqtt_im.store import queries, reach
 from mqtt_im.store.interface import Readable
@@ -142,7 +143,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_index, "SHARD_ROWS", 4)
+    monkeypatch.setattr("mqtt_im.search.shards.SHARD_ROWS", 4)
 
 
 # What is found.
@@ -238,7 +239,7 @@ def test_a_search_goes_on_where_it_was_left(world: World, small_shards: None) ->
 @pytest.mark.parametrize(("most", "many"), [(0, 1000), (300, 1000), (300, 0), (0, 0)])
 def test_only_what_one_may_read(world: World, small_shards: None, monkeypatch: pytest.MonkeyPatch, most: int, many: int) -> None:
     for name, value in (("_MAX_CONV_WORDS", most), ("_MANY", many), ("_IN_VAIN", 1)):
-        monkeypatch.setattr(search_index, name, value)
+        monkeypatch.setattr(finding, name, value)
     world.group("alice", "#g")
     world.say("alice", "#g", "treasure one")
     world.say("alice", "carol", "treasure of carol")
@@ -336,7 +337,7 @@ def test_a_message_that_is_recalled_while_it_is_rendered_is_not_shown(world: Wor
 
 
 def test_a_complete_shard_is_merged_into_one_piece(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search_index, "SHARD_ROWS", 20)
+    monkeypatch.setattr("mqtt_im.search.shards.SHARD_ROWS", 20)
     for number in range(21):
         world.say("alice", "bob", f"apple {number}")
         world.index.follow(1)
@@ -430,11 +431,11 @@ def test_a_step_that_fails_leaves_nothing(world: World, small_shards: None, monk
     def fail(number: int) -> None:
         raise Crash
 
-    monkeypatch.setattr(world.index, "_mark", fail)
+    monkeypatch.setattr(world.index._shards, "mark", fail)
     with pytest.raises(Crash):
         world.index.follow(1000)
     monkeypatch.undo()
-    monkeypatch.setattr(search_index, "SHARD_ROWS", 4)
+    monkeypatch.setattr("mqtt_im.search.shards.SHARD_ROWS", 4)
     assert world.index.position == before and not world.index.dirty
     assert world.search("alice", "apple") == [f"apple {number}" for number in range(8, -1, -1)]
 
@@ -443,15 +444,17 @@ _INDEXER = """\
 import os, signal, sys
 from pathlib import Path
 from mqtt_im.search import index as search_index
+from mqtt_im.search import shards
 
-class Index(search_index.SearchIndex):
-    def _mark(self, number):
-        super()._mark(number)
+class Shards(shards.Shards):
+    def mark(self, number):
+        super().mark(number)
         if number == 2:
             os.kill(os.getpid(), signal.SIGKILL)
 
-search_index.SHARD_ROWS = 4
-index = Index(Path(sys.argv[1]), sys.argv[2])
+shards.SHARD_ROWS = 4
+search_index.Shards = Shards
+index = search_index.SearchIndex(Path(sys.argv[1]), sys.argv[2])
 while index.follow(int(sys.argv[3])):
     pass
 """

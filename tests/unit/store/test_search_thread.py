@@ -16,10 +16,10 @@ import pytest
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.search import index
 from mqtt_im.search import thread as search
 from mqtt_im.search.file import FILE_NAME
-from mqtt_im.search.index import FOREVER, Query, SearchIndex
+from mqtt_im.search.finding import FOREVER, Query
+from mqtt_im.search.index import SearchIndex
 from mqtt_im.search.thread import Search
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.reach import Part, Reach
@@ -108,7 +108,7 @@ async def gone(store: SqliteStore, *words: bytes) -> None:
 
 def test_what_was_recalled_leaves_the_file_by_itself(store: SqliteStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """INV-9: from all shards, one after the other or together, the write-ahead file included."""
-    monkeypatch.setattr(index, "SHARD_ROWS", 4)
+    monkeypatch.setattr("mqtt_im.search.shards.SHARD_ROWS", 4)
     words = [b"regretted%02d" % number for number in range(48)]
 
     async def main() -> None:
