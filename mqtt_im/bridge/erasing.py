@@ -5,15 +5,22 @@ Where a user is to be erased: what the user could have left, forgotten and taken
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from functools import partial
+from typing import Final
 
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import queries
-from mqtt_im.store.erasing import EraseJob
+from mqtt_im.store.erasing import CONVS, Alone, EraseJob, TakeBackJob, conversations
 
 from .calls import new_id
 from .seam import Bridge
+
+_POLL_S: Final = 0.05
+_TRIES: Final = 100
+"""So often it is looked whether what was taken back is gone from all files, in which somebody who reads may stand in the way."""
 
 
 async def hand_on(bridge: Bridge, user: str) -> None:
@@ -29,10 +36,24 @@ async def erase(bridge: Bridge, user: str) -> None:
     requests: list[rq.Request] = [rq.GroupLeave(id=new_id(), group=name) for name in groups]
     requests += [rq.DeviceForget(id=new_id(), device=name) for name in devices]
     await _make(bridge, user, requests)
-    again = True
-    while again:
-        job = await bridge.ledger.ask(lambda notify: EraseJob(user, notify), bridge.telling.tell)
-        again = job.again
+    names, alone = await bridge.ledger.call(lambda engine: conversations(engine, user), user)
+    for name, first, last in alone:
+        following = first
+        while following <= last:
+            what = Alone(name, following, last)
+            job = await bridge.ledger.ask(partial(TakeBackJob, user, what), bridge.telling.tell)
+            following = job.following
+    for _ in range(_TRIES if alone else 0):
+        if await bridge.ledger.decide(lambda store: store.emptied):
+            break
+        await asyncio.sleep(_POLL_S)
+    await bridge.ledger.ask(partial(EraseJob, user, ()), bridge.telling.tell)
+    told: set[str] = set()
+    while new := [name for name in names if name not in told]:  # some may be new since, where nobody needs an account
+        for start in range(0, len(new), CONVS):
+            await bridge.ledger.ask(partial(EraseJob, user, new[start : start + CONVS]), bridge.telling.tell)
+        told.update(new)
+        names, _ = await bridge.ledger.call(lambda engine: conversations(engine, user), user)
 
 
 async def _make(bridge: Bridge, user: str, requests: Sequence[rq.Request]) -> None:

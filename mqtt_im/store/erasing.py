@@ -1,9 +1,13 @@
-"""Erasing a user: a job that is handed in until nothing is left of what nobody else has."""
+"""Erasing a user: jobs that are handed in one after the other, each a part of it that takes a few milliseconds.
+
+What nobody else has, notes to oneself and groups that only the user was in, is taken back from disk first (`TakeBackJob`).
+Then the conversations are told, some at a time, that whoever has the name next begins anew in them (`EraseJob`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from mqtt_im.core.model import Conv
 from mqtt_im.core.records import Erased, Message, Recalled
@@ -14,24 +18,54 @@ from .jobs import Job
 from .wanted import Wanted
 
 if TYPE_CHECKING:
-    from .interface import Engine
+    from .interface import Engine, Readable
+
+TAKEN_BACK: Final = 50
+"""Messages of one job …"""
+LOOKED_AT: Final = 200
+"""… of so many that it looks at, since some were recalled before."""
+CONVS: Final = 50
+"""Conversations of one job."""
 
 
-class EraseJob(Job):
-    """A user who has left every group, and has no device any more, is erased: a part of it; `again` says that there is more.
+class Alone(NamedTuple):
+    """A conversation that nobody else was ever in, and from which message to which the user may read it."""
 
-    What nobody else has, notes to oneself and groups that only the user was in, is taken back from disk first, some at a time.
+    conv: str
+    first: int
+    last: int
+
+
+def conversations(engine: Readable, user: str) -> tuple[list[str], list[Alone]]:
+    """All that the user is or was in, and those of them that nobody else was."""
+    state = engine.state
+    names = state.conv_names(state.user(user))
+    own = (state.conv(name) for name in names if name[0] == "#" or name == direct(user, user))
+    return names, [Alone(conv.name, _first(conv, user), conv.head) for conv in own if conv is not None and _is_own(conv, user)]
+
+
+def _is_own(conv: Conv, user: str) -> bool:
+    return not conv.group or (conv.size == 0 and list(conv.members) == [user])
+
+
+def _first(conv: Conv, user: str) -> int:
+    return next((first for first, _ in conv.members[user].spans), conv.head + 1)
+
+
+class TakeBackJob(Job):
+    """Messages of a conversation that nobody else was ever in are gone from disk, the first of them and some after it.
+
+    `following` is the one to go on with, behind the last where nothing is left, or somebody has made the group anew.
     """
 
-    __slots__ = ("again", "notify", "user")
+    __slots__ = ("conv", "first", "following", "last", "notify", "user")
 
-    PART = 100
-
-    def __init__(self, user: str, notify: Callable[[EraseJob], None]) -> None:
+    def __init__(self, user: str, what: Alone, notify: Callable[[TakeBackJob], None]) -> None:
         super().__init__()
         self.user = user
+        self.conv, self.first, self.last = what
+        self.following = self.first
         self.notify = notify
-        self.again = False
 
     def line(self) -> str:
         """See `Job`."""
@@ -40,40 +74,63 @@ class EraseJob(Job):
     def wants(self, wanted: Wanted) -> None:
         """See `Job`."""
         wanted.actors.add(self.user)
-        wanted.pair(self.user, self.user)
+        wanted.conv(self.conv, told=True)
 
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""
         state = engine.state
-        convs = [conv for name in state.conv_names(state.user(self.user)) if (conv := state.conv(name)) is not None]
-        for conv in convs:
-            conv.catch_up([self.user])  # whoever has the name next is told nothing of it
-        for conv in convs:
-            if self._is_own(conv) and self._take_back(engine, conv):
-                self.again = True
+        conv = state.conv(self.conv)
+        self.following, taken = self.first, 0
+        for _ in range(LOOKED_AT):
+            found = None if conv is None or conv.size else state.nearest_message(conv, self.following, self.last, True)
+            if conv is None or found is None:
+                self.following = self.last + 1
                 return
-        engine.append(self, Erased(engine.now, self.user, [[conv.name, conv.head] for conv in convs]))
-
-    def _is_own(self, conv: Conv) -> bool:
-        if conv.group:
-            return conv.size == 0 and list(conv.members) == [self.user]
-        return conv.name == direct(self.user, self.user)
-
-    def _take_back(self, engine: Engine, conv: Conv) -> bool:
-        """Whether this part is full."""
-        state = engine.state
-        seq = next((first for first, _ in conv.members[self.user].spans), conv.head + 1)
-        while (found := state.nearest_message(conv, seq, conv.head, True)) is not None:
             record, amended = state.message(conv, found), state.amended(conv, found)
-            if isinstance(record, Message) and not (amended is not None and amended.recalled):
-                freed = size_of(record) + (amended.size if amended is not None else 0)
-                pos = [] if conv.group else [state.user(self.user).head + 1]
-                recalled = Recalled(engine.now, conv.name, found, self.user, "", None, 0, pos, of=self.user, freed=freed)
-                engine.append(self, recalled)
-                if self.commits is not None and len(self.commits) >= self.PART:
-                    return True
-            seq = found + 1
-        return False
+            self.following = found + 1
+            if not isinstance(record, Message) or (amended is not None and amended.recalled):
+                continue
+            freed = size_of(record) + (amended.size if amended is not None else 0)
+            pos = [] if conv.group else [state.user(self.user).head + 1]
+            engine.append(self, Recalled(engine.now, conv.name, found, self.user, "", None, 0, pos, of=self.user, freed=freed))
+            taken += 1
+            if taken == TAKEN_BACK:
+                return
+
+    def done(self) -> None:
+        """See `Job`."""
+        self.notify(self)
+
+
+class EraseJob(Job):
+    """A user who has left every group, and has no device any more, has no setting, and begins anew in these conversations."""
+
+    __slots__ = ("convs", "notify", "user")
+
+    def __init__(self, user: str, convs: Sequence[str], notify: Callable[[EraseJob], None]) -> None:
+        super().__init__()
+        self.user = user
+        self.convs = convs
+        self.notify = notify
+
+    def line(self) -> str:
+        """See `Job`."""
+        return self.user
+
+    def wants(self, wanted: Wanted) -> None:
+        """See `Job`."""
+        wanted.actors.add(self.user)
+        for name in self.convs:
+            wanted.conv(name)
+
+    def prepare(self, engine: Engine) -> None:
+        """See `Job`."""
+        state = engine.state
+        convs = [conv for name in self.convs if (conv := state.conv(name)) is not None]
+        for conv in convs:
+            engine.at_hand(self.user, conv.name)
+            conv.catch_up([self.user])  # whoever has the name next is told nothing of it
+        engine.append(self, Erased(engine.now, self.user, [[conv.name, conv.head] for conv in convs]))
 
     def done(self) -> None:
         """See `Job`."""

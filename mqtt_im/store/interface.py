@@ -29,6 +29,10 @@ class Anew(Exception):
 class Later(Exception):
     """A job needs more done before it than one batch should bear: a part of that is done with this one, nothing of the job."""
 
+    def __init__(self, weight: float = 0.0) -> None:
+        """`weight` is what is done for it beside, in the measure of `Store.weight`."""
+        self.weight = weight
+
 
 RECEIPT_MEMBERS: Final = 200
 """In larger groups marks are not sent as events; `convs` tells them."""
@@ -178,6 +182,12 @@ class Engine(Readable, Protocol):
     def delivers(self, user: str, device: str) -> bool:
         """Whether the device is registered, and no other server has its delivery by now."""
 
+    def at_hand(self, user: str, group: str, names: Sequence[str] = ()) -> None:
+        """The members of a group are in memory, where the user is one of them, and so are these users. Raises `Later`.
+
+        Of a group that nobody is in they are, whoever the user is; another conversation is left alone.
+        """
+
     def pull_all(self, user: str) -> None:
         """The user's inbox has all that large groups have told by now, as far as these write it there later. Raises `Later`."""
 
@@ -271,6 +281,10 @@ class Store(Engine, Protocol):
 
     def reading(self) -> Reading:
         """What reads beside this, for another thread, which opens and closes it. Raises one of `errors`."""
+
+    @property
+    def emptied(self) -> bool:
+        """Whether what was taken back is gone from the write-ahead file of the log too, where the store has one of its own."""
 
     def retain(self, policy: Policy, now: int, ended: Ended) -> None:
         """A pass of retention is wanted, and is done by `side_work`; `now` is ms since 1970."""

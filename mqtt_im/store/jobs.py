@@ -29,6 +29,7 @@ from mqtt_im.protocol.requests import (
     GroupRole,
     Hello,
     React,
+    Read,
     Recall,
     Request,
     Send,
@@ -157,6 +158,8 @@ class RequestJob(Job):
         who.now, who.behind = engine.now, engine.behind
         if type(self.request) is Hello and engine.state.device(who.user, who.device) is None:
             engine.pull_all(who.user)  # it begins at the head
+        if type(self.request) is not Send or self.request.to[0] == "#":
+            self._bring(engine)
         self.decision = decision = rules.decide(engine.state, engine.limits, who, self.request)
         records = decision.records
         if type(self.request) in _STANDING:
@@ -168,6 +171,25 @@ class RequestJob(Job):
             return
         for record in records:
             engine.append(self, record)
+
+    def _bring(self, engine: Engine) -> None:
+        """Whom it is about is in memory. Raises `Later`."""
+        request, group = self.request, ""
+        if isinstance(request, Send):
+            group = request.to
+        elif isinstance(request, GroupRequest | GroupCreate):
+            group = request.group or ""
+        elif isinstance(request, Edit | Recall | React) or (isinstance(request, Read) and self._grows(engine, request)):
+            group = request.conv
+        names = request.members if isinstance(request, _NAMING) else ()
+        if group or names:
+            engine.at_hand(self.who.user, group, names)
+
+    def _grows(self, engine: Engine, request: Read) -> bool:
+        """Whether it moves a mark in a group; else nothing is asked of the others."""
+        conv = engine.state.conv(request.conv) if request.conv[0] == "#" else None
+        part = None if conv is None else conv.part(self.who.user)
+        return conv is not None and part is not None and part.read < request.seq <= conv.head
 
     def finish(self, engine: Engine) -> None:
         """See `Job`."""

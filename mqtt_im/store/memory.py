@@ -401,6 +401,9 @@ class MemoryEngine:
                 break
         return found
 
+    def at_hand(self, user: str, group: str, names: Sequence[str] = ()) -> None:
+        """See `interface.Engine`; everything is."""
+
     def pull_all(self, user: str) -> None:
         """See `interface.Engine`; every record is written out at once."""
 

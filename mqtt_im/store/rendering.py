@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Protocol
 
 from mqtt_im.compiling import mypyc_attr
@@ -118,6 +118,9 @@ class Showing:
     def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
         """See `interface.Readable`."""
         return self.rendering.entries(owner, after, limit, max_bytes)
+
+    def at_hand(self, user: str, group: str, names: Sequence[str] = ()) -> None:
+        """See `interface.Engine`; where it takes as little to read them when they are asked for, nothing is done before."""
 
     def pull_all(self, user: str) -> None:
         """See `interface.Engine`; where every record is written out at once there is nothing to do."""

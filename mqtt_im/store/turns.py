@@ -140,6 +140,10 @@ class Turns(Generic[J]):
         """The next of the jobs that were taken is done: it has cost its user so much, which counts before the user's next one."""
         if self._tags:
             self._now = max(self._now, self._tags.popleft())
+        self.owe(user, cost)
+
+    def owe(self, user: str, cost: float) -> None:
+        """So much was done for the user, which counts before the user's next job."""
         if user == SERVER:
             return
         self._ends[user] = max(self._now, self._ends.get(user, 0.0)) + cost

@@ -291,8 +291,9 @@ class Writer:
                 job.refuse(refusal)
             except Anew:
                 anew = True
-            except Later:
+            except Later as later:
                 late.append(job)
+                self._turns.owe(job.line(), later.weight)
                 lines.add(job.line())
             except Exception as error:
                 if anew:

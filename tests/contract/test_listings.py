@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import listings, queries
+from mqtt_im.protocol.names import direct
+from mqtt_im.store import erasing, listings, queries
 from mqtt_im.store.erasing import EraseJob
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.reads import CallJob
@@ -218,7 +220,39 @@ def test_who_has_an_erased_name_anew_shares_nothing_of_the_former_ones(
     store.say("ann", "bob")
     store.say("cat", "ann")
     assert (near(), shares()) == ([["bob", "cat"], ["ann"]], [True, True])
-    store.batches.run([EraseJob("bob", store.done.append)], NOW)
+    store.batches.run([EraseJob("bob", [direct("ann", "bob")], store.done.append)], NOW)
     assert (near(), shares()) == ([["cat"], []], [False, False])
     store.say("bob", "ann")
     assert (near(), shares()) == ([["bob", "cat"], ["ann"]], [True, True])
+
+
+@pytest.mark.parametrize("anew", [False, True])
+def test_what_nobody_else_has_is_taken_back_a_part_at_a_time(store: Store, monkeypatch: pytest.MonkeyPatch, anew: bool) -> None:
+    """And as long as nobody else has it: whoever makes such a group anew is told nothing of what was said before."""
+    monkeypatch.setattr(erasing, "TAKEN_BACK", 2)
+    monkeypatch.setattr(erasing, "LOOKED_AT", 3)
+    store.ask("ann", rq.GroupCreate(id="make", group="#own", members=[]))
+    for number in range(6):
+        store.say("ann", "#own", f"{number}", id=f"{number}")
+    store.ask("ann", rq.Recall(id="one", conv="#own", seq=3))
+    store.ask("ann", rq.GroupLeave(id="leave", group="#own"))
+    store.say("ann", "bob", id="hi")
+    names, alone = read(store, lambda view: erasing.conversations(view, "ann"))
+    assert sorted(names) == ["#own", direct("ann", "bob")]
+    assert alone == [erasing.Alone("#own", 1, 8)]
+    (what,), jobs = alone, 0
+    while what.first <= what.last:
+        job = erasing.TakeBackJob("ann", what, store.done.append)
+        store.batches.run([job], NOW)
+        assert job.refusal is None and len(job.commits or ()) <= 2
+        what, jobs = what._replace(first=job.following), jobs + 1
+        if anew and jobs == 2:
+            store.ask("bob", rq.GroupCreate(id="anew", group="#own", members=["cat"]))
+            store.say("bob", "#own", "mine", id="mine")
+    state = store.engine.state
+    conv = state.conv_for("#own")
+    records = [state.message(conv, seq) for seq in range(1, conv.head + 1)]
+    bodies = [bytes(record.body) for record in records if isinstance(record, Message) and record.body is not None]
+    assert (jobs, bodies) == ((3, [b'"4"', b'"5"', b'"mine"']) if anew else (4, []))
+    told = [item["op"] for item in store.inbox("cat")]
+    assert told == (["msg", "msg"] if anew else [])

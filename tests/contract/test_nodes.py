@@ -321,7 +321,7 @@ def test_what_retention_leaves_of_one_who_was_erased_is_in_order(database: str, 
     store = PostgresStore(database, tmp_path)
     for number in range(3):
         ask(store, "u0", rq.Send(id=str(number), to="u1", body=Raw(b"1")))
-    store.run([EraseJob("u1", lambda _: None)], NOW)
+    store.run([EraseJob("u1", ["u0:u1"], lambda _: None)], NOW)
     ended: list[Any] = []
     store.engine.retain(Policy(retention_messages=2), NOW, ended.append)
     while not ended:

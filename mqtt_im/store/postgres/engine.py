@@ -51,6 +51,7 @@ class Engine(Showing):
 
     errors = ERRORS
     alone = False
+    emptied = True
     crowded = False
     gathers_s = 0.0005
 

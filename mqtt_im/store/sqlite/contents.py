@@ -107,7 +107,8 @@ class Contents(Entities):
 
     def nearest_message(self, conv: Conv, first: int, last: int, upward: bool) -> int | None:
         """See `interface.State`."""
-        found = [seq for generation in self._generations() for seq, _, _ in generation.messages_of(conv.cid, first, last)]
+        seqs = (generation.nearest_message(conv.cid, first, last, upward) for generation in self._generations())
+        found = [seq for seq in seqs if seq is not None]
         stored = self.projection.nearest_message(conv.cid, first, last, upward)
         if stored is not None:
             found.append(stored)

@@ -24,6 +24,7 @@ from mqtt_im.store.retaining import Compactor
 from mqtt_im.store.uploads import Uploads
 from mqtt_im.store.wanted import Asking
 
+from .arriving import Arriving
 from .batch import Batch
 from .checkpoints import Checkpoints
 from .erasure import Erasure
@@ -173,6 +174,7 @@ class Engine(Showing):
         self.state = state = ProjectedState(
             self.log, self.projection, self._has_account, self._taking_back.take_all, uploads.find, self._bounds
         )
+        self._arriving = Arriving(state)
         self._batch = Batch(self.log, state, self.online, uploads, self.erasure.ask)
         self.rendering = Rendering(state, self._bounds.of)
         self.flusher.begin(state)
@@ -231,7 +233,16 @@ class Engine(Showing):
 
     def prefetch(self, batch: Sequence[Asking]) -> None:
         """See `interface.Store`."""
+        self._arriving.begin()
         self.state.prefetch([asked for job in batch if (asked := job.asks()) is not None])
+
+    def at_hand(self, user: str, group: str, names: Sequence[str] = ()) -> None:
+        """See `interface.Engine`."""
+        conv = self.state.conv(group) if group[:1] == "#" else None
+        if conv is not None and (not conv.size or conv.part(user) is not None):
+            self._arriving.members(conv)
+        if names:
+            self._arriving.users(names)
 
     def offered_upto(self, user: str, device: str) -> int:
         """See `interface.Engine`."""
@@ -335,6 +346,11 @@ class Engine(Showing):
             self.online,
             self._bounds,
         )
+
+    @property
+    def emptied(self) -> bool:
+        """See `interface.Store`."""
+        return self.erasure.due is None
 
     def retain(self, policy: Policy, now: int, ended: Ended) -> None:
         """See `interface.Store`."""

@@ -69,7 +69,7 @@ class Entities(Overlay):
             self._devices = {name: found for name, found in self._devices.items() if name in kept}
         if heavy:
             devices = sum(map(len, self._devices.values()))
-            self._beside = self._kept_beside = sum(map(_settings, self._users.values())) + _DEVICE_BYTES * devices
+            self._beside = self._kept_beside = sum(map(settings_of, self._users.values())) + _DEVICE_BYTES * devices
 
     def _held_users(self) -> dict[str, User]:
         """Those that have to stay: of the live generation, and of the frozen one as far as they are written."""
@@ -141,7 +141,7 @@ class Entities(Overlay):
         if missing:
             for found in self.projection.users(list(missing)):
                 users[found.name] = found
-                self._beside += _settings(found)
+                self._beside += settings_of(found)
                 missing.discard(found.name)
             self._numbering.expect_users(missing)
             for name in missing:
@@ -165,7 +165,7 @@ class Entities(Overlay):
             if user is None:
                 user = User(self._numbering.user(name), name)
             self._users[name] = user
-            self._beside += _settings(user)
+            self._beside += settings_of(user)
         return user
 
     def users(self, names: Sequence[str]) -> list[User]:
@@ -384,7 +384,7 @@ class Entities(Overlay):
         return self.live.devices.setdefault(name, {})
 
 
-def _settings(user: User) -> int:
+def settings_of(user: User) -> int:
     """Bytes of the names that the user blocks and mutes."""
     return NAME_BYTES * (len(user.blocks) + len(user.mutes)) if user.blocks or user.mutes else 0
 

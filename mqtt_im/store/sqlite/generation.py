@@ -81,6 +81,14 @@ class Generation:
             return []
         return rows[bisect_left(rows, (first, 0, 0)) : bisect_left(rows, (last + 1, 0, 0))]
 
+    def nearest_message(self, cid: int, first: int, last: int, upward: bool) -> int | None:
+        """The lowest, or else the highest, `seq` of a conversation's messages from `first` to `last`."""
+        rows = self.messages.get(cid)
+        if not rows:
+            return None
+        index = bisect_left(rows, (first, 0, 0)) if upward else bisect_left(rows, (last + 1, 0, 0)) - 1
+        return rows[index][0] if 0 <= index < len(rows) and first <= rows[index][0] <= last else None
+
     def first_message(self, cid: int, none: int) -> int:
         """The `seq` of a conversation's oldest message here; `none` where there is none."""
         rows = self.messages.get(cid)

@@ -6,12 +6,14 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from sys import intern
-from typing import Any, cast
+from typing import Any, Final, cast
 
 from mqtt_im.core.model import Amended, Conv, Device, Member, User
 
 from .rows import AMENDED, CONV, MEMBER, USER, read_amended, read_conv, read_device, read_member, read_user
 from .sql import CHUNK, Connected, in_parts, of_many, roll_back
+
+_PART: Final = MEMBER.count(",") + 1
 
 
 class Projection:
@@ -137,6 +139,16 @@ class Projection:
         )
         spans: dict[bytes, list[list[int]]] = {}
         return [(intern(row[0]), read_member(row[1:], spans)) for row in rows]
+
+    def some_members(self, cid: int, after: int, limit: int) -> Iterator[tuple[Sequence[Any], Member]]:
+        """Members of a group, present and past, by uid, behind `after`: the row of who it is, as far as `USER`, and the part."""
+        rows = self._conn.execute(
+            f"SELECT {MEMBER}, m.uid, u.name, {USER} FROM member m CROSS JOIN user u ON u.uid = m.uid"
+            " WHERE m.cid = ? AND m.grp = 1 AND m.uid > ? ORDER BY m.uid LIMIT ?",
+            (cid, after, limit),
+        )
+        spans: dict[bytes, list[list[int]]] = {}
+        return ((row[_PART:], read_member(row, spans)) for row in rows)
 
     def member(self, uid: int, cid: int) -> Member | None:
         """One member's part."""

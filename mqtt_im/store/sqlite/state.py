@@ -11,7 +11,7 @@ from typing import Final
 
 from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.apply import apply
-from mqtt_im.core.model import Conv, Upload, User
+from mqtt_im.core.model import Conv, Member, Upload, User
 from mqtt_im.core.records import AnyRecord, Gone, UserChange
 from mqtt_im.protocol.names import direct
 from mqtt_im.shares import Bounds
@@ -19,13 +19,16 @@ from mqtt_im.store.wanted import Asked
 
 from .bulks import Bulk, bulks_of
 from .contents import Contents
-from .entities import NAME_BYTES
+from .entities import NAME_BYTES, settings_of
 from .generation import Generation
 from .log import Log
 from .numbering import Numbering
 from .overlay import shown_of
 from .projection import Projection
+from .rows import read_user
 
+PART: Final = 1_000
+"""Users, or members of a group, that come to memory at once: some milliseconds."""
 MANY: Final = 100
 """A record with more recipients than that is shortened in memory once it is on disk."""
 
@@ -110,13 +113,15 @@ class ProjectedState(Contents):
         self._unused.clear()
         self._trim()  # who is refused leaves nothing to write, after which it would be done
         self._unload()
-        users = self._users
+        users, room = self._users, PART
         missing: set[str] = set()
         names: set[str] = set()
         for user, _, to, others in asked:
             if user not in users:
                 missing.add(user)
-            missing.update(others)
+            if len(others) <= room:
+                missing.update(others)  # else they come a part at a time (`arriving`)
+                room -= len(others)
             if to is not None:
                 if to[0] == "#":
                     names.add(to)
@@ -126,15 +131,41 @@ class ProjectedState(Contents):
                         missing.add(to)
         self._prefetch_users(missing)
         self._prefetch_convs(names)
-        for name in names:
-            if name[0] == "#" and (conv := self._convs.get(name)) is not None and conv.loaded:
-                self._prefetch_users(set(conv.members))
         found = [(users[user].uid, request_id) for user, request_id, _, _ in asked if request_id is not None]
         keys = {key for key in found if key[0] < self._stored_uids}
         for generation in self._generations():
             keys = keys.difference(generation.requests)
         if keys:
             self._unused = keys - self.projection.requests(list(keys)).keys()
+
+    def unknown(self, names: Sequence[str]) -> list[str]:
+        """Those of these users who are not in memory."""
+        users = self._users
+        return [name for name in names if name not in users]
+
+    def bring_users(self, names: Sequence[str]) -> None:
+        """These users are in memory."""
+        self._prefetch_users(set(names))
+
+    def some_members(self, conv: Conv, after: int, limit: int) -> list[tuple[int, str, Member]]:
+        """A group's members, present and past, and their uids, in the order of these: those behind `after`, at most `limit`.
+
+        Who they are is in memory.
+        """
+        users, found = self._users, []
+        for (uid, name, *who), member in self.projection.some_members(conv.cid, after, limit):
+            found.append((uid, name, member))
+            if name not in users:
+                former = self._unwritten.get(name)
+                users[name] = user = read_user(name, (uid, *who)) if former is None else former.copied()
+                self._beside += settings_of(user)
+        return found
+
+    def bring_members(self, conv: Conv, found: list[tuple[int, str, Member]]) -> None:
+        """A group has these members, all that are stored."""
+        found.sort(key=lambda row: row[2].order)
+        conv.members = members = {name: member for _, name, member in found}
+        self._loaded(conv.name, members)
 
     def forget(self, lsns: Iterable[int], messages: Iterable[tuple[int, int]]) -> None:
         """Log rows were taken away, and the messages with these `(cid, seq)` are gone."""

@@ -31,6 +31,7 @@ from mqtt_im.store.sqlite.projection import Projection
 from mqtt_im.store.sqlite.replay import replay
 from mqtt_im.store.sqlite.rows import CONV, USER
 from mqtt_im.store.sqlite.state import ProjectedState
+from mqtt_im.store.wanted import Asked
 
 from .folds import Folds, Plan
 from .renumbering import renumber
@@ -60,6 +61,14 @@ class BaseState(ProjectedState):
         self.frozen, self.live = self.live, Generation()
         self.live.last = self.frozen.last
         return entities_of(self.frozen, self.user)
+
+    def prefetch(self, asked: list[Asked]) -> None:
+        """See `ProjectedState`; also who is in a group that is written to."""
+        super().prefetch(asked)
+        for name in {to for _, _, to, _ in asked if to is not None and to[0] == "#"}:
+            conv = self.conv(name)
+            if conv is not None and conv.loaded:
+                self.bring_users(list(conv.members))
 
     def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
         """See `core.state.State`."""
