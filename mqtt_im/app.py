@@ -99,6 +99,7 @@ class Server:
 
     async def _start(self) -> None:
         config = self.config
+        bounds = Bounds(config.limits.memory_mb)
         check_ports(config)
         raise_file_limit()
         tune_interpreter()
@@ -113,7 +114,7 @@ class Server:
         joined = await self._join()
         self._undo.push_async_callback(self._neighbours.stop)  # behind the ledger's: who has left can commit no cursors
         place = place_for(config, joined)
-        accounts = await asyncio.to_thread(Accounts, place)
+        accounts = await asyncio.to_thread(Accounts, place, bounds=bounds)
         self._undo.callback(accounts.close)
         self._auth = auth = Authenticator(config, accounts, self.metrics, away=lambda: self._neighbours.away)
         self._undo.callback(auth.close)
@@ -189,7 +190,6 @@ class Server:
         upkeep = keep_up(ledger, config, retention_policy(config), bridge.note_connected)
         self._undo.push_async_callback(_cancel, asyncio.create_task(upkeep, name="upkeep"))
         self._undo.push_async_callback(_cancel, asyncio.create_task(lags.run(), name="lags"))
-        bounds = Bounds(config.limits.memory_mb)
         look_s = min(memory.LOOK_S, max(memory.LEAST_LOOK_S, bounds.of(int(memory.LOOK_S))))
         giving_back = memory.give_back(look_s=look_s, growth=min(memory.GROWTH, bounds.of(memory.GROWTH)))
         self._undo.push_async_callback(_cancel, asyncio.create_task(giving_back, name="memory"))

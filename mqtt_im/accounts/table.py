@@ -14,7 +14,6 @@ import asyncio
 import os
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import Any, Final
 import peewee
 
 from mqtt_im.accounts import passwords
+from mqtt_im.accounts.known import Known
 from mqtt_im.accounts.models import (
     CREATED,
     ERASED,
@@ -46,6 +46,7 @@ from mqtt_im.accounts.models import (
 from mqtt_im.disk import lacks_room, reason
 from mqtt_im.protocol import names
 from mqtt_im.protocol.errors import MqttImError, StoreError
+from mqtt_im.shares import Bounds
 from mqtt_im.tables import Place, place_of
 from mqtt_im.tables.sqlite import SqliteTables
 
@@ -56,7 +57,6 @@ MAX_SESSIONS = 100
 """Logins of one user whose tokens are kept; one more ends the oldest."""
 MAX_TOKENS = 1000
 """Tokens of one user that an operator has made."""
-_CACHED: Final = 100_000
 
 
 class Accounts:
@@ -65,8 +65,11 @@ class Accounts:
     Reads and writes have a connection each in a file, so that nobody who looks something up waits for somebody else's disk.
     """
 
-    def __init__(self, where: str | os.PathLike[str] | Place, readonly: bool = False) -> None:
-        """`readonly`: only the methods that read are called, and nothing is written. Raises `StoreError`."""
+    def __init__(self, where: str | os.PathLike[str] | Place, readonly: bool = False, bounds: Bounds | None = None) -> None:
+        """`readonly`: only the methods that read are called, and nothing is written; `bounds` are for what is remembered.
+
+        Raises `StoreError`.
+        """
         place = place_of(where)
         self.shared = self._shared = place.shared
         """Other servers have them too; then `catch_up` has something to do."""
@@ -74,17 +77,9 @@ class Accounts:
         """Of what is in memory; nobody waits for a network under it."""
         self._writer_lock = threading.RLock()
         self._reader_lock = self._lock if not place.shared else threading.RLock()
-        self._versions: dict[str, int] = {}
-        self._last_change = 0
+        self._known = Known(bounds or Bounds())
         self._seen: int | None = None
         """`Tables.changes` when the journal was read last."""
-        self._changes: list[Change] = []
-        self._tokens: OrderedDict[str, tuple[bytes, Token]] = OrderedDict()
-        """Tokens that were asked for, with their digests, by `id`."""
-        self._passing: set[str] = set()
-        """Those of them that are in no file, since there was no room for them."""
-        self._hashes: OrderedDict[str, tuple[int, str]] = OrderedDict()
-        """Where they are shared: hashes that were asked for, by name, with the version of the account."""
         self._writer = place.open(NAME, MODELS, readonly=readonly)
         if isinstance(self._writer, SqliteTables) and not readonly:
             add_columns(self._writer.db)
@@ -92,7 +87,7 @@ class Accounts:
         self.where = str(Path(self._writer.where).parent.absolute()) if not place.shared else self._writer.where
         """The folder, or the database, for messages."""
         self._read_journal()
-        self._changes.clear()
+        self._known.take_changes()
 
     def close(self) -> None:
         """Nothing may be called after it."""
@@ -104,11 +99,11 @@ class Accounts:
 
     def exists(self, name: str) -> bool:
         """Whether there is such an account, from memory; only a miss looks whether the file has changed."""
-        if name in self._versions:
+        if name in self._known.versions:
             return True
         with self._guarded():
             self._refresh()
-            return name in self._versions
+            return name in self._known.versions
 
     def catch_up(self, name: str | None = None, token: bytes | None = None) -> None:
         """What is shared is read anew: the journal, and what a login of this name, or with this token, is checked against.
@@ -119,10 +114,11 @@ class Accounts:
             return
         with self._reading():
             self._read_journal()
-            version = self._versions.get(name) if name is not None else None
-            if name is not None and version is not None and self._hashes.get(name, (0, ""))[0] != version:
+            version = self._known.versions.get(name) if name is not None else None
+            if name is not None and version is not None and self._known.hash_of(name) is None:
                 for (password_hash,) in self._rows(AccountRow.select(AccountRow.password_hash).where(AccountRow.name == name)):
-                    _remember(self._hashes, name, (version, password_hash))
+                    with self._lock:
+                        self._known.remember_hash(name, version, password_hash)
             if token is not None:
                 self._look_up(passwords.token_digest(token))
 
@@ -130,14 +126,14 @@ class Accounts:
         """What a login is checked against, as of now; None where there is no such account."""
         with self._guarded():
             self._refresh()
-            version = self._versions.get(name)
+            version = self._known.versions.get(name)
             if version is None:
                 return None
             if self._on_loop:
-                known = self._hashes.get(name)
-                if known is None or known[0] != version:
+                known = self._known.hash_of(name)
+                if known is None:
                     raise StoreError(f"{self._writer.where}: the account was changed just now")
-                return Credentials(known[1], version)
+                return Credentials(known, version)
             hashes = self._rows(AccountRow.select(AccountRow.password_hash).where(AccountRow.name == name))
             if not hashes:
                 return None
@@ -147,7 +143,7 @@ class Accounts:
         """The version of an account's credentials, as of now; None where there is no such account. Takes microseconds."""
         with self._guarded():
             self._refresh()
-            return self._versions.get(name)
+            return self._known.versions.get(name)
 
     def all(self) -> list[Account]:
         """All accounts by name."""
@@ -173,14 +169,14 @@ class Accounts:
         digest = passwords.token_digest(token)
         with self._guarded():
             self._refresh()
-            known = self._tokens.get(token_id(digest))
+            known = self._known.token(token_id(digest))
             if (known is None or known[0] != digest) and not self._on_loop:
                 known = self._look_up(digest)
         return None if known is None or known[0] != digest or known[1].is_over(_now()) else known[1]
 
     def is_known(self, token: bytes) -> bool:
         """Whether the token was asked for before: then it is in memory, for as long as it is good."""
-        return token_id(passwords.token_digest(token)) in self._tokens
+        return self._known.token(token_id(passwords.token_digest(token))) is not None
 
     def _look_up(self, digest: bytes) -> tuple[bytes, Token] | None:
         rows = self._rows(_tokens().where(TokenRow.digest == digest))
@@ -188,14 +184,14 @@ class Accounts:
             return None
         known = digest, Token.of(rows[0])
         with self._lock:
-            _remember(self._tokens, known[1].id, known)
+            self._known.remember_token(*known)
         return known
 
     def has_token(self, name: str, token: str) -> bool:
         """Whether the user has a token of this `id` that has not expired."""
         with self._guarded():
             self._refresh()
-            known = self._tokens.get(token)
+            known = self._known.token(token)
         if known is not None or self._on_loop:
             return known is not None and known[1].user == name and not known[1].is_over(_now())
         return any(other.id == token for other in self.tokens(name))
@@ -213,8 +209,7 @@ class Accounts:
         with self._guarded():
             self._refresh()
             with self._lock:
-                changes, self._changes = self._changes, []
-            return changes
+                return self._known.take_changes()
 
     # Writing
 
@@ -255,7 +250,8 @@ class Accounts:
         """A new token of a user: its text, which is kept nowhere, and what it is known as.
 
         `account`: the user must have one, else code `not_found`. A user has at most `MAX_SESSIONS` that are `session`, the newest
-        ones; code `quota` at `MAX_TOKENS` others. On a full disk one that is `session` is good until this process ends.
+        ones; code `quota` at `MAX_TOKENS` others. On a full disk one that is `session` is good until this process ends,
+        or has too many newer ones in memory.
         """
         text = passwords.make_token()
         digest = passwords.token_digest(text.encode())
@@ -266,8 +262,7 @@ class Accounts:
             if not session or self._shared or not lacks_room(error) or (account and not self.exists(name)):
                 raise
             with self._lock:
-                _remember(self._tokens, token.id, (digest, token))
-                self._passing = {token.id, *(other for other in self._passing if other in self._tokens)}
+                self._known.let_pass(digest, token)
         return text, token
 
     def _write_token(self, digest: bytes, token: Token, account: bool) -> None:
@@ -290,8 +285,8 @@ class Accounts:
     def revoke(self, name: str, token: str) -> None:
         """A user's token, by its `id`, is good for nothing any more; its connections are closed. Code `not_found`."""
         with self._lock:
-            if token in self._passing and (known := self._tokens.get(token)) is not None and known[1].user == name:
-                self._end_passing(token)
+            if token in self._known.passing_of(name):
+                self._known.end_passing(token)
                 return
         with self._writing():
             rows = self._written(TokenRow.select(TokenRow.digest).where(TokenRow.name == name))
@@ -321,17 +316,11 @@ class Accounts:
     def revoke_all(self, name: str) -> None:
         """The user, who need not have an account, has no token any more."""
         with self._lock:
-            for token in [token for token in self._passing if token in self._tokens and self._tokens[token][1].user == name]:
-                self._end_passing(token)
+            for token in self._known.passing_of(name):
+                self._known.end_passing(token)
         with self._writing():
             for (digest,) in self._written(TokenRow.select(TokenRow.digest).where(TokenRow.name == name)):
                 self._revoke(name, bytes(digest))
-
-    def _end_passing(self, token: str) -> None:
-        self._passing.discard(token)
-        known = self._tokens.pop(token, None)
-        if known is not None:
-            self._changes.append(Change(known[1].user, REVOKED, token))
 
     def _revoke(self, name: str, digest: bytes) -> None:
         self._run(TokenRow.delete().where(TokenRow.digest == digest))
@@ -381,24 +370,10 @@ class Accounts:
 
     def _read_journal(self) -> None:
         journal = ChangeRow.select(ChangeRow.id, ChangeRow.name, ChangeRow.what, ChangeRow.token)
-        rows = self._rows(journal.where(ChangeRow.id > self._last_change).order_by(ChangeRow.id))
+        rows = self._rows(journal.where(ChangeRow.id > self._known.last_change).order_by(ChangeRow.id))
         with self._lock:
-            for change, name, what, token in rows:
-                if change > self._last_change:
-                    self._apply(change, name, what, token)
-
-    def _apply(self, change: int, name: str, what: str, token: str) -> None:
-        self._last_change = change
-        if what == REMOVED:
-            self._versions.pop(name, None)
-        elif what not in (TOKEN, REVOKED, ERASED):
-            self._versions[name] = change
-        if what == REVOKED:
-            self._tokens.pop(token, None)
-        elif what != TOKEN:
-            for known in [id_ for id_, (_, known) in self._tokens.items() if known.user == name]:
-                del self._tokens[known]
-        self._changes.append(Change(name, what, token))
+            for row in rows:
+                self._known.take_in(*row)
 
     def _note(self, name: str, what: str, token: str = "") -> None:
         self._run(ChangeRow.insert(name=name, what=what, token=token))
@@ -445,12 +420,6 @@ class Accounts:
             yield
         with self._guarded():
             self._refresh()
-
-
-def _remember(known: OrderedDict[str, Any], key: str, value: Any) -> None:
-    known[key] = value
-    if len(known) > _CACHED:
-        known.popitem(last=False)
 
 
 def _tokens() -> Any:

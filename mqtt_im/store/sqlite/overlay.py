@@ -11,11 +11,11 @@ from typing import Final, TypeVar
 
 from msgspec import structs
 
+from mqtt_im.cache import Cache
 from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported, decode
 from mqtt_im.shares import Bounds
 
-from .cache import Cache
 from .generation import Generation
 from .log import Log
 from .projection import Projection

@@ -19,6 +19,7 @@ from typing import Final, cast
 
 import peewee
 
+from mqtt_im.cache import Cache
 from mqtt_im.clock import Times
 from mqtt_im.core.model import Amended, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord
@@ -28,7 +29,6 @@ from mqtt_im.store.interface import Readable
 from mqtt_im.store.rendering import Rendering, Showing
 from mqtt_im.store.uploads import Uploads
 
-from .cache import Cache
 from .errors import ERRORS
 from .files import open_log, open_projection
 from .gate import Gate, Yielding

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mqtt_im.store.sqlite.cache import Cache
+from mqtt_im.cache import Cache
 
 
 def test_what_came_first_leaves_first() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -23,6 +24,10 @@ class Cache(Generic[K, V]):
     def get(self, key: K) -> V | None:
         """The value; None where it is not here any more."""
         return self._values.get(key)
+
+    def items(self) -> Iterable[tuple[K, V]]:
+        """What is here, in the order in which it came."""
+        return self._values.items()
 
     def put(self, key: K, value: V, size: int) -> None:
         """The value is here, and has so many bytes; the newest one always has room."""
