@@ -116,7 +116,7 @@ def show(name: Name, config: ConfigFile = None, overrides: Overrides = None) -> 
     for what, figure, most in (
         ("messages", kept.messages, quota.messages),
         ("bytes", kept.bytes, quota.bytes),
-        ("groups", kept.groups, quota.groups),
+        ("groups", kept.groups, 2 * quota.groups),  # own ones, and as many of others
         ("groups made", kept.made, quota.groups),
         ("devices", kept.devices, quota.devices),
         ("users blocked", kept.blocks, quota.blocks),

@@ -81,10 +81,25 @@ def test_groups_made_and_joined_are_bounded(store: Store) -> None:
     store.ask("ann", rq.GroupLeave(id="m", group="#1"))  # bob is in it, so it is still one that ann has made
     assert create("ann", "#4") == "groups"
     assert create("cat", "#5", "bob") is None
-    assert create("cat", "#6", "bob") == "groups"  # bob is in two
+    assert create("cat", "#6", "bob") == "groups"  # others have brought bob into two
     store.ask("bob", rq.GroupLeave(id="n", group="#1"))
     assert create("ann", "#4") is None
-    assert refused(store.ask("cat", rq.GroupAdd(id="a", group="#5", members=["ann"]))) == "groups"
+
+
+def test_nobody_takes_the_room_for_ones_own_groups(store: Store) -> None:
+    bound(store, quota_groups=2)
+
+    def create(user: str, name: str, *members: str) -> str | None:
+        return refused(store.ask(user, rq.GroupCreate(id=f"c{name}", group=name, members=list(members))))
+
+    assert [create("eve", name, "ann") for name in ("#1", "#2")] == [None, None]
+    assert create("bob", "#3", "ann") == "groups"
+    assert [create("ann", name) for name in ("#4", "#5", "#6")] == [None, None, "groups"]
+    assert create("bob", "#3", "cat") is None
+    assert refused(store.ask("bob", rq.GroupAdd(id="a", group="#3", members=["ann"]))) == "groups"
+    store.ask("ann", rq.GroupLeave(id="l", group="#1"))
+    assert refused(store.ask("bob", rq.GroupAdd(id="a", group="#3", members=["ann"]))) is None
+    assert store.engine.state.user("ann").joined == 4
 
 
 def test_blocked_users_and_muted_conversations_are_bounded(store: Store) -> None:

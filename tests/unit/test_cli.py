@@ -235,7 +235,7 @@ def test_the_module_is_the_program() -> None:
 def test_user_show_tells_what_a_user_keeps_beside_the_quota(command: Command, tmp_path: Path) -> None:
     assert command("user", "show", "ann") == (1, "", "mqtt-im: there is no user ann\n")
     command("user", "add", "ann", "--password-stdin", stdin="correct horse")
-    none = ["messages\t0\tno limit", "bytes\t0\tno limit", "groups\t0\tof 1000", "groups made\t0\tof 1000", "devices\t0\tof 100"]
+    none = ["messages\t0\tno limit", "bytes\t0\tno limit", "groups\t0\tof 2000", "groups made\t0\tof 1000", "devices\t0\tof 100"]
     none += ["users blocked\t0\tof 10000", "conversations muted\t0\tof 10000"]
     assert command("user", "show", "ann")[1].splitlines()[1:] == none
     store = SqliteStore(tmp_path / "data")
@@ -256,7 +256,7 @@ def test_user_show_tells_what_a_user_keeps_beside_the_quota(command: Command, tm
         "users blocked\t1\tof 10000",
         "conversations muted\t0\tof 10000",
     ]
-    assert command("user", "show", "bob")[1].splitlines() == [*none[:2], "groups\t1\tof 1000", *none[3:]]
+    assert command("user", "show", "bob")[1].splitlines() == [*none[:2], "groups\t1\tof 2000", *none[3:]]
     store.close()
 
 

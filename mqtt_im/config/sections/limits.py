@@ -149,7 +149,12 @@ class QuotaConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         ),
     ] = 0
     groups: Annotated[
-        int, Meta(ge=0, description="Groups that the user is in; and as many may there be at one time that the user has made.")
+        int,
+        Meta(
+            ge=0,
+            description="Groups that the user has made and that are there; and as many may others have brought the user into, "
+            "beside them, so that nobody takes the room for one's own.",
+        ),
     ] = 1_000
     devices: Annotated[int, Meta(ge=0, description="Registered devices.")] = 100
     blocks: Annotated[

@@ -26,7 +26,7 @@ def create(view: View, limits: Limits, who: Who, request: rq.GroupCreate, n: int
     _check_size(limits, len(members))
     if limits.quota_groups and view.user(who.user).made >= limits.quota_groups:
         raise Quota("groups", f"{who.user} has made {limits.quota_groups} groups, the most there may be; leave some first")
-    _check_joined(view, limits, members)
+    _check_joined(view, limits, invited)
     record = _change(view, who, request, n, former or Conv(0, name), "group.create", members)
     record.members = members
     record.name = request.name
@@ -185,10 +185,14 @@ def _check_accounts(view: View, names: list[str]) -> None:
 
 
 def _check_joined(view: View, limits: Limits, names: list[str]) -> None:
+    """Those whom somebody else brings into a group may be in one more.
+
+    The groups that they have made themselves are bounded on their own: nobody can take the room for these from anybody.
+    """
     bound = limits.quota_groups
     for user in view.users(names) if bound else ():
-        if user.joined >= bound:
-            raise Quota("groups", f"members: {user.name} is in {bound} groups, the most there may be")
+        if user.joined - user.made >= bound:
+            raise Quota("groups", f"members: others have brought {user.name} into {bound} groups, the most there may be")
 
 
 def _check_size(limits: Limits, size: int) -> None:
