@@ -284,6 +284,12 @@ class Bridge:
         if channel is not None:
             self.pump.now(channel)
 
+    def stopping(self) -> None:
+        """See `Handler`."""
+        self.uplinks.stopping = True
+        for channel in list(self._channels.values()):
+            self.uplinks.release(channel)
+
     async def watch_inbox(self, link: Link, after: int | None) -> Start:
         """A link without a device is shown the items behind `after`; `detached` ends it. Raises `Refusal`."""
         channel = self._channels[link] = Channel(link, b"", b"")

@@ -105,6 +105,8 @@ class Uplink:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self.leaving = Leaving()
+        self.stopping = False
+        """Nothing is held back any more: a stop waits for what has no acknowledgement."""
         self._prices = Prices(bridge)
         settings = bridge.settings
         self._ops = {kind: bridge.metrics.cell("uplinks", op=str(kind.__struct_config__.tag)) for kind in get_args(rq.AnyRequest)}
@@ -406,7 +408,7 @@ class Uplink:
         """Acknowledge the uplink, unless the device leaves its replies unread: then it waits, and so does what it sends."""
         if channel.correlations:
             channel.correlation(token)  # of what had no reply
-        if token > 0 and channel.unread > MAX_REPLIES:
+        if token > 0 and channel.unread > MAX_REPLIES and not self.stopping:
             if channel.held is None:
                 channel.held = []
             channel.held.append((token, code, text))
@@ -418,7 +420,7 @@ class Uplink:
 
     def release(self, channel: Channel) -> None:
         """The device has read some of its replies: what was held back is acknowledged."""
-        if channel.held is not None and channel.unread <= MAX_REPLIES:
+        if channel.held is not None and (self.stopping or channel.unread <= MAX_REPLIES):
             held, channel.held = channel.held, None
             for token, code, text in held:
                 self._done(channel, token, code, text)

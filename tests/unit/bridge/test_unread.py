@@ -76,6 +76,30 @@ def test_what_needs_no_answer_is_dropped_of_who_reads_none(tmp_path: Path, monke
     asyncio.run(scenario())
 
 
+def test_a_stop_waits_for_nobody_who_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was asked has its answer; its acknowledgement was held back so that no more is asked."""
+    monkeypatch.setattr(uplink, "MAX_REPLIES", 3)
+
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        bob = world.connect("bob")
+        world.settle()
+        bob.room = 0
+        for _ in range(10):
+            world.ask(bob, "sync", after=0)
+            world.settle()
+        acknowledged = len(bob.answered)
+        assert acknowledged == 3
+        world.bridge.stopping()
+        assert len(bob.answered) == 10
+        world.ask(bob, "sync", after=0)
+        world.settle()
+        assert len(bob.answered) == 11
+        world.close()
+
+    asyncio.run(scenario())
+
+
 def test_what_is_offered_again_is_paid_for(tmp_path: Path) -> None:
     async def scenario() -> None:
         world = BridgeWorld(tmp_path)
