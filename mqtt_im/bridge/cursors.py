@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Any, Final, Literal
 
 from mqtt_im.core.delivery import Delivery
-from mqtt_im.store.jobs import CursorsJob, Job
+from mqtt_im.store.delivering import CursorsJob
+from mqtt_im.store.jobs import Job
 from mqtt_im.store.ledger import Ledger
 
 DELAY_S: Final = 0.2

@@ -18,7 +18,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.shares import Bounds
-from mqtt_im.store.jobs import AttachJob, CursorsJob
+from mqtt_im.store.delivering import AttachJob, CursorsJob
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.reads import CallJob
 from mqtt_im.store.turns import SERVER

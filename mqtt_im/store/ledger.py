@@ -17,8 +17,9 @@ from mqtt_im.clock import Clock
 from mqtt_im.compiling import mypyc_attr
 from mqtt_im.protocol.errors import Refusal, StoreError
 
+from .delivering import PullJob
 from .interface import Readable, Store
-from .jobs import Job, PullJob
+from .jobs import Job
 from .policy import Policy, Removed
 from .reader import Reader
 from .reads import CallJob

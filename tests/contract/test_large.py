@@ -22,7 +22,8 @@ from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.nodes import leave
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import queries, stories
-from mqtt_im.store.jobs import AttachJob, CursorsJob, PullJob, RequestJob
+from mqtt_im.store.delivering import AttachJob, CursorsJob, PullJob
+from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.postgres import large, telling
 from mqtt_im.store.postgres.check import check

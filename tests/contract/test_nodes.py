@@ -21,8 +21,9 @@ from mqtt_im.postgres.connecting import Connection
 from mqtt_im.postgres.nodes import leave, register
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Undecided
+from mqtt_im.store.delivering import AttachJob, CursorsJob
 from mqtt_im.store.erasing import EraseJob
-from mqtt_im.store.jobs import AttachJob, CursorsJob, RequestJob
+from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.postgres import committing
 from mqtt_im.store.postgres.check import check

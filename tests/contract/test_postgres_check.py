@@ -14,7 +14,8 @@ from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.errors import WrongDatabase
 from mqtt_im.postgres.meta import read
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import AttachJob, CursorsJob, PullJob, RequestJob
+from mqtt_im.store.delivering import AttachJob, CursorsJob, PullJob
+from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.postgres.check import check_within
 from mqtt_im.store.postgres.tables import TABLES
 from tests.support.pgstore import PostgresStore

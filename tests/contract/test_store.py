@@ -18,8 +18,9 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import listings, queries
 from mqtt_im.store.commits import Commit
+from mqtt_im.store.delivering import AttachJob, CursorsJob
 from mqtt_im.store.interface import Engine, Readable
-from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
+from mqtt_im.store.jobs import Job, RequestJob
 from mqtt_im.store.reads import CallJob, FetchJob
 
 ONLINE = {"bob"}

@@ -14,8 +14,9 @@ from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import listings, queries
+from mqtt_im.store.delivering import AttachJob
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import AttachJob, DeviceState, Job, RequestJob
+from mqtt_im.store.jobs import DeviceState, Job, RequestJob
 from mqtt_im.store.reads import CallJob, FetchJob
 
 from .actions import CONVS, DEVICES, GROUPS, IDS, USERS

@@ -20,7 +20,7 @@ from mqtt_im.core.model import Conv
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import queries
-from mqtt_im.store.jobs import PullJob
+from mqtt_im.store.delivering import PullJob
 from mqtt_im.store.postgres import telling, wire
 from mqtt_im.store.postgres.errors import Lost
 

@@ -19,8 +19,9 @@ from mqtt_im.hooks.outbox import Outbox
 from mqtt_im.hooks.push import PushDesk
 from mqtt_im.hooks.sender import Delivery, Outcome
 from mqtt_im.protocol import requests as rq
+from mqtt_im.store.delivering import AttachJob, CursorsJob
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
+from mqtt_im.store.jobs import Job, RequestJob
 from mqtt_im.store.reads import CallJob
 from mqtt_im.store.sqlite.follow import LogReader
 from tests.support.store import SqliteStore

@@ -18,7 +18,8 @@ from mqtt_im.core.records import Edited, decode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import listings, queries
-from mqtt_im.store.jobs import AttachJob, RequestJob
+from mqtt_im.store.delivering import AttachJob
+from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.sqlite import contents, entities
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE

@@ -11,7 +11,7 @@ import pytest
 
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store.jobs import AttachJob
+from mqtt_im.store.delivering import AttachJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.sqlite import checkpoints
 from mqtt_im.store.sqlite.checkpoints import Checkpoints

@@ -22,8 +22,9 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import weighing
 from mqtt_im.store import writer as writers
+from mqtt_im.store.delivering import CursorsJob
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import CursorsJob, Job, RequestJob
+from mqtt_im.store.jobs import Job, RequestJob
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.reads import CallJob, FetchJob
 from mqtt_im.store.sqlite.engine import Engine

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mqtt_im.store import writer as writing
-from mqtt_im.store.jobs import PullJob
+from mqtt_im.store.delivering import PullJob
 from tests.support.store import SqliteStore
 
 

@@ -20,7 +20,8 @@ from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store import listings, queries
-from mqtt_im.store.jobs import AttachJob, CursorsJob, Job, RequestJob
+from mqtt_im.store.delivering import AttachJob, CursorsJob
+from mqtt_im.store.jobs import Job, RequestJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.sqlite import backup
 from mqtt_im.store.sqlite.check import check
