@@ -16,6 +16,7 @@ from typing import Final
 
 _M_MMAP_THRESHOLD: Final = -3
 _M_ARENA_MAX: Final = -8
+LARGE: Final = 32 * 1024
 LOOK_S: Final = 10.0
 GROWTH: Final = 32 << 20
 """Bytes by which the process must have grown for it to be worth the time of another thread: a few milliseconds to fifty."""
@@ -30,14 +31,15 @@ def resident() -> int:
 
 
 def share_blocks() -> None:
-    """What one thread frees is used by the others, and blocks of 128 KiB and more go back to the system when they are freed.
+    """What one thread frees is used by the others, and blocks of `LARGE` and more go back to the system when they are freed.
 
     Before there are other threads. glibc would give each thread a heap of its own, and what a message leaves in each of them
-    stays there; and it would raise that bound with the first such block.
+    stays there; and it would raise that bound with the first such block. Large bodies, and what a large group is made of, would
+    leave holes between what stays.
     """
     if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)) is not None:
         mallopt(_M_ARENA_MAX, 1)
-        mallopt(_M_MMAP_THRESHOLD, 128 * 1024)
+        mallopt(_M_MMAP_THRESHOLD, LARGE)
 
 
 class _Figures(ctypes.Structure):

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from mqtt_im.core.delivery import MAX_BUFFERED_BYTES
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.flights import Aloft
 
 from .channel import Channel
 from .slices import Line
 
+USUAL_FETCH_BYTES: Final = MAX_BUFFERED_BYTES // 2
+_LEAST_FETCH_BYTES: Final = 16 * 1024
+"""Where there is little memory, or large packets in flight are too much. One item may be larger."""
 FEW: Final = 8
 """The window of who has most in flight, where that is too much of all."""
 _USUAL: Final = 4
@@ -32,18 +36,25 @@ class Lightening:
         channels: Callable[[], Iterable[Channel]],
         aloft: Aloft,
         window: int,
+        fetch_bytes: int,
         pump: Callable[[Channel], None],
         line: Line,
     ) -> None:
-        """`window` is that of who has asked for none; `pump` sends what there is room for."""
+        """`window` is that of who has asked for none; so much is fetched for a channel at once; `pump` sends what has room."""
         self._channels = channels
         self._aloft = aloft
         self._window = window
+        self._fetch_bytes = max(_LEAST_FETCH_BYTES, fetch_bytes)
         self._pump = pump
         self._line = line
         self._busy = False
         self._narrow: list[Channel] = []
         """Those with a smaller window."""
+
+    @property
+    def fetch_bytes(self) -> int:
+        """How much is to be fetched for a channel at once."""
+        return _LEAST_FETCH_BYTES if self._aloft.full else self._fetch_bytes
 
     def look(self) -> None:
         """Where much has come into memory since the last time, it is looked how much there is, a moment later."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-from mqtt_im.core.delivery import MAX_BUFFERED_BYTES, Delivery
+from mqtt_im.core.delivery import Delivery
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.reads import FetchJob
 
@@ -14,9 +14,9 @@ from .audience import Audience
 from .channel import Channel
 from .claims import Claims
 from .cursors import Cursors
+from .lightening import Lightening
 from .slices import Line
 
-FETCH_BYTES = MAX_BUFFERED_BYTES // 2
 READY = 1_000
 """Packets that one turn of the loop sends, some milliseconds, and whatever one channel has beyond that."""
 
@@ -30,16 +30,16 @@ class Pump:
         claims: Claims,
         cursors: Cursors,
         audience: Audience,
-        more_came: Callable[[], None],
+        lightening: Lightening,
         line: Line,
         items: list[float],
     ) -> None:
-        """`more_came` is called when more may have come into memory; `items` counts what was sent."""
+        """`items` counts what was sent."""
         self._ledger = ledger
         self._claims = claims
         self._offer = claims.offer
         self._cursors = cursors
-        self._more_came = more_came
+        self._lightening = lightening
         self._line = line
         self._items = items
         self._audience = audience
@@ -104,7 +104,7 @@ class Pump:
                     if not other.ready:
                         self.in_turn(other)
                 break
-        self._more_came()
+        self._lightening.look()
 
     def in_turn(self, channel: Channel) -> None:
         """The same when those who were noted before have had theirs, a few in each turn of the loop."""
@@ -122,12 +122,13 @@ class Pump:
                 yield 2 + 3 * self.now(channel)
         finally:
             self._crowding = False
-            self._more_came()
+            self._lightening.look()
 
     # Fetching.
 
     def _fetch(self, channel: Channel, delivery: Delivery, wanted: tuple[int, int]) -> None:
-        job = FetchJob(channel.user, *wanted, FETCH_BYTES, lambda job: self._fetched(channel, delivery, job))
+        size = self._lightening.fetch_bytes
+        job = FetchJob(channel.user, *wanted, size, lambda job: self._fetched(channel, delivery, job))
         self._ledger.submit(job)
 
     def _fetched(self, channel: Channel, delivery: Delivery, job: FetchJob) -> None:
@@ -142,7 +143,7 @@ class Pump:
             self._woken.discard(channel)
             self._fetch(channel, delivery, delivery.look_again())
         self.now(channel)
-        self._more_came()
+        self._lightening.look()
 
     def look(self, channel: Channel) -> None:
         """The channel's inbox may have grown, or what is in it changed, by what another node has committed."""

@@ -30,7 +30,7 @@ from .calls import Calls
 from .channel import Channel, now_ms
 from .claims import Claims
 from .cursors import Cursors
-from .lightening import Lightening
+from .lightening import USUAL_FETCH_BYTES, Lightening
 from .neighbourhood import Neighbourhood
 from .parking import USUAL_PARKED_BYTES, Parking
 from .presence import Presence
@@ -86,12 +86,12 @@ class Bridge:
         self._channels: dict[Link, Channel] = {}
         slices = Slices()
         taking_back = TakingBack(self._channels.values, self._parking, self._forget_reads, slices.line())
-        window = settings.max_inflight
-        lightening = Lightening(self._channels.values, self.aloft, window, self._pump_later, slices.line())
+        window, fetch = settings.max_inflight, bounds.of(USUAL_FETCH_BYTES)
+        lightening = Lightening(self._channels.values, self.aloft, window, fetch, self._pump_later, slices.line())
         self.telling = Telling(self, claims, taking_back, slices)
         self._logins = logins
         self.cursors = Cursors(ledger, self.telling.tell, self._has_delivery)
-        self.pump = Pump(ledger, claims, self.cursors, audience, lightening.look, slices.line(), metrics.cell("items"))
+        self.pump = Pump(ledger, claims, self.cursors, audience, lightening, slices.line(), metrics.cell("items"))
         self.uplinks = Uplink(self)
         self.calls = Calls(self)
         self.searching: Searching | None = None

@@ -218,7 +218,7 @@ class Delivery:
 
     def _leaves(self, writable: bool) -> bool:
         """Whether what is in memory and was not offered is about to be."""
-        return writable and self._room() and not self._again
+        return writable and self._room() and not self._again and not (self._crowded and self._buffered > LARGE)
 
     def lighten(self, writable: bool, made: dict[int, tuple[Entry, Entry]]) -> None:
         """Of what was offered is in memory what its acknowledgement needs; and nothing behind it, where that can't leave now.

@@ -111,3 +111,30 @@ async def test_packets_alone_make_windows_smaller_until_there_is_room_again(tmp_
         assert delivery.window > FEW
     finally:
         world.close()
+
+
+@on_loop
+async def test_where_large_packets_are_too_much_little_is_fetched_for_each_device(tmp_path: Path) -> None:
+    world = BridgeWorld(tmp_path)
+    try:
+        large = 5 * SIZE
+        assert large > LARGE
+        ann, gone = world.connect("ann"), world.connect("bob")
+        await turns(world)
+        world.leave(gone)
+        for number in range(6):
+            world.ask(ann, "send", id=f"s{number}", to="bob", body=f"{number}" + "x" * large)
+            world.settle()
+        world.bridge.aloft.most = large
+        world.bridge.aloft.bytes += large
+        bob = world.connect("bob")
+        await turns(world)
+        delivery = world.bridge.delivery_of(bob)
+        assert delivery is not None and len(bob.items) == 1
+        assert delivery._buffered < 2 * large, "and not all that there is"
+        for pos in range(1, 7):
+            world.puback(bob, pos)
+            await turns(world)
+        assert [int(item["body"].rstrip("x")) for item in bob.items] == list(range(6))
+    finally:
+        world.close()
