@@ -10,7 +10,7 @@ from typing import Final
 
 LARGE: Final = 4096
 """A publish with more bytes is counted: how many others there may be is bounded for each connection."""
-USUAL_BYTES: Final = 16 << 20
+USUAL_BYTES: Final = 8 << 20
 """Of all users, above which there is one for each; and twice of that there never is. Each is in memory about four times."""
 
 

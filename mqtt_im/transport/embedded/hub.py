@@ -25,6 +25,7 @@ from mqtt_im.transport.embedded.sessions.keeper import Keeper
 from mqtt_im.transport.embedded.sessions.plain import Plain
 from mqtt_im.transport.embedded.sessions.session import Key, nameless
 from mqtt_im.transport.embedded.sessions.wills import Wills
+from mqtt_im.transport.embedded.unread import Unread
 from mqtt_im.transport.held import Held
 from mqtt_im.transport.under_way import USUAL_BYTES, UnderWay
 
@@ -91,6 +92,8 @@ class Hub:
         bounds = Bounds(limits.memory_mb)
         self.held: Held[Holding] = Held(bounds)
         """What is in memory for connections alone: packets that are not whole or wait, what a client does not read, wills, …"""
+        self.unread = Unread()
+        """What clients do not read, by user; what is too much of it is among what is held."""
         self.under_way = UnderWay(bounds.of(USUAL_BYTES))
         self.write_buffer = max(_LEAST_WRITE_BUFFER, bounds.of(USUAL_WRITE_BUFFER))
         """Bytes that wait for a client before it gets nothing more than its answers."""

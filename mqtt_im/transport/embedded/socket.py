@@ -210,6 +210,7 @@ class Socket(asyncio.Protocol):
         self.end("memory", abort=not self.writable)
 
     def _let_go(self) -> None:
+        self.hub.unread.changed(self, 0)
         if self.held > 0:
             size, self.held = self.held, 0
             self.hub.held.changed(self, -size)

@@ -19,8 +19,6 @@ _GATHER: Final = 64 * 1024
 """Bytes that are gathered for one write before it is made without waiting for the end of the loop's turn."""
 _LONGEST_ALIASED: Final = 256
 """Bytes of a topic that gets an alias: who publishes chooses it, and it stays with those who are sent it."""
-_NOT_ASKED_FOR: Final = 256 * 1024
-"""Bytes that may wait for a client without an answer among them: a full write buffer, what was gathered, and a packet."""
 _STALLED_S: Final = 60.0
 """A client that takes nothing off its full write buffer for so long is gone (or one and a half keep-alives, if less)."""
 
@@ -242,8 +240,10 @@ class Wire(Socket):
         return True
 
     def _is_unread(self, size: int) -> None:
-        """So much waits for a client that does not read. What others have sent it is not its fault, and is bounded anyway."""
-        beyond = max(0, size - _NOT_ASKED_FOR)
+        """So much waits for a client that does not read."""
+        if self.held < 0:
+            return
+        beyond = self.hub.unread.changed(self, size)
         if beyond != self._unread:
             beyond, self._unread = beyond - self._unread, beyond
             self.keep(beyond)
@@ -252,6 +252,7 @@ class Wire(Socket):
         """The write buffer stands above its high-water mark."""
         self.writable = False
         self._stalled_bytes = self.transport.get_write_buffer_size()
+        self._is_unread(self._stalled_bytes)
         self._stalled = self.hub.loop.call_later(min(self._keep_alive or _STALLED_S, _STALLED_S), self._check_stalled)
 
     def resume_writing(self) -> None:
