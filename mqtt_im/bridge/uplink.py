@@ -19,13 +19,11 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.codec import decode_request
 from mqtt_im.protocol.errors import Quota, Refusal, Undecided
 from mqtt_im.protocol.faults import Unreadable
-from mqtt_im.store.interface import Engine
-from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.refusals import undecided
 from mqtt_im.transport.api import Extra
 from mqtt_im.transport.under_way import LARGE
 
 from . import extras
+from .changing import UplinkJob, is_unanswered
 from .channel import Channel
 from .leaving import Leaving
 from .prices import Prices
@@ -45,58 +43,6 @@ _NAME_BYTES: Final = 100
 
 _SHOWING: Final = (rq.Sync, rq.History, rq.Convs)
 """Requests whose replies show messages."""
-
-
-class UplinkJob(RequestJob):
-    """A request that may change something, with whom its answer goes to."""
-
-    __slots__ = ("at", "before", "channel", "charged", "load", "token", "uplink")
-
-    def __init__(self, uplink: Uplink, channel: Channel | None, token: int, who: Who, request: rq.Request) -> None:
-        self.refusal = None
-        self.commits = None
-        self.receipts = None
-        self.seconds = 0.0
-        self.decision = None
-        self.device_state = None
-        self.who = who
-        self.request = request
-        self.uplink = uplink
-        self.channel = channel
-        self.token = token
-        self.load = 0
-        """Bytes of the publish, and of the names in it, where that is a large one."""
-        self.charged = 0.0
-        """Units that were charged for its audience before it was known."""
-        self.at = time.perf_counter()
-        self.before: UplinkJob | None = None
-        """What the connection published before. Where that has no acknowledgement it is closed, and says all again."""
-        if channel is not None and token > 0:
-            self.before, channel.newest = channel.newest, self
-
-    def refuse(self, refusal: Refusal) -> None:
-        """See `Job`. What is said again, and has no id, may have been stored the first time."""
-        if refusal.retry and self.who.packet is not None and self.who.packet[2]:
-            refusal = undecided()
-        RequestJob.refuse(self, refusal)
-
-    def prepare(self, engine: Engine) -> None:
-        """See `Job`. Nothing is committed behind what has no acknowledgement: the device will publish both again, in order."""
-        before = self.before
-        if before is not None and before.refusal is not None and _is_unanswered(before.channel, before.refusal):
-            raise undecided()
-        RequestJob.prepare(self, engine)
-
-    def done(self) -> None:
-        """See `Job`."""
-        self.before = None
-        channel = self.channel
-        if channel is not None:
-            if channel.newest is self and self.refusal is None:
-                channel.newest = None  # its body would stay as long as the connection
-            if self.load:
-                channel.link.under_way(-self.load)
-        self.uplink.decided(self)
 
 
 class Uplink:
@@ -396,7 +342,7 @@ class Uplink:
         if isinstance(refusal, Quota):
             self._bridge.metrics.count("quota_refusals", what=refusal.what)
         channel.reply(error_fields(refusal, request_id), channel.correlation(token))
-        if _is_unanswered(channel, refusal):
+        if is_unanswered(channel, refusal):
             channel.link.fail(token)
         elif channel.link.version == V5:
             code, text = reason_of(refusal)
@@ -424,14 +370,6 @@ class Uplink:
             held, channel.held = channel.held, None
             for token, code, text in held:
                 self._done(channel, token, code, text)
-
-
-def _is_unanswered(channel: Channel | None, refusal: Refusal) -> bool:
-    """Whether a publish of the channel that was refused so is not acknowledged, and its connection closed.
-
-    What may have been stored all the same has no acknowledgement in any version: a repeat with DUP is the same message.
-    """
-    return isinstance(refusal, Undecided) or (refusal.retry and channel is not None and channel.link.version != V5)
 
 
 def error_fields(refusal: Refusal, request_id: str | None) -> dict[str, Any]:

@@ -94,7 +94,7 @@ class State(Protocol):
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class OneByOne:
-    """What `State` and `core.model.View` are asked for many at once, for one that does it one after the other."""
+    """What `State` and `core.view.View` are asked for many at once, for one that does it one after the other."""
 
     def users(self: Any, names: Sequence[str]) -> list[User]:
         """See `State`."""
@@ -121,5 +121,5 @@ class OneByOne:
             self.void_item(user, pos, conv)
 
     def claim_all(self: Any, items: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
-        """See `core.model.View`."""
+        """See `core.view.View`."""
         return [item for item in items if self.claim(*item)]

@@ -15,8 +15,9 @@ import uvicorn
 from mqtt_im.config import Address, Config, HttpTlsConfig, parse_bind
 from mqtt_im.http.app import metrics_site, site
 from mqtt_im.http.asgi import App
-from mqtt_im.http.connection import MAX_HEAD_BYTES, HttpConnection, Places
+from mqtt_im.http.connection import MAX_HEAD_BYTES, HttpConnection
 from mqtt_im.http.health import Readiness
+from mqtt_im.http.places import Places
 from mqtt_im.http.services import Desk, Services
 from mqtt_im.metrics import Metrics
 from mqtt_im.transport.accepting import AT_ONCE, let_wait

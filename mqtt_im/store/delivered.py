@@ -25,7 +25,7 @@ class Inboxes(Protocol):
 
 
 def delivered(state: Inboxes, user: str, after: int, upto: int) -> list[str | int]:
-    """See `core.model.View`. Of a long way the last `MAX_DELIVERED` items tell."""
+    """See `core.view.View`. Of a long way the last `MAX_DELIVERED` items tell."""
     after = max(after, upto - MAX_DELIVERED)
     marks: dict[str, int] = {}
     items = [item for item in state.items(state.user(user), after, upto - after) if item[0] <= upto]

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Final, Protocol
 
 from mqtt_im.clock import Times
-from mqtt_im.core import model, state
+from mqtt_im.core import state, view
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.model import Amended, Conv, Device, User
 from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, GroupChange, Message
@@ -38,7 +38,7 @@ RECEIPT_MEMBERS: Final = 200
 """In larger groups marks are not sent as events; `convs` tells them."""
 
 
-class Seen(model.View, Protocol):
+class Seen(view.View, Protocol):
     """What rules ask, and what is read for replies."""
 
     def user(self, name: str) -> User:

@@ -12,10 +12,10 @@ class Uploads(Protocol):
     """Used in the ledger's thread, but for `stored`. What a method raises voids the batch, like a failure of the store itself."""
 
     def stored(self, file: str) -> Upload | None:
-        """See `core.model.View.upload`, without what is not committed yet; from any thread."""
+        """See `core.view.View.upload`, without what is not committed yet; from any thread."""
 
     def find(self, file: str) -> Upload | None:
-        """See `core.model.View.upload`; the batch included."""
+        """See `core.view.View.upload`; the batch included."""
 
     def carry(self, files: Iterable[str], conv: str, seq: int) -> None:
         """A message of the batch carries these."""

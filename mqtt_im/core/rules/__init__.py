@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from mqtt_im.core.model import View
 from mqtt_im.core.records import DeviceChange
+from mqtt_im.core.view import View
 from mqtt_im.protocol import requests as rq
 
 from . import amending, groups, own, sending

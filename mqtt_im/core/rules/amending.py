@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from mqtt_im.core.model import Amended, Conv, Member, View
+from mqtt_im.core.model import Amended, Conv, Member
 from mqtt_im.core.records import AnyRecord, Edited, Message, Reacted, Recalled, steady
 from mqtt_im.core.usage import size_of
+from mqtt_im.core.view import View
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota, Refusal
 

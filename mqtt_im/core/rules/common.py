@@ -7,8 +7,9 @@ from typing import Any
 
 import msgspec
 
-from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, View, readers
+from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, readers
 from mqtt_im.core.records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported
+from mqtt_im.core.view import View
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.names import members_of_direct

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from mqtt_im.core.model import Upload, View
+from mqtt_im.core.model import Upload
 from mqtt_im.core.records import Message
+from mqtt_im.core.view import View
 from mqtt_im.protocol.errors import Quota, Refusal
 
 MAX_CARRIERS: Final = 1_000

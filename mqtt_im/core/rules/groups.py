@@ -5,8 +5,9 @@ Owners may do everything; admins add and remove members, rename, and recall any 
 
 from __future__ import annotations
 
-from mqtt_im.core.model import Conv, Member, View
+from mqtt_im.core.model import Conv, Member
 from mqtt_im.core.records import AnyRecord, GroupChange
+from mqtt_im.core.view import View
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota, Refusal
 

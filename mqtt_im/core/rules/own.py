@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from mqtt_im.core.model import View
 from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, ReadMark, UserChange
+from mqtt_im.core.view import View
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota, Refusal
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from mqtt_im.core.model import Conv, View
+from mqtt_im.core.model import Conv
 from mqtt_im.core.records import Message, Reported
 from mqtt_im.core.usage import content_size
+from mqtt_im.core.view import View
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import direct

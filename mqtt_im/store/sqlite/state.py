@@ -35,7 +35,7 @@ MANY: Final = 100
 
 @mypyc_attr(allow_interpreted_subclasses=True)
 class ProjectedState(Contents):
-    """`core.model.View` and `core.state.State` over a log and its projections."""
+    """`core.view.View` and `core.state.State` over a log and its projections."""
 
     def __init__(
         self,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import gc
 from pathlib import Path
 
+from mqtt_im.bridge.changing import UplinkJob
 from mqtt_im.bridge.extras import MAX_AWAITED
-from mqtt_im.bridge.uplink import UplinkJob
 from mqtt_im.mqtt import V5
 from mqtt_im.transport.api import Extra
 from mqtt_im.transport.under_way import LARGE
