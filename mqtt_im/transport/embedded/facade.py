@@ -87,7 +87,7 @@ class EmbeddedTransport:
         self._spending: Spending | None = None
         if not self._neighbours.alone:
             self._spending = Spending(self._hub, self._neighbours)
-            Places(self._hub, self._neighbours)
+            self._hub.places = Places(self._hub.keys, self._neighbours)
         self._broker: EmbeddedBroker | None = None
         self._tls: ssl.SSLContext | None = None
         self.addresses: dict[str, tuple[str, int]] = {}

@@ -6,10 +6,10 @@ connections that come to several nodes within a few milliseconds may be more tha
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from mqtt_im.cluster import Neighbours
-from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.sessions.session import Key, is_nameless
 
 AT_ONCE: Final = 100
@@ -19,12 +19,12 @@ AT_ONCE: Final = 100
 class Places:
     """Of one node among several. Lives on the event loop."""
 
-    def __init__(self, hub: Hub, neighbours: Neighbours) -> None:
-        self._hub = hub
+    def __init__(self, keys: Callable[[], list[Key]], neighbours: Neighbours) -> None:
+        """`keys` are the connections here."""
+        self._keys = keys
         self._neighbours = neighbours
         self._elsewhere: dict[str, set[tuple[int, str]]] = {}
         """User → node and name of each connection."""
-        hub.places = self
         neighbours.on("place", self._told)
         neighbours.on("places", self._told_all)
         neighbours.on_joined.append(self._joined)
@@ -40,7 +40,7 @@ class Places:
         self._neighbours.tell("place", *key, there)
 
     def _joined(self, node: int) -> None:
-        keys = self._hub.keys()
+        keys = self._keys()
         for start in range(0, max(1, len(keys)), AT_ONCE):
             self._neighbours.tell("places", keys[start : start + AT_ONCE], start == 0, to=node)
 

@@ -8,11 +8,8 @@ from mqtt_im.cluster import Neighbours
 from mqtt_im.transport.embedded.places import Places
 
 
-class _Hub:
-    places: Any = None
-
-    def keys(self) -> list[tuple[str, str]]:
-        return [("alice", f"d{number}") for number in range(150)]
+def keys() -> list[tuple[str, str]]:
+    return [("alice", f"d{number}") for number in range(150)]
 
 
 class _Others(Neighbours):
@@ -30,7 +27,7 @@ class _Others(Neighbours):
 
 def test_a_connection_is_one_place_wherever_it_is() -> None:
     others = _Others()
-    places = Places(_Hub(), others)  # type: ignore[arg-type]
+    places = Places(keys, others)
     others.handlers["place"](1, ["alice", "phone", True])
     others.handlers["place"](2, ["alice", "tablet", True])
     assert places.elsewhere(("alice", "laptop")) == 2
@@ -46,7 +43,7 @@ def test_a_connection_is_one_place_wherever_it_is() -> None:
 
 def test_what_a_node_tells_anew_replaces_what_it_told_and_a_dead_one_has_none() -> None:
     others = _Others()
-    places = Places(_Hub(), others)  # type: ignore[arg-type]
+    places = Places(keys, others)
     gone = others.on_left[-1]
     others.handlers["places"](1, [[["alice", "a"], ["alice", "b"]], True])
     others.handlers["places"](1, [[["alice", "c"]], False])
@@ -62,6 +59,6 @@ def test_what_a_node_tells_anew_replaces_what_it_told_and_a_dead_one_has_none() 
 
 def test_who_comes_is_told_of_all_connections_in_pieces() -> None:
     others = _Others()
-    Places(_Hub(), others)  # type: ignore[arg-type]
+    Places(keys, others)
     others.on_joined[0](7)
-    assert [(len(keys), begins) for _, keys, begins in others.told] == [(100, True), (50, False)]
+    assert [(len(some), begins) for _, some, begins in others.told] == [(100, True), (50, False)]
