@@ -20,6 +20,7 @@ from bench import (
     idle,
     logins,
     pairs,
+    pieces,
     postgres,
     retention,
     servers,
@@ -96,7 +97,11 @@ async def _http(options: argparse.Namespace) -> list[Row]:
 
 
 async def _size(options: argparse.Namespace) -> list[Row]:
-    return size.compare(options.messages // 10, options.users // 10)
+    return size.compare(options.messages // 10, options.users // 10, options.keep)
+
+
+async def _pieces(_: argparse.Namespace) -> list[Row]:
+    return pieces.compare(5_000, 10_000)
 
 
 async def _retention(options: argparse.Namespace) -> list[Row]:
@@ -120,6 +125,7 @@ _SCENARIOS: dict[str, tuple[Scenario, str]] = {
     "pairs": (_pairs, "durable 1:1 messages: 20 in flight, 1 in flight, paced at 500/s (or as --inflight, --rate say)"),
     "full": (_full, "1:1 messages on a full store with idle connections, against an empty server; bytes written"),
     "size": (_size, "a tenth of such a store, without a server: pages of who has much, a rebuild, a check"),
+    "pieces": (_pieces, "the longest that one request takes the ledger's thread at once: large groups, who is erased"),
     "retention": (_retention, "three tenths of such a store taken by one pass, beside a message every 2 ms"),
     "idle": (_idle, "memory of an idle connection"),
     "versions": (_versions, "MQTT 5 beside 3.1.1: CPU of a message, memory of an idle connection, bytes of an item"),
@@ -163,7 +169,7 @@ def _arguments(line: list[str]) -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=Size.users, help="in the store (full)")
     parser.add_argument("--messages", type=int, default=Size.messages, help="in the store (full)")
     parser.add_argument("--idle", type=int, default=10_000, help="idle connections (full, idle, versions)")
-    parser.add_argument("--keep", type=Path, help="folder that keeps the filled store for the next run (full)")
+    parser.add_argument("--keep", type=Path, help="folder that keeps the filled store for the next run (full, size)")
     parser.add_argument("--members", type=int, default=1_000, help="of the group (fanout), connected ones (hostile)")
     parser.add_argument("--items", type=int, default=100_000, help="how far the device is behind (catchup, web)")
     parser.add_argument("--logins", type=int, default=10_000, help="connections (logins)")

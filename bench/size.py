@@ -5,21 +5,31 @@ On the store's engine itself, in CPU time, without broker and sockets.
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from time import process_time
 from typing import Any
 
+from msgspec import Raw
+
 from bench.filling import Filler
+from bench.meter import resident_bytes
+from bench.pieces import do, job
 from bench.report import Row, Target, tell
 from bench.servers import OURS
 from mqtt_im.core.rules import Who
+from mqtt_im.load.bodies import bodies
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import listings, queries
-from mqtt_im.store.sqlite.check import check
+from mqtt_im.search.finding import FOREVER, Query
+from mqtt_im.search.index import SearchIndex
+from mqtt_im.search.words import phrases_of
+from mqtt_im.store import listings, queries, reach
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.files import PROJECTION_FILE, remove
 from mqtt_im.store.sqlite.opening import opener
@@ -30,20 +40,37 @@ _PAGE = 500
 _BEHIND = 40_000
 _TRIES = 7
 _NOW = 1_700_000_000_000
+_INDEXED = 1_000
+_MEMBERS = 5_000
+_MESSAGES_A_CROWD = 10_000
+_CHECK = """
+import resource, sys
+from pathlib import Path
+from time import process_time
+from mqtt_im.store.sqlite.check import check
+begin = process_time()
+if check(Path(sys.argv[1])).problems:
+    sys.exit("there are problems")
+print(process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
 
 
-def compare(messages: int, users: int) -> list[Row]:
-    """Figures of a store with so many messages between pairs drawn at random from so many users."""
+def compare(messages: int, users: int, keep: Path | None = None) -> list[Row]:
+    """Figures of a store with so many messages between pairs drawn at random from so many users.
+
+    `keep` is a folder for the filled store, so that a later run needn't fill it.
+    """
     with tempfile.TemporaryDirectory(prefix="mqtt-im-bench-") as folder:
-        data_dir = Path(folder)
+        data_dir = Path(folder) / "store"
         make = opener(data_dir, synchronous="off")
-        engine = make()
-        filler = Filler(engine, _NOW)
-        filler.say([(who, f"{who}-{number}") for who, count in (("few", _FEW), ("many", _MANY)) for number in range(count)])
         dice = random.Random(2)
-        filler.say([("few", "few-0")] * _PAGE)
-        filler.say([(f"u{dice.randrange(users)}", f"u{dice.randrange(users)}") for _ in range(messages)])
-        engine.close()
+        if keep is not None and keep.exists():
+            shutil.copytree(keep, data_dir)
+        else:
+            data_dir.mkdir()
+            _fill(make, messages, users, dice)
+            if keep is not None:
+                shutil.copytree(data_dir, keep)
         engine = make()
         try:
             tell("pages of who has much and who has little")
@@ -59,13 +86,86 @@ def compare(messages: int, users: int) -> list[Row]:
         make().close()
         rebuilt = process_time() - begin
         tell(f"a check of {last:,} rows")
-        begin = process_time()
-        check(data_dir)
-        checked = process_time() - begin
+        checked, memory = _check(data_dir)
+        rows += _searches(make, data_dir)
+        rows += _crowds(make, max(1, messages // _MESSAGES_A_CROWD), users)
     target = Target(40_000, more_is_better=True)
     rows.append(Row("lost projections made anew: rows for a CPU second", "1/s", {OURS: last / rebuilt}, (target,)))
     rows.append(Row("store check: CPU for a row", "µs", {OURS: checked / last * 1e6}, (Target(60),)))
+    rows.append(Row("store check: memory at its peak", "MB", {OURS: memory / 1e6}))
     return rows
+
+
+def _fill(make: Callable[[], Engine], messages: int, users: int, dice: random.Random) -> None:
+    engine = make()
+    filler = Filler(engine, _NOW)
+    filler.say([(who, f"{who}-{number}") for who, count in (("few", _FEW), ("many", _MANY)) for number in range(count)])
+    filler.say([("few", "few-0")] * _PAGE)
+    filler.say([(f"u{dice.randrange(users)}", f"u{dice.randrange(users)}") for _ in range(messages)])
+    engine.close()
+
+
+def _crowds(make: Callable[[], Engine], count: int, users: int) -> list[Row]:
+    """So many groups of 5,000 are made, and get a message each, one after the other, twice."""
+    tell(f"{count} groups of {_MEMBERS:,}")
+    engine = make()
+    before = resident_bytes(os.getpid())
+    for number in range(count):
+        members = [f"u{(number * 977 + member * 19) % users}" for member in range(_MEMBERS - 1)]
+        do(engine, job(rq.GroupCreate(id=f"make{number}", group=f"#crowd{number}", members=members)))
+        engine.side_work(1)
+    pieces: list[float] = []
+    for number in range(2 * count):
+        pieces += do(engine, job(rq.Send(id=f"say{number}", to=f"#crowd{number % count}", body=Raw(b'"x"'))))
+        engine.side_work(1)
+    grown = resident_bytes(os.getpid()) - before
+    engine.close()
+    title = f"{count} groups of {_MEMBERS:,}"
+    return [
+        Row(f"{title}: memory grown", "MB", {OURS: grown / 1e6}),
+        Row(f"{title}: a message into each in turn, CPU of the ledger's thread", "ms", {OURS: sum(pieces) / 2 / count * 1000}),
+        Row(f"{title}: the longest piece of it", "ms", {OURS: max(pieces) * 1000}, (Target(10),)),
+    ]
+
+
+def _check(data_dir: Path) -> tuple[float, int]:
+    """CPU seconds, and bytes of memory at the peak, of a check in a process of its own."""
+    command = [sys.executable, "-c", _CHECK, str(data_dir)]
+    seconds, memory = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.split()
+    return float(seconds), 1024 * int(memory)
+
+
+def _searches(make: Callable[[], Engine], data_dir: Path) -> list[Row]:
+    """Who has many conversations looks for a frequent word in all of them, in an index of everything."""
+    tell("a search by who has much")
+    engine = make()
+    index = SearchIndex(data_dir, engine.epoch)
+    try:
+        while index.follow(_INDEXED):
+            pass
+        within, place, done, steps = reach.Reach(), reach.Place(), False, list[float]()
+        while not done:
+            begin = process_time()
+            step = reach.learn(engine, "many", place)
+            place, done = step.place, step.done
+            within.add(step.parts)
+            steps.append(process_time() - begin)
+        query = Query(phrases_of(bodies()[0].decode().split()[0]), within)
+        times = []
+        for _ in range(_TRIES):
+            begin = process_time()
+            index.find(query, FOREVER, 50, float("inf"))
+            times.append(process_time() - begin)
+    finally:
+        index.close()
+        engine.close()
+    title = f"search in {_MANY:,} conversations"
+    return [
+        Row(f"{title}: learning them, all {len(steps)} steps", "ms", {OURS: sum(steps) * 1000}),
+        Row(f"{title}: the longest step", "ms", {OURS: max(steps) * 1000}, (Target(20),)),
+        Row(f"{title}: the first time", "ms", {OURS: times[0] * 1000}, (Target(20),)),
+        Row(f"{title}: again", "ms", {OURS: min(times) * 1000}, (Target(20),)),
+    ]
 
 
 def _start_after_kill(engine: Engine, data_dir: Path, dice: random.Random, users: int) -> Row:

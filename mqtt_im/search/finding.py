@@ -47,11 +47,14 @@ def find(shards: Shards, query: Query, below: int, wanted: int, until: float) ->
     """
     if not query.phrases:
         return Found([], 0)
-    parts = query.reach.numbered(shards.key, shards.cid)
+    query.reach.numbered(shards.key, shards.cid)
+    older, parts = query.reach.ending(), dict[int, Part]()
     words = " AND ".join(f'"{phrase}"' for phrase in query.phrases)
     found: list[int] = []
     for number in shards.newest_first():
         low, high = first_of(number), min(end_of(number), below)
+        while older and older[0][0] >= low:
+            parts.update(older.pop(0)[1])  # what ended before the shards so far; who has much may have little of it lately
         if low >= high or not parts or shards.numbers[number] >= query.before:
             continue
         found += islice(_find_in(shards, number, words, parts, high, query.before), wanted - len(found))

@@ -18,6 +18,7 @@ from mqtt_im.core.rules.common import possible_conv
 if TYPE_CHECKING:
     from .interface import Readable
 
+_STEP: Final = 5_000
 AT_ONCE: Final = 200
 """Conversations that are looked at in one step."""
 
@@ -37,13 +38,15 @@ class Reach:
     Whoever searches for the user may add to it or look for numbers, one at a time.
     """
 
-    __slots__ = ("_key", "_numbered", "_unnumbered", "parts")
+    __slots__ = ("_ending", "_key", "_numbered", "_unnumbered", "parts")
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         self.parts: dict[str, Part] = {}
         self._key: object = None
         self._numbered: dict[int, Part] = {}
         self._unnumbered: list[Part] = []
+        self._ending: dict[int, dict[int, Part]] = {}
+        """Numbered ones by where they end, in steps of `_STEP` log rows."""
         self.add(parts)
 
     def add(self, parts: Iterable[Part]) -> None:
@@ -59,10 +62,20 @@ class Reach:
         """
         if key != self._key:
             self._key, self._numbered, self._unnumbered = key, {}, list(self.parts.values())
+            self._ending = {}
         for part in self._unnumbered:
-            self._numbered[number(part.conv)] = part
+            cid = number(part.conv)
+            former = self._numbered.get(cid)
+            if former is not None:
+                del self._ending[former.last // _STEP][cid]
+            self._numbered[cid] = part
+            self._ending.setdefault(part.last // _STEP, {})[cid] = part
         self._unnumbered.clear()
         return self._numbered
+
+    def ending(self) -> list[tuple[int, Mapping[int, Part]]]:
+        """What `numbered` told last in groups, those that end last first, each with a log row behind which none of it ends."""
+        return [((step + 1) * _STEP - 1, self._ending[step]) for step in sorted(self._ending, reverse=True)]
 
 
 class Place(msgspec.Struct, frozen=True):

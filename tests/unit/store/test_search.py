@@ -272,6 +272,34 @@ def test_a_conversation_is_numbered_once_and_anew_for_another_index() -> None:
     assert within.numbered("other key", lambda conv: {"a:b": 7, "a:c": 8}[conv]) == {7: later, 8: other}
 
 
+def test_where_conversations_end_is_known_as_they_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reach, "_STEP", 10)
+    numbers = {"a:b": 1, "a:c": 2, "a:d": 3}
+    one, other, third, later = (reach.Part(*part, ()) for part in (("a:b", 0, 5), ("a:c", 0, 19), ("a:d", 0, 7), ("a:b", 0, 10)))
+    within = reach.Reach([one, other, third])
+    within.numbered("key", numbers.__getitem__)
+    assert within.ending() == [(19, {2: other}), (9, {1: one, 3: third})]
+    within.add([later])
+    within.numbered("key", numbers.__getitem__)
+    assert within.ending() == [(19, {2: other, 1: later}), (9, {3: third})]
+
+
+def test_what_came_after_all_of_ones_conversations_is_not_looked_at(
+    world: World, small_shards: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has many, and said nothing lately, does not go through what everybody else has said since."""
+    monkeypatch.setattr(reach, "_STEP", 4)
+    monkeypatch.setattr(finding, "_MANY", 0)
+    world.say("alice", "bob", "apple of bob")
+    for _ in range(40):
+        world.say("carol", "dave", "apple")
+    world.catch_up()
+    asked: list[str] = []
+    world.index._shards.sql.set_trace_callback(asked.append)
+    assert world.look("bob", "apple") == ["apple of bob"]
+    assert sum("MATCH" in statement for statement in asked) == 1
+
+
 # What is forgotten.
 
 
