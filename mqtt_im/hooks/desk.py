@@ -56,7 +56,7 @@ class Rows(Protocol):
     """What a desk needs of the log."""
 
     def after(self, lsn: int, limit: int) -> list[tuple[int, AnyRecord]]:
-        """The rows after `lsn`, in order, at most `limit`."""
+        """The rows after `lsn`, in order, at most `limit`; fewer where they are large, and none where there are none."""
 
     def get(self, lsn: int) -> AnyRecord | None:
         """One row as it is now; None where it is gone."""

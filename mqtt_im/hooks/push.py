@@ -43,15 +43,19 @@ class PushDesk(Desk[str]):
         self._coalesce = int(settings.coalesce_s * 1000)
         self._not_before = now + self._delay
         """Devices that were cut off by a restart of the server have their delay too."""
+        self._ripe_at = 0
+        """When the first row that is not taken in will be old enough: until then none is read, again and again."""
         self._swept_at = now
 
     def follow(self, now: int) -> bool:
         """See `Desk`. What is looked at is who should have it and has not acknowledged it by now."""
-        if now < self._not_before:
+        if now < max(self._not_before, self._ripe_at):
             return False
         found = self._log.after(self.position, BATCH)
         # A row from the future was written while the wall clock was ahead; it has waited long enough.
         rows = list(takewhile(lambda row: not now - self._delay < steady(row[1]) <= now + 1000, found))
+        if len(rows) < len(found):
+            self._ripe_at = steady(found[len(rows)][1]) + self._delay
         if not rows:
             return False
         wanted = self._wanted(rows)
@@ -63,7 +67,7 @@ class PushDesk(Desk[str]):
             self.outbox.add_pushes(wanted, now, self._coalesce)
             self._save(last, now, lazily=not wanted)
         self.position = last
-        return len(rows) == BATCH
+        return len(rows) == len(found)
 
     def _wanted(self, rows: list[tuple[int, AnyRecord]]) -> dict[str, tuple[int, int]]:
         """Each user whom a row may concern, with the first and the last such row."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
+from typing import Final
 
 from peewee import fn
 
@@ -10,6 +12,9 @@ from mqtt_im.core.records import AnyRecord, decode
 
 from .files import open_log
 from .models import LogRow
+
+MAX_BYTES: Final = 1 << 20
+"""Of what is read at one time."""
 
 
 class LogReader:
@@ -20,9 +25,17 @@ class LogReader:
         self._db = open_log(data_dir, readonly=True, unchanging=unchanging)
 
     def after(self, lsn: int, limit: int) -> list[tuple[int, AnyRecord]]:
-        """The rows after `lsn`, in order, at most `limit`."""
+        """The rows after `lsn`, in order, at most `limit`, and no more behind `MAX_BYTES`."""
         query = LogRow.select(LogRow.lsn, LogRow.rec).where(LogRow.lsn > lsn).order_by(LogRow.lsn).limit(limit)
-        return [(number, decode(data)) for number, data in query.tuples().execute(self._db)]
+        found: list[tuple[int, AnyRecord]] = []
+        size = 0
+        with closing(self._db.execute(query)) as rows:  # type: ignore[no-untyped-call]  # peewee has no types
+            for number, data in rows:
+                found.append((number, decode(data)))
+                size += len(data)
+                if size >= MAX_BYTES:
+                    break
+        return found
 
     def get(self, lsn: int) -> AnyRecord | None:
         """One row as it is now; None where it is gone."""

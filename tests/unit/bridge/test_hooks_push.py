@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mqtt_im.core.records import Message
 from mqtt_im.hooks import pending
 from mqtt_im.hooks.push import CHECK_MS
 from mqtt_im.protocol import requests as rq
@@ -39,6 +40,33 @@ def test_a_user_who_is_away_is_pushed_after_the_delay(world: World) -> None:
     world.answer(desk)
     assert world.step(desk, 100) == []
     assert world.counts == [("push", "taken")]
+
+
+def test_what_is_too_young_is_not_read_again_until_it_is_old_enough(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = world.pushes(delay_s=2)
+    world.step(desk, 3)
+    world.say("ann", "bob")
+    reads, after = list[int](), world._log.after
+    monkeypatch.setattr(world._log, "after", lambda lsn, limit: reads.append(lsn) or after(lsn, limit))  # type: ignore[func-returns-value]
+    for _ in range(19):
+        assert world.step(desk, 0.1) == []
+    assert len(reads) == 1
+    (push,) = world.step(desk, 0.1)
+    assert push["user"] == "bob"
+
+
+def test_large_rows_are_read_a_few_at_a_time(world: World) -> None:
+    desk = world.pushes(delay_s=0)
+    first = desk.position
+    for number in range(50):
+        world.say("ann", f"bob{number}", "x" * 60_000)
+    some = world._log.after(first, 500)
+    assert 1 << 20 <= sum(len(record.body or b"") for _, record in some if isinstance(record, Message)) < 1_200_000
+    sent = set()
+    for _ in range(10):
+        sent |= {push["user"] for push in world.step(desk, 1)}
+        world.answer(desk)
+    assert len(sent) == 50
 
 
 def test_a_device_that_comes_back_within_the_delay_gets_no_push(world: World) -> None:
