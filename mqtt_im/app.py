@@ -376,7 +376,9 @@ class Server:
                 log.error("not reloaded: %s", mistake)
             return
         try:
-            swaps = [] if self._transport is None else [self._transport.renewed(config.mqtt.tls)]
+            swaps: list[Callable[[], None]] = []
+            if self._transport is not None:
+                swaps += (self._transport.renewed(config.mqtt.tls), self._transport.reopened(config.mqtt.plain_topics))
             if self.http is not None:
                 swaps.append(self.http.renewed(config.http.tls))
             if self._auth is not None:

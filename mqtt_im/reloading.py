@@ -12,6 +12,7 @@ _RELOADABLE: Final = (
     "limits.failed_logins_per_minute",
     "auth.credential_cache_s",
     "auth.jwt.",
+    "mqtt.plain_topics",
     "mqtt.tls.cert",
     "mqtt.tls.key",
     "mqtt.tls.client_ca",

@@ -67,6 +67,25 @@ def test_sighup_reloads_and_drops_nobody(own_server: ServerProcess, own_im: Clie
     assert again.must("hello")["limits"]["body"] in (100, 65_536)
 
 
+def test_sighup_opens_and_closes_plain_topics(own_server: ServerProcess, own_im: Clients) -> None:
+    client = own_im.online("alice")
+    assert client.subscribe("open/x") == [0x80]
+
+    def reload(topics: list[str], times: int) -> None:
+        own_server.configure({"mqtt.plain_topics": topics})
+        own_server.signal(signal.SIGHUP)
+        eventually(lambda: own_server.log().count("reloaded") == times, "the reload")
+
+    reload(["open/#", "other/#"], 1)
+    assert client.subscribe("open/x", "other/x") == [1, 1]
+    reload(["other/#"], 2)
+    assert "takes a restart" not in own_server.log()
+    client.publish("open/x", b"closed again")
+    client.publish("other/x", b"still open")
+    client.until(lambda: any(packet.topic == "other/x" for packet in client.plain), "what is open")
+    assert [packet.topic for packet in client.plain] == ["other/x"]
+
+
 def test_a_wrong_configuration_at_sighup_changes_nothing(own_server: ServerProcess, own_im: Clients) -> None:
     client = own_im.online("alice")
     good = own_server.config_file.read_text()

@@ -31,6 +31,7 @@ from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.limits import Count
 from mqtt_im.transport.embedded.places import Places
 from mqtt_im.transport.embedded.plugins import Plugins
+from mqtt_im.transport.embedded.sessions.access import PlainTopics
 from mqtt_im.transport.embedded.sessions.ground import log
 from mqtt_im.transport.embedded.sessions.persistence import Persistence, StoreFailed
 from mqtt_im.transport.embedded.sessions.session import Key, Session
@@ -81,6 +82,7 @@ class EmbeddedTransport:
         self._synchronous = synchronous
         self._plugins = plugins or {}
         self._database = database
+        self._plain_topics = mqtt.plain_topics
         self._neighbours = neighbours or Neighbours()
         self._server_reference = server_reference
         self._hub = Hub(handler, Topics(mqtt.prefix), mqtt.plain_topics, limits, count, clock or Clock())
@@ -218,6 +220,25 @@ class EmbeddedTransport:
 
         def swap() -> None:
             self._tls = made
+
+        return swap
+
+    def reopened(self, plain_topics: tuple[str, ...]) -> Callable[[], None]:
+        """What is returned makes these the topics that are open as plain MQTT: nothing else is taken or handed out from then on.
+
+        Subscriptions stay, and yield what is open. Raises `MqttImError` where that takes a restart.
+        """
+        hub = self._hub
+        if plain_topics and self._database is not None and hub.plain.abroad is None:
+            raise MqttImError("reload", "mqtt.plain_topics: where there were none, nodes open some with a restart")
+        made = PlainTopics(hub.access.topics, plain_topics)
+
+        def swap() -> None:
+            if plain_topics == self._plain_topics:
+                return
+            self._plain_topics, hub.access.plain = plain_topics, made
+            for session in list(hub.sessions.in_memory.values()):
+                hub.plain.streams.withdraw(session, lambda topic: not made.is_open(topic))
 
         return swap
 
