@@ -7,15 +7,18 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from time import perf_counter
 
 import trustme
 
-from bench import attacks
+from bench import attacks, grounds
 from bench.meter import folder_bytes, forget_peak, peak_bytes, resident_bytes, usage
 from bench.report import Row, Target
 from bench.servers import OURS, Server, running
@@ -35,8 +38,8 @@ _GIVEN_BACK_S = 12.0
 """As long as the server may keep what was freed."""
 _CONVERSATIONS = 5_000
 _LARGE_ITEMS = 50
-_WITH_ACCOUNTS = ("logins over HTTP", "guesses over HTTP", "guesses", "registrations")
-"""Attacks on a server that has accounts, since passwords cost it something."""
+_PREPARED = (grounds.OPEN, grounds.OPERATOR)
+"""Where there is much in the store, and a crowd is connected."""
 
 
 class _Bob(Peer):
@@ -107,9 +110,9 @@ class _Pair:
         self._sent: dict[int, float] = {}
         self._number = 0
 
-    async def begin(self, server: Server) -> None:
-        await join(server, self.bob, "bob", f"{PREFIX}/bob/down", attacks.PASSWORD)
-        await join(server, self.alice, "alice", f"{PREFIX}/alice/down", attacks.PASSWORD)
+    async def begin(self, server: Server, passwords: Mapping[str, str]) -> None:
+        await join(server, self.bob, "bob", f"{PREFIX}/bob/down", passwords.get("bob"))
+        await join(server, self.alice, "alice", f"{PREFIX}/alice/down", passwords.get("alice"))
 
     async def p99(self, seconds: float) -> float:
         """Of the messages of so many seconds, in ms; one that never comes counts as `_PATIENCE_S`."""
@@ -158,6 +161,33 @@ def _crowded(port: int, members: int) -> Iterator[None]:
         process.wait()
 
 
+class _Taker(BaseHTTPRequestHandler):
+    """Takes every webhook."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(HTTPStatus.NO_CONTENT)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Nothing is said of it."""
+
+
+@contextmanager
+def _received(port: int) -> Iterator[None]:
+    """Webhooks find a receiver as it should be."""
+    with ThreadingHTTPServer(("127.0.0.1", port), _Taker) as receiver:
+        thread = threading.Thread(target=receiver.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            receiver.shutdown()
+            thread.join()
+
+
 def _ready(port: int) -> bool:
     connection = HTTPConnection("127.0.0.1", port, timeout=10)
     try:
@@ -179,35 +209,35 @@ def certificate(folder: Path) -> dict[str, str]:
 
 
 async def _beside(
-    folder: Path,
-    data: Path,
-    members: int,
-    seconds: float,
-    names: Sequence[str],
-    passwords: dict[str, str] | None,
-    more: Mapping[str, str],
+    folder: Path, kind: str, members: int, seconds: float, names: Sequence[str], more: Mapping[str, str]
 ) -> list[Row]:
-    """The rows of these attacks, all on one server."""
+    """The rows of these attacks, all on one server of this kind."""
     rows: list[Row] = []
-    kind = ", accounts" if passwords else ""
     most = 0
-    websocket, mqtts = free_ports(2)
+    data = folder / "data"
+    websocket, mqtts, receiver = free_ports(3)
+    ground = grounds.make(kind, folder, receiver)
     settings = {
         "limits.requests_per_second": "200",
         "websocket.bind": f"127.0.0.1:{websocket}",
         "mqtt.tls.bind": f"127.0.0.1:{mqtts}",
         "mqtt.plain_topics": '["plain/#"]',
         **certificate(folder),
-        **({"auth.registration": "true"} if passwords else {}),
+        **{key: value if isinstance(value, str) else json.dumps(value) for key, value in ground.settings.items()},
         **more,
     }
-    with running(OURS, settings, data, passwords) as server, _crowded(server.port, 0 if passwords else members):
-        ports = attacks.Ports(server.port, websocket, server.http_port, mqtts)
+    accounts = ground.passwords if kind == grounds.ACCOUNTS else None
+    told = "" if kind == grounds.OPEN else f", {kind}"
+    if kind in _PREPARED:
+        await _prepare(data)
+    with running(OURS, settings, data, accounts) as server, _crowded(server.port, members if kind in _PREPARED else 0):
+        ports = attacks.Ports(server.port, websocket, server.http_port, mqtts, receiver)
         pair = _Pair()
-        await pair.begin(server)
+        await pair.begin(grounds.reached(server, kind), ground.passwords)
         await pair.p99(_SETTLE_S)
         for name in names:
-            quiet = await pair.p99(seconds)
+            with _received(receiver):
+                quiet = await pair.p99(seconds)
             bound = max(3 * quiet, quiet + 50)
             before, stored = resident_bytes(server.pid), folder_bytes(data)
             forget_peak(server.pid)
@@ -230,21 +260,21 @@ async def _beside(
             rows.append(Row(f"{name}: disk grown", "MB", {OURS: written / 1e6}))
             rows.append(Row(f"{name}: memory kept", "MB", {OURS: kept / 1e6}))
             over = "" if attacked <= bound else ", TOO MUCH"
-            told = f"p99 {attacked:.1f} ms (quiet: {quiet:.1f}{over}), {share:.0f} % of a core, {grown / 1e6:+.0f} MB"
-            told += f", {kept / 1e6:+.0f} MB a second later"
-            told += f", {peak / 1e6:.0f} MB at its peak, {written / 1e6:+.0f} MB of disk"
-            print(f"  {name}: {told}, {'ready' if ready else 'NOT READY'}", file=sys.stderr, flush=True)
+            said = f"p99 {attacked:.1f} ms (quiet: {quiet:.1f}{over}), {share:.0f} % of a core, {grown / 1e6:+.0f} MB"
+            said += f", {kept / 1e6:+.0f} MB a second later"
+            said += f", {peak / 1e6:.0f} MB at its peak, {written / 1e6:+.0f} MB of disk"
+            print(f"  {name}: {said}, {'ready' if ready else 'NOT READY'}", file=sys.stderr, flush=True)
             if not ready:
                 raise PeerError(f"the server was not ready under the attack {name!r}")
         await pair.p99(_GIVEN_BACK_S)
-        rows.append(Row(f"all{kind}: memory at its peak", "MB", {OURS: most / 1e6}, (Target(round(_MOST_BYTES / 1e6)),)))
-        rows.append(Row(f"all{kind}: memory afterwards", "MB", {OURS: resident_bytes(server.pid) / 1e6}))
+        rows.append(Row(f"all{told}: memory at its peak", "MB", {OURS: most / 1e6}, (Target(round(_MOST_BYTES / 1e6)),)))
+        rows.append(Row(f"all{told}: memory afterwards", "MB", {OURS: resident_bytes(server.pid) / 1e6}))
         pair.end()
         begin = perf_counter()
-    rows.append(Row(f"all{kind}: stopped within", "s", {OURS: perf_counter() - begin}, (Target(10),)))
+    rows.append(Row(f"all{told}: stopped within", "s", {OURS: perf_counter() - begin}, (Target(10),)))
     begin = perf_counter()
-    with running(OURS, {**settings, "auth.mode": "accounts" if passwords else "open"}, data):
-        rows.append(Row(f"all{kind}: started within", "s", {OURS: perf_counter() - begin}))
+    with running(OURS, {"auth.mode": "accounts" if accounts else "open", **settings}, data):
+        rows.append(Row(f"all{told}: started within", "s", {OURS: perf_counter() - begin}))
     for row in rows[-4:]:
         print(f"  {row.what}: {row.values[OURS]:.1f} {row.unit}", file=sys.stderr, flush=True)
     return rows
@@ -254,12 +284,7 @@ async def compare(members: int, seconds: float, only: Sequence[str], more: Mappi
     """A row for each attack: the pair's p99 beside it; and what it did to the server's memory. `more`: settings of the server."""
     names = only or list(attacks.ATTACKS)
     rows: list[Row] = []
-    with tempfile.TemporaryDirectory(prefix="mqtt-im-hostile-") as name:
-        folder = Path(name)
-        if some := [name for name in names if name not in _WITH_ACCOUNTS]:
-            await _prepare(folder / "data")
-            rows += await _beside(folder, folder / "data", members, seconds, some, None, more)
-        if some := [name for name in names if name in _WITH_ACCOUNTS]:
-            passwords = dict.fromkeys(("alice", "bob", attacks.FOE), attacks.PASSWORD)
-            rows += await _beside(folder, folder / "accounts", 0, seconds, some, passwords, more)
+    for kind, some in grounds.grounds_of(names).items():
+        with tempfile.TemporaryDirectory(prefix="mqtt-im-hostile-") as folder:
+            rows += await _beside(Path(folder), kind, members, seconds, some, more)
     return rows

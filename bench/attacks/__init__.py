@@ -1,9 +1,10 @@
-"""What one hostile client can do: `python -m bench.attacks NAME MQTT WEBSOCKET HTTP [MQTTS]`, ports, does it without end.
+"""What one hostile client can do: `python -m bench.attacks NAME` with the ports of `Ports`, does it without end.
 
 In a process of its own, so that it costs nobody's measurement anything but the server's time. `hostile` measures what a
 well-behaved pair has of it, and has prepared a store with many conversations and a large group.
 """
 
+from bench.attacks.doors import HOOKED, OPERATED, PROXIED, TOKENS
 from bench.attacks.foe import FOE, GROUP, MEMBERS, PASSWORD, STAR, Attack, Ports
 from bench.attacks.further import FURTHER
 from bench.attacks.groups import GROUPS
@@ -33,6 +34,10 @@ ATTACKS: dict[str, Attack] = {
     **ODD,
     **STRANGE,
     **MIXED,
+    **TOKENS,
+    **PROXIED,
+    **HOOKED,
+    **OPERATED,
 }
 
 __all__ = ["ATTACKS", "FOE", "GROUP", "MEMBERS", "PASSWORD", "STAR", "WEB", "Attack", "Ports"]

@@ -31,6 +31,8 @@ class Ports(NamedTuple):
     websocket: int
     http: int
     mqtts: int = 0
+    receiver: int = 0
+    """Where webhooks go, for who takes them."""
 
 
 Attack = Callable[[Ports], None]
