@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import signal
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -194,6 +195,8 @@ def _arguments(line: list[str]) -> argparse.Namespace:
 def main(line: list[str]) -> int:
     """Run what the command line asks for; 1 where a scenario failed."""
     options = _arguments(line)
+    for number in (signal.SIGINT, signal.SIGTERM):  # the shell has a background process ignore the former
+        signal.signal(number, signal.default_int_handler)  # so that the servers end with it
     servers.prepare()
     rows: list[Row] = []
     failures = 0
