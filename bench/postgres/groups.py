@@ -17,7 +17,7 @@ from mqtt_im.store.reader import AT_ONCE
 from mqtt_im.store.reads import FetchJob
 from tests.support.postgres import Cluster, new_database
 
-from .ledgers import FLOOR, SETTINGS, Writer, cost, floor, node, used
+from .ledgers import FLOOR, SETTINGS, Meter, Writer, cost, floor, node
 
 _GROUP: Final = "#everyone"
 _MEMBERS: Final = 5_000
@@ -74,10 +74,10 @@ def _pull(cluster: Cluster, writer: Writer, members: list[str]) -> tuple[float, 
     """Each member is online and takes one message: µs of CPU, and bytes of write-ahead log, for each of them."""
     _take(writer, members)
     writer.commit(1)
-    before = used(cluster)
-    assert _take(writer, members) == len(members) - 1
-    after = used(cluster)
-    return (after[0] + after[1] - before[0] - before[1]) / len(members) * 1e6, (after[2] - before[2]) / len(members)
+    with Meter(cluster) as meter:
+        found = _take(writer, members)
+    assert found == len(members) - 1
+    return (meter.node + meter.database) / found * 1e6, meter.wal / found
 
 
 def _take(writer: Writer, members: list[str]) -> int:
@@ -97,14 +97,13 @@ def _look(cluster: Cluster, engine: Any, members: list[str]) -> float:
     heads = engine.state.heads(members)
     reading = engine.reading()
     times = Times(time.time_ns() // 1_000_000, time.time_ns() // 1_000_000, 0)
-    before = used(cluster)
-    for start in range(0, _MEMBERS - 1, AT_ONCE):
-        part = members[start : start + AT_ONCE][: _MEMBERS - 1 - start]
-        with reading.together([(name, heads[name] - 1, 10) for name in part]):
-            for name in part:
-                job = FetchJob(name, heads[name] - 1, 10, 1 << 20, lambda _: None)
-                assert reading.run(job.finish, lambda: None, times)
-                assert job.entries, f"{name} has nothing to read"
-    after = used(cluster)
+    with Meter(cluster) as meter:
+        for start in range(0, _MEMBERS - 1, AT_ONCE):
+            part = members[start : start + AT_ONCE][: _MEMBERS - 1 - start]
+            with reading.together([(name, heads[name] - 1, 10) for name in part]):
+                for name in part:
+                    job = FetchJob(name, heads[name] - 1, 10, 1 << 20, lambda _: None)
+                    assert reading.run(job.finish, lambda: None, times)
+                    assert job.entries, f"{name} has nothing to read"
     reading.close()
-    return (after[0] + after[1] - before[0] - before[1]) / (_MEMBERS - 1) * 1e6
+    return (meter.node + meter.database) / (_MEMBERS - 1) * 1e6

@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
+import psycopg
 from msgspec import Raw
 
 from bench.meter import run_seconds
@@ -155,20 +156,49 @@ def cost(
         commit(size)
     if settle is not None:
         settle()
-    before = used(cluster)
-    for _ in range(messages // size):
-        commit(size)
-    if settle is not None:
-        settle()
+    with Meter(cluster) as meter:
+        for _ in range(messages // size):
+            commit(size)
+        if settle is not None:
+            settle()
     count = messages // size * size
-    return Cost(
-        *((after - start) * scale / count for after, start, scale in zip(used(cluster), before, (1e6, 1e6, 1), strict=True))
-    )
+    return Cost(meter.node / count * 1e6, meter.database / count * 1e6, meter.wal / count)
 
 
-def used(cluster: Cluster | None) -> tuple[float, float, float]:
-    """CPU seconds of this process and of PostgreSQL, and bytes of its write-ahead log."""
-    if cluster is None:
-        return time.process_time(), 0.0, 0.0
-    ((wal,),) = cluster.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
-    return time.process_time(), run_seconds(cluster.processes), float(wal)
+class Meter:
+    """CPU seconds of this process and of PostgreSQL, and bytes of its write-ahead log, from `with` to its end.
+
+    What the meter takes itself counts nowhere: its one connection is there before, and the clocks are read behind what it asks
+    at the beginning, and before that at the end.
+    """
+
+    def __init__(self, cluster: Cluster | None) -> None:
+        """Without a `cluster` this process's alone."""
+        self._cluster = cluster
+        self._connection: psycopg.Connection[Any] | None = None
+        self.node = self.database = self.wal = 0.0
+
+    def __enter__(self) -> Self:
+        if self._cluster is not None:
+            self._connection = psycopg.connect(self._cluster.url(), autocommit=True)
+            self.wal = -self._written()
+        node, database = self._clocks()
+        self.node, self.database = -node, -database
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        node, database = self._clocks()
+        self.node += node
+        self.database += database
+        if self._connection is not None:
+            self.wal += self._written()
+            self._connection.close()
+
+    def _clocks(self) -> tuple[float, float]:
+        return time.process_time(), run_seconds(self._cluster.processes) if self._cluster is not None else 0.0
+
+    def _written(self) -> float:
+        assert self._connection is not None
+        row = self._connection.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn").fetchone()
+        assert row is not None
+        return float(row[0])

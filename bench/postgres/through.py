@@ -13,12 +13,13 @@ from mqtt_im.load.groups import Member, Speaker, make_group
 from mqtt_im.load.traffic import Traffic, connect_idle, finish, join
 from tests.support.postgres import Cluster, new_database
 
-from .ledgers import SETTINGS, used
+from .ledgers import SETTINGS, Meter
 
 SQLITE: Final = "SQLite"
 _PAIRS: Final = 50
 _IN_FLIGHT: Final = (20, 1)
-_MEMBERS: Final = 200
+_OTHERS: Final = 199
+"""Members beside the one who speaks: together as many as a group has that is told each by name."""
 _GROUP: Final = "#everyone"
 
 
@@ -29,9 +30,9 @@ async def compare(seconds: float) -> list[Row]:
         for inflight in _IN_FLIGHT:
             load = Load(_PAIRS, inflight, 0.0, seconds)
             with new_database(cluster) as url, running(OURS, {"store.url": url}, pinned=False) as server:
-                before = used(cluster)
-                ours = await between_pairs(server, load, names_of(_PAIRS))
-                database = (used(cluster)[1] - before[1]) / ours.sent_in_all * 1e6
+                with Meter(cluster) as meter:
+                    ours = await between_pairs(server, load, names_of(_PAIRS))
+                database = meter.database / ours.sent_in_all * 1e6
             with running(OURS, pinned=False) as server:
                 theirs = await between_pairs(server, load, names_of(_PAIRS))
             node = {name: one.written.cpu_s / one.sent_in_all * 1e6 for name, one in ((OURS, ours), (SQLITE, theirs))}
@@ -43,25 +44,26 @@ async def compare(seconds: float) -> list[Row]:
             node_us, database_us = await _to_a_group(cluster, server, seconds)
     return [
         *rows,
-        Row(f"message to {_MEMBERS} connected members: CPU in a whole node", "µs", {OURS: node_us}),
-        Row(f"message to {_MEMBERS} connected members: CPU in PostgreSQL", "µs", {OURS: database_us}),
+        Row(f"message to {_OTHERS} connected members: CPU in a whole node", "µs", {OURS: node_us}),
+        Row(f"message to {_OTHERS} connected members: CPU in PostgreSQL", "µs", {OURS: database_us}),
     ]
 
 
 async def _to_a_group(cluster: Cluster, server: Server, seconds: float) -> tuple[float, float]:
     traffic = Traffic()
-    users = [f"member{number}" for number in range(_MEMBERS)]
+    users = [f"member{number}" for number in range(_OTHERS)]
     await make_group(server, traffic, "owner", _GROUP, users)
-    speaker = Speaker(traffic, "owner", _GROUP, server, _MEMBERS)
+    speaker = Speaker(traffic, "owner", _GROUP, server, _OTHERS)
     speaker.inflight = 1
     peers = await connect_idle(server, users, None, partial(Member, speaker))
     await join(server, speaker, "owner", server.down("owner"))
     traffic.sending = True
     speaker.pump()
     await traffic.passing(1.0)
-    before, database, first = usage(server.pid), used(cluster)[1], speaker.arrived
-    await traffic.passing(seconds)
-    count = max(1, speaker.arrived - first)
-    node, database = (usage(server.pid) - before).cpu_s, used(cluster)[1] - database
+    with Meter(cluster) as meter:
+        before, first = usage(server.pid), speaker.arrived
+        await traffic.passing(seconds)
+        count = max(1, speaker.arrived - first)
+        node = (usage(server.pid) - before).cpu_s
     await finish(traffic, [speaker], [speaker, *peers])
-    return node / count * 1e6, database / count * 1e6
+    return node / count * 1e6, meter.database / count * 1e6

@@ -13,7 +13,7 @@ from bench.report import Row, Target
 from bench.servers import OURS
 from tests.support.postgres import Cluster, new_database
 
-from .ledgers import SETTINGS, Writer, node, used
+from .ledgers import SETTINGS, Meter, Writer, node
 
 ALONE: Final = "one node"
 _NODES: Final = (1, 2, 4)
@@ -68,9 +68,10 @@ def _measured(cluster: Cluster, nodes: int, seconds: float, hot: bool) -> _Found
         for child in children:
             child.start()
         start.wait()
-        before, begin = used(cluster), time.perf_counter()
-        time.sleep(seconds)
-        took, after = time.perf_counter() - begin, used(cluster)
+        with Meter(cluster) as meter:
+            begin = time.perf_counter()
+            time.sleep(seconds)
+            took = time.perf_counter() - begin
         stop.set()
         each: list[_Told] = [told.get() for _ in children]
         for child in children:
@@ -79,7 +80,7 @@ def _measured(cluster: Cluster, nodes: int, seconds: float, hot: bool) -> _Found
         ((deadlocks,),) = cluster.execute(f"SELECT deadlocks FROM pg_stat_database WHERE datname = '{name}'")
     count = sum(one.messages for one in each)
     cpu = sum(one.used for one in each) / count * 1e6
-    return _Found(count / took, cpu, (after[1] - before[1]) / count * 1e6, deadlocks, sum(one.refused for one in each))
+    return _Found(count / took, cpu, meter.database / count * 1e6, deadlocks, sum(one.refused for one in each))
 
 
 def _one(url: str, number: int, hot: bool, start: Any, stop: Any, told: Any) -> None:
