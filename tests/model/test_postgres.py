@@ -42,7 +42,7 @@ from .looking import look as all_of
 
 SMALL = {
     "mqtt_im.store.postgres.look.CHUNK": 2,
-    "mqtt_im.store.postgres.state.CHUNK": 2,
+    "mqtt_im.store.postgres.locked.CHUNK": 2,
     "mqtt_im.store.postgres.inbox.CHUNK": 2,
     "mqtt_im.store.queries.CHUNK": 2,
 }

@@ -11,6 +11,7 @@ from mqtt_im.core.rules.common import own_pos
 from mqtt_im.store.commits import Commit
 from mqtt_im.store.interface import RECEIPT_MEMBERS
 
+_AMENDMENTS: Final = frozenset[type](AMENDMENTS)
 MANY: Final = 100
 """A record with more recipients than that is shortened in memory once it is committed."""
 
@@ -38,7 +39,7 @@ class Addressing:
         if conv.large:
             commit.members = conv.size
             self._groups[record.conv] = None
-        elif isinstance(record, AMENDMENTS):
+        elif type(record) in _AMENDMENTS and isinstance(record, AMENDMENTS):
             # They are told nothing, on no node, and may still have in hand what was before.
             former = former_readers(conv, record.seq)
             commit.former = [name for name in former if name in online]

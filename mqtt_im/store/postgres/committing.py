@@ -16,6 +16,7 @@ from . import tables
 from .errors import ERRORS, Fenced, Lost
 from .node import Fence
 from .wire import BEGIN, COMMIT, PLANNING, ROLLBACK, Link, Statement, Step
+from .writes import guarded
 
 ASK_S: Final = 5.0
 """So long it is tried to find out whether a batch was committed with which the connection was lost."""
@@ -49,7 +50,7 @@ class Line:
         Raises `InDoubt` where that can't be found out.
         """
         try:
-            self.link.run(*found, self.fence.next(), Step(COMMIT))
+            self.link.run(*guarded(found, self.fence.next()), Step(COMMIT))
         except Lost as error:
             if not self._was_committed(error):
                 raise

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Container, Iterable, Sequence
-from typing import Final
+from typing import Final, cast
 
 import msgspec
 
@@ -248,13 +248,15 @@ class Engine(Showing):
             self._uploads.carry(files_of(record), record.conv, record.seq)
         self.last = lsn = state.next_lsn()
         self.now = max(self.now, record.ts)
-        names = state.take(lsn, record)
-        self.weight += 10
+        taken = state.take(lsn, record)
         commit = Commit(lsn, record)
-        if names is not None and isinstance(record, Act):
-            self.weight += len(names) + (len(getattr(record, "body", None) or b"") >> 10)
-            self._addressing.note(commit, record, state.conv_for(record.conv), names, self.online)
-            commit.address(names, record.pos, self.online)
+        if taken is None:
+            self.weight += 10
+        else:
+            act, (conv, names) = cast("Act", record), taken
+            self.weight += 10 + len(names) + (len(getattr(record, "body", None) or b"") >> 10)
+            self._addressing.note(commit, act, conv, names, self.online)
+            commit.address(names, act.pos, self.online)
         if author.commits is None:
             author.commits = [commit]
         else:

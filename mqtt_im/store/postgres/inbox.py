@@ -46,6 +46,9 @@ class Inbox:
 
     def append(self, pos: int, lsn: int) -> None:
         """The next item."""
+        if self._tail is None and 0 < len(self._packed) < 8 * CHUNK:
+            self._packed += _int(lsn)
+            return
         held = len(self._packed) // 8 if self._tail is None else len(self._tail)
         if held >= CHUNK:
             self.full[self.first] = self.tail
@@ -65,6 +68,10 @@ class Inbox:
 
     def after(self, pos: int, chunks: dict[int, list[int]]) -> list[tuple[int, int]]:
         """`(pos, item)` of those after `pos` that are kept, as far as these chunks and what is in memory have them."""
+        if not (chunks or self.changed or self.full):
+            begin = max(0, pos + 1 - self.first)
+            refs = unpack(self._packed[8 * begin :]) if self._tail is None else self._tail[begin:]
+            return [(at, ref) for at, ref in enumerate(refs, self.first + begin) if ref]
         parts = {**chunks, **self.changed, **self.full, self.first: self.tail}
         found = []
         for first in sorted(parts):

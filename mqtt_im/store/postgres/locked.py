@@ -16,7 +16,7 @@ from mqtt_im.store.interface import Anew
 from mqtt_im.store.wanted import Wanted
 
 from . import tables
-from .inbox import Inbox
+from .inbox import CHUNK, Inbox, unpack
 from .large import LAGS, Group, Lag
 from .look import Look, remembered
 from .parts import Parts
@@ -28,7 +28,7 @@ MAX_NUMBERS: Final = 200_000
 CIDS: Final = 1000
 """Numbers of conversations in one block (`schema`)."""
 LSNS: Final = 2000
-_CLOCK: Final = Statement("SELECT nextval('lsn'), (extract(epoch FROM clock_timestamp()) * 1000)::int8")
+_BLOCK: Final = Statement("SELECT nextval('lsn')")
 _MEMBERS: Final = Statement(
     tables.MEMBERS.sql.decode().replace("m.cid = ANY ($1)", "m.cid IN (SELECT cid FROM grp WHERE name = ANY ($1) AND NOT large)"),
     "T",
@@ -138,9 +138,10 @@ class Locked(Look):
     def _lock_users(self, wanted: Wanted, uids: set[int]) -> None:
         numbers = self._numbers
         names = wanted.actors | wanted.users
-        uids |= {numbers[name] for name in names if name in numbers}
-        pairs = [(a, b) for a, b in wanted.directs if a in numbers and b in numbers]
-        keys = sorted({tuple(sorted((numbers[a], numbers[b]))) for a, b in pairs})
+        named = {numbers[name]: name for name in names if name in numbers}
+        uids |= named.keys()
+        pairs = [(numbers[a], numbers[b]) for a, b in wanted.directs if a in numbers and b in numbers]
+        keys = sorted([(a, b) if a < b else (b, a) for a, b in pairs])
         ids = [tables.hash_of(numbers[user], name) for user, name in wanted.ids if user in numbers]
         devices = {numbers[name]: name for name in wanted.devices if name in numbers and numbers[name] in uids}
         whole = sorted(numbers[name] for name in wanted.whole if name in numbers and numbers[name] in uids)
@@ -149,17 +150,18 @@ class Locked(Look):
             Step(statement, values)
             for statement, *values in (
                 (tables.DIRECTS, [a for a, _ in keys], [b for _, b in keys]),
-                (tables.IDS, ids),
                 (tables.DEVICES, sorted(devices)),
                 (LAGS, whole),
             )
             if values[0]
         ]
-        answers = self.link.run(*begin, Step(tables.LOCK_USERS, (sorted(uids),)), Step(_CLOCK), *asked)[len(begin) :]
+        answers = self.link.run(*begin, Step(tables.LOCK_USERS, (sorted(uids),)), Step(tables.CLOCK_AND_IDS, (ids,)), *asked)[
+            len(begin) :
+        ]
         users, clock = answers[:2]
         found = {step.statement: answer.rows for step, answer in zip(asked, answers[2:], strict=True)}
         self._keep_users(users.rows)
-        self.stored_users.update((row[0], row) for row in users.rows)
+        self.stored_users.update({row[0]: row for row in users.rows})
         for name in names:
             if name not in self._users:
                 self._users[name] = User(0, name)  # no account, so nothing is sent there
@@ -167,9 +169,9 @@ class Locked(Look):
         self._last_of_block = self.last + LSNS
         self.clock = max(self.clock, clock.rows[0][1])
         self._convs.update((direct(a, b), None) for a, b in wanted.directs)
-        self._keep_directs(found.get(tables.DIRECTS, ()), {self._users[name].uid: name for pair in pairs for name in pair})
+        self._keep_directs(found.get(tables.DIRECTS, ()), named)
         self._requests.update(dict.fromkeys(ids))
-        self._requests.update((key, remembered(data)) for key, data in found.get(tables.IDS, ()))
+        self._requests.update((data[:16], remembered(data[16:])) for data in clock.rows[0][2])
         self._keep_devices(devices, found.get(tables.DEVICES, ()))
         self._find_parts(uids, names)
         if lags := found.get(LAGS):
@@ -197,7 +199,7 @@ class Locked(Look):
     def next_lsn(self) -> int:
         """The log row of the next record."""
         if self.last == self._last_of_block:
-            self.last = self.link.one(_CLOCK)[0][0] - 1
+            self.last = self.link.one(_BLOCK)[0][0] - 1
             self._last_of_block = self.last + LSNS
         self.last += 1
         return self.last
@@ -276,3 +278,17 @@ class Locked(Look):
     def server_of(self, user: str, device: str) -> int:
         """Which server has the device's delivery, or had it last."""
         return self._servers.get((user, device), 0)
+
+    def _chunk(self, user: User, pos: int) -> tuple[int, list[int]]:
+        """The chunk of an item, to be changed."""
+        inbox = self._inboxes[user.uid]
+        for chunks in (inbox.full, inbox.changed):
+            for first, refs in chunks.items():
+                if first <= pos < first + len(refs):
+                    return first, refs
+        for first, data in self.link.one(tables.CHUNKS, user.uid, pos - CHUNK, pos, 1000):
+            refs = unpack(data)
+            if first <= pos < first + len(refs):
+                inbox.changed[first] = refs
+                return first, refs
+        raise AssertionError(f"item {pos} of {user.name} is nowhere")

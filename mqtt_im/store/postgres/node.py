@@ -9,11 +9,11 @@ from mqtt_im.postgres.nodes import Me
 from .errors import Fenced
 from .wire import BEGIN, COMMIT, Link, Statement, Step
 
-_FENCE: Final = Statement(
-    "WITH mine AS (UPDATE node SET batch = $1 WHERE incarnation = $2 AND batch < $1 RETURNING 1) SELECT 1 / count(*) FROM mine",
-    "ii",
+FENCE: Final = (
+    "mine AS (UPDATE node SET batch = ${0} WHERE incarnation = ${1} AND batch < ${0} RETURNING 1) SELECT 1 / count(*) FROM mine"
 )
 """Divides by zero, and so ends the transaction, where this node was declared dead, or has given the batch up."""
+_FENCE: Final = Statement(f"WITH {FENCE.format(1, 2)}", "ii")
 _NO_FENCE: Final = Statement("SELECT")
 _MINE: Final = Statement("SELECT batch FROM node WHERE incarnation = $1 FOR UPDATE", "i")
 _GIVE_UP: Final = Statement("UPDATE node SET batch = $1 WHERE incarnation = $2", "ii")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Final, cast, get_args
 
 from mqtt_im.core.apply import apply
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
@@ -11,12 +11,14 @@ from mqtt_im.core.records import Act, AnyRecord, DeviceChange
 from mqtt_im.store.interface import Anew
 
 from . import tables
-from .inbox import CHUNK, unpack
 from .large import LOOK_BACK, Group
 from .locked import Locked
 from .node import Fence, Inherited
 from .telling import Telling
 from .wire import Link
+
+_ACTS: Final = frozenset(kind for kind in get_args(AnyRecord) if issubclass(kind, Act))
+"""To ask for a type among these takes a tenth of `isinstance`, for structures of msgspec."""
 
 
 class Work(Locked):
@@ -90,6 +92,8 @@ class Work(Locked):
     def amended_convs(self) -> set[str]:
         """Conversations of which the batch has changed a message that was there, something about it, or who has it."""
         cids = {*self.voided, *(cid for cid, _ in self.changed_amended)}
+        if not cids:
+            return self.telling.replaced_in
         return self.telling.replaced_in | {conv.name for conv in self._convs.values() if conv is not None and conv.cid in cids}
 
     def committed(self) -> None:
@@ -104,18 +108,22 @@ class Work(Locked):
 
     def conv_for(self, name: str) -> Conv:
         """See `core.state.State`."""
-        conv = self._convs.get(name) or self.conv(name)
+        conv = self._convs.get(name)
         if conv is None:
-            if name[0] == "#":
-                if name not in self._shells:
-                    self.wanted.made.add(name)
-                    raise Anew
-                conv = self._convs[name] = self._shells[name]
-                return conv
-            conv = self._convs[name] = self.fresh_directs[name] = Conv(self._next_cid(), name)
-            for order, user in enumerate(conv.users or ()):
-                conv.members[user] = member = Member(order)
-                member.spans = EVERYTHING
+            conv = self.conv(name) or self._new_conv(name)
+        return conv
+
+    def _new_conv(self, name: str) -> Conv:
+        if name[0] == "#":
+            if name not in self._shells:
+                self.wanted.made.add(name)
+                raise Anew
+            conv = self._convs[name] = self._shells[name]
+            return conv
+        conv = self._convs[name] = self.fresh_directs[name] = Conv(self._next_cid(), name)
+        for order, user in enumerate(conv.users or ()):
+            conv.members[user] = member = Member(order)
+            member.spans = EVERYTHING
         return conv
 
     def touch_conv(self, conv: Conv) -> None:
@@ -168,7 +176,7 @@ class Work(Locked):
         """Up to where the device has acknowledged; what its user's mark has grown by in the batch counts as this one's."""
         owner = self._users[user]
         stored = self.stored_users[owner.uid]
-        return max(self._acked.get((user, device), 0), owner.acked if owner.acked > stored[9] else 0)
+        return max(self._acked.get((user, device), 0), owner.acked if owner.acked > stored[7] else 0)
 
     def time_of(self, conv: str) -> int:
         """When the conversation last had a record, in ms since 1970."""
@@ -201,23 +209,24 @@ class Work(Locked):
 
     # What is appended.
 
-    def take(self, lsn: int, record: AnyRecord) -> list[str] | None:
-        """The record is part of the batch; returns what `apply` does. Raises `Anew`."""
+    def take(self, lsn: int, record: AnyRecord) -> tuple[Conv, list[str]] | None:
+        """The record is part of the batch; of an `Act`, its conversation and what `apply` does are returned. Raises `Anew`."""
         self._at = lsn
         self._recent[lsn] = record
-        conv = None
-        if isinstance(record, Act):
-            conv = self.conv_for(record.conv)
-            self.rows[lsn] = [conv.cid, 0, 0, None, record]
-        if isinstance(record, DeviceChange) and record.exposed:
-            self._attach(record.user, record.device)
-        names = apply(self, lsn, record)
-        if conv is not None:
-            self._times[conv.name] = record.ts
-            self.changed_convs.setdefault(conv.name, conv)
-            if isinstance(conv, Group) and isinstance(record, Act):
-                self.telling.tell(conv, lsn, record, names or ())
-        return names
+        if type(record) not in _ACTS:
+            if isinstance(record, DeviceChange) and record.exposed:
+                self._attach(record.user, record.device)
+            apply(self, lsn, record)
+            return None
+        act = cast("Act", record)
+        conv = self.conv_for(act.conv)
+        self.rows[lsn] = [conv.cid, 0, 0, None, record]
+        names = apply(self, lsn, record) or []
+        self._times[conv.name] = record.ts
+        self.changed_convs[conv.name] = conv
+        if conv.group and isinstance(conv, Group):
+            self.telling.tell(conv, lsn, act, names)
+        return conv, names
 
     def _attach(self, user: str, name: str) -> None:
         """This server has the device's delivery from now on."""
@@ -256,7 +265,7 @@ class Work(Locked):
 
     def put_item(self, user: User, pos: int, lsn: int, conv: Conv | None) -> None:
         """See `core.state.State`."""
-        self.touch_user(user)
+        self.changed_users[user.name] = user
         self._inboxes[user.uid].append(pos, lsn)
 
     def put_latest(self, user: User, conv: Conv, lsn: int) -> None:
@@ -306,20 +315,6 @@ class Work(Locked):
             refs[pos - first] = 0
         self.replaced.add(user.uid)
         self.touch_user(user)
-
-    def _chunk(self, user: User, pos: int) -> tuple[int, list[int]]:
-        """The chunk of an item, to be changed."""
-        inbox = self._inboxes[user.uid]
-        for chunks in (inbox.full, inbox.changed):
-            for first, refs in chunks.items():
-                if first <= pos < first + len(refs):
-                    return first, refs
-        for first, data in self.link.one(tables.CHUNKS, user.uid, pos - CHUNK, pos, 1000):
-            refs = unpack(data)
-            if first <= pos < first + len(refs):
-                inbox.changed[first] = refs
-                return first, refs
-        raise AssertionError(f"item {pos} of {user.name} is nowhere")
 
     def put_message(self, conv: Conv, seq: int, lsn: int, by: User | None) -> None:
         """See `core.state.State`."""

@@ -36,7 +36,7 @@ TABLES: Final = (
 """All that hold what a user has done or been told."""
 
 USER: Final = (
-    "uid, name, head, first, tail, sent, sent_bytes, floor, began, acked, registered, settings, gone, gone_bytes, joined, made"
+    "uid, name, head, first, tail, sent, sent_bytes, acked, settings, floor, began, registered, gone, gone_bytes, joined, made"
 )
 DIRECT: Final = "d.a, d.b, d.cid, d.head, d.lsn, d.ts, d.a_read, d.a_delivered, d.b_read, d.b_delivered, d.parts"
 GROUP: Final = "g.cid, g.name, g.head, g.lsn, g.ts, g.title, g.size, g.born, g.maker, g.large, g.acts"
@@ -123,6 +123,12 @@ PACKET: Final = Statement(
     "SELECT rec FROM packet JOIN log USING (lsn) WHERE uid = $1 AND device = $2 AND session = $3 AND packet = $4", "itti"
 )
 KEYED: Final = Statement("SELECT rec FROM keyed JOIN log USING (lsn) WHERE sender = $1 AND keyed.cid = $2 AND key = $3", "iit")
+CLOCK_AND_IDS: Final = Statement(
+    "SELECT nextval('lsn'), (extract(epoch FROM clock_timestamp()) * 1000)::int8,"
+    " ARRAY(SELECT uuid_send(idh) || rec FROM log WHERE idh = ANY ($1))",
+    "U",
+)
+"""A block of log rows, the time, and what is remembered of some `id`s, each behind its hash."""
 NEWEST: Final = Statement("SELECT coalesce(max(lsn), 0) FROM log")
 CLOCK: Final = Statement("SELECT (extract(epoch FROM clock_timestamp()) * 1000)::int8")
 ROOM: Final = Statement(
@@ -147,11 +153,11 @@ def read_user(row: Sequence[Any]) -> tuple[User, Inbox]:
     """Of `USER`."""
     user = User(row[0], row[1])
     user.head = row[2]
-    user.sent, user.sent_bytes, user.floor, user.begin, user.acked, user.registered = row[5:11]
-    if row[11] is not None:
-        blocks, user.mutes, user.read_receipts, user.presence = _unpack(row[11])
+    user.sent, user.sent_bytes, user.acked = row[5:8]
+    user.floor, user.begin, user.registered, user.gone, user.gone_bytes, user.joined, user.made = row[9:16]
+    if row[8] is not None:
+        blocks, user.mutes, user.read_receipts, user.presence = _unpack(row[8])
         user.blocks = frozenset(blocks)
-    user.gone, user.gone_bytes, user.joined, user.made = row[12:16]
     return user, Inbox(row[3], row[4])
 
 
@@ -163,31 +169,17 @@ def settings_of(user: User) -> bytes | None:
 
 
 def seldom(user: User) -> tuple[Any, ...]:
-    """The columns that a message does not change, for `PUT_USERS`, behind the uid."""
-    return (
-        user.floor,
-        user.begin,
-        user.registered,
-        settings_of(user),
-        user.gone,
-        user.gone_bytes,
-        user.joined,
-        user.made,
-    )
+    """The columns that a message does not change, but for `acked`, which is in front of them."""
+    return (settings_of(user), *_seldom(user))
+
+
+def _seldom(user: User) -> tuple[Any, ...]:
+    return user.floor, user.begin, user.registered, user.gone, user.gone_bytes, user.joined, user.made
 
 
 def seldom_differs(user: User, row: Sequence[Any]) -> bool:
     """Whether any of these columns is another than in the row of `USER`."""
-    return bool(
-        user.floor != row[7]
-        or user.begin != row[8]
-        or user.registered != row[10]
-        or user.gone != row[12]
-        or user.gone_bytes != row[13]
-        or user.joined != row[14]
-        or user.made != row[15]
-        or settings_of(user) != row[11]
-    )
+    return _seldom(user) != row[9:16] or settings_of(user) != row[8]
 
 
 def read_group(

@@ -41,7 +41,7 @@ _MAX_NAMES: Final = 200_000
 _KINDS: Final = {"i": "int8", "t": "text", "b": "bytea", "f": "bool", "u": "uuid"}
 _NUMBERS: Final = "SELECT name, uid FROM im_user WHERE name = ANY (%s)"
 _USER: Final = (
-    "im_user (uid, name, head, sent, sent_bytes, acked, floor, began, registered, settings, gone, gone_bytes, joined, made)"
+    "im_user (uid, name, head, sent, sent_bytes, acked, settings, floor, began, registered, gone, gone_bytes, joined, made)"
 )
 _DIRECT: Final = "direct (a, b, cid, head, lsn, ts, a_read, a_delivered, b_read, b_delivered, parts)"
 _GROUP: Final = "grp (cid, name, head, lsn, ts, title, size, born, maker)"
@@ -92,7 +92,7 @@ class Taking:
         ts = source.time
         put = self._put
         for into, kinds, rows in (
-            (_USER, "itiiiiiifbiiii", map(_user, source.parts(UserPart))),
+            (_USER, "itiiiibiifiiii", map(_user, source.parts(UserPart))),
             (_DIRECT, "iiiiiiiiiib", (_direct(part, ts) for part in source.parts(DirectPart))),
             (_GROUP, "itiiitiit", (_group(part.conv, ts) for part in source.parts(GroupPart))),
             (_MEMBER, "iiitfiiib", map(_member, source.parts(MemberPart))),

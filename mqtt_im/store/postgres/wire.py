@@ -10,6 +10,7 @@ import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -27,6 +28,7 @@ GRACE_S: Final = 1.0
 
 _INT8, _TEXT, _BYTEA, _BOOL, _UUID = 20, 25, 17, 16, 2950
 _ARRAYS: Final = {_INT8: 1016, _TEXT: 1009, _BYTEA: 1001, _BOOL: 1000, _UUID: 2951}
+_FATAL: Final = int(pq.ExecStatus.FATAL_ERROR)
 _NULL: Final = struct.pack(">i", -1)
 _int = struct.Struct(">q").pack
 _length = struct.Struct(">i").pack
@@ -48,6 +50,18 @@ def _ints(values: Sequence[int]) -> bytes:
     sized = [8] * (2 * count)
     sized[1::2] = values
     return head + pack(*sized)
+
+
+def _columns(columns: Sequence[Sequence[int]]) -> list[bytes]:
+    """Each an array of so many whole numbers as the others, packed together."""
+    count = len(columns[0])
+    if not count:
+        return [_ints(())] * len(columns)
+    head, pack = _sized_ints(count)[0], _sized_ints(count * len(columns))[1]
+    sized = [8] * (2 * count * len(columns))
+    sized[1::2] = chain.from_iterable(columns)
+    data, size = pack(*sized), 12 * count
+    return [head + data[at : at + size] for at in range(0, len(data), size)]
 
 
 @lru_cache(256)
@@ -92,9 +106,30 @@ class Statement:
     """SQL with the kinds of its parameters (see `_ENCODE`)."""
 
     def __init__(self, sql: str, takes: str = "") -> None:
+        """Where there are spaces in `takes`, what is between them are columns of the same rows, whole numbers first."""
         self.sql = " ".join(sql.split()).encode()
-        self.oids = [_ENCODE[kind][0] for kind in takes]
-        self.encode = [_ENCODE[kind][1] for kind in takes]
+        kinds = [kind for kind in takes if kind != " "]
+        self.oids = [_ENCODE[kind][0] for kind in kinds]
+        self.formats = [1] * len(kinds)
+        self._encode = [_ENCODE[kind][1] for kind in kinds]
+        self._tables: list[tuple[int, int, int]] = []
+        """Where the columns of each table begin, where its last ones that are whole numbers end, and where the others do."""
+        at = 0
+        for table in takes.split() if " " in takes else ():
+            self._tables.append((at, at + table.count("I"), at + len(table)))
+            at += len(table)
+
+    def encoded(self, values: Sequence[Any]) -> list[bytes]:
+        """The parameters."""
+        encode = self._encode
+        if not self._tables:
+            return [encode_one(value) for encode_one, value in zip(encode, values, strict=True)]
+        found: list[bytes] = []
+        for first, end, last in self._tables:
+            if end > first:
+                found += _columns(values[first:end])
+            found += [encode[at](values[at]) for at in range(end, last)]
+        return found
 
 
 class Step(NamedTuple):
@@ -105,10 +140,9 @@ class Step(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What a statement has given: its rows, and how many it has touched."""
+    """What a statement has given."""
 
     rows: list[tuple[Any, ...]]
-    touched: int
 
 
 PLANNING: Final = b"""
@@ -151,16 +185,16 @@ class Link:
 
     def run(self, *steps: Step) -> list[Answer]:
         """What the steps have given, done in one round trip; where one fails, those after it are not done."""
+        return [self._answer(result) for result in self._done(steps)]
+
+    def _done(self, steps: Sequence[Step]) -> list[pq.abc.PGresult]:
         if self.lost:
             raise Lost("the connection to the database is lost")
-        if self._first:
-            first, self._first = self._first, ()
-            return self.run(*first, *steps)[len(first) :]
+        first, self._first = self._first, ()
         try:
-            results = self._exchange(steps)
+            results, failed = self._exchange((*first, *steps) if first else steps)
         except (psycopg.OperationalError, OSError) as error:
             raise self._gone(error) from error
-        failed = next((result for result in results if result.status == pq.ExecStatus.FATAL_ERROR), None)
         if failed is not None:
             self._names.clear()  # which of them are prepared is not known any more
             problem = error_from_result(failed)
@@ -168,7 +202,7 @@ class Link:
                 raise self._gone(problem) from problem
             problem.args = (one_line(problem),)
             raise problem
-        return [self._answer(result) for result in results]
+        return results[len(first) :] if first else results
 
     def one(self, statement: Statement, *values: Any) -> list[tuple[Any, ...]]:
         """The rows of one statement."""
@@ -198,37 +232,50 @@ class Link:
         self.close()
         return Lost(f"the connection to the database is lost: {one_line(error)}")
 
-    def _exchange(self, steps: Sequence[Step]) -> list[pq.abc.PGresult]:
+    def _exchange(self, steps: Sequence[Step]) -> tuple[list[pq.abc.PGresult], pq.abc.PGresult | None]:
+        """What each has given, and what the first that failed has said."""
         pg = self._pg
         pg.enter_pipeline_mode()
-        prepared = self._send(steps)
+        fresh = self._send(steps)
         pg.pipeline_sync()
         deadline = time.monotonic() + self._patience_s
-        self._flush(deadline)
+        if pg.flush():
+            self._flush(deadline)
         results = []
-        for fresh in prepared:
-            parsed = self._result(deadline) if fresh else None
-            result = self._result(deadline)
-            results.append(parsed if parsed is not None and parsed.status == pq.ExecStatus.FATAL_ERROR else result)
-        ended = pg.get_result() if not self._busy(deadline) else None
+        failed = None
+        is_busy, get_result = pg.is_busy, pg.get_result
+        for at in range(len(steps) + len(fresh)):
+            if is_busy():
+                self._busy(deadline)
+            result = get_result()
+            if result is None or get_result() is not None:  # the end is known with the result, so nothing is waited for
+                raise psycopg.OperationalError("the database has answered out of turn")
+            if result.status == _FATAL and failed is None:
+                failed = result
+            if at not in fresh:
+                results.append(result)
+        ended = get_result() if not self._busy(deadline) else None
         if ended is None or ended.status != pq.ExecStatus.PIPELINE_SYNC:
             raise psycopg.OperationalError("the database has answered out of turn")
         pg.exit_pipeline_mode()
-        return results
+        return results, failed
 
-    def _send(self, steps: Sequence[Step]) -> list[bool]:
-        """Which of the statements were prepared on the way."""
+    def _send(self, steps: Sequence[Step]) -> set[int]:
+        """Which of the results will only say that a statement was prepared on the way."""
         pg, names = self._pg, self._names
-        fresh = []
-        for statement, values in steps:
+        send = pg.send_query_prepared
+        fresh: set[int] = set()
+        for at, (statement, values) in enumerate(steps):
             name = names.get(statement)
-            fresh.append(name is None)
             if name is None:
                 self._made += 1
                 name = names[statement] = b"s%d" % self._made
+                fresh.add(at + len(fresh))
                 pg.send_prepare(name, statement.sql, statement.oids)
-            encoded = [encode(value) for encode, value in zip(statement.encode, values, strict=True)]
-            pg.send_query_prepared(name, encoded, [1] * len(encoded), 1)
+            if values:
+                send(name, statement.encoded(values), statement.formats, 1)
+            else:
+                send(name, None, None, 1)
         return fresh
 
     def _flush(self, deadline: float) -> None:
@@ -242,23 +289,13 @@ class Link:
                 self._poll.modify(pg.socket, select.POLLIN)
             pg.consume_input()
 
-    def _result(self, deadline: float) -> pq.abc.PGresult:
-        """The one result of a statement, which is followed by none."""
-        pg = self._pg
-        if pg.is_busy():
-            self._busy(deadline)
-        result = pg.get_result()
-        if result is None or pg.get_result() is not None:  # the end is known with the result, so nothing is waited for
-            raise psycopg.OperationalError("the database has answered out of turn")
-        return result
-
     def _answer(self, result: pq.abc.PGresult) -> Answer:
         count = result.ntuples
         if not count:
-            return Answer([], result.command_tuples or 0)
+            return Answer([])
         rows = self._rows
         rows.set_pgresult(result)
-        return Answer(rows.load_rows(0, count, tuple), count)
+        return Answer(rows.load_rows(0, count, tuple))
 
     def _busy(self, deadline: float) -> bool:
         """Wait until a result is there; always False."""
