@@ -21,6 +21,9 @@ from typing import Any, Final, Self
 
 import psycopg
 
+from mqtt_im.postgres import nodes
+from mqtt_im.postgres.connecting import Connection, Database
+from mqtt_im.postgres.meta import prepare
 from mqtt_im.testing import HOST, free_ports
 
 _USER: Final = "postgres"
@@ -164,6 +167,15 @@ class Cluster:
             cursor = connection.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
 
+    @contextlib.contextmanager
+    def role(self, name: str) -> Iterator[None]:
+        """A user who may connect, and owns nothing."""
+        self.execute(f"CREATE ROLE {name} LOGIN")
+        try:
+            yield
+        finally:
+            self.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
     def create(self, template: str = "template0") -> str:
         """A new database, a copy of `template`; its name."""
         name = f"test_{os.getpid()}_{next(_names)}"
@@ -240,3 +252,12 @@ def new_database(cluster: Cluster) -> Iterator[str]:
     finally:
         if cluster.running:
             cluster.drop(name)
+
+
+def enter(there: Database, connection: Connection, name: str, folder: Path) -> nodes.Me:
+    """A node of this name, which lives on that database; the tables of nodes are made where there are none."""
+    folder.mkdir(exist_ok=True)
+    prepare(there, connection, nodes.DDL)
+    me = nodes.Me(name)
+    nodes.register(there, connection, me, folder)
+    return me

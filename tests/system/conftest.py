@@ -15,6 +15,8 @@ import pytest
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.testing import ServerProcess, Value
 from tests.support.im import ImClient
+from tests.support.nodes import Nodes, new_nodes
+from tests.support.postgres import Cluster
 
 Name = Callable[[str], str]
 
@@ -95,3 +97,10 @@ def name() -> Name:
     """Names that no other test uses: `name("alice")`, the same one for the same word within a test; `name("#ops")` for groups."""
     token = uuid.uuid4().hex[:8]
     return lambda word: f"{word}-{token}"
+
+
+@pytest.fixture
+def nodes(postgres: Cluster) -> Iterator[Nodes]:
+    """A database of this test's own, on which it starts nodes."""
+    with new_nodes(postgres) as nodes:
+        yield nodes

@@ -14,18 +14,12 @@ import pytest
 from mqtt_im.testing import ServerProcess
 from tests.support.im import PREFIX
 from tests.support.im5 import Im5
-from tests.support.nodes import Nodes, new_nodes, unharmed_nodes
+from tests.support.nodes import Nodes, unharmed_nodes
 from tests.support.packets import Will
 from tests.support.postgres import Cluster
 from tests.support.raw import Refused, eventually
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture
-def nodes(postgres: Cluster) -> Iterator[Nodes]:
-    with new_nodes(postgres) as nodes:
-        yield nodes
 
 
 @pytest.fixture(scope="module")

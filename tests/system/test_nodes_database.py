@@ -128,15 +128,6 @@ def test_a_node_that_is_cut_off_from_the_database_sends_its_clients_away(postgre
         assert not [item for item in bob.items if item["body"] == "never"]
 
 
-@contextmanager
-def _role(postgres: Cluster, name: str) -> Iterator[None]:
-    postgres.execute(f"CREATE ROLE {name} LOGIN")
-    try:
-        yield
-    finally:
-        postgres.execute(f"DROP ROLE {name}")
-
-
 _FOREIGN = "CREATE TABLE orders (id int)"
 _NEWER = (
     "CREATE TABLE meta (key text, value text); INSERT INTO meta VALUES ('program', 'mqtt-im'), ('epoch', 'e'), ('schema', '9')"
@@ -158,7 +149,7 @@ def test_what_waiting_does_not_mend_ends_the_start_in_one_line(
 ) -> None:
     if before:
         postgres.execute(before, database.rpartition("/")[2])
-    with _role(postgres, "guest_of_nodes"):
+    with postgres.role("guest_of_nodes"):
         node = ServerProcess({"store.url": database.replace(*change)})
         with node._temporary:
             ended = node.command("serve")

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mqtt_im.testing import ServerProcess
-from tests.support.nodes import Nodes, new_nodes
+from tests.support.nodes import Nodes
 from tests.support.postgres import Cluster
 from tests.support.push_service import BrowserKeys, PushService, verify_vapid
 from tests.support.raw import eventually
@@ -27,12 +27,6 @@ SENDS = "webhooks: this node sends them"
 def receiver() -> Iterator[Receiver]:
     with Receiver() as receiver:
         yield receiver
-
-
-@pytest.fixture
-def nodes(postgres: Cluster) -> Iterator[Nodes]:
-    with new_nodes(postgres) as nodes:
-        yield nodes
 
 
 def start(nodes: Nodes, receiver: Receiver, count: int) -> None:

@@ -11,19 +11,13 @@ import pytest
 from tests.support import packets5
 from tests.support.im import ImClient
 from tests.support.im5 import Im5
-from tests.support.nodes import Nodes, new_nodes, unharmed_nodes
+from tests.support.nodes import Nodes, unharmed_nodes
 from tests.support.packets import Will
 from tests.support.postgres import Cluster
 from tests.support.raw import eventually
 
 pytestmark = pytest.mark.slow
 OPEN = {"mqtt.plain_topics": ["open/#"]}
-
-
-@pytest.fixture
-def nodes(postgres: Cluster) -> Iterator[Nodes]:
-    with new_nodes(postgres) as nodes:
-        yield nodes
 
 
 @pytest.fixture(scope="module")

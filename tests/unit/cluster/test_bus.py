@@ -13,7 +13,7 @@ from mqtt_im.cluster.bus import Bus
 from mqtt_im.cluster.outbox import MAX_TOLD
 from mqtt_im.postgres import nodes
 from mqtt_im.postgres.connecting import Connection, Database
-from mqtt_im.postgres.meta import prepare
+from tests.support.postgres import enter
 
 PATIENCE_S = 60.0
 
@@ -21,10 +21,9 @@ PATIENCE_S = 60.0
 @contextmanager
 def entered(url: str, folder: Path) -> Iterator[tuple[Connection, nodes.Me, Bus]]:
     """A node that is registered, on an event loop, and a connection beside it."""
-    there, me = Database(url), nodes.Me("one")
+    there = Database(url)
     with there.connect("test") as connection:
-        prepare(there, connection, nodes.DDL)
-        nodes.register(there, connection, me, folder)
+        me = enter(there, connection, "one", folder)
         yield connection, me, Bus(there, me, folder)
 
 
@@ -83,11 +82,9 @@ def test_what_waits_to_be_told_is_bounded_by_its_bytes_and_told_anew(database: s
     """Twenty thousand messages of a hundred names each were what one node kept while the database was away."""
 
     async def play() -> None:
-        there, one, two = Database(database), nodes.Me("one"), nodes.Me("two")
+        there = Database(database)
         with there.connect("test") as connection:
-            prepare(there, connection, nodes.DDL)
-            for me in (one, two):
-                nodes.register(there, connection, me, tmp_path)
+            one, two = (enter(there, connection, name, tmp_path) for name in ("one", "two"))
         bus, other = Bus(there, one, tmp_path), Bus(there, two, tmp_path)
         bus.others[2] = "another"
         names = ["x" * 64] * 100

@@ -30,9 +30,8 @@ def test_what_loses_acknowledged_messages_is_told(database: str) -> None:
 
 
 def test_a_user_without_rights_is_told(postgres: Cluster, database: str) -> None:
-    postgres.execute("DROP ROLE IF EXISTS looker")
-    postgres.execute("CREATE ROLE looker LOGIN")
-    assert any("may not make tables" in text for text in _told(database.replace("postgres@", "looker@"), "mend"))
+    with postgres.role("looker"):
+        assert any("may not make tables" in text for text in _told(database.replace("postgres@", "looker@"), "mend"))
 
 
 def test_standbys_are_told_with_how_far_they_are_behind(own_postgres: Cluster) -> None:

@@ -15,6 +15,7 @@ from mqtt_im.postgres.meta import prepare
 from mqtt_im.protocol.errors import MqttImError
 from mqtt_im.store.postgres.node import Fence
 from mqtt_im.store.postgres.wire import BEGIN, COMMIT, Link, Step
+from tests.support.postgres import enter
 
 
 @pytest.fixture
@@ -29,13 +30,6 @@ def connection(there: Database) -> Iterator[Connection]:
         yield connection
 
 
-def _enter(there: Database, connection: Connection, name: str, folder: Path) -> nodes.Me:
-    folder.mkdir(exist_ok=True)
-    me = nodes.Me(name)
-    nodes.register(there, connection, me, folder)
-    return me
-
-
 def _fence(me: nodes.Me) -> Fence:
     fence = Fence(me)
     fence.begin()
@@ -47,15 +41,15 @@ def _age(connection: Connection, me: nodes.Me) -> None:
 
 
 def test_each_node_has_a_number_of_its_own(there: Database, connection: Connection, tmp_path: Path) -> None:
-    one, two = (_enter(there, connection, name, tmp_path / name) for name in ("one", "two"))
+    one, two = (enter(there, connection, name, tmp_path / name) for name in ("one", "two"))
     assert (one.node, two.node) == (1, 2) and one.incarnation != two.incarnation
     assert nodes.living(connection) == {1: (one.incarnation, "one"), 2: (two.incarnation, "two")}
     nodes.leave(connection, one)
-    assert _enter(there, connection, "three", tmp_path / "three").node == 1
+    assert enter(there, connection, "three", tmp_path / "three").node == 1
 
 
 def test_a_second_node_of_a_living_name_is_refused(there: Database, connection: Connection, tmp_path: Path) -> None:
-    one = _enter(there, connection, "one", tmp_path / "a")
+    one = enter(there, connection, "one", tmp_path / "a")
 
     class Beating(Connection):
         def execute(self, *rest: Any, **more: Any) -> Any:
@@ -65,25 +59,25 @@ def test_a_second_node_of_a_living_name_is_refused(there: Database, connection: 
     other = there.connect("test")
     other.__class__ = Beating
     with other, pytest.raises(MqttImError, match="a node named one runs already") as told:
-        _enter(there, other, "one", tmp_path / "b")
+        enter(there, other, "one", tmp_path / "b")
     assert told.value.code == "node" and nodes.beat(connection, one)
 
 
 def test_a_node_that_was_killed_takes_its_place_at_once(there: Database, connection: Connection, tmp_path: Path) -> None:
-    before = _enter(there, connection, "one", tmp_path / "a")
-    after = _enter(there, connection, "one", tmp_path / "a")
+    before = enter(there, connection, "one", tmp_path / "a")
+    after = enter(there, connection, "one", tmp_path / "a")
     assert after.incarnation != before.incarnation and not nodes.beat(connection, before) and nodes.beat(connection, after)
 
 
 def test_the_place_of_a_dead_node_is_free_for_another_machine(there: Database, connection: Connection, tmp_path: Path) -> None:
-    before = _enter(there, connection, "one", tmp_path / "a")
+    before = enter(there, connection, "one", tmp_path / "a")
     _age(connection, before)
-    _enter(there, connection, "one", tmp_path / "b")
+    enter(there, connection, "one", tmp_path / "b")
     assert not nodes.beat(connection, before)
 
 
 def test_a_dead_node_is_buried_once_and_its_fence_holds(there: Database, connection: Connection, tmp_path: Path) -> None:
-    dead, living = (_enter(there, connection, name, tmp_path / name) for name in ("dead", "living"))
+    dead, living = (enter(there, connection, name, tmp_path / name) for name in ("dead", "living"))
     _age(connection, dead)
     assert nodes.bury(connection) == [(dead.node, dead.incarnation, "dead")] and nodes.bury(connection) == []
     link = Link(there.connect("test"))
@@ -95,7 +89,7 @@ def test_a_dead_node_is_buried_once_and_its_fence_holds(there: Database, connect
 
 
 def test_a_node_in_the_middle_of_a_commit_is_buried_later(there: Database, connection: Connection, tmp_path: Path) -> None:
-    slow = _enter(there, connection, "slow", tmp_path)
+    slow = enter(there, connection, "slow", tmp_path)
     _age(connection, slow)
     link = Link(there.connect("test"))
     link.run(Step(BEGIN), _fence(slow).next())
