@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, Final
 
 from mqtt_im.clock import Clock
@@ -357,9 +357,11 @@ class Hub:
         """Let one connection at a time come in under this key; the others wait, the last one stays."""
         return Turn(self._turns, key)
 
-    async def release(self, key: Key, clean: bool) -> None:
-        """Another node has the client from now on; `clean`: its session begins anew there."""
+    async def release(self, key: Key, clean: bool, wanted: Callable[[], Awaitable[bool]]) -> None:
+        """Another node has the client from now on, where that is `wanted`; `clean`: its session begins anew there."""
         async with self.turn(key):  # who comes back meanwhile would go on with what is half let go of
+            if not await wanted():  # it has come back while this waited
+                return
             if (old := self.live.get(key)) is not None:
                 old.end("taken_over")
             if clean:

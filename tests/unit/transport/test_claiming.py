@@ -12,12 +12,12 @@ import pytest
 from mqtt_im.cluster import Neighbours
 from mqtt_im.postgres import nodes
 from mqtt_im.postgres.connecting import Database
-from mqtt_im.postgres.meta import prepare
 from mqtt_im.transport.embedded.sessions.claiming import Claims
 from mqtt_im.transport.embedded.sessions.ground import log
 from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
 from mqtt_im.transport.embedded.sessions.session import Key
 from mqtt_im.transport.embedded.sessions.shared import SharedPersistence
+from tests.support.postgres import enter
 
 KEY: Key = ("bob", "phone")
 PATIENCE_S = 60.0
@@ -39,8 +39,9 @@ class Node(Neighbours):
         self.answers: dict[int, asyncio.Event] = {}
         self.claims = Claims(world.store, self, self._release, world.background)
 
-    async def _release(self, key: Key, clean: bool) -> None:
-        self.released.append(key)
+    async def _release(self, key: Key, clean: bool, wanted: Callable[[], Awaitable[bool]]) -> None:
+        if await wanted():
+            self.released.append(key)
 
     def on(self, kind: str, handler: Any) -> None:
         self.handlers[kind] = handler
@@ -77,13 +78,9 @@ class World:
         self.tasks: list[asyncio.Task[None]] = []
         self.nodes: dict[int, Node] = {}
         self.holding = []
-        with self.database.connect("test") as connection:
-            prepare(self.database, connection, nodes.DDL)
         for name in "abc":
-            me = nodes.Me(name)
-            (folder / name).mkdir()
             connection = self.database.connect("test")
-            nodes.register(self.database, connection, me, folder / name)
+            me = enter(self.database, connection, name, folder / name)
             assert nodes.hold(connection, me)
             self.holding.append(connection)
             self.nodes[me.incarnation] = Node(self, me.incarnation)
@@ -143,8 +140,9 @@ async def test_of_two_who_come_at_once_one_has_lost(a: Node, b: Node, c: Node) -
 async def test_who_was_overtaken_by_a_client_that_has_come_back_has_lost(a: Node, b: Node, c: Node) -> None:
     assert await a.takes()
 
-    async def comes_back(key: Key, clean: bool) -> None:
+    async def comes_back(key: Key, clean: bool, wanted: Callable[[], Awaitable[bool]]) -> None:
         assert await a.takes()
+        assert not await wanted(), "else nobody would be left"
 
     a.claims._release = comes_back
     assert not await b.takes() and b.asked == [a.incarnation]

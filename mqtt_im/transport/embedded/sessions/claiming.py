@@ -46,10 +46,13 @@ class Claims:
         self,
         store: SharedPersistence,
         neighbours: Neighbours,
-        release: Callable[[Key, bool], Awaitable[None]],
+        release: Callable[[Key, bool, Callable[[], Awaitable[bool]]], Awaitable[None]],
         background: Callable[[Coroutine[Any, Any, None]], None],
     ) -> None:
-        """`release` lets go of a client; it is told whether its session begins anew elsewhere."""
+        """`release` lets go of a client, if that is still wanted once nobody comes in with it.
+
+        It is told whether the session begins anew elsewhere, and what says whether it is wanted.
+        """
         self._store = store
         self._neighbours = neighbours
         self._release = release
@@ -116,8 +119,7 @@ class Claims:
             await pending.decided.wait()
             pending.lost |= pending.gen <= gen
             await pending.over.wait()
-        if await self._is_asked_for(key, gen):
-            await self._release(key, clean)
+        await self._release(key, clean, partial(self._is_asked_for, key, gen))
         self._neighbours.questions.done(sender, number)
 
     async def _is_asked_for(self, key: Key, gen: int) -> bool:
