@@ -24,6 +24,7 @@ _MENDED_BY_PEOPLE: Final = (
 """What a server says in refusing a connection for good; libpq gives no code for it. In another language it is waited for."""
 _FULL: Final = ("53100", "53200")
 _RIGHTS: Final = "42501"
+_NO_SCHEMA: Final = "3F000"
 
 
 class Unreachable(StoreError):
@@ -62,6 +63,10 @@ def is_final(error: BaseException) -> bool:
 def explained(error: psycopg.Error, where: str) -> StoreError:
     """The failure as `WrongDatabase` or `Unreachable`; `where` names the database."""
     text = f"{where}: {one_line(error)}"
-    if error.sqlstate == _RIGHTS:
+    if error.sqlstate == _NO_SCHEMA:
+        text = (
+            f"{where}: its user may use no schema there; make it the owner of the database, or grant it USAGE and CREATE on one"
+        )
+    elif error.sqlstate == _RIGHTS:
         text += "; the user of store.url must own the database, or be granted CREATE on it and on its schema"
     return WrongDatabase(text) if is_final(error) else Unreachable(text)

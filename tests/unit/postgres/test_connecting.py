@@ -107,11 +107,13 @@ def test_too_old_a_server_is_refused(database: str) -> None:
 
 
 def test_a_user_without_rights_is_told_what_to_grant(postgres: Cluster, database: str) -> None:
-    postgres.execute("DROP ROLE IF EXISTS guest")
-    postgres.execute("CREATE ROLE guest LOGIN")
     guest = Database(database.replace("postgres@", "guest@"))
-    with guest.connect("test") as connection, pytest.raises(WrongDatabase, match=r"permission denied.* granted CREATE"):
-        prepare(guest, connection, ())
+    with postgres.role("guest"), guest.connect("test") as connection:
+        with pytest.raises(WrongDatabase, match=r"permission denied.* granted CREATE"):
+            prepare(guest, connection, ())
+        postgres.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC", database.rpartition("/")[2])
+        with pytest.raises(WrongDatabase, match=r"its user may use no schema there; .* grant it USAGE and CREATE"):
+            prepare(guest, connection, ())
 
 
 def test_a_full_disk_is_told_as_one() -> None:
