@@ -13,14 +13,15 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from mqtt_im.accounts import passwords
 from mqtt_im.accounts.models import Credentials, Token
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.bridge.http_logins import HttpLogins, NoAnswer
-from mqtt_im.bridge.jwts import Claims, JwtVerifier, WrongToken
 from mqtt_im.bridge.login_limits import LoginLimits
 from mqtt_im.bridge.password_pool import NotYetError, PasswordPool, Place, PoolFullError, Standing
+from mqtt_im.bridge.signed import Claims, WrongToken
 from mqtt_im.bridge.verdicts import Verdicts
 from mqtt_im.config import Config
 from mqtt_im.config.peers import network_of
@@ -30,11 +31,20 @@ from mqtt_im.protocol import names
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.transport.api import Identity, Lease, Login, LoginRefused
 
+if TYPE_CHECKING:
+    from mqtt_im.bridge.jwts import JwtVerifier
+
 UNAVAILABLE = 3
 BAD_CREDENTIALS = 4
 NOT_AUTHORISED = 5
 
 log = logging.getLogger(__name__)
+
+
+def _verifier(config: Config) -> JwtVerifier:
+    from mqtt_im.bridge.jwts import JwtVerifier  # with all that verifies signatures: 7 MB
+
+    return JwtVerifier(config.auth.jwt)
 
 
 class _HeldUp(LoginRefused):
@@ -130,7 +140,7 @@ class Authenticator:
         self._pool = PasswordPool()
         self._limits = LoginLimits(config.limits.failed_logins_per_minute, config.limits.failed_logins_per_minute_per_account)
         self._memory = Verdicts(config.auth.credential_cache_s, clock)
-        self._jwt = JwtVerifier(config.auth.jwt) if config.auth.mode == "jwt" else None
+        self._jwt = _verifier(config) if config.auth.mode == "jwt" else None
         self._http = HttpLogins(config.auth.http) if config.auth.mode == "http" else None
         self._log = RateLimited(log, on_suppressed=lambda: metrics.count("log_lines_suppressed"))
 
@@ -266,7 +276,7 @@ class Authenticator:
 
     def renewed(self, config: Config) -> Callable[[], None]:
         """Read what may change while the server runs; what is returned takes it over. Raises `MqttImError`."""
-        verifier = None if self._jwt is None else JwtVerifier(config.auth.jwt)
+        verifier = None if self._jwt is None else _verifier(config)
 
         def swap() -> None:
             self._limits.failures_per_minute = config.limits.failed_logins_per_minute

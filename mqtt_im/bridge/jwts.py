@@ -5,12 +5,13 @@ from __future__ import annotations
 import base64
 import warnings
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import jwt
 import msgspec
 from jwt.warnings import InsecureKeyLengthWarning
 
+from mqtt_im.bridge.signed import Claims, WrongToken
 from mqtt_im.config import JwtConfig
 from mqtt_im.protocol import names
 from mqtt_im.protocol.errors import MqttImError
@@ -20,18 +21,6 @@ MAX_BYTES: Final = 16_384
 
 # A short secret is the operator's choice; it is not worth a line for each login.
 warnings.filterwarnings("ignore", category=InsecureKeyLengthWarning)
-
-
-class WrongToken(Exception):
-    """The token is none, was not signed with the key, is for somebody else, or has ended."""
-
-
-class Claims(NamedTuple):
-    """What a good token says."""
-
-    user: str
-    expires: int | None
-    """Milliseconds since 1970; None where it does not end."""
 
 
 class JwtVerifier:

@@ -66,6 +66,7 @@ class Lightening:
         try:
             aloft, idle, total = self._aloft, 0, 0
             aloft.came = 0
+            self._narrow = [channel for channel in self._narrow if channel.delivery is not None]
             some: list[tuple[int, int, Channel]] = []
             for number, channel in enumerate(list(self._channels())):
                 size = _weight(channel)

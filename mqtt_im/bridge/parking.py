@@ -10,7 +10,7 @@ from mqtt_im.core.flights import Flight
 from .channel import Replies
 
 MAX_PARKED = 20_000
-USUAL_PARKED_BYTES = 64 << 20
+USUAL_PARKED_BYTES = 32 << 20
 MAX_KNOWN = 100_000
 
 Key = tuple[str, str]

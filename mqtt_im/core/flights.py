@@ -14,7 +14,7 @@ from .entries import Entry
 
 LARGE: Final = 4096
 """A packet with more bytes is counted: a window of others weighs little."""
-USUAL_BYTES: Final = 64 << 20
+USUAL_BYTES: Final = 32 << 20
 """Of all that deliveries have in memory; of large packets in flight, above which there is one for each device."""
 FLIGHT_BYTES: Final = 400
 """Bytes that a packet in flight takes beside its items, roughly."""

@@ -3,6 +3,8 @@
 The same desk as that of `[push]`, with an outbox of its own, follows the log for users whose browsers have subscribed. What
 it tells is encrypted for each browser and handed to the browser's push service. A subscription that the push service does not
 know any more, or whose device was forgotten, is removed.
+
+`encryption` is imported where it is used: what it needs takes 7 MB, and most servers have no Web Push.
 """
 
 from __future__ import annotations
@@ -32,7 +34,6 @@ from mqtt_im.tables import Place
 
 from . import pending
 from .desk import Counter, Rows
-from .encryption import MAX_CONTENT_BYTES, Vapid, b64url, encrypt, new_key
 from .push import PushDesk
 from .push_services import PushServices
 from .sender import Delivery, Outcome
@@ -40,6 +41,7 @@ from .service import Hooks, begin
 from .subscriptions import Subscription, Subscriptions, origin_of
 
 if TYPE_CHECKING:
+    from .encryption import Vapid
     from .leading import Lead
 
 NAME: Final = "webpush"
@@ -88,6 +90,8 @@ class WebPush(Hooks):
         return {"push"} if self._config.contact else set()
 
     def _prepare(self) -> None:
+        from .encryption import Vapid, new_key
+
         subscriptions = self._subscriptions = Subscriptions(self._place, NAME)
         file = self._data_dir / KEY_NAME
         contact = self._config.contact
@@ -149,6 +153,8 @@ class WebPushDesk(PushDesk):
 
 def notification(delivery_id: str, user: str, summary: pending.Summary) -> bytes:
     """What a browser is told: the latest conversations, shortened until it fits into one encrypted record."""
+    from .encryption import MAX_CONTENT_BYTES
+
     shown = [_shortened(each) for each in summary.conversations[:MAX_CONVERSATIONS]]
     bare = [{name: each for name, each in entry.items() if name not in ("body", "name")} for entry in shown[:1]]
     for part in [*(shown[:length] for length in range(len(shown), 0, -1)), bare]:
@@ -241,6 +247,8 @@ class PushServiceLine:
         return None
 
     def _post(self, subscription: Subscription, delivery: Delivery[str], origin: str, end: float) -> tuple[int, int]:
+        from .encryption import b64url, encrypt
+
         parts = urlsplit(subscription.endpoint)
         assert parts.hostname is not None
         left = max(0.001, end - time.monotonic())

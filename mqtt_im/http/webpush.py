@@ -13,7 +13,6 @@ from starlette.routing import Route
 
 from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.core import costs
-from mqtt_im.hooks.encryption import check_keys
 from mqtt_im.hooks.subscriptions import Subscription, Subscriptions, origin_of
 from mqtt_im.http import body
 from mqtt_im.http.errors import Problem
@@ -76,6 +75,8 @@ class WebPushRoutes:
             origin_of(endpoint, services.config.webpush.services)
         except ValueError as error:
             raise Problem("bad_field", f"subscription.endpoint: {error}") from None
+        from mqtt_im.hooks.encryption import check_keys  # see `hooks.webpush`
+
         try:
             check_keys(keys.p256dh, keys.auth)
         except ValueError as error:

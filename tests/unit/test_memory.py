@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import platform
+import subprocess
 import sys
 import weakref
 
@@ -85,3 +86,9 @@ def test_new_objects_are_looked_at_though_as_many_go_as_come() -> None:
         asyncio.run(scenario())
     finally:
         gc.enable()
+
+
+def test_what_few_servers_ask_for_is_not_imported_by_all() -> None:
+    code = "import sys, mqtt_im.app, mqtt_im.cli.serve; print(*{'cryptography', 'jwt', 'boto3'} & sys.modules.keys())"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not found.stdout.strip()
