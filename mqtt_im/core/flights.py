@@ -86,8 +86,9 @@ class LargeFlight(Flight):
     def lighten(self, made: dict[int, tuple[Entry, Entry]]) -> None:
         """See `Flight`."""
         super().lighten(made)
-        self._aloft.bytes -= self._size
-        self._size = 0
+        left = min(self._size, sum([entry.size for _, entry in self.entries]))
+        self._aloft.bytes -= self._size - left
+        self._size = left
 
     def __del__(self) -> None:
         self._aloft.bytes -= self._size

@@ -119,3 +119,25 @@ def test_what_was_in_flight_before_is_sent_again_and_stays_counted() -> None:
     for pos in range(1, 6):
         ack(following, pos)
     assert positions(following.pump()) == [6, 7, 8, 9, 10]
+
+
+def test_what_is_lightened_counts_as_what_is_left_of_it() -> None:
+    aloft = Aloft()
+    one = inbox(3, aloft)
+    one.pump()
+    one.delivery.lighten(True, {})
+    assert 0 < aloft.bytes < 500
+    batches = Inbox(aloft=aloft)
+    batches.delivery.batch = True
+    batches.delivery._batch_bytes = 16_384
+    for number in range(60):
+        batches.add(message("x" * 200, seq=number + 1))
+    [packet] = batches.pump()
+    before = aloft.bytes
+    assert before > len(packet.payload) > LARGE
+    batches.delivery.lighten(True, {})
+    assert aloft.bytes > before * 3 // 4, "small items stay, and are large together"
+    for delivery in (one.delivery, batches.delivery):
+        for packet_id in list(delivery.flights):
+            delivery.acked(packet_id)
+    assert aloft.bytes == 0
