@@ -112,11 +112,11 @@ def _crowds(make: Callable[[], Engine], count: int, users: int) -> list[Row]:
     before = resident_bytes(os.getpid())
     for number in range(count):
         members = [f"u{(number * 977 + member * 19) % users}" for member in range(_MEMBERS - 1)]
-        do(engine, job(rq.GroupCreate(id=f"make{number}", group=f"#crowd{number}", members=members)))
+        do(engine, job(rq.GroupCreate(id=f"make{number}", group=f"#size{number}", members=members)))
         engine.side_work(1)
     pieces: list[float] = []
     for number in range(2 * count):
-        pieces += do(engine, job(rq.Send(id=f"say{number}", to=f"#crowd{number % count}", body=Raw(b'"x"'))))
+        pieces += do(engine, job(rq.Send(id=f"say{number}", to=f"#size{number % count}", body=Raw(b'"x"'))))
         engine.side_work(1)
     grown = resident_bytes(os.getpid()) - before
     engine.close()

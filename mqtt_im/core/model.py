@@ -321,6 +321,11 @@ def readers(conv: Conv, seq: int) -> list[str]:
     return [name for name, member in conv.members.items() if member.active]
 
 
+def marked_of(conv: Conv) -> list[tuple[str, Member]]:
+    """The present members of a conversation who have got, or read, anything of it."""
+    return [(name, part) for name, part in conv.members.items() if part.active and (part.delivered or part.read)]
+
+
 def former_readers(conv: Conv, seq: int) -> list[str]:
     """Who was in a group, and may read the message `seq` for ever, but is told nothing more of it."""
     if conv.users is not None:

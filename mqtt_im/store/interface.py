@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from mqtt_im.clock import Times
 from mqtt_im.core import state, view
 from mqtt_im.core.entries import Entry
-from mqtt_im.core.model import Amended, Conv, Device, User
+from mqtt_im.core.model import Amended, Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, GroupChange, Message
 from mqtt_im.core.rules import Limits
 
@@ -88,6 +88,9 @@ class Seen(view.View, Protocol):
 
     def later(self, user: User, above: int, name: str, limit: int) -> list[tuple[int, Conv]]:
         """The user's conversations with an activity above that log row, by name: those after `name`, at most `limit`."""
+
+    def marked(self, conv: Conv) -> list[tuple[str, Member]]:
+        """The present members of a conversation who have got, or read, anything of it."""
 
     def conv_names(self, user: User) -> list[str]:
         """The names of all conversations that the user is or was in."""

@@ -156,7 +156,7 @@ def _unread_parts(conv: Conv, member: Member, last: int) -> list[tuple[Conv, int
 
 def _receipts(engine: Readable, conv: Conv, name: str) -> dict[str, dict[str, int]]:
     user = engine.state.user
-    marked = [(other, part) for other, part in conv.members.items() if part.active and (part.delivered or part.read)]
+    marked = engine.state.marked(conv)
     if len(marked) > MAX_RECEIPTS:
         marked.sort(key=lambda entry: (entry[0] != name, -entry[1].read, -entry[1].delivered))
     receipts: dict[str, dict[str, int]] = {}

@@ -17,7 +17,7 @@ from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from mqtt_im.core.apply import apply
 from mqtt_im.core.entries import Entry, render, void_entry
 from mqtt_im.core.gone import without_content
-from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
+from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User, marked_of
 from mqtt_im.core.records import MESSAGES, Act, AnyRecord, Edited, GroupChange, Message, Recalled, decode, encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.core.rules.files import files_of
@@ -104,6 +104,10 @@ class MemoryState(OneByOne):
     def _activity(self, user: User) -> list[tuple[int, Conv]]:
         found = [(conv.members[user.name].activity(conv), conv) for conv in self._convs.values() if user.name in conv.members]
         return [(lsn, conv) for lsn, conv in found if lsn]
+
+    def marked(self, conv: Conv) -> list[tuple[str, Member]]:
+        """See `interface.State`."""
+        return marked_of(conv)
 
     def conv_names(self, user: User) -> list[str]:
         """See `interface.State`."""

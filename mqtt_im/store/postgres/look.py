@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from typing import Any
 
-from mqtt_im.core.model import Amended, Conv, Device, Member, Upload, User
+from mqtt_im.core.model import Amended, Conv, Device, Member, Upload, User, marked_of
 from mqtt_im.core.records import Act, AnyRecord, Gone, decode
 from mqtt_im.core.state import OneByOne
 from mqtt_im.protocol.names import members_of_direct
@@ -164,6 +164,10 @@ class Look(OneByOne):
         """See `interface.State`."""
         found = [(lsn, conv) for lsn, conv in self._activity(user) if lsn > above and conv.name > name]
         return sorted(found, key=lambda entry: entry[1].name)[:limit]
+
+    def marked(self, conv: Conv) -> list[tuple[str, Member]]:
+        """See `interface.State`."""
+        return marked_of(conv)
 
     def conv_names(self, user: User) -> list[str]:
         """See `interface.State`."""

@@ -150,6 +150,16 @@ class Projection:
         spans: dict[bytes, list[list[int]]] = {}
         return ((row[_PART:], read_member(row, spans)) for row in rows)
 
+    def marked_members(self, cid: int) -> list[tuple[str, Member]]:
+        """The present members of a group who have got, or read, anything of it, in their order."""
+        rows = self._conn.execute(
+            f"SELECT u.name, {MEMBER} FROM member m CROSS JOIN user u ON u.uid = m.uid WHERE m.cid = ? AND m.grp = 1"
+            " AND m.active = 1 AND (m.read > 0 OR m.delivered > 0) ORDER BY m.ord",
+            (cid,),
+        )
+        spans: dict[bytes, list[list[int]]] = {}
+        return [(row[0], read_member(row[1:], spans)) for row in rows]
+
     def member(self, uid: int, cid: int) -> Member | None:
         """One member's part."""
         row = self._conn.execute(f"SELECT {MEMBER} FROM member m WHERE uid = ? AND cid = ?", (uid, cid)).fetchone()

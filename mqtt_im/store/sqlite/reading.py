@@ -183,6 +183,14 @@ class ReadState(ProjectedState):
             self._stored_members.put(conv.name, members, _MEMBER_BYTES * (len(members) + 1))
         return dict(members)
 
+    def marked(self, conv: Conv) -> list[tuple[str, Member]]:
+        """See `interface.State`; of a group that is nowhere in memory no others are read."""
+        kept = self._kept(conv.name)
+        at_hand = conv.loaded or (kept is not None and kept.loaded) or self._stored_members.get(conv.name) is not None
+        if at_hand or not conv.group or any(conv.name in generation.regrouped for generation in self._generations()):
+            return super().marked(conv)
+        return self.projection.marked_members(conv.cid)
+
     def _part_of(self, conv: Conv, name: str) -> Member | None:
         found = self._kept(conv.name)
         return found.members.get(name) if found is not None and found.loaded else super()._part_of(conv, name)

@@ -11,7 +11,7 @@ from typing import Final
 
 from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.apply import apply
-from mqtt_im.core.model import Conv, Member, Upload, User
+from mqtt_im.core.model import Conv, Member, Upload, User, marked_of
 from mqtt_im.core.records import AnyRecord, Gone, UserChange
 from mqtt_im.protocol.names import direct
 from mqtt_im.shares import Bounds
@@ -297,6 +297,10 @@ class ProjectedState(Contents):
         convs = [(lsn, self.conv_for(name)) for lsn, name in found]
         self._prefetch_members([conv for _, conv in convs if conv.users is not None and not conv.loaded])
         return convs
+
+    def marked(self, conv: Conv) -> list[tuple[str, Member]]:
+        """See `interface.State`."""
+        return marked_of(conv)
 
     def conv_names(self, user: User) -> list[str]:
         """See `interface.State`."""

@@ -270,3 +270,23 @@ def test_members_of_a_large_group_are_read_once(store: SqliteStore) -> None:
             ask(store, ("ann", rq.GroupRemove(id=next(ids), group="#g", members=[names.pop()])))
             store.engine.flusher.flush()
             assert shown() == ["ann", *names]
+
+
+def test_of_a_large_group_whose_members_are_not_in_memory_those_with_marks_are_read(store: SqliteStore) -> None:
+    """What a page of conversations tells is the same, and does not take the others to memory."""
+    names = [f"m{number}" for number in range(20)]
+    ask(store, ("ann", rq.GroupCreate(id="1", group="#g", members=names)), ("ann", send("#g")))
+    ask(store, ("m3", rq.Read(conv="#g", seq=2)), ("m5", rq.Read(conv="#g", seq=2)), ("m5", rq.GroupLeave(id="l", group="#g")))
+
+    def receipts() -> Any:
+        page = store.see(lambda view: listings.convs(view, Who("ann", "pc", 0), rq.Convs(), 50, 1 << 20), NOW)
+        return json.loads(bytes(page["convs"][0]))["receipts"]
+
+    told = receipts()
+    assert told == {"m3": {"delivered": 2, "read": 2}}
+    store.close()
+    store.reopen()
+    with patch.object(Projection, "members_of_group", side_effect=AssertionError):
+        assert receipts() == told
+    ask(store, ("m4", rq.Read(conv="#g", seq=1)))
+    assert receipts() == {**told, "m4": {"delivered": 1, "read": 1}}
