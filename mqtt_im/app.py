@@ -121,7 +121,7 @@ class Server:
 
         files = await asyncio.to_thread(open_files, config.files, Path(config.data_dir), place, config.limits.memory_mb)
         self._undo.callback(files.close)
-        claims = Claims()
+        claims = Claims(bounds)
         audience = Audience() if joined is None else WideAudience()
         around: Neighbourhood | None = None
         self._ledger = ledger = open_store(

@@ -29,6 +29,7 @@ from mqtt_im.logs import RateLimited
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol import names
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.shares import Bounds
 from mqtt_im.transport.api import Identity, Lease, Login, LoginRefused
 
 if TYPE_CHECKING:
@@ -138,10 +139,11 @@ class Authenticator:
         self._metrics = metrics
         self._clock = clock
         self._pool = PasswordPool()
-        self._limits = LoginLimits(config.limits.failed_logins_per_minute, config.limits.failed_logins_per_minute_per_account)
-        self._memory = Verdicts(config.auth.credential_cache_s, clock)
+        limits, bounds = config.limits, Bounds(config.limits.memory_mb)
+        self._limits = LoginLimits(limits.failed_logins_per_minute, limits.failed_logins_per_minute_per_account, bounds)
+        self._memory = Verdicts(config.auth.credential_cache_s, clock, bounds)
         self._jwt = _verifier(config) if config.auth.mode == "jwt" else None
-        self._http = HttpLogins(config.auth.http) if config.auth.mode == "http" else None
+        self._http = HttpLogins(config.auth.http, bounds) if config.auth.mode == "http" else None
         self._log = RateLimited(log, on_suppressed=lambda: metrics.count("log_lines_suppressed"))
 
     async def login(self, login: Login) -> Identity:

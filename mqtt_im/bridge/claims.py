@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import threading
 
+from mqtt_im.shares import Bounds
+
 MAX_OFFERED = 100_000
 """Items of which it is known by itself that they were offered; of those before, that all up to one were."""
 MAX_USERS = 100_000
@@ -17,7 +19,8 @@ MAX_USERS = 100_000
 class Claims:
     """Thread-safe. What does not fit into memory any more counts as offered: it is not replaced, and never both."""
 
-    def __init__(self) -> None:
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        self._bounds = bounds or Bounds()
         self._lock = threading.Lock()
         self._offered: dict[str, set[int]] = {}
         self._count = 0
@@ -39,7 +42,7 @@ class Claims:
             if pos not in known:
                 known.add(pos)
                 self._count += 1
-                if self._count > MAX_OFFERED:
+                if self._count > self._bounds.of(MAX_OFFERED):
                     self._fold()
             return True
 
@@ -72,6 +75,6 @@ class Claims:
         known = self._offered.pop(user)
         self._count -= len(known)
         self._upto[user] = max(*known, self._upto.pop(user, 0), 0)
-        if len(self._upto) > MAX_USERS:
+        if len(self._upto) > self._bounds.of(MAX_USERS):
             del self._upto[next(iter(self._upto))]
             self._forgot = True

@@ -13,6 +13,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, Literal
 
+from mqtt_im.cache import Cache
 from mqtt_im.core.delivery import Delivery
 from mqtt_im.store.delivering import CursorsJob
 from mqtt_im.store.jobs import Job
@@ -22,8 +23,12 @@ DELAY_S: Final = 0.2
 """Acknowledgements are handed in so much later, together."""
 RETRY_S: Final = 1.0
 """After a batch that failed."""
-MAX_FAILED: Final = 100_000
-"""Devices that have gone, of which something waits to be handed in again; the oldest is forgotten beyond that."""
+FAILED_BYTES: Final = 32 << 20
+"""Of what waits to be handed in again, by device; the oldest is forgotten beyond that."""
+MAX_LEFT = 100_000
+"""Devices that have gone, which that has still to be noted of."""
+_DEVICE_BYTES: Final = 300
+_MARK_BYTES: Final = 150
 
 Key = tuple[str, str]
 """User and device."""
@@ -41,7 +46,7 @@ class Cursors:
         """Deliveries whose cursor has moved since it was last handed in."""
         self._left: dict[Key, bool] = {}
         """Devices that have gone since that was last handed in, and whether they had acknowledged all that they were offered."""
-        self._failed: dict[Key, tuple[int, dict[str, int]]] = {}
+        self._failed: Cache[Key, tuple[int, dict[str, int]]] = Cache(FAILED_BYTES)
         """Cursors and delivered marks that a failed batch has not kept."""
         self._held: dict[Key, int] = {}
         """Devices that are about to say where they stand, and how often."""
@@ -66,17 +71,18 @@ class Cursors:
     def comes(self, user: str, device: str) -> None:
         """The device begins a delivery: it goes on where its last one ended."""
         key = (user, device)
-        if key in self._moved or key in self._left or key in self._failed:
+        if key in self._moved or key in self._left or self._failed.get(key) is not None:
             self.write()
 
     def known(self, user: str, device: str) -> int:
         """The highest cursor of the device that is not in the store, since that failed; 0 for none."""
-        return self._failed.get((user, device), (0, {}))[0]
+        found = self._failed.get((user, device))
+        return 0 if found is None else found[0]
 
     def forget(self, user: str, device: str) -> None:
         """The device is registered no more."""
         key = (user, device)
-        self._failed.pop(key, None)
+        self._failed.drop(key)
         self._left.pop(key, None)
         delivery = self._moved.pop(key, None)
         if delivery is not None:
@@ -86,8 +92,9 @@ class Cursors:
         """Others have all devices: nothing that was not handed in counts any more."""
         for delivery in self._moved.values():
             delivery.moved = False
-        for waiting in (self._moved, self._left, self._failed):
-            waiting.clear()
+        self._moved.clear()
+        self._left.clear()
+        self._failed.clear()
 
     def hold(self, user: str, device: str) -> None:
         """The device is about to say where it stands: that is handed in next, and `release` is called at its end."""
@@ -105,7 +112,7 @@ class Cursors:
         if count:
             self._held[key] = count
         if void != "nothing":
-            cursor, marks = self._failed.pop(key, (0, {}))
+            cursor, marks = self._take_failed(key)
             delivery = self._moved.pop(key, None)
             if delivery is not None:
                 delivery.moved = False
@@ -113,8 +120,8 @@ class Cursors:
             if void == "all":
                 cursor = 0
             if cursor or marks:  # what was delivered stays so
-                self._failed[key] = cursor, marks
-        if key in self._moved or key in self._failed:
+                self._keep_failed(key, cursor, marks)
+        if key in self._moved or self._failed.get(key) is not None:
             self._soon(DELAY_S)
 
     def _soon(self, delay_s: float) -> None:
@@ -131,11 +138,11 @@ class Cursors:
         for key in [key for key in self._moved if key not in held]:
             delivery = self._moved.pop(key)
             delivery.moved = False
-            cursor, marks = self._failed.pop(key, (0, {}))
+            cursor, marks = self._take_failed(key)
             _merge(marks, delivery.delivered())
             moves.append((*key, max(cursor, delivery.cursor), _pairs(marks)))
-        for key in [key for key in self._failed if key not in held]:
-            cursor, marks = self._failed.pop(key)
+        for key in [key for key, _ in self._failed.items() if key not in held]:
+            cursor, marks = self._take_failed(key)
             moves.append((*key, cursor, _pairs(marks)))
         left = [(*key, settled) for key, settled in self._left.items()]
         self._left.clear()
@@ -149,15 +156,25 @@ class Cursors:
         # What comes back here was moved before anything that the device has said since was decided: answers keep their order.
         for user, device, cursor, marks in job.moves:
             key = (user, device)
-            before, known = self._failed.pop(key, (0, {}))
+            before, known = self._take_failed(key)
             _merge(known, marks)
-            self._failed[key] = max(before, cursor), known
-            if len(self._failed) > MAX_FAILED:
-                del self._failed[next(iter(self._failed))]
+            self._keep_failed(key, max(before, cursor), known)
         for user, device, settled in job.left:
             if not self._connected(user, device):
                 self._left.setdefault((user, device), settled)
+        while len(self._left) > MAX_LEFT:
+            del self._left[next(iter(self._left))]
         self._soon(RETRY_S)
+
+    def _take_failed(self, key: Key) -> tuple[int, dict[str, int]]:
+        found = self._failed.get(key)
+        if found is None:
+            return 0, {}
+        self._failed.drop(key)
+        return found
+
+    def _keep_failed(self, key: Key, cursor: int, marks: dict[str, int]) -> None:
+        self._failed.put(key, (cursor, marks), _DEVICE_BYTES + _MARK_BYTES * len(marks))
 
 
 def _merge(marks: dict[str, int], pairs: list[Any]) -> None:

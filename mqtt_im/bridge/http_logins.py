@@ -23,12 +23,14 @@ import msgspec
 
 from mqtt_im.config import HttpLoginConfig
 from mqtt_im.config.peers import is_loopback, network_of
+from mqtt_im.shares import Bounds
 
 from .shared_places import SharedPlaces
 
 MAX_AT_ONCE: Final = 64
 MAX_ANSWER_BYTES: Final = 65_536
 MAX_REMEMBERED: Final = 100_000
+"""Logins, of which each takes about 250 bytes."""
 
 
 class NoAnswer(Exception):
@@ -38,8 +40,9 @@ class NoAnswer(Exception):
 class HttpLogins:
     """Asks, and remembers who was allowed for as long as the configuration says."""
 
-    def __init__(self, config: HttpLoginConfig) -> None:
+    def __init__(self, config: HttpLoginConfig, bounds: Bounds | None = None) -> None:
         self._config = config
+        self._bounds = bounds or Bounds()
         self._threads = ThreadPoolExecutor(MAX_AT_ONCE, "http-login")
         self._places = SharedPlaces(MAX_AT_ONCE)
         self._key = secrets.token_bytes(32)
@@ -72,7 +75,7 @@ class HttpLogins:
         if allowed and self._config.cache_s:
             self._allowed[digest] = time.monotonic() + self._config.cache_s
             self._allowed.move_to_end(digest)
-            if len(self._allowed) > MAX_REMEMBERED:
+            if len(self._allowed) > self._bounds.of(MAX_REMEMBERED):
                 self._allowed.popitem(last=False)
         return allowed
 

@@ -19,6 +19,7 @@ from collections.abc import Hashable
 from typing import Final, Generic, TypeVar
 
 from mqtt_im.config.peers import is_loopback, network_of
+from mqtt_im.shares import Bounds
 
 _Key = TypeVar("_Key", bound=Hashable)
 _Value = TypeVar("_Value")
@@ -35,6 +36,7 @@ REFUSALS_PER_MINUTE = 30
 HOLD_UP_S = 2.0
 """The others are answered so late, so that who hammers waits for his own answers."""
 MAX_ENTRIES = 20_000
+"""Of each kind, of which there are nine; each takes about 350 bytes."""
 _BURST: Final = 8.0
 _FRESH_AGAIN_S: Final = 600.0
 """So long ago a failure of an account from an address, or of the address, is forgotten."""
@@ -43,11 +45,15 @@ _FRESH_AGAIN_S: Final = 600.0
 class _Recent(OrderedDict[_Key, _Value], Generic[_Key, _Value]):
     """Entries of which the longest unseen go first, so that memory is bounded."""
 
+    def __init__(self, most: int) -> None:
+        super().__init__()
+        self._most = most
+
     def touch(self, key: _Key, value: _Value) -> _Value:
         """The entry of this key, or `value` where there was none; it is the newest now."""
         found = self.setdefault(key, value)
         self.move_to_end(key)
-        if len(self) > MAX_ENTRIES:
+        if len(self) > self._most:
             self.popitem(last=False)
         return found
 
@@ -76,22 +82,23 @@ class _Bucket:
 class LoginLimits:
     """The failures of the recent past; memory is bounded, the longest unseen entries go first."""
 
-    def __init__(self, failures_per_minute: int, failures_per_account: int) -> None:
+    def __init__(self, failures_per_minute: int, failures_per_account: int, bounds: Bounds | None = None) -> None:
         """From one address, and for one account, in a minute."""
+        most = (bounds or Bounds()).of(MAX_ENTRIES)
         self.failures_per_minute = failures_per_minute
         self.failures_per_account = failures_per_account
-        self._addresses: _Recent[str, _Bucket] = _Recent()
-        self._accounts: _Recent[str, _Bucket] = _Recent()
-        self._known: _Recent[tuple[str, str], _Bucket] = _Recent()
-        self._failed: _Recent[tuple[str, str], float] = _Recent()
+        self._addresses: _Recent[str, _Bucket] = _Recent(most)
+        self._accounts: _Recent[str, _Bucket] = _Recent(most)
+        self._known: _Recent[tuple[str, str], _Bucket] = _Recent(most)
+        self._failed: _Recent[tuple[str, str], float] = _Recent(most)
         """When an account last failed to be logged in to from an address."""
-        self._suspects: _Recent[str, float] = _Recent()
+        self._suspects: _Recent[str, float] = _Recent(most)
         """When an address last failed, but for what its known users got wrong."""
-        self._refused: _Recent[bytes, float] = _Recent()
+        self._refused: _Recent[bytes, float] = _Recent(most)
         """When a password was first refused unseen, by what stands for it."""
-        self._returns: _Recent[str, _Bucket] = _Recent()
-        self._first_tries: _Recent[str, _Bucket] = _Recent()
-        self._refusals: _Recent[str, _Bucket] = _Recent()
+        self._returns: _Recent[str, _Bucket] = _Recent(most)
+        self._first_tries: _Recent[str, _Bucket] = _Recent(most)
+        self._refusals: _Recent[str, _Bucket] = _Recent(most)
 
     def allows(self, address: str, user: str, now: float) -> bool:
         """Whether a password from there is worth a look. Without `user` it is a token, of which nobody knows whose."""

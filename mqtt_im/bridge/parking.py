@@ -5,13 +5,17 @@ Bounded: what no longer fits is sent again from the store, and marked as a repea
 
 from __future__ import annotations
 
-from mqtt_im.core.flights import Flight
+from mqtt_im.core.flights import FLIGHT_BYTES, Flight
+from mqtt_im.shares import Bounds
 
 from .channel import Replies
 
 MAX_PARKED = 20_000
-USUAL_PARKED_BYTES = 32 << 20
+PARKED_BYTES = 32 << 20
 MAX_KNOWN = 100_000
+"""Devices of which it is known up to where they were sent something: 250 bytes each."""
+_REPLY_BYTES = 400
+"""Bytes that a reply takes beside its text."""
 
 Key = tuple[str, str]
 """User and device."""
@@ -25,16 +29,15 @@ class Parked:
     def __init__(self, flights: dict[int, Flight], replies: Replies) -> None:
         self.flights = flights
         self.replies = replies
-        self.size = sum(entry.size for flight in flights.values() for _, entry in flight.entries)
-        self.size += sum(len(reply.text) + len(reply.properties) for reply in replies.values())
+        self.size = sum(FLIGHT_BYTES + sum(entry.size for _, entry in flight.entries) for flight in flights.values())
+        self.size += sum(_REPLY_BYTES + len(reply.text) + len(reply.properties) for reply in replies.values())
 
 
 class Parking:
     """What is parked, by device; and up to which item each device may have been sent what nobody remembers."""
 
-    def __init__(self, most: int = USUAL_PARKED_BYTES) -> None:
-        """At most so many bytes."""
-        self._most = most
+    def __init__(self, bounds: Bounds | None = None) -> None:
+        self._bounds = bounds or Bounds()
         self._parked: dict[Key, Parked] = {}
         self._bytes = 0
         self._sent_upto: dict[Key, int] = {}
@@ -46,7 +49,7 @@ class Parking:
             return
         self._parked[key] = parked = Parked(flights, replies)
         self._bytes += parked.size
-        while len(self._parked) > MAX_PARKED or self._bytes > self._most:
+        while len(self._parked) > MAX_PARKED or self._bytes > self._bounds.of(PARKED_BYTES):
             oldest = next(iter(self._parked))
             dropped = self.take(oldest)
             if dropped is not None and dropped.flights:
@@ -87,6 +90,6 @@ class Parking:
     def remember(self, key: Key, upto: int) -> None:
         """Items up to `upto` may have been sent to the device (0: none)."""
         self._sent_upto.pop(key, None)
-        if len(self._sent_upto) >= MAX_KNOWN:
+        if len(self._sent_upto) >= self._bounds.of(MAX_KNOWN):
             del self._sent_upto[next(iter(self._sent_upto))]
         self._sent_upto[key] = upto

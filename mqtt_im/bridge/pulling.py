@@ -143,6 +143,8 @@ class Pulling:
     async def sweep(self) -> None:
         """Of what large groups have told, also where that was not heard here, those who are here take all. Raises `Refusal`."""
         told: dict[str, int] = await self._bridge.ledger.call(lambda engine: engine.state.large_groups())  # type: ignore[attr-defined]
+        if len(self._taken) > len(told):
+            self._taken = {name: acts for name, acts in self._taken.items() if name in told}
         for group in list(islice((name for name, acts in told.items() if self._taken.get(name) != acts), AT_ONCE)):
             self.grown(group)
         for user in list(self._behind):

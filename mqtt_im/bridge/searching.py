@@ -23,6 +23,7 @@ from mqtt_im.protocol.errors import Refusal
 from mqtt_im.search.finding import FOREVER, Query
 from mqtt_im.search.thread import Search
 from mqtt_im.search.words import phrases_of
+from mqtt_im.shares import Bounds
 from mqtt_im.store import queries, reach
 from mqtt_im.store.interface import Readable
 
@@ -32,8 +33,8 @@ from .seam import Bridge
 LONGEST_S: Final = 10.0
 """After that a search answers with what it has found, and `more`."""
 _PIECE: Final = 64
-MAX_KNOWN: Final = 100_000
-"""Conversations, of all users together, that are remembered from one search to the next."""
+KNOWN_BYTES: Final = 64 << 20
+"""Of the conversations, of all users together, that are remembered from one search to the next."""
 
 _log = RateLimited(logging.getLogger(__name__))
 
@@ -60,8 +61,9 @@ class Searching:
         """Users whose searches are under way, with those that wait."""
         self._known: OrderedDict[str, _Known] = OrderedDict()
         """By user, the one who has searched last at the end."""
-        self._count = 0
-        """Conversations in there."""
+        self._bytes = 0
+        """Of what is in there."""
+        self._most = Bounds(bridge.settings.memory_mb).of(KNOWN_BYTES)
 
     def take(self, channel: Channel, token: int, who: Who, request: rq.Search) -> None:
         """A search stands in its user's line; `Uplink.searched` has the answer."""
@@ -134,7 +136,7 @@ class Searching:
             step, seconds = await self._bridge.ledger.call(partial(_learn, user=channel.user, place=known.place), channel.user)
             channel.link.charge(costs.of_time(seconds))
             known.place, done = step.place, step.done
-            self._count -= len(known.reach.parts) if channel.user in self._known else 0
+            self._bytes -= known.reach.bytes if self._known.get(channel.user) is known else 0
             known.reach.add(step.parts)
             self._keep(channel.user, known)
         return known.reach
@@ -143,10 +145,10 @@ class Searching:
         """Remember this, and as much of what others may search as there is room for."""
         self._known[user] = known
         self._known.move_to_end(user)
-        self._count += len(known.reach.parts)
-        while self._count > MAX_KNOWN:
+        self._bytes += known.reach.bytes
+        while self._bytes > self._most:
             _, forgotten = self._known.popitem(last=False)
-            self._count -= len(forgotten.reach.parts)
+            self._bytes -= forgotten.reach.bytes
 
 
 def _learn(engine: Readable, user: str, place: reach.Place) -> tuple[reach.Step, float]:

@@ -32,7 +32,7 @@ from .claims import Claims
 from .cursors import Cursors
 from .lightening import USUAL_FETCH_BYTES, Lightening
 from .neighbourhood import Neighbourhood
-from .parking import USUAL_PARKED_BYTES, Parking
+from .parking import Parking
 from .presence import Presence
 from .pulling import Pulling
 from .pump import Pump
@@ -81,7 +81,7 @@ class Bridge:
         self.watching = Watching(self)
         self.claims = claims
         bounds = Bounds(settings.memory_mb)
-        self._parking = Parking(bounds.of(USUAL_PARKED_BYTES))
+        self._parking = Parking(bounds)
         self.aloft = Aloft(bounds.of(USUAL_BYTES))
         self._channels: dict[Link, Channel] = {}
         slices = Slices()

@@ -8,8 +8,11 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
+from mqtt_im.shares import Bounds
+
 MAX_REMEMBERED = 100_000
 MAX_REMEMBERED_WRONG = 10_000
+"""Passwords, of which each takes about 450 bytes."""
 
 _Key = TypeVar("_Key")
 
@@ -23,8 +26,9 @@ class _Verdict(NamedTuple):
 class Verdicts:
     """Which passwords were right or wrong lately, as hashes under a key that nobody else has; memory is bounded."""
 
-    def __init__(self, seconds: float, clock: Callable[[], float]) -> None:
+    def __init__(self, seconds: float, clock: Callable[[], float], bounds: Bounds | None = None) -> None:
         self.seconds = seconds
+        self._bounds = bounds or Bounds()
         self._clock = clock
         self._key = secrets.token_bytes(32)
         self._right: OrderedDict[str, _Verdict] = OrderedDict()
@@ -51,9 +55,9 @@ class Verdicts:
         """Remember what a password of this version of the account was found to be."""
         verdict = _Verdict(digest, version, self._clock() + self.seconds)
         if right:
-            _put(self._right, user, verdict, MAX_REMEMBERED)
+            _put(self._right, user, verdict, self._bounds.of(MAX_REMEMBERED))
         else:
-            _put(self._wrong, digest, verdict, MAX_REMEMBERED_WRONG)
+            _put(self._wrong, digest, verdict, self._bounds.of(MAX_REMEMBERED_WRONG))
 
     def forget_wrong(self) -> None:
         """What was wrong may be right now."""

@@ -14,13 +14,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
+from mqtt_im.cache import Cache
 from mqtt_im.logs import RateLimited
 
 from .retry import Circuit
 
 MAX_ORIGINS: Final = 256
 """Users name them, within `webpush.services`."""
-MAX_HALF_TOLD: Final = 10_000
+HALF_TOLD_BYTES: Final = 4 << 20
+_ENTRY_BYTES: Final = 200
+"""Of a notification, and of each endpoint that has it, beside their texts."""
 
 _Value = TypeVar("_Value")
 
@@ -40,7 +43,7 @@ class PushServices:
         self._chance = chance
         self._lock = threading.Lock()
         self._origins: OrderedDict[str, _Origin] = OrderedDict()
-        self._half_told: OrderedDict[str, frozenset[str]] = OrderedDict()
+        self._half_told: Cache[str, frozenset[str]] = Cache(HALF_TOLD_BYTES)
 
     def enter(self, origin: str, now: int) -> int:
         """0 where an attempt may begin, which ends with `leave`; else after how many ms to ask again."""
@@ -65,14 +68,16 @@ class PushServices:
     def told(self, notification: str) -> frozenset[str]:
         """The endpoints that have this notification, of one that not all have."""
         with self._lock:
-            return self._half_told.get(notification, frozenset())
+            return self._half_told.get(notification) or frozenset()
 
     def half_told(self, notification: str, endpoints: frozenset[str]) -> None:
         """These have the notification, and others have not; where there are none, nothing is to be remembered any more."""
         with self._lock:
-            self._half_told.pop(notification, None)
             if endpoints:
-                _newest(self._half_told, notification, endpoints, MAX_HALF_TOLD)
+                size = _ENTRY_BYTES + sum(_ENTRY_BYTES + len(endpoint) for endpoint in endpoints)
+                self._half_told.put(notification, endpoints, size)
+            else:
+                self._half_told.drop(notification)
 
 
 def _newest(table: OrderedDict[str, _Value], key: str, value: _Value, most: int) -> _Value:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _STEP: Final = 5_000
 AT_ONCE: Final = 200
 """Conversations that are looked at in one step."""
+_PART_BYTES: Final = 700
+_SPAN_BYTES: Final = 130
+"""Of what is known of a conversation, and of each span of it, in memory."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -38,22 +41,25 @@ class Reach:
     Whoever searches for the user may add to it or look for numbers, one at a time.
     """
 
-    __slots__ = ("_ending", "_key", "_numbered", "_unnumbered", "parts")
+    __slots__ = ("_ending", "_key", "_numbered", "_unnumbered", "bytes", "parts")
 
     def __init__(self, parts: Iterable[Part] = ()) -> None:
         self.parts: dict[str, Part] = {}
         self._key: object = None
         self._numbered: dict[int, Part] = {}
-        self._unnumbered: list[Part] = []
+        self._unnumbered: dict[str, Part] = {}
         self._ending: dict[int, dict[int, Part]] = {}
         """Numbered ones by where they end, in steps of `_STEP` log rows."""
+        self.bytes = 0
+        """What it takes in memory, roughly."""
         self.add(parts)
 
     def add(self, parts: Iterable[Part]) -> None:
         """This was learnt."""
         for part in parts:
-            self.parts[part.conv] = part
-            self._unnumbered.append(part)
+            former = self.parts.get(part.conv)
+            self.bytes += _weight(part) - (0 if former is None else _weight(former))
+            self.parts[part.conv] = self._unnumbered[part.conv] = part
 
     def numbered(self, key: object, number: Callable[[str], int]) -> Mapping[int, Part]:
         """The parts by what `number` says of their conversations: always the same, as long as `key` is.
@@ -61,9 +67,9 @@ class Reach:
         Only what was learnt since the last time is looked up.
         """
         if key != self._key:
-            self._key, self._numbered, self._unnumbered = key, {}, list(self.parts.values())
+            self._key, self._numbered, self._unnumbered = key, {}, dict(self.parts)
             self._ending = {}
-        for part in self._unnumbered:
+        for part in self._unnumbered.values():
             cid = number(part.conv)
             former = self._numbered.get(cid)
             if former is not None:
@@ -96,6 +102,10 @@ class Step(msgspec.Struct, frozen=True):
     parts: list[Part]
     place: Place
     done: bool
+
+
+def _weight(part: Part) -> int:
+    return _PART_BYTES + _SPAN_BYTES * len(part.spans)
 
 
 def searchable(engine: Readable, who: Who, name: str) -> list[Part]:

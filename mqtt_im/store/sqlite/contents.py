@@ -107,7 +107,7 @@ class Contents(Entities):
 
     def nearest_message(self, conv: Conv, first: int, last: int, upward: bool) -> int | None:
         """See `interface.State`."""
-        seqs = (generation.nearest_message(conv.cid, first, last, upward) for generation in self._generations())
+        seqs = [generation.nearest_message(conv.cid, first, last, upward) for generation in self._generations()]
         found = [seq for seq in seqs if seq is not None]
         stored = self.projection.nearest_message(conv.cid, first, last, upward)
         if stored is not None:

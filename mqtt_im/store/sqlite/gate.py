@@ -24,7 +24,9 @@ _FETCHED: Final = 256
 _PATIENCE_S: Final = 0.01
 """So long the next batch waits for a reader who has waited for the last one."""
 _CHANGES: Final = 256
-"""Changes that are remembered for a reader who has not looked since."""
+"""Changes that are remembered for a reader who has not looked since …"""
+_NAMED: Final = 20_000
+"""… as far as they name no more rows and messages together: some megabytes."""
 
 Change = tuple[tuple[int, ...], tuple[About, ...]]
 """Log rows, and messages."""
@@ -44,7 +46,9 @@ class Gate:
         """See `move`."""
         self.changes = 0
         """How often something that was in the log before was changed."""
-        self._changed: deque[Change] = deque(maxlen=_CHANGES)
+        self._changed: deque[Change] = deque()
+        self._named = 0
+        """Rows and messages in there."""
 
     def __enter__(self) -> None:
         self._wanted = True
@@ -66,7 +70,11 @@ class Gate:
     def change(self, lsns: Iterable[int], messages: Iterable[About]) -> None:
         """These rows of the log, and what became of these messages, are no longer how they were. Inside the gate."""
         self.changes += 1
-        self._changed.append((tuple(lsns), tuple(messages)))
+        change = tuple(lsns), tuple(messages)
+        self._changed.append(change)
+        self._named += _names(change)
+        while len(self._changed) > _CHANGES or self._named > _NAMED:
+            self._named -= _names(self._changed.popleft())
 
     def changed_since(self, changes: int) -> list[Change] | None:
         """What was changed after so many changes; None where that is not known any more. Inside the gate."""
@@ -102,6 +110,10 @@ class Gate:
             self._behind -= 1
             if not self._behind:
                 self._lock.notify_all()
+
+
+def _names(change: Change) -> int:
+    return len(change[0]) + len(change[1])
 
 
 class Yielding:

@@ -179,6 +179,9 @@ def test_what_is_known_of_push_services_is_bounded_and_each_is_tried_by_one_whil
     assert (services.enter("https://299", 1_001), services.enter("https://299", 1_001)) == (0, 0)
     for number in range(20_000):
         services.half_told(f"{number}", frozenset("x"))
-    assert (services.told("9999"), services.told("10000")) == (frozenset(), frozenset("x"))
-    services.half_told("10000", frozenset())
-    assert services.told("10000") == frozenset()
+    assert (services.told("9000"), services.told("19999")) == (frozenset(), frozenset("x"))
+    for number in range(100):
+        services.half_told(f"long{number}", frozenset(("y" * 100_000,)))
+    assert (services.told("19999"), services.told("long0"), len(services.told("long99"))) == (frozenset(), frozenset(), 1)
+    services.half_told("long99", frozenset())
+    assert services.told("long99") == frozenset()

@@ -74,6 +74,20 @@ def test_a_reader_who_was_away_for_long_is_told_so() -> None:
     assert gate.changed_since(0) is None
 
 
+def test_changes_that_name_very_much_are_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retention names a thousand rows at a time: hundreds of such changes would stay in memory for ever."""
+    monkeypatch.setattr("mqtt_im.store.sqlite.gate._NAMED", 100)
+    gate = Gate()
+    for number in range(50):
+        gate.change(range(10 * number, 10 * number + 10), [("ann:bob", number)])
+    assert gate._named == 99 == sum(len(lsns) + len(messages) for lsns, messages in gate._changed)
+    found = gate.changed_since(41)
+    assert found is not None and [messages for _, messages in found] == [(("ann:bob", number),) for number in range(41, 50)]
+    assert gate.changed_since(40) is None
+    gate.change(range(101), [])
+    assert (gate.changed_since(50), gate.changed_since(51), gate._named) == (None, [], 0)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[SqliteStore]:
     store = SqliteStore(tmp_path, Limits(edit_window_s=-1))

@@ -300,6 +300,16 @@ def test_what_came_after_all_of_ones_conversations_is_not_looked_at(
     assert sum("MATCH" in statement for statement in asked) == 1
 
 
+def test_what_is_learnt_again_and_again_is_kept_once() -> None:
+    """An index that goes by names asks for no numbers."""
+    within = reach.Reach()
+    for last in range(1_000):
+        within.add([reach.Part("a:b", 0, last, ((1, last),))])
+    assert len(within._unnumbered) == 1
+    assert within.bytes == reach.Reach([reach.Part("a:b", 0, 5, ((1, 5),))]).bytes
+    assert reach.Reach([reach.Part("a:b", 0, 5, ((1, 2),) * 100)]).bytes > 10 * within.bytes, "spans count"
+
+
 # What is forgotten.
 
 
