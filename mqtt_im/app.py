@@ -102,7 +102,7 @@ class Server:
         bounds = Bounds(config.limits.memory_mb)
         check_ports(config)
         raise_file_limit()
-        tune_interpreter()
+        tune_interpreter(self.config.limits.memory_mb)
         self._lock.take()
         self._undo.callback(self._lock.release)
         self._undo.callback(keep_reserve, Path(config.data_dir))

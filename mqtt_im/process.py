@@ -14,6 +14,7 @@ from mqtt_im.config import Config, parse_bind
 from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds
 from mqtt_im.protocol.errors import MqttImError
+from mqtt_im.shares import USUAL_MB, Bounds
 
 
 def check_ports(config: Config) -> None:
@@ -30,8 +31,8 @@ def check_ports(config: Config) -> None:
         raise MqttImError("port", "\n".join(problems))
 
 
-def tune_interpreter() -> None:
-    """Settings of the interpreter that suit two threads that share it and make many short-lived objects.
+def tune_interpreter(memory_mb: int = USUAL_MB) -> None:
+    """Settings of the interpreter that suit two threads that share it and make many short-lived objects, in so much memory.
 
     Measured, 50 pairs with 20 messages in flight (`python -m bench pairs`): collecting after every 700 new objects costs a
     tenth of the CPU time, since next to nothing here is cyclic; and a thread that waits the default 5 ms for its turn is what
@@ -40,7 +41,7 @@ def tune_interpreter() -> None:
     new then, after one. `memory.look_at_new` looks at them before they are more.
     """
     gc.set_threshold(10_000, 1, 10_000)
-    memory.share_blocks()
+    memory.share_blocks(Bounds(memory_mb).less(memory.LARGE))
     sys.setswitchinterval(0.0005)
 
 
