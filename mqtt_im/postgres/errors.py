@@ -19,12 +19,15 @@ _MENDED_BY_PEOPLE: Final = (
     "certificate",
     "SSL",
     "invalid port number",
+    "invalid sslmode value",
+    "for connection option",
     "unsupported startup parameter",
 )
 """What a server says in refusing a connection for good; libpq gives no code for it. In another language it is waited for."""
 _FULL: Final = ("53100", "53200")
 _RIGHTS: Final = "42501"
 _NO_SCHEMA: Final = "3F000"
+NO_SCHEMA: Final = "its user may use no schema there; make it the owner of the database, or grant it USAGE and CREATE on one"
 
 
 class Unreachable(StoreError):
@@ -64,9 +67,7 @@ def explained(error: psycopg.Error, where: str) -> StoreError:
     """The failure as `WrongDatabase` or `Unreachable`; `where` names the database."""
     text = f"{where}: {one_line(error)}"
     if error.sqlstate == _NO_SCHEMA:
-        text = (
-            f"{where}: its user may use no schema there; make it the owner of the database, or grant it USAGE and CREATE on one"
-        )
+        text = f"{where}: {NO_SCHEMA}"
     elif error.sqlstate == _RIGHTS:
         text += "; the user of store.url must own the database, or be granted CREATE on it and on its schema"
     return WrongDatabase(text) if is_final(error) else Unreachable(text)

@@ -9,7 +9,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 import psycopg
 
 from .connecting import Connection, Database
-from .errors import Unreachable, WrongDatabase, explained
+from .errors import NO_SCHEMA, Unreachable, WrongDatabase, explained
 
 SCHEMA: Final = 2
 """Of all tables together. A newer release only adds to them; what it changes otherwise has a number of its own."""
@@ -59,13 +59,17 @@ def prepare(database: Database, connection: Connection, statements: Iterable[str
 
 
 def read(database: Database, connection: Connection) -> Meta | None:
-    """What `meta` says; None where there is none yet. Raises `WrongDatabase` where it is not ours, or too new."""
-    rows = _rows(connection, "SELECT to_regclass('meta') IS NOT NULL")
-    if not rows[0][0]:
+    """What `meta` says; None where there is none yet. Raises `WrongDatabase` where it is not ours, too new, or not to be read."""
+    ((there, nowhere),) = _rows(connection, "SELECT to_regclass('meta') IS NOT NULL, current_schema() IS NULL")
+    if nowhere:
+        raise WrongDatabase(f"{database.where}: {NO_SCHEMA}")
+    if not there:
         return None
     try:
         with connection.transaction():
             values = dict(_rows(connection, "SELECT key, value FROM meta WHERE key IN ('program', 'epoch', 'schema')"))
+    except psycopg.errors.InsufficientPrivilege as error:
+        raise explained(error, database.where) from error
     except (psycopg.errors.UndefinedColumn, ValueError):
         values = {}
     if values.get("program") != "mqtt-im":

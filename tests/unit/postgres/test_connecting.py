@@ -77,6 +77,11 @@ def test_what_waiting_does_not_mend_is_told_at_once(database: str, change: tuple
     assert "\n" not in told.value.message
 
 
+def test_what_the_url_asks_for_and_is_not_known_is_told_at_once(database: str) -> None:
+    with pytest.raises(WrongDatabase, match='invalid sslmode value: "sometimes"'):
+        Database(f"{database}?sslmode=sometimes").connect("test")
+
+
 @pytest.mark.parametrize("url", ["postgresql://a:secret@b c", "postgresql://a:secret@h/d?secret=1", "postgresql://[secret"])
 def test_a_url_that_is_none_is_not_shown(url: str) -> None:
     with pytest.raises(WrongDatabase, match="expected postgresql://") as told:
@@ -114,6 +119,19 @@ def test_a_user_without_rights_is_told_what_to_grant(postgres: Cluster, database
         postgres.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC", database.rpartition("/")[2])
         with pytest.raises(WrongDatabase, match=r"its user may use no schema there; .* grant it USAGE and CREATE"):
             prepare(guest, connection, ())
+
+
+def test_tables_of_another_user_are_told_as_such(postgres: Cluster, database: str) -> None:
+    """To what only looks at them, too."""
+    owner, guest = Database(database), Database(database.replace("postgres@", "stranger@"))
+    with owner.connect("test") as connection:
+        prepare(owner, connection, ())
+    with postgres.role("stranger"), guest.connect("test") as connection:
+        with pytest.raises(WrongDatabase, match=r"permission denied for table meta; .* must own"):
+            meta.read(guest, connection)
+        postgres.execute("REVOKE ALL ON SCHEMA public FROM PUBLIC", database.rpartition("/")[2])
+        with pytest.raises(WrongDatabase, match="its user may use no schema there"):
+            meta.read(guest, connection)
 
 
 def test_a_full_disk_is_told_as_one() -> None:
