@@ -24,7 +24,7 @@ TAKEN_BACK: Final = 50
 """Messages of one job …"""
 LOOKED_AT: Final = 200
 """… of so many that it looks at, since some were recalled before."""
-CONVS: Final = 50
+CONVS: Final = 40
 """Conversations of one job."""
 
 

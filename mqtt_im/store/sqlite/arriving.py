@@ -23,6 +23,8 @@ class Arriving:
 
     def __init__(self, state: ProjectedState) -> None:
         self._state = state
+        self._waited = False
+        """Whether somebody in this batch has to wait."""
         self._left = PART
         """What may still be read in this batch."""
         self._conv: Conv | None = None
@@ -32,8 +34,9 @@ class Arriving:
         self._found: list[tuple[int, str, Member]] = []
 
     def begin(self) -> None:
-        """A batch begins."""
+        """A batch begins, for which whatever has come stays in memory, as long as somebody waits for more."""
         self._left = PART
+        self._state.keeps, self._waited = self._waited, False
         if self._conv is not None:
             self._go_on(self._conv)
 
@@ -45,6 +48,7 @@ class Arriving:
             self._left -= len(some)
             self._state.bring_users(some)
         if len(some) < len(missing):
+            self._waited = True
             raise Later(_WEIGHT * len(some))
 
     def members(self, conv: Conv) -> None:
@@ -53,10 +57,12 @@ class Arriving:
             self.users(list(conv.members))
             return
         if self._conv is not None or not self._left:
+            self._waited = True
             raise Later
         self._conv, self._uid, self._changed, self._found = conv, 0, conv.changed, []
         self._go_on(conv)
         if not conv.loaded:
+            self._waited = True
             raise Later(_WEIGHT * conv.size)
 
     def _go_on(self, conv: Conv) -> None:

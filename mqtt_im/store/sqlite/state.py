@@ -51,6 +51,8 @@ class ProjectedState(Contents):
         self.has_account = has_account
         self.claim_all = claim_all
         self.upload = upload
+        self.keeps = False
+        """Whether what nobody needs stays in memory with the next batch too: some of it has come for one that waits for more."""
         self._large: list[int] = []
         """Log rows of the batch that are to be shortened once they are on disk."""
         self._unused: set[tuple[int, str]] = set()
@@ -111,7 +113,8 @@ class ProjectedState(Contents):
         """
         self._absent.clear()
         self._unused.clear()
-        self._trim()  # who is refused leaves nothing to write, after which it would be done
+        if not self.keeps:
+            self._trim()  # who is refused leaves nothing to write, after which it would be done
         self._unload()
         users, room = self._users, PART
         missing: set[str] = set()

@@ -12,7 +12,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.interface import Later
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.sqlite import arriving
+from mqtt_im.store.sqlite import arriving, entities, state
 from mqtt_im.store.sqlite.check import check
 from tests.support.store import SqliteStore
 
@@ -114,6 +114,24 @@ def test_many_users_come_in_parts_too(store: SqliteStore) -> None:
         rounds += 1
     assert rounds == 149
     assert store.engine.state.conv_for("#new").size == 1_501
+
+
+def test_where_there_is_no_room_for_what_has_come_until_all_is_there_they_stay(
+    store: SqliteStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else those of the last batch would be forgotten with the next one, without end."""
+    monkeypatch.setattr(entities, "MAX_CACHED", 5)
+    monkeypatch.setattr(state, "PART", 10)
+    store.run([send(f"u{number}", f"v{number}") for number in range(10)], NOW)
+    jobs = [
+        job("ann", rq.GroupCreate(id="a", group="#new", members=[f"n{number}" for number in range(110)])),
+        job("bob", rq.GroupCreate(id="b", group="#other", members=[f"o{number}" for number in range(110)])),
+        send("ann", "#g"),
+    ]
+    for _ in range(30):
+        done = batch(store, *jobs)
+        jobs = [one for one in reversed(jobs) if one not in done]
+    assert jobs == []
 
 
 def test_who_has_a_group_read_pays_for_it(store: SqliteStore) -> None:
