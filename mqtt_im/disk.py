@@ -69,3 +69,12 @@ def _free(folder: Path) -> int:
     except OSError:
         return 1 << 62
     return found.f_bavail * found.f_frsize
+
+
+def sync(path: Path) -> None:
+    """What was written to a file or folder is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

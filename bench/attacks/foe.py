@@ -38,6 +38,13 @@ class Ports(NamedTuple):
 Attack = Callable[[Ports], None]
 
 
+def take_in(foe: socket.socket) -> None:
+    """Read all that comes, and do nothing with it."""
+    with contextlib.suppress(OSError):
+        while foe.recv(1 << 20):
+            pass
+
+
 class Foe:
     """A connection that sends what it likes. It reads only where `reads` says so, and then all that comes, unseen."""
 

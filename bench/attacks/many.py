@@ -11,7 +11,7 @@ import threading
 import time
 
 from bench.attacks import wire
-from bench.attacks.foe import FOE, PREFIX, Attack, Foe, Ports, at_once, forever, ids
+from bench.attacks.foe import FOE, PREFIX, Attack, Foe, Ports, at_once, forever, ids, take_in
 from bench.attacks.web import UPGRADE, get, requests, token_of
 
 _ids = ids()
@@ -176,19 +176,13 @@ def fragments(ports: Ports) -> None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", ports.websocket), timeout=30) as foe:
                 device = f"ws{next(_ids)}"
                 foe.sendall(UPGRADE + framed(wire.connect(device, FOE)))
-                threading.Thread(target=_read, args=(foe,), daemon=True).start()
+                threading.Thread(target=take_in, args=(foe,), daemon=True).start()
                 payload = b'{"op":"typing","to":"bob","on":true}' + b" " * 3_000
                 packet = framed(wire.publish(f"{PREFIX}/{FOE}/{device}/up", payload, 1, qos=0))
                 while True:
                     foe.sendall(packet)
 
     at_once(6, work)
-
-
-def _read(foe: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while foe.recv(1 << 20):
-            pass
 
 
 def pipelined(ports: Ports) -> None:
@@ -198,7 +192,7 @@ def pipelined(ports: Ports) -> None:
     def work() -> None:
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", ports.http), timeout=30) as foe:
-                threading.Thread(target=_read, args=(foe,), daemon=True).start()
+                threading.Thread(target=take_in, args=(foe,), daemon=True).start()
                 while True:
                     foe.sendall(many)
 

@@ -10,7 +10,7 @@ import time
 from http.client import HTTPConnection, HTTPException
 
 from bench.attacks import wire
-from bench.attacks.foe import FOE, GROUP, PREFIX, Attack, Foe, Ports, at_once, forever, ids
+from bench.attacks.foe import FOE, GROUP, PREFIX, Attack, Foe, Ports, at_once, forever, ids, take_in
 from bench.attacks.together import ACCOUNTS, all_of_them
 from bench.attacks.web import UPGRADE
 
@@ -28,17 +28,11 @@ def empty_fragments(ports: Ports) -> None:
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", ports.websocket), timeout=30) as foe:
                 foe.sendall(UPGRADE + b"\x02\x80" + _MASK)
-                threading.Thread(target=_read, args=(foe,), daemon=True).start()
+                threading.Thread(target=take_in, args=(foe,), daemon=True).start()
                 while True:
                     foe.sendall(more)
 
     at_once(4, work)
-
-
-def _read(foe: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while foe.recv(1 << 20):
-            pass
 
 
 def auth(ports: Ports) -> None:

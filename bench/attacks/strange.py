@@ -11,7 +11,7 @@ import time
 import zlib
 
 from bench.attacks import wire
-from bench.attacks.foe import FOE, GROUP, PREFIX, WINDOW, Attack, Foe, Ports, at_once, forever, ids
+from bench.attacks.foe import FOE, GROUP, PREFIX, WINDOW, Attack, Foe, Ports, at_once, forever, ids, take_in
 from bench.attacks.web import UPGRADE, get, requests, token_of
 
 _ids = ids()
@@ -206,12 +206,6 @@ def half_properties(ports: Ports) -> None:
     at_once(4, work)
 
 
-def _read(foe: socket.socket) -> None:
-    with contextlib.suppress(OSError):
-        while foe.recv(1 << 20):
-            pass
-
-
 def endless_upgrade(ports: Ports) -> None:
     """WebSocket upgrades a byte at a time, with requests behind them that no WebSocket has."""
 
@@ -219,7 +213,7 @@ def endless_upgrade(ports: Ports) -> None:
         while True:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", ports.http), timeout=30) as foe:
                 foe.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=_read, args=(foe,), daemon=True).start()
+                threading.Thread(target=take_in, args=(foe,), daemon=True).start()
                 for number in range(len(UPGRADE)):
                     foe.sendall(UPGRADE[number : number + 1])
                 while True:

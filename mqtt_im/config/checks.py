@@ -104,14 +104,9 @@ def _check_receiver(section: str, url: str, secret: str) -> Iterator[str]:
     """A receiver of webhooks. The URL is not shown, since it may hold a token."""
     if not url:
         return
-    try:
-        parts = urlsplit(url)
-        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isascii()
-    except ValueError:  # the port
-        fits = False
-    if not fits or any(character.isspace() or not character.isprintable() for character in url):
-        yield f'{section}.url: expected "http://host/path" or "https://host/path"'
-    elif parts.username is not None:
+    wrong = list(_check_url(f"{section}.url", url))
+    yield from wrong
+    if not wrong and urlsplit(url).username is not None:
         yield f"{section}.url: can't hold a name or password; the receiver knows this server by its signature"
     if not secret:
         yield f"{section}.secret: needed by {section}.url; make one with: openssl rand -hex 32"

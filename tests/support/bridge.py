@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections import defaultdict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Self, cast
 from unittest.mock import Mock, patch
 
 from mqtt_im.bridge.audience import Audience
@@ -143,6 +143,12 @@ class BridgeWorld:
 
     def close(self) -> None:
         self.store.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     # What clients do.
 

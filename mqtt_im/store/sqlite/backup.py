@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from mqtt_im.accounts import table as accounts
-from mqtt_im.disk import is_full, reason
+from mqtt_im.disk import is_full, reason, sync
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import RESTORING, FolderLock
 from mqtt_im.store.sqlite.files import LOG_FILE, new_epoch
@@ -52,7 +52,7 @@ def backup(data_dir: Path, target: Path) -> None:
                 if (data_dir / accounts.FILE_NAME).is_file():
                     _add_accounts(connection, data_dir / accounts.FILE_NAME, unchanging)
                 _renew_epoch(connection)
-        _sync(partial)
+        sync(partial)
         os.link(partial, target)  # fails where somebody has made it meanwhile
     except FileExistsError:
         raise MqttImError("exists", f"{target} exists already") from None
@@ -60,7 +60,7 @@ def backup(data_dir: Path, target: Path) -> None:
         raise StoreError(reason(target, error)) from error
     finally:
         partial.unlink(missing_ok=True)
-    _sync(target.parent)
+    sync(target.parent)
 
 
 def restore(backup_file: Path, data_dir: Path) -> Path | None:
@@ -125,11 +125,11 @@ def _put_in_place(data_dir: Path, make: Callable[[Path], None]) -> Path | None:
             file.rename(left / file.name)
     for file in sorted(made.iterdir()):
         file.rename(data_dir / file.name)
-    _sync(data_dir)
+    sync(data_dir)
     made.rmdir()
     aside = _hand_back(left, data_dir)
     work.rmdir()
-    _sync(data_dir)
+    sync(data_dir)
     return aside
 
 
@@ -164,8 +164,8 @@ def _settle(folder: Path) -> None:
     for file in folder.iterdir():
         if file.name.endswith(("-wal", "-shm")):
             raise StoreError(f"{file}: could not be written to its end")
-        _sync(file)
-    _sync(folder)
+        sync(file)
+    sync(folder)
 
 
 def _copy(source: Path, target: Path, unchanging: bool = False) -> None:
@@ -201,12 +201,3 @@ def _take_accounts(connection: sqlite3.Connection, data_dir: Path, tables: set[s
 def _renew_epoch(connection: sqlite3.Connection) -> None:
     with connection:
         connection.execute("UPDATE meta SET value = ? WHERE key = 'epoch'", (new_epoch(),))
-
-
-def _sync(path: Path) -> None:
-    """What was written to a file or folder is on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,11 +6,12 @@ indexes come last. Where it is cut short, the next start begins anew.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Final
 
 import peewee
+
+from mqtt_im.disk import sync
 
 from .files import PROJECTION_FILE, index_projection, open_partial, remove
 from .flusher import write_all
@@ -56,16 +57,8 @@ def rebuild(data_dir: Path, log: Log, log_db: peewee.SqliteDatabase, epoch: str)
         index_projection(db)
     finally:
         db.close()
-    _sync(path)
+    sync(path)
     remove(data_dir / PROJECTION_FILE)
     path.rename(data_dir / PROJECTION_FILE)
-    _sync(data_dir)
+    sync(data_dir)
     return rows
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -24,8 +24,7 @@ def send(world: BridgeWorld, link: FakeLink, number: int, body: str, correlation
 
 @on_loop
 async def test_a_large_request_counts_until_it_is_answered_and_then_nothing_of_it_is_in_memory(tmp_path: Path) -> None:
-    world = BridgeWorld(tmp_path)
-    try:
+    with BridgeWorld(tmp_path) as world:
         ann = world.connect("ann")
         world.settle()
         send(world, ann, 1, "x" * 60_000)
@@ -44,14 +43,11 @@ async def test_a_large_request_counts_until_it_is_answered_and_then_nothing_of_i
         assert ann.loaded > 100_000, "a name takes more than its letters"
         world.settle()
         assert ann.loaded == 0
-    finally:
-        world.close()
 
 
 @on_loop
 async def test_correlation_data_counts_until_it_was_handed_back(tmp_path: Path) -> None:
-    world = BridgeWorld(tmp_path)
-    try:
+    with BridgeWorld(tmp_path) as world:
         ann = world.connect("ann")
         ann.version = V5
         world.settle()
@@ -70,14 +66,11 @@ async def test_correlation_data_counts_until_it_was_handed_back(tmp_path: Path) 
         packet_id = next(packet_id for item, packet_id, _ in ann.sent if item["op"] == "error")
         world.bridge.acked(ann, [packet_id])
         assert ann.kept == 0
-    finally:
-        world.close()
 
 
 @on_loop
 async def test_of_correlation_data_that_waits_too_long_the_oldest_goes(tmp_path: Path) -> None:
-    world = BridgeWorld(tmp_path)
-    try:
+    with BridgeWorld(tmp_path) as world:
         ann = world.connect("ann")
         ann.version = V5
         world.settle()
@@ -86,14 +79,11 @@ async def test_of_correlation_data_that_waits_too_long_the_oldest_goes(tmp_path:
             send(world, ann, number, "hi", b"1234")
             world.batch()
         assert ann.kept == 4 * MAX_AWAITED
-    finally:
-        world.close()
 
 
 @on_loop
 async def test_replies_that_wait_for_room_count(tmp_path: Path) -> None:
-    world = BridgeWorld(tmp_path)
-    try:
+    with BridgeWorld(tmp_path) as world:
         ann = world.connect("ann")
         ann.version = V5
         for number in range(1, 20):
@@ -107,14 +97,11 @@ async def test_replies_that_wait_for_room_count(tmp_path: Path) -> None:
         world.bridge.writable(ann)
         world.settle()
         assert ann.kept == 0, "a page is not kept until its PUBACK, but asked for again"
-    finally:
-        world.close()
 
 
 @on_loop
 async def test_nothing_of_a_connection_that_is_gone_stays_with_what_it_has_asked_for(tmp_path: Path) -> None:
-    world = BridgeWorld(tmp_path)
-    try:
+    with BridgeWorld(tmp_path) as world:
         ann = world.connect("ann")
         ann.version = V5
         world.settle()
@@ -133,5 +120,3 @@ async def test_nothing_of_a_connection_that_is_gone_stays_with_what_it_has_asked
         assert not hangs()
         world.settle()
         assert channel.waiting == 0 and not hangs()
-    finally:
-        world.close()

@@ -37,8 +37,7 @@ def told(world: BridgeWorld, sender: FakeLink, to: str, count: int) -> None:
 
 @on_loop
 async def test_who_acknowledges_nothing_is_lightened_and_has_all_of_it_again_after_coming_back(tmp_path: Path) -> None:
-    world = BridgeWorld(tmp_path)
-    try:
+    with BridgeWorld(tmp_path) as world:
         world.bridge.aloft.most = MOST
         ann, ben = world.connect("ann"), world.connect("ben")
         silent = world.connect("bob", clean=False)
@@ -59,14 +58,11 @@ async def test_who_acknowledges_nothing_is_lightened_and_has_all_of_it_again_aft
         await turns(world)
         delivery = world.bridge.delivery_of(back)
         assert delivery is not None and delivery.cursor == 40 and delivery.idle
-    finally:
-        world.close()
 
 
 @on_loop
 async def test_what_waits_for_who_does_not_read_is_not_in_memory_and_comes_when_it_does(tmp_path: Path) -> None:
-    world = BridgeWorld(tmp_path)
-    try:
+    with BridgeWorld(tmp_path) as world:
         world.bridge.aloft.most = MOST
         ann, bob = world.connect("ann"), world.connect("bob")
         await turns(world)
@@ -79,14 +75,11 @@ async def test_what_waits_for_who_does_not_read_is_not_in_memory_and_comes_when_
         world.bridge.writable(bob)
         await turns(world)
         assert [int(item["body"].rstrip("x")) for item in bob.items] == list(range(60))
-    finally:
-        world.close()
 
 
 @on_loop
 async def test_packets_alone_make_windows_smaller_until_there_is_room_again(tmp_path: Path) -> None:
-    world = BridgeWorld(tmp_path)
-    try:
+    with BridgeWorld(tmp_path) as world:
         world.bridge.aloft.most = 8_000
         ann, bob, ben = world.connect("ann"), world.connect("bob"), world.connect("ben")
         await turns(world)
@@ -109,14 +102,11 @@ async def test_packets_alone_make_windows_smaller_until_there_is_room_again(tmp_
         told(world, ann, "cat", 1)
         await turns(world)
         assert delivery.window > FEW
-    finally:
-        world.close()
 
 
 @on_loop
 async def test_where_large_packets_are_too_much_little_is_fetched_for_each_device(tmp_path: Path) -> None:
-    world = BridgeWorld(tmp_path)
-    try:
+    with BridgeWorld(tmp_path) as world:
         large = 5 * SIZE
         assert large > LARGE
         ann, gone = world.connect("ann"), world.connect("bob")
@@ -136,5 +126,3 @@ async def test_where_large_packets_are_too_much_little_is_fetched_for_each_devic
             world.puback(bob, pos)
             await turns(world)
         assert [int(item["body"].rstrip("x")) for item in bob.items] == list(range(6))
-    finally:
-        world.close()

@@ -72,9 +72,8 @@ def test_with_little_memory_fewer_addresses_are_known(monkeypatch: pytest.Monkey
 
 @on_loop
 async def test_what_is_not_kept_for_long_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    world = BridgeWorld(tmp_path)
     monkeypatch.setattr(cursors, "MAX_LEFT", 3)
-    try:
+    with BridgeWorld(tmp_path) as world:
         job = CursorsJob([], lambda _: None, [(f"u{number}", "d", True) for number in range(5)])
         job.refuse(unavailable())
         world.bridge.cursors._written(job)
@@ -84,8 +83,6 @@ async def test_what_is_not_kept_for_long_is_bounded(tmp_path: Path, monkeypatch:
             world.bridge.cursors._keep_failed((f"u{number}", "d"), 7, dict(marks))
         assert world.bridge.cursors._failed.bytes <= cursors.FAILED_BYTES
         assert (world.bridge.cursors.known("u0", "d"), world.bridge.cursors.known("u2999", "d")) == (0, 7)
-    finally:
-        world.close()
 
 
 @on_loop
