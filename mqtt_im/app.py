@@ -341,7 +341,7 @@ class Server:
                 loop.remove_signal_handler(number)
 
     def request_stop(self) -> None:
-        """Make `serve_until_stopped` stop the server and return."""
+        """Have `run` stop the server and return."""
         self._stop.set()
 
     def _interrupted(self) -> None:

@@ -191,9 +191,6 @@ class Bridge(Protocol):
     def confirmed(self, user: str, device: str, pos: int) -> None:
         """See the class that this stands for."""
 
-    def ledger_now(self) -> int:
-        """See the class that this stands for."""
-
     def forget(self, user: str, device: str, *, told: bool = False) -> None:
         """See the class that this stands for."""
 

@@ -423,11 +423,6 @@ class Bridge:
         if self.transport is not None:
             self.background(self.transport.forget(user, device))
 
-    @staticmethod
-    def ledger_now() -> int:
-        """The time, in ms since 1970."""
-        return now_ms()
-
     def background(self, work: Any) -> None:
         """Run a coroutine; it is cancelled when the bridge stops."""
         task = asyncio.get_running_loop().create_task(work)

@@ -1,6 +1,7 @@
 """The entities that records change.
 
-They live in the ledger's thread and are touched by nobody else. `core.apply` is the only code that changes them.
+They live in the ledger's thread. `core.apply` is the only code that changes them, with `core.members`; who reads on another
+thread has copies.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 A *view* is one moment: the projections as one snapshot, and over it the generations as they are. It begins inside the gate, so
 that nothing is missing between the two. What the generations hold is copied as it is looked at, and only where it is committed;
-where it is not yet, it is looked at again later (`_NotYet`). Where generations change places in the middle, a view begins anew.
+where it is not yet, it is looked at again later (`_NotYetError`). Where generations change places in the middle, a view begins
+anew.
 
 What was read is told before anything that was committed later is: else a message that was recalled meanwhile would come back,
 and one that was replaced would be offered. So a look that has shown messages begins anew where one of their conversations has
