@@ -14,6 +14,8 @@ from .entries import Entry
 
 LARGE: Final = 4096
 """A packet with more bytes is counted: a window of others weighs little."""
+COPIES: Final = 8
+"""So many packets of one item count as much as the item."""
 USUAL_BYTES: Final = 32 << 20
 """Of all that deliveries have in memory; of large packets in flight, above which there is one for each device."""
 FLIGHT_BYTES: Final = 400
@@ -72,23 +74,45 @@ class Aloft:
 
 
 class LargeFlight(Flight):
-    """A packet that is counted for as long as it is in memory, whoever lets go of it."""
+    """A packet that is counted for as long as it is in memory, whoever lets go of it.
 
-    __slots__ = ("_aloft", "_size")
+    An item that goes to many is in memory once; each packet of it is a copy only as long as its socket does not take it.
+    """
+
+    __slots__ = ("_aloft", "_copy", "_rest", "_shared")
 
     def __init__(self, packet_id: int, first: int, last: int, entries: list[tuple[int, Entry]], size: int, aloft: Aloft) -> None:
         """`size` bytes, as it is sent."""
         super().__init__(packet_id, first, last, entries)
-        self._size = size
         self._aloft = aloft
-        aloft.bytes += size
+        self._shared = entries[0][1] if len(entries) == 1 else None
+        if self._shared is not None:
+            size = self._shared.size
+            self._copy = size // COPIES
+            self._rest = size - self._copy
+            if not self._shared.aloft:
+                aloft.bytes += self._rest
+            self._shared.aloft += 1
+        else:
+            self._copy = size
+        aloft.bytes += self._copy
 
     def lighten(self, made: dict[int, tuple[Entry, Entry]]) -> None:
         """See `Flight`."""
         super().lighten(made)
-        left = min(self._size, sum([entry.size for _, entry in self.entries]))
-        self._aloft.bytes -= self._size - left
-        self._size = left
+        left = min(self._copy, sum([entry.size for _, entry in self.entries]))
+        self._let_go()
+        self._aloft.bytes += left
+        self._copy = left
 
     def __del__(self) -> None:
-        self._aloft.bytes -= self._size
+        self._let_go()
+
+    def _let_go(self) -> None:
+        self._aloft.bytes -= self._copy
+        self._copy = 0
+        shared, self._shared = self._shared, None
+        if shared is not None:
+            shared.aloft -= 1
+            if not shared.aloft:
+                self._aloft.bytes -= self._rest

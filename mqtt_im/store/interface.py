@@ -57,6 +57,9 @@ class Seen(view.View, Protocol):
     def records(self, lsns: list[int]) -> dict[int, AnyRecord]:
         """The records of those log rows that are not gone."""
 
+    def first_records(self, lsns: list[int], max_bytes: int) -> tuple[dict[int, AnyRecord], int]:
+        """The same, until they have about so many bytes; and the first row that was left out for that, 0 for none."""
+
     def amended_of(self, records: Mapping[int, AnyRecord]) -> dict[int, Amended]:
         """What became of the messages that these records, by log row, are or are about, where anything did."""
 

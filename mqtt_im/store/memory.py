@@ -186,6 +186,10 @@ class MemoryState(OneByOne):
         """See `interface.State`."""
         return {lsn: self.log[lsn] for lsn in lsns if lsn in self.log}
 
+    def first_records(self, lsns: list[int], max_bytes: int) -> tuple[dict[int, AnyRecord], int]:
+        """See `interface.State`."""
+        return self.records(lsns), 0
+
     def amended_of(self, records: Mapping[int, AnyRecord]) -> dict[int, Amended]:
         """See `interface.State`."""
         keys = {lsn: (record.conv, record.seq) for lsn, record in records.items() if isinstance(record, Act)}

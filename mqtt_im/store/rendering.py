@@ -11,7 +11,7 @@ from mqtt_im.core.model import Amended, Conv, User
 from mqtt_im.core.records import Act, AnyRecord, GroupChange, Message
 
 from .interface import RECEIPT_MEMBERS, Seen
-from .rendered import MAX_BYTES, Rendered
+from .rendered import MAX_BYTES, MAX_LARGE_BYTES, Rendered
 
 FIRST_STEP = 8
 """Items of a page that are read at once, to begin with."""
@@ -38,7 +38,7 @@ class Rendering:
         `show` is told of which conversations something is shown without asking the state.
         """
         self._state = state
-        self.kept = Rendered(room(MAX_BYTES))
+        self.kept = Rendered(room(MAX_BYTES), room(MAX_LARGE_BYTES))
         self._show = show
 
     def forget(self) -> None:
@@ -67,13 +67,17 @@ class Rendering:
         start, size = 0, FIRST_STEP
         while start < len(found) and max_bytes >= 0:
             part = found[start : start + size]
-            room = max_bytes
+            before, room = start, max_bytes
             known = {lsn: entry for _, lsn in part if (entry := kept.get(lsn)) is not None}
             self._show([entry.conv for entry in known.values()])
+            part = _within(part, known, max_bytes)
             missing = [abs(lsn) for _, lsn in part if abs(lsn) not in known]
-            records = state.records(missing) if missing else {}
+            records, left_out = state.first_records(missing, max_bytes) if missing else ({}, 0)
             amended = state.amended_of(records)
             for pos, lsn in part:
+                if abs(lsn) == left_out:
+                    break
+                start += 1
                 if pos > expected:
                     result.append((pos - 1, void_entry("retention", expected)))
                 expected = pos + 1
@@ -92,12 +96,22 @@ class Rendering:
                 max_bytes -= entry.size
                 if max_bytes < 0:
                     break
-            start += size
             # As many as there may be room for, by what those before them took.
-            size = max(FIRST_STEP, max_bytes * size // max(1, room - max_bytes))
+            size = max(FIRST_STEP, max_bytes * (start - before) // max(1, room - max_bytes))
         if max_bytes >= 0 and len(found) < limit and expected <= owner.head:
             result.append((owner.head, void_entry("retention", expected)))
         return result[:limit]
+
+
+def _within(part: list[tuple[int, int]], known: dict[int, Entry], max_bytes: int) -> list[tuple[int, int]]:
+    """Those of these items for which there is room beside the `known` ones among them, and one more."""
+    if sum([entry.size for entry in known.values()]) > max_bytes:
+        for index, (_, lsn) in enumerate(part, 1):
+            if (entry := known.get(lsn)) is not None:
+                max_bytes -= entry.size
+                if max_bytes < 0:
+                    return part[:index]
+    return part
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -307,6 +307,10 @@ class Look(OneByOne):
                 self._amended.setdefault((cid, seq), tables.read_amended(amended) if amended[0] is not None else None)
         return {lsn: memory[lsn] for lsn in lsns if lsn in memory}
 
+    def first_records(self, lsns: list[int], max_bytes: int) -> tuple[dict[int, AnyRecord], int]:
+        """See `interface.State`; they are in memory already."""
+        return self.records(lsns), 0
+
     def message_lsn(self, conv: Conv, seq: int) -> int | None:
         """See `core.state.State`."""
         rows = self.link.one(tables.MESSAGE, conv.cid, seq)

@@ -65,6 +65,10 @@ class Overlay:
 
     def records(self, lsns: list[int]) -> dict[int, AnyRecord]:
         """The records of those log rows that are not gone."""
+        return self.first_records(lsns, -1)[0]
+
+    def first_records(self, lsns: list[int], max_bytes: int) -> tuple[dict[int, AnyRecord], int]:
+        """See `interface.State`: what does not fit is not decoded, which takes milliseconds for a list of 5,000 names."""
         found: dict[int, AnyRecord] = {}
         missing: list[int] = []
         for lsn in lsns:
@@ -73,9 +77,19 @@ class Overlay:
                 missing.append(lsn)
             else:
                 found[lsn] = record
-        if missing:
+        if not missing:
+            return found, 0
+        if max_bytes < 0:
             found.update((lsn, decode(data)) for lsn, data in self.log.get_many(missing))
-        return found
+            return found, 0
+        rows = dict(self.log.get_many(missing))
+        for lsn in missing:
+            if (data := rows.get(lsn)) is not None:
+                if max_bytes < 0:
+                    return found, lsn
+                found[lsn] = decode(data)
+                max_bytes -= len(data)
+        return found, 0
 
     def whole(self, lsn: int) -> AnyRecord | None:
         """The record of a log row with all its numbers."""

@@ -41,6 +41,21 @@ def test_large_packets_are_counted_as_long_as_they_are_in_memory() -> None:
     assert len(small.pump()) == 100 and aloft.bytes == 0
 
 
+def test_one_item_that_goes_to_many_is_in_memory_once() -> None:
+    """And each packet of it a while, as long as its socket has not taken it: that counts as an eighth."""
+    aloft, item = Aloft(), message("x" * SIZE)
+    members = [Inbox(aloft=aloft) for _ in range(80)]
+    for one in members:
+        one.add(item)
+        assert len(one.pump()) == 1
+    assert 10 * SIZE < aloft.bytes < 12 * SIZE
+    for one in members[1:]:
+        ack(one, 1)
+    assert SIZE < aloft.bytes < 1.2 * SIZE
+    ack(members[0], 1)
+    assert aloft.bytes == 0
+
+
 def test_what_is_acknowledged_is_not_kept() -> None:
     """A thousand members of a crowd kept its five thousand names each, as what they were offered last."""
     one = inbox(2, Aloft())

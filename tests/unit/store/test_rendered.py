@@ -10,13 +10,14 @@ import pytest
 from msgspec import Raw
 
 from mqtt_im.core.entries import Entry, render
-from mqtt_im.core.records import Message, Reacted
+from mqtt_im.core.records import Message, Reacted, decode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import rendering
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.rendered import Rendered
+from mqtt_im.store.rendered import MAX_LARGE_BYTES, Rendered
+from mqtt_im.store.sqlite import overlay
 from mqtt_im.store.sqlite.gate import _CHANGES, Gate
 from tests.support.store import SqliteStore
 
@@ -54,8 +55,12 @@ def test_those_that_came_first_leave_where_there_is_no_room() -> None:
         assert kept.bytes <= 100_000
         assert lsn < 20 or len(kept) >= 20
     assert kept.get(1) is None and kept.get(999) is not None and len(kept) < 200
-    put(kept, 1000, message(1000, b'"%b"' % (b"x" * 5000)))
-    assert kept.get(1000) is None  # one large one would cost many others their place
+    before = len(kept)
+    for lsn in range(1000, 1100):
+        put(kept, lsn, message(lsn, b'"%b"' % (b"x" * 500_000)))
+    large = sum(kept.get(lsn) is not None for lsn in range(1000, 1100))
+    assert large >= 5 and len(kept) == before + large, "large ones cost no others their place"
+    assert kept.bytes <= 100_000 + MAX_LARGE_BYTES
     kept.forget([999], [("ann:bob", 998), ("ann:bob", 1)])
     assert kept.get(999) is None and kept.get(998) is None and kept.get(997) is not None
     kept.clear()
@@ -118,6 +123,20 @@ def test_a_change_to_one_message_renders_no_other_one_anew(store: SqliteStore) -
         assert again.call_count == 2
 
 
+def test_what_many_fetch_is_rendered_once_however_large(store: SqliteStore) -> None:
+    """A thousand members who are told of a group of 5,000 have its names rendered once, and in memory once."""
+    members = [f"m{number:04}" for number in range(1_000)]
+    ask(store, rq.GroupCreate(id="g", group="#g", members=members))
+
+    def look(view: Readable) -> list[Entry]:
+        return [entry for name in members[:50] for _, entry in view.entries(view.state.user(name), 0, 100, 1 << 20)]
+
+    with patch.object(rendering, "render", side_effect=render) as once:
+        found = store.see(look, NOW) + store.see(look, NOW)
+    assert once.call_count == 1 and found[0].size > 8_000
+    assert len(found) == 100 and all(entry is found[0] for entry in found)
+
+
 def test_what_is_shown_as_it_was_looked_at_before_is_not_told_after_it_has_changed(store: SqliteStore) -> None:
     ask(store, rq.Send(to="bob", body=Raw(b'"a"')))
     store.see(bodies, NOW)
@@ -130,3 +149,26 @@ def test_what_is_shown_as_it_was_looked_at_before_is_not_told_after_it_has_chang
 
     store.glance(look, NOW)
     assert looks == [[b"a"], [b"b"]]
+
+
+def test_of_large_records_no_more_are_decoded_than_a_page_has_room_for(store: SqliteStore) -> None:
+    """A list of 5,000 names takes milliseconds: eight of them were decoded for each page that has room for one."""
+    members = [f"m{number:04}" for number in range(1_000)]
+    for number in range(8):
+        ask(store, rq.GroupCreate(id=f"g{number}", group=f"#g{number}", members=members))
+    store.engine.flusher.flush()
+
+    def page(after: int) -> list[tuple[int, Entry]]:
+        return store.see(lambda view: view.entries(view.state.user("m0001"), after, 100, 20_000), NOW)
+
+    found: list[tuple[int, Entry]] = []
+    with patch.object(overlay, "decode", side_effect=decode) as decoded:
+        while len(found) < 8:
+            before = decoded.call_count
+            found += (came := page(len(found)))
+            assert decoded.call_count - before == len(came) <= 4
+        before = decoded.call_count
+        for _ in range(3):
+            assert len(page(2)) == 3 and decoded.call_count == before, "nor any beside those that are kept"
+    assert [pos for pos, _ in found] == list(range(1, 9))
+    assert [entry.conv for _, entry in found] == [f"#g{number}" for number in range(8)]
