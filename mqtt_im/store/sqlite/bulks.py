@@ -15,10 +15,11 @@ from .generation import Generation
 Row = tuple[Any, ...]
 _Part = tuple[int, Conv, Member]
 """The uid of a member, of which conversation, and as it is."""
-Bulk = tuple[str, Callable[[], Iterable[tuple[Any, ...]]]]
-"""A statement, and what makes its rows, sorted as the table is."""
+Bulk = tuple[str, Callable[[], Iterable[Row | None]]]
+"""A statement, and what makes its rows, sorted as the table is. None: something was done for which there is no row."""
 
 _PAUSE_ROWS: Final = 1_000
+"""So many are looked at, without a row for any of them, before there is a pause."""
 _SORTED_ROWS: Final = 4_000
 """Rows that are sorted at once: a millisecond in which no other thread runs."""
 _MADE_ROWS: Final = 1_000
@@ -45,8 +46,8 @@ def bulks_of(
     return [
         (rows.PUT_USER, lambda: _user_rows(held, written)),
         (rows.PUT_CONV, lambda: _ordered(convs)),
-        (rows.PUT_MEMBER, lambda: _ordered(_unchanged_order(held, uid_of), _MADE_ROWS)),
-        (rows.PUT_ACTIVE_MEMBER, lambda: _ordered(_changed_order(held, uid_of, told), _MADE_ROWS)),
+        (rows.PUT_MEMBER, lambda: _ordered_between(_unchanged_order(held, uid_of))),
+        (rows.PUT_ACTIVE_MEMBER, lambda: _ordered_between(_changed_order(held, uid_of, told))),
         (rows.PUT_NEW_MEMBER, lambda: new(_new_members(held, {row[0]: row[3] for row in convs}))),
         (rows.PUT_LATEST, lambda: _latest_rows(held, told)),
         (rows.DROP_DEVICE, lambda: dropped),
@@ -120,17 +121,23 @@ def _parts(held: Generation, uid_of: Callable[[str], int]) -> Iterator[tuple[_Pa
             yield (uid, conv, member), lsns.get(conv.name)
 
 
-def _unchanged_order(held: Generation, uid_of: Callable[[str], int]) -> Iterator[Row]:
+def _unchanged_order(held: Generation, uid_of: Callable[[str], int]) -> Iterator[Row | None]:
     """Of those who got no message of the conversation."""
-    return (rows.member_row(*part) for part, lsn in _parts(held, uid_of) if lsn is None)
+    for count, (part, lsn) in enumerate(_parts(held, uid_of), 1):
+        if lsn is None:
+            yield rows.member_row(*part)
+        if not count % _PAUSE_ROWS:
+            yield None
 
 
-def _changed_order(held: Generation, uid_of: Callable[[str], int], told: set[tuple[int, int]]) -> Iterator[Row]:
+def _changed_order(held: Generation, uid_of: Callable[[str], int], told: set[tuple[int, int]]) -> Iterator[Row | None]:
     """Of those who got one; uid and cid of each are in `told` after that."""
-    for part, lsn in _parts(held, uid_of):
+    for count, (part, lsn) in enumerate(_parts(held, uid_of), 1):
         if lsn is not None:
             told.add((part[0], part[1].cid))
             yield (*rows.member_row(*part), lsn)
+        if not count % _PAUSE_ROWS:
+            yield None
 
 
 def _new_members(held: Generation, lsns: Mapping[int, int]) -> Iterator[Row]:
@@ -147,16 +154,20 @@ def _new_members(held: Generation, lsns: Mapping[int, int]) -> Iterator[Row]:
                 yield users[name].uid, cid, order, lsn
 
 
-def _latest_rows(held: Generation, told: Container[tuple[int, int]]) -> Iterator[tuple[int, int, int]]:
+def _latest_rows(held: Generation, told: Container[tuple[int, int]]) -> Iterator[Row | None]:
     new = {conv.cid for conv in held.fresh}
+    count = 0
     for uid in sorted(held.latest):
         for name, lsn in held.latest[uid].items():
             cid = held.convs[name].cid
             if cid not in new and (uid, cid) not in told:
                 yield lsn, uid, cid
+            count += 1
+            if not count % _PAUSE_ROWS:
+                yield None
 
 
-def _item_rows(held: Generation) -> Iterator[tuple[int, int, int]]:
+def _item_rows(held: Generation) -> Iterator[Row]:
     for uid in sorted(held.items):
         first, *lsns = held.items[uid]
         for pos, lsn in enumerate(lsns, first):
@@ -165,12 +176,27 @@ def _item_rows(held: Generation) -> Iterator[tuple[int, int, int]]:
     yield from held.scattered
 
 
-def _ordered(found: Iterable[Row], most: int = 0) -> Iterator[Row]:
+def _ordered(found: Iterable[Row]) -> Iterator[Row]:
     """The rows, those that stand together in the table next to each other, as far as so many are sorted at once."""
     rows = iter(found)
-    while part := list(islice(rows, most or _SORTED_ROWS)):
+    while part := list(islice(rows, _SORTED_ROWS)):
         part.sort()
         yield from part
+
+
+def _ordered_between(found: Iterable[Row | None]) -> Iterator[Row | None]:
+    """The same, as far as they stand between two pauses."""
+    part: list[Row] = []
+    for row in found:
+        if row is not None:
+            part.append(row)
+            continue
+        part.sort()
+        yield from part
+        yield None
+        part.clear()
+    part.sort()
+    yield from part
 
 
 def _grouped(found: Iterable[Row]) -> Iterator[Row]:
@@ -186,9 +212,16 @@ def _grouped(found: Iterable[Row]) -> Iterator[Row]:
         yield from groups[first]
 
 
-def slices(bulks: Sequence[Bulk], size: int) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
-    """The rows of each statement in their order, at most `size` at a time."""
+def slices(bulks: Sequence[Bulk], size: int) -> Iterator[tuple[str, list[Row]]]:
+    """The rows of each statement in their order, at most `size` at a time; none where there was a pause instead."""
     for statement, make in bulks:
-        rows = iter(make())
-        while part := list(islice(rows, size)):
+        part: list[Row] = []
+        for row in make():
+            if row is not None:
+                part.append(row)
+                if len(part) < size:
+                    continue
+            yield statement, part
+            part = []
+        if part:
             yield statement, part

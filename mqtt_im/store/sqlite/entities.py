@@ -133,7 +133,7 @@ class Entities(Overlay):
 
     def _prefetch_users(self, names: set[str]) -> None:
         users = self._users
-        missing = {name for name in names if name not in users}
+        missing = names.difference(users)
         if missing and self._unwritten:
             for name in missing & self._unwritten.keys():
                 users[name] = self._unwritten[name].copied()

@@ -24,7 +24,8 @@ FLUSH_PARTS = 20_000
 """… or so many changed members …"""
 FLUSH_AFTER_S = 3.0
 """… or so many seconds, unless there is a reason to be `patient`."""
-SLICE_ROWS = 500
+SLICE_ROWS = 250
+"""Some milliseconds where they stand far apart."""
 MOST_ROWS = 4_000
 """Rows that are written at once, unless more have come meanwhile: some milliseconds."""
 FAR_TOO_FULL = 3
@@ -122,7 +123,8 @@ class Flusher:
             self._projection.begin()
         bulk = next(self._bulk, None)
         if bulk is not None:
-            self._projection.write(*bulk)
+            if bulk[1]:
+                self._projection.write(*bulk)
             self._written += len(bulk[1])
             return True
         self._projection.commit(self._epoch, self._last)
@@ -165,6 +167,7 @@ def write_all(state: ProjectedState, projection: Projection, epoch: str, lsn: in
     bulks = state.freeze(whole=True)
     projection.begin()
     for bulk in slices(bulks, slice_rows):
-        projection.write(*bulk)
+        if bulk[1]:
+            projection.write(*bulk)
     projection.commit(epoch, lsn)
     state.thaw()

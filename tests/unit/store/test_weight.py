@@ -212,8 +212,27 @@ def test_no_more_rows_are_sorted_at_once_than_hold_up_nobody(store: SqliteStore)
     live.voids.update((uid, pos) for uid in range(50) for pos in range(100))
     made = dict(bulks.bulks_of(live, state._uid_of, state._written))
     with patch.object(bulks, "_SORTED_ROWS", 1_000):
-        voids = list(made[rows.VOID_ITEM]())
+        voids = [row for row in made[rows.VOID_ITEM]() if row is not None]
     assert len(voids) == 5_000 and set(voids) == live.voids
     parts = [voids[start : start + 1_000] for start in range(0, 5_000, 1_000)]
     assert all(part == sorted(part) for part in parts) and voids != sorted(voids)
     live.voids.clear()
+
+
+def test_no_step_looks_at_more_than_a_few_members_without_a_row(store: SqliteStore) -> None:
+    """All of a crowd have got a message: neither those who got none, nor orders that stand alone, have a row for any of them."""
+    for name in ("#g", "#h", "#i"):
+        make(store, name)
+        say(store, name, name[1:])
+    state = store.engine.state
+    made = bulks.bulks_of(state.live, state._uid_of, state._written)
+    told = 3 * (MEMBERS + 1)
+    with patch.object(bulks, "_PAUSE_ROWS", 100):
+        found = list(bulks.slices([one for one in made if one[0] in (rows.PUT_MEMBER, rows.PUT_ACTIVE_MEMBER)], 1_000))
+        found += list(bulks.slices([one for one in made if one[0] == rows.PUT_LATEST], 1_000))
+    parts = {statement: [part for name, part in found if name == statement] for statement, _ in found}
+    for nothing in (rows.PUT_MEMBER, rows.PUT_LATEST):
+        assert len(parts[nothing]) == told // 100 and not any(parts[nothing])
+    written = parts[rows.PUT_ACTIVE_MEMBER]
+    assert sum(map(len, written)) == told and max(map(len, written)) <= 100
+    assert all(part == sorted(part) for part in written)
