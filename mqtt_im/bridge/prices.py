@@ -19,8 +19,8 @@ from .seam import Bridge
 REPLACED: Final = 4
 """Recipients that one counts for who has a former message replaced."""
 _MAX_KNOWN: Final = 10_000
-_UNKNOWN: Final = 400
-"""How many a group is taken to reach of which that is not known yet: else many messages to a large one would cost nothing."""
+_UNKNOWN: Final = costs.of_audience(400)
+"""What is charged where it is not known yet how many a group reaches: else many messages to a large one would cost nothing."""
 
 
 class Priced(Protocol):
@@ -40,14 +40,14 @@ class Prices:
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        self._reached: dict[tuple[str, type[rq.Request]], int] = {}
-        """How many were reached last, by group and what was done in it."""
+        self._reached: dict[tuple[str, type[rq.Request]], float] = {}
+        """What reaching them has cost last, by group and what was done in it."""
 
     def at_the_door(self, request: rq.Request) -> tuple[float, float]:
         """The units of a request as far as they are known now; and of whom it reaches, as the last one did."""
         price, audience, kind = costs.at_the_door(request, self._bridge.settings.max_page), 0.0, type(request)
         if kind in CHANGING and (name := where(request))[:1] == "#":
-            audience = costs.of_audience(self._reached.get((name, kind), _UNKNOWN))
+            audience = self._reached.get((name, kind), _UNKNOWN)
         return price, audience
 
     def charge(self, user: str, units: float) -> None:
@@ -60,9 +60,11 @@ class Prices:
 
         And for what it took the ledger's thread, committed or refused, where that is more than what it costs says.
         """
-        reached, begins = 0, False
+        reached, begins, copies = 0, False, 0.0
         for commit in job.commits or ():
             reached += commit.members or len(commit.to) + len(commit.away)
+            if len(commit.to) > costs.RECIPIENTS and commit.entry is not None:
+                copies += costs.of_copies(len(commit.to), commit.entry.size)
             record = commit.record
             if type(record) is not Message:
                 continue
@@ -72,7 +74,7 @@ class Prices:
                 reached += REPLACED * len(record.extra.get("replaced", ()))
         if reached <= costs.RECIPIENTS and not job.charged and job.seconds <= costs.NOTICED_S and not begins:
             return
-        audience = costs.of_audience(reached) + (costs.BEGINNING if begins else 0.0)
+        audience = costs.of_audience(reached) + copies + (costs.BEGINNING if begins else 0.0)
         door = costs.at_the_door(job.request, self._bridge.settings.max_page)
         units = audience - job.charged + costs.of_more_time(job.seconds, door + audience)
         if job.channel is not None:
@@ -82,7 +84,7 @@ class Prices:
         if job.commits is not None and (name := where(job.request)).startswith("#"):
             key = name, type(job.request)
             self._reached.pop(key, None)
-            self._reached[key] = reached
+            self._reached[key] = costs.of_audience(reached) + copies
             if len(self._reached) > _MAX_KNOWN:
                 del self._reached[next(iter(self._reached))]
 

@@ -20,6 +20,10 @@ _SMALL: Final = 1024
 """Bytes of a body that costs nothing beside its request: it is what the unit is measured by."""
 RECIPIENTS: Final = 20
 """Recipients of a message or an event for one unit."""
+_SENT_BYTES: Final = 64 * 1024
+"""Bytes that are copied to those who are connected for one unit …"""
+_PACKET_BYTES: Final = 8 * 1024
+"""… as which each packet counts beside its own: it is made, written, and acknowledged."""
 BEGINNING: Final = 2.0
 """Units of a new conversation, beside its first message: users, members, and their places in all indexes."""
 LOOKS: Final = 200
@@ -97,6 +101,11 @@ def of_more_time(seconds: float, units: float) -> float:
 def of_audience(count: int) -> float:
     """The units of telling so many users, beside the request's own."""
     return max(0, count - 2) / RECIPIENTS
+
+
+def of_copies(count: int, size: int) -> float:
+    """The units of sending so many connected users an item of so many bytes, beside telling them."""
+    return count * (_PACKET_BYTES + size) / _SENT_BYTES
 
 
 def of_file(size: int) -> float:

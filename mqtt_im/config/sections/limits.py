@@ -77,8 +77,9 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(
             ge=1,
             description="Requests of one user, with a burst of twice that, in units of a small `send`: 10 entries of a page, "
-            "8 KiB of a body and 20 recipients count for one more each, a login for 3, a search for 10, a subscription to a "
-            "presence for 2.",
+            "8 KiB of a body, 20 recipients, and 64 KiB of what is sent at once to more than 20 who are connected (each item as "
+            "8 KiB more than it has) count for one more each, a login for 3, a search for 10, a subscription to a presence "
+            "for 2.",
         ),
     ] = 200
     group_members: Annotated[int, Meta(ge=1, description="Members of one group.")] = 5_000

@@ -11,6 +11,7 @@ from msgspec import Raw
 from mqtt_im.bridge.prices import REPLACED, Prices
 from mqtt_im.bridge.seam import Bridge
 from mqtt_im.core import costs
+from mqtt_im.core.entries import Entry
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
@@ -92,3 +93,16 @@ def test_what_was_refused_has_reached_nobody(prices: Prices, charged: list[float
     send.charged = 20.0
     prices.when_known(send)
     assert charged == [-20.0]
+
+
+def test_what_is_copied_to_many_costs_by_its_bytes_too(prices: Prices, charged: list[float]) -> None:
+    """Of those who are connected: a list of 5,000 names to a thousand members is what a thousand larger packets are."""
+    send = rq.Send(id="1", to="#g", body=Raw(b"1"))
+    told = job(send, own=1)
+    assert told.commits is not None
+    commit = told.commits[0]
+    commit.to, commit.away = [(name, 1) for name in NAMES[:1_000]], NAMES[1_000:]
+    commit.entry = Entry("ann", "pc", "#g", 2, b"", b"x" * 65_536, None)
+    prices.when_known(told)
+    assert charged == [pytest.approx(costs.of_audience(5_000) + 1_000 + 125, rel=0.01)]
+    assert prices.at_the_door(send)[1] == pytest.approx(charged[0]), "the next one is paid for before it is done"
