@@ -21,6 +21,9 @@ from mqtt_im.store.ledger import Ledger
 
 DELAY_S: Final = 0.2
 """Acknowledgements are handed in so much later, together."""
+AT_ONCE: Final = 250
+"""So many at most, where nothing hangs on their order: the rest a moment later, so that nobody waits for a thousand."""
+NEXT_S: Final = 0.02
 RETRY_S: Final = 1.0
 """After a batch that failed."""
 FAILED_BYTES: Final = 32 << 20
@@ -126,16 +129,25 @@ class Cursors:
 
     def _soon(self, delay_s: float) -> None:
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(delay_s, self.write)
+            self._timer = asyncio.get_running_loop().call_later(delay_s, self._write_some)
+
+    def _write_some(self) -> None:
+        self._timer = None
+        self._write(AT_ONCE)
+        if any(key not in self._held for key in self._moved):
+            self._soon(NEXT_S)
 
     def write(self) -> None:
         """Everything that may be handed in is on its way to the ledger, before what is submitted next."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._write(len(self._moved))
+
+    def _write(self, most: int) -> None:
         held = self._held
         moves: list[tuple[str, str, int, list[Any]]] = []
-        for key in [key for key in self._moved if key not in held]:
+        for key in [key for key in self._moved if key not in held][:most]:
             delivery = self._moved.pop(key)
             delivery.moved = False
             cursor, marks = self._take_failed(key)

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
+from mqtt_im.bridge.cursors import AT_ONCE
+from mqtt_im.store.delivering import CursorsJob
 from tests.support.bridge import BridgeWorld, FakeLink
 
 
@@ -246,3 +248,44 @@ def test_the_timer_writes_and_tries_again(tmp_path: Path) -> None:
         world.close()
 
     asyncio.run(play())
+
+
+def test_the_cursors_of_a_crowd_are_handed_in_a_part_at_a_time(tmp_path: Path) -> None:
+    """All of them together took the ledger's thread as long as a hundred messages. What has to come before something is whole."""
+
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        members = [f"user{number}" for number in range(AT_ONCE + 50)]
+        ann, links = world.connect("ann"), [world.connect(name) for name in members]
+        world.settle()
+
+        def all_of_them() -> None:
+            for name in members:
+                world.ask(ann, "send", to=name, body=1)
+            world.settle()
+            for link in links:
+                world.puback(link, link.positions[-1])
+
+        def handed_in() -> list[int]:
+            jobs = [job for job in world.ledger.waiting if isinstance(job, CursorsJob)]
+            moved = [sum(1 for move in job.moves if move[0] != "ann") for job in jobs]
+            world.settle()
+            return moved
+
+        def follows() -> bool:
+            return world.bridge.cursors._timer is not None
+
+        all_of_them()
+        world.bridge.cursors._write_some()
+        assert handed_in() == [AT_ONCE]
+        assert follows(), "the rest, by itself"
+        world.bridge.cursors._write_some()
+        assert handed_in() == [50]
+        assert not follows()
+        all_of_them()
+        world.bridge.cursors.write()
+        assert handed_in() == [AT_ONCE + 50]
+        assert all(world.cursor(name) == 2 for name in members)
+        world.close()
+
+    asyncio.run(scenario())
