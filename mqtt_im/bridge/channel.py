@@ -238,6 +238,11 @@ class Channel:
         # Not by what is in flight alone: to an app, a PUBACK is no acknowledgement.
         return not (delivery.unacknowledged or delivery.in_flight() or delivery.sent_before) and delivery.cursor >= self.exposed
 
+    @property
+    def packet_bytes(self) -> int:
+        """About how many the items of the last packet have; 0 where all that was sent is acknowledged."""
+        return 0 if self.delivery is None else sum(entry.size for _, entry in self.delivery.offered)
+
     def limit_batches(self) -> None:
         """Batches are as large as the device takes."""
         if self.delivery is not None:

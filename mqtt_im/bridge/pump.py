@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from mqtt_im.core.delivery import Delivery
 from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.outflow import packets
 from mqtt_im.store.reads import FetchJob
 
 from .audience import Audience
@@ -41,6 +42,7 @@ class Pump:
         self._cursors = cursors
         self._lightening = lightening
         self._line = line
+        self._outflow = ledger.writer.outflow
         self._items = items
         self._audience = audience
         self._ready: list[Channel] = []
@@ -110,6 +112,7 @@ class Pump:
         """The same when those who were noted before have had theirs, a few in each turn of the loop."""
         channel.ready = True
         self._crowd.append(channel)
+        self._outflow.add(1)
         if not self._crowding:
             self._crowding = True
             self._line.start(self._pump_crowd())
@@ -119,7 +122,8 @@ class Pump:
             while self._crowd:
                 channel = self._crowd.popleft()
                 channel.ready = False
-                yield 2 + 3 * self.now(channel)
+                self._outflow.done(1)
+                yield 2 + self.now(channel) * (2 + packets(channel.packet_bytes))
         finally:
             self._crowding = False
             self._lightening.look()

@@ -84,7 +84,7 @@ class Bridge:
         self._parking = Parking(bounds)
         self.aloft = Aloft(bounds.of(USUAL_BYTES))
         self._channels: dict[Link, Channel] = {}
-        slices = Slices()
+        self._slices = slices = Slices()
         taking_back = TakingBack(self._channels.values, self._parking, self._forget_reads, slices.line())
         window, fetch = settings.max_inflight, bounds.of(USUAL_FETCH_BYTES)
         lightening = Lightening(self._channels.values, self.aloft, window, fetch, self._pump_later, slices.line())
@@ -101,6 +101,7 @@ class Bridge:
         self.neighbourhood: Neighbourhood | None = None
         """Set before the transport starts; None where this node is the only one."""
         ledger.writer.on_recovered = self.pump.look_again
+        ledger.on_reported = self._reported
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
@@ -410,6 +411,12 @@ class Bridge:
         """In this turn of the loop, and behind what has come in it: as a `hello` that has come with the SUBSCRIBE."""
         if not channel.ready:
             self.pump.soon(channel)
+
+    def _reported(self) -> None:
+        """Answers leave at once where many are served: else two more turns of the loop would pass, each of which these fill."""
+        if self._slices.busy and self.transport is not None:
+            self.pump.all_ready()
+            self.transport.flush()
 
     def forget(self, user: str, device: str, *, told: bool = False) -> None:
         """The device's session and connection are gone, where it has any.

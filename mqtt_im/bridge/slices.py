@@ -56,6 +56,11 @@ class Slices:
         """A further kind of work."""
         return Line(self._begun)
 
+    @property
+    def busy(self) -> bool:
+        """Whether there is something to do."""
+        return bool(self._busy)
+
     def _begun(self, line: Line) -> None:
         self._busy.append(line)
         if len(self._busy) == 1:

@@ -33,6 +33,7 @@ class Telling:
         self._taking_back = taking_back
         self._online, self._watching = bridge.audience.online, bridge.audience.watching
         self._committed = bridge.metrics.cell("messages_committed")
+        self._outflow = bridge.ledger.writer.outflow
         self._lives, self._events = slices.line(), slices.line()
         """Messages to many, and events: a few recipients in each turn, so that nobody else waits for a large group."""
         self._telling: list[Commit] = []
@@ -67,11 +68,14 @@ class Telling:
 
     def _changed(self, commit: Commit, record: Edited | Recalled | Reacted) -> None:
         """Before anything else is sent: what a delivery has in its hand may not be so any more."""
+        if isinstance(record, Reacted):
+            self._reacted(commit, record)
+            return
         for user in (*(user for user, _ in commit.to), *commit.former):
             for channel in self.channels_of(user):
                 if channel.delivery is not None:
                     channel.delivery.amended()
-        if commit.members and not isinstance(record, Reacted):
+        if commit.members:
             for channels in (self._online, self._watching):
                 for channel in chain.from_iterable(channels.values()):
                     if channel.delivery is not None and channel.delivery.holds(record.conv, record.seq):
@@ -84,11 +88,22 @@ class Telling:
             if (searching := self._bridge.searching) is not None:
                 searching.recalled(record.conv, record.seq)
 
+    def _reacted(self, commit: Commit, record: Reacted) -> None:
+        """The message shows its reactions, and nothing else does: else a crowd would fetch each reaction to one of it."""
+        for user in (*(user for user, _ in commit.to), *commit.former):
+            for channel in self.channels_of(user):
+                if channel.delivery is not None and channel.delivery.shows(record.conv, record.seq):
+                    channel.delivery.amended()
+        for other in self._telling:
+            if isinstance(other.record, MESSAGES) and (other.record.conv, other.record.seq) == (record.conv, record.seq):
+                other.entry = None
+
     def live(self, commit: Commit) -> None:
         """Hand the item to the channels of those to whom it goes."""
         entry = commit.entry
         if len(commit.to) > CROWD:
             self._telling.append(commit)
+            self._outflow.add(len(commit.to))
             self._lives.start(self._live_in_turn(commit))
             return
         online, pump_soon = None if self._watching else self._online, self._bridge.pump.soon
@@ -107,6 +122,7 @@ class Telling:
                     channel.delivery.live(pos, commit.entry)
                     if not channel.ready:
                         self._bridge.pump.in_turn(channel)
+            self._outflow.done(1)
             yield 1
         self._telling.remove(commit)
 
@@ -133,6 +149,7 @@ class Telling:
         """The same for those that are connected to this node."""
         payload = encode_json(fields)
         if len(users) > CROWD:
+            self._outflow.add(len(users))
             self._events.start(self._event_in_turn(users, payload))
             return
         for user in users:
@@ -143,4 +160,5 @@ class Telling:
         for user in users:
             for channel in self.channels_of(user):
                 channel.event(payload)
+            self._outflow.done(1)
             yield 3

@@ -196,6 +196,10 @@ class Delivery:
         """Whether a message of a conversation, or something about it, waits in memory to be offered; 0: whichever."""
         return bool(self._buffer) and any(entry.conv == conv and seq in (0, entry.about) for _, entry in self._buffer)
 
+    def shows(self, conv: str, seq: int) -> bool:
+        """Whether the message itself, as it was, waits in memory to be offered."""
+        return bool(self._buffer) and any(entry.seq == seq and entry.conv == conv for _, entry in self._buffer)
+
     def taken_back(self, gone: Container[Message]) -> int:
         """These messages were recalled: nothing of their content is in memory. Returns about how many items were looked at."""
         kept = [flight.entries for flight in (*self.flights.values(), *self._again.values())]

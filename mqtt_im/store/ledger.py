@@ -53,6 +53,8 @@ class Ledger:
         """The thread: how it is, what it has committed, and who is told of that."""
         self.on_retained: Callable[[], None] = lambda: None
         """Called on the event loop when retention has taken messages."""
+        self.on_reported: Callable[[], None] = lambda: None
+        """Called on the event loop when jobs that were over together have been told so."""
         self._submitted = 0
         self._answered = 0
 
@@ -223,6 +225,7 @@ class Ledger:
             if after and (waiting := after.pop(id(job), None)) is not None:
                 for go_on in waiting:
                     go_on()
+        self.on_reported()
 
 
 class _Control(Job):

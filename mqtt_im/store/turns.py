@@ -69,10 +69,17 @@ class Turns(Generic[J]):
         """The next job; None where none waits."""
         return next(iter(self.several(1)), None)
 
-    def several(self, most: int, waits: Callable[[J], bool] | None = None, long: Callable[[J], bool] | None = None) -> list[J]:
+    def several(
+        self,
+        most: int,
+        waits: Callable[[J], bool] | None = None,
+        long: Callable[[J], bool] = lambda _: False,
+        apart: bool = False,
+    ) -> list[J]:
         """The next jobs, so many at most, without lines of whose first job `waits` says that it still has to wait.
 
-        One that is `long` is not taken behind any that is not, so that these need not wait for it.
+        One that is `long` is the last that is taken; where they go `apart`, it is not taken behind others either, so that these
+        need not wait for it.
         """
         taken: list[J] = []
         passed: list[_Place] = []  # put back at the end, so that a line that waits is looked at once for all that pass it
@@ -80,10 +87,14 @@ class Turns(Generic[J]):
             job = self._first(waits, passed)
             if job is None:
                 break
-            if taken and long is not None and long(job) and not long(taken[-1]):
+            if not long(job):
+                taken.append(job)
+                continue
+            if taken and apart:
                 self.give_back([job])
-                break
-            taken.append(job)
+            else:
+                taken.append(job)
+            break
         for place in passed:
             heappush(self._heap, place)
         if not self._count and not taken:

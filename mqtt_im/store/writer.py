@@ -24,6 +24,7 @@ from mqtt_im.protocol.errors import InDoubt, Refusal
 
 from .interface import Anew, Engine, Later, Store
 from .jobs import Job
+from .outflow import Outflow
 from .reader import Reader
 from .readonly import Owed, read_only
 from .refusals import fault_refusal, unavailable, undecided
@@ -73,6 +74,10 @@ class Writer:
         """Jobs that came for the last batch."""
         self._let_pass = False
         """Whether the last batch may have ended before a long job, so that the next one has that among others."""
+        self.outflow = Outflow(lambda: self.submit([]))
+        """What is still to be told, for which jobs for many wait."""
+        self._rests = False
+        """Whether all that is in line waits for that alone."""
         self._most = MAX_JOBS
         """Jobs that are looked at for the next transaction: what is not done has been looked up for nothing."""
         self._worker: threading.Thread | None = None
@@ -104,6 +109,7 @@ class Writer:
     def stop(self) -> None:
         """Everything submitted is done, or refused, and the thread has ended."""
         if self._worker is not None:
+            self.outflow.stop()
             self._queue.put(None)
             self._worker.join()
             self._worker = None
@@ -154,7 +160,7 @@ class Writer:
     def _gather(self, engine: Store) -> tuple[list[Job], bool]:
         """The jobs of the next batch, as many as there may be, and whether the end has come."""
         batch: list[Job] = []
-        ended = self._take(batch, 0.0 if self._turns else engine.pause() if self.failing is None else RETRY_S)
+        ended = self._take(batch, self._pause(engine))
         few = 0 < len(batch) < self._last and self._last >= GATHERED
         if few and engine.gathers_s and not (ended or self._turns or self.failing):
             time.sleep(engine.gathers_s)
@@ -163,13 +169,26 @@ class Writer:
             self._last = len(batch)
         turns, crowded = self._turns, self.failing is None and engine.crowded
         weight = turns.weigh = partial(weight_of, engine.members_of)
-        if turns or len(batch) > self._most or crowded or (1 < len(batch) <= MIN_JOBS and has_long(batch, weight)):
-            waits = (lambda job: weight(job) > HEAVY) if crowded else None
+        full = self.outflow.full()
+        if turns or len(batch) > self._most or crowded or full or (1 < len(batch) <= MIN_JOBS and has_long(batch, weight)):
+            waits = (lambda job: weight(job) > HEAVY) if crowded or full else None
             for job in batch:
                 turns.put(job)
-            batch = turns.several(self._most, waits, None if self._let_pass else lambda job: weight(job) > LONG)
+            batch = turns.several(self._most, waits, lambda job: weight(job) > LONG, apart=not self._let_pass)
             self._let_pass = len(turns) > 0 and not self._let_pass
+            self._rests = not (batch or crowded) and len(turns) > 0
         return batch, ended
+
+    def _pause(self, engine: Store) -> float | None:
+        """Seconds to wait for jobs; None: until one comes."""
+        if self._turns and not self._rests:
+            return 0.0
+        pause = engine.pause() if self.failing is None else RETRY_S
+        if not self._turns:
+            return pause
+        self._rests = False
+        wait = self.outflow.wait_s()
+        return wait if pause is None else min(pause, wait)
 
     def _take(self, batch: list[Job], timeout: float | None) -> bool:
         """What has come is in the batch, where it is empty also what comes within this time; whether the end has come."""
@@ -179,6 +198,8 @@ class Writer:
                 if more is None:
                     return True
                 batch += more
+                if not more:
+                    return False
         except Empty:
             return False
 

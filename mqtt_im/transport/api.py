@@ -274,6 +274,9 @@ class Transport(Protocol):
         Or return the seconds after which it may be tried again.
         """
 
+    def flush(self) -> None:
+        """What was written to any connection leaves now, and not at the end of this turn of the loop."""
+
     def charge(self, user: str, units: float) -> None:
         """Have a user pay for what came in without a connection; see `Link.charge`."""
 

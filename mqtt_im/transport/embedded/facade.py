@@ -349,6 +349,10 @@ class EmbeddedTransport:
         hub.release_user(user)
         return wait
 
+    def flush(self) -> None:
+        """See `Transport`."""
+        self._hub.flush()
+
     def charge(self, user: str, units: float) -> None:
         """See `Transport`."""
         hub = self._hub

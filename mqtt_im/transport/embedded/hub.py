@@ -131,10 +131,11 @@ class Hub:
     def flush_soon(self, connection: Socket) -> None:
         """Have the connection write what it gathers until this turn of the loop is over."""
         if not self._dirty:
-            self.loop.call_soon(self._flush)
+            self.loop.call_soon(self.flush)
         self._dirty.append(connection)
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
+        """Every connection has written what it gathered."""
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
             connection.flush()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from mqtt_im.bridge import slices
 from mqtt_im.bridge.slices import Slices
+from mqtt_im.store.reads import FetchJob
 from tests.support.bridge import BridgeWorld
 
 
@@ -121,8 +124,9 @@ def test_a_message_to_a_crowd_leaves_in_turns_complete_and_in_order(tmp_path: Pa
         assert at_first == 0
         assert turns >= 300 * 6 // slices.PER_TURN
         assert all(link.positions == [1, 2, 3, 4, 5, 6] for link in links)
-        # The sender has paid for them: by their number, and not as if each were to one user, nor for a thread that was slow.
-        assert links[0].charged == pytest.approx(30 + 6 * 298 / 20, abs=2)
+        # The sender has paid for them: by their number and bytes, and not as if each were to one user, nor for a slow thread.
+        sent = sum(8192 + len(payload) for link in links for payload in link.raw)
+        assert links[0].charged == pytest.approx(30 + 6 * 298 / 20 + sent / 65_536, abs=2)
         world.close()
 
     asyncio.run(scenario())
@@ -186,6 +190,75 @@ def test_a_user_whom_many_watch_is_told_of_in_pieces_and_the_last_state_wins(
         assert told() == [["online", "online"]] * 35
         world.leave(alice)
         presence.stop()
+        world.close()
+
+    asyncio.run(scenario())
+
+
+def test_reactions_come_to_a_crowd_without_a_look_at_the_store(tmp_path: Path) -> None:
+    """They change what the message shows, and nothing of each other; where that waits to be sent it is looked up again."""
+
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        members = [f"user{number}" for number in range(150)]
+        links = [world.connect(name) for name in members]
+        world.batch()
+        world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
+
+        async def until(count: int) -> int:
+            fetched = turns = 0
+            while any(len(link.positions) < count for link in links):
+                fetched += sum(isinstance(job, FetchJob) for job in world.ledger.waiting)
+                world.batch()
+                await asyncio.sleep(0)
+                turns += 1
+                assert turns < 1_000
+            return fetched
+
+        await until(1)
+        for number, emoji in enumerate("abc"):
+            world.ask(links[number], "react", id=f"r{number}", conv="#g", seq=1, emoji=emoji)
+        assert await until(4) == 0
+        assert all([item["emoji"] for item in link.of("reacted")] == list("abc") for link in links)
+        world.ask(links[0], "send", id="m", to="#g", body=1)
+        world.ask(links[1], "react", id="r", conv="#g", seq=2, emoji="d")
+        assert await until(6) > 0
+        for link in links[1:]:
+            shown = next(item for item in link.of("msg") if item["seq"] == 2)
+            assert shown["reactions"] == {"d": ["user1"]}
+        world.close()
+
+    asyncio.run(scenario())
+
+
+def test_answers_leave_at_once_where_a_crowd_is_served(tmp_path: Path) -> None:
+    """Each turn of the loop that they waited for would be one that the crowd fills."""
+
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        flushed: list[int] = []
+        ann, bob = world.connect("ann"), world.connect("bob")
+        world.bridge.transport = cast(Any, SimpleNamespace(flush=lambda: flushed.append(len(bob.positions))))
+        world.settle()
+
+        def say() -> None:
+            world.ask(ann, "send", to="bob", body=1)
+            waiting = list(world.ledger.waiting)
+            world.ledger.waiting.clear()
+            world.store.run(waiting, world.now)
+
+        say()
+        assert not flushed and not bob.positions, "they leave together at the end of this turn"
+        await asyncio.sleep(0)
+        assert bob.positions == [1]
+
+        def crowd() -> Iterator[int]:
+            while True:
+                yield 1
+
+        world.bridge._slices.line().start(crowd())
+        say()
+        assert flushed[-1] == 2
         world.close()
 
     asyncio.run(scenario())
