@@ -116,15 +116,20 @@ class Telling:
 
     def _live_in_turn(self, commit: Commit) -> Iterator[int]:
         """The same for a large group, a few recipients at a time. A later item may come before it; then both are fetched."""
-        for user, pos in commit.to:
-            for channel in self.channels_of(user):
-                if channel.delivery is not None:
-                    channel.delivery.live(pos, commit.entry)
-                    if not channel.ready:
-                        self._bridge.pump.in_turn(channel)
-            self._outflow.done(1)
-            yield 1
-        self._telling.remove(commit)
+        left = len(commit.to)
+        try:
+            for user, pos in commit.to:
+                for channel in self.channels_of(user):
+                    if channel.delivery is not None:
+                        channel.delivery.live(pos, commit.entry)
+                        if not channel.ready:
+                            self._bridge.pump.in_turn(channel)
+                left -= 1
+                self._outflow.done(1)
+                yield 1
+        finally:
+            self._outflow.done(left)  # nothing where all went well
+            self._telling.remove(commit)
 
     def channels_of(self, user: str) -> Sequence[Channel]:
         """The channels here to which the user's items come."""
@@ -157,8 +162,13 @@ class Telling:
                 channel.event(payload)
 
     def _event_in_turn(self, users: list[str], payload: bytes) -> Iterator[int]:
-        for user in users:
-            for channel in self.channels_of(user):
-                channel.event(payload)
-            self._outflow.done(1)
-            yield 3
+        left = len(users)
+        try:
+            for user in users:
+                for channel in self.channels_of(user):
+                    channel.event(payload)
+                left -= 1
+                self._outflow.done(1)
+                yield 3
+        finally:
+            self._outflow.done(left)

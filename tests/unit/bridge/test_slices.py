@@ -103,6 +103,33 @@ def test_a_mistake_costs_its_own_work_alone() -> None:
     assert len(complaints) == 1
 
 
+def test_a_mistake_amid_a_crowd_leaves_nothing_for_which_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    complaints: list[object] = []
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a mistake")
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["exception"]))
+        world = BridgeWorld(tmp_path)
+        members = [f"user{number}" for number in range(300)]
+        links = [world.connect(name) for name in members]
+        world.batch()
+        world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
+        world.batch()
+        monkeypatch.setattr("mqtt_im.bridge.channel.Channel.event", broken)
+        world.bridge.telling.event_here(members, {"op": "typing"})
+        monkeypatch.setattr("mqtt_im.core.delivery.Delivery.live", broken)
+        for _ in range(100):
+            await asyncio.sleep(0)
+            world.batch()
+        assert len(complaints) == 2
+        assert world.bridge.ledger.writer.outflow._left == 0
+        world.close()
+
+    asyncio.run(scenario())
+
+
 def test_a_message_to_a_crowd_leaves_in_turns_complete_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         world = BridgeWorld(tmp_path)
