@@ -40,7 +40,7 @@ SMALL = {
     "mqtt_im.store.whole.AT_ONCE": 3,
     "mqtt_im.store.postgres.whole.AT_ONCE": 3,
     "mqtt_im.store.sqlite.whole.AT_ONCE": 3,
-    **{f"mqtt_im.store.postgres.{module}.CHUNK": 2 for module in ("look", "state", "inbox", "taking", "check")},
+    **{f"mqtt_im.store.postgres.{module}.CHUNK": 2 for module in ("look", "locked", "inbox", "taking", "check")},
 }
 """Bounds that a short test reaches, so that what happens there happens."""
 

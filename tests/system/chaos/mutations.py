@@ -78,7 +78,7 @@ _SLOW_LOOP = _before("bridge/telling.py", "        if job.commits is not None:\n
 _SLOW_THREADS = (
     _SLOW_LOOP,
     ("store/sqlite/flusher.py", "FLUSH_AFTER_S = 3.0\n", "FLUSH_AFTER_S = 0.1\n"),
-    ("store/sqlite/flusher.py", "SLICE_ROWS = 500\n", "SLICE_ROWS = 20\n"),
+    ("store/sqlite/flusher.py", "SLICE_ROWS = 250\n", "SLICE_ROWS = 20\n"),
     _before("store/sqlite/flusher.py", "            self._projection.begin()\n", 0.1),
     _before("store/sqlite/flusher.py", "        with self._gate:\n            state.thaw()\n", 0.1),
     _before("store/sqlite/gate.py", "            if self._snapshot and not", 0.1),
@@ -191,7 +191,7 @@ MUTATIONS: dict[str, Mutation] = {
         (
             _SLOW_DISK,
             ("bridge/cursors.py", "DELAY_S: Final = 0.2\n", "DELAY_S: Final = 0.02\n"),
-            ("bridge/cursors.py", "for key in [key for key in self._moved if key not in held]:", "for key in list(self._moved):"),
+            ("bridge/cursors.py", "[key for key in self._moved if key not in held][:most]", "list(self._moved)[:most]"),
         ),
         hellos=_HELLOS,
     ),
