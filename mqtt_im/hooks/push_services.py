@@ -58,7 +58,7 @@ class PushServices:
         """An attempt is over: the service works, or is out of order and may have asked for a pause of `asked` ms."""
         with self._lock:
             known = _newest(self._origins, origin, _Origin(under_way=1), MAX_ORIGINS)
-            known.under_way -= 1
+            known.under_way = max(0, known.under_way - 1)  # it may have been forgotten, and begun anew, meanwhile
             if works:
                 if known.circuit.works():
                     _log.info("webpush: the push service works again", service=origin)

@@ -167,6 +167,17 @@ def told_to(user: str) -> Delivery[str]:
     return Delivery(user, "push", f"1-{user}", b"{}", user)
 
 
+def test_a_push_service_that_was_forgotten_while_it_was_tried_is_tried_again() -> None:
+    services = PushServices(lambda: 0.5)
+    for _ in range(2):
+        assert services.enter("https://a", 0) == 0
+    for number in range(300):
+        assert services.enter(f"https://{number}", 0) == 0
+    for _ in range(2):
+        services.leave("https://a", 0, works=False)
+    assert services.enter("https://a", 100_000) == 0
+
+
 def test_what_is_known_of_push_services_is_bounded_and_each_is_tried_by_one_while_it_is_out_of_order() -> None:
     services = PushServices(lambda: 0.5)
     for number in range(300):
