@@ -32,7 +32,7 @@ class UplinkJob(RequestJob):
         self.refusal = None
         self.commits = None
         self.receipts = None
-        self.seconds = 0.0
+        self.seconds = self.brought = 0.0
         self.decision = None
         self.device_state = None
         self.who = who

@@ -51,7 +51,9 @@ async def erase(bridge: Bridge, user: str) -> None:
     told: set[str] = set()
     while new := [name for name in names if name not in told]:  # some may be new since, where nobody needs an account
         for start in range(0, len(new), CONVS):
-            await bridge.ledger.ask(partial(EraseJob, user, new[start : start + CONVS]), bridge.telling.tell)
+            part: Sequence[str] = new[start : start + CONVS]
+            while part:
+                part = (await bridge.ledger.ask(partial(EraseJob, user, part), bridge.telling.tell)).left
         told.update(new)
         names, _ = await bridge.ledger.call(lambda engine: conversations(engine, user), user)
 

@@ -14,6 +14,7 @@ from mqtt_im.core.records import Erased, Message, Recalled
 from mqtt_im.core.usage import size_of
 from mqtt_im.protocol.names import direct
 
+from .interface import Later
 from .jobs import Job
 from .wanted import Wanted
 
@@ -103,14 +104,18 @@ class TakeBackJob(Job):
 
 
 class EraseJob(Job):
-    """A user who has left every group, and has no device any more, has no setting, and begins anew in these conversations."""
+    """A user who has left every group, and has no device any more, has no setting, and begins anew in these conversations.
 
-    __slots__ = ("convs", "notify", "user")
+    But for those that are `left`: large groups come to memory first, one after the other.
+    """
+
+    __slots__ = ("convs", "left", "notify", "user")
 
     def __init__(self, user: str, convs: Sequence[str], notify: Callable[[EraseJob], None]) -> None:
         super().__init__()
         self.user = user
         self.convs = convs
+        self.left: Sequence[str] = ()
         self.notify = notify
 
     def line(self) -> str:
@@ -126,10 +131,20 @@ class EraseJob(Job):
     def prepare(self, engine: Engine) -> None:
         """See `Job`."""
         state = engine.state
-        convs = [conv for name in self.convs if (conv := state.conv(name)) is not None]
-        for conv in convs:
-            engine.at_hand(self.user, conv.name)
-            conv.catch_up([self.user])  # whoever has the name next is told nothing of it
+        self.left = ()
+        convs: list[Conv] = []
+        for count, name in enumerate(self.convs):
+            if (conv := state.conv(name)) is None:
+                continue
+            try:
+                engine.at_hand(self.user, name, brought=self.brought)
+                conv.catch_up([self.user])  # whoever has the name next is told nothing of it
+            except Later:
+                if not convs:
+                    raise
+                self.left = self.convs[count:]
+                break
+            convs.append(conv)
         engine.append(self, Erased(engine.now, self.user, [[conv.name, conv.head] for conv in convs]))
 
     def done(self) -> None:

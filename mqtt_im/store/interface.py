@@ -189,10 +189,11 @@ class Engine(Readable, Protocol):
     def delivers(self, user: str, device: str) -> bool:
         """Whether the device is registered, and no other server has its delivery by now."""
 
-    def at_hand(self, user: str, group: str, names: Sequence[str] = ()) -> None:
+    def at_hand(self, user: str, group: str, names: Sequence[str] = (), brought: float = 0.0) -> None:
         """The members of a group are in memory, where the user is one of them, and so are these users. Raises `Later`.
 
-        Of a group that nobody is in they are, whoever the user is; another conversation is left alone.
+        Of a group that nobody is in they are, whoever the user is; another conversation is left alone. Where so much was
+        `brought` for the job before that all of it must have been there, and is not any more, it comes at once.
         """
 
     def pull_all(self, user: str) -> None:

@@ -53,7 +53,7 @@ _STANDING: Final = (Hello, Ack)
 class Job:
     """The parent of all jobs."""
 
-    __slots__ = ("commits", "receipts", "refusal", "seconds")
+    __slots__ = ("brought", "commits", "receipts", "refusal", "seconds")
 
     def __init__(self) -> None:
         self.refusal: Refusal | None = None
@@ -61,6 +61,8 @@ class Job:
         self.receipts: list[Receipt] | None = None
         self.seconds = 0.0
         """Of its thread's time, so far."""
+        self.brought = 0.0
+        """What was done for it so far that it has to wait for; see `interface.Later`."""
 
     def refuse(self, refusal: Refusal) -> None:
         """It is refused.
@@ -116,6 +118,7 @@ class RequestJob(Job):
         self.commits = None
         self.receipts = None
         self.seconds = 0.0
+        self.brought = 0.0
         self.who = who
         self.request = request
         self.notify = notify
@@ -182,7 +185,7 @@ class RequestJob(Job):
             group = request.conv
         names = request.members if isinstance(request, _NAMING) else ()
         if group or names:
-            engine.at_hand(self.who.user, group, names)
+            engine.at_hand(self.who.user, group, names, self.brought)
 
     def _grows(self, engine: Engine, request: Read) -> bool:
         """Whether it moves a mark in a group; else nothing is asked of the others."""

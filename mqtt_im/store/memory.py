@@ -409,7 +409,7 @@ class MemoryEngine:
                 break
         return found
 
-    def at_hand(self, user: str, group: str, names: Sequence[str] = ()) -> None:
+    def at_hand(self, user: str, group: str, names: Sequence[str] = (), brought: float = 0.0) -> None:
         """See `interface.Engine`; everything is."""
 
     def pull_all(self, user: str) -> None:

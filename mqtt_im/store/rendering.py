@@ -133,7 +133,7 @@ class Showing:
         """See `interface.Readable`."""
         return self.rendering.entries(owner, after, limit, max_bytes)
 
-    def at_hand(self, user: str, group: str, names: Sequence[str] = ()) -> None:
+    def at_hand(self, user: str, group: str, names: Sequence[str] = (), brought: float = 0.0) -> None:
         """See `interface.Engine`; where it takes as little to read them when they are asked for, nothing is done before."""
 
     def pull_all(self, user: str) -> None:

@@ -314,6 +314,7 @@ class Writer:
                 anew = True
             except Later as later:
                 late.append(job)
+                job.brought += later.weight
                 self._turns.owe(job.line(), later.weight)
                 lines.add(job.line())
             except Exception as error:

@@ -2,6 +2,9 @@
 
 What was begun goes on with each batch until it is there, whoever's turn it is; who asks for another group waits. Raises
 `interface.Later` where something is not there yet.
+
+What has come may have to go again before the turn of who waits for it comes, where many wait for much, or there is little memory.
+Who has had it brought twice gets it `at_once`, so that nobody waits for ever.
 """
 
 from __future__ import annotations
@@ -16,6 +19,11 @@ from .state import PART, ProjectedState
 
 _WEIGHT: Final = 1.5
 """Of one of them, in the measure of `Store.weight`."""
+
+
+def enough(count: int) -> float:
+    """What is brought for a job that waits for so many, if they come twice, in the measure of `Store.weight`."""
+    return 2 * _WEIGHT * max(count, PART)
 
 
 class Arriving:
@@ -40,21 +48,21 @@ class Arriving:
         if self._conv is not None:
             self._go_on(self._conv)
 
-    def users(self, names: Sequence[str]) -> None:
+    def users(self, names: Sequence[str], at_once: bool) -> None:
         """These users are in memory."""
         missing = self._state.unknown(names)
-        some = missing[: self._left]
+        some = missing if at_once else missing[: self._left]
         if some:
-            self._left -= len(some)
+            self._left = max(0, self._left - len(some))
             self._state.bring_users(some)
         if len(some) < len(missing):
             self._waited = True
             raise Later(_WEIGHT * len(some))
 
-    def members(self, conv: Conv) -> None:
+    def members(self, conv: Conv, at_once: bool) -> None:
         """The members of the group are in memory, and who they are."""
-        if conv.loaded:
-            self.users(list(conv.members))
+        if conv.loaded or at_once:
+            self.users(list(conv.members), at_once)
             return
         if self._conv is not None or not self._left:
             self._waited = True
@@ -63,7 +71,7 @@ class Arriving:
         self._go_on(conv)
         if not conv.loaded:
             self._waited = True
-            raise Later(_WEIGHT * conv.size)
+            raise Later(_WEIGHT * max(conv.size, PART))
 
     def _go_on(self, conv: Conv) -> None:
         if conv.loaded or conv.changed != self._changed:  # somebody needed all of it at once

@@ -24,7 +24,7 @@ from mqtt_im.store.retaining import Compactor
 from mqtt_im.store.uploads import Uploads
 from mqtt_im.store.wanted import Asking
 
-from .arriving import Arriving
+from .arriving import Arriving, enough
 from .batch import Batch
 from .checkpoints import Checkpoints
 from .erasure import Erasure
@@ -236,13 +236,16 @@ class Engine(Showing):
         self._arriving.begin()
         self.state.prefetch([asked for job in batch if (asked := job.asks()) is not None])
 
-    def at_hand(self, user: str, group: str, names: Sequence[str] = ()) -> None:
+    def at_hand(self, user: str, group: str, names: Sequence[str] = (), brought: float = 0.0) -> None:
         """See `interface.Engine`."""
         conv = self.state.conv(group) if group[:1] == "#" else None
-        if conv is not None and (not conv.size or conv.part(user) is not None):
-            self._arriving.members(conv)
+        if conv is not None and conv.size and conv.part(user) is None:
+            conv = None
+        at_once = brought >= enough(len(names) + (conv.size if conv is not None else 0))
+        if conv is not None:
+            self._arriving.members(conv, at_once)
         if names:
-            self._arriving.users(names)
+            self._arriving.users(names, at_once)
 
     def offered_upto(self, user: str, device: str) -> int:
         """See `interface.Engine`."""
