@@ -258,9 +258,14 @@ class Delivery:
         if self._batch_bytes < self._batch:
             self._batch_bytes = min(2 * self._batch_bytes, self._batch)
         before = self.cursor
+        self._settle()
+        return self.cursor != before
+
+    def _settle(self) -> None:
+        """What is acknowledged is over, as far as that is contiguous."""
         oldest = self._oldest
         while oldest is not None and oldest.acked:
-            flights.pop(oldest.packet_id, None)
+            self.flights.pop(oldest.packet_id, None)
             if oldest.last > self.cursor and not self.app:
                 self.cursor = oldest.last
                 self._deliver(oldest.entries)
@@ -269,7 +274,6 @@ class Delivery:
         if oldest is None:
             self._newest = None
             self.offered = _NOTHING  # it would stay as long as the connection
-        return self.cursor != before
 
     def _settle_doubts(self, acked: Flight) -> None:
         """PUBACKs come in order (MQTT-4.6.0-2): a device that acknowledged twice would have done so with earlier ones by now."""
@@ -560,6 +564,7 @@ class Delivery:
         self._fly(flight)
         self.next = flight.last + 1
         if flight.acked:
+            self._settle()  # those before it may be over by now: then no PUBACK would come that it could wait for
             return None
         self.offered = flight.entries
         items = [entry.item(pos, self.user, self.device, now) for pos, entry in flight.entries]

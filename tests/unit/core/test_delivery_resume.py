@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from mqtt_im.core.delivery import MAX_BUFFERED
+from mqtt_im.core.delivery import MAX_BUFFERED, item_packet_id
 from mqtt_im.core.entries import void_entry
 from mqtt_im.protocol.requests import MAX_BATCH
 
@@ -32,6 +32,19 @@ def test_what_was_acknowledged_out_of_order_is_not_sent_again() -> None:
     following = inbox.again(inbox.delivery.in_flight())
     assert again(following.pump()) == [(1, True), (3, True)]
     assert following.delivery.acked(1) and following.delivery.cursor == 2
+
+
+def test_what_was_acknowledged_out_of_order_is_over_where_all_before_it_is() -> None:
+    """It was waited for, though no PUBACK comes of it: in the window, and where large packets in flight are too much."""
+    inbox = Inbox(4)
+    inbox.pump()
+    inbox.delivery.acked(item_packet_id(2))
+    following = inbox.again(inbox.delivery.in_flight(), window=1)
+    for pos in (1, 3, 4):
+        assert positions(following.pump()) == [pos]
+        assert following.delivery.acked(item_packet_id(pos))
+    assert not following.pump()
+    assert following.delivery.cursor == 4 and following.delivery.idle
 
 
 def test_to_an_app_that_says_itself_what_it_has_it_is_sent_all_the_same() -> None:
