@@ -239,6 +239,11 @@ class Channel:
         return not (delivery.unacknowledged or delivery.in_flight() or delivery.sent_before) and delivery.cursor >= self.exposed
 
     @property
+    def takes_more(self) -> bool:
+        """Whether its socket takes items now, and the device too (Receive Maximum)."""
+        return self.link.writable and (not self.item_qos or self.link.room > 0)
+
+    @property
     def packet_bytes(self) -> int:
         """About how many the items of the last packet have; 0 where all that was sent is acknowledged."""
         return 0 if self.delivery is None else sum(entry.size for _, entry in self.delivery.offered)

@@ -95,7 +95,7 @@ class Lightening:
             if total <= enough:
                 return
             if channel.delivery is not None:
-                channel.delivery.lighten(channel.link.writable, made)
+                channel.delivery.lighten(channel.takes_more, made)
             still = _weight(channel)
             left.append((still, number, channel))
             total -= size - still
@@ -123,4 +123,4 @@ class Lightening:
 
 def _weight(channel: Channel) -> int:
     delivery = channel.delivery
-    return 0 if delivery is None or delivery.idle else delivery.weight(channel.link.writable)
+    return 0 if delivery is None or delivery.idle else delivery.weight(channel.takes_more)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mqtt_im.bridge.lightening import FEW
 from mqtt_im.core.delivery import item_packet_id
 from mqtt_im.core.flights import LARGE, Flight
+from mqtt_im.mqtt import V5
 from tests.support.bridge import BridgeWorld, FakeLink
 from tests.unit.transport.harness import on_loop
 
@@ -72,6 +73,24 @@ async def test_what_waits_for_who_does_not_read_is_not_in_memory_and_comes_when_
         delivery = world.bridge.delivery_of(bob)
         assert delivery is not None and delivery.weight(writable=False) < MOST
         bob.writable = True
+        world.bridge.writable(bob)
+        await turns(world)
+        assert [int(item["body"].rstrip("x")) for item in bob.items] == list(range(60))
+
+
+@on_loop
+async def test_what_waits_for_who_takes_no_more_packets_is_not_in_memory_and_comes_when_it_does(tmp_path: Path) -> None:
+    """Receive Maximum, which the delivery knows nothing of: its window was open, and so nothing of it was counted."""
+    with BridgeWorld(tmp_path) as world:
+        world.bridge.aloft.most = MOST
+        ann, bob = world.connect("ann"), world.connect("bob")
+        await turns(world)
+        bob.version, bob.room = V5, 0
+        told(world, ann, "bob", 60)
+        await turns(world)
+        delivery = world.bridge.delivery_of(bob)
+        assert delivery is not None and delivery._buffered < MOST
+        bob.room = 65_535
         world.bridge.writable(bob)
         await turns(world)
         assert [int(item["body"].rstrip("x")) for item in bob.items] == list(range(60))
