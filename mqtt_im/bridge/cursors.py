@@ -156,8 +156,10 @@ class Cursors:
         for key in [key for key, _ in self._failed.items() if key not in held]:
             cursor, marks = self._take_failed(key)
             moves.append((*key, cursor, _pairs(marks)))
-        left = [(*key, settled) for key, settled in self._left.items()]
-        self._left.clear()
+        # Not before its cursor: who has it all has acknowledged what is not in the store yet.
+        left = [(*key, settled) for key, settled in self._left.items() if key in held or key not in self._moved]
+        for user, device, _ in left:
+            del self._left[user, device]
         if moves or left:
             self._ledger.submit(CursorsJob(moves, self._written, left))
 

@@ -289,3 +289,28 @@ def test_the_cursors_of_a_crowd_are_handed_in_a_part_at_a_time(tmp_path: Path) -
         world.close()
 
     asyncio.run(scenario())
+
+
+def test_that_a_device_of_a_crowd_has_left_is_not_handed_in_before_its_cursor(tmp_path: Path) -> None:
+    """A server that ended in between would not know that the device may have been offered more than the store says it has."""
+
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        members = [f"user{number}" for number in range(AT_ONCE + 1)]
+        ann, links = world.connect("ann"), [world.connect(name) for name in members]
+        world.settle()
+        for name in members:
+            world.ask(ann, "send", to=name, body=1)
+        world.settle()
+        for link in links:
+            world.puback(link, 1)
+        world.leave(links[-1])
+        last = members[-1]
+        for cursor, exposed in ((0, True), (1, False)):
+            world.bridge.cursors._write_some()
+            world.settle()
+            device = world.store.engine.state.device(last, "phone")
+            assert device is not None and (device.cursor, device.exposed) == (cursor, exposed)
+        world.close()
+
+    asyncio.run(scenario())
