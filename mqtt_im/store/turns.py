@@ -147,6 +147,10 @@ class Turns(Generic[J]):
                 self._lines[user] = deque((job,))
                 self._push(user)
 
+    def settle(self) -> None:
+        """Nobody is charged for what was taken until now any more: nobody has waited for it."""
+        self._tags.clear()
+
     def charge(self, user: str, cost: float) -> None:
         """The next of the jobs that were taken is done: it has cost its user so much, which counts before the user's next one."""
         if self._tags:

@@ -172,6 +172,7 @@ class Writer:
         full = self.outflow.full()
         if turns or len(batch) > self._most or crowded or full or (1 < len(batch) <= MIN_JOBS and has_long(batch, weight)):
             waits = (lambda job: weight(job) > HEAVY) if crowded or full else None
+            turns.settle()
             for job in batch:
                 turns.put(job)
             batch = turns.several(self._most, waits, lambda job: weight(job) > LONG, apart=not self._let_pass)

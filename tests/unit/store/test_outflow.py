@@ -112,3 +112,13 @@ def test_an_end_waits_for_nobody_who_is_not_told(tmp_path: Path) -> None:
     world.writer.outflow.stop()
     assert world.batch() == ["ann"]
     world.store.close()
+
+
+def test_what_passes_leaves_nothing_where_nobody_waits(tmp_path: Path) -> None:
+    """It was noted for a charge that never came, as long as there was much to be told, and delayed those of later ones."""
+    world = World(tmp_path)
+    world.writer.outflow.add(MOST + 1)
+    for _ in range(20):
+        assert world.batch(world.one("cat"), world.one("dan")) == ["cat", "dan"]
+    assert len(world.writer._turns._tags) <= 2
+    world.store.close()
