@@ -124,8 +124,12 @@ class Pump:
                 channel.ready = False
                 self._outflow.done(1)
                 yield 2 + self.now(channel) * (2 + packets(channel.packet_bytes))
+        except Exception:
+            if self._crowd:  # a mistake costs one of them alone: nobody else serves those behind it
+                self._line.start(self._pump_crowd())
+            raise
         finally:
-            self._crowding = False
+            self._crowding = bool(self._crowd)
             self._lightening.look()
 
     # Fetching.
