@@ -428,6 +428,7 @@ class Delivery:
         nothing = void_entry("too_large", entry.first)
         flight = self.flights.get(packet_id)
         if flight is not None:
+            flight.lighten({})  # the item was not sent, and is neither counted nor kept for it
             flight.entries = [(pos, nothing)]
         return void(entry.first or pos, pos, "too_large")
 

@@ -121,6 +121,18 @@ def test_batches_are_small_meanwhile() -> None:
     assert positions([first, *rest]) == list(range(1, 101))
 
 
+def test_what_is_too_large_for_a_device_is_not_in_flight_to_it() -> None:
+    aloft = Aloft()
+    one = inbox(1, aloft)
+    [packet] = one.pump()
+    assert aloft.bytes > SIZE
+    one.delivery.too_large(packet.packet_id)
+    assert aloft.bytes < 100
+    assert one.delivery.in_flight()[packet.packet_id].entries[0][1].void == "too_large"
+    ack(one, 1)
+    assert aloft.bytes == 0 and one.delivery.cursor == 1
+
+
 def test_what_was_in_flight_before_is_sent_again_and_stays_counted() -> None:
     aloft = Aloft(5 * SIZE)
     silent = inbox(20, aloft)
