@@ -11,7 +11,8 @@ from mqtt_im.shares import Bounds
 from .channel import Replies
 
 MAX_PARKED = 20_000
-PARKED_BYTES = 32 << 20
+PARKED_BYTES = 16 << 20
+"""Half of what large packets in flight may have (`core.flights`), so that those of who is away leave room for who is here."""
 MAX_KNOWN = 100_000
 """Devices of which it is known up to where they were sent something: 250 bytes each."""
 _REPLY_BYTES = 400

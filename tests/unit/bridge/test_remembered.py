@@ -16,7 +16,8 @@ from mqtt_im.bridge.parking import Parking
 from mqtt_im.bridge.pulling import Pulling
 from mqtt_im.bridge.searching import Searching
 from mqtt_im.bridge.verdicts import Verdicts
-from mqtt_im.core.flights import FLIGHT_BYTES, Aloft, Flight
+from mqtt_im.core.entries import Entry
+from mqtt_im.core.flights import FLIGHT_BYTES, USUAL_BYTES, Aloft, Flight, LargeFlight
 from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.delivering import CursorsJob
 from mqtt_im.store.reach import Part, Place, Step
@@ -34,6 +35,16 @@ def test_packets_in_flight_weigh_something_though_their_items_are_small(monkeypa
         some.park(("ann", f"d{number}"), {pos: Flight(pos, pos, pos, []) for pos in range(1, 65)}, {})
     assert len(some.all()) == 3
     assert [some.knows(("ann", f"d{number}")) for number in (6, 7)] == [True, False], "what was sent to the others"
+
+
+def test_packets_of_who_is_away_leave_room_for_large_ones_of_who_is_here() -> None:
+    """Else who has many devices in kept sessions has everybody wait for each large packet's PUBACK, as long as these are kept."""
+    bounds = Bounds(100)
+    aloft, some = Aloft(bounds.of(USUAL_BYTES)), Parking(bounds)
+    for number in range(100):
+        entry = Entry("ann", "pc", "ann:bob", 1, b"{", bytes(60_000), None)
+        some.park(("bob", f"d{number}"), {1: LargeFlight(1, 1, 1, [(1, entry)], entry.size, aloft)}, {})
+    assert some.all() and aloft.bytes <= aloft.most // 2
 
 
 def test_with_little_memory_fewer_devices_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
