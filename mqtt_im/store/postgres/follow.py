@@ -19,7 +19,13 @@ from mqtt_im.postgres.errors import explained
 
 from .locked import LSNS
 
+MAX_BYTES: Final = 1 << 20
+"""Of what is read at one time."""
 _POLL_S: Final = 0.005
+_AFTER: Final = (
+    "SELECT lsn, rec FROM (SELECT lsn, rec, sum(octet_length(rec)) OVER (ORDER BY lsn) - octet_length(rec) AS before"
+    " FROM log WHERE lsn > %s AND lsn <= %s ORDER BY lsn LIMIT %s) part WHERE before < %s ORDER BY lsn"
+)
 
 
 class LogReader:
@@ -35,10 +41,9 @@ class LogReader:
         """A row, and the first transaction that was not under way yet when that had been numbered."""
 
     def after(self, lsn: int, limit: int) -> list[tuple[int, AnyRecord]]:
-        """The rows after `lsn`, in order, at most `limit`, as far as they are settled."""
+        """The rows after `lsn`, in order, at most `limit`, and no more behind `MAX_BYTES`, as far as they are settled."""
         self.settle()
-        query = "SELECT lsn, rec FROM log WHERE lsn > %s AND lsn <= %s ORDER BY lsn LIMIT %s"
-        return [(number, decode(data)) for number, data in self._rows(query, lsn, self.settled, limit)]
+        return [(number, decode(data)) for number, data in self._rows(_AFTER, lsn, self.settled, limit, MAX_BYTES)]
 
     def get(self, lsn: int) -> AnyRecord | None:
         """One row as it is now; None where it is gone."""
