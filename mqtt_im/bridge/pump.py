@@ -98,14 +98,14 @@ class Pump:
         for channel in ready:
             channel.ready = False
         now = self._ledger.clock.steady()
-        left = READY
-        for count, channel in enumerate(ready, 1):
-            left -= 1 + self._pump(channel, now)
-            if left <= 0:
-                for other in ready[count:]:
-                    if not other.ready:
-                        self.in_turn(other)
-                break
+        left, waiting = READY, deque(ready)
+        try:
+            while waiting and left > 0:
+                left -= 1 + self._pump(waiting.popleft(), now)
+        finally:  # also where a mistake has met one of them: nobody else serves those behind it
+            for channel in waiting:
+                if not channel.ready:
+                    self.in_turn(channel)
         self._lightening.look()
 
     def in_turn(self, channel: Channel) -> None:

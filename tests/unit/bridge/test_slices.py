@@ -130,8 +130,9 @@ def test_a_mistake_amid_a_crowd_leaves_nothing_for_which_others_wait(tmp_path: P
     asyncio.run(scenario())
 
 
-def test_a_mistake_with_one_of_a_crowd_keeps_nothing_from_those_behind_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("count", [20, 150])
+def test_a_mistake_with_one_of_many_keeps_nothing_from_those_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
     complaints: list[object] = []
 
@@ -141,16 +142,16 @@ def test_a_mistake_with_one_of_a_crowd_keeps_nothing_from_those_behind_it(
     async def scenario() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["exception"]))
         world = BridgeWorld(tmp_path)
-        members = [f"user{number}" for number in range(150)]
+        members = [f"user{number}" for number in range(count)]
         links = [world.connect(name) for name in members]
         world.batch()
         world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
-        monkeypatch.setattr(links[130], "publish", broken)
+        monkeypatch.setattr(links[count - 10], "publish", broken)
         for _ in range(100):
             await asyncio.sleep(0)
             world.batch()
         assert len(complaints) == 1
-        assert all(link.positions == [1] for link in links if link is not links[130])
+        assert all(link.positions == [1] for link in links if link is not links[count - 10])
         world.close()
 
     asyncio.run(scenario())
