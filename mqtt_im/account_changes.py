@@ -15,6 +15,8 @@ from mqtt_im.protocol.errors import Refusal, StoreError
 from mqtt_im.transport.embedded import EmbeddedTransport
 
 POLL_S: Final = 0.25
+AGAIN_S: Final = 30.0
+"""Between two attempts to erase a user."""
 _CLOSES: Final = {REMOVED: "account_removed", PASSWORD: "password_changed", REVOKED: "token_revoked"}
 """Why a change of an account closes connections."""
 
@@ -36,7 +38,8 @@ class AccountChanges:
         for name in await asyncio.to_thread(self._accounts.to_hand_on):
             await self._removed(name)
         for name in await asyncio.to_thread(self._accounts.to_erase):
-            await self._erase(name)
+            if not await self._erase(name):
+                self._eraser.bridge.background(self._erase_at_last(name))
 
     async def watch(self) -> None:
         """Act on each change a moment after it was made; ends when it is cancelled."""
@@ -60,7 +63,7 @@ class AccountChanges:
         for change in changes:
             self._close(change)
             if change.what == ERASED:
-                self._eraser.bridge.background(self._erase(change.name))
+                self._eraser.bridge.background(self._erase_at_last(change.name))
             elif change.what == REMOVED:
                 self._eraser.bridge.background(self._removed(change.name))
 
@@ -71,13 +74,22 @@ class AccountChanges:
         except (Refusal, StoreError) as error:
             log.error("groups of a removed account were not handed on: %s", error.message, extra={"user": name})
 
-    async def _erase(self, name: str) -> None:
-        """Erase a user, as the command line has asked; where that fails now, the next start does it."""
+    async def _erase_at_last(self, name: str) -> None:
+        """Erase a user, as somebody has asked: again and again where that fails, since a part of it may be done; see `_erase`."""
+        done = await self._erase(name)
+        while not done:
+            await asyncio.sleep(AGAIN_S)
+            done = await self._erase(name)
+
+    async def _erase(self, name: str) -> bool:
+        """Whether the user is erased; where this server does not get to it any more, the next start does it."""
         try:
             if await self._eraser.erase(name):
                 await self._eraser.fold_away()
         except (Refusal, StoreError, OSError) as error:
             log.error("a user could not be erased: %s", error, extra={"user": name})
+            return False
+        return True
 
     def _close(self, change: Change) -> None:
         reason = _CLOSES.get(change.what)

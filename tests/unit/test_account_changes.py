@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any, cast
 
 import pytest
 
+from mqtt_im import account_changes
 from mqtt_im.account_changes import AccountChanges
+from mqtt_im.accounts.models import ERASED, Change
 from mqtt_im.metrics import Metrics
-from mqtt_im.protocol.errors import StoreError
+from mqtt_im.protocol.errors import Refusal, StoreError
 
 
 class Unreadable:
@@ -28,3 +32,54 @@ def test_accounts_that_can_not_be_read_are_said_once_a_minute(caplog: pytest.Log
     (line,) = caplog.records
     assert (line.levelname, line.message, line.__dict__["reason"]) == ("ERROR", "the accounts can't be read", "disk I/O error")
     assert b"mqtt_im_log_lines_suppressed_total 19.0" in metrics.render()
+
+
+class OneToErase:
+    """Accounts of which one is to be erased, and a store that lets that be done the third time."""
+
+    def __init__(self) -> None:
+        self.tasks: list[asyncio.Task[None]] = []
+        self.attempts = 0
+        self.done: list[str] = []
+        self.bridge = self
+
+    def to_hand_on(self) -> list[str]:
+        return []
+
+    def to_erase(self) -> list[str]:
+        return ["ann"]
+
+    def take_changes(self) -> list[Change]:
+        return [Change("ann", ERASED)]
+
+    def background(self, work: Coroutine[Any, Any, None]) -> None:
+        self.tasks.append(asyncio.get_running_loop().create_task(work))
+
+    async def erase(self, user: str) -> bool:
+        self.attempts += 1
+        if self.attempts < 3:
+            raise Refusal("unavailable", "the store can't commit")
+        self.done.append(user)
+        return True
+
+    async def fold_away(self) -> None:
+        self.done.append("folded away")
+
+
+@pytest.mark.parametrize("at_start", [False, True])
+def test_who_could_not_be_erased_is_so_at_last(at_start: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part of it may be done, and nobody gets the name until all of it is."""
+    monkeypatch.setattr(account_changes, "AGAIN_S", 0.0)
+
+    async def run() -> OneToErase:
+        world = cast(Any, OneToErase())
+        changes = AccountChanges(world, world, world, lambda: None)
+        if at_start:
+            await changes.work_off()
+        else:
+            changes.act()
+        await asyncio.gather(*world.tasks)
+        return cast(OneToErase, world)
+
+    world = asyncio.run(run())
+    assert (world.attempts, world.done) == (3, ["ann", "folded away"])
