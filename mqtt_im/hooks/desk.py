@@ -55,8 +55,11 @@ class Sends(Protocol[Key]):
 class Rows(Protocol):
     """What a desk needs of the log."""
 
+    more: bool
+    """Whether `after` may have left out what was there behind the rows that it gave last."""
+
     def after(self, lsn: int, limit: int) -> list[tuple[int, AnyRecord]]:
-        """The rows after `lsn`, in order, at most `limit`; fewer where they are large, and none where there are none."""
+        """The rows after `lsn`, in order, at most `limit`, and fewer where they are large."""
 
     def get(self, lsn: int) -> AnyRecord | None:
         """One row as it is now; None where it is gone."""

@@ -64,7 +64,7 @@ class EventDesk(Desk[int]):
             self.outbox.add_events(found, now)
             self._save(last, now, lazily=not found)
         self.position = last
-        return last == rows[-1][0]
+        return last == rows[-1][0] and self._log.more
 
     # Presence.
 

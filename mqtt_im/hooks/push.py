@@ -67,7 +67,7 @@ class PushDesk(Desk[str]):
             self.outbox.add_pushes(wanted, now, self._coalesce)
             self._save(last, now, lazily=not wanted)
         self.position = last
-        return len(rows) == len(found)
+        return len(rows) == len(found) and self._log.more
 
     def _wanted(self, rows: list[tuple[int, AnyRecord]]) -> dict[str, tuple[int, int]]:
         """Each user whom a row may concern, with the first and the last such row."""

@@ -37,13 +37,17 @@ class LogReader:
         self._connection: Connection | None = None
         self.settled = 0
         """Up to this row nothing is missing any more."""
+        self.more = False
+        """Whether `after` may have left out what was there behind the rows that it gave last."""
         self._next: tuple[int, int] | None = None
         """A row, and the first transaction that was not under way yet when that had been numbered."""
 
     def after(self, lsn: int, limit: int) -> list[tuple[int, AnyRecord]]:
         """The rows after `lsn`, in order, at most `limit`, and no more behind `MAX_BYTES`, as far as they are settled."""
         self.settle()
-        return [(number, decode(data)) for number, data in self._rows(_AFTER, lsn, self.settled, limit, MAX_BYTES)]
+        rows = self._rows(_AFTER, lsn, self.settled, limit, MAX_BYTES)
+        self.more = len(rows) == limit or sum(len(data) for _, data in rows) >= MAX_BYTES
+        return [(number, decode(data)) for number, data in rows]
 
     def get(self, lsn: int) -> AnyRecord | None:
         """One row as it is now; None where it is gone."""

@@ -23,6 +23,8 @@ class LogReader:
     def __init__(self, data_dir: Path, unchanging: bool = False) -> None:
         """`unchanging`: see `unchanging.readable`."""
         self._db = open_log(data_dir, readonly=True, unchanging=unchanging)
+        self.more = False
+        """Whether `after` may have left out what was there behind the rows that it gave last."""
 
     def after(self, lsn: int, limit: int) -> list[tuple[int, AnyRecord]]:
         """The rows after `lsn`, in order, at most `limit`, and no more behind `MAX_BYTES`."""
@@ -35,6 +37,7 @@ class LogReader:
                 size += len(data)
                 if size >= MAX_BYTES:
                     break
+        self.more = size >= MAX_BYTES or len(found) == limit
         return found
 
     def get(self, lsn: int) -> AnyRecord | None:

@@ -10,6 +10,7 @@ import pytest
 
 from mqtt_im.core.records import Message
 from mqtt_im.hooks import pending
+from mqtt_im.hooks.desk import Desk
 from mqtt_im.hooks.push import CHECK_MS
 from mqtt_im.protocol import requests as rq
 from tests.unit.bridge.hooks_world import START, World
@@ -67,6 +68,22 @@ def test_large_rows_are_read_a_few_at_a_time(world: World) -> None:
         sent |= {push["user"] for push in world.step(desk, 1)}
         world.answer(desk)
     assert len(sent) == 50
+
+
+@pytest.mark.parametrize("kind", ["push", "hooks"])
+def test_what_comes_while_the_log_is_followed_waits_for_the_next_look(world: World, kind: str) -> None:
+    """Else each message would be a transaction of its own, one after the other."""
+    desk: Desk[Any] = world.pushes(delay_s=0) if kind == "push" else world.events()
+    for number in range(3):
+        world.say("ann", f"bob{number}")
+    world.now += 1
+    position = desk.position
+    assert not desk.follow(world.now) and desk.position > position
+    for number in range(20):
+        world.say("ann", f"cat{number}", "x" * 60_000)
+    world.now += 1
+    assert desk.follow(world.now), "there is more than is read at once"
+    assert not desk.follow(world.now)
 
 
 def test_a_device_that_comes_back_within_the_delay_gets_no_push(world: World) -> None:

@@ -41,9 +41,10 @@ def test_what_stands_behind_enough_bytes_comes_with_the_next_part(database: str,
         store.run([RequestJob(Who("ann", "pc", 0), rq.Send(id=f"{number}", to="bob", body=body), lambda _: None)], 1_000_000)
     reader = LogReader(Database(database))
     reader.settle(5.0)
-    first = reader.after(0, 500)
-    second = reader.after(first[-1][0], 500)
-    third = reader.after(second[-1][0], 500)
-    assert [len(part) for part in (first, second, third)] == [18, 18, 4]
+    last, parts = 0, list[tuple[int, bool]]()
+    while rows := reader.after(last, 500):
+        parts.append((len(rows), reader.more))
+        last = rows[-1][0]
+    assert parts == [(18, True), (18, True), (4, False)]
     reader.close()
     store.close()
