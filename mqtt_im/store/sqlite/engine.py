@@ -184,7 +184,9 @@ class Engine(Showing):
             self.now = max(self.now, decode(newest).ts)  # the clock may be behind what was written before
         flusher = self.flusher
         with without_collecting():
-            rows = replay(decoded(self.log.after(position)), self._take, flusher.overfull, flusher.flush, state.prefetch_records)
+            rows = replay(
+                decoded(self.log.after(position)), self._take, flusher.overfull, flusher.set_aside, state.prefetch_records
+            )
         self.last = state.live.last
         self._taking_back.undo(state)
         if self.cut_off is None:

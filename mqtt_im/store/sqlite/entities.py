@@ -346,13 +346,14 @@ class Entities(Overlay):
         return self.devices(user).get(device)
 
     def exposed_devices(self) -> set[tuple[str, str]]:
-        """User and device of all that are `exposed`; while nothing is frozen."""
+        """User and device of all that are `exposed`."""
         found = self.projection.exposed_devices()
-        for user, devices in self.live.devices.items():
-            for name, device in devices.items():
-                found.discard((user, name))
-                if device is not None and device.exposed:
-                    found.add((user, name))
+        for generation in reversed(self._generations()):
+            for user, devices in generation.devices.items():
+                for name, device in devices.items():
+                    found.discard((user, name))
+                    if device is not None and device.exposed:
+                        found.add((user, name))
         return found
 
     def device_count(self, user: str) -> int:

@@ -30,6 +30,8 @@ MOST_ROWS = 4_000
 """Rows that are written at once, unless more have come meanwhile: some milliseconds."""
 FAR_TOO_FULL = 3
 """So many times what is to be kept in memory."""
+AT_START = 2
+"""So many times that are set aside at a start, and as much again is taken over it."""
 MOST_S = 0.01
 """And so long it takes at most, where there is room in memory for what comes meanwhile."""
 
@@ -86,8 +88,8 @@ class Flusher:
         return self._filled() >= 1
 
     def overfull(self) -> bool:
-        """Whether it has more than that by far. At a start so much is left to be written later, beside the first batches."""
-        return self._filled() >= FAR_TOO_FULL
+        """Whether it has so much that a start sets it aside."""
+        return self._filled() >= AT_START
 
     def heavy(self) -> bool:
         """Whether it weighs more than may be in memory even for a while."""
@@ -114,13 +116,7 @@ class Flusher:
             due = not self.patient and time.monotonic() - self._done_at >= FLUSH_AFTER_S
             if not state.live.records or not (hurry or due or self.full()):
                 return False
-            self._rows, self._written, self._made = state.live.rows, 0, 0
-            with self._gate:
-                self._bulk = slices(state.freeze(), SLICE_ROWS)
-                self._gate.move()
-            assert state.frozen is not None
-            self._last = state.frozen.last
-            self._projection.begin()
+            self._bulk = self._freeze()
         bulk = next(self._bulk, None)
         if bulk is not None:
             if bulk[1]:
@@ -134,6 +130,24 @@ class Flusher:
             state.thaw()
         self._committed()
         return False
+
+    def _freeze(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
+        """The live generation is frozen, and a transaction begun in which these slices are to be written."""
+        state = self._state
+        self._rows, self._written, self._made = state.live.rows, 0, 0
+        with self._gate:
+            bulk = slices(state.freeze(), SLICE_ROWS)
+            self._gate.move()
+        assert state.frozen is not None
+        self._last = state.frozen.last
+        self._projection.begin()
+        return bulk
+
+    def set_aside(self) -> None:
+        """What is live is frozen, and will be written beside what comes next; what was frozen before is written now."""
+        while self._bulk is not None:
+            self.step()
+        self._bulk = self._freeze()
 
     def keep_up(self, waiting: Callable[[], bool] = lambda: False) -> None:
         """Write a slice, where one is due, and as many as it takes for a generation to be written before the next one is full.

@@ -79,8 +79,8 @@ class Projection:
         found: list[User] = []
         for size, part in in_parts(names):
             marks = ",".join("?" * size)
-            rows = self._conn.execute(f"SELECT uid, name, {USER} FROM user WHERE name IN ({marks})", part)
-            found += [read_user(row[1], (row[0], *row[2:])) for row in rows]
+            rows = self._conn.execute(f"SELECT uid, {USER}, name FROM user WHERE name IN ({marks})", part)
+            found += [read_user(row[-1], row) for row in rows]
         return found
 
     def user_names(self, uids: Sequence[int]) -> dict[int, str]:

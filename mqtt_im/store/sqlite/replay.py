@@ -43,10 +43,10 @@ def replay(
     rows: Iterable[Row],
     take: Callable[[int, AnyRecord, int], object],
     full: Callable[[], bool],
-    flush: Callable[[], None],
+    make_room: Callable[[], None],
     prefetch: Callable[[Iterable[AnyRecord]], None] = lambda _: None,
 ) -> int:
-    """Every row was taken, and what is in memory was written whenever it was `full`; returns how many rows there were.
+    """Every row was taken, and room made whenever the memory was `full`; returns how many rows there were.
 
     `prefetch` is told what is taken next.
     """
@@ -58,5 +58,5 @@ def replay(
             take(lsn, record, size)
             count += 1
             if (not count % LOOK or size > LARGE) and full():
-                flush()
+                make_room()
     return count

@@ -79,7 +79,7 @@ _SLOW_THREADS = (
     _SLOW_LOOP,
     ("store/sqlite/flusher.py", "FLUSH_AFTER_S = 3.0\n", "FLUSH_AFTER_S = 0.1\n"),
     ("store/sqlite/flusher.py", "SLICE_ROWS = 250\n", "SLICE_ROWS = 20\n"),
-    _before("store/sqlite/flusher.py", "            self._projection.begin()\n", 0.1),
+    _before("store/sqlite/flusher.py", "        self._projection.begin()\n", 0.1),
     _before("store/sqlite/flusher.py", "        with self._gate:\n            state.thaw()\n", 0.1),
     _before("store/sqlite/gate.py", "            if self._snapshot and not", 0.1),
     _before("store/reader.py", "            done = self._reading.run(", 0.1),
