@@ -18,8 +18,8 @@ from mqtt_im.store.delivering import AttachJob, PullJob
 
 from .seam import Bridge
 
-SLICE: Final = 100
-"""Members whose inboxes one job writes."""
+SLICE: Final = 200
+"""Members whose inboxes one job writes: as many as of the largest group of which a message is written into them at once."""
 AT_ONCE: Final = 500
 """Groups that one sweep looks after; it goes on with the others at the next one."""
 MANY: Final = 5_000

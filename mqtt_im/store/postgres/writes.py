@@ -14,14 +14,16 @@ from .node import FENCE
 from .state import Work
 from .wire import Statement, Step, ints
 
-_USERS_AND: Final = (
-    "WITH users AS (UPDATE im_user u SET head = v.head, first = v.first, tail = v.tail, sent = v.sent, sent_bytes = v.bytes"
-    " FROM unnest($7, $8, $9, $10, $11, $12) v (uid, head, first, sent, bytes, tail) WHERE u.uid = v.uid)"
+_USERS: Final = (
+    "UPDATE im_user u SET head = v.head, first = v.first, tail = v.tail, sent = v.sent, sent_bytes = v.bytes"
+    " FROM unnest(${}, ${}, ${}, ${}, ${}, ${}) v (uid, head, first, sent, bytes, tail) WHERE u.uid = v.uid"
 )
 _LOG: Final = "INSERT INTO log (lsn, cid, seq, by, idh, rec) SELECT * FROM unnest($1, $2, $3, $4, $5, $6)"
-_PUT: Final = Statement(f"{_USERS_AND} {_LOG}", "IIIIUB IIIIIB")
+_AND_USERS: Final = f"WITH users AS ({_USERS.format(*range(7, 13))})"
+_PUT_USERS: Final = Statement(_USERS.format(*range(1, 7)), "IIIIIB ")
+_PUT: Final = Statement(f"{_AND_USERS} {_LOG}", "IIIIUB IIIIIB")
 """What nearly every batch writes, as one statement: each takes the node a hundredth of a small batch."""
-_PUT_GUARDED: Final = Statement(f"{_USERS_AND}, log AS ({_LOG}), {FENCE.format(13, 14)}", "IIIIUB IIIIIB ii")
+_PUT_GUARDED: Final = Statement(f"{_AND_USERS}, log AS ({_LOG}), {FENCE.format(13, 14)}", "IIIIUB IIIIIB ii")
 """The same with the fence."""
 _REWRITE: Final = Statement("UPDATE log SET rec = v.rec FROM unnest($1, $2) v (lsn, rec) WHERE log.lsn = v.lsn", "IB")
 _HIDE: Final = Statement(
@@ -121,7 +123,11 @@ def steps(state: Work, rewrites: dict[int, bytes]) -> list[Step]:
     """Everything that the batch has changed."""
     often, seldom = _users(state)
     log = [(lsn, *row[:4], encode(row[4])) for lsn, row in state.rows.items()]
-    found = [Step(_PUT, (*_columns(log), *_columns(often)))] if log or often else []
+    found: list[Step] = []
+    if log:
+        found.append(Step(_PUT, (*_columns(log), *_columns(often))))
+    elif often:
+        found.append(Step(_PUT_USERS, tuple(_columns(often))))
     tables = (*seldom, *_tables(state, rewrites))
     found += [Step(statement, tuple(zip(*rows, strict=True))) for statement, rows in tables if rows]
     return found
