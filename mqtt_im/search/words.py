@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import msgspec
 
-VERSION: Final = 3
+VERSION: Final = 4
 """Of these rules; an index made by others is made anew."""
 
 MARK: Final = "\ue000"
