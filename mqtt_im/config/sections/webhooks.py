@@ -6,19 +6,23 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+# Pushes are the same whoever is told of them.
+_DelaySeconds = Annotated[
+    float, Meta(ge=0, le=3600, description="Seconds in which a device may still come and take a message, before a push.")
+]
+_CoalesceSeconds = Annotated[
+    float,
+    Meta(ge=0, le=86_400, description="Seconds between two pushes for one user; all that comes meanwhile is one push."),
+]
+
 
 class PushConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Webhooks that wake users who have no connected device; see docs/webhooks.md."""
 
     url: Annotated[str, Meta(description="Where pushes are sent with POST, `http://…` or `https://…`; empty: off.")] = ""
     secret: Annotated[str, Meta(description="The key of the signature that every push carries; needed with `url`.")] = ""
-    delay_s: Annotated[
-        float, Meta(ge=0, le=3600, description="Seconds in which a device may still come and take a message, before a push.")
-    ] = 2
-    coalesce_s: Annotated[
-        float,
-        Meta(ge=0, le=86_400, description="Seconds between two pushes for one user; all that comes meanwhile is one push."),
-    ] = 5
+    delay_s: _DelaySeconds = 2
+    coalesce_s: _CoalesceSeconds = 5
     include_body: Annotated[bool, Meta(description="Pushes hold the bodies of messages.")] = False
     timeout_s: Annotated[float, Meta(gt=0, le=300, description="Seconds in which the receiver must have answered.")] = 10
     max_attempts: Annotated[
@@ -44,13 +48,8 @@ class WebPushConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             "reached by https; or an origin such as `http://127.0.0.1:9000`."
         ),
     ] = ("fcm.googleapis.com", "updates.push.services.mozilla.com", "web.push.apple.com", "*.notify.windows.com")
-    delay_s: Annotated[
-        float, Meta(ge=0, le=3600, description="Seconds in which a device may still come and take a message, before a push.")
-    ] = 2
-    coalesce_s: Annotated[
-        float,
-        Meta(ge=0, le=86_400, description="Seconds between two pushes for one user; all that comes meanwhile is one push."),
-    ] = 5
+    delay_s: _DelaySeconds = 2
+    coalesce_s: _CoalesceSeconds = 5
     include_body: Annotated[
         bool, Meta(description="Notifications show the beginning of the message. It is encrypted; push services can't read it.")
     ] = True
