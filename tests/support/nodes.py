@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from mqtt_im.testing import ServerProcess
+from tests.support.faults import assert_no_fault
 from tests.support.im import ImClient
 from tests.support.postgres import Cluster, new_database
 
@@ -56,4 +57,4 @@ def unharmed_nodes(postgres: Cluster, count: int, **config: Any) -> Iterator[Nod
         yield nodes
         for node in nodes.all:
             assert node.stop() == 0, node.log()
-            assert "Traceback" not in node.log(), node.log()
+            assert_no_fault(node.log())

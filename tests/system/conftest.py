@@ -14,6 +14,7 @@ import pytest
 
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.testing import ServerProcess, Value
+from tests.support.faults import assert_no_fault
 from tests.support.im import ImClient
 from tests.support.nodes import Nodes, new_nodes
 from tests.support.postgres import Cluster
@@ -52,7 +53,7 @@ def verified(server: ServerProcess) -> None:
     """The stored data keeps the promises (what `store check` says), and the server has met no fault of its own."""
     report = check(server.data_dir)
     assert not report.problems, "\n".join(report.problems)
-    assert "Traceback" not in server.log(), server.log()
+    assert_no_fault(server.log())
 
 
 def running(config: dict[str, Value]) -> Iterator[ServerProcess]:

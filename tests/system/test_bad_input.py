@@ -12,6 +12,7 @@ import pytest
 
 from mqtt_im.testing import ServerProcess
 from tests.support import packets
+from tests.support.faults import assert_no_fault
 from tests.support.im import PREFIX
 from tests.support.raw import Closed, RawClient, Refused, eventually
 from tests.system.conftest import Clients, Name, running
@@ -93,7 +94,7 @@ def counted(server: ServerProcess) -> Iterator[None]:
     before = total()
     yield
     eventually(lambda: total() > before, "the count of a closed connection")
-    assert "Traceback" not in server.log()
+    assert_no_fault(server.log())
 
 
 def is_closed(client: RawClient) -> bool:

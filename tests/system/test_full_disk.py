@@ -14,6 +14,7 @@ import pytest
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.testing import ServerProcess
 from tests.support import packets5
+from tests.support.faults import assert_no_fault
 from tests.support.im import ImClient, direct
 from tests.support.im5 import Im5
 from tests.support.raw import eventually
@@ -140,7 +141,7 @@ def filled(small: Path) -> Iterator[ServerProcess]:
         filled.unlink(missing_ok=True)
         eventually(server.ready, "the store commits again")
         works(server)
-        assert "Traceback" not in server.log()
+        assert_no_fault(server.log())
 
 
 def reads_all(client: ImClient) -> None:

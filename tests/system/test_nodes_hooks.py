@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mqtt_im.testing import ServerProcess
+from tests.support.faults import assert_no_fault
 from tests.support.nodes import Nodes
 from tests.support.postgres import Cluster
 from tests.support.push_service import BrowserKeys, PushService, verify_vapid
@@ -138,7 +139,7 @@ def test_a_database_that_is_killed_loses_no_event(own_postgres: Cluster, receive
         receiver.until(lambda _: len(told(receiver, "alice:bob")) >= 20, "all of them")
         assert [message["seq"] for message in told(receiver, "alice:bob")] == list(range(1, 21))
         for node in nodes.all:
-            assert "Traceback" not in node.log(), node.log()
+            assert_no_fault(node.log())
 
 
 def test_browsers_subscribe_at_one_node_and_are_told_by_any(nodes: Nodes) -> None:

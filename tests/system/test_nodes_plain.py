@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support import packets5
+from tests.support.faults import assert_no_fault
 from tests.support.im import ImClient
 from tests.support.im5 import Im5
 from tests.support.nodes import Nodes, unharmed_nodes
@@ -277,4 +278,4 @@ def test_a_database_that_is_restarted(own_postgres: Cluster) -> None:
         for each in (kept, clean):
             wait(each, "open/x", numbers(0, 20))
         for node in nodes.all:
-            assert "Traceback" not in node.log(), node.log()
+            assert_no_fault(node.log())

@@ -15,6 +15,7 @@ import jwt
 import pytest
 
 from mqtt_im.testing import ServerProcess, Value
+from tests.support.faults import assert_no_fault
 from tests.support.im import ImClient
 from tests.support.raw import Refused, eventually
 from tests.support.web import Events, Web
@@ -34,7 +35,7 @@ def jwt_server(tmp_path: Path) -> Iterator[ServerProcess]:
     with ServerProcess(config) as server:
         yield server
         assert server.stop() == 0
-        assert "Traceback" not in server.log()
+        assert_no_fault(server.log())
 
 
 def connected(server: ServerProcess, user: str | None, password: str, device: str = "phone") -> ImClient:
@@ -161,4 +162,4 @@ def test_a_service_that_is_asked(service: Any, tmp_path: Path) -> None:
                 connected(server, "bob", "x").close()
             web.token = None
             assert web.post("login", user="bob", password="x").status == status, answer
-        assert "Traceback" not in server.log()
+        assert_no_fault(server.log())

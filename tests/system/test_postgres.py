@@ -8,6 +8,7 @@ import psycopg
 import pytest
 
 from mqtt_im.testing import ServerProcess
+from tests.support.faults import assert_no_fault
 from tests.support.postgres import Cluster, new_database
 from tests.support.raw import Closed, Refused, eventually
 from tests.system.conftest import Clients
@@ -18,7 +19,7 @@ def server(database: str) -> Iterator[ServerProcess]:
     with ServerProcess({"store.url": database}) as server:
         yield server
         server.stop()
-        assert "Traceback" not in server.log(), server.log()
+        assert_no_fault(server.log())
         assert "every inbox holds what the log says" in server.command("store", "check").stdout
 
 
@@ -83,7 +84,7 @@ def test_a_database_that_is_killed_and_comes_back(own_postgres: Cluster) -> None
         assert [item["body"] for item in im.online("bob").drain()] == ["before", "during"]
         im.close()
         server.stop()
-        assert "Traceback" not in server.log(), server.log()
+        assert_no_fault(server.log())
 
 
 def test_words_are_found_and_a_recall_takes_them_away(server: ServerProcess, im: Clients) -> None:
