@@ -43,7 +43,7 @@ def parse_bind(text: str) -> Address | None:
     if not text:
         return None
     host, colon, port = text.rpartition(":")
-    if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535:
+    if not colon or not port.isascii() or not port.isdigit() or len(port) > 5 or int(port) > 65_535:
         raise ValueError(f'expected "host:port" with a port of 0 to 65535, got {text!r}')
     if host.startswith("[") and host.endswith("]"):
         try:

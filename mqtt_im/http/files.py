@@ -28,6 +28,8 @@ from mqtt_im.protocol.errors import Refusal
 PATIENCE_S: Final = 60.0
 """A client that sends nothing of a body for so long is gone."""
 DEFAULT_TYPE: Final = "application/octet-stream"
+_BEYOND: Final = 10**18
+"""More bytes than a file has."""
 _INLINE: Final = ("image/", "audio/", "video/")
 _HEADERS: Final = {
     "Cache-Control": "private, no-cache",
@@ -187,11 +189,17 @@ def _part(request: Request, stored: Stored, tag: str) -> Part:
     if not dash or not all(text.isascii() and text.isdigit() for text in (first, last) if text) or not (first or last):
         return whole
     if not first:
-        start, end = max(0, stored.size - int(last)), stored.size - 1
+        start, end = max(0, stored.size - _number(last)), stored.size - 1
     else:
-        start, end = int(first), min(int(last) if last else stored.size - 1, stored.size - 1)
-        if last and int(last) < int(first):
+        start, end = _number(first), min(_number(last) if last else stored.size - 1, stored.size - 1)
+        if last and _number(last) < start:
             return whole
     if start >= stored.size or start > end:
         raise Problem("bad_range", f"the file has {stored.size} bytes", {"Content-Range": f"bytes */{stored.size}"})
     return Part(start, end - start + 1, whole=False)
+
+
+def _number(digits: str) -> int:
+    """What they say, or what is larger than every file: `int` refuses thousands of digits, and takes its time for hundreds."""
+    digits = digits.lstrip("0")
+    return _BEYOND if len(digits) >= len(str(_BEYOND)) else int(digits or "0")

@@ -138,7 +138,7 @@ _POOLED: Final = "a pool in transaction mode stands in between; use one in sessi
 
 def _is_port(text: str) -> bool:
     """Whether libpq takes it for a port; an empty one is the usual one."""
-    return not text or (text.isascii() and text.isdigit() and 0 < int(text) < 65_536)
+    return not text or (text.isascii() and text.isdigit() and len(text) <= 5 and 0 < int(text) < 65_536)
 
 
 def _backend(connection: Connection) -> int:

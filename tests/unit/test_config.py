@@ -195,6 +195,7 @@ def test_a_file_that_is_missing_or_no_toml(tmp_path: Path) -> None:
         load(tmp_path / "none.toml", (), {})
     assert caught.value.mistakes == [f"{tmp_path}/none.toml: can't be read: No such file or directory"]
     assert "is not TOML" in mistakes("x = = 1", folder=tmp_path)[0]
+    assert "is not TOML" in mistakes("x = " + "9" * 5_000, folder=tmp_path)[0]
 
 
 def test_tls_needs_its_files(tmp_path: Path) -> None:
@@ -286,7 +287,8 @@ def test_addresses(text: str, address: Address | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1883", "host", "host:", "host:x", "host:65536", ":1883", "::1:1883", "[x]:1", "a b:1", "host:-1"]
+    "text",
+    ["1883", "host", "host:", "host:x", "host:65536", ":1883", "::1:1883", "[x]:1", "a b:1", "host:-1", "host:" + "9" * 5_000],
 )
 def test_bad_addresses(text: str) -> None:
     with pytest.raises(ValueError):

@@ -69,6 +69,7 @@ def test_the_database_is_waited_for(own_postgres: Cluster, caplog: pytest.LogCap
         (("/test", "/nowhere_"), "does not exist"),
         (("postgres@", "nobody@"), "does not exist"),
         (("127.0.0.1:", "127.0.0.1:9"), "a port is a number from 1 to 65535"),
+        (("127.0.0.1:", "127.0.0.1:" + "9" * 5_000), "a port is a number from 1 to 65535"),
     ],
 )
 def test_what_waiting_does_not_mend_is_told_at_once(database: str, change: tuple[str, str], why: str) -> None:
