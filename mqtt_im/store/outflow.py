@@ -14,7 +14,7 @@ MOST: Final = 1_000
 """Packets of `PACKET_BYTES` that may be left to be offered when the next job for many is done."""
 PACKET_BYTES: Final = 4096
 PATIENCE_S: Final = 1.0
-"""So long such jobs wait at most, one after the other."""
+"""Where there is so much for so long, one of them is next, and then the next one after as long again."""
 
 
 def packets(size: int) -> int:
@@ -54,7 +54,7 @@ class Outflow:
     # On the ledger's thread.
 
     def full(self) -> bool:
-        """Whether a job for many has to wait; `wait_s` tells how long at most."""
+        """Whether a job for many has to wait; `wait_s` tells how long at most. It need not while one is `overdue`."""
         if self._left <= MOST or self._over:
             self._until = None
             return False
@@ -62,10 +62,18 @@ class Outflow:
         if self._until is None:
             self._until = now + PATIENCE_S
         elif now >= self._until:
-            self._until = None
             return False
         self._awaited = True
         return self._left > MOST  # it may be over since: then nobody calls
+
+    @property
+    def overdue(self) -> bool:
+        """Whether there is too much still, and a job for many need not wait all the same, until one has `passed`."""
+        return self._until is not None and self._clock() >= self._until
+
+    def passed(self) -> None:
+        """A job for many was done: the next one waits."""
+        self._until = None
 
     def wait_s(self) -> float:
         """Seconds until one of them is done in any case."""

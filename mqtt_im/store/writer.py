@@ -239,6 +239,8 @@ class Writer:
             self._most = min(MAX_JOBS, 2 * self._most)
         if late or fitting < len(batch) or self._turns:
             batch = self._cut(batch, fitting, late)
+        if self.outflow.overdue and any(self._turns.weigh(job) > HEAVY for job in batch):
+            self.outflow.passed()
         try:
             engine.commit()
         except engine.errors as error:

@@ -39,7 +39,10 @@ def test_nobody_waits_for_ever_nor_for_a_loop_that_has_ended() -> None:
     flow.add(MOST + 1)
     let_pass = 0
     for _ in range(100):
-        let_pass += not flow.full()
+        if not flow.full():
+            let_pass += 1
+            assert flow.overdue and not flow.full(), "until one has passed"
+            flow.passed()
         now += PATIENCE_S / 4
     assert 15 <= let_pass <= 25
     flow.stop()
@@ -102,6 +105,26 @@ def test_the_thread_rests_until_it_is_called_or_somebody_comes(tmp_path: Path) -
     assert writer._queue.get_nowait() == [], "it is called"
     assert world.batch() == ["ann"]
     assert writer._pause(engine) == 0.0
+    world.store.close()
+
+
+def test_who_was_waited_for_long_enough_is_next_also_where_others_are_done_before(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    now = 0.0
+    flow = world.writer.outflow
+    flow._clock = lambda: now
+    flow.add(MOST + 1)
+    assert world.batch(world.crowd("ann"), world.crowd("m1")) == []
+    assert world.batch(world.one("bob")) == ["bob"]
+    now += PATIENCE_S
+    assert world.batch(world.one("cat")) == ["cat"], "they need not wait for what takes long"
+    first = world.batch(world.one("dan"))
+    assert first[0] == "dan" and len(first) == 2, "nor that for another second"
+    assert world.batch(world.one("eve")) == ["eve"], "but the next one does"
+    assert flow.wait_s() == PATIENCE_S
+    now += PATIENCE_S
+    last = world.batch(world.one("fay")) + world.batch(world.one("gus"))
+    assert {*first, *last} == {"ann", "m1", "dan", "fay", "gus"}
     world.store.close()
 
 
