@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from .entries import Entry, void, void_entry
-from .flights import FLIGHT_BYTES, LARGE, Aloft, Flight, LargeFlight
+from .flights import FLIGHT_BYTES, LARGE, Aloft, Flight, LargeFlight, weight_of
 
 ITEM_IDS = 32_767
 """Packet identifiers of items are `(pos - 1) % ITEM_IDS + 1`, so a restarted server uses the same ones again."""
@@ -217,8 +217,8 @@ class Delivery:
         flights = [*self.flights.values(), *self._again.values()]
         size = FLIGHT_BYTES * len(flights) + sum([flight.weight for flight in flights])
         if not self.qos:
-            size += sum([entry.size for _, entry in self.offered])
-        return size if self._leaves(writable) else size + self._buffered
+            size += weight_of(self.offered)
+        return size if self._leaves(writable) else size + weight_of(self._buffer)
 
     def _leaves(self, writable: bool) -> bool:
         """Whether what is in memory and was not offered is about to be."""

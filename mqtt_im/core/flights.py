@@ -8,6 +8,7 @@ device has one of them in flight at a time: nobody stands still.
 
 from __future__ import annotations
 
+from sys import getrefcount
 from typing import Final
 
 from .entries import Entry
@@ -22,6 +23,19 @@ FLIGHT_BYTES: Final = 400
 """Bytes that a packet in flight takes beside its items, roughly."""
 HEAVY: Final = 512
 """Bytes of an item from which it is worth to keep less of it."""
+
+
+def weight_of(entries: list[tuple[int, Entry]]) -> int:
+    """About how many bytes one delivery has in memory of these: what several have is there once, and each has its part of it."""
+    return sum([entry.size // max(1, getrefcount(entry) - _ALONE + 1) for _, entry in entries])
+
+
+def _references(entries: list[tuple[int, object]]) -> int:
+    """How many there are to what nobody else has, where it is counted as in `weight_of`."""
+    return sum([getrefcount(entry) for _, entry in entries])
+
+
+_ALONE: Final = _references([(0, object())])
 
 
 class Flight:
@@ -43,7 +57,7 @@ class Flight:
     @property
     def weight(self) -> int:
         """About how many bytes could be given back of it."""
-        return sum([entry.size for _, entry in self.entries if entry.size >= HEAVY])
+        return weight_of([item for item in self.entries if item[1].size >= HEAVY])
 
     def lighten(self, made: dict[int, tuple[Entry, Entry]]) -> None:
         """What it shows is not in memory for it any more. Those who share an entry share the light one, by `made`."""

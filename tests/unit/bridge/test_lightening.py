@@ -62,6 +62,27 @@ async def test_who_acknowledges_nothing_is_lightened_and_has_all_of_it_again_aft
 
 
 @on_loop
+async def test_what_many_have_in_flight_is_in_memory_once_and_counts_so(tmp_path: Path) -> None:
+    with BridgeWorld(tmp_path) as world:
+        world.bridge.aloft.most = MOST
+        ann = world.connect("ann")
+        names = [f"m{number}" for number in range(12)]
+        links = [world.connect(name) for name in names]
+        await turns(world)
+        world.ask(ann, "group.create", id="g", group="#g", members=names)
+        await turns(world)
+        told(world, ann, "#g", 3)
+        await turns(world)
+        assert [len(link.items) for link in links] == [4] * len(links)
+        for link in links:
+            assert [flight.entries[0][1].is_light for flight in flights(world, link)] == [False] * 4
+        told(world, ann, "m1", 15)
+        await turns(world)
+        assert any(flight.entries[0][1].is_light for flight in flights(world, links[1])), "who has much alone gives way"
+        assert not any(flight.entries[0][1].is_light for flight in flights(world, links[2]))
+
+
+@on_loop
 async def test_what_waits_for_who_does_not_read_is_not_in_memory_and_comes_when_it_does(tmp_path: Path) -> None:
     with BridgeWorld(tmp_path) as world:
         world.bridge.aloft.most = MOST
@@ -118,6 +139,7 @@ async def test_packets_alone_make_windows_smaller_until_there_is_room_again(tmp_
             await turns(world)
         assert bob.positions == list(range(1, 61))
         world.puback(ben, 1)
+        world.puback(ann, 61)
         told(world, ann, "cat", 1)
         await turns(world)
         assert delivery.window > FEW
