@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 K = TypeVar("K")
@@ -12,7 +12,9 @@ V = TypeVar("V")
 class Cache(Generic[K, V]):
     """Of about `max_bytes` at most, whatever it holds."""
 
-    def __init__(self, max_bytes: int) -> None:
+    def __init__(self, max_bytes: int, gone: Callable[[K, V], None] | None = None) -> None:
+        """`gone` is told what has left, and whatever for."""
+        self._gone = gone
         self._max_bytes = max_bytes
         self._values: dict[K, V] = {}
         self._sizes: dict[K, int] = {}
@@ -41,11 +43,15 @@ class Cache(Generic[K, V]):
     def drop(self, key: K) -> None:
         """Nothing is kept of it."""
         if key in self._values:
-            del self._values[key]
+            value = self._values.pop(key)
             self.bytes -= self._sizes.pop(key)
+            if self._gone is not None:
+                self._gone(key, value)
 
     def clear(self) -> None:
         """Nothing is kept."""
+        for key in list(self._values) if self._gone is not None else ():
+            self.drop(key)
         self._values.clear()
         self._sizes.clear()
         self.bytes = 0

@@ -16,6 +16,8 @@ _TOKENS_BYTES: Final = 32 << 20
 _HASHES_BYTES: Final = 16 << 20
 _ENTRY_BYTES: Final = 500
 """Of a token or a hash, beside its texts."""
+_OWNER_BYTES: Final = 250
+"""Of a token, for whose it is."""
 
 
 class Known:
@@ -27,8 +29,10 @@ class Known:
         self.last_change = 0
         """The newest row of the journal that is taken in."""
         self._changes: list[Change] = []
-        self._tokens: Cache[str, tuple[bytes, Token]] = Cache(bounds.of(_TOKENS_BYTES))
+        self._tokens: Cache[str, tuple[bytes, Token]] = Cache(bounds.of(_TOKENS_BYTES), self._left)
         """Tokens that were asked for, with their digests, by `id`."""
+        self._of: dict[str, list[str]] = {}
+        """Which of them are a user's."""
         self._passing: set[str] = set()
         """Those of them that are in no file, since there was no room for them."""
         self._hashes: Cache[str, tuple[int, str]] = Cache(bounds.of(_HASHES_BYTES))
@@ -46,7 +50,7 @@ class Known:
         if what == REVOKED:
             self._tokens.drop(token)
         elif what != TOKEN:
-            for id_ in [id_ for id_, (_, known) in self._tokens.items() if known.user == name]:
+            for id_ in list(self._of.get(name, ())):
                 self._tokens.drop(id_)
         self._changes.append(Change(name, what, token))
 
@@ -63,25 +67,33 @@ class Known:
 
     def remember_token(self, digest: bytes, token: Token) -> None:
         """It was asked for."""
-        size = _ENTRY_BYTES + len(token.user) + len(token.name)
+        size = _ENTRY_BYTES + _OWNER_BYTES + len(token.user) + len(token.name)
         self._tokens.put(token.id, (digest, token), size)
+        self._of.setdefault(token.user, []).append(token.id)
 
     def let_pass(self, digest: bytes, token: Token) -> None:
         """It is good as long as it is remembered: there was no room for it in a file."""
         self.remember_token(digest, token)
-        self._passing = {token.id, *(other for other in self._passing if self._tokens.get(other) is not None)}
+        self._passing.add(token.id)
 
     def passing_of(self, name: str) -> list[str]:
         """The user's tokens that are in no file."""
-        return [id_ for id_ in self._passing if (known := self._tokens.get(id_)) is not None and known[1].user == name]
+        return [id_ for id_ in self._of.get(name, ()) if id_ in self._passing]
 
     def end_passing(self, id_: str) -> None:
         """Such a token is revoked."""
-        self._passing.discard(id_)
         known = self._tokens.get(id_)
         if known is not None:
             self._tokens.drop(id_)
             self._changes.append(Change(known[1].user, REVOKED, id_))
+
+    def _left(self, id_: str, known: tuple[bytes, Token]) -> None:
+        self._passing.discard(id_)
+        user = known[1].user
+        theirs = self._of[user]
+        theirs.remove(id_)
+        if not theirs:
+            del self._of[user]
 
     # Passwords.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 
 from mqtt_im.accounts import known
@@ -19,13 +22,14 @@ def remembers(some: Known, *numbers: int) -> list[bool]:
 
 
 def test_tokens_are_bounded_by_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(known, "_TOKENS_BYTES", 4 * known._ENTRY_BYTES)
+    monkeypatch.setattr(known, "_TOKENS_BYTES", 4 * (known._ENTRY_BYTES + known._OWNER_BYTES))
     some = Known(Bounds())
     for number in range(9):
         some.remember_token(b"", token(number))
     assert remembers(some, 4, 5, 6, 7, 8) == [False, False, True, True, True]
-    some.remember_token(b"", token(9, name="n" * 3 * known._ENTRY_BYTES))
+    some.remember_token(b"", token(9, name="n" * 3 * (known._ENTRY_BYTES + known._OWNER_BYTES)))
     assert remembers(some, 7, 8, 9) == [False, False, True], "what a label is counts too"
+    assert some._of == {"ann": ["t9"]}, "nothing is left of those that have left"
 
 
 def test_with_little_memory_less_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,3 +80,31 @@ def test_what_is_in_no_file_ends_like_any_other() -> None:
     assert some.take_changes() == [Change("ann", REVOKED, "t1")]
     some.take_in(1, "ann", PASSWORD, "")
     assert some.passing_of("ann") == []
+
+
+def test_a_change_looks_at_the_tokens_of_whom_it_is_about_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    some = Known(Bounds())
+    for number in range(50):
+        some.let_pass(b"", token(number, f"u{number % 10}"))
+    looked: list[str] = []
+    monkeypatch.setattr(some, "_tokens", _Watched(some._tokens, looked))
+    some.take_in(1, "u3", PASSWORD, "")
+    assert sorted(looked) == ["t13", "t23", "t3", "t33", "t43"]
+    assert some.passing_of("u3") == [] and len(some.passing_of("u4")) == 5
+
+
+class _Watched:
+    """Tokens, of which it is noted which ones are looked at."""
+
+    def __init__(self, tokens: Any, looked: list[str]) -> None:
+        self._tokens = tokens
+        self._looked = looked
+
+    def items(self) -> Iterator[Any]:
+        for item in self._tokens.items():
+            self._looked.append(item[0])
+            yield item
+
+    def drop(self, key: str) -> None:
+        self._looked.append(key)
+        self._tokens.drop(key)
