@@ -15,6 +15,7 @@ import psycopg
 from msgspec import Raw
 
 from bench.meter import run_seconds
+from bench.priority import level
 from mqtt_im.core.records import Message, encode
 from mqtt_im.core.rules import Who
 from mqtt_im.load.bodies import bodies
@@ -169,7 +170,7 @@ class Meter:
     """CPU seconds of this process and of PostgreSQL, and bytes of its write-ahead log, from `with` to its end.
 
     What the meter takes itself counts nowhere: its one connection is there before, and the clocks are read behind what it asks
-    at the beginning, and before that at the end.
+    at the beginning, and before that at the end. The processes that PostgreSQL has then come as early as this one.
     """
 
     def __init__(self, cluster: Cluster | None) -> None:
@@ -180,6 +181,7 @@ class Meter:
 
     def __enter__(self) -> Self:
         if self._cluster is not None:
+            level(self._cluster.processes)
             self._connection = psycopg.connect(self._cluster.url(), autocommit=True)
             self.wal = -self._written()
         node, database = self._clocks()

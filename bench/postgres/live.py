@@ -6,6 +6,7 @@ import statistics
 import time
 from typing import Final
 
+from bench.priority import level
 from bench.report import Row, Target
 from bench.servers import OURS
 from tests.support.nodes import new_nodes
@@ -23,6 +24,7 @@ def compare() -> list[Row]:
     with Cluster(SETTINGS) as cluster, new_nodes(cluster, 2, **{"limits.requests_per_second": 1_000_000}) as nodes:
         sender = nodes.online(0, "sender")
         readers = [nodes.online(0, "near"), nodes.online(1, "far")]
+        level(cluster.processes)
         waits: list[list[float]] = [[], []]
         for number in range(_MESSAGES + _WARM_UP):
             for reader, found in zip(readers, waits, strict=True):
