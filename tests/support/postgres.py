@@ -65,6 +65,7 @@ class Cluster:
             "max_connections": "200",
             "max_wal_senders": "4",
             "wal_level": "replica",
+            "dynamic_shared_memory_type": "mmap",  # in the folder, so that nothing is left elsewhere where it is killed
             "logging_collector": "off",
             "log_min_messages": "warning",
             "lc_messages": "C",
@@ -205,7 +206,10 @@ class Cluster:
         """Nothing of it is left."""
         if self.running:
             self.thaw()
-            self.kill()
+            try:
+                self.stop(fast=False)  # which gives its shared memory back
+            except subprocess.TimeoutExpired:
+                self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> Self:

@@ -154,8 +154,10 @@ class _Run:
         except (ServerFailed, subprocess.SubprocessError, AssertionError, OSError, Refused, Closed) as error:
             faults += [*self.world.faults, f"the run ended early: {type(error).__name__}: {error}"]
         finally:
-            for life in lives:
-                life.cancel()
+            while running := [life for life in lives if not life.done()]:
+                for life in running:  # `wait_for` forgets that it was cancelled where it is done in the same turn
+                    life.cancel()
+                await asyncio.wait(running, timeout=1.0)
             await asyncio.gather(*lives, return_exceptions=True)
             for proxy in self.proxies:
                 await proxy.close()
