@@ -32,7 +32,7 @@ class Wanted:
         self.users: set[str] = set()
         """Others who may be changed, as far as they have an account."""
         self.directs: set[tuple[str, str]] = set()
-        """Direct conversations, by their two users."""
+        """Direct conversations, by their two users in the order of its name."""
         self.groups: set[str] = set()
         """Groups of which something is asked."""
         self.told: set[str] = set()

@@ -11,7 +11,7 @@ from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, Final
 
 from mqtt_im.core.model import Conv, Device, Member, Upload, User
-from mqtt_im.protocol.names import direct, members_of_direct
+from mqtt_im.protocol.names import members_of_direct
 from mqtt_im.store.interface import Anew
 from mqtt_im.store.wanted import Wanted
 
@@ -100,7 +100,7 @@ class Locked(Look):
         numbers = self._numbers
         if len(numbers) > MAX_NUMBERS:
             numbers.clear()
-        missing = sorted(name for name in names if name not in numbers)
+        missing = sorted(names.difference(numbers))
         if not missing:
             return
         self._learn(self.link.one(tables.NUMBERS, missing))
@@ -162,13 +162,12 @@ class Locked(Look):
         found = {step.statement: answer.rows for step, answer in zip(asked, answers[2:], strict=True)}
         self._keep_users(users.rows)
         self.stored_users.update({row[0]: row for row in users.rows})
-        for name in names:
-            if name not in self._users:
-                self._users[name] = User(0, name)  # no account, so nothing is sent there
+        for name in names.difference(self._users):
+            self._users[name] = User(0, name)  # no account, so nothing is sent there
         self.last = clock.rows[0][0] - 1
         self._last_of_block = self.last + LSNS
         self.clock = max(self.clock, clock.rows[0][1])
-        self._convs.update((direct(a, b), None) for a, b in wanted.directs)
+        self._convs.update([(f"{a}:{b}", None) for a, b in wanted.directs])
         self._keep_directs(found.get(tables.DIRECTS, ()), named)
         self._requests.update(dict.fromkeys(ids))
         self._requests.update((data[:16], remembered(data[16:])) for data in clock.rows[0][2])

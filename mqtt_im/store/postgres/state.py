@@ -51,6 +51,8 @@ class Work(Locked):
 
     def _forget_changes(self) -> None:
         self.changed_users: dict[str, User] = {}
+        self.touched: set[str] = set()
+        """Those of them of whom more may be another than what a new item and a message of theirs change."""
         self.replaced: set[int] = set()
         """Users of whose items one was replaced."""
         self.voided: set[int] = set()
@@ -105,6 +107,7 @@ class Work(Locked):
     def touch_user(self, user: User) -> None:
         """See `core.state.State`."""
         self.changed_users[user.name] = user
+        self.touched.add(user.name)
 
     def conv_for(self, name: str) -> Conv:
         """See `core.state.State`."""

@@ -46,10 +46,7 @@ def _ints(values: Sequence[int]) -> bytes:
     count = len(values)
     if not count:
         return _array(_INT8, 0, ())
-    head, pack = _sized_ints(count)
-    sized = [8] * (2 * count)
-    sized[1::2] = values
-    return head + pack(*sized)
+    return _int_head(count) + _sized_ints(count, values)
 
 
 def _columns(columns: Sequence[Sequence[int]]) -> list[bytes]:
@@ -57,16 +54,27 @@ def _columns(columns: Sequence[Sequence[int]]) -> list[bytes]:
     count = len(columns[0])
     if not count:
         return [_ints(())] * len(columns)
-    head, pack = _sized_ints(count)[0], _sized_ints(count * len(columns))[1]
-    sized = [8] * (2 * count * len(columns))
-    sized[1::2] = chain.from_iterable(columns)
-    data, size = pack(*sized), 12 * count
+    head, size = _int_head(count), 12 * count
+    data = _sized_ints(count * len(columns), chain.from_iterable(columns))
     return [head + data[at : at + size] for at in range(0, len(data), size)]
 
 
 @lru_cache(256)
-def _sized_ints(count: int) -> tuple[bytes, Callable[..., bytes]]:
-    return _header(1, 0, _INT8, count, 1), struct.Struct(">" + "iq" * count).pack
+def _int_head(count: int) -> bytes:
+    return _header(1, 0, _INT8, count, 1)
+
+
+@lru_cache(256)
+def _int_pack(count: int) -> tuple[Callable[..., bytes], bytes]:
+    return struct.Struct(">" + "4xq" * count).pack, b"\x08" * count
+
+
+def _sized_ints(count: int, values: Iterable[int]) -> bytearray:
+    """Each with its length in front, which is put between them all at once."""
+    pack, sizes = _int_pack(count)
+    data = bytearray(pack(*values))
+    data[3::12] = sizes
+    return data
 
 
 def _texts(values: Sequence[str]) -> bytes:

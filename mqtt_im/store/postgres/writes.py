@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from mqtt_im.core.model import Conv
@@ -46,10 +46,14 @@ _DROP_CHUNKS: Final = Statement(
 )
 """Of which retention has taken everything."""
 _NEW_DIRECTS: Final = Statement(
-    "INSERT INTO direct (a, b, cid, head, lsn, ts, a_read, a_delivered, b_read, b_delivered, parts)"
-    " SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-    "IIIIIIIIIIB ",
+    "INSERT INTO direct (a, b, cid, head, lsn, ts) SELECT * FROM unnest($1, $2, $3, $4, $5, $6)", "IIIIII "
 )
+_GROWN_DIRECTS: Final = Statement(
+    "UPDATE direct d SET head = v.head, lsn = v.lsn, ts = v.ts FROM unnest($1, $2, $3, $4, $5, $6)"
+    " v (a, b, cid, head, lsn, ts) WHERE d.a = v.a AND d.b = v.b",
+    "IIIIII ",
+)
+"""What a message changes; this and what is new are nearly all that there is, and a third of what is below."""
 _PUT_DIRECTS: Final = Statement(
     "UPDATE direct d SET head = v.head, lsn = v.lsn, ts = v.ts, a_read = v.a_read, a_delivered = v.a_delivered,"
     " b_read = v.b_read, b_delivered = v.b_delivered, parts = v.parts"
@@ -107,8 +111,7 @@ _PUT_KEYS: Final = Statement(
 )
 
 
-_NO_COLUMNS: Final[tuple[Sequence[Any], ...]] = ((),) * 6
-
+_NO_USERS: Final[tuple[Sequence[Any], ...]] = ((),) * 6
 
 _WAIT_FOR_INDEX: Final = Statement("SELECT FROM meta WHERE key = 'searched' FOR SHARE")
 _UNINDEX: Final = Statement("DELETE FROM word WHERE lsn = ANY ($1)", "I")
@@ -122,12 +125,13 @@ def forgotten(lsns: list[int]) -> list[Step]:
 def steps(state: Work, rewrites: dict[int, bytes]) -> list[Step]:
     """Everything that the batch has changed."""
     often, seldom = _users(state)
-    log = [(lsn, *row[:4], encode(row[4])) for lsn, row in state.rows.items()]
     found: list[Step] = []
-    if log:
-        found.append(Step(_PUT, (*_columns(log), *_columns(often))))
+    if state.rows:
+        *columns, records = zip(*state.rows.values(), strict=True)
+        log = (list(state.rows), *columns, [encode(record) for record in records])
+        found.append(Step(_PUT, (*log, *(zip(*often, strict=True) if often else _NO_USERS))))
     elif often:
-        found.append(Step(_PUT_USERS, tuple(_columns(often))))
+        found.append(Step(_PUT_USERS, tuple(zip(*often, strict=True))))
     tables = (*seldom, *_tables(state, rewrites))
     found += [Step(statement, tuple(zip(*rows, strict=True))) for statement, rows in tables if rows]
     return found
@@ -138,11 +142,6 @@ def guarded(found: list[Step], fence: Step) -> list[Step]:
     if found and found[0].statement is _PUT and fence.values:
         return [Step(_PUT_GUARDED, (*found[0].values, *fence.values)), *found[1:]]
     return [*found, fence]
-
-
-def _columns(rows: list[Any]) -> Iterable[Sequence[Any]]:
-    """Of the log, or of users."""
-    return zip(*rows, strict=True) if rows else _NO_COLUMNS
 
 
 def _tables(state: Work, rewrites: dict[int, bytes]) -> Iterator[tuple[Statement, list[Any]]]:
@@ -189,27 +188,33 @@ def _users(state: Work) -> tuple[list[Any], list[tuple[Statement, list[Any]]]]:
                         chunks.append((user.uid, first, ints(refs)))
                     else:
                         empty.append((user.uid, first))
-        if tables.seldom_differs(user, row) or user.name in state.acked_anew:
+        if (user.name in state.touched and tables.seldom_differs(user, row)) or user.name in state.acked_anew:
             seldom.append((user.uid, user.acked, *tables.seldom(user)))
     return often, [(_PUT_SELDOM, seldom), (_PUT_CHUNKS, chunks), (_DROP_CHUNKS, empty)]
 
 
 def _convs(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
-    names = {*state.changed_convs, *state.fresh_directs, *(name for name, _ in state.changed_members)}
+    marked = {name for name, _ in state.changed_members}
+    names = {*state.changed_convs, *state.fresh_directs, *marked}
     fresh = state.fresh_directs
-    directs: list[Any] = []
     new: list[Any] = []
+    grown: list[Any] = []
+    directs: list[Any] = []
     groups: list[Any] = []
     for name in names:
         conv = state.conv_for(name)
         if not isinstance(conv, Group):
-            (new if name in fresh else directs).append(_direct_row(state, conv))
+            row = _direct_row(state, conv)
+            if name in fresh:
+                new.append(row)
+            if name in marked:
+                directs.append((*row, *_parts_of(state, conv)))
+            elif name not in fresh:
+                grown.append(row)
         elif name in state.changed_convs:
             groups.append((*_of_group(state, conv), conv.large, conv.acts))
-    new.sort()
-    directs.sort()
-    yield _NEW_DIRECTS, new
-    yield _PUT_DIRECTS, directs
+    for statement, rows in ((_NEW_DIRECTS, new), (_GROWN_DIRECTS, grown), (_PUT_DIRECTS, directs)):
+        yield statement, sorted(rows)
     yield _PUT_GROUPS, sorted(groups)
     members = []
     for name, user in state.changed_members:
@@ -228,14 +233,17 @@ def _of_group(state: Work, conv: Conv) -> tuple[Any, ...]:
 
 
 def _direct_row(state: Work, conv: Conv) -> tuple[Any, ...]:
-    users, members = conv.users or [], conv.members
+    users = conv.users or []
     a, b = state.number_of(users[0]), state.number_of(users[-1])
-    first, second = members[users[0]], members[users[-1]]
-    if a > b:
-        a, first, b, second = b, second, a, first
-    parts = tables.parts_of(first, second if a != b else None)
-    marks = first.read, first.delivered, second.read, second.delivered
-    return a, b, conv.cid, conv.head, conv.lsn, state.time_of(conv.name), *marks, parts
+    return min(a, b), max(a, b), conv.cid, conv.head, conv.lsn, state.time_of(conv.name)
+
+
+def _parts_of(state: Work, conv: Conv) -> tuple[Any, ...]:
+    """The marks of both members, and what is seldom told of them."""
+    names = sorted(conv.users or (), key=state.number_of)
+    first, second = conv.members[names[0]], conv.members[names[-1]]
+    parts = tables.parts_of(first, second if len(names) > 1 else None)
+    return first.read, first.delivered, second.read, second.delivered, parts
 
 
 def _devices(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
