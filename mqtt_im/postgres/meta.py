@@ -18,6 +18,8 @@ ADDED: Final = (
     ("grp", "large", "bool NOT NULL DEFAULT false"),
     ("grp", "acts", "int8 NOT NULL DEFAULT 0"),
     ("member", "pulled", "int8 NOT NULL DEFAULT 0"),
+    ("device", "left_by", "int8 NOT NULL DEFAULT 0"),
+    ("device", "offered", "int8 NOT NULL DEFAULT 0"),
 )
 """Table, column and kind of what releases have added since the first; the first start of one that lacks it does."""
 ADDED_TABLES: Final = {

@@ -143,6 +143,8 @@ class CursorsJob(Job):
             if engine.delivers(user, device):
                 exposed = False if settled else None
                 engine.append(self, DeviceChange(engine.now, user, device, exposed=exposed, behind=engine.behind))
+                if not settled:
+                    engine.left(user, device)
 
     def finish(self, engine: Engine) -> None:
         """See `Job`."""

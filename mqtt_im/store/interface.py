@@ -189,6 +189,9 @@ class Engine(Readable, Protocol):
     def delivers(self, user: str, device: str) -> bool:
         """Whether the device is registered, and no other server has its delivery by now."""
 
+    def left(self, user: str, device: str) -> None:
+        """It has gone without having acknowledged everything, and is offered nothing until it comes again: others may know."""
+
     def at_hand(self, user: str, group: str, names: Sequence[str] = (), brought: float = 0.0) -> None:
         """The members of a group are in memory, where the user is one of them, and so are these users. Raises `Later`.
 

@@ -197,6 +197,36 @@ def test_an_item_that_may_have_been_offered_elsewhere_is_not_replaced(database: 
         store.close()
 
 
+def replaced(node: PostgresStore) -> list[bool]:
+    return [lsn < 0 for _, lsn in node.see(lambda view: view.state.items(view.state.user("u2"), 0, 99), NOW)]
+
+
+def test_what_came_after_a_device_has_left_is_replaced_at_any_node(database: str, tmp_path: Path) -> None:
+    """INV-12: though it has left something unacknowledged. What was there then it may have, and what came after it is back."""
+    first, second, third = stores = several(database, tmp_path, 3)
+    attach(first)
+    ask(first, "u1", rq.Send(to="u2", body=Raw(b"1")))
+    ask(second, "u1", rq.Send(to="u2", body=Raw(b"2"), key="k"))
+    first.run([CursorsJob([], lambda _: None, [("u2", "pc", False)])], NOW)
+    ask(second, "u1", rq.Send(to="u2", body=Raw(b"3"), key="k"))
+    assert replaced(third) == [False, False, False]
+    ask(third, "u1", rq.Send(to="u2", body=Raw(b"4"), key="k"))
+    ask(second, "u1", rq.Send(to="u2", body=Raw(b"5"), key="k"))
+    assert replaced(third) == [False, False, True, True, False]
+    with second.database.connect("test") as connection:  # it comes to a node of a release that knows nothing of this, and goes
+        connection.execute("UPDATE device SET server = %s", (second.me.incarnation,))
+    ask(third, "u1", rq.Send(to="u2", body=Raw(b"6"), key="k"))
+    assert replaced(third) == [False, False, True, True, False, False]
+    attach(first)
+    first.run([CursorsJob([], lambda _: None, [("u2", "pc", False)])], NOW)
+    attach(first)
+    ask(third, "u1", rq.Send(to="u2", body=Raw(b"7"), key="k"))
+    ask(third, "u1", rq.Send(to="u2", body=Raw(b"8"), key="k"))
+    assert replaced(third) == [False, False, True, True, False, False, False, False]
+    for store in stores:
+        store.close()
+
+
 def test_who_has_left_a_group_has_nothing_in_hand_of_what_is_recalled_there(nodes: list[PostgresStore]) -> None:
     """It is told nothing, here or on another node, but what is in memory for it is fetched again."""
     ask(nodes[0], "u0", rq.GroupCreate(id="g", group="#g", members=["u1", "u2"]))

@@ -239,6 +239,10 @@ class Engine(Showing):
         """See `interface.Engine`."""
         return self.state.device(user, device) is not None and self.state.is_here(user, device)
 
+    def left(self, user: str, device: str) -> None:
+        """See `interface.Engine`."""
+        self.state.left(user, device)
+
     def append(self, author: Author, record: AnyRecord) -> None:
         """See `interface.Engine`."""
         state = self.state

@@ -35,6 +35,8 @@ class Look(OneByOne):
         """User and device → up to where that one has acknowledged, however its cursor came to be elsewhere."""
         self._servers: dict[tuple[str, str], int] = {}
         """User and device → the server that has had its delivery last."""
+        self._left: dict[tuple[str, str], int] = {}
+        """User and device → up to where that server may have offered it something, where it has left there; else 0."""
         self._records: dict[int, AnyRecord] = {}
         self._conv_numbers: dict[int, int] = {}
         """Log row → the number of its conversation."""
@@ -51,6 +53,7 @@ class Look(OneByOne):
             self._devices,
             self._acked,
             self._servers,
+            self._left,
             self._records,
             self._conv_numbers,
             self._amended,
@@ -229,10 +232,11 @@ class Look(OneByOne):
         self._devices.update((name, {}) for name in names.values())
         for row in self.link.one(tables.DEVICES, sorted(names)) if rows is None else rows:
             name = names[row[0]]
-            device, acked, server = tables.read_device(row, name)
+            device, acked, server, left = tables.read_device(row, name)
             self._devices[name][device.device] = device
             self._acked[name, device.device] = acked
             self._servers[name, device.device] = server
+            self._left[name, device.device] = left
 
     def device(self, user: str, device: str) -> Device | None:
         """See `View`."""

@@ -72,7 +72,8 @@ DDL: Final = (
     "CREATE INDEX packet_lsn ON packet (lsn)",
     """CREATE TABLE device (
       uid int8, device text COLLATE "C", cursor int8 NOT NULL, acked int8 NOT NULL, app bool NOT NULL, n int8 NOT NULL,
-      exposed bool NOT NULL, server int8 NOT NULL, created int8 NOT NULL, seen int8 NOT NULL, PRIMARY KEY (uid, device)
+      exposed bool NOT NULL, server int8 NOT NULL, created int8 NOT NULL, seen int8 NOT NULL,
+      left_by int8 NOT NULL DEFAULT 0, offered int8 NOT NULL DEFAULT 0, PRIMARY KEY (uid, device)
     ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.05)""",
     "CREATE TABLE word (lsn int8 PRIMARY KEY, cid int8 NOT NULL, seq int8 NOT NULL, ts int8 NOT NULL, words text[] NOT NULL)",
     "CREATE INDEX word_words ON word USING gin (words)",

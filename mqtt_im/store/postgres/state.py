@@ -171,6 +171,7 @@ class Work(Locked):
         self.devices(user).pop(device, None)
         owner.acked = max(owner.acked, self._acked.pop((user, device), 0))
         self._servers.pop((user, device), None)
+        self._left.pop((user, device), None)
         self.acked_anew.add(user)
         self.touch_user(owner)
         self.changed_devices[user, device] = None
@@ -190,7 +191,8 @@ class Work(Locked):
         for name, device in self.devices(user).items():
             if self._acked.get((user, name), 0) >= pos:
                 return False
-            if device.exposed and not self._is_ours(user, name, pos):
+            left = self._left.get((user, name), 0)
+            if device.exposed and not 0 < left < pos and not self._is_ours(user, name, pos):
                 return False
         return self._take_back(user, pos)
 
@@ -245,6 +247,16 @@ class Work(Locked):
             if former != mine:
                 self._inherited.note(key, self._at)
         self._servers[key] = mine
+        self._left[key] = 0
+
+    def left(self, user: str, device: str) -> None:
+        """This server offers the device nothing more until it comes again; what is there now it may have."""
+        self._left[user, device] = self.user(user).head
+
+    def left_of(self, user: str, device: str) -> tuple[int, int]:
+        """The last two columns of a device's row."""
+        left = self._left.get((user, device), 0)
+        return (self.server_of(user, device) if left else 0), left
 
     def is_here(self, user: str, device: str) -> bool:
         """Whether no other server has had the device's delivery since this one."""

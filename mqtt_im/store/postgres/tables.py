@@ -42,7 +42,8 @@ DIRECT: Final = "d.a, d.b, d.cid, d.head, d.lsn, d.ts, d.a_read, d.a_delivered, 
 GROUP: Final = "g.cid, g.name, g.head, g.lsn, g.ts, g.title, g.size, g.born, g.maker, g.large, g.acts"
 GROUP_COLUMNS: Final = 11
 MEMBER: Final = "m.ord, m.role, m.active, m.read, m.delivered, m.last, m.spans"
-DEVICE: Final = "uid, device, cursor, acked, app, n, exposed, server, created, seen"
+DEVICE: Final = "uid, device, cursor, acked, app, n, exposed, server, created, seen, left_by, offered"
+"""Where `left_by` is `server`, that one has offered it nothing after `offered`, and does not until it comes again."""
 
 LOCK_USERS: Final = Statement(f"SELECT {USER} FROM im_user WHERE uid = ANY ($1) ORDER BY uid FOR NO KEY UPDATE", "I")
 USERS: Final = Statement(f"SELECT {USER} FROM im_user WHERE name = ANY ($1)", "T")
@@ -231,11 +232,14 @@ def spans_of(member: Member) -> bytes:
     return _pack(member.spans)
 
 
-def read_device(row: Sequence[Any], user: str) -> tuple[Device, int, int]:
-    """Of `DEVICE`, with where acknowledgements have got its cursor, and which server has had its delivery."""
+def read_device(row: Sequence[Any], user: str) -> tuple[Device, int, int, int]:
+    """Of `DEVICE`, with where acknowledgements have got its cursor, and which server has had its delivery.
+
+    And up to where that one may have offered it something, where it has left; 0 where that is not known.
+    """
     device = Device(user, row[1], row[8])
     device.cursor, device.app, device.n, device.exposed, device.seen = row[2], row[4], row[5], row[6], row[9]
-    return device, row[3], row[7]
+    return device, row[3], row[7], row[11] if row[10] == row[7] else 0
 
 
 def read_amended(row: Sequence[Any]) -> Amended:

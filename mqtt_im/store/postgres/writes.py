@@ -76,11 +76,12 @@ _PUT_MEMBERS: Final = Statement(
     "IIITFIIIB",
 )
 _PUT_DEVICES: Final = Statement(
-    "INSERT INTO device (uid, device, cursor, acked, app, n, exposed, server, created, seen)"
-    " SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+    "INSERT INTO device (uid, device, cursor, acked, app, n, exposed, server, created, seen, left_by, offered)"
+    " SELECT * FROM unnest($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
     " ON CONFLICT (uid, device) DO UPDATE SET cursor = excluded.cursor, acked = excluded.acked, app = excluded.app,"
-    " n = excluded.n, exposed = excluded.exposed, server = excluded.server, created = excluded.created, seen = excluded.seen",
-    "ITIIFIFIII",
+    " n = excluded.n, exposed = excluded.exposed, server = excluded.server, created = excluded.created, seen = excluded.seen,"
+    " left_by = excluded.left_by, offered = excluded.offered",
+    "ITIIFIFIIIII",
 )
 _DROP_DEVICES: Final = Statement(
     "DELETE FROM device USING unnest($1, $2) v (uid, device) WHERE device.uid = v.uid AND device.device = v.device", "IT"
@@ -255,6 +256,7 @@ def _devices(state: Work) -> Iterator[tuple[Statement, list[Any]]]:
             dropped.append((uid, name))
             continue
         acked, server = state.acked_of(user, name), state.server_of(user, name)
-        rows.append((uid, name, device.cursor, acked, device.app, device.n, device.exposed, server, device.created, device.seen))
+        told = device.app, device.n, device.exposed, server, device.created, device.seen
+        rows.append((uid, name, device.cursor, acked, *told, *state.left_of(user, name)))
     yield _DROP_DEVICES, dropped
     yield _PUT_DEVICES, sorted(rows)

@@ -257,6 +257,9 @@ class Engine(Showing):
         """See `interface.Engine`."""
         return self.state.device(user, device) is not None
 
+    def left(self, user: str, device: str) -> None:
+        """See `interface.Engine`: what was offered is known here."""
+
     def append(self, author: Author, record: AnyRecord) -> None:
         """See `interface.Engine`."""
         self.last += 1
