@@ -21,6 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.core.records import AnyRecord, DeviceChange
 from mqtt_im.core.rules import Limits
+from mqtt_im.postgres import connecting
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.store.commits import Author
 from mqtt_im.store.jobs import Job
@@ -123,6 +124,7 @@ class PostgresMachine(RuleBasedStateMachine):
             self.undo.enter_context(patch(name, value))
         # A machine that is busy with other tests is no database that does not answer.
         self.undo.enter_context(patch.dict(Database.connect.__kwdefaults__, patience_s=60.0))
+        self.undo.enter_context(patch.object(connecting, "IDLE_IN_TRANSACTION_S", 60))  # nor one that has stood still itself
         self.folder = tempfile.TemporaryDirectory()
         self.online: set[str] = set()
         self.clock = self.passed = 1_000_000

@@ -22,6 +22,8 @@ SECONDS = 14.0
 REQUESTS = 900
 """As many as there are in that time on a machine that has nothing else to do."""
 TRIES = 3
+KILLS = 4
+"""So often at least something befalls the nodes, however long a busy machine takes to start one again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,6 +258,7 @@ def verdict_on(mutation: Mutation, seed: int, tries: int) -> tuple[Verdict, bool
                 mutation.seconds,
                 environment={"PYTHONPATH": folder},
                 kill_every_s=1.5,
+                kills=KILLS if mutation.nodes else 0,
                 requests=0 if mutation.nodes else REQUESTS,
                 nodes=mutation.nodes,
                 kinds=mutation.troubles,
