@@ -7,6 +7,7 @@ flight take all the same is bounded by smaller windows for those who have most o
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Final
 
 from mqtt_im.core.delivery import MAX_BUFFERED_BYTES
@@ -14,7 +15,7 @@ from mqtt_im.core.entries import Entry
 from mqtt_im.core.flights import Aloft
 
 from .channel import Channel
-from .slices import Line
+from .slices import Line, surely
 
 USUAL_FETCH_BYTES: Final = MAX_BUFFERED_BYTES // 2
 _LEAST_FETCH_BYTES: Final = 16 * 1024
@@ -69,7 +70,7 @@ class Lightening:
             self._narrow = [channel for channel in self._narrow if channel.delivery is not None]
             some: list[tuple[int, int, Channel]] = []
             for number, channel in enumerate(list(self._channels())):
-                size = _weight(channel)
+                size = surely(_weight, channel)
                 if size:
                     some.append((size, number, channel))
                     total += size
@@ -94,9 +95,7 @@ class Lightening:
         for size, number, channel in some:
             if total <= enough:
                 return
-            if channel.delivery is not None:
-                channel.delivery.lighten(channel.takes_more, made)
-            still = _weight(channel)
+            still = surely(partial(_lightened, made), channel)
             left.append((still, number, channel))
             total -= size - still
             yield 2
@@ -115,10 +114,20 @@ class Lightening:
         """There is room again."""
         narrow, self._narrow = self._narrow, []
         for channel in narrow:
-            if channel.delivery is not None:
-                channel.delivery.window = channel.window or self._window
-                self._pump(channel)
-            yield 1
+            yield surely(self._widen_one, channel)
+
+    def _widen_one(self, channel: Channel) -> int:
+        if channel.delivery is not None:
+            channel.delivery.window = channel.window or self._window
+            self._pump(channel)
+        return 1
+
+
+def _lightened(made: dict[int, tuple[Entry, Entry]], channel: Channel) -> int:
+    """What is left of it."""
+    if channel.delivery is not None:
+        channel.delivery.lighten(channel.takes_more, made)
+    return _weight(channel)
 
 
 def _weight(channel: Channel) -> int:

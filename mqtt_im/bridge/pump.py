@@ -16,7 +16,7 @@ from .channel import Channel
 from .claims import Claims
 from .cursors import Cursors
 from .lightening import Lightening
-from .slices import Line
+from .slices import Line, surely
 
 READY = 1_000
 """Packets that one turn of the loop sends, some milliseconds, and whatever one channel has beyond that."""
@@ -118,19 +118,16 @@ class Pump:
             self._line.start(self._pump_crowd())
 
     def _pump_crowd(self) -> Iterator[int]:
-        try:
-            while self._crowd:
-                channel = self._crowd.popleft()
-                channel.ready = False
-                self._outflow.done(1)
-                yield 2 + self.now(channel) * (2 + packets(channel.packet_bytes))
-        except Exception:
-            if self._crowd:  # a mistake costs one of them alone: nobody else serves those behind it
-                self._line.start(self._pump_crowd())
-            raise
-        finally:
-            self._crowding = bool(self._crowd)
-            self._lightening.look()
+        while self._crowd:
+            channel = self._crowd.popleft()
+            channel.ready = False
+            self._outflow.done(1)
+            yield surely(self._now_in_turn, channel)
+        self._crowding = False
+        self._lightening.look()
+
+    def _now_in_turn(self, channel: Channel) -> int:
+        return 2 + self.now(channel) * (2 + packets(channel.packet_bytes))
 
     # Fetching.
 

@@ -6,9 +6,15 @@ However many kinds of such work there are, they share what one turn of the loop 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+from mqtt_im.logs import RateLimited
+
+T = TypeVar("T")
 
 PER_TURN = 400
 """What is done in one turn, in steps of a few microseconds each."""
@@ -16,6 +22,17 @@ _TURN_S = 0.004
 """And so long it takes at most, or one step, where steps cost more than they say."""
 _AT_ONCE = 100
 """What one line does before the next one has its turn."""
+
+_log = RateLimited(logging.getLogger(__name__))
+
+
+def surely(act: Callable[[T], int], one: T) -> int:
+    """`act` for one of many; what it has cost. A mistake of ours with one costs that one alone, and is told in the log."""
+    try:
+        return act(one)
+    except Exception as error:  # noqa: BLE001 - told in the log
+        _log.exception("a mistake has met one of many", error)
+        return 1
 
 
 class Line:
@@ -39,9 +56,10 @@ class Line:
         except StopIteration:
             self.work.popleft()
             return 0
-        except BaseException:
-            self.work.popleft()  # a mistake of ours costs this piece alone
-            raise
+        except Exception as error:  # noqa: BLE001 - told in the log
+            _log.exception("a piece of work for many was given up", error)
+            self.work.popleft()
+            return 1
 
 
 class Slices:
@@ -68,20 +86,16 @@ class Slices:
 
     def _turn(self) -> None:
         left, end = PER_TURN, self._clock() + _TURN_S
-        try:
-            while self._busy and left > 0 and self._clock() < end:
-                left -= self._some(min(left, _AT_ONCE), end)
-        finally:
-            if self._busy:
-                asyncio.get_running_loop().call_soon(self._turn)
+        while self._busy and left > 0 and self._clock() < end:
+            left -= self._some(min(left, _AT_ONCE), end)
+        if self._busy:
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def _some(self, most: int, end: float) -> int:
         """What the first line has done; another one is the first now."""
         line, done = self._busy.popleft(), 0
-        try:
-            while line.work and done < most and self._clock() < end:
-                done += line.step()
-        finally:
-            if line.work:
-                self._busy.append(line)
+        while line.work and done < most and self._clock() < end:
+            done += line.step()
+        if line.work:
+            self._busy.append(line)
         return done

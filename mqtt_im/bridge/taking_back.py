@@ -6,12 +6,13 @@ They are many, so they are looked through a few at a time; recalls that come mea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from mqtt_im.core.delivery import Message, take_back
 
 from .channel import Channel
-from .parking import Parking
-from .slices import Line
+from .parking import Parked, Parking
+from .slices import Line, surely
 
 
 class TakingBack:
@@ -33,12 +34,21 @@ class TakingBack:
             self._line.start(self._look())
 
     def _look(self) -> Iterator[int]:
-        while self._waiting:
-            gone, self._waiting = self._waiting, set()
-            for channel in list(self._channels()):
-                if channel.delivery is not None:
-                    yield channel.delivery.taken_back(gone)
-            for parked in self._parking.all():
-                yield 1 + sum(take_back(flight.entries, gone) for flight in parked.flights.values())
-        self._busy = False
-        self._done()
+        try:
+            while self._waiting:
+                gone, self._waiting = self._waiting, set()
+                for channel in list(self._channels()):
+                    yield surely(partial(_connected, gone), channel)
+                for parked in self._parking.all():
+                    yield surely(partial(_parked, gone), parked)
+        finally:
+            self._busy = False
+            self._done()
+
+
+def _connected(gone: set[Message], channel: Channel) -> int:
+    return 1 if channel.delivery is None else channel.delivery.taken_back(gone)
+
+
+def _parked(gone: set[Message], parked: Parked) -> int:
+    return 1 + sum([take_back(flight.entries, gone) for flight in parked.flights.values()])

@@ -5,9 +5,10 @@ Everything here runs on the event loop. What goes to many goes to a few of them 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 from mqtt_im.core.records import AMENDMENTS, MESSAGES, Edited, Message, Reacted, Recalled
 from mqtt_im.protocol.codec import encode_json
@@ -17,8 +18,10 @@ from mqtt_im.store.jobs import Job
 from .channel import Channel
 from .claims import Claims
 from .seam import Bridge
-from .slices import Slices
+from .slices import Slices, surely
 from .taking_back import TakingBack
+
+T = TypeVar("T")
 
 CROWD = 100
 """More recipients are not served in one turn of the loop."""
@@ -116,20 +119,24 @@ class Telling:
 
     def _live_in_turn(self, commit: Commit) -> Iterator[int]:
         """The same for a large group, a few recipients at a time. A later item may come before it; then both are fetched."""
-        left = len(commit.to)
-        try:
-            for user, pos in commit.to:
-                for channel in self.channels_of(user):
-                    if channel.delivery is not None:
-                        channel.delivery.live(pos, commit.entry)
-                        if not channel.ready:
-                            self._bridge.pump.in_turn(channel)
-                left -= 1
-                self._outflow.done(1)
-                yield 1
-        finally:
-            self._outflow.done(left)  # nothing where all went well
-            self._telling.remove(commit)
+        yield from self._in_turn(partial(self._live_one, commit), commit.to)
+        self._telling.remove(commit)
+
+    def _live_one(self, commit: Commit, to: tuple[str, int]) -> int:
+        user, pos = to
+        for channel in self.channels_of(user):
+            if channel.delivery is not None:
+                channel.delivery.live(pos, commit.entry)
+                if not channel.ready:
+                    self._bridge.pump.in_turn(channel)
+        return 1
+
+    def _in_turn(self, act: Callable[[T], int], each: Sequence[T]) -> Iterator[int]:
+        """`act` for each of these, which are counted as still to be told."""
+        for one in each:
+            cost = surely(act, one)
+            self._outflow.done(1)
+            yield cost
 
     def channels_of(self, user: str) -> Sequence[Channel]:
         """The channels here to which the user's items come."""
@@ -155,20 +162,12 @@ class Telling:
         payload = encode_json(fields)
         if len(users) > CROWD:
             self._outflow.add(len(users))
-            self._events.start(self._event_in_turn(users, payload))
+            self._events.start(self._in_turn(partial(self._event_one, payload), users))
             return
         for user in users:
-            for channel in self.channels_of(user):
-                channel.event(payload)
+            self._event_one(payload, user)
 
-    def _event_in_turn(self, users: list[str], payload: bytes) -> Iterator[int]:
-        left = len(users)
-        try:
-            for user in users:
-                for channel in self.channels_of(user):
-                    channel.event(payload)
-                left -= 1
-                self._outflow.done(1)
-                yield 3
-        finally:
-            self._outflow.done(left)
+    def _event_one(self, payload: bytes, user: str) -> int:
+        for channel in self.channels_of(user):
+            channel.event(payload)
+        return 3

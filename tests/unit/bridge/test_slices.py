@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +13,7 @@ import pytest
 
 from mqtt_im.bridge import slices
 from mqtt_im.bridge.slices import Slices
+from mqtt_im.logs import RateLimited
 from mqtt_im.store.reads import FetchJob
 from tests.support.bridge import BridgeWorld
 
@@ -78,8 +80,14 @@ def test_a_turn_ends_by_time_too() -> None:
     asyncio.run(scenario())
 
 
-def test_a_mistake_costs_its_own_work_alone() -> None:
-    complaints: list[object] = []
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Callable[[], int]:
+    """How many mistakes the log tells of."""
+    monkeypatch.setattr(slices, "_log", RateLimited(logging.getLogger("mistakes"), 1_000))
+    return lambda: len([record for record in caplog.records if record.exc_info])
+
+
+def test_a_mistake_costs_its_own_work_alone(told: Callable[[], int]) -> None:
     done: list[int] = []
 
     def broken() -> Iterator[int]:
@@ -91,7 +99,6 @@ def test_a_mistake_costs_its_own_work_alone() -> None:
         yield 1
 
     async def scenario() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["exception"]))
         line = Slices(lambda: 0.0).line()
         line.start(broken())
         line.start(fine())
@@ -100,17 +107,16 @@ def test_a_mistake_costs_its_own_work_alone() -> None:
 
     asyncio.run(scenario())
     assert done == [1]
-    assert len(complaints) == 1
+    assert told() == 1
 
 
-def test_a_mistake_amid_a_crowd_leaves_nothing_for_which_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    complaints: list[object] = []
-
+def test_a_mistake_amid_a_crowd_leaves_nothing_for_which_others_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[[], int]
+) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("a mistake")
 
     async def scenario() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["exception"]))
         world = BridgeWorld(tmp_path)
         members = [f"user{number}" for number in range(300)]
         links = [world.connect(name) for name in members]
@@ -123,7 +129,7 @@ def test_a_mistake_amid_a_crowd_leaves_nothing_for_which_others_wait(tmp_path: P
         for _ in range(100):
             await asyncio.sleep(0)
             world.batch()
-        assert len(complaints) == 2
+        assert told() == 2 * len(members), "and keeps nothing from those behind it"
         assert world.bridge.ledger.writer.outflow._left == 0
         world.close()
 
@@ -132,15 +138,12 @@ def test_a_mistake_amid_a_crowd_leaves_nothing_for_which_others_wait(tmp_path: P
 
 @pytest.mark.parametrize("count", [20, 150])
 def test_a_mistake_with_one_of_many_keeps_nothing_from_those_behind_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int, told: Callable[[], int]
 ) -> None:
-    complaints: list[object] = []
-
     def broken(*_: object) -> bool:
         raise RuntimeError("a mistake")
 
     async def scenario() -> None:
-        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["exception"]))
         world = BridgeWorld(tmp_path)
         members = [f"user{number}" for number in range(count)]
         links = [world.connect(name) for name in members]
@@ -150,11 +153,41 @@ def test_a_mistake_with_one_of_many_keeps_nothing_from_those_behind_it(
         for _ in range(100):
             await asyncio.sleep(0)
             world.batch()
-        assert len(complaints) == 1
+        assert told() == 1
         assert all(link.positions == [1] for link in links if link is not links[count - 10])
         world.close()
 
     asyncio.run(scenario())
+
+
+def test_a_mistake_with_one_keeps_nothing_that_was_recalled_with_the_others(tmp_path: Path, told: Callable[[], int]) -> None:
+    async def scenario() -> None:
+        with BridgeWorld(tmp_path) as world:
+            links = [world.connect(name) for name in ("ann", "bob", "cat")]
+            world.batch()
+            world.ask(links[0], "group.create", id="g", group="#g", members=["bob", "cat"])
+            for number in (2, 3):
+                world.ask(links[0], "send", id=f"m{number}", to="#g", body="secret")
+            await _turns(world)
+            deliveries = [world.bridge.delivery_of(link) for link in links]
+            first, second, third = deliveries
+            assert first is not None and second is not None and third is not None
+            second.flights[2].entries = None  # type: ignore[assignment]
+            for number in (2, 3):
+                world.ask(links[0], "recall", id=f"r{number}", conv="#g", seq=number)
+                await _turns(world)
+            assert told() >= 2, "for each recall"
+            for delivery in (first, third):
+                shown = [entry for flight in delivery.flights.values() for _, entry in flight.entries]
+                assert not any(b"secret" in entry.tail for entry in shown)
+
+    asyncio.run(scenario())
+
+
+async def _turns(world: BridgeWorld) -> None:
+    for _ in range(50):
+        world.settle()
+        await asyncio.sleep(0)
 
 
 def test_a_message_to_a_crowd_leaves_in_turns_complete_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
