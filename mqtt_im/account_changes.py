@@ -61,11 +61,17 @@ class AccountChanges:
             self._log.error("the accounts can't be read", reason=error.message)
             return
         for change in changes:
-            self._close(change)
-            if change.what == ERASED:
-                self._eraser.bridge.background(self._erase_at_last(change.name))
-            elif change.what == REMOVED:
-                self._eraser.bridge.background(self._removed(change.name))
+            try:
+                self._act_on(change)
+            except Exception:
+                log.exception("a change of an account met a mistake", extra={"user": change.name})
+
+    def _act_on(self, change: Change) -> None:
+        self._close(change)
+        if change.what == ERASED:
+            self._eraser.bridge.background(self._erase_at_last(change.name))
+        elif change.what == REMOVED:
+            self._eraser.bridge.background(self._removed(change.name))
 
     async def _removed(self, name: str) -> None:
         """An account was removed: see `Eraser`; where that fails now, the next start does it."""

@@ -14,14 +14,14 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
-from mqtt_im import logs, memory
+from mqtt_im import lasting, logs, memory
 from mqtt_im.account_changes import AccountChanges
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.bounds import bridge_settings, retention_policy, rule_limits
@@ -187,19 +187,18 @@ class Server:
             raise MqttImError("start", error.strerror or str(error)) from error
         self._undo.push_async_callback(transport.drain, config.limits.drain_s)
 
-        upkeep = keep_up(ledger, config, retention_policy(config), bridge.note_connected)
-        self._undo.push_async_callback(_cancel, asyncio.create_task(upkeep, name="upkeep"))
-        self._undo.push_async_callback(_cancel, asyncio.create_task(lags.run(), name="lags"))
+        self._lasts("upkeep", partial(keep_up, ledger, config, retention_policy(config), bridge.note_connected))
+        self._lasts("lags", lags.run)
         look_s = min(memory.LOOK_S, max(memory.LEAST_LOOK_S, bounds.of(int(memory.LOOK_S))))
-        giving_back = memory.give_back(look_s=look_s, growth=min(memory.GROWTH, bounds.of(memory.GROWTH)))
-        self._undo.push_async_callback(_cancel, asyncio.create_task(giving_back, name="memory"))
-        self._undo.push_async_callback(_cancel, asyncio.create_task(memory.look_at_new(), name="new objects"))
+        growth = min(memory.GROWTH, bounds.of(memory.GROWTH))
+        self._lasts("memory", partial(memory.give_back, look_s=look_s, growth=growth))
+        self._lasts("new objects", memory.look_at_new)
         if around is not None:
-            self._undo.push_async_callback(_cancel, asyncio.create_task(around.sweep(), name="sweep"))
-            self._undo.push_async_callback(_cancel, asyncio.create_task(self._watch_database(), name="database"))
+            self._lasts("sweep", around.sweep)
+            self._lasts("database", self._watch_database)
         eraser = Eraser(Path(config.data_dir), bridge, transport, files, webpush, accounts, retention_policy(config))
         changes = AccountChanges(accounts, eraser, transport, partial(count, "log_lines_suppressed"))
-        self._undo.push_async_callback(_cancel, asyncio.create_task(changes.watch(), name="accounts"))
+        self._lasts("accounts", changes.watch)
         await changes.work_off()
         http.open(
             Services(
@@ -223,6 +222,11 @@ class Server:
         keep_reserve(Path(config.data_dir))
         self._state = "ok"
         log.info("ready", extra=self.addresses())
+
+    def _lasts(self, name: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """This runs until the server stops."""
+        task = asyncio.create_task(lasting.task(name, work), name=name)
+        self._undo.push_async_callback(_cancel, task)
 
     async def _join(self) -> Joined | None:
         """The database that the nodes share, where there is one; it is waited for."""
@@ -298,6 +302,7 @@ class Server:
         show("webhooks_waiting", lambda: hooks.waiting)
         show("webhooks_dead", lambda: hooks.dead)
         show("log_lines_dropped", logs.dropped)
+        show("mistakes", logs.mistakes)
         show("store_failing", lambda: float(ledger.failing is not None))
 
     async def stop(self) -> None:

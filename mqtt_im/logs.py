@@ -51,6 +51,7 @@ def set_up(config: LogConfig) -> None:
     if handler not in root.handlers:
         root.addHandler(handler)
     root.setLevel(LEVELS[config.level])
+    threading.excepthook = _of_a_thread
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(logging.WARNING, LEVELS[config.level]))
 
@@ -65,6 +66,33 @@ def name_node(name: str) -> None:
 def dropped() -> int:
     """How many lines of this process nobody will ever see, because nobody read stderr in time."""
     return sum(handler.writer.dropped for handler in logging.getLogger().handlers if isinstance(handler, LineHandler))
+
+
+def mistakes() -> int:
+    """How many exceptions that nobody had expected this process has told of, or held back since there were too many."""
+    return _mistakes.count
+
+
+class _Mistakes:
+    """Counts, on any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.count = 0
+
+    def add(self) -> None:
+        with self._lock:
+            self.count += 1
+
+
+_mistakes: Final = _Mistakes()
+
+
+def _of_a_thread(ended: threading.ExceptHookArgs) -> None:
+    """A thread has ended by a mistake."""
+    if ended.exc_value is not None and not issubclass(ended.exc_type, SystemExit):
+        name = ended.thread.name if ended.thread is not None else "?"
+        logging.getLogger(__name__).error("the thread %s has ended by a mistake", name, exc_info=ended.exc_value)
 
 
 def _to_stderr(data: bytes) -> None:
@@ -127,14 +155,14 @@ class LineWriter:
                 self._bytes -= size
             try:
                 self._write(b"".join(lines))
-            except (OSError, ValueError):  # nobody is there any more
+            except Exception:  # noqa: BLE001 - nobody is there any more; and there is nowhere to tell anything else
                 with self._changed:
                     self.dropped += len(lines)
                 continue
             with self._changed:
                 missing, self._told = self.dropped - self._told, self.dropped
             if missing:
-                with contextlib.suppress(OSError, ValueError):
+                with contextlib.suppress(Exception):
                     self._write(self.tell_dropped(missing).encode("utf-8", "backslashreplace") + b"\n")
 
 
@@ -150,6 +178,8 @@ class LineHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Have the record written, soon."""
+        if record.exc_info:
+            _mistakes.add()
         self._named(record)
         try:
             line = self.format(record)
@@ -299,6 +329,8 @@ class RateLimited:
             return
         held_back = self._flood.admit(message, network_of(str(values.get("address", ""))), self._clock())
         if held_back is None:
+            if error is not None:
+                _mistakes.add()
             if self._on_suppressed is not None:
                 self._on_suppressed()
             return

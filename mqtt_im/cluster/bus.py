@@ -16,11 +16,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
+from math import ceil
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 
+from mqtt_im import lasting
 from mqtt_im.postgres import nodes
 from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.errors import one_line
@@ -73,7 +75,7 @@ class Bus(Neighbours):
         self._known: dict[int, str] = {}
         """As the thread has it."""
         self._letting_go: asyncio.Task[None] | None = None
-        self._thread = threading.Thread(target=self._run, name="bus", daemon=True)
+        self._thread = threading.Thread(target=lasting.thread, args=("the bus", self._run), name="bus", daemon=True)
         self._ready: asyncio.Future[None] = self._loop.create_future()
         self.seen = time.monotonic()
         """When the database has answered last."""
@@ -176,8 +178,7 @@ class Bus(Neighbours):
         for node in left:
             name = self.others.pop(node)
             log.warning("a node is gone", extra={"other": name})
-            for gone in self.on_left:
-                gone(node)
+            _each(self.on_left, node)
         for node in joined:
             self.others[node] = living[node]
             log.info("a node has come", extra={"other": living[node]})
@@ -185,8 +186,7 @@ class Bus(Neighbours):
 
     def _joined(self, node: int) -> None:
         if node in self.others:
-            for joined in self.on_joined:
-                joined(node)
+            _each(self.on_joined, node)
 
     def _declared_dead(self, over: Callable[[], None]) -> None:
         self.dead = True
@@ -230,7 +230,7 @@ class Bus(Neighbours):
                 if not said:
                     log.error("the database can't be asked which nodes there are: %s", text)
                 said = text
-                select.select([self._wake_r], [], [], RETRY_S)
+                _wait([self._wake_r], RETRY_S)
         self._call(self._greeted)
 
     def _serve(self, connection: Connection) -> None:
@@ -268,10 +268,9 @@ class Bus(Neighbours):
             if barriers:
                 self._call_all([(_pass, (barrier,)) for barrier in barriers])
             if not len(self.outbox) and not self._barriers:
-                select.select([connection.fileno(), self._wake_r], [], [], max(0.0, beat_at - time.monotonic()))
-            with contextlib.suppress(BlockingIOError):
-                if select.select([self._wake_r], [], [], 0)[0]:
-                    os.read(self._wake_r, 4096)
+                _wait([connection.fileno(), self._wake_r], max(0.0, beat_at - time.monotonic()))
+            if _wait([self._wake_r], 0.0):
+                os.read(self._wake_r, 4096)
         self._send_waiting(connection)
         nodes.leave(connection, self._me)
         self._send(connection, [[self._me.incarnation, 0, "bye"]])
@@ -280,8 +279,7 @@ class Bus(Neighbours):
         if not self._ready.done():
             self._ready.set_result(None)
         elif not self._quiet:
-            for gap in self.on_gap:
-                gap()
+            _each(self.on_gap)
         self._tell_anew()
 
     def _tell_anew(self) -> None:
@@ -357,9 +355,26 @@ class Bus(Neighbours):
             connection.execute(query, (channels, [payload for _, payload in payloads]))
 
 
+def _each(listeners: Sequence[Callable[..., None]], *what: Any) -> None:
+    """All of them are told, also where a mistake has met one."""
+    for listener in listeners:
+        try:
+            listener(*what)
+        except Exception:
+            log.exception("what nodes there are could not be told to a part of this one")
+
+
 def _channel(node: int) -> str:
     """Where a node listens for what is told to it alone; 0: where all do."""
     return f"{CHANNEL}_{node}" if node else CHANNEL
+
+
+def _wait(files: Sequence[int], seconds: float) -> bool:
+    """Whether one of these can be read; so long it is waited for. Not `select`, which knows no more than 1,024 files."""
+    poll = select.poll()
+    for file in files:
+        poll.register(file, select.POLLIN)
+    return bool(poll.poll(ceil(seconds * 1000)))
 
 
 def _do_all(done: list[Callable[[], None]]) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
+from mqtt_im import lasting
 from mqtt_im.clock import Clock
 from mqtt_im.config import FilesConfig
 from mqtt_im.core.rules.files import is_carried, may_read_file
@@ -108,7 +109,7 @@ class Files:
         """The carriers are those of this store; what nobody carries leaves from now on. Raises `StoreError`."""
         self._ledger = ledger
         await self._on_thread(self._open, ledger.epoch)
-        self._task = asyncio.create_task(self._sweep_on(), name="files")
+        self._task = asyncio.create_task(lasting.task("the sweep of files", self._sweep_on), name="files")
 
     async def stop(self) -> None:
         """Nothing is done any more."""

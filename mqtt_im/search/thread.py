@@ -22,6 +22,7 @@ from typing import Final, Protocol
 import msgspec
 import peewee
 
+from mqtt_im import lasting
 from mqtt_im.disk import lacks_room
 from mqtt_im.protocol.errors import Refusal, StoreError
 from mqtt_im.shares import Bounds
@@ -127,7 +128,7 @@ class Search:
         self._recalled: deque[Key] = deque(maxlen=_MAX_RECALLED)
         self._wake = threading.Event()
         self._stopping = False
-        self._thread = threading.Thread(target=self._run, name="search", daemon=True)
+        self._thread = threading.Thread(target=lasting.thread, args=("search", self._run), name="search", daemon=True)
         self._end = 0
         self._pause = _POLL_S
         self._rest_until = self._sweep_at = 0.0

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Final
 
+from mqtt_im import lasting
 from mqtt_im.clock import Clock
 from mqtt_im.protocol.errors import Refusal, StoreError
 
@@ -69,10 +70,13 @@ class Reader:
         self._make: Callable[[], Reading]
         self._reading: Reading | None = None
         self._thread: threading.Thread | None = None
+        self._end: float | None = None
+        """When what waits is not done any more; None where the end has not come."""
 
     def start(self, make: Callable[[], Reading]) -> None:
         """Jobs are done from now on, with what `make` opens on the reader's thread."""
         self._make = make
+        self._end = None
         self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
         self._thread.start()
 
@@ -105,14 +109,16 @@ class Reader:
     # The thread.
 
     def _run(self) -> None:
-        end: float | None = None
-        while end is None or self._turns or self._aside:
-            if self._gather(block=end is None and not (self._turns or self._aside)) and end is None:
-                end = time.monotonic() + LAST_S
-            if end is not None and time.monotonic() >= end:
+        lasting.thread("the reader's thread", self._rounds)
+        self.close()
+
+    def _rounds(self) -> None:
+        while self._end is None or self._turns or self._aside:
+            if self._gather(block=self._end is None and not (self._turns or self._aside)) and self._end is None:
+                self._end = time.monotonic() + LAST_S
+            if self._end is not None and time.monotonic() >= self._end:
                 self._refuse_all()
             self.serve()
-        self.close()
 
     def _refuse_all(self) -> None:
         """Whoever has asked has gone, or is about to be told that the server stops."""

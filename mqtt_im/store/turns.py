@@ -9,8 +9,9 @@ served at once, and what is heavy lets pass what is light. Of one user jobs keep
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
+from itertools import chain
 from typing import Final, Generic, NamedTuple, TypeVar
 
 J = TypeVar("J")
@@ -53,6 +54,9 @@ class Turns(Generic[J]):
 
     def __len__(self) -> int:
         return self._count
+
+    def __iter__(self) -> Iterator[J]:
+        return chain.from_iterable(self._lines.values())
 
     def put(self, job: J) -> None:
         """The job stands in its user's line."""

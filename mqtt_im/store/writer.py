@@ -19,6 +19,7 @@ from functools import partial
 from queue import Empty, SimpleQueue
 from time import perf_counter, thread_time
 
+from mqtt_im import lasting
 from mqtt_im.clock import Clock, Times
 from mqtt_im.protocol.errors import InDoubt, Refusal
 
@@ -81,6 +82,12 @@ class Writer:
         self._most = MAX_JOBS
         """Jobs that are looked at for the next transaction: what is not done has been looked up for nothing."""
         self._worker: threading.Thread | None = None
+        self._stopping = False
+        """The end has come: what still stands in line is done."""
+        self._hand: list[Job] = []
+        """The jobs of the batch that is being worked on …"""
+        self._told: list[list[Job]] = []
+        """… of which these have been told what became of them."""
         self._untold = threading.Semaphore(MAX_UNTOLD)
         self._stale = False
         self._owed = Owed()
@@ -117,21 +124,39 @@ class Writer:
     # The thread.
 
     def _run(self, engine: Store) -> None:
-        stop = False
         self._beside(engine, 0)
-        while not stop or self._turns:
-            batch, ended = self._gather(engine)
-            stop = stop or ended
-            if batch:
-                self.on_batch(len(batch))
-                self._work(engine, batch)
-            elif self.failing is not None:
-                self._recovered(engine)
-            if self.failing is None:
-                self._beside(engine, len(batch))
+        lasting.thread("the ledger's thread", partial(self._rounds, engine))
         engine.abandon("the store is closed")
         with contextlib.suppress(*engine.errors):
             engine.keep_mark(self._clock.mark())
+
+    def _rounds(self, engine: Store) -> None:
+        """Until the end has come, and everything is over."""
+        while not self._stopping or self._turns:
+            try:
+                batch, ended = self._gather(engine)
+                self._stopping = self._stopping or ended
+                if batch:
+                    self.on_batch(len(batch))
+                    self._work(engine, batch)
+                elif self.failing is not None:
+                    self._recovered(engine)
+            except Exception as error:
+                logger.exception("store: a mistake has met a batch of %d jobs", len(self._hand))
+                self._let_go(engine, error)
+            else:
+                if self.failing is None:
+                    self._beside(engine, len(batch))
+
+    def _let_go(self, engine: Store, error: Exception) -> None:
+        """Nobody waits for the batch, of which nobody knows whether it was committed, and the state is what is on disk."""
+        over = {id(job) for told in self._told for job in told} | {id(job) for job in self._turns}
+        left = [job for job in self._hand if id(job) not in over]
+        for job in left:
+            self._refuse(job, undecided())
+        self._tell(left)
+        self._hand, self._told = [], []
+        self._trouble(engine, error)
 
     def _beside(self, engine: Store, jobs: int) -> None:
         """What is to be done beside the batches, a part of it."""
@@ -159,7 +184,7 @@ class Writer:
 
     def _gather(self, engine: Store) -> tuple[list[Job], bool]:
         """The jobs of the next batch, as many as there may be, and whether the end has come."""
-        batch: list[Job] = []
+        batch = self._hand = list[Job]()
         ended = self._take(batch, self._pause(engine))
         few = 0 < len(batch) < self._last and self._last >= GATHERED
         if few and engine.gathers_s and not (ended or self._turns or self.failing):
@@ -175,7 +200,7 @@ class Writer:
             turns.settle()
             for job in batch:
                 turns.put(job)
-            batch = turns.several(self._most, waits, lambda job: weight(job) > LONG, apart=not self._let_pass)
+            batch = self._hand = turns.several(self._most, waits, lambda job: weight(job) > LONG, apart=not self._let_pass)
             self._let_pass = len(turns) > 0 and not self._let_pass
             self._rests = not (batch or crowded) and len(turns) > 0
         return batch, ended
@@ -215,6 +240,7 @@ class Writer:
             self._commit(engine, [self._owed, *batch] if self._owed else batch)
         else:
             self._serve(engine, batch)
+        self._hand, self._told = [], []  # they hold connections that may go
 
     def _commit(self, engine: Store, batch: list[Job]) -> None:
         """The jobs are committed and finished, or refused; see `_work`."""
@@ -426,6 +452,7 @@ class Writer:
 
     def _tell(self, batch: list[Job]) -> None:
         """The jobs are over on the loop soon. The thread waits where the loop does not keep up."""
+        self._told.append(batch)
         self._untold.acquire(timeout=LONGEST_TELL_S)
         self._soon(self._arrived, batch)
 

@@ -43,12 +43,12 @@ class Spending:
             self._timer.cancel()
 
     def _tell(self) -> None:
+        self.start()
         much = [(units, user) for user, units in self._spent.items() if units >= self._least]
         self._spent.clear()
         if much and self._neighbours.others:
             most = much if len(much) <= MAX_TOLD else heapq.nlargest(MAX_TOLD, much)
             self._neighbours.tell("spent", {user: round(units, 1) for units, user in most})
-        self.start()
 
     def _told(self, _: int, fields: list[Any]) -> None:
         hub, now = self._hub, self._hub.clock()

@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any, Final
 
+from mqtt_im import lasting
 from mqtt_im.cluster import Neighbours
 from mqtt_im.mqtt.packets import RETAIN_AS_PUBLISHED
 from mqtt_im.transport.embedded.sessions import shared as sql
@@ -127,7 +128,7 @@ class Abroad:
         for work in self._read.values():
             work.begin()
         self._read["shares"].add([_ADOPT])
-        self._background(self._sweep())
+        self._background(lasting.task("the sweep of sessions", self._sweep))
 
     def stop(self) -> None:
         """Nothing more is done; what is not done yet stands in the database."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import json
+import logging
 import math
 import secrets
 from collections.abc import Callable
@@ -24,6 +25,8 @@ MAX_KEPT_SESSIONS: Final = 256
 _AHEAD_S: Final = 3600
 """The ends of sessions are looked up on disk so far ahead; only the near ones are in memory."""
 _ALIVE_S: Final = 2.0
+
+logger = logging.getLogger(__name__)
 
 
 class Keeper:
@@ -304,6 +307,8 @@ class Keeper:
             self._ends = [(end, (user, name)) for user, name, end in rows]
         except StoreFailed as failure:
             self._ground.log.note("session_store", "", "sessions that have expired cannot be looked up: %s", failure)
+        except Exception:
+            logger.exception("sessions that have expired could not be looked up")
         heapq.heapify(self._ends)
         self._wait()
 
@@ -352,5 +357,5 @@ class Keeper:
 
     def _still_alive(self) -> None:
         needed = bool(self._timed)
-        self._ground.store.still_alive(needed=needed)
         self._alive = asyncio.get_running_loop().call_later(_ALIVE_S, self._still_alive) if needed else None
+        self._ground.store.still_alive(needed=needed)

@@ -21,9 +21,12 @@ from typing import Any, Final, TypeVar
 
 import peewee
 
+from mqtt_im import lasting
 from mqtt_im.disk import reason
 from mqtt_im.transport.embedded.limits import Count, Quiet
 from mqtt_im.transport.embedded.sessions.tables import MODELS, SCHEMA, SINCE_2
+
+logger = logging.getLogger(__name__)
 
 Parameters = tuple[object, ...]
 Statement = tuple[str, Parameters]
@@ -299,7 +302,7 @@ class Persistence:
 
     def _write(self) -> None:
         """The thread: one transaction for everything that waits."""
-        self._work()
+        lasting.thread("the sessions' thread", self._work)
         self._end()
 
     def _end(self) -> None:
@@ -307,6 +310,7 @@ class Persistence:
         self._database.close()
 
     def _work(self) -> None:
+        self._changed.set()  # perhaps a mistake has ended this before
         while True:
             self._changed.wait()
             self._changed.clear()
@@ -315,12 +319,21 @@ class Persistence:
                 statements, self._waiting = self._waiting, []
                 waiters, self._waiters = self._waiters, []
             if statements or waiters:
-                ok = self._commit(statements)
+                ok = self._committed(statements)
                 self._finished += len(statements)
                 if waiters or not ok:
                     self._loop.call_soon_threadsafe(self._tell, waiters, ok)
             if stopping:
                 break
+
+    def _committed(self, statements: list[Statement]) -> bool:
+        """See `_commit`; a mistake is a failure like any other, so that nobody waits for what it has met."""
+        try:
+            return self._commit(statements)
+        except Exception as error:
+            logger.exception("sessions: a transaction met a mistake")
+            self._failure = str(error)
+            return False
 
     def _commit(self, statements: list[Statement]) -> bool:
         """Commit all of it or nothing; says which. Failing to open the file again is a failure like any other."""

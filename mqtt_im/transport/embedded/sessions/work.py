@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
 from mqtt_im.transport.embedded.sessions.persistence import StoreFailed
 
 RETRY_S: Final = 1.0
+
+logger = logging.getLogger(__name__)
 
 
 class Work:
@@ -52,5 +55,7 @@ class Work:
                     self._waiting |= what
                     self._failed(failure)
                     await asyncio.sleep(RETRY_S)
+                except Exception:
+                    logger.exception("what other nodes have told met a mistake")
         finally:
             self.idle.set()

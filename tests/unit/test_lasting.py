@@ -1,0 +1,225 @@
+"""What lasts as long as the server goes on after a mistake, wherever that was; the log tells of it, and it is counted."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from msgspec import Raw
+
+from mqtt_im import lasting, logs
+from mqtt_im.account_changes import AccountChanges
+from mqtt_im.accounts.models import REMOVED, Change
+from mqtt_im.cluster import bus
+from mqtt_im.config import LogConfig
+from mqtt_im.core.rules import Who
+from mqtt_im.protocol import requests as rq
+from mqtt_im.protocol.errors import Refusal, Undecided
+from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.ledger import Ledger
+from mqtt_im.store.sqlite.engine import Engine
+from mqtt_im.store.sqlite.opening import open_ledger
+from mqtt_im.transport.embedded.sessions import tables as sql
+from mqtt_im.transport.embedded.sessions.persistence import Persistence
+
+PATIENCE_S = 60.0
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lasting, "AGAIN_S", 0.0)
+
+
+@pytest.fixture
+def told(caplog: pytest.LogCaptureFixture) -> Callable[[], int]:
+    """How many mistakes the log tells of."""
+    return lambda: len([record for record in caplog.records if record.exc_info])
+
+
+class Sometimes:
+    """Fails as often as `fails` says, and then does what it stands for."""
+
+    def __init__(self, really: Callable[..., Any], fails: int = 1) -> None:
+        self._really = really
+        self._fails = fails
+
+    def __call__(self, *args: Any) -> Any:
+        self._fails -= 1
+        if self._fails >= 0:
+            raise RuntimeError("a mistake")
+        return self._really(*args)
+
+
+def test_a_task_and_a_thread_begin_anew_until_they_are_done(told: Callable[[], int]) -> None:
+    done: list[str] = []
+
+    async def work() -> None:
+        worked("task")
+
+    worked = Sometimes(done.append, 3)
+    asyncio.run(lasting.task("a task", work))
+    worked = Sometimes(done.append, 2)
+    lasting.thread("a thread", lambda: worked("thread"))
+    assert done == ["task", "thread"] and told() == 5
+
+
+def test_a_task_that_is_cancelled_ends() -> None:
+    async def scenario() -> None:
+        task = asyncio.create_task(lasting.task("a task", asyncio.Event().wait))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(scenario())
+
+
+def test_what_the_log_tells_of_is_counted_and_so_is_a_thread_that_ends() -> None:
+    root, before, hook = logging.getLogger(), logs.mistakes(), threading.excepthook
+    kept, level = root.handlers[:], root.level
+    try:
+        logs.set_up(LogConfig())
+        limited = logs.RateLimited(logging.getLogger("here"), 1)
+        for _ in range(3):
+            limited.exception("twice held back", RuntimeError())
+        thread = threading.Thread(target=Sometimes(print))
+        thread.start()
+        thread.join()
+        logging.getLogger("here").error("nothing unexpected")
+        assert logs.mistakes() - before == 4
+    finally:
+        root.handlers[:], threading.excepthook = kept, hook
+        root.setLevel(level)
+
+
+# The store.
+
+
+async def refusal_of(ledger: Ledger, user: str) -> Refusal | None:
+    future: asyncio.Future[RequestJob] = asyncio.get_running_loop().create_future()
+    ledger.submit(RequestJob(Who(user, "pc", 0), rq.Send(to="bob", body=Raw(b"1"), id="a"), future.set_result))
+    return (await asyncio.wait_for(future, PATIENCE_S)).refusal
+
+
+@pytest.mark.parametrize("where", ["commit", "pause", "on_batch", "cost", "recovered"])
+def test_the_ledger_goes_on_and_nobody_waits_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[[], int], where: str
+) -> None:
+    async def scenario() -> None:
+        ledger = open_ledger(tmp_path, synchronous="off")
+        await ledger.start()
+        engine, writer = cast(Engine, ledger._store), ledger.writer
+        if where in ("commit", "pause"):
+            monkeypatch.setattr(engine, where, Sometimes(getattr(engine, where)))
+        elif where == "on_batch":
+            writer.on_batch = Sometimes(lambda _: None)
+        elif where == "cost":
+            monkeypatch.setattr("mqtt_im.store.writer.cost", Sometimes(lambda _: 1.0, 100))
+        else:
+            monkeypatch.setattr(engine, "probe", Sometimes(engine.probe, 2))
+            writer.failing = "a test"
+        asks = [asyncio.ensure_future(refusal_of(ledger, user)) for user in ("ann", "cat", "dan")]
+        for refusal in await asyncio.gather(*asks):
+            assert refusal is None or isinstance(refusal, Undecided) or refusal.retry
+        while await refusal_of(ledger, "ann") is not None:  # noqa: ASYNC110 - until the store has recovered
+            await asyncio.sleep(0.01)
+        assert await ledger.call(lambda view: view.state.user("bob").head) >= 1
+        await ledger.stop()
+
+    asyncio.run(scenario())
+    assert told() or where == "cost", "which only counts where somebody waits"
+
+
+def test_the_reader_goes_on_also_when_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[[], int]) -> None:
+    async def scenario() -> None:
+        ledger = open_ledger(tmp_path, synchronous="off")
+        await ledger.start()
+        reader = ledger._reader
+        monkeypatch.setattr(reader._turns, "charge", Sometimes(reader._turns.charge))
+        for _ in range(3):
+            assert await asyncio.wait_for(ledger.call(lambda view: view.state.user("bob").head), PATIENCE_S) == 0
+        monkeypatch.setattr(reader, "serve", Sometimes(reader.serve))
+        await asyncio.wait_for(ledger.stop(), PATIENCE_S)
+
+    asyncio.run(scenario())
+    assert told() == 2
+
+
+# Sessions.
+
+
+def test_sessions_go_on_and_who_waited_is_told_that_it_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[[], int]
+) -> None:
+    async def scenario() -> None:
+        store = Persistence(tmp_path / "broker.db", lambda *_, **__: None, logging.getLogger("sessions"))
+
+        async def keep(number: object) -> bool:
+            future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+            store.write(sql.RECEIVED, "s1", number)
+            store.committed(future.set_result)
+            return await asyncio.wait_for(future, PATIENCE_S)
+
+        assert not await keep(1 << 70), "no number of SQLite's: an OverflowError"
+        assert await keep(1)
+        monkeypatch.setattr(store, "_tell", Sometimes(store._tell))
+        await store.close()
+
+    asyncio.run(scenario())
+    assert told() >= 1
+
+
+# Accounts, and nodes.
+
+
+def test_a_change_of_an_account_keeps_nothing_from_the_next_one(told: Callable[[], int]) -> None:
+    closed: list[str] = []
+
+    class Accounts:
+        def take_changes(self) -> list[Change]:
+            return [Change("ann", REMOVED), Change("bob", REMOVED)]
+
+    class Links:
+        def links(self, user: str) -> list[Any]:
+            if user == "ann":
+                raise RuntimeError("a mistake")
+            closed.append(user)
+            return []
+
+    class Eraser:
+        bridge = cast(Any, None)
+
+    eraser = cast(Any, Eraser())
+    eraser.bridge = eraser
+    eraser.background = lambda work: work.close()
+    AccountChanges(cast(Any, Accounts()), eraser, cast(Any, Links()), lambda: None).act()
+    assert closed == ["bob"] and told() == 1
+
+
+def test_all_parts_hear_of_a_node_also_where_one_makes_a_mistake(told: Callable[[], int]) -> None:
+    heard: list[int] = []
+    bus._each([Sometimes(heard.append), heard.append], 7)
+    assert heard == [7] and told() == 1
+
+
+def test_the_bus_waits_for_files_of_any_number() -> None:
+    """A database that comes back while there are a thousand connections has a file of a number that `select` does not know."""
+    read, write = os.pipe()
+    high = 1_500
+    try:
+        os.dup2(read, high)
+    except OSError:
+        pytest.skip("so many files may not be open here")
+    try:
+        assert not bus._wait([high], 0.0)
+        os.write(write, b"x")
+        assert bus._wait([read, high], PATIENCE_S)
+    finally:
+        for file in (read, write, high):
+            os.close(file)
