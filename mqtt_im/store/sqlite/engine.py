@@ -184,9 +184,7 @@ class Engine(Showing):
             self.now = max(self.now, decode(newest).ts)  # the clock may be behind what was written before
         flusher = self.flusher
         with without_collecting():
-            rows = replay(
-                decoded(self.log.after(position)), self._take, flusher.overfull, flusher.set_aside, state.prefetch_records
-            )
+            rows = replay(decoded(self.log.after(position)), self._take, flusher.overfull, flusher.set_aside, state.prefetch_next)
         self.last = state.live.last
         self._taking_back.undo(state)
         if self.cut_off is None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, User
-from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, ReadMark
+from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, Message, ReadMark
 from mqtt_im.shares import Bounds
 
 from .log import Log
@@ -43,6 +43,8 @@ class Entities(Overlay):
         """Conversations that were looked for in this batch and do not exist."""
         self._groups: dict[str, int] = {}
         """Groups with their members in memory, and how many those are; the ones that were used last at the end."""
+        self._grouped = 0
+        """Of these members together."""
         self._devices: dict[str, dict[str, Device]] = {}
         self._beside = 0
         """Bytes of what hangs on users, roughly: what ended since it was last counted is still in it."""
@@ -92,18 +94,27 @@ class Entities(Overlay):
         user = self._unwritten.get(name)
         return self.user(name).uid if user is None else user.uid
 
-    def prefetch_records(self, records: Iterable[AnyRecord]) -> None:
-        """Whom and what these records of the log are about is in memory."""
+    def prefetch_next(self, records: Iterable[AnyRecord]) -> None:
+        """As `prefetch_records`, of a log that is right, and nothing of these records was taken yet.
+
+        So a direct conversation of which the first message comes is not there, and looking for it in a large store is spared.
+        """
+        self.prefetch_records(records, new=True)
+
+    def prefetch_records(self, records: Iterable[AnyRecord], new: bool = False) -> None:
+        """Whom and what these records of the log are about is in memory; `new`: see `prefetch_next`."""
         users = set[str]()
         owners = set[str]()
         convs = set[str]()
+        begun = set[str]()
         marked = set[str]()
         for record in records:
             if isinstance(record, Act):
-                convs.add(record.conv)
                 if record.conv[0] == "#":
+                    convs.add(record.conv)
                     users.add(record.by)
                 else:
+                    (begun if new and record.seq == 1 and type(record) is Message else convs).add(record.conv)
                     users.update(record.conv.split(":"))
             elif isinstance(record, Cursors):
                 for user, _, _, delivered in record.moves:
@@ -117,7 +128,8 @@ class Entities(Overlay):
                 marked.add(record.conv)
         self._absent.clear()
         self._prefetch_users(users | owners)
-        self._prefetch_convs(convs | marked)
+        self._prefetch_convs((convs | marked) - begun)
+        self._absent |= begun.difference(self._convs)
         known = [conv for name in marked if (conv := self._convs.get(name)) is not None]
         self._prefetch_members([conv for conv in known if conv.users is not None and not conv.loaded])
         self._prefetch_devices(owners)
@@ -226,21 +238,31 @@ class Entities(Overlay):
 
     def _loaded(self, name: str, members: Mapping[str, Member]) -> None:
         """The members of a group are in memory, as long as there is room; who they are will be asked next."""
-        self._groups[name] = len(members)
+        self._used(name, len(members))
         self._prefetch_users(set(members))
+
+    def _used(self, name: str, size: int) -> None:
+        """So many members of the group are in memory, and it is the one that was used last."""
+        self._grouped += size - self._groups.pop(name, 0)
+        self._groups[name] = size
 
     def _unload(self) -> None:
         """No more members of groups are in memory than there is room for, but for those that must be."""
-        room = self._bounds.of(MAX_MEMBERS) - sum(self._groups.values())
-        for name in list(self._groups) if room < 0 else ():
-            if any(name in generation.regrouped for generation in self._generations()):
-                continue
+        over = self._grouped - self._bounds.of(MAX_MEMBERS)
+        if over <= 0:
+            return
+        generations, gone = self._generations(), list[str]()
+        for name, size in self._groups.items():
+            if not any(name in generation.regrouped for generation in generations):
+                gone.append(name)
+                over -= size
+                if over <= 0:
+                    break
+        for name in gone:
+            self._grouped -= self._groups.pop(name)
             conv = self._convs.get(name)
             if conv is not None:
                 conv.unload()
-            room += self._groups.pop(name)
-            if room >= 0:
-                return
 
     def conv_for(self, name: str) -> Conv:
         """See `State`."""
@@ -267,8 +289,7 @@ class Entities(Overlay):
         conv.changed = self.live.last
         self.live.convs[conv.name] = conv
         if conv.group and conv.loaded:
-            self._groups.pop(conv.name, None)
-            self._groups[conv.name] = len(conv.members)  # used last
+            self._used(conv.name, len(conv.members))
 
     def touch_member(self, conv: Conv, name: str) -> None:
         """See `State`."""

@@ -92,7 +92,7 @@ class Mending:
             state.live.last = position
             flusher = Flusher(projection, self._epoch, Gate(), Bounds())
             flusher.begin(state)
-            replay(self._rows(log, position), state.replay, flusher.full, flusher.flush, state.prefetch_records)
+            replay(self._rows(log, position), state.replay, flusher.full, flusher.flush, state.prefetch_next)
             if self._stop.is_set():
                 self.problem = "the server stops"
                 return

@@ -49,7 +49,7 @@ def rebuild(data_dir: Path, log: Log, log_db: peewee.SqliteDatabase, epoch: str)
             write_all(state, projection, "", state.live.last, _SLICE_ROWS)
 
         with without_collecting():
-            rows = replay(decoded(log.after(base)), state.take, full, flush, state.prefetch_records)
+            rows = replay(decoded(log.after(base)), state.replay, full, flush, state.prefetch_records)
             flush()
         projection.begin()
         set_latest(db.connection(), state.rewritten())  # type: ignore[no-untyped-call]

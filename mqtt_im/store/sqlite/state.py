@@ -76,9 +76,11 @@ class ProjectedState(Contents):
         return names
 
     def replay(self, lsn: int, record: AnyRecord, size: int) -> None:
-        """As `take`, for a row that is on disk already."""
+        """As `take`, for a row that is on disk already; what nobody needs is given back, as between two batches."""
         self.take(lsn, record, size)
         self.settle()
+        if self._grouped:
+            self._unload()
 
     def settle(self) -> None:
         """Everything taken is on disk: of records with many recipients only what is shown stays in memory."""

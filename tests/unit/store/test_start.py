@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +20,8 @@ from mqtt_im.store.delivering import AttachJob, CursorsJob
 from mqtt_im.store.jobs import Job, RequestJob
 from mqtt_im.store.sqlite import flusher
 from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.projection import Projection
+from mqtt_im.store.sqlite.replay import without_collecting
 from tests.support.starter import FLUSH_ROWS
 from tests.support.store import SqliteStore
 
@@ -166,3 +169,32 @@ def test_a_start_that_is_killed_leaves_all_to_the_next(store: SqliteStore, momen
     repeat = send("ann", "bob", "before")
     store.run([repeat], NOW)
     assert repeat.refusal is None and repeat.commits is None
+
+
+def test_a_start_looks_for_no_conversation_that_begins(store: SqliteStore) -> None:
+    """In a large store that takes longest; those that were there are read."""
+    fall_behind(store, FLUSH_ROWS)
+    run(store, send("bob", "ann", "again"))
+    before = inboxes(store)
+    store.crash()
+    asked: list[str] = []
+    convs = Projection.convs
+
+    def told(projection: Projection, names: Sequence[str], *how: Any) -> Any:
+        asked.extend(names)
+        return convs(projection, names, *how)
+
+    with patch.object(Projection, "convs", told):
+        store.reopen()
+    assert set(asked) == {"ann:bob", "#g"}
+    assert inboxes(store) == before
+
+
+def test_what_a_start_has_made_is_not_looked_through_for_garbage() -> None:
+    """That would stop everything for a tenth of a second, once it is ready."""
+    gc.collect(0)
+    with without_collecting():
+        made = [[number] for number in range(1_000)]
+    young = {id(one) for generation in (0, 1) for one in gc.get_objects(generation)}
+    assert gc.isenabled()
+    assert not young.intersection(map(id, made))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from unittest.mock import patch
@@ -10,14 +11,16 @@ from unittest.mock import patch
 import pytest
 from msgspec import Raw
 
-from mqtt_im.core.records import GroupChange, Message, decode
+from mqtt_im.core.records import AnyRecord, GroupChange, Message, decode
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.sqlite import bulks, entities, flusher, rows
+from mqtt_im.store.sqlite import bulks, engine, entities, flusher, rebuild, rows
 from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.files import PROJECTION_FILE, remove
+from mqtt_im.store.sqlite.state import ProjectedState
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000
@@ -152,6 +155,48 @@ def test_members_of_groups_leave_the_memory_and_come_back(store: SqliteStore, mo
         assert len(loaded) <= 2
     assert store.engine.state.user("ann").head == 6 + 3 * 6 * 2
     assert store.engine.state.user(NAMES[0]).head == 6 + 2 * 6
+
+
+@pytest.mark.parametrize("way", ["start", "rebuild", "check"])
+def test_who_takes_a_log_gives_members_back(
+    store: SqliteStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """No more groups are in memory than there is room for, however many the log speaks of."""
+    groups = [f"#g{number}" for number in range(6)]
+    for group in groups:
+        make(store, group)
+    store.engine.flusher.flush()
+    for turn in range(2):
+        for group in groups:
+            say(store, group, f"{turn}{group}")
+    left = tmp_path / "left"
+    shutil.copytree(tmp_path, left)  # as a kill leaves it
+    if way == "rebuild":
+        remove(left / PROJECTION_FILE)
+        monkeypatch.setattr(engine, "FLUSH_ROWS", 1)
+    monkeypatch.setattr(entities, "MAX_MEMBERS", 2 * MEMBERS + 10)
+    monkeypatch.setattr(rebuild, "_ROWS", 4)
+    monkeypatch.setattr("mqtt_im.store.sqlite.check._FLUSH_ROWS", 4)
+    monkeypatch.setattr("mqtt_im.store.sqlite.replay.LOOK", 1)
+    loaded: list[int] = []
+    whole: list[int] = []
+    replay = ProjectedState.replay
+
+    def taken(state: ProjectedState, lsn: int, record: AnyRecord, size: int) -> None:
+        replay(state, lsn, record, size)
+        regrouped = {name for generation in state._generations() for name in generation.regrouped}
+        convs = [conv for conv in state._convs.values() if conv.group and conv.loaded and conv.name not in regrouped]
+        loaded.append(len(convs))
+        whole.extend(len(kept.pos) for kept in state.live.records.values() if isinstance(kept, Message))
+
+    with patch.object(ProjectedState, "replay", taken):
+        if way == "check":
+            assert check(left).problems == []
+        else:
+            SqliteStore(left).close()
+    assert len(loaded) >= 2 * len(groups)
+    assert max(loaded) <= 2
+    assert not any(whole)
 
 
 def test_who_asks_about_one_member_reads_no_others(store: SqliteStore) -> None:
