@@ -1,7 +1,8 @@
 """Checkpoints of the projections, on a thread: what stands in their write-ahead file is copied into the database beside commits.
 
 That takes as long as the disk needs for some ten megabytes, twice. Left to SQLite, the ledger's thread would do it with the
-bulk write after which the file is large, and messages would wait.
+bulk write after which the file is large, and messages would wait: in a large store one bulk write alone makes more than it would
+leave. In place of that the next bulk write waits, while what waits to be copied is much (`behind`).
 """
 
 from __future__ import annotations
@@ -25,8 +26,8 @@ ENOUGH_BYTES: Final = 16 << 20
 """Of the write-ahead file: a page that is written often is copied once for many times."""
 _KEPT_BYTES: Final = 4 << 20
 """Of the file that stay when it begins anew, so that its size tells how much stands in it."""
-_ALONE_PAGES: Final = 32_000
-"""Where it has become so large all the same, since it was never copied whole, SQLite does it with the next commit."""
+MUCH_BYTES: Final = 4 * ENOUGH_BYTES
+"""So much should be copied before more is written: where the next write comes sooner, the file can't begin anew after it."""
 
 
 class Checkpoints:
@@ -34,7 +35,7 @@ class Checkpoints:
 
     def __init__(self, db: peewee.SqliteDatabase) -> None:
         """`db` leaves them to this from now on."""
-        db.pragma("wal_autocheckpoint", _ALONE_PAGES)
+        db.pragma("wal_autocheckpoint", 0)
         db.pragma("journal_size_limit", _KEPT_BYTES)
         self._path = Path(db.database)
         self._thread: threading.Thread | None = None
@@ -46,15 +47,19 @@ class Checkpoints:
 
     def look(self) -> None:
         """One is under way, if there is enough to copy. To be called after a commit."""
-        if self.busy:
-            return
-        try:
-            size = self._path.with_name(f"{self._path.name}-wal").stat().st_size
-        except OSError:
-            return
-        if size >= ENOUGH_BYTES:
+        if not self.busy and self._written() >= ENOUGH_BYTES:
             self._thread = threading.Thread(target=self._run, name="checkpoint", daemon=True)
             self._thread.start()
+
+    def behind(self) -> bool:
+        """Whether one is under way, and what is written now should wait for it."""
+        return self.busy and self._written() >= MUCH_BYTES
+
+    def _written(self) -> int:
+        try:
+            return self._path.with_name(f"{self._path.name}-wal").stat().st_size
+        except OSError:
+            return 0
 
     def wait(self) -> None:
         """None is under way, and the file may be closed."""

@@ -110,7 +110,8 @@ class Engine(Showing):
         self.projection = Projection(self._projection_db)
         self.folds = Folds(self._log_db, self._projection_db)
         self.checkpoints = Checkpoints(self._projection_db)
-        self.flusher = Flusher(self.projection, self.epoch, self.gate, self._bounds, self.checkpoints.look)
+        checkpoints = self.checkpoints
+        self.flusher = Flusher(self.projection, self.epoch, self.gate, self._bounds, checkpoints.look, checkpoints.behind)
 
     def _make_projection(self) -> None:
         """What is lost or foreign is made anew as a file, where it is much; on a full disk in memory, as far as that goes."""

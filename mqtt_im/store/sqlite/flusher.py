@@ -32,6 +32,8 @@ FAR_TOO_FULL = 3
 """So many times what is to be kept in memory."""
 AT_START = 2
 """So many times that are set aside at a start, and as much again is taken over it."""
+HELD_S = 0.05
+"""Between two looks whether a bulk write that is held may begin."""
 MOST_S = 0.01
 """And so long it takes at most, where there is room in memory for what comes meanwhile."""
 
@@ -46,10 +48,12 @@ class Flusher:
         gate: Gate,
         bounds: Bounds,
         committed: Callable[[], object] = lambda: None,
+        behind: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`committed` is called when a generation has been written."""
+        """`committed` is called when a generation has been written; none is begun while what was written is `behind`."""
         self._gate = gate
         self._committed = committed
+        self._behind = behind
         self._bounds = bounds
         self._projection = projection
         self._epoch = epoch
@@ -97,7 +101,11 @@ class Flusher:
 
     def crowded(self) -> bool:
         """Whether it has as much while the one before is being written, so that what makes much more should wait."""
-        return self._bulk is not None and self.full()
+        return self.full() and (self._bulk is not None or self._held())
+
+    def _held(self) -> bool:
+        """Whether none is to be begun now: what comes meanwhile has room in memory."""
+        return self._behind() and self._filled() < FAR_TOO_FULL
 
     def pause(self) -> float | None:
         """Seconds until `step` has something to do; None where nothing waits."""
@@ -106,15 +114,17 @@ class Flusher:
         if not self._state.live.records:
             return None
         if self.patient:
-            return 0.0 if self.full() else None
-        return max(0.0, FLUSH_AFTER_S - (time.monotonic() - self._done_at))
+            pause = 0.0 if self.full() else None
+        else:
+            pause = max(0.0, FLUSH_AFTER_S - (time.monotonic() - self._done_at))
+        return HELD_S if pause == 0.0 and self._held() else pause
 
     def step(self, hurry: bool = False) -> bool:
         """Write one slice of the projections, where one is due; False where there is nothing to do now."""
         state = self._state
         if self._bulk is None:
             due = not self.patient and time.monotonic() - self._done_at >= FLUSH_AFTER_S
-            if not state.live.records or not (hurry or due or self.full()):
+            if not state.live.records or not (hurry or ((due or self.full()) and not self._held())):
                 return False
             self._bulk = self._freeze()
         bulk = next(self._bulk, None)

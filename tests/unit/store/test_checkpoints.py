@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from unittest.mock import patch
 
 import pytest
+from msgspec import Raw
 
 from mqtt_im.core.rules import Limits, Who
+from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.delivering import AttachJob
+from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.policy import Policy, Removed
-from mqtt_im.store.sqlite import checkpoints
+from mqtt_im.store.sqlite import checkpoints, flusher
+from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.checkpoints import Checkpoints
 from mqtt_im.store.sqlite.files import PROJECTION_FILE, open_projection
 from mqtt_im.store.sqlite.retention import folds as retention_folds
@@ -62,6 +67,40 @@ def test_what_fails_is_told_and_tried_again(tmp_path: Path, caplog: pytest.LogCa
             beside.wait()
         assert tried.call_count == 1
     db.close()
+
+
+def test_nothing_more_is_written_while_much_is_being_copied(tmp_path: Path) -> None:
+    """So the file can begin anew, and no commit has to copy it; where far too much is in memory nobody waits for that."""
+    copied = threading.Event()
+    sizes: dict[str, Any] = {"ENOUGH_BYTES": 4096, "MUCH_BYTES": 4096}
+    with (
+        patch.multiple(checkpoints, **sizes),
+        patch.object(checkpoints, "checkpoint", side_effect=lambda *_: copied.wait()),
+        patch.multiple(flusher, FLUSH_ROWS=5, FLUSH_AFTER_S=0.0),
+    ):
+        store = SqliteStore(tmp_path, Limits())
+        engine = store.engine
+
+        def say(first: int) -> bool:
+            sends = [rq.Send(id=f"{number}", to="bob", body=Raw(b"1")) for number in range(first, first + 5)]
+            store.run([RequestJob(Who("ann", "pc", 0), send, lambda _: None) for send in sends], 1)
+            engine.side_work(1)
+            return engine.flusher.writing
+
+        say(0)
+        engine.flusher.flush()
+        assert engine.checkpoints.behind()
+        assert not say(5)
+        assert engine.flusher.full() and engine.crowded
+        assert engine.flusher.pause() == flusher.HELD_S
+        assert not say(10)
+        assert say(15)
+        copied.set()
+        engine.flusher.flush()
+        engine.checkpoints.wait()
+        assert say(20)
+        store.close()
+    assert check(tmp_path).problems == []
 
 
 @pytest.mark.parametrize("how", ["done", "failed"])
