@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
 from typing import Final
 
 from mqtt_im.core.records import AnyRecord, decode
 
 AT_ONCE: Final = 1_000
-"""Rows whose entities are looked up together."""
+"""Rows whose entities are looked up together …"""
+AT_ONCE_BYTES: Final = 512 << 10
+"""… but of about so many bytes at most, since all of them are in memory: a number that a message to thousands has given out
+takes ten times of what it has in the log."""
 LOOK: Final = 32
 """Rows between two looks at how full the memory is, which take a tenth of the time …"""
 LARGE: Final = 4096
@@ -56,8 +58,7 @@ def replay(
     `prefetch` is told what is taken next.
     """
     count = 0
-    rows = iter(rows)
-    while part := list(islice(rows, AT_ONCE)):
+    for part in _parts(rows):
         prefetch(record for _, record, _ in part)
         for lsn, record, size in part:
             take(lsn, record, size)
@@ -65,3 +66,16 @@ def replay(
             if (not count % LOOK or size > LARGE) and full():
                 make_room()
     return count
+
+
+def _parts(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    part: list[Row] = []
+    size = 0
+    for row in rows:
+        part.append(row)
+        size += row[2]
+        if len(part) >= AT_ONCE or size >= AT_ONCE_BYTES:
+            yield part
+            part, size = [], 0
+    if part:
+        yield part

@@ -28,7 +28,7 @@ from mqtt_im.store.sqlite.loading import set_latest
 from mqtt_im.store.sqlite.log import Log
 from mqtt_im.store.sqlite.numbering import Numbering
 from mqtt_im.store.sqlite.projection import Projection
-from mqtt_im.store.sqlite.replay import replay
+from mqtt_im.store.sqlite.replay import Row, replay
 from mqtt_im.store.sqlite.rows import CONV, USER
 from mqtt_im.store.sqlite.state import ProjectedState
 from mqtt_im.store.wanted import Asked
@@ -47,6 +47,7 @@ _ENTITY_COLUMNS: Final = {
 }
 _SET_FLOORS: Final = "UPDATE user SET floor = coalesce((SELECT min(pos) - 1 FROM item i WHERE i.uid = user.uid), head)"
 _FLUSH_ROWS: Final = 20_000
+_FLUSH_BYTES: Final = 32 << 20
 _SLICE_ROWS: Final = 5_000
 
 
@@ -227,24 +228,26 @@ def restore(
     state = ProjectedState(log, projection, lambda _: True, lambda _: (), numbering=numbering)
     index = Index(state)
 
-    count = 0
+    taken = 0
 
-    def rows() -> Iterator[tuple[int, AnyRecord, int]]:
-        for lsn, record in plan.seen(log.after(0)):
-            if lsn > base:
+    def rows() -> Iterator[Row]:
+        for row in plan.seen(log.after(0)):
+            if row[0] > base:
                 return
-            yield lsn, record, 0
+            yield row
 
     def take(lsn: int, record: AnyRecord, _: int) -> None:
-        nonlocal count
-        count += 1
+        nonlocal taken
+        taken += 1
         each(lsn, record, index)
         apply(index, lsn, record)
 
     def full() -> bool:
-        return count % _FLUSH_ROWS == 0
+        return taken >= _FLUSH_ROWS or state.live.weight >= _FLUSH_BYTES
 
     def flush() -> None:
+        nonlocal taken
+        taken = 0
         write_all(state, projection, "", 0, _SLICE_ROWS)
 
     replay(rows(), take, full, flush)

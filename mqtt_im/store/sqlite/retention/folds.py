@@ -24,6 +24,7 @@ import peewee
 from mqtt_im.core.gone import without_packet
 from mqtt_im.core.records import AnyRecord, decode, encode
 from mqtt_im.store.sqlite.bulks import Bulk, slices
+from mqtt_im.store.sqlite.replay import Row
 from mqtt_im.store.sqlite.sql import checkpoint, roll_back
 
 T = TypeVar("T")
@@ -113,13 +114,14 @@ class Plan(msgspec.Struct, array_like=True):
         for table, rows in other.changes.items():
             self.changes.setdefault(table, []).extend(rows)
 
-    def seen(self, rows: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, AnyRecord]]:
+    def seen(self, rows: Iterable[tuple[int, bytes]]) -> Iterator[Row]:
         """The log's rows as they are once it is done."""
         gone, unpacked = set(self.gone), set(self.unpacked)
-        for lsn, data in rows:
+        for lsn, former in rows:
             if lsn not in gone:
-                record: AnyRecord = decode(self.rewritten.get(lsn, data))
-                yield lsn, without_packet(record) if lsn in unpacked else record
+                data = self.rewritten.get(lsn, former)
+                record: AnyRecord = decode(data)
+                yield lsn, without_packet(record) if lsn in unpacked else record, len(data)
 
 
 _pack: Final = msgspec.msgpack.Encoder().encode
