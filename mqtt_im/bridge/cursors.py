@@ -10,7 +10,8 @@ Losing the last of it in a crash only means that items come again. Two things ho
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, Final, Literal
 
 from mqtt_im.cache import Cache
@@ -22,7 +23,7 @@ from mqtt_im.store.ledger import Ledger
 DELAY_S: Final = 0.2
 """Acknowledgements are handed in so much later, together."""
 AT_ONCE: Final = 250
-"""So many at most, where nothing hangs on their order: the rest a moment later, so that nobody waits for a thousand."""
+"""So many at most, and who has left as well: the rest a moment later, so that nobody waits for a thousand."""
 NEXT_S: Final = 0.02
 RETRY_S: Final = 1.0
 """After a batch that failed."""
@@ -67,7 +68,7 @@ class Cursors:
     def left(self, user: str, device: str, *, settled: bool) -> None:
         """The device's delivery has ended; `settled` says whether it had acknowledged all that it was offered."""
         if self.tells_others and not self._left:
-            asyncio.get_running_loop().call_soon(self.write)
+            asyncio.get_running_loop().call_soon(self._write_some)
         self._left[user, device] = settled
         self._soon(DELAY_S)
 
@@ -75,7 +76,7 @@ class Cursors:
         """The device begins a delivery: it goes on where its last one ended."""
         key = (user, device)
         if key in self._moved or key in self._left or self._failed.get(key) is not None:
-            self.write()
+            self.write_of([key])
 
     def known(self, user: str, device: str) -> int:
         """The highest cursor of the device that is not in the store, since that failed; 0 for none."""
@@ -101,8 +102,8 @@ class Cursors:
 
     def hold(self, user: str, device: str) -> None:
         """The device is about to say where it stands: that is handed in next, and `release` is called at its end."""
-        self.write()
         key = (user, device)
+        self.write_of([key])
         self._held[key] = self._held.get(key, 0) + 1
 
     def release(self, user: str, device: str, void: Literal["nothing", "since", "all"]) -> None:
@@ -131,37 +132,58 @@ class Cursors:
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(delay_s, self._write_some)
 
-    def _write_some(self) -> None:
-        self._timer = None
-        self._write(AT_ONCE)
-        if any(key not in self._held for key in self._moved):
-            self._soon(NEXT_S)
-
-    def write(self) -> None:
-        """Everything that may be handed in is on its way to the ledger, before what is submitted next."""
+    def _stop_waiting(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._write(len(self._moved))
 
-    def _write(self, most: int) -> None:
+    def _write_some(self) -> None:
+        self._stop_waiting()
+        self._write((), AT_ONCE)
+        if any(True for _ in self._free()) or self._left:
+            self._soon(NEXT_S)
+
+    def write_of(self, keys: Iterable[Key]) -> None:
+        """What these devices have acknowledged is on its way to the ledger, before what is submitted next.
+
+        And with it what else there is, where that is no crowd's.
+        """
+        some = [key for key in keys if key in self._moved or key in self._left or self._failed.get(key) is not None]
+        self._write([key for key in some if key not in self._held], AT_ONCE)
+
+    def write(self) -> None:
+        """Everything that may be handed in is on its way to the ledger, before what is submitted next."""
+        self._stop_waiting()
+        while self._write((), AT_ONCE):
+            pass
+
+    def _free(self) -> Iterator[Key]:
+        """Devices with a cursor that may be handed in."""
+        known = chain(self._moved, (key for key, _ in self._failed.items() if key not in self._moved))
+        return (key for key in known if key not in self._held)
+
+    def _write(self, first: Iterable[Key], most: int) -> bool:
+        """These are handed in, and of all that there is `most`; whether that was anything."""
         held = self._held
+        keys = dict.fromkeys(first)
         moves: list[tuple[str, str, int, list[Any]]] = []
-        for key in [key for key in self._moved if key not in held][:most]:
-            delivery = self._moved.pop(key)
-            delivery.moved = False
+        for key in list(dict.fromkeys(chain(keys, islice(self._free(), most))))[: max(most, len(keys))]:
+            delivery = self._moved.pop(key, None)
             cursor, marks = self._take_failed(key)
-            _merge(marks, delivery.delivered())
-            moves.append((*key, max(cursor, delivery.cursor), _pairs(marks)))
-        for key in [key for key, _ in self._failed.items() if key not in held]:
-            cursor, marks = self._take_failed(key)
-            moves.append((*key, cursor, _pairs(marks)))
+            if delivery is not None:
+                delivery.moved = False
+                cursor = max(cursor, delivery.cursor)
+                _merge(marks, delivery.delivered())
+            if cursor or marks:
+                moves.append((*key, cursor, _pairs(marks)))
         # Not before its cursor: who has it all has acknowledged what is not in the store yet.
-        left = [(*key, settled) for key, settled in self._left.items() if key in held or key not in self._moved]
-        for user, device, _ in left:
-            del self._left[user, device]
+        free = (
+            key for key in chain((key for key in keys if key in self._left), self._left) if key in held or key not in self._moved
+        )
+        left = [(*key, self._left.pop(key)) for key in dict.fromkeys(islice(free, most))]
         if moves or left:
             self._ledger.submit(CursorsJob(moves, self._written, left))
+        return bool(moves or left)
 
     def _written(self, job: CursorsJob) -> None:
         if job.refusal is None:
@@ -178,6 +200,7 @@ class Cursors:
                 self._left.setdefault((user, device), settled)
         while len(self._left) > MAX_LEFT:
             del self._left[next(iter(self._left))]
+        self._stop_waiting()
         self._soon(RETRY_S)
 
     def _take_failed(self, key: Key) -> tuple[int, dict[str, int]]:

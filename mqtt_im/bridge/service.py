@@ -29,7 +29,7 @@ from .audience import Audience
 from .calls import Calls
 from .channel import Channel, now_ms
 from .claims import Claims
-from .cursors import Cursors
+from .cursors import AT_ONCE, Cursors
 from .lightening import USUAL_FETCH_BYTES, Lightening
 from .neighbourhood import Neighbourhood
 from .parking import Parking
@@ -133,7 +133,7 @@ class Bridge:
     async def released(self, user: str, device: str) -> None:
         """See `Handler`."""
         await self.uplinks.leaving.quiesced(user, device)
-        self.cursors.write()
+        self.cursors.write_of([(user, device)])
         with contextlib.suppress(Refusal):  # then the store has lost a moved cursor, and items come again
             await self.ledger.call(lambda _: None)
         self._parking.forget((user, device))
@@ -400,8 +400,8 @@ class Bridge:
         moves: list[tuple[str, str, int, list[Any]]] = [
             (channel.user, channel.device, 0, []) for channels in self.online.values() for channel in channels
         ]
-        if moves:
-            self.ledger.submit(CursorsJob(moves, self.telling.tell))
+        for start in range(0, len(moves), AT_ONCE):
+            self.ledger.submit(CursorsJob(moves[start : start + AT_ONCE], self.telling.tell))
 
     def _forget_reads(self) -> None:
         """Whoever reads the store forgets with its next look what has changed."""

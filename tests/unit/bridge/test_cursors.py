@@ -284,8 +284,24 @@ def test_the_cursors_of_a_crowd_are_handed_in_a_part_at_a_time(tmp_path: Path) -
         assert not follows()
         all_of_them()
         world.bridge.cursors.write()
-        assert handed_in() == [AT_ONCE + 50]
+        assert handed_in() == [AT_ONCE, 50]
         assert all(world.cursor(name) == 2 for name in members)
+        all_of_them()
+        for link in (ann, links[-1]):
+            world.ask(link, "convs")
+        assert handed_in() == [AT_ONCE, 50], "a part with each who looks"
+        all_of_them()
+        world.ask(links[-1], "convs")
+        assert handed_in() == [AT_ONCE]
+        assert world.cursor(members[-1]) == 4, "and what is one's own always"
+        for link in links:
+            world.leave(link)
+        lefts = []
+        while world.bridge.cursors._left:
+            world.bridge.cursors._write_some()
+            lefts += [len(job.left) for job in world.ledger.waiting if isinstance(job, CursorsJob)]
+            world.settle()
+        assert max(lefts) <= AT_ONCE and sum(lefts) == len(members)
         world.close()
 
     asyncio.run(scenario())
