@@ -301,6 +301,8 @@ class Writer:
                     job.prepare(reading)
             except Refusal as refusal:
                 job.refuse(refusal)
+            except (Later, Anew):  # it needs what only a batch brings
+                self._refuse(job, why)
             except Exception as error:  # noqa: BLE001 - told in the log
                 self._refuse(job, self._refusal_of(engine, error))
             else:

@@ -21,12 +21,14 @@ from mqtt_im.config import LogConfig
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal, Undecided
+from mqtt_im.store.interface import Anew, Later
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.opening import open_ledger
 from mqtt_im.transport.embedded.sessions import tables as sql
 from mqtt_im.transport.embedded.sessions.persistence import Persistence
+from tests.support.store import SqliteStore
 
 PATIENCE_S = 60.0
 
@@ -134,6 +136,25 @@ def test_the_ledger_goes_on_and_nobody_waits_for_ever(
 
     asyncio.run(scenario())
     assert told() or where == "cost", "which only counts where somebody waits"
+
+
+@pytest.mark.parametrize("needs", [Later(1.0), Anew()])
+def test_what_needs_a_batch_while_there_is_none_is_refused_for_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[[], int], needs: Exception
+) -> None:
+    """A device that said `hello` while PostgreSQL had no room was told that the server has a fault, and not to ask again."""
+    store = SqliteStore(tmp_path)
+    store.ledger.writer.failing = "a test"
+    monkeypatch.setattr("mqtt_im.store.writer.Writer._recovered", lambda *_: False)
+    job = RequestJob(Who("ann", "pc", 0), rq.Hello(), lambda _: None)
+
+    def prepare(_: RequestJob, __: object) -> None:
+        raise needs
+
+    monkeypatch.setattr(RequestJob, "prepare", prepare)
+    store.run([job], 1_700_000_000_000)
+    assert job.refusal is not None and job.refusal.retry and not told()
+    store.close()
 
 
 def test_the_reader_goes_on_also_when_it_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[[], int]) -> None:
