@@ -182,6 +182,6 @@ def cluster(postgres: Cluster) -> Iterator[Cluster]:
 @pytest.mark.slow
 @pytest.mark.parametrize("machine", [Moving, LargeMoving])
 def test_a_store_that_is_moved_is_the_same(machine: type[Moving], cluster: Cluster) -> None:
-    few = settings(max_examples=12, stateful_step_count=12, phases=[Phase.generate])
+    few = settings(max_examples=6, stateful_step_count=12, phases=[Phase.generate])
     long = settings.get_current_profile_name() != "default"
     run_state_machine_as_test(machine, settings=None if long else few)

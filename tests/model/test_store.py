@@ -362,4 +362,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 TestStore = StoreMachine.TestCase
 if settings.get_current_profile_name() == "default":
-    TestStore.settings = settings(max_examples=100, stateful_step_count=30)
+    TestStore.settings = settings(max_examples=70, stateful_step_count=30)
