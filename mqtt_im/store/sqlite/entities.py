@@ -186,7 +186,8 @@ class Entities(Overlay):
         try:
             return [known[name] for name in names]
         except KeyError:
-            return [self.user(name) for name in names]
+            self._prefetch_users(set(names))
+            return [known[name] for name in names]
 
     def user_names(self, after: str, limit: int) -> list[str]:
         """See `interface.State`."""
