@@ -22,6 +22,12 @@ class Bounds:
         """The bound where `usual` is the one by default."""
         return max(1, int(usual * self._share))
 
+    def part(self, of: int) -> Bounds:
+        """So many parts may be kept beside each other: those of one of them."""
+        made = Bounds()
+        made._share = self._share / of
+        return made
+
     def less(self, configured: int) -> int:
         """The bound where somebody may have `configured` it: with little memory less, and never more."""
         return min(configured, self.of(configured))

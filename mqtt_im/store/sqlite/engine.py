@@ -83,7 +83,7 @@ class Engine(Showing):
         """ms since 1970 of the batch; never goes back."""
         self.behind = self.ahead = 0
         self.gate = Gate()
-        self._bounds = bounds = bounds or Bounds()
+        self.bounds = bounds = bounds or Bounds()
         self._data_dir = data_dir
         self._has_account = has_account
         self._uploads = uploads
@@ -106,12 +106,12 @@ class Engine(Showing):
     # Start.
 
     def _open_projection(self) -> None:
-        self._projection_db = open_projection(self._data_dir, bounds=self._bounds)
+        self._projection_db = open_projection(self._data_dir, bounds=self.bounds)
         self.projection = Projection(self._projection_db)
         self.folds = Folds(self._log_db, self._projection_db)
         self.checkpoints = Checkpoints(self._projection_db)
         checkpoints = self.checkpoints
-        self.flusher = Flusher(self.projection, self.epoch, self.gate, self._bounds, checkpoints.look, checkpoints.behind)
+        self.flusher = Flusher(self.projection, self.epoch, self.gate, self.bounds, checkpoints.look, checkpoints.behind)
 
     def _make_projection(self) -> None:
         """What is lost or foreign is made anew as a file, where it is much; on a full disk in memory, as far as that goes."""
@@ -173,11 +173,11 @@ class Engine(Showing):
         uploads = self._uploads
         uploads.rollback()
         self.state = state = ProjectedState(
-            self.log, self.projection, self._has_account, self._taking_back.take_all, uploads.find, self._bounds
+            self.log, self.projection, self._has_account, self._taking_back.take_all, uploads.find, self.bounds
         )
         self._arriving = Arriving(state)
         self._batch = Batch(self.log, state, self.online, uploads, self.erasure.ask)
-        self.rendering = Rendering(state, self._bounds.of)
+        self.rendering = Rendering(state, self.bounds.of)
         self.flusher.begin(state)
         state.live.last = position
         newest = self.log.get(position)
@@ -351,7 +351,7 @@ class Engine(Showing):
             self._uploads,
             self.limits,
             self.online,
-            self._bounds,
+            self.bounds,
         )
 
     @property
@@ -369,7 +369,7 @@ class Engine(Showing):
 
     def base(self) -> BaseState:
         """The base, for a pass of retention to move it on."""
-        return BaseState(self.log, self._log_db)
+        return BaseState(self.log, self._log_db, self.bounds.part(2))
 
     def forget(self, lsns: Sequence[int], messages: Sequence[tuple[int, int]], names: Mapping[int, str]) -> None:
         """Log rows were taken away or emptied, and the messages with these `(cid, seq)` are gone; `names` are conversations'."""

@@ -17,10 +17,10 @@ from typing import Any, Final
 import peewee
 
 from mqtt_im.core.apply import apply
-from mqtt_im.core.members import change_members
 from mqtt_im.core.model import Conv, Device, Member, User
-from mqtt_im.core.records import AnyRecord, GroupChange
+from mqtt_im.core.records import AnyRecord
 from mqtt_im.core.state import OneByOne
+from mqtt_im.shares import Bounds
 from mqtt_im.store.sqlite.bulks import entities_of
 from mqtt_im.store.sqlite.flusher import write_all
 from mqtt_im.store.sqlite.generation import Generation
@@ -34,6 +34,7 @@ from mqtt_im.store.sqlite.state import ProjectedState
 from mqtt_im.store.wanted import Asked
 
 from .folds import Folds, Plan
+from .groups import Groups
 from .renumbering import renumber
 
 Each = Callable[[int, AnyRecord, "Index"], None]
@@ -54,8 +55,8 @@ _SLICE_ROWS: Final = 5_000
 class BaseState(ProjectedState):
     """The base, to be moved on: `apply` changes its entities, and makes nothing else of a record."""
 
-    def __init__(self, log: Log, log_db: peewee.SqliteDatabase) -> None:
-        super().__init__(log, Projection(log_db), lambda _: True, lambda _: ())
+    def __init__(self, log: Log, log_db: peewee.SqliteDatabase, bounds: Bounds) -> None:
+        super().__init__(log, Projection(log_db), lambda _: True, lambda _: (), bounds=bounds)
 
     def moved(self) -> list[tuple[str, Iterator[tuple[Any, ...] | None]]]:
         """Statements with the rows of what has changed (`Generation.entities`); until `thaw` nothing more changes."""
@@ -116,24 +117,6 @@ class BaseState(ProjectedState):
         """See `core.state.State`."""
 
 
-class Groups:
-    """Who is in each group, as the changes to it that were seen so far have it."""
-
-    def __init__(self) -> None:
-        self._convs: dict[str, Conv] = {}
-
-    def conv(self, name: str, cid: int = 0) -> Conv:
-        """The group with its members; nothing else of it is as it should be."""
-        conv = self._convs.get(name)
-        if conv is None:
-            conv = self._convs[name] = Conv(cid, name)
-        return conv
-
-    def take(self, record: GroupChange) -> None:
-        """The next change to a group."""
-        change_members(_UNTOUCHED, self.conv(record.conv), record)
-
-
 class Index(OneByOne):
     """`core.state.State` that takes of a record what points to it, and nothing of what it does to entities.
 
@@ -142,7 +125,7 @@ class Index(OneByOne):
 
     def __init__(self, state: ProjectedState) -> None:
         self._state = state
-        self._groups = Groups()
+        self._groups = Groups(Bounds())
         self.put_item = state.scatter_item
         self.void_item = state.void_item
         self.put_message = state.put_message
@@ -194,14 +177,6 @@ def _copy(member: Member) -> Member:
     copied = Member(member.order, member.role)
     copied.active, copied.spans = member.active, member.spans
     return copied
-
-
-class _Untouched(OneByOne):
-    def touch_member(self, conv: Conv, name: str) -> None:
-        """Nobody keeps count."""
-
-
-_UNTOUCHED: Any = _Untouched()
 
 
 def restore(

@@ -22,12 +22,14 @@ from mqtt_im.core.gone import remembered
 from mqtt_im.core.model import Device
 from mqtt_im.core.records import MESSAGES, Act, AnyRecord, Cursors, Gone, GroupChange, Message, encode
 from mqtt_im.core.usage import usage_of
+from mqtt_im.shares import Bounds
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.retaining import DAY_MS, ID_DAYS, Content, key_of
 from mqtt_im.store.sqlite.state import ProjectedState
 
-from .base import BaseState, Groups
+from .base import BaseState
 from .folds import AMENDED, GONE, INDEXES, Plan
+from .groups import Groups
 
 
 class Fold:
@@ -52,7 +54,7 @@ class Fold:
 class Choice:
     """Looks at the log from its beginning, row by row, and moves the base along."""
 
-    def __init__(self, state: ProjectedState, base: BaseState, policy: Policy, now: int) -> None:
+    def __init__(self, state: ProjectedState, base: BaseState, policy: Policy, now: int, bounds: Bounds) -> None:
         """`now` is ms since 1970."""
         self._state = state
         self._base = base
@@ -61,7 +63,7 @@ class Choice:
         """What is older than this time is old; 0: nothing is."""
         self._forgotten = now - ID_DAYS * DAY_MS
         self._unseen = now - policy.device_expiry_days * DAY_MS if policy.device_expiry_days else 0
-        self._groups = Groups()
+        self._groups = Groups(bounds)
         self._held: set[tuple[str, str, str]] = set()
         """Keys (see `key_of`) of old messages that are held back. Later ones with the same key are too: else nothing would say
         that these were replaced, or that they are not the newest."""

@@ -16,6 +16,7 @@ from mqtt_im.core.records import (
     decode,
 )
 from mqtt_im.protocol.names import members_of_direct
+from mqtt_im.shares import Bounds
 from mqtt_im.store.commits import Author
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.policy import Policy, Removed
@@ -50,6 +51,7 @@ class Host(Protocol):
     flusher: Flusher
     checkpoints: Checkpoints
     state: ProjectedState
+    bounds: Bounds
     now: int
     last: int
 
@@ -92,7 +94,7 @@ class Pass:
         self.waits = False
         """The next step is for later, however idle the store is."""
         self._base = engine.base()
-        self._choice = Choice(engine.state, self._base, policy, now)
+        self._choice = Choice(engine.state, self._base, policy, now, engine.bounds)
         self._until = 0 if policy.retention_messages else self._choice.before
         """Rows from this time on are left alone; 0: none are."""
 
