@@ -63,8 +63,12 @@ class Telling:
 
     def replaced(self, items: Sequence[Sequence[Any]]) -> None:
         """These items hold nothing any more: who has them in memory fetches them again, and nobody can come to have them."""
-        for user, pos in items:
-            for channel in self._online.get(user, ()):
+        gone = {(user, pos) for user, pos in items}
+        for other in self._telling:
+            if other.entry is not None and other.entry.keyed and not gone.isdisjoint(other.to):
+                other.entry = None
+        for user, pos in gone:
+            for channel in self.channels_of(user):
                 if channel.delivery is not None:
                     channel.delivery.amended()
             self._claims.settle(user, pos)

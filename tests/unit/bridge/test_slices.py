@@ -219,6 +219,29 @@ def test_a_message_to_a_crowd_leaves_in_turns_complete_and_in_order(tmp_path: Pa
     asyncio.run(scenario())
 
 
+def test_what_was_replaced_before_a_crowd_has_it_is_offered_to_nobody(tmp_path: Path) -> None:
+    """INV-12: whoever had not been told of it yet was offered it all the same, and the user's next device saw that it is void."""
+
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        members = [f"user{number}" for number in range(300)]
+        links = [world.connect(name) for name in members]
+        world.batch()
+        world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
+        world.settle()
+        world.ask(links[0], "send", to="#g", body="former", key="k")
+        world.ask(links[0], "send", to="#g", body="newer", key="k")
+        world.batch()
+        while any(link.positions[-1:] != [3] for link in links):
+            await asyncio.sleep(0)
+            world.batch()
+        assert all([item["why"] for item in link.of("void")] == ["replaced"] for link in links[1:])
+        assert all(link.of("msg")[-1]["body"] == "newer" for link in links[1:])
+        world.close()
+
+    asyncio.run(scenario())
+
+
 def test_what_can_be_sent_to_many_at_once_is_sent_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mqtt_im.bridge.pump.READY", 20)
 
