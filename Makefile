@@ -38,7 +38,7 @@ docs: $(STAMP)           ## write the generated pages of docs/ anew
 chaos: $(STAMP)          ## the checker, for minutes: kills, cut and stalled connections
 	$(BIN)/python -m tests.system.chaos $(ARGS)
 
-fuzz: $(STAMP)           ## broken packets and payloads, for minutes
+fuzz: $(STAMP)           ## broken packets and payloads, steps that are drawn, for minutes
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
 soak: $(STAMP)           ## ten minutes of clients that come and go: nothing may grow

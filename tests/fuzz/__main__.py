@@ -6,9 +6,9 @@ import argparse
 import sys
 from random import SystemRandom
 
-from tests.fuzz import connections, payloads
+from tests.fuzz import connections, inboxes, payloads
 
-FUZZERS = {"connections": connections.run, "payloads": payloads.run}
+FUZZERS = {"connections": connections.run, "payloads": payloads.run, "inboxes": inboxes.hunt}
 
 
 def main() -> int:
