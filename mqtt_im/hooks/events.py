@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from functools import partial
 from typing import Any, Final
 
 import msgspec
@@ -12,13 +13,17 @@ from mqtt_im.config import HooksConfig
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
 from mqtt_im.hooks.outbox import MAX_EVENTS, Event, Outbox
 from mqtt_im.store import queries
+from mqtt_im.store.interface import Readable
 
 from . import payloads
+from .comings import Comings, Word
 from .desk import BATCH, Counter, Desk, Sends
 from .sender import Delivery
 
 RETURN_MS: Final = 15_000
 """So long after a start of the server, or of its turn among several nodes, what was told of who is online is put right."""
+_ASK: Final = 200
+"""Users of one question to the ledger."""
 
 
 class EventDesk(Desk[int]):
@@ -40,7 +45,7 @@ class EventDesk(Desk[int]):
         self._events = frozenset(settings.events)
         self._told_online = rows.online()
         self._return_at: int | None = now + RETURN_MS
-        self._changes: deque[tuple[str, bool, int]] = deque()
+        self._comings = Comings()
 
     def follow(self, now: int) -> bool:
         """See `Desk`."""
@@ -68,32 +73,45 @@ class EventDesk(Desk[int]):
 
     # Presence.
 
-    def presence(self, user: str, online: bool, seen: int) -> None:
-        """A user has come, or has gone at `seen` (ms since 1970). It is taken in with the next `follow`."""
-        if "presence" in self._events:
-            self._changes.append((user, online, seen))
+    def presence(self, user: str, online: bool, seen: int) -> bool:
+        """A user has come, or has gone at `seen` (ms since 1970). It is taken in with the next `follow`. For any thread.
+
+        Whether nothing else was to be.
+        """
+        return "presence" in self._events and self._comings.add(user, online, seen)
 
     def _follow_presence(self, now: int) -> None:
         if self._return_at is not None and now >= self._return_at:
             self._return_at = None
-            lost = [user for user in sorted(self._told_online) if user not in self._online]
-            if lost:
-                seen: list[int] = self._ask(lambda engine: [queries.last_seen(engine, user) for user in lost])
-                self._changes.extend((user, False, when) for user, when in zip(lost, seen, strict=True))
-            self._changes.extend((user, True, 0) for user in self._online if user not in self._told_online)
-        if not self._changes:
-            return
-        news: dict[str, tuple[bool, int]] = {}
-        for user, online, seen_at in self._changes:
-            news[user] = (online, seen_at)
-        with self.outbox.transaction():
-            for user, (online, seen_at) in news.items():
-                if online != (user in self._told_online):
-                    shown = {"state": "online"} if online else {"state": "offline", "last_seen": seen_at}
-                    self.outbox.add_presence(user, online, msgspec.json.encode(shown).decode(), now)
-        self._changes.clear()
+            self._comings.compare()
+        compare, news = self._comings.to_compare, dict[str, Word]()
+        self._comings.compared()
+        try:
+            if compare:
+                news.update(self._compared())
+            words = self._comings.words()
+            news.update(words)
+            with self.outbox.transaction() if news else nullcontext():
+                for user, (online, seen_at) in news.items():
+                    if online != (user in self._told_online):
+                        shown = {"state": "online"} if online else {"state": "offline", "last_seen": seen_at}
+                        self.outbox.add_presence(user, online, msgspec.json.encode(shown).decode(), now)
+        except BaseException:
+            if compare:
+                self._comings.compare()
+            raise
+        self._comings.done(words)
         for user, (online, _) in news.items():
             (self._told_online.add if online else self._told_online.discard)(user)
+
+    def _compared(self) -> Iterator[tuple[str, Word]]:
+        """Who was told to be online and is not, and who is and was not told to be."""
+        lost = [user for user in sorted(self._told_online) if user not in self._online]
+        for start in range(0, len(lost), _ASK):
+            part = lost[start : start + _ASK]
+            seen: list[int] = self._ask(partial(_last_seen, part))
+            yield from ((user, (False, when)) for user, when in zip(part, seen, strict=True))
+        yield from ((user, (True, 0)) for user in self._online if user not in self._told_online)
 
     # Sending.
 
@@ -126,6 +144,10 @@ class EventDesk(Desk[int]):
 
     def _failed(self, delivery: Delivery[int], due: int | None, reason: str) -> None:
         self.outbox.event_failed(delivery.key, due, reason)
+
+
+def _last_seen(users: Sequence[str], engine: Readable) -> list[int]:
+    return [queries.last_seen(engine, user) for user in users]
 
 
 def _event_of(record: AnyRecord) -> str:

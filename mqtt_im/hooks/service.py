@@ -85,6 +85,7 @@ class Hooks:
         self._lead = lead
         self._inbox: SimpleQueue[News | None] = SimpleQueue()
         self._arrived: list[News] = []
+        """What became of attempts, which are few at a time: until it is in the outbox, no others are made in their place."""
         self._events: EventDesk | None = None
         self._desks: list[Desk[Any]] = []
         self._senders: list[Sender[Any]] = []
@@ -194,8 +195,8 @@ class Hooks:
     def presence(self, user: str, online: bool, seen: int) -> None:
         """A user has come, or has gone at `seen` (ms since 1970)."""
         events = self._events
-        if events is not None:
-            self._inbox.put(lambda _: events.presence(user, online, seen))
+        if events is not None and events.presence(user, online, seen):
+            self._inbox.put(lambda _: None)  # it is taken in at once
 
     async def stop(self) -> None:
         """The thread has ended; what it had not sent is in the outbox. The ledger still runs."""

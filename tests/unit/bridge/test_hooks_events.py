@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import peewee
 import pytest
 
-from mqtt_im.hooks import events
+from mqtt_im.hooks import comings, events
 from mqtt_im.hooks.events import RETURN_MS
 from mqtt_im.protocol import requests as rq
 from tests.unit.bridge.hooks_world import World
@@ -94,6 +96,39 @@ def test_only_the_newest_word_of_a_users_presence_waits(world: World) -> None:
     world.answer(desk)
     told += world.step(desk)
     assert sorted((event["user"], event["state"]) for event in told) == [("ann", "offline"), ("bob", "online")]
+
+
+def test_what_is_said_while_nothing_can_be_written_is_bounded_and_told_in_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each coming and going was kept, twice, for as long as the outbox could not be written."""
+    desk = world.events()
+    for user in ("ann", "bob"):
+        desk.presence(user, True, 0)
+    world.step(desk)
+    world.answer(desk)
+    world.online.update(("bob", "cat"))
+    monkeypatch.setattr(comings, "MOST_BYTES", 2_000)
+
+    def broken(*_: object) -> None:
+        raise peewee.OperationalError("disk is full")
+
+    with monkeypatch.context() as trouble:
+        trouble.setattr(desk.outbox, "add_presence", broken)
+        for number in range(100):
+            for user in ("bob", f"user{number % 20}"):
+                desk.presence(user, number % 2 == 0, 5)
+            if number % 10 == 0:
+                with contextlib.suppress(peewee.OperationalError):
+                    world.step(desk)
+            assert desk._comings._bytes <= 2_000 and len(desk._comings.words()) < 20
+    desk.presence("bob", True, 0)
+    told = world.step(desk)
+    for _ in range(3):
+        world.answer(desk)
+        told += world.step(desk)
+    assert {"ann": "offline", "cat": "online"}.items() <= {event["user"]: event["state"] for event in told}.items()
+    assert not [event for event in told if event["user"] == "bob"], "which is as it was told"
 
 
 def test_nobody_stays_falsely_online_after_a_kill(world: World) -> None:
