@@ -20,7 +20,7 @@ from mqtt_im.http.health import Readiness
 from mqtt_im.http.places import Places
 from mqtt_im.http.services import Desk, Services
 from mqtt_im.metrics import Metrics
-from mqtt_im.transport.accepting import AT_ONCE, let_wait
+from mqtt_im.transport.accepting import AT_ONCE, ask_after, let_wait
 
 _POLL_S: Final = 0.01
 KEEP_ALIVE_S: Final = 75
@@ -87,6 +87,7 @@ class Listener:
                 raise OSError(f"HTTP did not start on {self._address}")
             await asyncio.sleep(_POLL_S)
         let_wait(self._socket)
+        ask_after(self._socket)
 
     async def stop(self) -> None:
         """Stop accepting, finish what is being answered, for a second at most."""

@@ -20,7 +20,7 @@ from amqtt.errors import PluginError, PluginLoadError
 from amqtt.session import Session as AmqttSession
 
 from mqtt_im.protocol.errors import MqttImError
-from mqtt_im.transport.accepting import AT_ONCE, let_wait
+from mqtt_im.transport.accepting import AT_ONCE, ask_after, let_wait
 from mqtt_im.transport.embedded.hub import Hub
 from mqtt_im.transport.embedded.sessions.message import PlainMessage
 from mqtt_im.transport.embedded.sessions.retained import RetainedMessage
@@ -67,6 +67,7 @@ class EmbeddedBroker(Broker):  # type: ignore[misc]  # amqtt has no types
         loop = asyncio.get_running_loop()
         server = await loop.create_server(listener.protocol, sock=listener.socket, backlog=AT_ONCE)
         let_wait(listener.socket)
+        ask_after(listener.socket)
         return server
 
     def stop_accepting(self) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import Final
 
+from mqtt_im.transport.accepting import is_lost
 from mqtt_im.transport.embedded.hub import USUAL_WRITE_BUFFER, Hub
 from mqtt_im.transport.parting import Parting
 
@@ -13,6 +14,8 @@ _LAST_BYTES_S: Final = 5.0
 """Time for the last bytes to leave before the socket is cut."""
 _LINGER_S: Final = 2.0
 """Time for the peer to close its side, where it may have something left to read."""
+_LOOK_S: Final = 60.0
+"""So often it is looked whether a connection is lost that is not read from."""
 _ITS_OWN_WISH: Final = ("lost", "disconnect")
 """Reasons that the peer has given itself: nothing is left for it to read."""
 
@@ -224,15 +227,20 @@ class Socket(asyncio.Protocol):
             self._timer.cancel()
             self._timer = None
         self._keep_alive = seconds * 1.5
-        if seconds:
-            self._timer = self.hub.loop.call_later(self._keep_alive, self._check_alive)
+        self._timer = self.hub.loop.call_later(self._keep_alive or _LOOK_S, self._check_alive)
 
     def _check_alive(self) -> None:
-        """The timer is not moved by each packet; it looks when it fires, and comes back when it would be due."""
-        now = self.hub.clock()
-        # Nothing is heard of a client that we do not read from.
-        silent = 0.0 if self._paused else now - self._last_heard
-        if silent >= self._keep_alive - 0.001:
+        """The timer is not moved by each packet; it looks when it fires, and comes back when it would be due.
+
+        Nothing is heard of a client that we do not read from, but that the kernel has taken it for lost: nobody else looks then.
+        """
+        if self._paused and is_lost(self.transport.get_extra_info("socket")):
+            self.end("lost", abort=True)
+            return
+        allowed = self._keep_alive
+        silent = 0.0 if self._paused or not allowed else self.hub.clock() - self._last_heard
+        if allowed and silent >= allowed - 0.001:
             self.end("keep_alive")
         else:
-            self._timer = self.hub.loop.call_later(self._keep_alive - silent, self._check_alive)
+            again = allowed - silent if allowed and not self._paused else min(allowed or _LOOK_S, _LOOK_S)
+            self._timer = self.hub.loop.call_later(again, self._check_alive)

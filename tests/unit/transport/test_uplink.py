@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from pathlib import Path
 
 import pytest
 
+from mqtt_im.transport.accepting import SILENT_S, is_lost
 from mqtt_im.transport.api import FIRST_PLAIN_PACKET_ID
+from mqtt_im.transport.embedded.connection import Connection
 from tests.support import packets
 from tests.unit.transport.harness import Server, on_loop
 
@@ -211,6 +215,41 @@ async def test_a_window_full_of_unanswered_uplinks_stops_reading_more(tmp_path: 
             link.done(token)
         acknowledged = [packet.packet_id for packet in [await client.packet() for _ in range(many + 1)] if packet.body]
         assert acknowledged == list(range(1, many + 1))
+
+
+@on_loop
+async def test_who_has_gone_is_noticed_also_where_nothing_is_read_from_it_and_no_keep_alive_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A loop that does not read a socket is not told that it is lost, and then its client was online for ever."""
+    monkeypatch.setattr("mqtt_im.transport.embedded.socket._LOOK_S", 0.01)
+    async with Server(tmp_path, limits={"max_inflight": 1, "max_packet_bytes": 4096}) as server:
+        server.handler.answer_at_once = False
+        client = await server.connect(keepalive=0)
+        many = 20 * server.hub.max_pending
+        client.send(b"".join(packets.publish(UP, b"x" * 1000, packet_id=number) for number in range(1, many)))
+        (connection,) = server.hub.live.values()
+        assert isinstance(connection, Connection)
+        while not connection._paused:  # noqa: ASYNC110 - nobody is told of that
+            await asyncio.sleep(0)
+        assert not is_lost(connection.transport.get_extra_info("socket")), "as long as it is there"
+        there = client.writer.get_extra_info("socket")
+        there.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # what the kernel does is all there is
+        client.writer.transport.abort()
+        await server.counted("closes:lost")
+
+
+@pytest.mark.parametrize("listener", ["mqtt", "websocket"])
+@on_loop
+async def test_the_kernel_asks_whether_anybody_is_there(tmp_path: Path, listener: str) -> None:
+    async with Server(tmp_path) as server:
+        await server.open(listener)
+        await server.handler.until(lambda: bool(server.hub.sockets))
+        (accepted,) = server.hub.sockets
+        assert isinstance(accepted, Connection)
+        there = accepted.transport.get_extra_info("socket")
+        assert there.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert there.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == SILENT_S
 
 
 @on_loop
