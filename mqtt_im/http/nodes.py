@@ -88,7 +88,14 @@ class Nodes:
 
     def _connections(self, after: str, limit: int) -> list[Any]:
         node = self.name
-        links = {f"{link.user}/{link.device}/{link.since}/{id(link):x}/{node}": link for link in self._transport.all_links()}
+        # All keys of a user begin with the name and a stroke, and so stand before the name and the character behind it.
+        users = {link.user for link in self._transport.all_links()}
+        some = heapq.nsmallest(limit + 1, [f"{user}/" for user in users if user + "0" > after])
+        links = {
+            f"{link.user}/{link.device}/{link.since}/{id(link):x}/{node}": link
+            for user in some
+            for link in self._transport.links(user[:-1])
+        }
         found = []
         for key in heapq.nsmallest(limit, (key for key in links if key > after)):
             link = links[key]
