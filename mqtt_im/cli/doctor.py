@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 import typer
 
-from mqtt_im.accounts.table import NAME, Accounts
+from mqtt_im.accounts.journal import NAME
+from mqtt_im.accounts.table import Accounts
 from mqtt_im.cli import versions
 from mqtt_im.cli.options import ConfigFile, Overrides
 from mqtt_im.cli.places import place_for

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from mqtt_im.accounts.table import NAME as ACCOUNTS
+from mqtt_im.accounts.journal import NAME as ACCOUNTS
 from mqtt_im.cli.options import ConfigFile, Overrides
 from mqtt_im.config import Config, load
 from mqtt_im.files import tools as file_tools

@@ -13,8 +13,9 @@ from typing import Annotated
 
 import typer
 
+from mqtt_im.accounts.journal import FILE_NAME
 from mqtt_im.accounts.passwords import make_password
-from mqtt_im.accounts.table import FILE_NAME, Accounts
+from mqtt_im.accounts.table import Accounts
 from mqtt_im.cli.options import ConfigFile, Overrides, tell_where
 from mqtt_im.cli.places import place_for
 from mqtt_im.config import Config, load

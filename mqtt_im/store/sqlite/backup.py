@@ -17,7 +17,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from mqtt_im.accounts import table as accounts
+from mqtt_im.accounts import journal as accounts
 from mqtt_im.disk import is_full, reason, sync
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import RESTORING, FolderLock
@@ -187,7 +187,7 @@ def _add_accounts(connection: sqlite3.Connection, file: Path, unchanging: bool) 
 
 
 def _take_accounts(connection: sqlite3.Connection, data_dir: Path, tables: set[str]) -> None:
-    accounts.Accounts(data_dir).close()  # makes the tables, with their indexes
+    accounts.Journal(data_dir).close()  # makes the tables, with their indexes
     connection.execute("ATTACH ? AS accounts", (str(data_dir / accounts.FILE_NAME),))
     with connection:
         for table in tables & set(_ACCOUNT_TABLES):
