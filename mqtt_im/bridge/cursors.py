@@ -139,7 +139,7 @@ class Cursors:
 
     def _write_some(self) -> None:
         self._stop_waiting()
-        self._write((), AT_ONCE)
+        self._write((), AT_ONCE, lazy=True)
         if any(True for _ in self._free()) or self._left:
             self._soon(NEXT_S)
 
@@ -162,7 +162,7 @@ class Cursors:
         known = chain(self._moved, (key for key, _ in self._failed.items() if key not in self._moved))
         return (key for key in known if key not in self._held)
 
-    def _write(self, first: Iterable[Key], most: int) -> bool:
+    def _write(self, first: Iterable[Key], most: int, lazy: bool = False) -> bool:
         """These are handed in, and of all that there is `most`; whether that was anything."""
         held = self._held
         keys = dict.fromkeys(first)
@@ -182,7 +182,7 @@ class Cursors:
         )
         left = [(*key, self._left.pop(key)) for key in dict.fromkeys(islice(free, most))]
         if moves or left:
-            self._ledger.submit(CursorsJob(moves, self._written, left))
+            self._ledger.submit(CursorsJob(moves, self._written, left, lazy))
         return bool(moves or left)
 
     def _written(self, job: CursorsJob) -> None:

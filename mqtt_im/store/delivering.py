@@ -104,21 +104,29 @@ def _newest_upto(engine: Engine, user: str, state: DeviceState, upto: int) -> in
 class CursorsJob(Job):
     """Cursors that PUBACKs have moved: `[user, device, pos, [conv, seq, …]]` each. Nobody waits for them.
 
-    `left`: user and device of those that have gone, and whether they had acknowledged all that they were offered.
+    `left`: user and device of those that have gone, and whether they had acknowledged all that they were offered. `lazy`: nothing
+    that is handed in next hangs on it.
     """
 
-    __slots__ = ("left", "moves", "notify")
+    __slots__ = ("_lazy", "left", "moves", "notify")
 
     def __init__(
         self,
         moves: list[tuple[str, str, int, list[Any]]],
         notify: Callable[[CursorsJob], None],
         left: Sequence[tuple[str, str, bool]] = (),
+        lazy: bool = False,
     ) -> None:
         super().__init__()
         self.moves = moves
         self.notify = notify
         self.left = left
+        self._lazy = lazy
+
+    @property
+    def lazy(self) -> bool:
+        """See `Job`."""
+        return self._lazy
 
     def wants(self, wanted: Wanted) -> None:
         """See `Job`."""

@@ -78,6 +78,16 @@ class Job:
     """Of one that reads: whether nothing that is told before it may have changed the users it has looked at."""
 
     @property
+    def lazy(self) -> bool:
+        """Whether nobody waits for it; see `behind`."""
+        return False
+
+    @property
+    def passes(self) -> bool:
+        """Whether it may be done before lazy jobs that were handed in before it."""
+        return False
+
+    @property
     def patient(self) -> bool:
         """Of one that changes something: whether it needs a commit for sure, and so is refused while nothing can be committed."""
         return True
@@ -127,6 +137,11 @@ class RequestJob(Job):
 
     @property
     def patient(self) -> bool:
+        """See `Job`."""
+        return type(self.request) not in _STANDING
+
+    @property
+    def passes(self) -> bool:
         """See `Job`."""
         return type(self.request) not in _STANDING
 

@@ -78,13 +78,17 @@ class Turns(Generic[J]):
         most: int,
         waits: Callable[[J], bool] | None = None,
         long: Callable[[J], bool] = lambda _: False,
-        apart: bool = False,
+        overdue: bool = False,
     ) -> list[J]:
         """The next jobs, so many at most, without lines of whose first job `waits` says that it still has to wait.
 
-        One that is `long` is the last that is taken; where they go `apart`, it is not taken behind others either, so that these
-        need not wait for it.
+        One that is `long` is taken alone, so that no others need wait for it: when there are none, or where that is `overdue`.
         """
+        if overdue and (found := self._several(1, lambda job: not long(job) or (waits is not None and waits(job)), long)):
+            return found
+        return self._several(most, waits, long)
+
+    def _several(self, most: int, waits: Callable[[J], bool] | None, long: Callable[[J], bool]) -> list[J]:
         taken: list[J] = []
         passed: list[_Place] = []  # put back at the end, so that a line that waits is looked at once for all that pass it
         while self._count and len(taken) < most:
@@ -94,7 +98,7 @@ class Turns(Generic[J]):
             if not long(job):
                 taken.append(job)
                 continue
-            if taken and apart:
+            if taken:
                 self.give_back([job])
             else:
                 taken.append(job)

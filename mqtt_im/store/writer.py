@@ -23,6 +23,7 @@ from mqtt_im import lasting
 from mqtt_im.clock import Clock, Times
 from mqtt_im.protocol.errors import InDoubt, Refusal
 
+from .behind import Behind
 from .interface import Anew, Engine, Later, Store
 from .jobs import Job
 from .outflow import Outflow
@@ -36,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 HEAVY = 500
 """Of one job, which waits where the store is crowded."""
+MOST_PASSED = 3
+"""Batches of what is light, one after the other, that what is long, or what nobody waits for, lets pass."""
 MAX_SECONDS = 0.01
 """Of the thread's time, for deciding the jobs of one transaction: what is refused weighs nothing, and takes time too."""
 LOOKED_AT_S = 0.0005
@@ -73,8 +76,13 @@ class Writer:
         self._turns = Turns[Job](lambda job: job.line())
         self._last = 0
         """Jobs that came for the last batch."""
-        self._let_pass = False
-        """Whether the last batch may have ended before a long job, so that the next one has that among others."""
+        self._behind = Behind()
+        self._passed = 0
+        """Batches of what is light, one after the other, that were done while something else waited."""
+        self._kept_waiting = False
+        """Whether what is light may wait for what is done now."""
+        self._lazy_next = False
+        """Whether the last one that let others pass was a long one, so that a lazy one comes before the next long one."""
         self.outflow = Outflow(lambda: self.submit([]))
         """What is still to be told, for which jobs for many wait."""
         self._rests = False
@@ -132,7 +140,7 @@ class Writer:
 
     def _rounds(self, engine: Store) -> None:
         """Until the end has come, and everything is over."""
-        while not self._stopping or self._turns:
+        while not self._stopping or self._turns or self._behind:
             try:
                 batch, ended = self._gather(engine)
                 self._stopping = self._stopping or ended
@@ -150,7 +158,7 @@ class Writer:
 
     def _let_go(self, engine: Store, error: Exception) -> None:
         """Nobody waits for the batch, of which nobody knows whether it was committed, and the state is what is on disk."""
-        over = {id(job) for told in self._told for job in told} | {id(job) for job in self._turns}
+        over = {id(job) for jobs in (*self._told, self._turns, self._behind) for job in jobs}
         left = [job for job in self._hand if id(job) not in over]
         for job in left:
             self._refuse(job, undecided())
@@ -180,7 +188,7 @@ class Writer:
             self._marked, self._marked_commits = times, self.commits
 
     def _waiting(self) -> bool:
-        return not self._queue.empty()
+        return not self._queue.empty() or self._kept_waiting
 
     def _gather(self, engine: Store) -> tuple[list[Job], bool]:
         """The jobs of the next batch, as many as there may be, and whether the end has come."""
@@ -192,22 +200,39 @@ class Writer:
             ended = self._take(batch, 0.0)
         if batch:
             self._last = len(batch)
+        batch = self._behind.part(batch)
+        self._kept_waiting = False
         turns, crowded = self._turns, self.failing is None and engine.crowded
         weight = turns.weigh = partial(weight_of, engine.members_of)
         full = self.outflow.full()
-        if turns or len(batch) > self._most or crowded or full or (1 < len(batch) <= MIN_JOBS and has_long(batch, weight)):
-            waits = (lambda job: weight(job) > HEAVY) if crowded or full else None
+        apart = crowded or full or (1 < len(batch) <= MIN_JOBS and has_long(batch, weight))
+        if turns or self._behind or apart or len(batch) > self._most:
             turns.settle()
             for job in batch:
                 turns.put(job)
-            batch = self._hand = turns.several(self._most, waits, lambda job: weight(job) > LONG, apart=not self._let_pass)
-            self._let_pass = len(turns) > 0 and not self._let_pass
+            batch = self._hand = self._next(weight, (lambda job: weight(job) > HEAVY) if crowded or full else None)
             self._rests = not (batch or crowded) and len(turns) > 0
         return batch, ended
 
+    def _next(self, weight: Callable[[Job], float], waits: Callable[[Job], bool] | None) -> list[Job]:
+        """Those that are light, or a long or lazy one alone, when there are none or it was passed often enough."""
+        turns, behind, overdue = self._turns, self._behind, self._passed >= MOST_PASSED
+        batch = turns.several(self._most, waits, lambda job: weight(job) > LONG, overdue)
+        is_long = len(batch) == 1 and weight(batch[0]) > LONG
+        if batch and not (is_long or overdue):
+            self._passed = self._passed + 1 if turns or behind else 0
+            return batch
+        self._passed = 0
+        self._kept_waiting = overdue
+        if behind and (self._lazy_next or not is_long):
+            turns.give_back(batch)
+            batch = [behind.take()]
+        self._lazy_next = is_long and not self._lazy_next
+        return batch
+
     def _pause(self, engine: Store) -> float | None:
         """Seconds to wait for jobs; None: until one comes."""
-        if self._turns and not self._rests:
+        if self._behind or (self._turns and not self._rests):
             return 0.0
         pause = engine.pause() if self.failing is None else RETRY_S
         if not self._turns:

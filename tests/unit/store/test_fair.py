@@ -511,7 +511,7 @@ def test_what_has_many_recipients_waits_for_the_disk_and_lets_others_pass(tmp_pa
 
 
 def test_who_comes_beside_a_long_job_has_an_answer_before_it_is_begun(tmp_path: Path) -> None:
-    """But it is passed once at most, by all that have come until then."""
+    """But it is passed by a few batches at most."""
     store = SqliteStore(tmp_path)
     ledger, engine = store.ledger, store.engine
     members = [f"m{number}" for number in range(weighing.LONG + 1)]
@@ -531,7 +531,10 @@ def test_who_comes_beside_a_long_job_has_an_answer_before_it_is_begun(tmp_path: 
 
     store.run([ask("ann", rq.GroupCreate(id="g", group="#g", members=members))], NOW)
     assert batch(ask("ann", rq.Send(to="#g", body=Raw(b"1"))), short("cat"), short("dan")) == ["cat", "dan"]
-    assert batch(short("eve")) == ["eve", "ann"]
+    for _ in range(writers.MOST_PASSED - 1):
+        assert batch(short("eve")) == ["eve"]
+    assert batch(short("eve")) == ["ann"]
+    assert batch() == ["eve"]
     assert not ledger.writer._turns
     store.close()
 

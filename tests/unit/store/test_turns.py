@@ -105,7 +105,7 @@ def test_a_line_that_waits_is_looked_at_once_for_all_that_pass_it() -> None:
     assert len(turns.several(1_000)) == 100
 
 
-def test_what_is_long_is_taken_last_and_apart_from_what_is_not() -> None:
+def test_what_is_long_is_taken_alone_when_there_is_nothing_else_or_it_is_overdue() -> None:
     """What stands behind it is not looked at for nothing, and what is light need not wait for it."""
     turns = turns_of()
     turns.weigh = lambda job: job.cost
@@ -115,13 +115,15 @@ def test_what_is_long_is_taken_last_and_apart_from_what_is_not() -> None:
     def long(job: Work) -> bool:
         return job.cost > 5
 
-    assert [job.user for job in turns.several(10, long=long, apart=True)] == ["b", "c"]
+    assert [job.user for job in turns.several(10, long=long)] == ["b", "c"]
     assert len(turns) == 2
     turns.put(Work("e", 0))
-    light, *first = [job.user for job in turns.several(10, long=long)]
-    assert light == "e" and len(first) == 1, "it is not passed for ever"
-    second = [job.user for job in turns.several(10, long=long, apart=True)]
+    first = [job.user for job in turns.several(10, long=long, overdue=True)]
+    assert len(first) == 1 and first != ["e"], "it is not passed for ever"
+    assert [job.user for job in turns.several(10, long=long)] == ["e"]
+    second = [job.user for job in turns.several(10, long=long)]
     assert sorted(first + second) == ["a", "d"]
+    assert turns.several(10, long=long, overdue=True) == []
 
 
 def test_a_cost_that_is_known_late_counts_too() -> None:
