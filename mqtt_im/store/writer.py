@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from queue import Empty, SimpleQueue
 from time import perf_counter, thread_time
 
@@ -158,7 +159,7 @@ class Writer:
 
     def _let_go(self, engine: Store, error: Exception) -> None:
         """Nobody waits for the batch, of which nobody knows whether it was committed, and the state is what is on disk."""
-        over = {id(job) for jobs in (*self._told, self._turns, self._behind) for job in jobs}
+        over = {id(job) for job in chain(*self._told, self._turns, self._behind)}
         left = [job for job in self._hand if id(job) not in over]
         for job in left:
             self._refuse(job, undecided())

@@ -148,6 +148,8 @@ class SqliteStore(ByHand):
     def crash(self) -> None:
         """The process ends here."""
         self.reader.close()
+        if (commit := self.engine.flusher._commit) is not None:
+            commit._thread.join()  # no connection is closed under a statement
         self.engine._log_db.close()
         self.engine._projection_db.close()
 

@@ -14,6 +14,8 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import peewee
+
 from mqtt_im.core.records import AMENDMENTS, AnyRecord, decode
 from mqtt_im.core.rules import Limits
 from mqtt_im.shares import Bounds
@@ -110,8 +112,11 @@ class Engine(Showing):
         self.projection = Projection(self._projection_db)
         self.folds = Folds(self._log_db, self._projection_db)
         self.checkpoints = Checkpoints(self._projection_db)
-        checkpoints = self.checkpoints
-        self.flusher = Flusher(self.projection, self.epoch, self.gate, self.bounds, checkpoints.look, checkpoints.behind)
+        looks = self.checkpoints.look, self.checkpoints.behind, self._look_beside
+        self.flusher = Flusher(self.projection, self.epoch, self.gate, self.bounds, *looks)
+
+    def _look_beside(self) -> peewee.SqliteDatabase:
+        return open_projection(self._data_dir, readonly=True)
 
     def _make_projection(self) -> None:
         """What is lost or foreign is made anew as a file, where it is much; on a full disk in memory, as far as that goes."""
@@ -403,6 +408,8 @@ class Engine(Showing):
             if is_damage(error):
                 leave_unfinished(self._data_dir)
             logger.warning("store: the projections were not written (%s); they will be replayed at the next start", error)
+        with contextlib.suppress(*ERRORS):
+            self.flusher.abort()
         self.checkpoints.wait()
         self._log_db.close()
         self._projection_db.close()

@@ -20,13 +20,18 @@ class Projection:
     """The projections' statements. Raises what `sqlite3` raises."""
 
     def __init__(self, db: Connected) -> None:
-        self._conn: sqlite3.Connection = db.connection()
+        self._writing: sqlite3.Connection = db.connection()
+        self._conn: sqlite3.Connection = self._writing
 
     # Transactions of the bulk writer.
 
+    def look_on(self, other: sqlite3.Connection | None) -> None:
+        """What is looked up from now on is seen on this connection; None: on the one that is written on."""
+        self._conn = self._writing if other is None else other
+
     def begin(self) -> None:
         """A bulk write begins; reads on this connection see what it has written."""
-        self._conn.execute("BEGIN IMMEDIATE")
+        self._writing.execute("BEGIN IMMEDIATE")
 
     def write(self, statement: str, rows: Sequence[Sequence[Any]]) -> None:
         """Some rows of one bulk write, many in one statement where it says VALUES: that takes half of the time."""
@@ -34,18 +39,18 @@ class Projection:
         whole = len(rows) - len(rows) % size
         if whole and size > 1:
             parts = range(0, whole, size)
-            self._conn.executemany(several, (list(chain.from_iterable(rows[start : start + size])) for start in parts))
+            self._writing.executemany(several, (list(chain.from_iterable(rows[start : start + size])) for start in parts))
             rows = rows[whole:]
-        self._conn.executemany(statement, rows)
+        self._writing.executemany(statement, rows)
 
     def commit(self, epoch: str, lsn: int) -> None:
         """The bulk write is kept; the projection says that it has everything up to `lsn`."""
-        self._conn.executemany("REPLACE INTO meta (key, value) VALUES (?, ?)", [("epoch", epoch), ("lsn", str(lsn))])
-        self._conn.execute("COMMIT")
+        self._writing.executemany("REPLACE INTO meta (key, value) VALUES (?, ?)", [("epoch", epoch), ("lsn", str(lsn))])
+        self._writing.execute("COMMIT")
 
     def rollback(self) -> None:
         """The bulk write, if one was begun, has left nothing."""
-        roll_back(self._conn)
+        roll_back(self._writing)
 
     def position(self) -> tuple[str, int]:
         """Whose projection this is, and how far it got."""
