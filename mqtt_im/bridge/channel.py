@@ -289,9 +289,11 @@ class Channel:
             fields = {name: value for name, value in fields.items() if name != "pos"}
         properties = b"" if correlation is None else props.one(props.CORRELATION_DATA, correlation)
         reply = Reply(link.device_qos >= 0, encode_json(fields), properties, again)
-        if packet_id:
+        if packet_id and link.room > 0:
             self._send(reply, fields.get("id"), packet_id)
             return
+        if packet_id:
+            self.forget_reply(packet_id)  # what came meanwhile has the room (MQTT5-3.3.4-9): it waits as a new one
         if self.late or (link.room <= 0 and self._qos(reply)):
             self._put_off(reply, fields.get("id"))
         else:

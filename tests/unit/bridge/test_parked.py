@@ -83,6 +83,30 @@ def test_a_reply_comes_again_in_the_codec_of_the_new_connection(tmp_path: Path) 
     asyncio.run(play())
 
 
+def test_a_reply_that_is_made_anew_waits_where_others_have_taken_the_room(tmp_path: Path) -> None:
+    """MQTT5-3.3.4-9: it left in its packet of before though as many as the client takes were with it."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        bob = world.connect("bob", clean=False)
+        world.settle()
+        world.ask(bob, "convs", id="c")
+        world.settle()
+        world.leave(bob)
+        again = world.connect("bob", clean=False, resumed=True)
+        again.version, again.room = 5, 0
+        world.settle()
+        assert not again.of("convs")
+        again.room = 1
+        world.bridge.writable(again)
+        assert [(reply["id"], dup) for reply, _, dup in again.sent if reply["op"] == "convs"] == [("c", False)]
+        world.read(again, "c")
+        assert not world.bridge._channels[again].replies
+        world.close()
+
+    asyncio.run(play())
+
+
 def held(world: BridgeWorld) -> str:
     """Everything that the bridge keeps of what it has sent, or is about to send."""
     deliveries = [channel.delivery for channel in world.bridge._channels.values() if channel.delivery is not None]
