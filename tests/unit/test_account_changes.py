@@ -37,7 +37,8 @@ def test_accounts_that_can_not_be_read_are_said_once_a_minute(caplog: pytest.Log
 class OneToErase:
     """Accounts of which one is to be erased, and a store that lets that be done the third time."""
 
-    def __init__(self) -> None:
+    def __init__(self, shared: bool = False) -> None:
+        self.shared = shared
         self.tasks: list[asyncio.Task[None]] = []
         self.attempts = 0
         self.done: list[str] = []
@@ -83,3 +84,21 @@ def test_who_could_not_be_erased_is_so_at_last(at_start: bool, monkeypatch: pyte
 
     world = asyncio.run(run())
     assert (world.attempts, world.done) == (3, ["ann", "folded away"])
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_node_that_finds_a_user_half_erased_by_another_one_logs_no_error(
+    shared: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is one when that lasts."""
+    monkeypatch.setattr(account_changes, "AGAIN_S", 0.0)
+    caplog.set_level("INFO")
+
+    async def run() -> None:
+        world = cast(Any, OneToErase(shared))
+        AccountChanges(world, world, world, lambda: None).act()
+        await asyncio.gather(*world.tasks)
+
+    asyncio.run(run())
+    said = [record.levelname for record in caplog.records if "erased" in record.message]
+    assert said == (["INFO", "ERROR"] if shared else ["ERROR", "ERROR"])
