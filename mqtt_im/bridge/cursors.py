@@ -140,7 +140,7 @@ class Cursors:
     def _write_some(self) -> None:
         self._stop_waiting()
         self._write((), AT_ONCE, lazy=True)
-        if any(True for _ in self._free()) or self._left:
+        if self._left or next(self._free(), None) is not None:
             self._soon(NEXT_S)
 
     def write_of(self, keys: Iterable[Key]) -> None:
@@ -159,12 +159,24 @@ class Cursors:
 
     def _free(self) -> Iterator[Key]:
         """Devices with a cursor that may be handed in."""
-        known = chain(self._moved, (key for key, _ in self._failed.items() if key not in self._moved))
-        return (key for key in known if key not in self._held)
+        for key in self._moved:
+            if key not in self._held:
+                yield key
+        for failed in self._failed.items():
+            if failed[0] not in self._moved and failed[0] not in self._held:
+                yield failed[0]
+
+    def _gone(self, first: Iterable[Key]) -> Iterator[Key]:
+        """Devices that have gone, which may be told of, these first; not before its cursor is handed in.
+
+        Who has it all has acknowledged what is not in the store yet.
+        """
+        for key in chain(first, self._left):
+            if key in self._left and (key in self._held or key not in self._moved):
+                yield key
 
     def _write(self, first: Iterable[Key], most: int, lazy: bool = False) -> bool:
         """These are handed in, and of all that there is `most`; whether that was anything."""
-        held = self._held
         keys = dict.fromkeys(first)
         moves: list[tuple[str, str, int, list[Any]]] = []
         for key in list(dict.fromkeys(chain(keys, islice(self._free(), most))))[: max(most, len(keys))]:
@@ -176,11 +188,7 @@ class Cursors:
                 _merge(marks, delivery.delivered())
             if cursor or marks:
                 moves.append((*key, cursor, _pairs(marks)))
-        # Not before its cursor: who has it all has acknowledged what is not in the store yet.
-        free = (
-            key for key in chain((key for key in keys if key in self._left), self._left) if key in held or key not in self._moved
-        )
-        left = [(*key, self._left.pop(key)) for key in dict.fromkeys(islice(free, most))]
+        left = [(*key, self._left.pop(key)) for key in dict.fromkeys(islice(self._gone(keys), most))]
         if moves or left:
             self._ledger.submit(CursorsJob(moves, self._written, left, lazy))
         return bool(moves or left)

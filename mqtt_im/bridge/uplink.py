@@ -114,7 +114,7 @@ class Uplink:
             self._done(channel, token)
         elif (read := self._reads.get(kind)) is not None:
             if kind in (rq.Devices, rq.Convs):
-                bridge.cursors.write_of((channel.user, other.device) for other in bridge.online.get(channel.user, ()))
+                bridge.cursors.write_of([(channel.user, other.device) for other in bridge.online.get(channel.user, ())])
             elif kind is rq.Sync:
                 bridge.pulling.before(channel.user)
             bridge.ledger.submit(ReadingJob(self, channel, token, who, request, read, self.page_bytes(channel)))
