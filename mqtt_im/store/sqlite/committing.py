@@ -6,7 +6,6 @@ memory until the end was seen.
 
 from __future__ import annotations
 
-import sqlite3
 import threading
 
 from .projection import Projection
@@ -17,7 +16,7 @@ class Committing:
 
     def __init__(self, projection: Projection, epoch: str, lsn: int) -> None:
         self._projection = projection
-        self._error: BaseException | None = None
+        self._error: Exception | None = None
         self._thread = threading.Thread(target=self._run, args=(epoch, lsn), name="commit", daemon=True)
         self._thread.start()
 
@@ -35,5 +34,5 @@ class Committing:
     def _run(self, epoch: str, lsn: int) -> None:
         try:
             self._projection.commit(epoch, lsn)
-        except sqlite3.Error as error:
+        except Exception as error:  # noqa: BLE001 - raised where its end is seen
             self._error = error

@@ -7,7 +7,6 @@ batches, and keeps up with them: a generation is written before the next one is 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -90,7 +89,7 @@ class Flusher:
         """A bulk write that is under way leaves nothing, or everything where it was about to end. Nothing else is open for it."""
         self._bulk = None
         if self._commit is not None:
-            with contextlib.suppress(sqlite3.Error):  # then it has left nothing
+            with contextlib.suppress(Exception):  # then it has left nothing
                 self._end_commit()
         if self._looks is not None:
             self._looks.close()

@@ -35,7 +35,7 @@ class Held:
     def __init__(self) -> None:
         self.begun = threading.Event()
         self.free = threading.Event()
-        self.error: sqlite3.Error | None = None
+        self.error: Exception | None = None
 
 
 @pytest.fixture
@@ -104,11 +104,12 @@ def test_nobody_waits_before_there_is_far_too_much_in_memory(tmp_path: Path, hel
         timer.join()
 
 
-def test_a_commit_that_fails_is_told_and_leaves_nothing(tmp_path: Path, held: Held) -> None:
+@pytest.mark.parametrize("error", [sqlite3.OperationalError("database or disk is full"), MemoryError()])
+def test_a_commit_that_fails_is_told_and_leaves_nothing(tmp_path: Path, held: Held, error: Exception) -> None:
     with committing(tmp_path, held) as store:
-        held.error = sqlite3.OperationalError("database or disk is full")
+        held.error = error
         held.free.set()
-        with pytest.raises(sqlite3.OperationalError):
+        with pytest.raises(type(error)):
             store.engine.flusher.step(wait=True)
         held.error = None
         store.engine.load()
