@@ -201,7 +201,7 @@ class Writer:
             ended = self._take(batch, 0.0)
         if batch:
             self._last = len(batch)
-        batch = self._behind.part(batch)
+        batch = self._hand = self._behind.part(batch)
         self._kept_waiting = False
         turns, crowded = self._turns, self.failing is None and engine.crowded
         weight = turns.weigh = partial(weight_of, engine.members_of)
