@@ -148,8 +148,8 @@ class Cursors:
 
         And with it what else there is, where that is no crowd's.
         """
-        some = [key for key in keys if key in self._moved or key in self._left or self._failed.get(key) is not None]
-        self._write([key for key in some if key not in self._held], AT_ONCE)
+        known = self._moved, self._left
+        self._write([key for key in keys if any(key in some for some in known) or self._failed.get(key) is not None], AT_ONCE)
 
     def write(self) -> None:
         """Everything that may be handed in is on its way to the ledger, before what is submitted next."""
@@ -172,14 +172,16 @@ class Cursors:
         Who has it all has acknowledged what is not in the store yet.
         """
         for key in chain(first, self._left):
-            if key in self._left and (key in self._held or key not in self._moved):
+            waits = key in self._moved or self._failed.get(key) is not None
+            if key in self._left and (key in self._held or not waits):
                 yield key
 
     def _write(self, first: Iterable[Key], most: int, lazy: bool = False) -> bool:
         """These are handed in, and of all that there is `most`; whether that was anything."""
         keys = dict.fromkeys(first)
         moves: list[tuple[str, str, int, list[Any]]] = []
-        for key in list(dict.fromkeys(chain(keys, islice(self._free(), most))))[: max(most, len(keys))]:
+        own = [key for key in keys if key not in self._held]
+        for key in list(dict.fromkeys(chain(own, islice(self._free(), most))))[: max(most, len(own))]:
             delivery = self._moved.pop(key, None)
             cursor, marks = self._take_failed(key)
             if delivery is not None:

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 
+import pytest
+
 from mqtt_im.bridge.cursors import AT_ONCE
 from mqtt_im.store.delivering import CursorsJob
 from tests.support.bridge import BridgeWorld, FakeLink
@@ -307,7 +309,8 @@ def test_the_cursors_of_a_crowd_are_handed_in_a_part_at_a_time(tmp_path: Path) -
     asyncio.run(scenario())
 
 
-def test_that_a_device_of_a_crowd_has_left_is_not_handed_in_before_its_cursor(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_that_a_device_of_a_crowd_has_left_is_not_handed_in_before_its_cursor(tmp_path: Path, fails: bool) -> None:
     """A server that ended in between would not know that the device may have been offered more than the store says it has."""
 
     async def scenario() -> None:
@@ -322,11 +325,38 @@ def test_that_a_device_of_a_crowd_has_left_is_not_handed_in_before_its_cursor(tm
             world.puback(link, 1)
         world.leave(links[-1])
         last = members[-1]
+        if fails:
+            world.bridge.cursors.write()
+            world.batch(fails=True)
         for cursor, exposed in ((0, True), (1, False)):
             world.bridge.cursors._write_some()
             world.settle()
             device = world.store.engine.state.device(last, "phone")
             assert device is not None and (device.cursor, device.exposed) == (cursor, exposed)
+        world.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_comes_back_behind_a_crowd_that_has_left_is_not_said_to_have_left_after_it(tmp_path: Path) -> None:
+    """INV-12: nor where it was about to say where it stands when it left."""
+
+    async def scenario() -> None:
+        world = BridgeWorld(tmp_path)
+        links = [world.connect(f"user{number}") for number in range(2 * AT_ONCE)]
+        bob = world.connect("bob")
+        world.settle()
+        for link in links:
+            world.leave(link)
+        world.ask(bob, "hello", id="h")
+        world.leave(bob)
+        world.connect("bob")
+        while world.bridge.cursors._left:
+            world.settle()
+            world.bridge.cursors._write_some()
+        world.settle()
+        device = world.store.engine.state.device("bob", "phone")
+        assert device is not None and device.exposed
         world.close()
 
     asyncio.run(scenario())
