@@ -136,9 +136,11 @@ class Reader:
             job = self._queue.get() if block else self._queue.get_nowait()
             while job is not None:
                 if isinstance(job, _Rest):
-                    self.close()
-                    job.begun.set()
-                    job.over.wait()
+                    try:
+                        self.close()
+                    finally:  # else who wants it would wait for ever
+                        job.begun.set()
+                        job.over.wait()
                 else:
                     self._turns.put(job)
                 job = self._queue.get_nowait()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
+
+from mqtt_im.logs import RateLimited
 
 from .jobs import Job
 
@@ -12,10 +15,19 @@ LONG = 2000
 """Of one job, before which whatever is lighter is committed: some milliseconds, for which nobody's answer has to wait."""
 _PER_SECOND = 50.0 * MAX_WEIGHT
 
+_log = RateLimited(logging.getLogger(__name__))
+
 
 def weight_of(members_of: Callable[[str], int], job: Job) -> float:
-    """What a job will weigh in a batch, as far as it is heavy; `members_of` tells how many a group has."""
-    return job.recipients(members_of)
+    """What a job will weigh in a batch, as far as it is heavy; `members_of` tells how many a group has.
+
+    0 where a mistake of ours meets that one: lines are counted on, and whoever stands behind it would wait for ever.
+    """
+    try:
+        return job.recipients(members_of)
+    except Exception as error:  # noqa: BLE001 - told in the log
+        _log.exception("a job can't be weighed", error)
+        return 0.0
 
 
 def has_long(batch: Sequence[Job], weight: Callable[[Job], float]) -> bool:

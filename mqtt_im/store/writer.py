@@ -143,8 +143,7 @@ class Writer:
         """Until the end has come, and everything is over."""
         while not self._stopping or self._turns or self._behind:
             try:
-                batch, ended = self._gather(engine)
-                self._stopping = self._stopping or ended
+                batch = self._gather(engine)
                 if batch:
                     self.on_batch(len(batch))
                     self._work(engine, batch)
@@ -191,14 +190,14 @@ class Writer:
     def _waiting(self) -> bool:
         return not self._queue.empty() or self._kept_waiting
 
-    def _gather(self, engine: Store) -> tuple[list[Job], bool]:
-        """The jobs of the next batch, as many as there may be, and whether the end has come."""
+    def _gather(self, engine: Store) -> list[Job]:
+        """The jobs of the next batch, as many as there may be."""
         batch = self._hand = list[Job]()
-        ended = self._take(batch, self._pause(engine))
+        self._take(batch, self._pause(engine))
         few = 0 < len(batch) < self._last and self._last >= GATHERED
-        if few and engine.gathers_s and not (ended or self._turns or self.failing):
+        if few and engine.gathers_s and not (self._stopping or self._turns or self.failing):
             time.sleep(engine.gathers_s)
-            ended = self._take(batch, 0.0)
+            self._take(batch, 0.0)
         if batch:
             self._last = len(batch)
         batch = self._hand = self._behind.part(batch)
@@ -213,7 +212,7 @@ class Writer:
                 turns.put(job)
             batch = self._hand = self._next(weight, (lambda job: weight(job) > HEAVY) if crowded or full else None)
             self._rests = not (batch or crowded) and len(turns) > 0
-        return batch, ended
+        return batch
 
     def _next(self, weight: Callable[[Job], float], waits: Callable[[Job], bool] | None) -> list[Job]:
         """Those that are light, or a long or lazy one alone, when there are none or it was passed often enough."""
@@ -242,18 +241,19 @@ class Writer:
         wait = self.outflow.wait_s()
         return wait if pause is None else min(pause, wait)
 
-    def _take(self, batch: list[Job], timeout: float | None) -> bool:
-        """What has come is in the batch, where it is empty also what comes within this time; whether the end has come."""
+    def _take(self, batch: list[Job], timeout: float | None) -> None:
+        """What has come is in the batch, where it is empty also what comes within this time; and it is known when the end has."""
         try:
             while True:
                 more = self._queue.get_nowait() if batch or timeout == 0.0 else self._queue.get(timeout=timeout)
                 if more is None:
-                    return True
+                    self._stopping = True
+                    return
                 batch += more
                 if not more:
-                    return False
+                    return
         except Empty:
-            return False
+            return
 
     def _work(self, engine: Store, batch: list[Job]) -> None:
         """The batch is over and its jobs have been told so, but for those that did not fit, which stand in line again."""

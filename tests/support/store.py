@@ -81,7 +81,7 @@ class ByHand:
         if writes:
             self.ledger.writer._work(self.engine, writes)
             while len(self.ledger.writer._turns):
-                if fitting := self.ledger.writer._gather(self.engine)[0]:
+                if fitting := self.ledger.writer._gather(self.engine):
                     self.ledger.writer._work(self.engine, fitting)
                 else:
                     self.engine.side_work(0)  # what has many recipients waits for that

@@ -109,7 +109,7 @@ async def refusal_of(ledger: Ledger, user: str) -> Refusal | None:
     return (await asyncio.wait_for(future, PATIENCE_S)).refusal
 
 
-@pytest.mark.parametrize("where", ["commit", "pause", "on_batch", "cost", "recovered"])
+@pytest.mark.parametrize("where", ["commit", "pause", "on_batch", "cost", "weight", "recovered"])
 def test_the_ledger_goes_on_and_nobody_waits_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[[], int], where: str
 ) -> None:
@@ -123,6 +123,9 @@ def test_the_ledger_goes_on_and_nobody_waits_for_ever(
             writer.on_batch = Sometimes(lambda _: None)
         elif where == "cost":
             monkeypatch.setattr("mqtt_im.store.writer.cost", Sometimes(lambda _: 1.0, 100))
+        elif where == "weight":
+            writer._most = 1
+            monkeypatch.setattr(RequestJob, "recipients", Sometimes(lambda _: 0, 100))
         else:
             monkeypatch.setattr(engine, "probe", Sometimes(engine.probe, 2))
             writer.failing = "a test"
@@ -136,6 +139,16 @@ def test_the_ledger_goes_on_and_nobody_waits_for_ever(
 
     asyncio.run(scenario())
     assert told() or where == "cost", "which only counts where somebody waits"
+
+
+def test_a_mistake_when_the_end_has_come_does_not_make_it_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        ledger = open_ledger(tmp_path, synchronous="off")
+        await ledger.start()
+        monkeypatch.setattr(ledger.writer.outflow, "full", Sometimes(ledger.writer.outflow.full))
+        await asyncio.wait_for(ledger.stop(), PATIENCE_S)
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("needs", [Later(1.0), Anew()])
@@ -170,6 +183,29 @@ def test_the_reader_goes_on_also_when_it_stops(tmp_path: Path, monkeypatch: pyte
 
     asyncio.run(scenario())
     assert told() == 2
+
+
+def test_who_wants_the_reader_to_rest_need_not_wait_for_what_it_can_t_close(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[[], int]
+) -> None:
+    async def scenario() -> None:
+        ledger = open_ledger(tmp_path, synchronous="off")
+        await ledger.start()
+        reader = ledger._reader
+        await ledger.call(lambda _: None)
+        assert reader._reading is not None
+        monkeypatch.setattr(reader._reading, "close", Sometimes(reader._reading.close))
+
+        def rest() -> bool:
+            with reader.suspended():
+                return reader._reading is None
+
+        assert await asyncio.wait_for(asyncio.to_thread(rest), PATIENCE_S)
+        assert await asyncio.wait_for(ledger.call(lambda view: view.state.user("bob").head), PATIENCE_S) == 0
+        await ledger.stop()
+
+    asyncio.run(scenario())
+    assert told() == 1
 
 
 # Sessions.

@@ -186,7 +186,7 @@ class Process:
         self.set_clock()
         batch: list[Job] = []
         if writer._turns or not writer._queue.empty():
-            batch, _ = writer._gather(engine)
+            batch = writer._gather(engine)
         if batch:
             writer._work(engine, batch)
         elif writer.failing is not None:

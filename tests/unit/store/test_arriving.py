@@ -142,5 +142,5 @@ def test_who_has_a_group_read_pays_for_it(store: SqliteStore) -> None:
     assert turns._ends["ann"] > turns._ends.get("m1", 0.0) + 25
     store.run([], NOW)
     while len(turns):
-        store.ledger.writer._work(store.engine, store.ledger.writer._gather(store.engine)[0])
+        store.ledger.writer._work(store.engine, store.ledger.writer._gather(store.engine))
     assert all(one.refusal is None and one.commits for one in batch_of)

@@ -33,7 +33,7 @@ def cursors(lazy: bool = True, pos: int = 1) -> CursorsJob:
 
 def gathered(store: SqliteStore, *came: Job) -> list[Job]:
     store.ledger.writer._queue.put(list(came))
-    batch, _ = store.ledger.writer._gather(store.engine)
+    batch = store.ledger.writer._gather(store.engine)
     store.ledger.writer._work(store.engine, batch)
     return batch
 
@@ -53,6 +53,19 @@ def test_a_message_is_not_committed_with_cursors_that_came_before_it(tmp_path: P
     first, second, message = cursors(), cursors(), send("ann")
     assert gathered(store, first, second, message) == [message]
     assert gathered(store) == [first] and gathered(store) == [second]
+    store.close()
+
+
+def test_they_are_told_where_a_mistake_meets_them_with_what_follows_them(tmp_path: Path) -> None:
+    """Else reads, which wait for the server's own jobs, waited for ever."""
+    store = SqliteStore(tmp_path)
+    writer, told = store.ledger.writer, list[Job]()
+    first = CursorsJob([("bob", "pc", 1, [])], told.append, lazy=True)
+    assert gathered(store, first, send("ann")) and not told
+    writer._queue.put([ask("bob", rq.Hello())])
+    assert first in writer._gather(store.engine)
+    writer._let_go(store.engine, RuntimeError("a mistake"))
+    assert told == [first] and first.refusal is not None
     store.close()
 
 

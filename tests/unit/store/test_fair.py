@@ -261,7 +261,7 @@ class Batches:
                 return
             told: list[Job] = []
             with patch.object(ledger.writer, "_report", told.extend):
-                ledger.writer._work(engine, ledger.writer._gather(engine)[0])
+                ledger.writer._work(engine, ledger.writer._gather(engine))
             self.senders.append([job.line() for job in told])
 
 
@@ -497,15 +497,15 @@ def test_what_has_many_recipients_waits_for_the_disk_and_lets_others_pass(tmp_pa
             ask("ann", rq.Send(to="bob", body=Raw(b"2"))),  # behind her first
         ]
         ledger.writer._queue.put([*heavy, *(ask("cat", rq.Send(to="dan", body=Raw(b"%d" % number))) for number in range(3))])
-        batch, _ = ledger.writer._gather(engine)
+        batch = ledger.writer._gather(engine)
         assert [job.line() for job in batch] == ["cat"] * 3
         ledger.writer._work(engine, batch)
-        assert ledger.writer._gather(engine) == ([], False)
-    batch, _ = ledger.writer._gather(engine)
+        assert ledger.writer._gather(engine) == []
+    batch = ledger.writer._gather(engine)
     assert sorted(job.line() for job in batch) == ["ann", "ann", "bob"]
     ledger.writer._work(engine, batch)
     while ledger.writer._turns:
-        ledger.writer._work(engine, ledger.writer._gather(engine)[0])
+        ledger.writer._work(engine, ledger.writer._gather(engine))
     assert over[:3] == ["cat"] * 3 and sorted(over[3:]) == ["ann", "ann", "bob"]
     store.close()
 
@@ -524,7 +524,7 @@ def test_who_comes_beside_a_long_job_has_an_answer_before_it_is_begun(tmp_path: 
 
     def batch(*came: Job) -> list[str]:
         ledger.writer._queue.put(list(came))
-        batch, _ = ledger.writer._gather(engine)
+        batch = ledger.writer._gather(engine)
         ledger.writer._work(engine, batch)
         assert all(job.refusal is None and job.commits for job in batch)
         return [job.line() for job in batch]

@@ -33,11 +33,11 @@ def test_a_batch_waits_for_more_where_the_last_one_had_more(
 
     monkeypatch.setattr("mqtt_im.store.writer.time.sleep", sleep)
     come(before)
-    assert len(writer._gather(engine)[0]) == before
+    assert len(writer._gather(engine)) == before
     come(1)
-    batches = [len(writer._gather(engine)[0])]
+    batches = [len(writer._gather(engine))]
     come(3)
-    batches.append(len(writer._gather(engine)[0]))
+    batches.append(len(writer._gather(engine)))
     assert batches == found
     assert waited == ([gathers_s] if found[0] == 3 else [])
     store.close()

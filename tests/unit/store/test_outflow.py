@@ -71,7 +71,7 @@ class World:
 
     def batch(self, *came: Job) -> list[str]:
         self.writer._queue.put(list(came))
-        batch, _ = self.writer._gather(self.store.engine)
+        batch = self.writer._gather(self.store.engine)
         if batch:
             self.writer._work(self.store.engine, batch)
         return [job.line() for job in batch]

@@ -58,7 +58,7 @@ def work(store: SqliteStore, jobs: list[Job], rounds: int, light: bool = False) 
     for number in range(rounds):
         if light:
             ledger.submit([send(f"x{number % 7}", "y", f"{number}")])
-        batch, _ = ledger._gather(store.engine) if ledger._turns or not ledger._queue.empty() else ([], False)
+        batch = ledger._gather(store.engine) if ledger._turns or not ledger._queue.empty() else []
         if batch:
             ledger._work(store.engine, batch)
         store.engine.side_work(len(batch))
