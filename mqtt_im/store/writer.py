@@ -60,6 +60,8 @@ ABOUT_MS = 10
 """Times that differ by less are the same."""
 RETRY_S = 0.5
 """Between two attempts to write to a store that is in trouble."""
+CROWDED_S = 0.05
+"""Between two looks whether what is crowded still is, where nothing can be done about it meanwhile."""
 GATHERED = 8
 """Where the last batch had fewer jobs, nobody is waited for: what comes one by one would only come later."""
 
@@ -87,7 +89,7 @@ class Writer:
         self.outflow = Outflow(lambda: self.submit([]))
         """What is still to be told, for which jobs for many wait."""
         self._rests = False
-        """Whether all that is in line waits for that alone."""
+        """Whether all that is in line waits: for that, or for what is crowded."""
         self._most = MAX_JOBS
         """Jobs that are looked at for the next transaction: what is not done has been looked up for nothing."""
         self._worker: threading.Thread | None = None
@@ -211,7 +213,7 @@ class Writer:
             for job in batch:
                 turns.put(job)
             batch = self._hand = self._next(weight, (lambda job: weight(job) > HEAVY) if crowded or full else None)
-            self._rests = not (batch or crowded) and len(turns) > 0
+            self._rests = not batch and len(turns) > 0
         return batch
 
     def _next(self, weight: Callable[[Job], float], waits: Callable[[Job], bool] | None) -> list[Job]:
@@ -234,10 +236,12 @@ class Writer:
         """Seconds to wait for jobs; None: until one comes."""
         if self._behind or (self._turns and not self._rests):
             return 0.0
+        self._rests = False
         pause = engine.pause() if self.failing is None else RETRY_S
         if not self._turns:
             return pause
-        self._rests = False
+        if self.failing is None and engine.crowded:
+            return CROWDED_S if pause is None else min(pause, CROWDED_S)
         wait = self.outflow.wait_s()
         return wait if pause is None else min(pause, wait)
 

@@ -28,6 +28,8 @@ _KEPT_BYTES: Final = 4 << 20
 """Of the file that stay when it begins anew, so that its size tells how much stands in it."""
 MUCH_BYTES: Final = 4 * ENOUGH_BYTES
 """So much should be copied before more is written: where the next write comes sooner, the file can't begin anew after it."""
+MOST_BYTES: Final = 8 * MUCH_BYTES
+"""And so much has to be, since a disk that copies less than comes would be full of that file in the end."""
 
 
 class Checkpoints:
@@ -54,6 +56,11 @@ class Checkpoints:
     def behind(self) -> bool:
         """Whether one is under way, and what is written now should wait for it."""
         return self.busy and self._written() >= MUCH_BYTES
+
+    def keep_up(self) -> None:
+        """More may be written; waits for the one that is under way, where it has to."""
+        if self.busy and self._written() >= MOST_BYTES:
+            self.wait()
 
     def _written(self) -> int:
         try:

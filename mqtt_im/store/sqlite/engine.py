@@ -112,7 +112,7 @@ class Engine(Showing):
         self.projection = Projection(self._projection_db)
         self.folds = Folds(self._log_db, self._projection_db)
         self.checkpoints = Checkpoints(self._projection_db)
-        looks = self.checkpoints.look, self.checkpoints.behind, self._look_beside
+        looks = self.checkpoints.look, self.checkpoints.behind, self._look_beside, self.checkpoints.keep_up
         self.flusher = Flusher(self.projection, self.epoch, self.gate, self.bounds, *looks)
 
     def _look_beside(self) -> peewee.SqliteDatabase:

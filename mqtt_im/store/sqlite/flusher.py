@@ -58,15 +58,17 @@ class Flusher:
         committed: Callable[[], object] = lambda: None,
         behind: Callable[[], bool] = lambda: False,
         beside: Callable[[], peewee.SqliteDatabase] | None = None,
+        begins: Callable[[], object] = lambda: None,
     ) -> None:
         """`committed` is called when a generation has been written; none is begun while what was written is `behind`.
 
-        `beside` opens the projections once more, to look into them while what was written is committed on a thread; without it
-        that is never done.
+        Where there is no room in memory for that, one is begun all the same, once `begins` has returned. `beside` opens the
+        projections once more, to look into them while what was written is committed on a thread; without it that is never done.
         """
         self._gate = gate
         self._committed = committed
         self._behind = behind
+        self._begins = begins
         self._bounds = bounds
         self._projection = projection
         self._epoch = epoch
@@ -154,6 +156,7 @@ class Flusher:
             due = not self.patient and time.monotonic() - self._done_at >= FLUSH_AFTER_S
             if not state.live.records or not (hurry or ((due or self.full()) and not self._held())):
                 return False
+            self._begins()
             self._bulk = self._freeze()
         bulk = next(self._bulk, None) if self._commit is None else None
         if bulk is not None:

@@ -93,6 +93,11 @@ def test_nothing_more_is_written_while_much_is_being_copied(tmp_path: Path) -> N
         assert not say(5)
         assert engine.flusher.full() and engine.crowded
         assert engine.flusher.pause() == flusher.HELD_S
+        with patch("mqtt_im.store.writer.HEAVY", -1):
+            writer = store.ledger.writer
+            writer.submit([RequestJob(Who("ann", "pc", 0), rq.Send(id="a", to="bob", body=Raw(b"1")), lambda _: None)])
+            assert not writer._gather(engine)
+            assert (writer._pause(engine) or 0) > 0, "the thread rests while it may do nothing of what waits"
         assert not say(10)
         assert say(15)
         copied.set()
@@ -101,6 +106,37 @@ def test_nothing_more_is_written_while_much_is_being_copied(tmp_path: Path) -> N
         assert say(20)
         store.close()
     assert check(tmp_path).problems == []
+
+
+def test_who_writes_waits_where_the_file_would_grow_for_ever(tmp_path: Path) -> None:
+    """A disk may copy less than comes: what is in memory is written, but not before what is in the file is copied."""
+    copied = threading.Event()
+    sizes: dict[str, Any] = {"ENOUGH_BYTES": 4096, "MUCH_BYTES": 4096, "MOST_BYTES": 4096}
+    waited: list[bool] = []
+
+    def wait(beside: Checkpoints) -> None:
+        waited.append(beside.busy)
+        copied.set()
+        join(beside)
+
+    join = Checkpoints.wait
+    with (
+        patch.multiple(checkpoints, **sizes),
+        patch.object(checkpoints, "checkpoint", side_effect=lambda *_: copied.wait()),
+        patch.object(Checkpoints, "wait", wait),
+        patch.multiple(flusher, FLUSH_ROWS=5, FLUSH_AFTER_S=0.0),
+    ):
+        store = SqliteStore(tmp_path, Limits())
+        engine = store.engine
+        for number in range(20):
+            if number == 5:
+                engine.flusher.flush()
+                assert engine.checkpoints.behind() and not waited
+            send = rq.Send(id=f"{number}", to="bob", body=Raw(b"1"))
+            store.run([RequestJob(Who("ann", "pc", 0), send, lambda _: None)], 1)
+        engine.side_work(1)
+        assert engine.flusher.writing and waited == [True]
+        store.close()
 
 
 @pytest.mark.parametrize("how", ["done", "failed"])
