@@ -87,7 +87,7 @@ def _once(store: SqliteStore, requests: list[Request]) -> None:
         if request.fields["op"] == "send":
             named = "id" in request.fields
             count = times[request.fields["id"] if named else request.fields["body"]]
-            most = 0 if request.state == REFUSED else 1 if named else request.published
+            most = (1 if named else request.published) - (request.state == REFUSED)
             least = request.state == DONE and (named or not times["?"])  # a body that was recalled names nothing any more
             if not least <= count <= most:
                 raise Broken(f"{request.by}/{request.device}: {request.fields} is stored {count} times, and was {request.state}")

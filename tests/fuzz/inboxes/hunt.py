@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Final
 from unittest.mock import patch
 
+from mqtt_im.bridge.changing import UplinkJob
+from mqtt_im.protocol.errors import Refusal
 from tests.fuzz.connections import Found
 
 from .world import World
@@ -71,13 +73,20 @@ def run(seed: int, steps: int = STEPS, trace: list[str] | None = None, left_out:
     trace = [] if trace is None else trace
     clock = [_START]
     faults: list[Any] = []
+    refused: set[tuple[str, str]] = set()
+    refuse = UplinkJob.refuse
+
+    def noted(job: UplinkJob, refusal: Refusal) -> None:
+        if not refusal.retry:
+            refused.add((job.who.user, job.request.id or ""))
+        refuse(job, refusal)
 
     def now() -> float:
         return clock[0]
 
     async def play(folder: Path) -> Counter[str]:
         asyncio.get_running_loop().set_exception_handler(lambda _, told: faults.append(told.get("exception", told["message"])))
-        world = World(seed, folder, trace, clock, faults)
+        world = World(seed, folder, trace, clock, faults, refused)
         await world.begin()
         for number in range(steps):
             if number not in left_out:
@@ -91,6 +100,7 @@ def run(seed: int, steps: int = STEPS, trace: list[str] | None = None, left_out:
             undo.enter_context(patch(name, value))
         for name in _CLOCKS:
             undo.enter_context(patch(name, now))
+        undo.enter_context(patch.object(UplinkJob, "refuse", noted))
         logger, handler = logging.getLogger("mqtt_im"), _Faults(faults)
         undo.callback(setattr, logger, "propagate", logger.propagate)
         undo.callback(logger.removeHandler, handler)

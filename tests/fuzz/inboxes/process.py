@@ -12,13 +12,11 @@ from random import Random
 from typing import TYPE_CHECKING, Any, cast
 
 from mqtt_im.bridge.audience import Audience
-from mqtt_im.bridge.channel import Channel
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.bridge.settings import BridgeSettings
 from mqtt_im.core.rules import Limits
 from mqtt_im.metrics import Metrics
-from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.policy import Policy
@@ -104,7 +102,6 @@ class Process:
         folder: Path,
         disk: Disk,
         sessions: dict[Key, Session],
-        refused: set[tuple[str, str]],
         faults: list[Any],
         clock: Callable[[], float],
         *,
@@ -113,8 +110,6 @@ class Process:
     ) -> None:
         """`clock` is real time in seconds."""
         self.sessions = sessions
-        self.refused = refused
-        """User and `id` of what was refused for good, whether that was heard or not."""
         self.faults = faults
         self.recalled: set[tuple[str, int]] = set()
         """Messages of which the loop has been told that they were recalled."""
@@ -148,17 +143,6 @@ class Process:
             recalled(conv, seq)
 
         taking_back.recalled = heard  # type: ignore[method-assign]
-        uplinks = self.bridge.uplinks
-        refuse = uplinks._refuse
-
-        def refused_now(
-            channel: Channel, refusal: Refusal, request_id: str | None, token: int, reason: int | None = None
-        ) -> None:
-            if not refusal.retry:
-                refused.add((channel.user, request_id or ""))
-            refuse(channel, refusal, request_id, token, reason)
-
-        uplinks._refuse = refused_now  # type: ignore[method-assign]
         self.live: dict[Key, Line] = {}
         self._turns: dict[Key, asyncio.Lock] = {}
         self.tasks: set[asyncio.Task[None]] = set()

@@ -25,8 +25,19 @@ from .saying import USERS, Saying
 class World:
     """To be made and used on an event loop."""
 
-    def __init__(self, seed: int, folder: Path, trace: list[str], clock: list[float], faults: list[Any]) -> None:
-        """`clock` is one number, the time in seconds; in `faults` the server's own are gathered."""
+    def __init__(
+        self,
+        seed: int,
+        folder: Path,
+        trace: list[str],
+        clock: list[float],
+        faults: list[Any],
+        refused: set[tuple[str, str]],
+    ) -> None:
+        """`clock` is one number, the time in seconds; in `faults` the server's own are gathered.
+
+        `refused` are user and `id` of what was refused for good, whether anybody was told or not.
+        """
         self.seed = seed
         self.random = random = Random(seed)
         self._faults = faults
@@ -35,7 +46,7 @@ class World:
         self._clock = clock
         self.disk = Disk()
         self._sessions: dict[Key, Session] = {}
-        self._refused: set[tuple[str, str]] = set()
+        self._refused = refused
         self._limits = Limits(edit_window_s=-1, drop_blocked=random.random() < 0.3)
         self._settings = BridgeSettings(max_inflight=random.choice((2, 8, 64)))
         self._policy = Policy(
@@ -57,7 +68,6 @@ class World:
             self._folder,
             self.disk,
             self._sessions,
-            self._refused,
             self._faults,
             lambda: self._clock[0],
             limits=self._limits,
