@@ -111,6 +111,12 @@ class LargeFlight(Flight):
             self._copy = size
         aloft.bytes += self._copy
 
+    @property
+    def weight(self) -> int:
+        """See `Flight`. Each packet of an item that is in flight alone has it twice, so its references tell half of it."""
+        shared = self._shared
+        return super().weight if shared is None else shared.size // shared.aloft
+
     def lighten(self, made: dict[int, tuple[Entry, Entry]]) -> None:
         """See `Flight`."""
         super().lighten(made)

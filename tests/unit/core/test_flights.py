@@ -168,3 +168,18 @@ def test_what_is_lightened_counts_as_what_is_left_of_it() -> None:
         for packet_id in list(delivery.flights):
             delivery.acked(packet_id)
     assert aloft.bytes == 0
+
+
+def test_a_large_packet_weighs_as_much_as_its_item_and_one_of_many_its_part() -> None:
+    """Half of it counted, so that all deliveries had twice the memory that there is for them before anybody gave way."""
+    aloft = Aloft()
+    one = inbox(3, aloft)
+    one.pump()
+    assert 3 * SIZE <= one.delivery.weight(writable=True) < 4 * SIZE
+    item = message("x" * SIZE)
+    members = [Inbox(aloft=aloft) for _ in range(80)]
+    for member in members:
+        member.add(item)
+        member.pump()
+    weights = sum(flight.weight for member in members for flight in member.delivery.flights.values())
+    assert 0.9 * SIZE < weights < 2 * SIZE
