@@ -337,7 +337,7 @@ class Bus(Neighbours):
         if waiting := self.outbox.take():
             self._send(connection, [item.message for item in waiting if item.message is not None])
             if done := self.outbox.sent():
-                self._call(_do_all, done)
+                self._call(_each, done)
 
     def _passing(self, connection: Connection) -> list[asyncio.Future[None]]:
         """Those who wait for what others had sent, all of which comes before an answer of the database."""
@@ -361,7 +361,7 @@ def _each(listeners: Sequence[Callable[..., None]], *what: Any) -> None:
         try:
             listener(*what)
         except Exception:
-            log.exception("what nodes there are could not be told to a part of this one")
+            log.exception("a part of this node could not be told what has become of others, or of what they are told")
 
 
 def _channel(node: int) -> str:
@@ -375,11 +375,6 @@ def _wait(files: Sequence[int], seconds: float) -> bool:
     for file in files:
         poll.register(file, select.POLLIN)
     return bool(poll.poll(ceil(seconds * 1000)))
-
-
-def _do_all(done: list[Callable[[], None]]) -> None:
-    for each in done:
-        each()
 
 
 def _pass(barrier: asyncio.Future[None]) -> None:

@@ -7,14 +7,19 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
+
+from mqtt_im.logs import RateLimited
 
 MAX_BYTES: Final = 7_900
 """Of one notification; PostgreSQL takes 7,999."""
 PIECE: Final = 7_600
 """Bytes of a part of a longer message, as JSON."""
 _PART: Final = "part"
+
+_log = RateLimited(logging.getLogger(__name__))
 
 
 class Packer:
@@ -28,7 +33,7 @@ class Packer:
         batch: list[str] = []
         size = to = 0
         for message in messages:
-            for text in self._texts(message):
+            for text in self._surely(message):
                 length = len(text.encode()) + 1
                 if batch and (message[1] != to or size + length > MAX_BYTES):
                     yield to, self._numbered(batch)
@@ -42,6 +47,14 @@ class Packer:
     def _numbered(self, batch: list[str]) -> str:
         """With a number in front, since PostgreSQL leaves out a notification that is the same as one of its transaction."""
         return f"[{next(self._numbers)},{','.join(batch)}]"
+
+    def _surely(self, message: list[Any]) -> list[str]:
+        """See `_texts`. A mistake of ours costs this message alone: what must not be lost is sent until it could be."""
+        try:
+            return list(self._texts(message))
+        except Exception as error:  # noqa: BLE001 - told in the log
+            _log.exception("a message to other nodes can't be told", error, kind=message[2])
+            return []
 
     def _texts(self, message: list[Any]) -> Iterator[str]:
         text = _json(message)

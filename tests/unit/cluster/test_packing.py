@@ -32,3 +32,10 @@ def test_a_long_message_whose_beginning_was_missed_is_none() -> None:
     unpacker.unpacked(first, ME)
     unpacker.forget()
     assert [message for payload in rest for message in unpacker.unpacked(payload, ME)] == [[1, 0, "say", "y"]]
+
+
+def test_what_cannot_be_told_keeps_nothing_from_what_can() -> None:
+    """Else the node would send it again with every connection, and nothing else ever again."""
+    sent: list[list[Any]] = [[1, 0, "say", "a"], [1, 0, "say", b"no JSON"], [1, 0, "say", "\ud800"], [1, 0, "say", "b"]]
+    got = [message for _, payload in Packer().packed(sent) for message in Unpacker().unpacked(payload, ME)]
+    assert [message[3] for message in got] == ["a", "b"]
