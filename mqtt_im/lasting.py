@@ -11,19 +11,24 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+from mqtt_im.logs import RateLimited
+
 AGAIN_S: Final = 1.0
 """After a mistake."""
 
-logger = logging.getLogger(__name__)
+_log = RateLimited(logging.getLogger(__name__), 4)
 
 
 async def task(what: str, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """`work` is done, and begins anew where a mistake has ended it; until it has returned, or is cancelled."""
+    me = asyncio.current_task()
     while True:
         try:
             await work()
-        except Exception:
-            logger.exception("%s met a mistake, and goes on", what)
+        except Exception as error:  # noqa: BLE001 - told in the log
+            _log.exception(f"{what} met a mistake, and goes on", error)
+            if me is not None and me.cancelling():
+                return  # it was made in ending
             await asyncio.sleep(AGAIN_S)
         else:
             return
@@ -34,8 +39,8 @@ def thread(what: str, work: Callable[[], None]) -> None:
     while True:
         try:
             work()
-        except Exception:
-            logger.exception("%s met a mistake, and goes on", what)
+        except Exception as error:  # noqa: BLE001 - told in the log
+            _log.exception(f"{what} met a mistake, and goes on", error)
             time.sleep(AGAIN_S)
         else:
             return

@@ -86,7 +86,7 @@ FIGURES: Final[dict[str, tuple[str, str]]] = {
 SUMS: Final[dict[str, str]] = {
     "commits": "Transactions committed to the log; records by commits is what group commit saves.",
     "records": "Records committed to the log.",
-    "mistakes": "Exceptions that nobody had expected, each of which the log tells with its traceback; the server went on.",
+    "mistakes": "Exceptions that nobody had expected; the server went on. The log has tracebacks, of the same a few a minute.",
     "log_lines_dropped": "Log lines dropped because nobody read stderr in time.",
 }
 """Counters that are counted elsewhere, and read when they are asked for."""

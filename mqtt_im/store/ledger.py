@@ -122,7 +122,7 @@ class Ledger:
         ended = []
         for job in self._last.values():
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._after.setdefault(id(job), []).append(partial(future.set_result, None))
+            self._after.setdefault(id(job), []).append(partial(_let_go, future))
             ended.append(future)
         await asyncio.gather(*ended)
 
@@ -224,8 +224,16 @@ class Ledger:
                 del last[line]
             if after and (waiting := after.pop(id(job), None)) is not None:
                 for go_on in waiting:
-                    go_on()
+                    try:
+                        go_on()
+                    except Exception:
+                        logger.exception("what has waited for a job could not go on")
         self.on_reported()
+
+
+def _let_go(future: asyncio.Future[None]) -> None:
+    if not future.done():  # nobody waits any more
+        future.set_result(None)
 
 
 class _Control(Job):

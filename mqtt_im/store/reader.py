@@ -136,11 +136,9 @@ class Reader:
             job = self._queue.get() if block else self._queue.get_nowait()
             while job is not None:
                 if isinstance(job, _Rest):
-                    try:
-                        self.close()
-                    finally:  # else who wants it would wait for ever
-                        job.begun.set()
-                        job.over.wait()
+                    self.close()
+                    job.begun.set()
+                    job.over.wait()
                 else:
                     self._turns.put(job)
                 job = self._queue.get_nowait()
@@ -222,7 +220,10 @@ class Reader:
         self._tell(job)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Nothing is open; also where a mistake meets that, so that nobody waits for it, nor for an answer."""
         reading, self._reading = self._reading, None
         if reading is not None:
-            reading.close()
+            try:
+                reading.close()
+            except Exception:
+                logger.exception("store: what was read from could not be closed")

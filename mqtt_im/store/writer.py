@@ -22,6 +22,7 @@ from time import perf_counter, thread_time
 
 from mqtt_im import lasting
 from mqtt_im.clock import Clock, Times
+from mqtt_im.logs import RateLimited
 from mqtt_im.protocol.errors import InDoubt, Refusal
 
 from .behind import Behind
@@ -35,6 +36,7 @@ from .turns import Turns
 from .weighing import LONG, MAX_WEIGHT, cost, has_long, weight_of
 
 logger = logging.getLogger(__name__)
+_log = RateLimited(logger)
 
 HEAVY = 500
 """Of one job, which waits where the store is crowded."""
@@ -151,8 +153,8 @@ class Writer:
                     self._work(engine, batch)
                 elif self.failing is not None:
                     self._recovered(engine)
-            except Exception as error:
-                logger.exception("store: a mistake has met a batch of %d jobs", len(self._hand))
+            except Exception as error:  # noqa: BLE001 - told in the log
+                _log.exception("store: a mistake has met a batch", error, jobs=len(self._hand))
                 self._let_go(engine, error)
             else:
                 if self.failing is None:
@@ -176,9 +178,9 @@ class Writer:
             if engine.mended:
                 with self._reader.suspended():
                     engine.replace()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told in the log
             if not isinstance(error, engine.errors):
-                logger.exception("store: work beside the batches could not be done")
+                _log.exception("store: work beside the batches could not be done", error)
             self._trouble(engine, error)
 
     def _keep_time(self, engine: Store) -> None:
@@ -450,17 +452,17 @@ class Writer:
         self._reload(engine)
 
     def _reload(self, engine: Store) -> bool:
-        engine.abandon("the store was read anew")
+        before, self._stale = self._stale, True
         try:
+            engine.abandon("the store was read anew")
             with self._reader.suspended():
                 engine.load()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - told in the log
             if not isinstance(error, engine.errors):
-                logger.exception("store: could not be read")
-            elif not self._stale:
+                _log.exception("store: could not be read", error)
+            elif not before:
                 logger.error("store: can't be read: %s", error)
             self.failing = str(error)
-            self._stale = True
             return False
         self._stale = False
         return True

@@ -21,6 +21,7 @@ from mqtt_im.config import LogConfig
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal, Undecided
+from mqtt_im.store import weighing, writer
 from mqtt_im.store.interface import Anew, Later
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.ledger import Ledger
@@ -35,7 +36,10 @@ PATIENCE_S = 60.0
 
 @pytest.fixture(autouse=True)
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And all of it is told."""
     monkeypatch.setattr(lasting, "AGAIN_S", 0.0)
+    for module in (lasting, writer, weighing):
+        monkeypatch.setattr(module, "_log", logs.RateLimited(logging.getLogger("mistakes"), 1_000))
 
 
 @pytest.fixture
@@ -80,6 +84,32 @@ def test_a_task_that_is_cancelled_ends() -> None:
             await task
 
     asyncio.run(scenario())
+
+
+def test_a_task_ends_also_where_being_cancelled_makes_a_mistake(told: Callable[[], int]) -> None:
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            raise RuntimeError("a mistake")
+
+    async def scenario() -> None:
+        task = asyncio.create_task(lasting.task("a task", work))
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait_for(asyncio.wait([task]), PATIENCE_S)
+
+    asyncio.run(scenario())
+    assert told() == 1
+
+
+def test_what_meets_the_same_mistake_for_ever_is_told_of_now_and_then(
+    monkeypatch: pytest.MonkeyPatch, told: Callable[[], int]
+) -> None:
+    monkeypatch.setattr(lasting, "_log", logs.RateLimited(logging.getLogger("mistakes"), 4))
+    before = logs.mistakes()
+    lasting.thread("a thread", Sometimes(lambda: None, 100))
+    assert told() == 4 and logs.mistakes() - before >= 96
 
 
 def test_what_the_log_tells_of_is_counted_and_so_is_a_thread_that_ends() -> None:
@@ -206,6 +236,22 @@ def test_who_wants_the_reader_to_rest_need_not_wait_for_what_it_can_t_close(
 
     asyncio.run(scenario())
     assert told() == 1
+
+
+def test_who_waits_no_more_keeps_no_answer_from_others(tmp_path: Path, told: Callable[[], int]) -> None:
+    async def scenario() -> None:
+        ledger = open_ledger(tmp_path, synchronous="off")
+        await ledger.start()
+        asks = [asyncio.ensure_future(refusal_of(ledger, user)) for user in ("ann", "cat", "dan")]
+        await asyncio.sleep(0)
+        over = asyncio.ensure_future(ledger.over())
+        await asyncio.sleep(0)
+        over.cancel()
+        assert not any(await asyncio.gather(*asks))
+        await ledger.stop()
+
+    asyncio.run(scenario())
+    assert not told()
 
 
 # Sessions.
