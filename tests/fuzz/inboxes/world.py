@@ -255,9 +255,9 @@ class World:
                     device.say_ack(self.random, everything=True)
                 elif device.app:
                     device.say_hello(self.random)
-            before = [(device.have, device.rolled, len(device.outbox)) for device in self.devices]
+            before = [(device.have, device.rolled, device.is_app, len(device.outbox)) for device in self.devices]
             await self._settle(self.random)
-            after = [(device.have, device.rolled, len(device.outbox)) for device in self.devices]
+            after = [(device.have, device.rolled, device.is_app, len(device.outbox)) for device in self.devices]
             if before == after and not any(device.rolled or device.outbox or device.line is None for device in self.devices):
                 break
         else:
