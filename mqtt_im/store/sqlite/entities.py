@@ -187,7 +187,7 @@ class Entities(Overlay):
             return [known[name] for name in names]
         except KeyError:
             self._prefetch_users(set(names))
-            return [known[name] for name in names]
+            return [self.user(name) for name in names]
 
     def user_names(self, after: str, limit: int) -> list[str]:
         """See `interface.State`."""

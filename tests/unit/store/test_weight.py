@@ -208,6 +208,9 @@ def test_users_who_have_left_the_memory_are_read_together(store: SqliteStore) ->
     state._users = state._held_users()
     with patch.object(Projection, "user", side_effect=AssertionError("one by one")):
         assert [user.name for user in state.users(NAMES)] == NAMES
+    say(store, "#g", "1")  # so that the reader finds some of them in memory, and one nowhere
+    seen = store.see(lambda view: view.state.users([*NAMES, "nobody"]), NOW)
+    assert [user.name for user in seen] == [*NAMES, "nobody"]
 
 
 def test_who_asks_about_one_member_reads_no_others(store: SqliteStore) -> None:
