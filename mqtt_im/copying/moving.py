@@ -109,6 +109,7 @@ def _reading(where: str) -> Iterator[_Source]:
             raise StoreError(f"{database.where}: there is no store yet")
         connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         try:
+            meta.add_columns(connection)  # where no node of this release has started yet
             yield Schemas(database, connection)
         finally:
             if not connection.closed:

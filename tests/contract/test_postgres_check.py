@@ -9,15 +9,19 @@ from pathlib import Path
 import pytest
 from msgspec import Raw
 
+from mqtt_im.copying.moving import copy_store
 from mqtt_im.core.rules import Who
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.errors import WrongDatabase
-from mqtt_im.postgres.meta import read
+from mqtt_im.postgres.meta import ADDED, read
+from mqtt_im.postgres.nodes import leave
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.delivering import AttachJob, CursorsJob, PullJob
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.postgres.check import check_within
+from mqtt_im.store.postgres.check import check, check_within
+from mqtt_im.store.postgres.kept import kept_by
 from mqtt_im.store.postgres.tables import TABLES
+from mqtt_im.store.sqlite.check import check as check_folder
 from tests.support.pgstore import PostgresStore
 from tests.support.postgres import Cluster, new_database
 
@@ -133,6 +137,23 @@ DAMAGES = [
     ("keyed", "DELETE FROM keyed", "has the key 'k', which table keyed does not have"),
     ("keyed", "UPDATE keyed SET lsn = 5", "table keyed names log row 5, which is not there"),
 ]
+
+
+def test_a_store_of_an_older_release_is_read_before_a_node_of_this_one_has_started(postgres: Cluster, tmp_path: Path) -> None:
+    with new_database(postgres) as url:
+        store = PostgresStore(url, tmp_path, online=USERS, most_at_once=3)
+        fill(store)
+        store.close()
+        with store.database.connect("test") as connection:
+            leave(connection, store.me)
+            for table, column, _ in ADDED:
+                if table == "device":
+                    connection.execute(f"ALTER TABLE {table} DROP COLUMN {column}".encode())
+        kept = kept_by(store.database, "ann")
+        assert kept is not None and kept.devices == 1
+        assert check(store.database).problems == []
+        copy_store(url, str(tmp_path / "copy"), lambda _: lambda _: None)
+    assert check_folder(tmp_path / "copy").problems == []
 
 
 def test_nothing_is_found_where_nothing_was_done(database: Database) -> None:

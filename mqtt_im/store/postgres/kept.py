@@ -1,6 +1,8 @@
-"""What a user keeps, read from the tables."""
+"""What a user keeps, read from the tables, also where no node of this release has started on them yet."""
 
 from __future__ import annotations
+
+from typing import Final
 
 import psycopg
 
@@ -10,7 +12,18 @@ from mqtt_im.postgres.meta import read
 from mqtt_im.store.kept import Kept, kept
 
 from .look import Look
-from .wire import Link
+from .wire import Link, Statement
+
+_DEVICES: Final = Statement("SELECT count(*) FROM device WHERE uid = $1", "i")
+
+
+class _Known(Look):
+    """Implements `store.kept.Known`."""
+
+    def device_count(self, user: str) -> int:
+        """See `View`."""
+        found: int = self.link.one(_DEVICES, self.user(user).uid)[0][0]
+        return found
 
 
 def kept_by(database: Database, user: str) -> Kept | None:
@@ -19,6 +32,6 @@ def kept_by(database: Database, user: str) -> Kept | None:
         if read(database, connection) is None:
             return None
         try:
-            return kept(Look(Link(connection), lambda _: True, lambda _: None), user)
+            return kept(_Known(Link(connection), lambda _: True, lambda _: None), user)
         except psycopg.Error as error:
             raise explained(error, database.where) from error
