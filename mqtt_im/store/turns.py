@@ -112,7 +112,7 @@ class Turns(Generic[J]):
 
     def _first(self, waits: Callable[[J], bool] | None, passed: list[_Place]) -> J | None:
         server = self._lines.get(SERVER)
-        if server is not None:
+        if server is not None and (waits is None or not waits(server[0])):
             self._tags.append(self._now)
             return self._next(SERVER, server)
         while self._heap:

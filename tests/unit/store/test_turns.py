@@ -105,6 +105,17 @@ def test_a_line_that_waits_is_looked_at_once_for_all_that_pass_it() -> None:
     assert len(turns.several(1_000)) == 100
 
 
+def test_what_is_long_and_overdue_is_taken_before_the_servers_own_jobs() -> None:
+    """Which come all the time: it was passed by as many as there were."""
+    turns = turns_of(Work(SERVER, 0), Work("ann", 0, 9.0), Work("bob", 0))
+
+    def taken(overdue: bool) -> list[str]:
+        return [job.user for job in turns.several(10, long=lambda job: job.cost > 5, overdue=overdue)]
+
+    assert taken(True) == ["ann"]
+    assert taken(False) == [SERVER, "bob"]
+
+
 def test_what_is_long_is_taken_alone_when_there_is_nothing_else_or_it_is_overdue() -> None:
     """What stands behind it is not looked at for nothing, and what is light need not wait for it."""
     turns = turns_of()
