@@ -82,11 +82,13 @@ class Nearby:
 
         def notify(job: CallJob) -> None:
             self._asking = False
-            if job.refusal is None:
-                for name, seen, at in job.result:
-                    self._tell(name, seen, at)
-            if self._changed and self._links:
-                self._ask()
+            try:
+                if job.refusal is None:
+                    for name, seen, at in job.result:
+                        self._tell(name, seen, at)
+            finally:  # also after a mistake
+                if self._changed and self._links:
+                    self._ask()
 
         self._bridge.ledger.submit(CallJob(read, notify))
 

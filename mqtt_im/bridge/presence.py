@@ -184,11 +184,13 @@ class Presence:
             return allowed, seen or queries.last_seen(engine, user)
 
         def notify(job: CallJob) -> None:
-            if job.refusal is None:
-                allowed, last_seen = job.result
-                self._publish(user, links, allowed, last_seen, retained)
-            if then is not None:
-                self._go_on(user, then, seen)
+            try:
+                if job.refusal is None:
+                    allowed, last_seen = job.result
+                    self._publish(user, links, allowed, last_seen, retained)
+            finally:  # also after a mistake: else nobody would be told of the user ever again
+                if then is not None:
+                    self._go_on(user, then, seen)
 
         self._bridge.ledger.submit(CallJob(read, notify, line))
 

@@ -185,7 +185,17 @@ class Uplink:
 
     def decided(self, job: UplinkJob) -> None:
         """A request that may change something is committed, or refused."""
-        bridge, channel, kind = self._bridge, job.channel, type(job.request)
+        channel = job.channel
+        if channel is not None:
+            self.leaving.answered(channel)
+        try:
+            self._decided(channel, job)
+        except Exception:
+            _give_up(channel)
+            raise
+
+    def _decided(self, channel: Channel | None, job: UplinkJob) -> None:
+        bridge, kind = self._bridge, type(job.request)
         if job.refusal is None:
             self._committed(time.perf_counter() - job.at)
         if type(job.request) is rq.Hello and _sets_cursor(job.request):
@@ -199,7 +209,6 @@ class Uplink:
             if job.refusal is None:
                 self._has_changed(None, job)
             return
-        self.leaving.answered(channel)
         if kind is rq.Hello:
             channel.greeting -= 1
         if job.refusal is not None:
@@ -234,8 +243,15 @@ class Uplink:
 
     def read(self, job: ReadingJob) -> None:
         """A request that only reads has its result."""
-        channel, request = job.channel, job.request
-        self.leaving.answered(channel)
+        self.leaving.answered(job.channel)
+        try:
+            self._read(job.channel, job)
+        except Exception:
+            _give_up(job.channel)
+            raise
+
+    def _read(self, channel: Channel, job: ReadingJob) -> None:
+        request = job.request
         if isinstance(request, rq.Typing) and (job.refusal is not None or not job.result[1]):
             channel.typed = None  # nobody was told, so the same again is news
         if job.refusal is not None:
@@ -370,6 +386,12 @@ class Uplink:
             held, channel.held = channel.held, None
             for token, code, text in held:
                 self._done(channel, token, code, text)
+
+
+def _give_up(channel: Channel | None) -> None:
+    """A mistake of ours has met an answer, which never comes, nor any behind it: the device asks again when it is back."""
+    if channel is not None:
+        channel.link.close("unavailable")
 
 
 def error_fields(refusal: Refusal, request_id: str | None) -> dict[str, Any]:
