@@ -342,7 +342,9 @@ class Abroad:
         try:
             dropped = await self._store.look(trim)
         except StoreFailed:
-            self._written.update(ids)  # with what is written next
+            if not self._written and self._open:  # else it is about to be, for what was written meanwhile
+                self._background(self._trim())
+            self._written.update(ids)
             return
         for _ in range(dropped):
             self._ground.count("plain_dropped")
