@@ -41,16 +41,14 @@ class Comings:
 
     def compare(self) -> None:
         """What was told is to be compared with who is online."""
-        self._compare = True
+        with self._lock:
+            self._compare = True
 
-    @property
-    def to_compare(self) -> bool:
-        """Whether that is so, and not done yet."""
-        return self._compare
-
-    def compared(self) -> None:
-        """It is about to be done: what is said from now on comes after it."""
-        self._compare = False
+    def take_compare(self) -> bool:
+        """Whether that is so; it is about to be done: what is said from now on comes after it."""
+        with self._lock:
+            compare, self._compare = self._compare, False
+            return compare
 
     def words(self) -> dict[str, Word]:
         """What there is."""

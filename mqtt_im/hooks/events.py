@@ -84,8 +84,7 @@ class EventDesk(Desk[int]):
         if self._return_at is not None and now >= self._return_at:
             self._return_at = None
             self._comings.compare()
-        compare, news = self._comings.to_compare, dict[str, Word]()
-        self._comings.compared()
+        compare, news = self._comings.take_compare(), dict[str, Word]()
         try:
             if compare:
                 news.update(self._compared())
