@@ -156,7 +156,6 @@ class Flusher:
             due = not self.patient and time.monotonic() - self._done_at >= FLUSH_AFTER_S
             if not state.live.records or not (hurry or ((due or self.full()) and not self._held())):
                 return False
-            self._begins()
             self._bulk = self._freeze()
         bulk = next(self._bulk, None) if self._commit is None else None
         if bulk is not None:
@@ -191,6 +190,7 @@ class Flusher:
 
     def _freeze(self) -> Iterator[tuple[str, list[tuple[Any, ...]]]]:
         """The live generation is frozen, and a transaction begun in which these slices are to be written."""
+        self._begins()
         state = self._state
         self._rows, self._written, self._made = state.live.rows, 0, 0
         with self._gate:
