@@ -250,7 +250,11 @@ class HttpConnection(H11Protocol):
             self.flow.resume_reading()
         before = self.cycle
         self.conn.left = EVENTS
-        super().handle_events()
+        try:
+            super().handle_events()
+        except Exception:  # told by the loop; nobody would answer, nor read on
+            self.cut()
+            raise
         if not self.conn.left:
             self.flow.pause_reading()
             self.loop.call_soon(self._go_on)

@@ -91,13 +91,15 @@ class Turns:
     def _turn(self) -> None:
         self._left = PER_TURN
         self._until = self._clock() + TURN_S
-        for _ in range(_URGENT_PER_TURN):
-            if self._urgent:
+        try:
+            for _ in range(_URGENT_PER_TURN):
+                if self._urgent:
+                    self._left -= 1
+                    self._urgent.take()()
+            while self._waiting and self._has_time():
                 self._left -= 1
-                self._urgent.take()()
-        while self._waiting and self._has_time():
-            self._left -= 1
-            self._waiting.take()()
-        self._running = bool(self._waiting or self._urgent) or self._left < PER_TURN
-        if self._running:
-            asyncio.get_running_loop().call_soon(self._turn)
+                self._waiting.take()()
+        finally:  # also where a mistake has met one of them: all others would wait for ever
+            self._running = bool(self._waiting or self._urgent) or self._left < PER_TURN
+            if self._running:
+                asyncio.get_running_loop().call_soon(self._turn)

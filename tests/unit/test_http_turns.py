@@ -47,6 +47,29 @@ def test_a_turn_has_so_many_steps_and_addresses_take_turns() -> None:
     asyncio.run(scenario())
 
 
+def test_a_mistake_in_a_step_keeps_nothing_from_the_others() -> None:
+    """HTTP would have answered nothing any more, health included, until a restart."""
+
+    def broken() -> None:
+        raise RuntimeError("a mistake")
+
+    async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+        turns, done = Turns(), list[str]()
+        for urgent in (True, False):
+            for _ in range(PER_TURN):
+                turns.take("a", lambda: None)
+            turns.take("a", broken, urgent=urgent)
+            turns.take("b", lambda: done.append("b"))
+            turns.take("c", lambda: done.append("c"), urgent=True)
+            for _ in range(9):
+                await asyncio.sleep(0)
+        assert sorted(done) == ["b", "b", "c", "c"]
+        assert turns.take("late", lambda: None)
+
+    asyncio.run(scenario())
+
+
 def test_a_turn_ends_by_time_too() -> None:
     now = 0.0
 

@@ -12,6 +12,7 @@ from mqtt_im.clock import Clock
 from mqtt_im.config import LimitsConfig
 from mqtt_im.config.peers import network_of
 from mqtt_im.core import costs
+from mqtt_im.logs import RateLimited
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.shares import Bounds
 from mqtt_im.transport.api import Handler, Identity
@@ -43,6 +44,8 @@ _ENDS: Final = 50
 """Connections that were lost of which everybody is told in one turn of the loop: a line that breaks may have thousands."""
 _OVERFLOW: Final = 64
 """Sockets above `limits.max_connections` that are told so instead of being cut."""
+
+_mistakes: Final = RateLimited(log)
 
 if TYPE_CHECKING:
     from mqtt_im.transport.embedded.places import Places
@@ -135,10 +138,14 @@ class Hub:
         self._dirty.append(connection)
 
     def flush(self) -> None:
-        """Every connection has written what it gathered."""
+        """Every connection has written what it gathered; one where a mistake meets that is cut."""
         dirty, self._dirty = self._dirty, []
         for connection in dirty:
-            connection.flush()
+            try:
+                connection.flush()
+            except Exception as error:  # noqa: BLE001 - told in the log
+                _mistakes.exception("a connection can't be written to, and is cut", error)
+                connection.cut()
 
     # Turns
 

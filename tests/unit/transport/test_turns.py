@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -109,3 +110,23 @@ async def test_who_comes_and_goes_pays_for_it(tmp_path: Path) -> None:
         assert not any(member.user == "alice" for member in server.hub.live.values()), "it waits for what is owed"
         user.bucket.paid_until = 0.0
         await client.expect(packets.CONNACK)
+
+
+@on_loop
+async def test_a_connection_that_cannot_be_written_to_keeps_nothing_from_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They had something to write, and so were thought to be about to: nothing ever left on them again."""
+
+    def broken(_: bytes) -> None:
+        raise RuntimeError("a mistake")
+
+    async with Server(tmp_path) as server:
+        alice, bob = await server.connect(), await server.connect("phone", "bob")
+        wires = {wire.user: wire for wire in server.hub.live.values()}
+        socket = wires["alice"].transport  # type: ignore[attr-defined]
+        monkeypatch.setattr(wires["alice"], "transport", Mock(wraps=socket, write=broken))
+        for name in ("alice", "bob"):
+            wires[name].answer(b"\xd0\x00")  # type: ignore[attr-defined]
+        assert (await bob.packet()).kind == packets.PINGRESP
+        await alice.gone()
