@@ -119,14 +119,22 @@ class Example:
                 del config[key]  # free ports
             self.nodes.append(undo.enter_context(ServerProcess(config)))
         undo.enter_context(_haproxy(self.nodes, self.mqtt_port, self.http_port, folder))
-        eventually(lambda: all(self._reaches() for _ in range(6)), "HAProxy knows its nodes")
+        answers: list[object] = []
 
-    def _reaches(self) -> bool:
+        def knows() -> bool:
+            answers[:] = [self._answer() for _ in range(6)]
+            return answers == [200] * 6
+
+        log = folder / "haproxy.log"
+        eventually(knows, lambda: f"HAProxy knows its nodes: {answers}; it says {log.read_text()[-2_000:]}")
+
+    def _answer(self) -> object:
+        """Of a node behind HAProxy: the status that says whether it is ready, or why there is none."""
         try:
             with Web(self.http_port) as web:
-                return web.ask("GET", "/health/ready").status == 200
-        except OSError:
-            return False
+                return web.ask("GET", "/health/ready").status
+        except OSError as error:
+            return error
 
     def online(self, user: str, device: str = "phone", source: str = HOST) -> ImClient:
         """A client that came through HAProxy from that address, as soon as it is let in."""

@@ -193,7 +193,11 @@ MUTATIONS: dict[str, Mutation] = {
         (
             _SLOW_DISK,
             ("bridge/cursors.py", "DELAY_S: Final = 0.2\n", "DELAY_S: Final = 0.02\n"),
-            ("bridge/cursors.py", "[key for key in self._moved if key not in held][:most]", "list(self._moved)[:most]"),
+            (
+                "bridge/cursors.py",
+                "        for key in self._moved:\n            if key not in self._held:\n",
+                "        for key in self._moved:\n            if key:\n",
+            ),
         ),
         hellos=_HELLOS,
     ),
