@@ -26,6 +26,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from mqtt_im.http.asgi import Message, Receive, Send
 from mqtt_im.http.errors import TYPE, Problem, tell, unavailable
 from mqtt_im.http.places import Places
+from mqtt_im.pacing import pace
 from mqtt_im.transport.parting import MAX_BYTES, Parting
 
 MAX_HEAD_BYTES: Final = 32 * 1024
@@ -109,6 +110,7 @@ class HttpConnection(H11Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A socket was accepted."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        pace(self.transport)
         self.party = self._address
         self.places.count("connections_accepted", listener="http")
         self.places.enter(self)

@@ -20,6 +20,7 @@ from mqtt_im.http.health import Readiness
 from mqtt_im.http.places import Places
 from mqtt_im.http.services import Desk, Services
 from mqtt_im.metrics import Metrics
+from mqtt_im.pacing import Paced
 from mqtt_im.transport.accepting import AT_ONCE, ask_after, let_wait
 
 _POLL_S: Final = 0.01
@@ -164,6 +165,7 @@ def tls_context(files: HttpTlsConfig) -> ssl.SSLContext:
     """A server's context. Raises `OSError` where a file is missing or wrong, naming it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.sslobject_class = Paced
     try:
         context.load_cert_chain(files.cert, files.key, password=_no_password)
     except (OSError, ValueError) as error:

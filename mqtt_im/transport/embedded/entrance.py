@@ -15,6 +15,8 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from mqtt_im.pacing import pace
+
 if TYPE_CHECKING:
     from mqtt_im.transport.embedded.connection import Connection
 
@@ -164,6 +166,7 @@ class _Secured(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         connection = self._connection
         connection.transport = transport  # type: ignore[assignment]
+        pace(connection.transport)
         connection.transport.set_protocol(connection)
         if connection.closed:
             connection.transport.abort()

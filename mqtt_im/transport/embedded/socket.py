@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from typing import Final
 
+from mqtt_im.pacing import pace
 from mqtt_im.transport.accepting import is_lost
 from mqtt_im.transport.embedded.hub import USUAL_WRITE_BUFFER, Hub
 from mqtt_im.transport.parting import Parting
@@ -77,6 +78,7 @@ class Socket(asyncio.Protocol):
         hub = self.hub
         # WebSocket connections come with a stand-in of the same interface.
         self.transport = transport
+        pace(transport)
         if hub.write_buffer != USUAL_WRITE_BUFFER:
             transport.set_write_buffer_limits(hub.write_buffer)
         peer = transport.get_extra_info("peername")

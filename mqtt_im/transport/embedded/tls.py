@@ -6,6 +6,7 @@ import ssl
 from typing import Any, Protocol
 
 from mqtt_im.config import TlsConfig
+from mqtt_im.pacing import Paced
 
 
 class _Transport(Protocol):
@@ -19,6 +20,7 @@ def context(config: TlsConfig) -> ssl.SSLContext:
     """
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.minimum_version = ssl.TLSVersion.TLSv1_2
+    made.sslobject_class = Paced
     try:
         made.load_cert_chain(config.cert, config.key, password=_no_password)
     except (OSError, ValueError) as error:
