@@ -22,18 +22,18 @@ class Paced(ssl.SSLObject):
 
     def read(self, len: int = 1024, buffer: Any = None) -> Any:  # noqa: A002 - as in `ssl`
         """See `ssl.SSLObject`."""
-        if self._reads >= PER_TURN and self.transport is not None:
+        if self.transport is None:
+            return super().read(len, buffer)
+        if self._reads == PER_TURN:
             raise ssl.SSLWantReadError
         try:
             data = super().read(len, buffer)
         except ssl.SSLWantReadError:
-            if self._reads < PER_TURN:
-                self._reads = 0
+            self._reads = 0
             raise
-        if self.transport is not None:
-            self._reads += 1
-            if self._reads == PER_TURN:
-                asyncio.get_running_loop().call_soon(self._go_on)
+        self._reads += 1
+        if self._reads == PER_TURN:
+            asyncio.get_running_loop().call_soon(self._go_on)
         return data
 
     def _go_on(self) -> None:

@@ -75,7 +75,7 @@ class Cursors:
     def comes(self, user: str, device: str) -> None:
         """The device begins a delivery: it goes on where its last one ended."""
         key = (user, device)
-        if key in self._moved or key in self._left or self._failed.get(key) is not None:
+        if self._waits(key) or key in self._left:
             self.write_of([key])
 
     def known(self, user: str, device: str) -> int:
@@ -125,7 +125,7 @@ class Cursors:
                 cursor = 0
             if cursor or marks:  # what was delivered stays so
                 self._keep_failed(key, cursor, marks)
-        if key in self._moved or self._failed.get(key) is not None:
+        if self._waits(key):
             self._soon(DELAY_S)
 
     def _soon(self, delay_s: float) -> None:
@@ -148,14 +148,17 @@ class Cursors:
 
         And with it what else there is, where that is no crowd's.
         """
-        known = self._moved, self._left
-        self._write([key for key in keys if any(key in some for some in known) or self._failed.get(key) is not None], AT_ONCE)
+        self._write([key for key in keys if self._waits(key) or key in self._left], AT_ONCE)
 
     def write(self) -> None:
         """Everything that may be handed in is on its way to the ledger, before what is submitted next."""
         self._stop_waiting()
         while self._write((), AT_ONCE):
             pass
+
+    def _waits(self, key: Key) -> bool:
+        """Whether a cursor of the device is still to be handed in."""
+        return key in self._moved or self._failed.get(key) is not None
 
     def _free(self) -> Iterator[Key]:
         """Devices with a cursor that may be handed in."""
@@ -172,8 +175,7 @@ class Cursors:
         Who has it all has acknowledged what is not in the store yet.
         """
         for key in chain(first, self._left):
-            waits = key in self._moved or self._failed.get(key) is not None
-            if key in self._left and (key in self._held or not waits):
+            if key in self._left and (key in self._held or not self._waits(key)):
                 yield key
 
     def _write(self, first: Iterable[Key], most: int, lazy: bool = False) -> bool:
