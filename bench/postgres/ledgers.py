@@ -96,12 +96,12 @@ class Writer:
         return RequestJob(Who(user, "pc", 0), send, lambda _: None)
 
 
-def fill(engine: Any) -> None:
+def fill(engine: Any, users: int = USERS) -> None:
     """Every user is there and has written once: a store that is in use."""
     gc.set_threshold(10_000, 1, 10_000)  # as in the server
-    pairs = iter([(f"user{number}", f"user{USERS - 1 - number}") for number in range(USERS)])
+    pairs = iter([(f"user{number}", f"user{users - 1 - number}") for number in range(users)])
     writer = Writer(engine, "fill", lambda _: next(pairs))
-    for _ in range(USERS // _FILLED_AT_ONCE):
+    for _ in range(users // _FILLED_AT_ONCE):
         writer.commit(_FILLED_AT_ONCE)
 
 

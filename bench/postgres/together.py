@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import random
 import time
 from typing import Any, Final, NamedTuple
 
@@ -13,12 +14,14 @@ from bench.report import Row, Target
 from bench.servers import OURS
 from tests.support.postgres import Cluster, new_database
 
-from .ledgers import SETTINGS, Meter, Writer, node
+from .ledgers import SETTINGS, Meter, Writer, fill, node
 
 ALONE: Final = "one node"
 _NODES: Final = (1, 2, 4)
 _BATCH: Final = 64
 _WARM_UP: Final = 20
+_USERS: Final = 100_000
+"""As many as where the design was decided. A batch locks some 128, so that four nodes among 10,000 mostly wait for each other."""
 
 
 class _Told(NamedTuple):
@@ -41,8 +44,11 @@ class _Found(NamedTuple):
 
 def compare(seconds: float, *, hot: bool = False) -> list[Row]:
     """`seconds` for each number of nodes; `hot` where all write in one conversation."""
-    with Cluster(SETTINGS) as cluster:
-        found = {nodes: _measured(cluster, nodes, seconds, hot) for nodes in _NODES}
+    with Cluster(SETTINGS) as cluster, new_database(cluster) as filled:
+        with node(filled, "fill") as engine:
+            fill(engine, _USERS)
+        template = filled.rpartition("/")[2]
+        found = {nodes: _measured(cluster, template, nodes, seconds, hot) for nodes in _NODES}
     rows = []
     for nodes, one in found.items():
         what = f"{nodes} node{'s' * (nodes > 1)}, batches of {_BATCH}{', one conversation' * hot}"
@@ -58,9 +64,9 @@ def compare(seconds: float, *, hot: bool = False) -> list[Row]:
     return rows
 
 
-def _measured(cluster: Cluster, nodes: int, seconds: float, hot: bool) -> _Found:
+def _measured(cluster: Cluster, template: str, nodes: int, seconds: float, hot: bool) -> _Found:
     context = multiprocessing.get_context("spawn")
-    with new_database(cluster) as url:
+    with new_database(cluster, template) as url:
         start, stop, told = context.Barrier(nodes + 1), context.Event(), context.Queue()
         children = [
             context.Process(target=_one, args=(url, number, hot, start, stop, told), daemon=True) for number in range(nodes)
@@ -87,7 +93,7 @@ def _one(url: str, number: int, hot: bool, start: Any, stop: Any, told: Any) -> 
     end_with_parent()
     refused = 0
     with node(url, f"node{number}") as engine:
-        writer = Writer(engine, f"node{number}", (lambda _: ("user0", "user1")) if hot else None)
+        writer = Writer(engine, f"node{number}", _in_one if hot else _any_two)
         for _ in range(_WARM_UP):
             writer.commit(_BATCH)
         start.wait()
@@ -99,3 +105,11 @@ def _one(url: str, number: int, hot: bool, start: Any, stop: Any, told: Any) -> 
                 refused += 1
                 engine.load()
         told.put(_Told(writer.count - count - refused * _BATCH, time.process_time() - begin, refused))
+
+
+def _any_two(dice: random.Random) -> tuple[str, str]:
+    return f"user{dice.randrange(_USERS)}", f"user{dice.randrange(_USERS)}"
+
+
+def _in_one(_: random.Random) -> tuple[str, str]:
+    return "user0", "user1"

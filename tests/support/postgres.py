@@ -248,9 +248,9 @@ def _lives(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def new_database(cluster: Cluster) -> Iterator[str]:
-    """The URL of a new, empty database, which is gone afterwards."""
-    name = cluster.create()
+def new_database(cluster: Cluster, template: str = "template0") -> Iterator[str]:
+    """The URL of a new database, a copy of `template`, which is gone afterwards; an empty one where none is named."""
+    name = cluster.create(template)
     try:
         yield cluster.url(name)
     finally:
