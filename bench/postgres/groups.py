@@ -13,8 +13,8 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.delivering import PullJob
 from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.reader import AT_ONCE
 from mqtt_im.store.reads import FetchJob
+from mqtt_im.store.threads.reader import AT_ONCE
 from tests.support.postgres import Cluster, new_database
 
 from .ledgers import FLOOR, SETTINGS, Meter, Writer, cost, floor, node

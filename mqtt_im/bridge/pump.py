@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from mqtt_im.core.delivery import Delivery
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.outflow import packets
 from mqtt_im.store.reads import FetchJob
+from mqtt_im.store.threads.outflow import packets
 
 from .audience import Audience
 from .channel import Channel

@@ -21,7 +21,7 @@ from mqtt_im.shares import Bounds
 from mqtt_im.store.delivering import AttachJob, CursorsJob
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.reads import CallJob
-from mqtt_im.store.turns import SERVER
+from mqtt_im.store.threads.turns import SERVER
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Extra, Identity, Link, Login, Transport
 
 from . import erasing

@@ -79,7 +79,7 @@ class Job:
 
     @property
     def lazy(self) -> bool:
-        """Whether nobody waits for it; see `behind`."""
+        """Whether nobody waits for it; see `threads.behind`."""
         return False
 
     @property

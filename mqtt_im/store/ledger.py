@@ -1,7 +1,7 @@
 """The ledger: what the rest of the server sees of the store. Jobs are handed in on the event loop, and are over there too.
 
-What changes something goes to the writer's thread (`writer`), whatever only reads to the reader's (`reader`), after what its
-user has handed in before.
+What changes something goes to the writer's thread (`threads.writer`), whatever only reads to the reader's (`threads.reader`),
+after what its user has handed in before.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from .delivering import PullJob
 from .interface import Readable, Store
 from .jobs import Job
 from .policy import Policy, Removed
-from .reader import Reader
 from .reads import CallJob
-from .turns import SERVER
-from .writer import Writer
+from .threads.reader import Reader
+from .threads.turns import SERVER
+from .threads.writer import Writer
 
 logger = logging.getLogger(__name__)
 

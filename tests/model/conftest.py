@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import pytest
 
-from mqtt_im.store import writer
+from mqtt_im.store.threads import writer
 
 
 @pytest.fixture(autouse=True)

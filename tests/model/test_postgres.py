@@ -30,8 +30,8 @@ from mqtt_im.store.postgres import committing, reading, state, wire
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.postgres.errors import Lost
 from mqtt_im.store.postgres.large import MEMBERS
-from mqtt_im.store.readonly import Owed
 from mqtt_im.store.reads import CallJob, FetchJob
+from mqtt_im.store.threads.readonly import Owed
 from mqtt_im.store.wanted import Wanted
 from tests.support.pgstore import PostgresStore
 from tests.support.postgres import Cluster

@@ -22,9 +22,9 @@ from mqtt_im.core.records import encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.store.jobs import Job
 from mqtt_im.store.memory import MemoryEngine
-from mqtt_im.store.readonly import Owed
 from mqtt_im.store.reads import CallJob, FetchJob
 from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.threads.readonly import Owed
 from tests.support.store import Crash, SqliteStore
 from tests.support.uploads import MemoryUploads
 

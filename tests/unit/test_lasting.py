@@ -21,12 +21,12 @@ from mqtt_im.config import LogConfig
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal, Undecided
-from mqtt_im.store import weighing, writer
 from mqtt_im.store.interface import Anew, Later
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.opening import open_ledger
+from mqtt_im.store.threads import weighing, writer
 from mqtt_im.transport.embedded.sessions import tables as sql
 from mqtt_im.transport.embedded.sessions.persistence import Persistence
 from tests.support.store import SqliteStore
@@ -152,7 +152,7 @@ def test_the_ledger_goes_on_and_nobody_waits_for_ever(
         elif where == "on_batch":
             writer.on_batch = Sometimes(lambda _: None)
         elif where == "cost":
-            monkeypatch.setattr("mqtt_im.store.writer.cost", Sometimes(lambda _: 1.0, 100))
+            monkeypatch.setattr("mqtt_im.store.threads.writer.cost", Sometimes(lambda _: 1.0, 100))
         elif where == "weight":
             writer._most = 1
             monkeypatch.setattr(RequestJob, "recipients", Sometimes(lambda _: 0, 100))
@@ -188,7 +188,7 @@ def test_what_needs_a_batch_while_there_is_none_is_refused_for_now(
     """A device that said `hello` while PostgreSQL had no room was told that the server has a fault, and not to ask again."""
     store = SqliteStore(tmp_path)
     store.ledger.writer.failing = "a test"
-    monkeypatch.setattr("mqtt_im.store.writer.Writer._recovered", lambda *_: False)
+    monkeypatch.setattr("mqtt_im.store.threads.writer.Writer._recovered", lambda *_: False)
     job = RequestJob(Who("ann", "pc", 0), rq.Hello(), lambda _: None)
 
     def prepare(_: RequestJob, __: object) -> None:

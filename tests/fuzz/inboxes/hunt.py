@@ -38,9 +38,9 @@ _SMALL: Final[dict[str, object]] = {
     "mqtt_im.core.delivery.BATCH_MOST": 300,
     "mqtt_im.store.sqlite.flusher.FLUSH_ROWS": 40,
     "mqtt_im.store.sqlite.flusher.SLICE_ROWS": 5,
-    "mqtt_im.store.writer.TOLD_AT_ONCE": 2,
-    "mqtt_im.store.writer.MIN_JOBS": 3,
-    "mqtt_im.store.writer.MAX_WEIGHT": 60,
+    "mqtt_im.store.threads.writer.TOLD_AT_ONCE": 2,
+    "mqtt_im.store.threads.writer.MIN_JOBS": 3,
+    "mqtt_im.store.threads.writer.MAX_WEIGHT": 60,
     "mqtt_im.store.sqlite.entities.MAX_CACHED": 2,
 }
 """Bounds that a short run reaches, so that what happens there happens."""
@@ -48,8 +48,8 @@ _CLOCKS: Final = (
     "time.monotonic",
     "time.perf_counter",
     "time.thread_time",
-    "mqtt_im.store.writer.perf_counter",
-    "mqtt_im.store.writer.thread_time",
+    "mqtt_im.store.threads.writer.perf_counter",
+    "mqtt_im.store.threads.writer.thread_time",
     "mqtt_im.bridge.reading.thread_time",
 )
 """Real time: what depends on it depends on the steps alone."""

@@ -53,7 +53,7 @@ class Mutation:
 
 
 _SLOW_DISK = (
-    "store/writer.py",
+    "store/threads/writer.py",
     "            engine.commit()\n",
     "            __import__('time').sleep(0.04)\n            engine.commit()\n",
 )
@@ -84,8 +84,8 @@ _SLOW_THREADS = (
     _before("store/sqlite/flusher.py", "        self._projection.begin()\n", 0.1),
     _before("store/sqlite/flusher.py", "        with self._gate:\n            state.thaw()\n", 0.1),
     _before("store/sqlite/gate.py", "            if self._snapshot and not", 0.1),
-    _before("store/reader.py", "            done = self._reading.run(", 0.1),
-    _before("store/writer.py", "        for start in range(0, len(batch), TOLD_AT_ONCE):\n", 0.1),
+    _before("store/threads/reader.py", "            done = self._reading.run(", 0.1),
+    _before("store/threads/writer.py", "        for start in range(0, len(batch), TOLD_AT_ONCE):\n", 0.1),
 )
 """Pauses wherever two threads may see each other's work half done: in a read, before it, between a freeze and its bulk write,
 between that and the end of the frozen generation, between a commit and its report."""
@@ -156,7 +156,7 @@ MUTATIONS: dict[str, Mutation] = {
         "published .* before .*, committed at",
         (
             (
-                "store/writer.py",
+                "store/threads/writer.py",
                 "        for count, job in enumerate(batch):\n            before = engine.last\n",
                 "        for count, job in enumerate(batch[::-1]):\n            before = engine.last\n",
             ),
@@ -228,7 +228,7 @@ MUTATIONS: dict[str, Mutation] = {
         "came as .* (stored is|is not stored)",
         (
             (
-                "store/writer.py",
+                "store/threads/writer.py",
                 "            engine.commit()\n",
                 (
                     "            [self._finish_one(engine, engine, job) for job in batch if job.refusal is None]\n"

@@ -193,7 +193,7 @@ async def _turns(world: BridgeWorld) -> None:
 def test_a_message_to_a_crowd_leaves_in_turns_complete_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         world = BridgeWorld(tmp_path)
-        monkeypatch.setattr("mqtt_im.store.writer.thread_time", lambda: 0.0)
+        monkeypatch.setattr("mqtt_im.store.threads.writer.thread_time", lambda: 0.0)
         members = [f"user{number}" for number in range(300)]
         links = [world.connect(name) for name in members]
         world.batch()

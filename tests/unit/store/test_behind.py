@@ -10,10 +10,10 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import writer as writers
-from mqtt_im.store.behind import Behind
 from mqtt_im.store.delivering import CursorsJob
 from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.threads import writer as writers
+from mqtt_im.store.threads.behind import Behind
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000

@@ -93,7 +93,7 @@ def test_nothing_more_is_written_while_much_is_being_copied(tmp_path: Path) -> N
         assert not say(5)
         assert engine.flusher.full() and engine.crowded
         assert engine.flusher.pause() == flusher.HELD_S
-        with patch("mqtt_im.store.writer.HEAVY", -1):
+        with patch("mqtt_im.store.threads.writer.HEAVY", -1):
             writer = store.ledger.writer
             writer.submit([RequestJob(Who("ann", "pc", 0), rq.Send(id="a", to="bob", body=Raw(b"1")), lambda _: None)])
             assert not writer._gather(engine)

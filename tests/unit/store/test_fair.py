@@ -20,8 +20,6 @@ from mqtt_im.clock import Times
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import weighing
-from mqtt_im.store import writer as writers
 from mqtt_im.store.delivering import CursorsJob
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import Job, RequestJob
@@ -29,6 +27,8 @@ from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.reads import CallJob, FetchJob
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.opening import open_ledger
+from mqtt_im.store.threads import weighing
+from mqtt_im.store.threads import writer as writers
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000
@@ -582,7 +582,7 @@ def test_a_generation_that_is_full_is_written_a_little_at_a_time(tmp_path: Path)
 
 @on_a_loop
 async def test_what_many_have_asked_for_does_not_hold_up_the_end(tmp_path: Path) -> None:
-    with patch("mqtt_im.store.reader.LAST_S", 0.0):
+    with patch("mqtt_im.store.threads.reader.LAST_S", 0.0):
         ledger = open_ledger(tmp_path, synchronous="off")
         await ledger.start()
         begun, free = threading.Event(), threading.Event()

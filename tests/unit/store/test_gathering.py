@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from mqtt_im.store import writer as writing
 from mqtt_im.store.delivering import PullJob
+from mqtt_im.store.threads import writer as writing
 from tests.support.store import SqliteStore
 
 
@@ -31,7 +31,7 @@ def test_a_batch_waits_for_more_where_the_last_one_had_more(
         waited.append(seconds)
         come(2)
 
-    monkeypatch.setattr("mqtt_im.store.writer.time.sleep", sleep)
+    monkeypatch.setattr("mqtt_im.store.threads.writer.time.sleep", sleep)
     come(before)
     assert len(writer._gather(engine)) == before
     come(1)

@@ -8,10 +8,10 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import outflow, weighing
 from mqtt_im.store.jobs import Job, RequestJob
-from mqtt_im.store.outflow import MOST, PATIENCE_S, Outflow
-from mqtt_im.store.writer import MOST_PASSED
+from mqtt_im.store.threads import outflow, weighing
+from mqtt_im.store.threads.outflow import MOST, PATIENCE_S, Outflow
+from mqtt_im.store.threads.writer import MOST_PASSED
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mqtt_im.store.turns import SERVER, Turns
+from mqtt_im.store.threads.turns import SERVER, Turns
 
 
 class Work(NamedTuple):

@@ -10,11 +10,11 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import weighing, writer
 from mqtt_im.store.erasing import EraseJob
 from mqtt_im.store.jobs import Job, RequestJob
 from mqtt_im.store.sqlite import arriving, entities, state
 from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.threads import weighing, writer
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000

@@ -24,14 +24,14 @@ from mqtt_im import lasting
 from mqtt_im.clock import Clock, Times
 from mqtt_im.logs import RateLimited
 from mqtt_im.protocol.errors import InDoubt, Refusal
+from mqtt_im.store.interface import Anew, Engine, Later, Store
+from mqtt_im.store.jobs import Job
+from mqtt_im.store.refusals import fault_refusal, unavailable, undecided
 
 from .behind import Behind
-from .interface import Anew, Engine, Later, Store
-from .jobs import Job
 from .outflow import Outflow
 from .reader import Reader
 from .readonly import Owed, read_only
-from .refusals import fault_refusal, unavailable, undecided
 from .turns import Turns
 from .weighing import LONG, MAX_WEIGHT, cost, has_long, weight_of
 

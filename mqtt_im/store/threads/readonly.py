@@ -13,12 +13,11 @@ from typing import Any, cast
 from mqtt_im.core.model import Device
 from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, steady
 from mqtt_im.core.rules.own import grown
-
-from .commits import Author
-from .interface import Engine, State
-from .jobs import Job
-from .refusals import unavailable
-from .wanted import Wanted
+from mqtt_im.store.commits import Author
+from mqtt_im.store.interface import Engine, State
+from mqtt_im.store.jobs import Job
+from mqtt_im.store.refusals import unavailable
+from mqtt_im.store.wanted import Wanted
 
 
 class Owed(Job):

@@ -18,11 +18,11 @@ from typing import Final
 from mqtt_im import lasting
 from mqtt_im.clock import Clock
 from mqtt_im.protocol.errors import Refusal, StoreError
+from mqtt_im.store.interface import Reading
+from mqtt_im.store.jobs import Job
+from mqtt_im.store.reads import FetchJob
+from mqtt_im.store.refusals import unavailable
 
-from .interface import Reading
-from .jobs import Job
-from .reads import FetchJob
-from .refusals import unavailable
 from .turns import Turns
 
 logger = logging.getLogger(__name__)
