@@ -29,7 +29,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.search.finding import FOREVER, Query
 from mqtt_im.search.index import SearchIndex
 from mqtt_im.search.words import phrases_of
-from mqtt_im.store import listings, queries, reach
+from mqtt_im.store.queries import listings, pages, reach, visibility
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.files import PROJECTION_FILE, remove
 from mqtt_im.store.sqlite.opening import opener
@@ -193,14 +193,14 @@ def _start_after_kill(engine: Engine, data_dir: Path, dice: random.Random, users
 def _pages(engine: Engine) -> list[Row]:
     looks: list[tuple[str, Callable[[str], Any], float]] = [
         ("convs, a page of 50", lambda user: listings.convs(engine, Who(user, "pc", _NOW), rq.Convs(), 50, 1 << 24), 3),
-        ("who shares a conversation", lambda user: queries.shares_conversation(engine, user, "nobody"), 1),
+        ("who shares a conversation", lambda user: visibility.shares_conversation(engine, user, "nobody"), 1),
     ]
     history = rq.History(conv="few:few-0")
     rows = [
         Row(
             f"history, a page of {_PAGE}",
             "ms",
-            {OURS: _best(lambda user: queries.history(engine, Who(user, "pc", _NOW), history, _PAGE, 1 << 24), "few")},
+            {OURS: _best(lambda user: pages.history(engine, Who(user, "pc", _NOW), history, _PAGE, 1 << 24), "few")},
             (Target(5),),
         )
     ]

@@ -12,8 +12,8 @@ from typing import Final
 
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import queries
 from mqtt_im.store.erasing import CONVS, Alone, EraseJob, TakeBackJob, conversations
+from mqtt_im.store.queries import belongings
 
 from .calls import new_id
 from .seam import Bridge
@@ -25,14 +25,14 @@ _TRIES: Final = 100
 
 async def hand_on(bridge: Bridge, user: str) -> None:
     """The account is no more: its user has left the groups that the user owned, which others own now. Raises `Refusal`."""
-    groups = await bridge.ledger.call(lambda engine: queries.owned_groups(engine, user))
+    groups = await bridge.ledger.call(lambda engine: belongings.owned_groups(engine, user))
     await _make(bridge, user, [rq.GroupLeave(id=new_id(), group=name) for name in groups])
 
 
 async def erase(bridge: Bridge, user: str) -> None:
     """The user has no group, device or setting any more, and whoever has the name next begins anew. Raises `Refusal`."""
     await bridge.presence.settle(user)
-    groups, devices = await bridge.ledger.call(lambda engine: queries.belongings(engine, user))
+    groups, devices = await bridge.ledger.call(lambda engine: belongings.groups_and_devices(engine, user))
     requests: list[rq.Request] = [rq.GroupLeave(id=new_id(), group=name) for name in groups]
     requests += [rq.DeviceForget(id=new_id(), device=name) for name in devices]
     await _make(bridge, user, requests)

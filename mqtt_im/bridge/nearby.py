@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from mqtt_im.core import costs
 from mqtt_im.protocol.codec import encode_json
-from mqtt_im.store import queries
 from mqtt_im.store.interface import Readable
+from mqtt_im.store.queries import belongings, visibility
 from mqtt_im.store.reads import CallJob
 from mqtt_im.transport.api import Link
 
@@ -40,7 +40,7 @@ class Nearby:
 
         def read(engine: Readable) -> tuple[list[str], float]:
             began = thread_time()
-            return queries.nearby_online(engine, link.user, online), thread_time() - began
+            return visibility.nearby_online(engine, link.user, online), thread_time() - began
 
         def notify(job: CallJob) -> None:
             if job.refusal is None:
@@ -76,7 +76,7 @@ class Nearby:
 
         def read(engine: Readable) -> list[tuple[str, list[str], int]]:
             return [
-                (name, queries.seen_by(engine, name, self._links), seen or queries.last_seen(engine, name))
+                (name, visibility.seen_by(engine, name, self._links), seen or belongings.last_seen(engine, name))
                 for name, seen in users.items()
             ]
 

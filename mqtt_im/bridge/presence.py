@@ -14,8 +14,8 @@ from typing import Final
 from mqtt_im.core import costs
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import queries
 from mqtt_im.store.interface import Readable
+from mqtt_im.store.queries import belongings, visibility
 from mqtt_im.store.reads import CallJob
 from mqtt_im.transport.api import Link
 
@@ -51,7 +51,7 @@ class Presence:
     async def may_watch(self, user: str, other: str) -> bool:
         """Whether `user` may subscribe to the presence of `other`: both are in one conversation."""
         try:
-            return bool(await self._bridge.ledger.call(lambda engine: queries.shares_conversation(engine, user, other), user))
+            return bool(await self._bridge.ledger.call(lambda engine: visibility.shares_conversation(engine, user, other), user))
         except Refusal:
             return False
 
@@ -180,8 +180,8 @@ class Presence:
         names = {link.user for link in links}
 
         def read(engine: Readable) -> tuple[set[str], int]:
-            allowed = {name for name in names if queries.sees_presence(engine, name, user)}
-            return allowed, seen or queries.last_seen(engine, user)
+            allowed = {name for name in names if visibility.sees_presence(engine, name, user)}
+            return allowed, seen or belongings.last_seen(engine, user)
 
         def notify(job: CallJob) -> None:
             try:

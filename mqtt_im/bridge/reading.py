@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import listings, queries
 from mqtt_im.store.interface import Readable
+from mqtt_im.store.queries import belongings, listings, pages, visibility
 from mqtt_im.store.reads import ReadJob
 
 from .channel import Channel
@@ -66,12 +66,12 @@ class ReadingJob(ReadJob):
 def readings(page: int) -> dict[type[rq.Request], Reading]:
     """What reads, by kind of request; `page` is the most entries of a page."""
     return {
-        rq.Sync: lambda engine, who, request, size: queries.sync(engine, who, request, _limit(request, page), size),
-        rq.History: lambda engine, who, request, size: queries.history(engine, who, request, _limit(request, page), size),
+        rq.Sync: lambda engine, who, request, size: pages.sync(engine, who, request, _limit(request, page), size),
+        rq.History: lambda engine, who, request, size: pages.history(engine, who, request, _limit(request, page), size),
         rq.Convs: lambda engine, who, request, size: listings.convs(engine, who, request, _limit(request, page), size),
         rq.GroupInfo: lambda engine, who, request, size: listings.group_info(engine, who, request, _limit(request, page), size),
-        rq.Devices: lambda engine, who, *_: queries.devices(engine, who),
-        rq.Typing: lambda engine, who, request, _: queries.typing_audience(engine, who, request.to),
+        rq.Devices: lambda engine, who, *_: belongings.devices(engine, who),
+        rq.Typing: lambda engine, who, request, _: visibility.typing_audience(engine, who, request.to),
     }
 
 

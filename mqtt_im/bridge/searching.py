@@ -24,8 +24,8 @@ from mqtt_im.search.finding import FOREVER, Query
 from mqtt_im.search.thread import Search
 from mqtt_im.search.words import phrases_of
 from mqtt_im.shares import Bounds
-from mqtt_im.store import queries, reach
 from mqtt_im.store.interface import Readable
+from mqtt_im.store.queries import pages, reach
 
 from .channel import Channel
 from .seam import Bridge
@@ -119,7 +119,7 @@ class Searching:
             below = found.below
             for start in range(0, len(found.lsns), _PIECE):
                 part = found.lsns[start : start + _PIECE]
-                for message in await ledger.call(partial(queries.found, who=who, lsns=part), who.user):
+                for message in await ledger.call(partial(pages.found, who=who, lsns=part), who.user):
                     if len(items) >= limit or (items and size < len(message)):
                         return _page(items, more=True)
                     items.append(msgspec.Raw(message))

@@ -12,8 +12,8 @@ import msgspec
 from mqtt_im.config import HooksConfig
 from mqtt_im.core.records import AnyRecord, GroupChange, Message
 from mqtt_im.hooks.outbox import MAX_EVENTS, Event, Outbox
-from mqtt_im.store import queries
 from mqtt_im.store.interface import Readable
+from mqtt_im.store.queries import belongings
 
 from . import payloads
 from .comings import Comings, Word
@@ -146,7 +146,7 @@ class EventDesk(Desk[int]):
 
 
 def _last_seen(users: Sequence[str], engine: Readable) -> list[int]:
-    return [queries.last_seen(engine, user) for user in users]
+    return [belongings.last_seen(engine, user) for user in users]
 
 
 def _event_of(record: AnyRecord) -> str:

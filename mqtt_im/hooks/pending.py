@@ -10,7 +10,7 @@ import msgspec
 from mqtt_im.core.model import User
 from mqtt_im.core.records import MESSAGES, AnyRecord, GroupChange, Message, steady
 from mqtt_im.store.interface import Readable, Seen
-from mqtt_im.store.queries import message_json
+from mqtt_im.store.queries.pages import message_json
 
 MAX_ITEMS: Final = 200
 """Items that one push tells of; the next one goes on after them."""

@@ -16,8 +16,8 @@ from mqtt_im.hooks import WebPush
 from mqtt_im.http.errors import unavailable
 from mqtt_im.http.nodes import Nodes
 from mqtt_im.metrics import Metrics
-from mqtt_im.store import queries
 from mqtt_im.store.policy import Policy, Removed
+from mqtt_im.store.queries import belongings
 from mqtt_im.transport.embedded import EmbeddedTransport
 from mqtt_im.transport.guest import Guest
 
@@ -63,7 +63,7 @@ class Services:
 
     async def has_inbox(self, user: str) -> bool:
         """Whether the user has left, or was left, anything in the store. Raises `Refusal`."""
-        return bool(await self.bridge.ledger.call(lambda engine: queries.has_inbox(engine, user)))
+        return bool(await self.bridge.ledger.call(lambda engine: belongings.has_inbox(engine, user)))
 
     async def compact(self) -> Removed:
         """What retention lets go is gone. Raises `StoreError`."""

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from mqtt_im.store.reach import Part, Reach
+from mqtt_im.store.queries.reach import Part, Reach
 
 from . import words as text
 from .shards import Shards, end_of, first_of

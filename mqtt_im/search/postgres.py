@@ -18,7 +18,7 @@ from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.errors import explained
 from mqtt_im.protocol.names import members_of_direct
 from mqtt_im.store.postgres.follow import LogReader
-from mqtt_im.store.reach import Part
+from mqtt_im.store.queries.reach import Part
 
 from . import words as text
 from .finding import Found, Query

@@ -1,1 +1,1 @@
-"""Floor 2: what every store is (interface, jobs, queries), the writer's thread (ledger), and the stores behind it."""
+"""Floor 2: what every store is (interface, jobs, queries), the ledger with its threads, and the stores behind it."""

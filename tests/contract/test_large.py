@@ -21,7 +21,6 @@ from mqtt_im.postgres import meta, nodes, upgrading
 from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.nodes import leave
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import queries, stories
 from mqtt_im.store.delivering import AttachJob, CursorsJob, PullJob
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.policy import Policy
@@ -32,6 +31,7 @@ from mqtt_im.store.postgres.errors import Lost
 from mqtt_im.store.postgres.kept import kept_by
 from mqtt_im.store.postgres.lags import Lags
 from mqtt_im.store.postgres.telling import Telling
+from mqtt_im.store.queries import belongings, stories
 from mqtt_im.store.reads import FetchJob
 from mqtt_im.store.retaining import DAY_MS
 from mqtt_im.store.sqlite.check import check as check_files
@@ -330,7 +330,7 @@ def test_what_has_still_to_come_counts_as_behind(make: Make) -> None:
     attach(store, "bob", "pc")
     for number in range(3):
         say(store, "ann", "#g", number)
-    (device,) = store.see(lambda view: queries.lags(view, "bob"), NOW)
+    (device,) = store.see(lambda view: belongings.lags(view, "bob"), NOW)
     assert (device["pos"], device["head"], device["lag"]) == (0, 4, 4)
     told = store.see(lambda view: stories.story(view, "#g", 3), NOW)
     assert told is not None

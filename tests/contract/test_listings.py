@@ -14,9 +14,10 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import direct
-from mqtt_im.store import erasing, listings, queries
+from mqtt_im.store import erasing
 from mqtt_im.store.erasing import EraseJob
 from mqtt_im.store.interface import Readable
+from mqtt_im.store.queries import listings, visibility
 from mqtt_im.store.reads import CallJob
 
 from .test_store import NOW, Store
@@ -53,16 +54,16 @@ def test_who_is_near_is_the_same_however_it_is_found(
     store: Store, monkeypatch: pytest.MonkeyPatch, few: int, as_many: int
 ) -> None:
     """One by one, through one's conversations, and one by one since the groups are larger than those who are asked for."""
-    monkeypatch.setattr(queries, "FEW", few)
-    monkeypatch.setattr(queries, "_AS_MANY", as_many)
+    monkeypatch.setattr(visibility, "FEW", few)
+    monkeypatch.setattr(visibility, "_AS_MANY", as_many)
     store.ask("ann", rq.GroupCreate(id="1", group="#g", members=["bob", "cat", "dan", "eve"]))
     store.ask("dan", rq.GroupLeave(id="1", group="#g"))
     store.say("ann", "fay")
     store.ask("eve", rq.Block(id="b", user="ann"))
     store.ask("cat", rq.Settings(id="s", presence=False))
     among = ["ann", "bob", "cat", "dan", "eve", "fay", "gil"]
-    assert read(store, lambda view: queries.nearby_online(view, "ann", among)) == ["bob", "fay"]
-    assert read(store, lambda view: queries.seen_by(view, "eve", among)) == ["bob", "cat"]
+    assert read(store, lambda view: visibility.nearby_online(view, "ann", among)) == ["bob", "fay"]
+    assert read(store, lambda view: visibility.seen_by(view, "eve", among)) == ["bob", "cat"]
 
 
 def test_conversations_come_by_activity_and_pages_join(store: Store) -> None:
@@ -188,7 +189,7 @@ def test_a_group_tells_its_members_by_name_and_page(store: Store) -> None:
 
 def test_who_shares_a_group_now(store: Store) -> None:
     def shares(user: str, other: str) -> bool:
-        return bool(read(store, lambda view: queries.shares_conversation(view, user, other)))
+        return bool(read(store, lambda view: visibility.shares_conversation(view, user, other)))
 
     assert not shares("ann", "bob")
     for name in ("#g", "#h"):
@@ -207,15 +208,15 @@ def test_who_has_an_erased_name_anew_shares_nothing_of_the_former_ones(
     store: Store, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     """A right that does not outlive the erasure, in either direction: neither presence nor watching."""
-    monkeypatch.setattr(queries, "FEW", few)
+    monkeypatch.setattr(visibility, "FEW", few)
 
     def near() -> list[list[str]]:
         online = ["ann", "bob", "cat"]
-        return list(read(store, lambda view: [queries.nearby_online(view, user, online) for user in ("ann", "bob")]))
+        return list(read(store, lambda view: [visibility.nearby_online(view, user, online) for user in ("ann", "bob")]))
 
     def shares() -> list[bool]:
         pairs = [("ann", "bob"), ("bob", "ann")]
-        return list(read(store, lambda view: [queries.shares_conversation(view, *pair) for pair in pairs]))
+        return list(read(store, lambda view: [visibility.shares_conversation(view, *pair) for pair in pairs]))
 
     store.say("ann", "bob")
     store.say("cat", "ann")

@@ -16,8 +16,8 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.search.finding import FOREVER, Query
 from mqtt_im.search.postgres import PostgresIndex
 from mqtt_im.search.words import phrases_of
-from mqtt_im.store import queries, reach
 from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.queries import pages, reach
 from tests.support.pgstore import PostgresStore
 
 NOW = 1_000_000
@@ -49,7 +49,7 @@ class World:
                 pass
             parts = self._parts(who, conv)
             told = index.find(Query(phrases_of(text), reach.Reach(parts), before), FOREVER, wanted, time.monotonic() + 1)
-            messages = self.store.see(partial(queries.found, who=who, lsns=told.lsns), NOW)
+            messages = self.store.see(partial(pages.found, who=who, lsns=told.lsns), NOW)
             results.append([json.loads(message)["body"] for message in messages])
         assert results[0] == results[1]
         return results[0]

@@ -16,11 +16,11 @@ from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import listings, queries
 from mqtt_im.store.commits import Commit
 from mqtt_im.store.delivering import AttachJob, CursorsJob
 from mqtt_im.store.interface import Engine, Readable
 from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.queries import belongings, listings
 from mqtt_im.store.reads import CallJob, FetchJob
 
 ONLINE = {"bob"}
@@ -283,7 +283,7 @@ def test_a_forgotten_device_stays_forgotten(store: Store) -> None:
     store.attach("bob", "two")
     store.ask("bob", rq.DeviceForget(id="1", device="two"), device="one")
     store.batches.run([CursorsJob([("bob", "two", 0, [])], store.done.append)], NOW)
-    assert [device["device"] for device in queries.devices(store.engine, Who("bob", "one", NOW))] == ["one"]
+    assert [device["device"] for device in belongings.devices(store.engine, Who("bob", "one", NOW))] == ["one"]
     again = store.ask("bob", rq.Send(n=5, to="ann", body=Raw(b"1")), device="two")  # n of an unknown device is ignored
     assert again.refusal is None
     assert store.engine.state.device("bob", "two") is None

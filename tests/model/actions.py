@@ -17,10 +17,10 @@ from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.names import direct
-from mqtt_im.store import listings, queries
 from mqtt_im.store.delivering import AttachJob, CursorsJob
 from mqtt_im.store.interface import Engine, Readable
 from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.queries import listings, pages
 from mqtt_im.store.reads import CallJob, FetchJob
 
 USERS = ("ann", "bob", "cat")
@@ -243,9 +243,9 @@ def reads(draw: st.DrawFn) -> Action:
         who = Who(user, device, engine.now)
         match what:
             case "sync":
-                return queries.sync(engine, who, rq.Sync(after=first or 0), limit, size)
+                return pages.sync(engine, who, rq.Sync(after=first or 0), limit, size)
             case "history":
-                return queries.history(engine, who, rq.History(conv=conv, after=first, before=second), limit, size)
+                return pages.history(engine, who, rq.History(conv=conv, after=first, before=second), limit, size)
             case "convs":
                 return listings.convs(engine, who, rq.Convs(after=_place(engine, first, second, conv)), limit, size)
         return listings.group_info(engine, who, rq.GroupInfo(group=group, after=after), limit, size)

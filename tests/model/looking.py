@@ -13,10 +13,10 @@ from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import listings, queries
 from mqtt_im.store.delivering import AttachJob
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import DeviceState, Job, RequestJob
+from mqtt_im.store.queries import belongings, listings, pages, visibility
 from mqtt_im.store.reads import CallJob, FetchJob
 
 from .actions import CONVS, DEVICES, GROUPS, IDS, USERS
@@ -60,12 +60,12 @@ def look(engine: Readable, now: int) -> dict[object, Any]:
         for device in DEVICES:
             who = Who(user, device, now)
             seen[user, device] = _device(DeviceState.read(engine, user, device))
-            seen[user, device, "inbox"] = _plain(queries.sync(engine, who, rq.Sync(after=0), ALL, ALL))
+            seen[user, device, "inbox"] = _plain(pages.sync(engine, who, rq.Sync(after=0), ALL, ALL))
         for conv in CONVS:
             who = Who(user, "pc", now)
             for after, before, limit in ((None, None, ALL), (0, None, 2), (None, 5, 2), (2, 6, ALL)):
                 request = rq.History(conv=conv, after=after, before=before)
-                seen[user, conv, after, before] = _asked(queries.history, engine, who, request, limit, ALL)
+                seen[user, conv, after, before] = _asked(pages.history, engine, who, request, limit, ALL)
         for group in GROUPS:
             who, asked = Who(user, "pc", now), rq.GroupInfo(group=group)
             seen[user, group, "info"] = _asked(listings.group_info, engine, who, asked, ALL, ALL)
@@ -86,13 +86,13 @@ def told(engine: Readable, user: str, now: int) -> dict[str, Any]:
     """What one user's reads can tell."""
     who = Who(user, "pc", now)
     return {
-        "inbox": _plain(queries.sync(engine, who, rq.Sync(after=0), ALL, ALL)),
+        "inbox": _plain(pages.sync(engine, who, rq.Sync(after=0), ALL, ALL)),
         "convs": _plain(listings.convs(engine, who, rq.Convs(), ALL, ALL)),
-        "devices": queries.devices(engine, who),
-        "history": [_asked(queries.history, engine, who, rq.History(conv=conv), ALL, ALL) for conv in CONVS],
+        "devices": belongings.devices(engine, who),
+        "history": [_asked(pages.history, engine, who, rq.History(conv=conv), ALL, ALL) for conv in CONVS],
         "info": [_asked(listings.group_info, engine, who, rq.GroupInfo(group=group), ALL, ALL) for group in GROUPS],
-        "presence": [queries.sees_presence(engine, user, other) for other in USERS],
-        "typing": [_asked(queries.typing_audience, engine, who, to) for to in (*USERS, *GROUPS)],
+        "presence": [visibility.sees_presence(engine, user, other) for other in USERS],
+        "typing": [_asked(visibility.typing_audience, engine, who, to) for to in (*USERS, *GROUPS)],
     }
 
 
@@ -116,15 +116,15 @@ def _of_user(engine: Readable, user: str, now: int) -> dict[str, Any]:
         "usage": (owner.sent, owner.sent_bytes, owner.gone, owner.gone_bytes, owner.joined, owner.made),
         "settings": (sorted(owner.blocks), owner.mutes, owner.read_receipts, owner.presence),
         "convs": _plain(listings.convs(engine, who, rq.Convs(), ALL, ALL)),
-        "devices": queries.devices(engine, who),
+        "devices": belongings.devices(engine, who),
         "delivered": sorted(_pairs(state.delivered(user, 0, owner.head))),
         "requests": {name: _answer(state.request(user, name), name, user) for name in IDS},
         "keyed": [_record(state.keyed(user, conv, "k")) for conv in CONVS],
         "packets": [_record(state.packet(user, device, session, 1)) for device in DEVICES for session in "st"],
-        "presence": [queries.sees_presence(engine, user, other) for other in USERS],
-        "shares": [queries.shares_conversation(engine, user, other) for other in USERS],
-        "typing": [_asked(queries.typing_audience, engine, who, to) for to in (*USERS, *GROUPS)],
-        "seen": queries.last_seen(engine, user),
+        "presence": [visibility.sees_presence(engine, user, other) for other in USERS],
+        "shares": [visibility.shares_conversation(engine, user, other) for other in USERS],
+        "typing": [_asked(visibility.typing_audience, engine, who, to) for to in (*USERS, *GROUPS)],
+        "seen": belongings.last_seen(engine, user),
     }
 
 

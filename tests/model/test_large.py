@@ -19,10 +19,10 @@ from hypothesis.stateful import rule
 from mqtt_im.core.model import Conv
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import queries
 from mqtt_im.store.delivering import PullJob
 from mqtt_im.store.postgres import telling, wire
 from mqtt_im.store.postgres.errors import Lost
+from mqtt_im.store.queries import pages
 
 from .actions import _WEIGHED, USERS, Action, ignore, requests
 from .looking import ALL, bare
@@ -187,7 +187,7 @@ class Lagging(Large):
 
     @staticmethod
     def _inbox(view: Any, *, user: str, now: int) -> list[tuple[int, dict[str, Any]]]:
-        page = queries.sync(view, Who(user, "x", now), rq.Sync(after=0), ALL, ALL)
+        page = pages.sync(view, Who(user, "x", now), rq.Sync(after=0), ALL, ALL)
         items = [msgspec.json.decode(item) for item in page["items"]]
         return [(item.pop("pos"), {"conv": item.get("conv", ""), **item}) for item in items]
 

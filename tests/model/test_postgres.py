@@ -45,7 +45,7 @@ SMALL = {
     "mqtt_im.store.postgres.look.CHUNK": 2,
     "mqtt_im.store.postgres.locked.CHUNK": 2,
     "mqtt_im.store.postgres.inbox.CHUNK": 2,
-    "mqtt_im.store.queries.CHUNK": 2,
+    "mqtt_im.store.queries.pages.CHUNK": 2,
 }
 """Bounds that a short test reaches, so that what happens there happens."""
 

@@ -23,8 +23,8 @@ from mqtt_im.core.rules.common import answer
 from mqtt_im.core.usage import usage_of
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import listings, queries
 from mqtt_im.store.policy import Policy
+from mqtt_im.store.queries import belongings, listings, pages
 from mqtt_im.store.retaining import DAY_MS, ID_DAYS
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.retention.passes import Pass
@@ -247,19 +247,19 @@ class RetentionMachine(RuleBasedStateMachine):
             found[user] = {
                 "inbox": self._inbox(user),
                 "head": engine.state.user(user).head,
-                "devices": queries.devices(engine, who),
+                "devices": belongings.devices(engine, who),
                 "convs": {told["conv"]: told for told in _plain(listings.convs(engine, who, rq.Convs(), ALL, ALL)["convs"])},
                 "history": {conv: self._history(who, conv) for conv in CONVS},
             }
         return found
 
     def _inbox(self, user: str) -> list[dict[str, Any]]:
-        page = queries.sync(self.store.engine, Who(user, "pc", self.clock), rq.Sync(after=0), ALL, ALL)
+        page = pages.sync(self.store.engine, Who(user, "pc", self.clock), rq.Sync(after=0), ALL, ALL)
         return _plain(page["items"])
 
     def _history(self, who: Who, conv: str) -> list[dict[str, Any]]:
         try:
-            return _plain(queries.history(self.store.engine, who, rq.History(conv=conv), ALL, ALL)["items"])
+            return _plain(pages.history(self.store.engine, who, rq.History(conv=conv), ALL, ALL)["items"])
         except Refusal:
             return []
 

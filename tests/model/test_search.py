@@ -17,7 +17,7 @@ from mqtt_im.search.file import FILE_NAME, remove
 from mqtt_im.search.finding import FOREVER, Query
 from mqtt_im.search.index import SearchIndex
 from mqtt_im.search.words import phrases_of
-from mqtt_im.store.reach import Part, Reach
+from mqtt_im.store.queries.reach import Part, Reach
 from mqtt_im.store.sqlite.files import open_log
 from mqtt_im.store.sqlite.log import Log
 from tests.support.store import Crash

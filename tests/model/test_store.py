@@ -41,7 +41,7 @@ SMALL = {
     "mqtt_im.store.sqlite.rebuild._ROWS": 3,
     "mqtt_im.store.sqlite.check._FLUSH_ROWS": 3,
     "mqtt_im.store.sqlite.loading._NAMES": 2,
-    "mqtt_im.store.queries.CHUNK": 2,
+    "mqtt_im.store.queries.pages.CHUNK": 2,
 }
 """Bounds that a short test reaches, so that what happens there happens."""
 

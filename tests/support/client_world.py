@@ -37,9 +37,9 @@ from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol.codec import decode_request, encode_json, json_to_msgpack
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.requests import Hello, Sync
-from mqtt_im.store import queries
 from mqtt_im.store.jobs import RequestJob
 from mqtt_im.store.memory import MemoryEngine
+from mqtt_im.store.queries import pages
 from tests.support.delivery import taken
 
 Map = dict[str, Any]
@@ -106,7 +106,7 @@ class Served:
         if isinstance(request, Sync):
             who = Who(USER, DEVICE, 0, True)
             try:
-                self.reply({**queries.sync(self.server.engine, who, request, 3, 10_000), "id": request.id})
+                self.reply({**pages.sync(self.server.engine, who, request, 3, 10_000), "id": request.id})
             except Refusal as refusal:
                 self.error(request.id, refusal)
         else:

@@ -14,8 +14,8 @@ from mqtt_im.http.admin.guard import Guard, answer, limit_of, page
 from mqtt_im.http.errors import Problem
 from mqtt_im.http.services import Services
 from mqtt_im.protocol.names import is_group, members_of_direct
-from mqtt_im.store import stories
-from mqtt_im.store.stories import PIECE, Story
+from mqtt_im.store.queries import stories
+from mqtt_im.store.queries.stories import PIECE, Story
 
 REPORTS_UPTO = 20_000
 """So many items of its sender's inbox are looked through for what became of a message."""

@@ -19,7 +19,7 @@ from mqtt_im.http.errors import Problem, unavailable
 from mqtt_im.http.services import Services
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.names import is_user
-from mqtt_im.store import queries
+from mqtt_im.store.queries import belongings
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ class Users:
         """The user's registered devices, with how far each is behind."""
         user, limit, after = await _known(services, request), limit_of(services, request), after_of(request)
         services.bridge.cursors.write()
-        stored: list[dict[str, Any]] = await services.bridge.ledger.call(lambda engine: queries.lags(engine, user))
+        stored: list[dict[str, Any]] = await services.bridge.ledger.call(lambda engine: belongings.lags(engine, user))
         places, silent = await services.nodes.places(user)
         told = []
         for fields in stored:
@@ -198,7 +198,7 @@ class Users:
     async def forget(self, services: Services, request: Request) -> Response:
         """A device, its cursor and its session are gone."""
         user, device = user_of(request), str(request.path_params["device"])
-        stored = await services.bridge.ledger.call(lambda engine: queries.lags(engine, user))
+        stored = await services.bridge.ledger.call(lambda engine: belongings.lags(engine, user))
         if device not in [fields["device"] for fields in stored]:
             raise Problem("not_found", f"{user} has no device {device[:64]!r}")
         await services.bridge.calls.make(user, rq.DeviceForget(id=new_id(), device=device))

@@ -10,7 +10,7 @@ from mqtt_im.core.records import MESSAGES, Message, decode
 from mqtt_im.core.rules import Who
 from mqtt_im.mqtt import V311
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import queries
+from mqtt_im.store.queries import pages
 from tests.support.im import Map
 from tests.support.store import SqliteStore
 
@@ -49,7 +49,7 @@ def compare(
 
 
 def _inbox(store: SqliteStore, user: str, now: int) -> list[Map]:
-    page = store.see(lambda engine: queries.sync(engine, Who(user, "", 0), rq.Sync(after=0), _ALL, _ALL), now)
+    page = store.see(lambda engine: pages.sync(engine, Who(user, "", 0), rq.Sync(after=0), _ALL, _ALL), now)
     items: list[Map] = [json.loads(bytes(item)) for item in page["items"]]
     following = 1
     for item in items:

@@ -20,7 +20,7 @@ from mqtt_im.core.entries import Entry
 from mqtt_im.core.flights import FLIGHT_BYTES, USUAL_BYTES, Aloft, Flight, LargeFlight
 from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.delivering import CursorsJob
-from mqtt_im.store.reach import Part, Place, Step
+from mqtt_im.store.queries.reach import Part, Place, Step
 from mqtt_im.store.refusals import unavailable
 from tests.support.bridge import BridgeWorld
 from tests.unit.transport.harness import on_loop

@@ -11,8 +11,8 @@ import pytest
 from mqtt_im.bridge import uplink
 from mqtt_im.core import costs
 from mqtt_im.core.rules import Who
-from mqtt_im.store import listings
 from mqtt_im.store.interface import Readable
+from mqtt_im.store.queries import listings
 from tests.support.bridge import BridgeWorld
 from tests.support.im import encode
 

@@ -17,9 +17,9 @@ from mqtt_im.core.model import Member
 from mqtt_im.core.records import Edited, decode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import listings, queries
 from mqtt_im.store.delivering import AttachJob
 from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.queries import listings, pages, visibility
 from mqtt_im.store.sqlite import contents, entities
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE
@@ -89,7 +89,7 @@ def test_whether_two_share_a_conversation_is_looked_up(store: SqliteStore) -> No
         ask(store, (user, rq.GroupCreate(id="g", group=f"#{user}", members=["friend"])))
 
     def look(user: str) -> Callable[[], bool]:
-        return lambda: queries.shares_conversation(store.engine, user, "friend")
+        return lambda: visibility.shares_conversation(store.engine, user, "friend")
 
     assert steps(store, look("many")) <= 1.3 * steps(store, look("few")) + 5
 
@@ -188,9 +188,9 @@ def test_a_page_full_of_large_bodies_reads_no_more_than_it_shows(store: SqliteSt
     who, user = Who("ann", "pc", NOW), store.engine
     with patch.object(store.engine.log, "get_many", counting):
         if look == "sync":
-            page = queries.sync(user, who, rq.Sync(after=0), 500, 20_000)["items"]
+            page = pages.sync(user, who, rq.Sync(after=0), 500, 20_000)["items"]
         elif look == "history":
-            page = queries.history(user, who, rq.History(conv="ann:bob"), 500, 20_000)["items"]
+            page = pages.history(user, who, rq.History(conv="ann:bob"), 500, 20_000)["items"]
         else:
             page = listings.convs(user, who, rq.Convs(), 500, 20_000)["convs"]
     assert 2 <= len(page) <= 5

@@ -14,9 +14,9 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import listings, queries
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.queries import listings, pages
 from mqtt_im.store.reads import CallJob, FetchJob
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.engine import Engine
@@ -30,8 +30,8 @@ MESSAGES = 600
 
 def everything(engine: Readable) -> object:
     who = Who("ann", "pc", NOW)
-    pages = [listings.convs(engine, who, rq.Convs(), 9, 10**6)]
-    return [*pages, queries.history(engine, who, rq.History(conv="ann:bob", after=0), 1000, 10**6)]
+    convs = listings.convs(engine, who, rq.Convs(), 9, 10**6)
+    return [convs, pages.history(engine, who, rq.History(conv="ann:bob", after=0), 1000, 10**6)]
 
 
 def ignore(_: Job) -> None:

@@ -19,10 +19,10 @@ from mqtt_im.core.rules import Limits, Who
 from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store import listings, queries
 from mqtt_im.store.delivering import AttachJob, CursorsJob
 from mqtt_im.store.jobs import Job, RequestJob
 from mqtt_im.store.policy import Policy, Removed
+from mqtt_im.store.queries import listings, pages
 from mqtt_im.store.sqlite import backup
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.files import PROJECTION_FILE
@@ -99,7 +99,7 @@ class World:
         assert projections(self.folder) == stored
 
     def items(self, user: str, after: int = 0, limit: int = ALL, device: str = "pc") -> list[dict[str, Any]]:
-        page = queries.sync(self.store.engine, Who(user, device, self.now), rq.Sync(after=after), limit, ALL)
+        page = pages.sync(self.store.engine, Who(user, device, self.now), rq.Sync(after=after), limit, ALL)
         return [json.loads(bytes(item)) for item in page["items"]]
 
     def shape(self, user: str, after: int = 0, limit: int = ALL) -> list[str]:
@@ -110,7 +110,7 @@ class World:
         ]
 
     def history(self, user: str, conv: str = "ann:bob", **fields: Any) -> list[int]:
-        page = queries.history(self.store.engine, Who(user, "pc", self.now), rq.History(conv=conv, **fields), ALL, ALL)
+        page = pages.history(self.store.engine, Who(user, "pc", self.now), rq.History(conv=conv, **fields), ALL, ALL)
         return [json.loads(bytes(item))["seq"] for item in page["items"]]
 
     def conv(self, user: str, conv: str = "ann:bob") -> dict[str, Any]:
@@ -447,7 +447,7 @@ def test_a_message_that_was_dropped_for_a_blocked_sender_goes_too(world: World) 
 
 
 def test_history_steps_over_what_is_gone(world: World) -> None:
-    with patch("mqtt_im.store.queries.CHUNK", 2):
+    with patch("mqtt_im.store.queries.pages.CHUNK", 2):
         for _ in range(4):
             world.say("ann", "bob")
         world.ask("ann", rq.Block(id="b", user="bob"))
@@ -614,7 +614,7 @@ def test_what_is_found_while_its_fold_is_worked_off_is_shown_as_it_was(world: Wo
         work = retention.Pass(engine, Policy(retention_messages=1), world.now)
         while work.step():
             engine.flusher.flush()
-            found = queries.found(engine, Who("bob", "pc", world.now), rows)
+            found = pages.found(engine, Who("bob", "pc", world.now), rows)
             shown.append([json.loads(one)["body"] for one in found])
     assert shown[0] == ["new"] * 3 and shown[-1] == ["new"]
     assert {body for bodies in shown for body in bodies} == {"new"}

@@ -28,9 +28,9 @@ from mqtt_im.search.file import FILE_NAME
 from mqtt_im.search.finding import FOREVER, Query
 from mqtt_im.search.index import SearchIndex
 from mqtt_im.search.words import phrases_of
-from mqtt_im.store import queries, reach
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.queries import pages, reach
 from mqtt_im.store.sqlite.files import LOG_FILE
 from tests.support.store import Crash, SqliteStore
 
@@ -119,7 +119,7 @@ class World:
         parts = everything(engine, user) if conv is None else reach.searchable(engine, who, conv)
         asked = Query(phrases_of(query), reach.Reach(parts), before)
         lsns = self.index.find(asked, FOREVER, limit, time.monotonic() + 60).lsns
-        return [json.loads(message)["body"] for message in queries.found(self.store.engine, who, lsns)]
+        return [json.loads(message)["body"] for message in pages.found(self.store.engine, who, lsns)]
 
     def holds(self, word: str) -> bool:
         """Whether the index's files hold these bytes anywhere."""

@@ -16,8 +16,8 @@ from mqtt_im.core.records import decode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.requests import Send
-from mqtt_im.store import queries
 from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.queries import belongings
 from mqtt_im.store.reads import FetchJob
 from mqtt_im.store.sqlite.opening import open_ledger
 from tests.support.store import SqliteStore
@@ -97,8 +97,8 @@ def test_a_device_was_last_seen_when_it_was_whatever_the_clock_said_then(store: 
     """The clock stood an hour ahead while the device was seen, and is right now, ten seconds later."""
     hello = RequestJob(Who("ann", "pc", 0), rq.Hello(), lambda _: None)
     store.run([hello], START + HOUR, START)
-    assert store.see(lambda view: queries.last_seen(view, "ann"), START + HOUR + 5, START + 5) == START + HOUR
-    assert store.see(lambda view: queries.last_seen(view, "ann"), START + 10_000, START + 10_000) == START
+    assert store.see(lambda view: belongings.last_seen(view, "ann"), START + HOUR + 5, START + 5) == START + HOUR
+    assert store.see(lambda view: belongings.last_seen(view, "ann"), START + 10_000, START + 10_000) == START
 
 
 class Machine:

@@ -16,7 +16,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.common import possible_conv
 
 if TYPE_CHECKING:
-    from .interface import Readable
+    from mqtt_im.store.interface import Readable
 
 _STEP: Final = 5_000
 AT_ONCE: Final = 200

@@ -20,10 +20,10 @@ from mqtt_im.core.rules.common import conv_of
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 
-from .queries import message_json
+from .pages import message_json
 
 if TYPE_CHECKING:
-    from .interface import Readable
+    from mqtt_im.store.interface import Readable
 
 MAX_RECEIPTS: Final = 1000
 """Members of a group whose marks one entry of `convs` holds: those who have read, or else got, the most."""

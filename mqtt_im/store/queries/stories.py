@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
 from mqtt_im.core.records import MESSAGES, GroupChange, Message, Reported
-
-from .interface import Readable
+from mqtt_im.store.interface import Readable
 
 PIECE: Final = 500
 """Items that are looked at in one go."""
