@@ -11,7 +11,7 @@ from bench.report import tell
 from mqtt_im.core.rules import Who
 from mqtt_im.load.bodies import bodies
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite.engine import Engine
 
 _BATCH = 200

@@ -19,9 +19,10 @@ from bench.report import Row, Target, tell
 from bench.servers import OURS
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.erasing import CONVS, EraseJob, TakeBackJob, conversations
 from mqtt_im.store.interface import Later
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.erasing import CONVS, EraseJob, TakeBackJob, conversations
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.opening import opener
 

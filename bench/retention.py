@@ -22,7 +22,7 @@ from bench.report import Row, Target, tell
 from bench.servers import OURS
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.opening import open_ledger, opener

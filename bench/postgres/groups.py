@@ -11,9 +11,9 @@ from mqtt_im.bridge.pulling import SLICE
 from mqtt_im.clock import Times
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.delivering import PullJob
-from mqtt_im.store.jobs import RequestJob
-from mqtt_im.store.reads import FetchJob
+from mqtt_im.store.jobs.delivering import PullJob
+from mqtt_im.store.jobs.reads import FetchJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.threads.reader import AT_ONCE
 from tests.support.postgres import Cluster, new_database
 

@@ -24,7 +24,8 @@ from mqtt_im.postgres.meta import prepare
 from mqtt_im.postgres.nodes import Me, register
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.interface import Anew
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.postgres.opening import opener
 from mqtt_im.store.postgres.schema import DDL
 from mqtt_im.store.postgres.wire import BEGIN, COMMIT, Link, Statement, Step

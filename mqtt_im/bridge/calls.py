@@ -15,7 +15,7 @@ from mqtt_im.core.rules import CHANGING, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.transport.api import Transport
 from mqtt_im.transport.guest import Guest
 

@@ -10,7 +10,7 @@ from mqtt_im.mqtt import V5
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal, Undecided
 from mqtt_im.store.interface import Engine
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.refusals import undecided
 
 from .channel import Channel

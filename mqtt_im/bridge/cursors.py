@@ -16,8 +16,8 @@ from typing import Any, Final, Literal
 
 from mqtt_im.cache import Cache
 from mqtt_im.core.delivery import Delivery
-from mqtt_im.store.delivering import CursorsJob
-from mqtt_im.store.jobs import Job
+from mqtt_im.store.jobs.delivering import CursorsJob
+from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.ledger import Ledger
 
 DELAY_S: Final = 0.2

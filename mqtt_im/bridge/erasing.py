@@ -12,7 +12,7 @@ from typing import Final
 
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.erasing import CONVS, Alone, EraseJob, TakeBackJob, conversations
+from mqtt_im.store.jobs.erasing import CONVS, Alone, EraseJob, TakeBackJob, conversations
 from mqtt_im.store.queries import belongings
 
 from .calls import new_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from mqtt_im.mqtt.reasons import PAYLOAD_FORMAT, TOPIC_INVALID
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.transport.api import Extra
 
 from .channel import Channel

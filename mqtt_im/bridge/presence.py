@@ -15,8 +15,8 @@ from mqtt_im.core import costs
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.interface import Readable
+from mqtt_im.store.jobs.reads import CallJob
 from mqtt_im.store.queries import belongings, visibility
-from mqtt_im.store.reads import CallJob
 from mqtt_im.transport.api import Link
 
 from .channel import now_ms

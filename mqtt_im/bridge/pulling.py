@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from mqtt_im.core.records import AMENDMENTS
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.delivering import AttachJob, PullJob
+from mqtt_im.store.jobs.delivering import AttachJob, PullJob
 
 from .seam import Bridge
 

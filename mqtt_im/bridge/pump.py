@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Iterator
 
 from mqtt_im.core.delivery import Delivery
+from mqtt_im.store.jobs.reads import FetchJob
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.reads import FetchJob
 from mqtt_im.store.threads.outflow import packets
 
 from .audience import Audience

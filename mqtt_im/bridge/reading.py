@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.interface import Readable
+from mqtt_im.store.jobs.reads import ReadJob
 from mqtt_im.store.queries import belongings, listings, pages, visibility
-from mqtt_im.store.reads import ReadJob
 
 from .channel import Channel
 

@@ -11,7 +11,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.commits import Commit
-from mqtt_im.store.jobs import Job
+from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.transport.api import Transport
 

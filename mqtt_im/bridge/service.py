@@ -18,9 +18,9 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.shares import Bounds
-from mqtt_im.store.delivering import AttachJob, CursorsJob
+from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob
+from mqtt_im.store.jobs.reads import CallJob
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.reads import CallJob
 from mqtt_im.store.threads.turns import SERVER
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Extra, Identity, Link, Login, Transport
 

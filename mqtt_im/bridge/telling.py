@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from mqtt_im.core.records import AMENDMENTS, MESSAGES, Edited, Message, Reacted, Recalled
 from mqtt_im.protocol.codec import encode_json
 from mqtt_im.store.commits import Commit, Receipt
-from mqtt_im.store.jobs import Job
+from mqtt_im.store.jobs.job import Job
 
 from .channel import Channel
 from .claims import Claims

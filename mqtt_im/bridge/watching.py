@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mqtt_im.core.delivery import Delivery
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.reads import CallJob
+from mqtt_im.store.jobs.reads import CallJob
 from mqtt_im.transport.api import Link
 
 from .channel import Channel

@@ -26,7 +26,8 @@ from mqtt_im.protocol.codec import encode_json
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import is_device
 from mqtt_im.shares import Bounds
-from mqtt_im.store.jobs import DeviceState, RequestJob
+from mqtt_im.store.jobs.devices import DeviceState
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.transport.guest import Guest
 
 COMMENT_S: Final = 14.0

@@ -17,11 +17,11 @@ from mqtt_im.clock import Clock
 from mqtt_im.compiling import mypyc_attr
 from mqtt_im.protocol.errors import Refusal, StoreError
 
-from .delivering import PullJob
 from .interface import Readable, Store
-from .jobs import Job
+from .jobs.delivering import PullJob
+from .jobs.job import Job
+from .jobs.reads import CallJob
 from .policy import Policy, Removed
-from .reads import CallJob
 from .threads.reader import Reader
 from .threads.turns import SERVER
 from .threads.writer import Writer

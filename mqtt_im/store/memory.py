@@ -26,7 +26,7 @@ from mqtt_im.protocol.errors import Refusal
 
 from .commits import Author, Commit
 from .interface import RECEIPT_MEMBERS
-from .jobs import Job
+from .jobs.job import Job
 from .uploads import NoUploads, Uploads
 
 

@@ -17,10 +17,10 @@ class Asking(Protocol):
     """A job before it is prepared."""
 
     def asks(self) -> Asked | None:
-        """See `jobs.Job`."""
+        """See `jobs.job.Job`."""
 
     def wants(self, wanted: Wanted) -> None:
-        """See `jobs.Job`."""
+        """See `jobs.job.Job`."""
 
 
 class Wanted:

@@ -12,7 +12,7 @@ import pytest
 
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite.check import check
 from tests.support.store import SqliteStore
 from tests.support.writer import AT_ONCE, USERS, request_of

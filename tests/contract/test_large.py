@@ -21,8 +21,9 @@ from mqtt_im.postgres import meta, nodes, upgrading
 from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.nodes import leave
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.delivering import AttachJob, CursorsJob, PullJob
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob, PullJob
+from mqtt_im.store.jobs.reads import FetchJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.postgres import large, telling
 from mqtt_im.store.postgres.check import check
@@ -32,7 +33,6 @@ from mqtt_im.store.postgres.kept import kept_by
 from mqtt_im.store.postgres.lags import Lags
 from mqtt_im.store.postgres.telling import Telling
 from mqtt_im.store.queries import belongings, stories
-from mqtt_im.store.reads import FetchJob
 from mqtt_im.store.retaining import DAY_MS
 from mqtt_im.store.sqlite.check import check as check_files
 from tests.support.pgstore import PostgresStore

@@ -14,11 +14,11 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.names import direct
-from mqtt_im.store import erasing
-from mqtt_im.store.erasing import EraseJob
 from mqtt_im.store.interface import Readable
+from mqtt_im.store.jobs import erasing
+from mqtt_im.store.jobs.erasing import EraseJob
+from mqtt_im.store.jobs.reads import CallJob
 from mqtt_im.store.queries import listings, visibility
-from mqtt_im.store.reads import CallJob
 
 from .test_store import NOW, Store
 

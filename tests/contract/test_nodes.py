@@ -21,15 +21,15 @@ from mqtt_im.postgres.connecting import Connection
 from mqtt_im.postgres.nodes import leave, register
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Undecided
-from mqtt_im.store.delivering import AttachJob, CursorsJob
-from mqtt_im.store.erasing import EraseJob
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob
+from mqtt_im.store.jobs.erasing import EraseJob
+from mqtt_im.store.jobs.reads import FetchJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.postgres import committing
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.postgres.errors import Lost
 from mqtt_im.store.postgres.wire import COMMIT, Answer, Link, Step
-from mqtt_im.store.reads import FetchJob
 from tests.support.pgstore import PostgresStore
 
 NODES = 3

@@ -16,8 +16,8 @@ from mqtt_im.postgres.errors import WrongDatabase
 from mqtt_im.postgres.meta import ADDED, read
 from mqtt_im.postgres.nodes import leave
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.delivering import AttachJob, CursorsJob, PullJob
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob, PullJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.postgres.check import check, check_within
 from mqtt_im.store.postgres.kept import kept_by
 from mqtt_im.store.postgres.tables import TABLES

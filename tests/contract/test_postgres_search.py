@@ -16,7 +16,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.search.finding import FOREVER, Query
 from mqtt_im.search.postgres import PostgresIndex
 from mqtt_im.search.words import phrases_of
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import pages, reach
 from tests.support.pgstore import PostgresStore
 

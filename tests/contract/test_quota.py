@@ -9,7 +9,7 @@ from msgspec import Raw, structs
 from mqtt_im.core.rules import Limits
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Quota
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 
 from .test_store import Store
 

@@ -17,11 +17,12 @@ from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.names import direct
-from mqtt_im.store.delivering import AttachJob, CursorsJob
 from mqtt_im.store.interface import Engine, Readable
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.reads import CallJob, FetchJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import listings, pages
-from mqtt_im.store.reads import CallJob, FetchJob
 
 USERS = ("ann", "bob", "cat")
 GHOST = "ghost"

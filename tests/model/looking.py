@@ -13,11 +13,13 @@ from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.delivering import AttachJob
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import DeviceState, Job, RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob
+from mqtt_im.store.jobs.devices import DeviceState
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.reads import CallJob, FetchJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import belongings, listings, pages, visibility
-from mqtt_im.store.reads import CallJob, FetchJob
 
 from .actions import CONVS, DEVICES, GROUPS, IDS, USERS
 

@@ -23,7 +23,7 @@ from mqtt_im.copying import copy_store
 from mqtt_im.core.rules import Limits
 from mqtt_im.postgres.nodes import leave
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store.delivering import PullJob
+from mqtt_im.store.jobs.delivering import PullJob
 from mqtt_im.store.postgres.large import MEMBERS
 from mqtt_im.store.postgres.state import Work
 from mqtt_im.store.retaining import DAY_MS

@@ -19,7 +19,7 @@ from hypothesis.stateful import rule
 from mqtt_im.core.model import Conv
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.delivering import PullJob
+from mqtt_im.store.jobs.delivering import PullJob
 from mqtt_im.store.postgres import telling, wire
 from mqtt_im.store.postgres.errors import Lost
 from mqtt_im.store.queries import pages

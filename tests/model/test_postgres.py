@@ -24,13 +24,13 @@ from mqtt_im.core.rules import Limits
 from mqtt_im.postgres import connecting
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.store.commits import Author
-from mqtt_im.store.jobs import Job
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.reads import CallJob, FetchJob
 from mqtt_im.store.memory import MemoryEngine
 from mqtt_im.store.postgres import committing, reading, state, wire
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.postgres.errors import Lost
 from mqtt_im.store.postgres.large import MEMBERS
-from mqtt_im.store.reads import CallJob, FetchJob
 from mqtt_im.store.threads.readonly import Owed
 from mqtt_im.store.wanted import Wanted
 from tests.support.pgstore import PostgresStore

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from mqtt_im.core.rules import Limits
-from mqtt_im.store.delivering import PullJob
+from mqtt_im.store.jobs.delivering import PullJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.postgres.large import MEMBERS

@@ -17,7 +17,7 @@ from mqtt_im.core.rules import Limits
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.topics import Topics
-from mqtt_im.store.jobs import Job
+from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.refusals import unavailable
 from mqtt_im.transport.api import Lease

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 from mqtt_im.clock import Clock, Times
 from mqtt_im.core.rules import Limits
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import Job
+from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.files import PROJECTION_FILE

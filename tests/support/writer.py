@@ -18,7 +18,7 @@ from msgspec import Raw
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.requests import Send
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite import flusher
 from mqtt_im.store.sqlite.opening import open_ledger
 

@@ -16,7 +16,7 @@ from mqtt_im.hooks.encryption import new_key
 from mqtt_im.hooks.webpush import KEY_NAME
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.sqlite.check import check as check_folder
 from mqtt_im.testing import ServerFailed, ServerProcess, Value

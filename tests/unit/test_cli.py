@@ -23,8 +23,8 @@ from mqtt_im.cli.serve import introduction
 from mqtt_im.config import Address, AuthConfig, Config, HttpConfig, MqttConfig, WebsocketConfig
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.delivering import AttachJob
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob
+from mqtt_im.store.jobs.requests import RequestJob
 from tests.support.store import SqliteStore
 
 Command = Callable[..., tuple[int, str, str]]

@@ -22,7 +22,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal, Undecided
 from mqtt_im.store.interface import Anew, Later
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.opening import open_ledger

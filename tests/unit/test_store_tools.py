@@ -17,9 +17,10 @@ from mqtt_im.accounts.table import Accounts
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.protocol.requests import GroupCreate, React, Request, Send
-from mqtt_im.store.delivering import AttachJob
 from mqtt_im.store.folder import FolderLock
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite.backup import backup, restore
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.opening import open_ledger

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 
-from mqtt_im.store.jobs import Job
+from mqtt_im.store.jobs.job import Job
 
 
 class Behind:

@@ -19,8 +19,8 @@ from mqtt_im import lasting
 from mqtt_im.clock import Clock
 from mqtt_im.protocol.errors import Refusal, StoreError
 from mqtt_im.store.interface import Reading
-from mqtt_im.store.jobs import Job
-from mqtt_im.store.reads import FetchJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.reads import FetchJob
 from mqtt_im.store.refusals import unavailable
 
 from .turns import Turns

@@ -15,7 +15,7 @@ from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, steady
 from mqtt_im.core.rules.own import grown
 from mqtt_im.store.commits import Author
 from mqtt_im.store.interface import Engine, State
-from mqtt_im.store.jobs import Job
+from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.refusals import unavailable
 from mqtt_im.store.wanted import Wanted
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from mqtt_im.logs import RateLimited
-from mqtt_im.store.jobs import Job
+from mqtt_im.store.jobs.job import Job
 
 MAX_WEIGHT = 8000
 """Of one transaction, see `Store.weight`: a fiftieth of a second."""

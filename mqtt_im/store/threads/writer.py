@@ -25,7 +25,7 @@ from mqtt_im.clock import Clock, Times
 from mqtt_im.logs import RateLimited
 from mqtt_im.protocol.errors import InDoubt, Refusal
 from mqtt_im.store.interface import Anew, Engine, Later, Store
-from mqtt_im.store.jobs import Job
+from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.refusals import fault_refusal, unavailable, undecided
 
 from .behind import Behind

@@ -18,7 +18,7 @@ from mqtt_im.bridge.settings import BridgeSettings
 from mqtt_im.core.rules import Limits
 from mqtt_im.metrics import Metrics
 from mqtt_im.protocol.topics import Topics
-from mqtt_im.store.jobs import Job
+from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.policy import Policy
 from tests.support.retention import compact
 from tests.support.store import Crash, SqliteStore

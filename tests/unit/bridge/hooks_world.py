@@ -19,10 +19,11 @@ from mqtt_im.hooks.outbox import Outbox
 from mqtt_im.hooks.push import PushDesk
 from mqtt_im.hooks.sender import Delivery, Outcome
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.delivering import AttachJob, CursorsJob
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import Job, RequestJob
-from mqtt_im.store.reads import CallJob
+from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.reads import CallJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite.follow import LogReader
 from tests.support.store import SqliteStore
 

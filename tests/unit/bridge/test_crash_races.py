@@ -239,7 +239,7 @@ def test_a_device_whose_state_can_not_be_read_does_not_begin(tmp_path: Path) -> 
         world = BridgeWorld(tmp_path)
         bob = world.connect("bob", clean=False, resumed=True)
         with (
-            patch("mqtt_im.store.delivering._newest_upto", side_effect=sqlite3.OperationalError("disk I/O error")),
+            patch("mqtt_im.store.jobs.delivering._newest_upto", side_effect=sqlite3.OperationalError("disk I/O error")),
             patch.object(type(world.store.engine), "offered_upto", return_value=1),
         ):
             world.settle()

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mqtt_im.bridge.cursors import AT_ONCE
-from mqtt_im.store.delivering import CursorsJob
+from mqtt_im.store.jobs.delivering import CursorsJob
 from tests.support.bridge import BridgeWorld, FakeLink
 
 

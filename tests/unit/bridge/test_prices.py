@@ -16,7 +16,7 @@ from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.commits import Commit
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 
 NAMES = [f"m{number}" for number in range(5_000)]
 

@@ -19,7 +19,7 @@ from mqtt_im.bridge.verdicts import Verdicts
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.flights import FLIGHT_BYTES, USUAL_BYTES, Aloft, Flight, LargeFlight
 from mqtt_im.shares import USUAL_MB, Bounds
-from mqtt_im.store.delivering import CursorsJob
+from mqtt_im.store.jobs.delivering import CursorsJob
 from mqtt_im.store.queries.reach import Part, Place, Step
 from mqtt_im.store.refusals import unavailable
 from tests.support.bridge import BridgeWorld

@@ -14,7 +14,7 @@ import pytest
 from mqtt_im.bridge import slices
 from mqtt_im.bridge.slices import Slices
 from mqtt_im.logs import RateLimited
-from mqtt_im.store.reads import FetchJob
+from mqtt_im.store.jobs.reads import FetchJob
 from tests.support.bridge import BridgeWorld
 
 

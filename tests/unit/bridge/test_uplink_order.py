@@ -10,7 +10,7 @@ from unittest.mock import patch
 import pytest
 
 from mqtt_im.protocol.errors import Undecided
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.refusals import undecided
 from tests.support.bridge import BridgeWorld
 

@@ -10,7 +10,7 @@ from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.postgres.follow import MAX_BYTES, LogReader
 from tests.support.pgstore import PostgresStore
 

@@ -11,7 +11,7 @@ from msgspec import Raw
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.interface import Later
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite import arriving, entities, state
 from mqtt_im.store.sqlite.check import check
 from tests.support.store import SqliteStore

@@ -13,7 +13,7 @@ from msgspec import Raw
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.opening import open_ledger
 

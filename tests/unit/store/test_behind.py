@@ -10,8 +10,9 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.delivering import CursorsJob
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.delivering import CursorsJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.threads import writer as writers
 from mqtt_im.store.threads.behind import Behind
 from tests.support.store import SqliteStore

@@ -16,7 +16,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.search.index import SearchIndex
 from mqtt_im.shares import USUAL_MB, Bounds
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite.files import open_log
 from mqtt_im.store.sqlite.log import Log
 from tests.support.store import SqliteStore

@@ -17,8 +17,8 @@ from mqtt_im.core.model import Member
 from mqtt_im.core.records import Edited, decode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.delivering import AttachJob
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import listings, pages, visibility
 from mqtt_im.store.sqlite import contents, entities
 from mqtt_im.store.sqlite.check import check

@@ -13,7 +13,7 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite import contents, flusher
 from tests.support.store import SqliteStore
 

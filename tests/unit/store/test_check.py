@@ -12,8 +12,8 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.delivering import AttachJob
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.checking import comparing, numbers

@@ -14,8 +14,8 @@ from msgspec import Raw
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store.delivering import AttachJob
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.sqlite import checkpoints, flusher
 from mqtt_im.store.sqlite.check import check

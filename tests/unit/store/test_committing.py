@@ -16,7 +16,8 @@ from msgspec import Raw
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.projection import Projection
 from tests.support.store import SqliteStore

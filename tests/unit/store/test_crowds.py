@@ -15,7 +15,7 @@ from mqtt_im.core.model import FOREVER
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite import bulks, flusher
 from tests.support.store import SqliteStore
 

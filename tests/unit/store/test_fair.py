@@ -20,11 +20,12 @@ from mqtt_im.clock import Times
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.delivering import CursorsJob
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.delivering import CursorsJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.reads import CallJob, FetchJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.reads import CallJob, FetchJob
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.opening import open_ledger
 from mqtt_im.store.threads import weighing

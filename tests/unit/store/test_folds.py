@@ -13,8 +13,9 @@ import pytest
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store.delivering import AttachJob, CursorsJob
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.engine import Engine

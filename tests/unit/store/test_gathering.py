@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mqtt_im.store.delivering import PullJob
+from mqtt_im.store.jobs.delivering import PullJob
 from mqtt_im.store.threads import writer as writing
 from tests.support.store import SqliteStore
 

@@ -16,8 +16,9 @@ from mqtt_im.core.records import GroupChange
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.shares import Bounds
-from mqtt_im.store.delivering import AttachJob
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.files import PROJECTION_FILE, remove

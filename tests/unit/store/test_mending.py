@@ -15,9 +15,10 @@ from msgspec import Raw
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.reads import CallJob, FetchJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import listings, pages
-from mqtt_im.store.reads import CallJob, FetchJob
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE, UNFINISHED

@@ -8,7 +8,8 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.threads import outflow, weighing
 from mqtt_im.store.threads.outflow import MOST, PATIENCE_S, Outflow
 from mqtt_im.store.threads.writer import MOST_PASSED

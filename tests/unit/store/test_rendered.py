@@ -15,7 +15,7 @@ from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store import rendering
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.rendered import MAX_LARGE_BYTES, Rendered
 from mqtt_im.store.sqlite import overlay
 from mqtt_im.store.sqlite.gate import _CHANGES, Gate

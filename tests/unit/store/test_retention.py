@@ -19,8 +19,9 @@ from mqtt_im.core.rules import Limits, Who
 from mqtt_im.core.rules.common import answer
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.delivering import AttachJob, CursorsJob
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.queries import listings, pages
 from mqtt_im.store.sqlite import backup

@@ -29,7 +29,7 @@ from mqtt_im.search.finding import FOREVER, Query
 from mqtt_im.search.index import SearchIndex
 from mqtt_im.search.words import phrases_of
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import pages, reach
 from mqtt_im.store.sqlite.files import LOG_FILE
 from tests.support.store import Crash, SqliteStore

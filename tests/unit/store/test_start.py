@@ -16,8 +16,9 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.delivering import AttachJob, CursorsJob
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite import flusher
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.projection import Projection

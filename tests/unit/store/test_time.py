@@ -16,9 +16,9 @@ from mqtt_im.core.records import decode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.requests import Send
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.reads import FetchJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import belongings
-from mqtt_im.store.reads import FetchJob
 from mqtt_im.store.sqlite.opening import open_ledger
 from tests.support.store import SqliteStore
 

@@ -18,9 +18,10 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.protocol.requests import Send
 from mqtt_im.store import retaining
-from mqtt_im.store.delivering import AttachJob, CursorsJob
 from mqtt_im.store.folder import FolderLock
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.sqlite import upkeep

@@ -10,8 +10,9 @@ from msgspec import Raw
 
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store.erasing import EraseJob
-from mqtt_im.store.jobs import Job, RequestJob
+from mqtt_im.store.jobs.erasing import EraseJob
+from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite import arriving, entities, state
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.threads import weighing, writer

@@ -16,7 +16,7 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.jobs import RequestJob
+from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite import bulks, engine, entities, flusher, rebuild, rows
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.files import PROJECTION_FILE, remove

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.entries import Entry
 
-from .jobs import Job
+from .job import Job
 
 if TYPE_CHECKING:
-    from .interface import Readable
+    from mqtt_im.store.interface import Readable
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

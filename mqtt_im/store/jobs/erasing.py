@@ -13,13 +13,13 @@ from mqtt_im.core.model import Conv
 from mqtt_im.core.records import Erased, Message, Recalled
 from mqtt_im.core.usage import size_of
 from mqtt_im.protocol.names import direct
+from mqtt_im.store.interface import Later
+from mqtt_im.store.wanted import Wanted
 
-from .interface import Later
-from .jobs import Job
-from .wanted import Wanted
+from .job import Job
 
 if TYPE_CHECKING:
-    from .interface import Engine, Readable
+    from mqtt_im.store.interface import Engine, Readable
 
 TAKEN_BACK: Final = 50
 """Messages of one job …"""

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Any
 from mqtt_im.core.records import Cursors, DeviceChange
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.own import grown, registration
+from mqtt_im.store.commits import Commit
+from mqtt_im.store.wanted import Wanted
 
-from .commits import Commit
-from .jobs import DeviceState, Job, tell
-from .wanted import Wanted
+from .devices import DeviceState
+from .job import Job
+from .telling import tell
 
 if TYPE_CHECKING:
-    from .interface import Engine
+    from mqtt_im.store.interface import Engine
 
 
 class AttachJob(Job):
