@@ -1,8 +1,8 @@
 """What every store is: what jobs and queries ask of one (`Engine`), and how the ledger works with one (`Store`).
 
 There are the engines on SQLite (`sqlite.engine.Engine`) and on PostgreSQL (`postgres.engine.Engine`), and a twin in memory
-(`memory.MemoryEngine`). Each is used by one thread at a time. `tests/contract` says what all promise, `tests/model` compares
-them.
+(`memory.engine.MemoryEngine`). Each is used by one thread at a time. `tests/contract` says what all promise, `tests/model`
+compares them.
 """
 
 from __future__ import annotations

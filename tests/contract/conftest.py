@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from mqtt_im.bridge.claims import Claims
-from mqtt_im.store.memory import MemoryEngine
+from mqtt_im.store.memory.engine import MemoryEngine
 from tests.support.pgstore import PostgresStore
 from tests.support.store import SqliteStore
 

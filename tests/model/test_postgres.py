@@ -26,7 +26,7 @@ from mqtt_im.postgres.connecting import Database
 from mqtt_im.store.commits import Author
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.jobs.reads import CallJob, FetchJob
-from mqtt_im.store.memory import MemoryEngine
+from mqtt_im.store.memory.engine import MemoryEngine
 from mqtt_im.store.postgres import committing, reading, state, wire
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.postgres.errors import Lost

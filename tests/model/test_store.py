@@ -22,7 +22,7 @@ from mqtt_im.core.records import encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.jobs.reads import CallJob, FetchJob
-from mqtt_im.store.memory import MemoryEngine
+from mqtt_im.store.memory.engine import MemoryEngine
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.threads.readonly import Owed
 from tests.support.store import Crash, SqliteStore

@@ -38,7 +38,7 @@ from mqtt_im.protocol.codec import decode_request, encode_json, json_to_msgpack
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.requests import Hello, Sync
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.memory import MemoryEngine
+from mqtt_im.store.memory.engine import MemoryEngine
 from mqtt_im.store.queries import pages
 from tests.support.delivery import taken
 

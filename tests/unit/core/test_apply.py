@@ -25,7 +25,7 @@ from mqtt_im.core.records import (
     decode,
     encode,
 )
-from mqtt_im.store.memory import MemoryState
+from mqtt_im.store.memory.state import MemoryState
 
 from .world import World
 

@@ -13,7 +13,7 @@ from mqtt_im.core.rules import Decision, Limits, Who
 from mqtt_im.protocol.codec import decode_request, encode_json
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.memory import MemoryEngine
+from mqtt_im.store.memory.engine import MemoryEngine
 from mqtt_im.store.uploads import Uploads
 
 GHOST = "ghost"
