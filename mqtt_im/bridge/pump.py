@@ -42,7 +42,7 @@ class Pump:
         self._cursors = cursors
         self._lightening = lightening
         self._line = line
-        self._outflow = ledger.writer.outflow
+        self._outflow = ledger.gathering.outflow
         self._items = items
         self._audience = audience
         self._ready: list[Channel] = []

@@ -36,7 +36,7 @@ class Telling:
         self._taking_back = taking_back
         self._online, self._watching = bridge.audience.online, bridge.audience.watching
         self._committed = bridge.metrics.cell("messages_committed")
-        self._outflow = bridge.ledger.writer.outflow
+        self._outflow = bridge.ledger.gathering.outflow
         self._lives, self._events = slices.line(), slices.line()
         """Messages to many, and events: a few recipients in each turn, so that nobody else waits for a large group."""
         self._telling: list[Commit] = []

@@ -22,6 +22,7 @@ from .jobs.delivering import PullJob
 from .jobs.job import Job
 from .jobs.reads import CallJob
 from .policy import Policy, Removed
+from .threads.gathering import Gathering
 from .threads.reader import Reader
 from .threads.turns import SERVER
 from .threads.writer import Writer
@@ -49,7 +50,9 @@ class Ledger:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._scheduled = False
         self._reader = Reader(self._tell_one, self.clock, self._not_read)
-        self.writer = Writer(self._reader, self.clock, self._soon, self._report)
+        self.gathering = Gathering()
+        """What waits for the writer's thread."""
+        self.writer = Writer(self.gathering, self._reader, self.clock, self._soon, self._report)
         """The thread: how it is, what it has committed, and who is told of that."""
         self.on_retained: Callable[[], None] = lambda: None
         """Called on the event loop when retention has taken messages."""
@@ -129,7 +132,7 @@ class Ledger:
     def _send(self) -> None:
         self._scheduled = False
         if self._pending:
-            self.writer.submit(self._pending)
+            self.gathering.submit(self._pending)
             self._pending = []
 
     async def ask(self, make: Callable[[Callable[[J], None]], J], told: Callable[[J], None] = lambda _: None) -> J:
@@ -206,7 +209,7 @@ class Ledger:
         self._soon(self._report, [job])
 
     def _not_read(self, error: Exception) -> None:
-        self.writer.submit([_Control(lambda store: store.mends(error), lambda _: None)])
+        self.gathering.submit([_Control(lambda store: store.mends(error), lambda _: None)])
 
     def _report(self, batch: list[Job]) -> None:
         last, after = self._last, self._after

@@ -80,8 +80,8 @@ class ByHand:
         writes = [job for job in batch if not job.reads]
         if writes:
             self.ledger.writer._work(self.engine, writes)
-            while len(self.ledger.writer._turns):
-                if fitting := self.ledger.writer._gather(self.engine):
+            while len(self.ledger.gathering.turns):
+                if fitting := self.ledger.gathering.gather(self.engine, self.ledger.failing is not None):
                     self.ledger.writer._work(self.engine, fitting)
                 else:
                     self.engine.side_work(0)  # what has many recipients waits for that

@@ -152,9 +152,9 @@ def test_the_ledger_goes_on_and_nobody_waits_for_ever(
         elif where == "on_batch":
             writer.on_batch = Sometimes(lambda _: None)
         elif where == "cost":
-            monkeypatch.setattr("mqtt_im.store.threads.writer.cost", Sometimes(lambda _: 1.0, 100))
+            monkeypatch.setattr("mqtt_im.store.threads.gathering.cost", Sometimes(lambda _: 1.0, 100))
         elif where == "weight":
-            writer._most = 1
+            ledger.gathering._most = 1
             monkeypatch.setattr(RequestJob, "recipients", Sometimes(lambda _: 0, 100))
         else:
             monkeypatch.setattr(engine, "probe", Sometimes(engine.probe, 2))
@@ -175,7 +175,7 @@ def test_a_mistake_when_the_end_has_come_does_not_make_it_forgotten(tmp_path: Pa
     async def scenario() -> None:
         ledger = open_ledger(tmp_path, synchronous="off")
         await ledger.start()
-        monkeypatch.setattr(ledger.writer.outflow, "full", Sometimes(ledger.writer.outflow.full))
+        monkeypatch.setattr(ledger.gathering.outflow, "full", Sometimes(ledger.gathering.outflow.full))
         await asyncio.wait_for(ledger.stop(), PATIENCE_S)
 
     asyncio.run(scenario())

@@ -1,11 +1,8 @@
 """The ledger's thread: it takes everything that waits and commits it as one transaction.
 
-Group commit: while one batch is on its way to the disk, the next one gathers. Numbers are given out inside the batch; a batch
-that fails leaves nothing, neither on disk nor in memory (INV-1: what is answered is on disk). After each commit the thread
-does a part of what else the store has to do, so that this never holds up the next commit for long.
-
-A batch is bounded by what it costs, not by how many jobs it has. What does not fit waits in lines, whose users take turns
-(`turns`).
+Group commit: while one batch is on its way to the disk, the next one gathers (`gathering`). Numbers are given out inside the
+batch; a batch that fails leaves nothing, neither on disk nor in memory (INV-1: what is answered is on disk). After each commit
+the thread does a part of what else the store has to do, so that this never holds up the next commit for long.
 """
 
 from __future__ import annotations
@@ -13,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
-from queue import Empty, SimpleQueue
 from time import perf_counter, thread_time
 
 from mqtt_im import lasting
@@ -28,28 +23,18 @@ from mqtt_im.store.interface import Anew, Engine, Later, Store
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.refusals import fault_refusal, unavailable, undecided
 
-from .behind import Behind
-from .outflow import Outflow
+from .gathering import Gathering
 from .reader import Reader
 from .readonly import Owed, read_only
-from .turns import Turns
-from .weighing import LONG, MAX_WEIGHT, cost, has_long, weight_of
+from .weighing import MAX_WEIGHT
 
 logger = logging.getLogger(__name__)
 _log = RateLimited(logger)
 
-HEAVY = 500
-"""Of one job, which waits where the store is crowded."""
-MOST_PASSED = 3
-"""Batches of what is light, one after the other, that what is long, or what nobody waits for, lets pass."""
 MAX_SECONDS = 0.01
 """Of the thread's time, for deciding the jobs of one transaction: what is refused weighs nothing, and takes time too."""
 LOOKED_AT_S = 0.0005
 """A job that takes less, its waiting included, is not asked how much of that was the thread's time."""
-MAX_JOBS = 1000
-"""Jobs that are looked at for one transaction …"""
-MIN_JOBS = 64
-"""… and so many at least: where fewer fitted lately, a few more than that."""
 MAX_UNTOLD = 64
 """Times that answers are on their way to the loop: what it has not got to is in memory."""
 LONGEST_TELL_S = 10.0
@@ -60,47 +45,28 @@ MARK_MS = 300_000
 """Between two notes of how the clocks stand."""
 ABOUT_MS = 10
 """Times that differ by less are the same."""
-RETRY_S = 0.5
-"""Between two attempts to write to a store that is in trouble."""
-CROWDED_S = 0.05
-"""Between two looks whether what is crowded still is, where nothing can be done about it meanwhile."""
-GATHERED = 8
-"""Where the last batch had fewer jobs, nobody is waited for: what comes one by one would only come later."""
 
 
 class Writer:
     """What the thread knows and does. The loop's side is `ledger`."""
 
-    def __init__(self, reader: Reader, clock: Clock, soon: Callable[..., None], report: Callable[[list[Job]], None]) -> None:
+    def __init__(
+        self,
+        gathering: Gathering,
+        reader: Reader,
+        clock: Clock,
+        soon: Callable[..., None],
+        report: Callable[[list[Job]], None],
+    ) -> None:
         """`soon` has the loop call what it is given, with its arguments; `report` is called there with jobs that are over."""
+        self._gathering = gathering
         self._reader = reader
         self._clock = clock
         self._soon = soon
         self._report = report
-        self._queue: SimpleQueue[list[Job] | None] = SimpleQueue()
-        self._turns = Turns[Job](lambda job: job.line())
-        self._last = 0
-        """Jobs that came for the last batch."""
-        self._behind = Behind()
-        self._passed = 0
-        """Batches of what is light, one after the other, that were done while something else waited."""
-        self._kept_waiting = False
-        """Whether what is light may wait for what is done now."""
-        self._lazy_next = False
-        """Whether the last one that let others pass was a long one, so that a lazy one comes before the next long one."""
-        self.outflow = Outflow(lambda: self.submit([]))
-        """What is still to be told, for which jobs for many wait."""
-        self._rests = False
-        """Whether all that is in line waits: for that, or for what is crowded."""
-        self._most = MAX_JOBS
-        """Jobs that are looked at for the next transaction: what is not done has been looked up for nothing."""
         self._worker: threading.Thread | None = None
-        self._stopping = False
-        """The end has come: what still stands in line is done."""
-        self._hand: list[Job] = []
-        """The jobs of the batch that is being worked on …"""
         self._told: list[list[Job]] = []
-        """… of which these have been told what became of them."""
+        """Of the jobs in hand those that have been told what became of them."""
         self._untold = threading.Semaphore(MAX_UNTOLD)
         self._stale = False
         self._owed = Owed()
@@ -122,15 +88,10 @@ class Writer:
         self._worker = threading.Thread(target=self._run, args=(engine,), name="ledger", daemon=True)
         self._worker.start()
 
-    def submit(self, jobs: list[Job]) -> None:
-        """The jobs stand in line."""
-        self._queue.put(jobs)
-
     def stop(self) -> None:
         """Everything submitted is done, or refused, and the thread has ended."""
         if self._worker is not None:
-            self.outflow.stop()
-            self._queue.put(None)
+            self._gathering.stop()
             self._worker.join()
             self._worker = None
 
@@ -145,16 +106,17 @@ class Writer:
 
     def _rounds(self, engine: Store) -> None:
         """Until the end has come, and everything is over."""
-        while not self._stopping or self._turns or self._behind:
+        gathering = self._gathering
+        while not (gathering.stopping and gathering.empty):
             try:
-                batch = self._gather(engine)
+                batch = gathering.gather(engine, self.failing is not None)
                 if batch:
                     self.on_batch(len(batch))
                     self._work(engine, batch)
                 elif self.failing is not None:
                     self._recovered(engine)
             except Exception as error:  # noqa: BLE001 - told in the log
-                _log.exception("store: a mistake has met a batch", error, jobs=len(self._hand))
+                _log.exception("store: a mistake has met a batch", error, jobs=len(gathering.hand))
                 self._let_go(engine, error)
             else:
                 if self.failing is None:
@@ -162,19 +124,19 @@ class Writer:
 
     def _let_go(self, engine: Store, error: Exception) -> None:
         """Nobody waits for the batch, of which nobody knows whether it was committed, and the state is what is on disk."""
-        over = {id(job) for job in chain(*self._told, self._turns, self._behind)}
-        left = [job for job in self._hand if id(job) not in over]
+        over = {id(job) for job in chain(*self._told, self._gathering.turns, self._gathering.behind)}
+        left = [job for job in self._gathering.hand if id(job) not in over]
         for job in left:
             self._refuse(job, undecided())
         self._tell(left)
-        self._hand, self._told = [], []
+        self._gathering.hand, self._told = [], []
         self._trouble(engine, error)
 
     def _beside(self, engine: Store, jobs: int) -> None:
         """What is to be done beside the batches, a part of it."""
         try:
             self._keep_time(engine)
-            engine.side_work(jobs, self._waiting)
+            engine.side_work(jobs, self._gathering.waiting)
             if engine.mended:
                 with self._reader.suspended():
                     engine.replace()
@@ -191,76 +153,6 @@ class Writer:
             engine.keep_mark(self._clock.mark())
             self._marked, self._marked_commits = times, self.commits
 
-    def _waiting(self) -> bool:
-        return not self._queue.empty() or self._kept_waiting
-
-    def _gather(self, engine: Store) -> list[Job]:
-        """The jobs of the next batch, as many as there may be."""
-        batch = self._hand = list[Job]()
-        self._take(batch, self._pause(engine))
-        few = 0 < len(batch) < self._last and self._last >= GATHERED
-        if few and engine.gathers_s and not (self._stopping or self._turns or self.failing):
-            time.sleep(engine.gathers_s)
-            self._take(batch, 0.0)
-        if batch:
-            self._last = len(batch)
-        batch = self._hand = self._behind.part(batch)
-        self._kept_waiting = False
-        turns, crowded = self._turns, self.failing is None and engine.crowded
-        weight = turns.weigh = partial(weight_of, engine.members_of)
-        full = self.outflow.full()
-        apart = crowded or full or (1 < len(batch) <= MIN_JOBS and has_long(batch, weight))
-        if turns or self._behind or apart or len(batch) > self._most:
-            turns.settle()
-            for job in batch:
-                turns.put(job)
-            batch = self._hand = self._next(weight, (lambda job: weight(job) > HEAVY) if crowded or full else None)
-            self._rests = not batch and len(turns) > 0
-        return batch
-
-    def _next(self, weight: Callable[[Job], float], waits: Callable[[Job], bool] | None) -> list[Job]:
-        """Those that are light, or a long or lazy one alone, when there are none or it was passed often enough."""
-        turns, behind, overdue = self._turns, self._behind, self._passed >= MOST_PASSED
-        batch = turns.several(self._most, waits, lambda job: weight(job) > LONG, overdue)
-        is_long = len(batch) == 1 and weight(batch[0]) > LONG
-        if batch and not (is_long or overdue):
-            self._passed = self._passed + 1 if turns or behind else 0
-            return batch
-        self._passed = 0
-        self._kept_waiting = overdue
-        if behind and (self._lazy_next or not is_long):
-            turns.give_back(batch)
-            batch = [behind.take()]
-        self._lazy_next = is_long and not self._lazy_next
-        return batch
-
-    def _pause(self, engine: Store) -> float | None:
-        """Seconds to wait for jobs; None: until one comes."""
-        if self._behind or (self._turns and not self._rests):
-            return 0.0
-        self._rests = False
-        pause = engine.pause() if self.failing is None else RETRY_S
-        if not self._turns:
-            return pause
-        if self.failing is None and engine.crowded:
-            return CROWDED_S if pause is None else min(pause, CROWDED_S)
-        wait = self.outflow.wait_s()
-        return wait if pause is None else min(pause, wait)
-
-    def _take(self, batch: list[Job], timeout: float | None) -> None:
-        """What has come is in the batch, where it is empty also what comes within this time; and it is known when the end has."""
-        try:
-            while True:
-                more = self._queue.get_nowait() if batch or timeout == 0.0 else self._queue.get(timeout=timeout)
-                if more is None:
-                    self._stopping = True
-                    return
-                batch += more
-                if not more:
-                    return
-        except Empty:
-            return
-
     def _work(self, engine: Store, batch: list[Job]) -> None:
         """The batch is over and its jobs have been told so, but for those that did not fit, which stand in line again."""
         times = self._clock.now()
@@ -272,7 +164,7 @@ class Writer:
             self._commit(engine, [self._owed, *batch] if self._owed else batch)
         else:
             self._serve(engine, batch)
-        self._hand, self._told = [], []  # they hold connections that may go
+        self._gathering.hand, self._told = [], []  # they hold connections that may go
 
     def _commit(self, engine: Store, batch: list[Job]) -> None:
         """The jobs are committed and finished, or refused; see `_work`."""
@@ -291,14 +183,7 @@ class Writer:
                 self._refuse(batch[0], fault_refusal() if fault else unavailable())
                 self._tell(batch)
             return
-        if fitting < len(batch):
-            self._most = max(MIN_JOBS, fitting + fitting // 4)
-        elif self._most < MAX_JOBS:
-            self._most = min(MAX_JOBS, 2 * self._most)
-        if late or fitting < len(batch) or self._turns:
-            batch = self._cut(batch, fitting, late)
-        if self.outflow.overdue and any(self._turns.weigh(job) > HEAVY for job in batch):
-            self.outflow.passed()
+        batch = self._gathering.decided(batch, fitting, late)
         try:
             engine.commit()
         except engine.errors as error:
@@ -378,7 +263,7 @@ class Writer:
             except Later as later:
                 late.append(job)
                 job.brought += later.weight
-                self._turns.owe(job.line(), later.weight)
+                self._gathering.turns.owe(job.line(), later.weight)
                 lines.add(job.line())
             except Exception as error:
                 if anew:
@@ -400,15 +285,6 @@ class Writer:
         if anew:
             raise Anew
         return len(batch), late
-
-    def _cut(self, batch: list[Job], fitting: int, late: list[Job]) -> list[Job]:
-        """What is decided; the rest stands in line again, and who has had something has paid for it."""
-        turns = self._turns
-        turns.give_back(late + batch[fitting:])
-        batch = batch[:fitting]
-        for job in batch:
-            turns.charge(job.line(), cost(job))
-        return [job for job in batch if job not in late] if late else batch
 
     def _finish(self, engine: Store, batch: list[Job]) -> None:
         for start in range(0, len(batch), TOLD_AT_ONCE):

@@ -39,7 +39,7 @@ _SMALL: Final[dict[str, object]] = {
     "mqtt_im.store.sqlite.flusher.FLUSH_ROWS": 40,
     "mqtt_im.store.sqlite.flusher.SLICE_ROWS": 5,
     "mqtt_im.store.threads.writer.TOLD_AT_ONCE": 2,
-    "mqtt_im.store.threads.writer.MIN_JOBS": 3,
+    "mqtt_im.store.threads.gathering.MIN_JOBS": 3,
     "mqtt_im.store.threads.writer.MAX_WEIGHT": 60,
     "mqtt_im.store.sqlite.entities.MAX_CACHED": 2,
 }

@@ -122,8 +122,8 @@ class Process:
         engine, ledger = self.store.engine, self.store.ledger
         ledger._loop, ledger._store = cast(Any, self._loop), engine
         ledger.writer._untold = threading.Semaphore(1 << 20)
-        ledger.writer._pause = lambda engine: 0.0  # type: ignore[method-assign]
-        ledger.writer.outflow._clock = engine.erasure._clock = clock
+        ledger.gathering.pause = lambda engine, failing: 0.0  # type: ignore[method-assign]
+        ledger.gathering.outflow._clock = engine.erasure._clock = clock
         log = engine.log
         append, note = log.append, log.note
         log.append = lambda *rows: disk.commit(lambda: append(*rows))  # type: ignore[method-assign]
@@ -166,11 +166,11 @@ class Process:
 
     def commit(self) -> bool:
         """The ledger's thread does what waits for it; whether there was something."""
-        writer, engine = self.store.ledger.writer, self.store.engine
+        gathering, writer, engine = self.store.ledger.gathering, self.store.ledger.writer, self.store.engine
         self.set_clock()
         batch: list[Job] = []
-        if writer._turns or not writer._queue.empty():
-            batch = writer._gather(engine)
+        if gathering.turns or not gathering._queue.empty():
+            batch = gathering.gather(engine, writer.failing is not None)
         if batch:
             writer._work(engine, batch)
         elif writer.failing is not None:

@@ -130,7 +130,7 @@ def test_a_mistake_amid_a_crowd_leaves_nothing_for_which_others_wait(
             await asyncio.sleep(0)
             world.batch()
         assert told() == 2 * len(members), "and keeps nothing from those behind it"
-        assert world.bridge.ledger.writer.outflow._left == 0
+        assert world.bridge.ledger.gathering.outflow._left == 0
         world.close()
 
     asyncio.run(scenario())

@@ -136,11 +136,11 @@ def test_where_there_is_no_room_for_what_has_come_until_all_is_there_they_stay(
 
 def test_who_has_a_group_read_pays_for_it(store: SqliteStore) -> None:
     """The next job of that user counts as later; what waits for others' groups costs nothing."""
-    turns = store.ledger.writer._turns
+    turns = store.ledger.gathering.turns
     batch_of = [send("ann", "#g"), send("m1", "#h")]
     store.ledger.writer._work(store.engine, list(batch_of))
     assert turns._ends["ann"] > turns._ends.get("m1", 0.0) + 25
     store.run([], NOW)
     while len(turns):
-        store.ledger.writer._work(store.engine, store.ledger.writer._gather(store.engine))
+        store.ledger.writer._work(store.engine, store.ledger.gathering.gather(store.engine, False))
     assert all(one.refusal is None and one.commits for one in batch_of)

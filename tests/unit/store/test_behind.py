@@ -13,7 +13,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs.delivering import CursorsJob
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.threads import writer as writers
+from mqtt_im.store.threads import gathering as gatherings
 from mqtt_im.store.threads.behind import Behind
 from tests.support.store import SqliteStore
 
@@ -33,8 +33,8 @@ def cursors(lazy: bool = True, pos: int = 1) -> CursorsJob:
 
 
 def gathered(store: SqliteStore, *came: Job) -> list[Job]:
-    store.ledger.writer._queue.put(list(came))
-    batch = store.ledger.writer._gather(store.engine)
+    store.ledger.gathering._queue.put(list(came))
+    batch = store.ledger.gathering.gather(store.engine, store.ledger.failing is not None)
     store.ledger.writer._work(store.engine, batch)
     return batch
 
@@ -63,8 +63,8 @@ def test_they_are_told_where_a_mistake_meets_them_with_what_follows_them(tmp_pat
     writer, told = store.ledger.writer, list[Job]()
     first = CursorsJob([("bob", "pc", 1, [])], told.append, lazy=True)
     assert gathered(store, first, send("ann")) and not told
-    writer._queue.put([ask("bob", rq.Hello())])
-    assert first in writer._gather(store.engine)
+    store.ledger.gathering._queue.put([ask("bob", rq.Hello())])
+    assert first in store.ledger.gathering.gather(store.engine, False)
     writer._let_go(store.engine, RuntimeError("a mistake"))
     assert told == [first] and first.refusal is not None
     store.close()
@@ -74,7 +74,7 @@ def test_they_are_passed_by_a_few_batches_at_most(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path)
     lazy = cursors()
     assert gathered(store, lazy, send("ann"))[0] is not lazy
-    for _ in range(writers.MOST_PASSED - 1):
+    for _ in range(gatherings.MOST_PASSED - 1):
         assert gathered(store, send("ann"))[0] is not lazy
     last = send("ann")
     assert gathered(store, last) == [lazy]

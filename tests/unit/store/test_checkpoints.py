@@ -93,11 +93,11 @@ def test_nothing_more_is_written_while_much_is_being_copied(tmp_path: Path) -> N
         assert not say(5)
         assert engine.flusher.full() and engine.crowded
         assert engine.flusher.pause() == flusher.HELD_S
-        with patch("mqtt_im.store.threads.writer.HEAVY", -1):
-            writer = store.ledger.writer
-            writer.submit([RequestJob(Who("ann", "pc", 0), rq.Send(id="a", to="bob", body=Raw(b"1")), lambda _: None)])
-            assert not writer._gather(engine)
-            assert (writer._pause(engine) or 0) > 0, "the thread rests while it may do nothing of what waits"
+        with patch("mqtt_im.store.threads.gathering.HEAVY", -1):
+            gathering = store.ledger.gathering
+            gathering.submit([RequestJob(Who("ann", "pc", 0), rq.Send(id="a", to="bob", body=Raw(b"1")), lambda _: None)])
+            assert not gathering.gather(engine, False)
+            assert (gathering.pause(engine, False) or 0) > 0, "the thread rests while it may do nothing of what waits"
         assert not say(10)
         assert say(15)
         copied.set()

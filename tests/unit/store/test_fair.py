@@ -28,7 +28,7 @@ from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.opening import open_ledger
-from mqtt_im.store.threads import weighing
+from mqtt_im.store.threads import gathering, weighing
 from mqtt_im.store.threads import writer as writers
 from tests.support.store import SqliteStore
 
@@ -253,16 +253,16 @@ class Batches:
         self.jobs: list[Job] = []
 
     def hand_in(self, jobs: list[Job]) -> None:
-        self.store.ledger.writer._queue.put(jobs)
+        self.store.ledger.gathering._queue.put(jobs)
 
     def run(self, count: int = 1_000) -> None:
         ledger, engine = self.store.ledger, self.store.engine
         for _ in range(count):
-            if not len(ledger.writer._turns) and ledger.writer._queue.empty():
+            if not len(ledger.gathering.turns) and ledger.gathering._queue.empty():
                 return
             told: list[Job] = []
             with patch.object(ledger.writer, "_report", told.extend):
-                ledger.writer._work(engine, ledger.writer._gather(engine))
+                ledger.writer._work(engine, ledger.gathering.gather(engine, False))
             self.senders.append([job.line() for job in told])
 
 
@@ -488,7 +488,7 @@ def test_what_has_many_recipients_waits_for_the_disk_and_lets_others_pass(tmp_pa
     def ask(user: str, request: rq.Request) -> RequestJob:
         return RequestJob(Who(user, "pc", 0), request, lambda job: over.append(job.who.user))
 
-    members = [f"m{number}" for number in range(writers.HEAVY + 1)]
+    members = [f"m{number}" for number in range(gathering.HEAVY + 1)]
     store.run([ask("ann", rq.GroupCreate(id="g", group="#g", members=members))], NOW)
     over.clear()
     with patch.object(type(engine.flusher), "crowded", lambda _: True):
@@ -497,16 +497,16 @@ def test_what_has_many_recipients_waits_for_the_disk_and_lets_others_pass(tmp_pa
             ask("bob", rq.GroupCreate(id="h", group="#h", members=members)),
             ask("ann", rq.Send(to="bob", body=Raw(b"2"))),  # behind her first
         ]
-        ledger.writer._queue.put([*heavy, *(ask("cat", rq.Send(to="dan", body=Raw(b"%d" % number))) for number in range(3))])
-        batch = ledger.writer._gather(engine)
+        ledger.gathering._queue.put([*heavy, *(ask("cat", rq.Send(to="dan", body=Raw(b"%d" % number))) for number in range(3))])
+        batch = ledger.gathering.gather(engine, False)
         assert [job.line() for job in batch] == ["cat"] * 3
         ledger.writer._work(engine, batch)
-        assert ledger.writer._gather(engine) == []
-    batch = ledger.writer._gather(engine)
+        assert ledger.gathering.gather(engine, False) == []
+    batch = ledger.gathering.gather(engine, False)
     assert sorted(job.line() for job in batch) == ["ann", "ann", "bob"]
     ledger.writer._work(engine, batch)
-    while ledger.writer._turns:
-        ledger.writer._work(engine, ledger.writer._gather(engine))
+    while ledger.gathering.turns:
+        ledger.writer._work(engine, ledger.gathering.gather(engine, False))
     assert over[:3] == ["cat"] * 3 and sorted(over[3:]) == ["ann", "ann", "bob"]
     store.close()
 
@@ -524,19 +524,19 @@ def test_who_comes_beside_a_long_job_has_an_answer_before_it_is_begun(tmp_path: 
         return ask(user, rq.Send(to="bob", body=Raw(b"1")))
 
     def batch(*came: Job) -> list[str]:
-        ledger.writer._queue.put(list(came))
-        batch = ledger.writer._gather(engine)
+        ledger.gathering._queue.put(list(came))
+        batch = ledger.gathering.gather(engine, False)
         ledger.writer._work(engine, batch)
         assert all(job.refusal is None and job.commits for job in batch)
         return [job.line() for job in batch]
 
     store.run([ask("ann", rq.GroupCreate(id="g", group="#g", members=members))], NOW)
     assert batch(ask("ann", rq.Send(to="#g", body=Raw(b"1"))), short("cat"), short("dan")) == ["cat", "dan"]
-    for _ in range(writers.MOST_PASSED - 1):
+    for _ in range(gathering.MOST_PASSED - 1):
         assert batch(short("eve")) == ["eve"]
     assert batch(short("eve")) == ["ann"]
     assert batch() == ["eve"]
-    assert not ledger.writer._turns
+    assert not ledger.gathering.turns
     store.close()
 
 

@@ -11,8 +11,8 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.threads import outflow, weighing
+from mqtt_im.store.threads.gathering import MOST_PASSED
 from mqtt_im.store.threads.outflow import MOST, PATIENCE_S, Outflow
-from mqtt_im.store.threads.writer import MOST_PASSED
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000
@@ -56,7 +56,7 @@ class World:
 
     def __init__(self, folder: Path) -> None:
         self.store = SqliteStore(folder)
-        self.writer = self.store.ledger.writer
+        self.writer, self.gathering = self.store.ledger.writer, self.store.ledger.gathering
         members = [f"m{number}" for number in range(weighing.LONG + 1)]
         self.store.run([self.ask("ann", rq.GroupCreate(id="g", group="#g", members=members))], NOW)
 
@@ -71,8 +71,8 @@ class World:
         return self.ask(user, rq.Send(to="bob", body=Raw(b"1")))
 
     def batch(self, *came: Job) -> list[str]:
-        self.writer._queue.put(list(came))
-        batch = self.writer._gather(self.store.engine)
+        self.gathering._queue.put(list(came))
+        batch = self.gathering.gather(self.store.engine, False)
         if batch:
             self.writer._work(self.store.engine, batch)
         return [job.line() for job in batch]
@@ -80,40 +80,40 @@ class World:
 
 def test_what_is_for_many_waits_for_what_is_still_to_be_told_and_lets_others_pass(tmp_path: Path) -> None:
     world = World(tmp_path)
-    flow = world.writer.outflow
+    flow = world.gathering.outflow
     flow.add(MOST + 1)
     assert world.batch(world.crowd("ann")) == [], "also where it comes alone"
     assert world.batch(world.one("cat"), world.crowd("m1"), world.one("dan")) == ["cat", "dan"]
     for _ in range(3):
         assert world.batch(world.one("eve")) == ["eve"]
-    assert len(world.writer._turns) == 2
+    assert len(world.gathering.turns) == 2
     flow.done(1)
     one, other = world.batch(), world.batch()
     assert len(one) == len(other) == 1 and sorted(one + other) == ["ann", "m1"], "one after the other"
-    assert not world.writer._turns
+    assert not world.gathering.turns
     world.store.close()
 
 
 def test_the_thread_rests_until_it_is_called_or_somebody_comes(tmp_path: Path) -> None:
     world = World(tmp_path)
-    writer, engine = world.writer, world.store.engine
+    gathering, engine = world.gathering, world.store.engine
     engine.flusher.flush()
     engine.side_work(0)
-    writer.outflow.add(MOST + 1)
+    gathering.outflow.add(MOST + 1)
     assert world.batch(world.crowd("ann")) == []
-    assert 0 < (writer._pause(engine) or 0) <= outflow.PATIENCE_S
+    assert 0 < (gathering.pause(engine, False) or 0) <= outflow.PATIENCE_S
     assert world.batch(world.crowd("ann")) == []
-    writer.outflow.done(1)
-    assert writer._queue.get_nowait() == [], "it is called"
+    gathering.outflow.done(1)
+    assert gathering._queue.get_nowait() == [], "it is called"
     assert world.batch() == ["ann"]
-    assert writer._pause(engine) == 0.0
+    assert gathering.pause(engine, False) == 0.0
     world.store.close()
 
 
 def test_who_was_waited_for_long_enough_is_next_also_where_others_are_done_before(tmp_path: Path) -> None:
     world = World(tmp_path)
     now = 0.0
-    flow = world.writer.outflow
+    flow = world.gathering.outflow
     flow._clock = lambda: now
     flow.add(MOST + 1)
     assert world.batch(world.crowd("ann"), world.crowd("m1")) == []
@@ -134,9 +134,9 @@ def test_who_was_waited_for_long_enough_is_next_also_where_others_are_done_befor
 
 def test_an_end_waits_for_nobody_who_is_not_told(tmp_path: Path) -> None:
     world = World(tmp_path)
-    world.writer.outflow.add(MOST + 1)
+    world.gathering.outflow.add(MOST + 1)
     assert world.batch(world.crowd("ann")) == []
-    world.writer.outflow.stop()
+    world.gathering.outflow.stop()
     assert world.batch() == ["ann"]
     world.store.close()
 
@@ -144,8 +144,8 @@ def test_an_end_waits_for_nobody_who_is_not_told(tmp_path: Path) -> None:
 def test_what_passes_leaves_nothing_where_nobody_waits(tmp_path: Path) -> None:
     """It was noted for a charge that never came, as long as there was much to be told, and delayed those of later ones."""
     world = World(tmp_path)
-    world.writer.outflow.add(MOST + 1)
+    world.gathering.outflow.add(MOST + 1)
     for _ in range(20):
         assert world.batch(world.one("cat"), world.one("dan")) == ["cat", "dan"]
-    assert len(world.writer._turns._tags) <= 2
+    assert len(world.gathering.turns._tags) <= 2
     world.store.close()

@@ -15,7 +15,7 @@ from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite import arriving, entities, state
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.threads import weighing, writer
+from mqtt_im.store.threads import gathering, weighing
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000
@@ -42,7 +42,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteSto
     monkeypatch.setattr(arriving, "PART", 10)
     monkeypatch.setattr(state, "PART", 10)
     monkeypatch.setattr(weighing, "LONG", 10)
-    monkeypatch.setattr(writer, "LONG", 10)
+    monkeypatch.setattr(gathering, "LONG", 10)
     monkeypatch.setattr(entities, "MAX_MEMBERS", 2 * SIZE)
     monkeypatch.setattr(entities, "MAX_CACHED", 5)
     made.reopen()
@@ -53,15 +53,16 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteSto
 
 def work(store: SqliteStore, jobs: list[Job], rounds: int, light: bool = False) -> list[Job]:
     """Those of the jobs that are not over after so many batches; where it is not alone, something `light` comes with each."""
-    ledger = store.ledger.writer
+    ledger = store.ledger
     store.clock.set(NOW)
-    ledger.submit(list(jobs))
+    ledger.gathering.submit(list(jobs))
     for number in range(rounds):
         if light:
-            ledger.submit([send(f"x{number % 7}", "y", f"{number}")])
-        batch = ledger._gather(store.engine) if ledger._turns or not ledger._queue.empty() else []
+            ledger.gathering.submit([send(f"x{number % 7}", "y", f"{number}")])
+        waits = ledger.gathering.turns or not ledger.gathering._queue.empty()
+        batch = ledger.gathering.gather(store.engine, False) if waits else []
         if batch:
-            ledger._work(store.engine, batch)
+            ledger.writer._work(store.engine, batch)
         store.engine.side_work(len(batch))
         if all(one.commits or one.refusal for one in jobs):
             break
