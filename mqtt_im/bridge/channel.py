@@ -22,6 +22,10 @@ MIN_ZIP_BYTES = 128
 
 TYPING_AGAIN_S = 1.0
 
+MAX_UNREAD = 256
+"""Replies that a device may leave without PUBACK. Further ones leave at QoS 0: they stand before the PUBACK of their requests in
+the same stream, so who was cut off before them asks again, and nothing of them is kept."""
+
 
 class Reply(NamedTuple):
     """To the device topic or not, its JSON text, and in MQTT 5 its properties.
@@ -65,7 +69,6 @@ class Channel:
         "device_topic",
         "exposed",
         "greeting",
-        "held",
         "late",
         "late_bytes",
         "missed",
@@ -118,9 +121,6 @@ class Channel:
         """The device has acknowledged a reply on this connection, so it is one that does."""
         self.waiting = 0
         """Requests that have no answer yet."""
-        self.held: list[tuple[int, int, str]] | None = None
-        """Uplinks that are done, with reason code and text, but whose acknowledgement waits until the device has read its
-        replies."""
         self.late: list[tuple[Reply, str | None]] | None = None
         """Replies that wait until the device takes more packets, with the `id` of their requests (Receive Maximum)."""
         self.late_bytes = 0
@@ -294,7 +294,7 @@ class Channel:
             return
         if packet_id:
             self.forget_reply(packet_id)  # what came meanwhile has the room (MQTT5-3.3.4-9): it waits as a new one
-        if self.late or (link.room <= 0 and self._qos(reply)):
+        if self.unread < MAX_UNREAD and (self.late or (link.room <= 0 and self._qos(reply))):
             self._put_off(reply, fields.get("id"))
         else:
             self._send(reply, fields.get("id"))
@@ -348,7 +348,7 @@ class Channel:
         return max(0, self.link.device_qos if reply[0] else self.link.user_qos)
 
     def _send(self, reply: Reply, request_id: str | None, former: int = 0) -> None:
-        packet_id = former or (self._reply_id() if self._qos(reply) else 0)
+        packet_id = former or (self._reply_id() if self.unread < MAX_UNREAD and self._qos(reply) else 0)
         topic = self.device_topic if reply.to_device else self.user_topic
         payload, properties = self.encode(reply.text), reply.properties
         forms = [(payload, properties)]
@@ -432,7 +432,7 @@ class Channel:
 
     def let_go(self) -> None:
         """Nothing hangs on the channel any more: its connection is gone, and requests on their way still know it."""
-        self.delivery = self.correlations = self.awaited = self.late = self.held = self.newest = None
+        self.delivery = self.correlations = self.awaited = self.late = self.newest = None
         self.replies = {}
 
     def wait_for(self, pos: int, correlation: bytes) -> None:

@@ -252,10 +252,6 @@ class Bridge:
         for packet_id in packet_ids:
             if packet_id >= FIRST_REPLY_PACKET_ID:
                 waited += channel.read(packet_id)
-                if channel.held is not None:
-                    self.uplinks.release(channel)
-                    if link.closed:
-                        break
             elif delivery is not None:
                 flight = delivery.flights.get(packet_id)
                 if flight is not None and not flight.acked:
@@ -284,12 +280,6 @@ class Bridge:
         channel = self._channels.get(link)
         if channel is not None:
             self.pump.now(channel)
-
-    def stopping(self) -> None:
-        """See `Handler`."""
-        self.uplinks.stopping = True
-        for channel in list(self._channels.values()):
-            self.uplinks.release(channel)
 
     async def watch_inbox(self, link: Link, after: int | None) -> Start:
         """A link without a device is shown the items behind `after`; `detached` ends it. Raises `Refusal`."""

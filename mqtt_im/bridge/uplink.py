@@ -31,9 +31,6 @@ from .reading import ReadingJob, readings
 from .reasons import reason_of
 from .seam import Bridge
 
-MAX_REPLIES = 256
-"""Replies that a device may leave without PUBACK before its further requests wait for their own."""
-
 MAX_LATE_BYTES = 512 * 1024
 """Of replies that wait until the device takes more packets; then its pages are short."""
 _SHORT_PAGE: Final = 8192
@@ -51,8 +48,6 @@ class Uplink:
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self.leaving = Leaving()
-        self.stopping = False
-        """Nothing is held back any more: a stop waits for what has no acknowledgement."""
         self._prices = Prices(bridge)
         settings = bridge.settings
         self._ops = {kind: bridge.metrics.cell("uplinks", op=str(kind.__struct_config__.tag)) for kind in get_args(rq.AnyRequest)}
@@ -64,9 +59,6 @@ class Uplink:
     def take(self, channel: Channel, payload: bytes, token: int, packet_id: int, dup: bool, extra: Extra | None = None) -> None:
         """One uplink of a connected device; see `transport.api.Handler.uplink`."""
         bridge = self._bridge
-        if not packet_id and channel.unread > MAX_REPLIES:
-            bridge.metrics.count("refusals", code="rate_limited")
-            return  # at QoS 0 there is nothing to hold back
         if extra is not None:
             token = channel.correlate(token, extra.correlation)
         try:
@@ -367,25 +359,17 @@ class Uplink:
             self._done(channel, token)
 
     def _done(self, channel: Channel, token: int, code: int = 0, text: str = "") -> None:
-        """Acknowledge the uplink, unless the device leaves its replies unread: then it waits, and so does what it sends."""
+        """Acknowledge the uplink, behind its reply.
+
+        It waits for nothing that the device has still to send: that may stand behind more requests than are read at a time.
+        """
         if channel.correlations:
             channel.correlation(token)  # of what had no reply
-        if token > 0 and channel.unread > MAX_REPLIES and not self.stopping:
-            if channel.held is None:
-                channel.held = []
-            channel.held.append((token, code, text))
-        elif token > 0:
+        if token > 0:
             if code:
                 channel.link.refuse(token, code, text)
             else:
                 channel.link.done(token)
-
-    def release(self, channel: Channel) -> None:
-        """The device has read some of its replies: what was held back is acknowledged."""
-        if channel.held is not None and (self.stopping or channel.unread <= MAX_REPLIES):
-            held, channel.held = channel.held, None
-            for token, code, text in held:
-                self._done(channel, token, code, text)
 
 
 def _give_up(channel: Channel | None) -> None:

@@ -237,9 +237,6 @@ class Handler(Protocol):
     def writable(self, link: Link) -> None:
         """The write buffer has drained below its low-water mark."""
 
-    def stopping(self) -> None:
-        """The transport stops: what has its answer is acknowledged, and nothing is held back from who does not read any more."""
-
     def detached(self, link: Link) -> None:
         """The connection is gone (closed, taken over, timed out). Called once, after the last `uplink`."""
 

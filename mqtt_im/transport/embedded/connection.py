@@ -6,6 +6,7 @@ What is hot runs in `run` without tasks: PUBLISH on the device's own `up`, PUBAC
 - Packets are handled in the order in which they came. What must wait (login, a subscription, the request rate, a full window,
   a client that does not read) sets `_stop`; packets behind it are held, and reading pauses when they are many. PINGREQ and
   PUBACK pass what is held.
+- Nothing waits for a later packet of the same client: that may stand behind more packets than are held.
 - A user's packets have `_TURN_S` of each turn of the loop; what is left of them waits for the next one.
 - Acknowledgements leave as `answers` orders them.
 """

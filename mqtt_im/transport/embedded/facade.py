@@ -254,7 +254,6 @@ class EmbeddedTransport:
         hub.draining = True
         hub.settle_all()
         broker.stop_accepting()
-        hub.handler.stopping()
         deadline = hub.clock() + grace_s
         if self._neighbours.others:
             await self._send_on(grace_s * SENT_ON)

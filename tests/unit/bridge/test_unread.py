@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mqtt_im.bridge import uplink
+from mqtt_im.bridge import channel, uplink
 from mqtt_im.core import costs
 from mqtt_im.core.rules import Who
 from mqtt_im.store.interface import Readable
@@ -39,62 +39,65 @@ def test_pages_are_short_for_who_takes_none(tmp_path: Path, large: int) -> None:
         bob = world.connect("bob")
         world.settle()
         bob.room = 0
-        channel = world.bridge._channels[bob]
+        kept = world.bridge._channels[bob]
         sizes = []
         for _ in range(4):
-            before = channel.late_bytes
+            before = kept.late_bytes
             world.ask(bob, "sync", after=0)
             world.settle()
-            sizes.append(channel.late_bytes - before)
+            sizes.append(kept.late_bytes - before)
         assert sizes[0] > large
         assert max(sizes[1:]) < 11_000, "an item or two, whatever was asked for"
         bob.room = 65_536
-        channel.flush_late()
-        assert channel.late_bytes == 0
+        kept.flush_late()
+        assert kept.late_bytes == 0
         assert len(bob.of("page")) == 4
         world.close()
 
     asyncio.run(scenario())
 
 
-def test_what_needs_no_answer_is_dropped_of_who_reads_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(uplink, "MAX_REPLIES", 3)
+def test_of_who_reads_none_few_replies_are_kept_and_nothing_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """INV-16, and: what the device acknowledges may stand behind all that it asks."""
+    monkeypatch.setattr(channel, "MAX_UNREAD", 3)
 
     async def scenario() -> None:
         world = BridgeWorld(tmp_path)
         bob = world.connect("bob")
         world.settle()
-        bob.room = 0
-        for _ in range(10):
-            world.bridge.uplink(bob, encode({"op": "sync", "after": 0}), 0, 0, False)
+        for number in range(10):
+            world.ask(bob, "sync", after=0, id=f"s{number}")
             world.settle()
-        channel = world.bridge._channels[bob]
-        assert channel.unread == 4
-        assert channel.held is None, "there is no acknowledgement to hold back"
+        kept = world.bridge._channels[bob]
+        assert [packet_id > 0 for _, packet_id, _ in bob.sent] == [True] * 3 + [False] * 7
+        assert (kept.unread, len(bob.answered)) == (3, 10)
+        world.read(bob, "s1")
+        for number in (10, 11):
+            world.ask(bob, "sync", after=0, id=f"s{number}")
+            world.settle()
+        assert [packet_id > 0 for _, packet_id, _ in bob.sent[-2:]] == [True, False], "there was room for one"
         world.close()
 
     asyncio.run(scenario())
 
 
-def test_a_stop_waits_for_nobody_who_does_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was asked has its answer; its acknowledgement was held back so that no more is asked."""
-    monkeypatch.setattr(uplink, "MAX_REPLIES", 3)
+def test_few_replies_wait_until_the_device_takes_more_packets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Receive Maximum (MQTT5-3.3.4-9) bounds no packets of QoS 0."""
+    monkeypatch.setattr(channel, "MAX_UNREAD", 3)
 
     async def scenario() -> None:
         world = BridgeWorld(tmp_path)
         bob = world.connect("bob")
         world.settle()
         bob.room = 0
-        for _ in range(10):
-            world.ask(bob, "sync", after=0)
+        for number in range(10):
+            world.bridge.uplink(bob, encode({"op": "sync", "after": 0, "id": f"s{number}"}), 0, 0, False)
             world.settle()
-        acknowledged = len(bob.answered)
-        assert acknowledged == 3
-        world.bridge.stopping()
-        assert len(bob.answered) == 10
-        world.ask(bob, "sync", after=0)
-        world.settle()
-        assert len(bob.answered) == 11
+        kept = world.bridge._channels[bob]
+        assert (kept.unread, [packet_id for _, packet_id, _ in bob.sent]) == (3, [0] * 7)
+        bob.room = 65_536
+        kept.flush_late()
+        assert [(page["id"], packet_id > 0) for page, packet_id, _ in bob.sent[7:]] == [("s0", True), ("s1", True), ("s2", True)]
         world.close()
 
     asyncio.run(scenario())

@@ -164,9 +164,6 @@ class FakeHandler:
     def writable(self, link: Link) -> None:
         self.note("writable", link.device)
 
-    def stopping(self) -> None:
-        self.note("stopping")
-
     def detached(self, link: Link) -> None:
         self.note("detached", link.user, link.device)
 
