@@ -1,6 +1,7 @@
 """What lasts as long as the server goes on after a mistake of ours, which is told in the log and so counted (`logs.mistakes`).
 
-Else a thread or a task would end for good at the first one, and nobody would miss it before what it does is wanted.
+Else a thread or a task would end for good at the first one, and nobody would miss it before what it does is wanted; and who
+stands behind the one whom a mistake has met would not be told.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
 
 from mqtt_im.logs import RateLimited
@@ -44,3 +45,12 @@ def thread(what: str, work: Callable[[], None]) -> None:
             time.sleep(AGAIN_S)
         else:
             return
+
+
+def each(what: str, acts: Iterable[Callable[..., None]], *args: Any) -> None:
+    """All of them are called with these arguments; a mistake in one keeps nothing from the others."""
+    for act in acts:
+        try:
+            act(*args)
+        except Exception as error:  # noqa: BLE001 - told in the log
+            _log.exception(f"{what} met a mistake, and the others go on", error)

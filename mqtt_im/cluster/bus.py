@@ -164,11 +164,8 @@ class Bus(Neighbours):
                 self._loop.call_soon(self._take)
 
     def _heed(self, sender: int, _: int, kind: str, *fields: Any) -> None:
-        for handler in () if self._quiet else self._handlers.get(kind, ()):
-            try:
-                handler(sender, list(fields))
-            except Exception:
-                log.exception("what another node has told could not be done")
+        if not self._quiet:
+            lasting.each("what another node has told", self._handlers.get(kind, ()), sender, list(fields))
 
     def _changed(self, living: dict[int, str]) -> None:
         if self._quiet:
@@ -178,7 +175,7 @@ class Bus(Neighbours):
         for node in left:
             name = self.others.pop(node)
             log.warning("a node is gone", extra={"other": name})
-            _each(self.on_left, node)
+            lasting.each("who is told that a node is gone", self.on_left, node)
         for node in joined:
             self.others[node] = living[node]
             log.info("a node has come", extra={"other": living[node]})
@@ -186,7 +183,7 @@ class Bus(Neighbours):
 
     def _joined(self, node: int) -> None:
         if node in self.others:
-            _each(self.on_joined, node)
+            lasting.each("who is told that a node has come", self.on_joined, node)
 
     def _declared_dead(self, over: Callable[[], None]) -> None:
         self.dead = True
@@ -279,7 +276,7 @@ class Bus(Neighbours):
         if not self._ready.done():
             self._ready.set_result(None)
         elif not self._quiet:
-            _each(self.on_gap)
+            lasting.each("who is told of a gap", self.on_gap)
         self._tell_anew()
 
     def _tell_anew(self) -> None:
@@ -337,7 +334,7 @@ class Bus(Neighbours):
         if waiting := self.outbox.take():
             self._send(connection, [item.message for item in waiting if item.message is not None])
             if done := self.outbox.sent():
-                self._call(_each, done)
+                self._call(lasting.each, "what has waited for others to be told", done)
 
     def _passing(self, connection: Connection) -> list[asyncio.Future[None]]:
         """Those who wait for what others had sent, all of which comes before an answer of the database."""
@@ -353,15 +350,6 @@ class Bus(Neighbours):
             query = "SELECT pg_notify(channel, payload) FROM unnest(%s::text[], %s::text[]) AS t (channel, payload)"
             channels = [_channel(to) for to, _ in payloads]
             connection.execute(query, (channels, [payload for _, payload in payloads]))
-
-
-def _each(listeners: Sequence[Callable[..., None]], *what: Any) -> None:
-    """All of them are told, also where a mistake has met one."""
-    for listener in listeners:
-        try:
-            listener(*what)
-        except Exception:
-            log.exception("a part of this node could not be told what has become of others, or of what they are told")
 
 
 def _channel(node: int) -> str:

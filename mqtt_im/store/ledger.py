@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
+from mqtt_im import lasting
 from mqtt_im.clock import Clock
 from mqtt_im.compiling import mypyc_attr
 from mqtt_im.protocol.errors import Refusal, StoreError
@@ -226,11 +227,7 @@ class Ledger:
             if last.get(line) is job:
                 del last[line]
             if after and (waiting := after.pop(id(job), None)) is not None:
-                for go_on in waiting:
-                    try:
-                        go_on()
-                    except Exception:
-                        logger.exception("what has waited for a job could not go on")
+                lasting.each("what has waited for a job", waiting)
         self.on_reported()
 
 

@@ -305,9 +305,9 @@ def test_a_change_of_an_account_keeps_nothing_from_the_next_one(told: Callable[[
     assert closed == ["bob"] and told() == 1
 
 
-def test_all_parts_hear_of_a_node_also_where_one_makes_a_mistake(told: Callable[[], int]) -> None:
+def test_all_hear_of_it_also_where_one_makes_a_mistake(told: Callable[[], int]) -> None:
     heard: list[int] = []
-    bus._each([Sometimes(heard.append), heard.append], 7)
+    lasting.each("a test", [Sometimes(heard.append), heard.append], 7)
     assert heard == [7] and told() == 1
 
 
