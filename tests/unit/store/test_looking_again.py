@@ -6,7 +6,7 @@ from pathlib import Path
 from unittest.mock import patch
 
 from mqtt_im.clock import Times
-from mqtt_im.store.sqlite.reading import ReadState
+from mqtt_im.store.sqlite.view import ReadState
 from tests.support.store import SqliteStore
 
 
