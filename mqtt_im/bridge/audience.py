@@ -26,6 +26,14 @@ class Audience(Container[str]):
     def __contains__(self, user: object) -> bool:
         return user in self.online or user in self.watching
 
+    def has(self, user: str, device: str) -> bool:
+        """Whether the device is subscribed here."""
+        return any(channel.device == device for channel in self.online.get(user, ()))
+
+    def reachable(self, user: str) -> bool:
+        """Whether a device of the user has its delivery here."""
+        return any(channel.delivery is not None for channel in self.online.get(user, ()))
+
 
 class Present(Collection[str]):
     """The users with a device that has its delivery, at whichever node. For any thread."""

@@ -146,7 +146,7 @@ class Presence:
 
     def is_here(self, user: str) -> bool:
         """The same, of devices at this node."""
-        return user in self._going or any(channel.delivery is not None for channel in self._bridge.online.get(user, ()))
+        return user in self._going or self._bridge.audience.reachable(user)
 
     def _links(self, user: str) -> list[Link]:
         return list(self._watchers.get(user, ()))

@@ -11,6 +11,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.commits import Commit
+from mqtt_im.store.jobs.delivering import AttachJob
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.transport.api import Transport
@@ -28,6 +29,9 @@ class Uplinks(Protocol):
     """See `uplink.Uplink`."""
 
     def ask(self, channel: Channel, request: rq.Request, token: int, packet_id: int, dup: bool) -> None:
+        """See the class that this stands for."""
+
+    def ask_again(self, channel: Channel, packet_id: int, request: rq.Request) -> None:
         """See the class that this stands for."""
 
     def searched(self, channel: Channel, token: int, request: rq.Search, outcome: Fields | Refusal) -> None:
@@ -74,6 +78,12 @@ class Tellings(Protocol):
 
 class Presences(Protocol):
     """See `presence.Presence`."""
+
+    def came(self, user: str) -> None:
+        """See the class that this stands for."""
+
+    def went(self, user: str) -> None:
+        """See the class that this stands for."""
 
     def changed(self, user: str, *, told: bool = False) -> None:
         """See the class that this stands for."""
@@ -126,6 +136,9 @@ class Pulls(Protocol):
         """See the class that this stands for."""
 
     def before(self, user: str) -> None:
+        """See the class that this stands for."""
+
+    def attached(self, user: str, head: int, job: AttachJob) -> None:
         """See the class that this stands for."""
 
     def came(self, user: str, head: int) -> None:

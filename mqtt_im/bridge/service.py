@@ -1,7 +1,7 @@
 """The bridge: what a transport hands in becomes jobs of the ledger, what the ledger has committed becomes packets.
 
 Everything here runs on the event loop. Uplinks are in `uplink.py`, what is told of commits is in `telling.py`, what deliveries
-send is in `pump.py`; this file has the life of a connection.
+send is in `pump.py`; how those begin and end is in `attaching.py`, this file has the life of a connection.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any, Protocol
 
 from mqtt_im.core.delivery import Delivery
 from mqtt_im.core.flights import USUAL_BYTES, Aloft
-from mqtt_im.core.rules import Who
 from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.shares import Bounds
-from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob
+from mqtt_im.store.jobs.delivering import CursorsJob
 from mqtt_im.store.jobs.reads import CallJob
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.threads.turns import SERVER
 from mqtt_im.transport.api import FIRST_REPLY_PACKET_ID, Extra, Identity, Link, Login, Transport
 
 from . import erasing
+from .attaching import Attaching
 from .audience import Audience
 from .calls import Calls
 from .channel import Channel, now_ms
@@ -41,7 +41,7 @@ from .settings import BridgeSettings, Counters
 from .slices import Slices
 from .taking_back import TakingBack
 from .telling import Telling
-from .uplink import Uplink, error_fields
+from .uplink import Uplink
 from .watching import Start, Watching
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class Bridge:
         lightening = Lightening(self._channels.values, self.aloft, window, fetch, self._pump_later, slices.line())
         self.telling = Telling(self, claims, taking_back, slices)
         self._logins = logins
-        self.cursors = Cursors(ledger, self.telling.tell, self._has_delivery)
+        self.cursors = Cursors(ledger, self.telling.tell, audience.has)
         self.pump = Pump(ledger, claims, self.cursors, audience, lightening, slices.line(), metrics.cell("items"))
         self.uplinks = Uplink(self)
         self.calls = Calls(self)
@@ -98,6 +98,7 @@ class Bridge:
         """Set before the transport starts; None where search is switched off."""
         self.presence = Presence(self)
         self.pulling = Pulling(self)
+        self._attaching = Attaching(self, self._parking)
         self.neighbourhood: Neighbourhood | None = None
         """Set before the transport starts; None where this node is the only one."""
         ledger.writer.on_recovered = self.pump.look_again
@@ -152,7 +153,7 @@ class Bridge:
         )
         self._channels[link] = channel
         if channel.listening:
-            self._open(channel)
+            self._attaching.open(channel)
 
     async def register(self, link: Link) -> bool:
         """See `Handler`."""
@@ -161,7 +162,7 @@ class Bridge:
             return True
         channel.began = asyncio.get_running_loop().create_future()
         channel.greeting += 1
-        self._open(channel)
+        self._attaching.open(channel)
         refusal = await channel.began
         channel.greeting -= 1
         self._pump_later(channel)
@@ -176,7 +177,7 @@ class Bridge:
             channel.delivery.qos = channel.item_qos
             self._pump_later(channel)
         else:
-            self._open(channel)
+            self._attaching.open(channel)
 
     def unsubscribed(self, link: Link) -> None:
         """See `Handler`."""
@@ -187,7 +188,7 @@ class Bridge:
             if channel.delivery is not None:
                 channel.delivery.qos = channel.item_qos
             return
-        self._close(channel)
+        self._attaching.close(channel)
         channel.delivery = None
 
     def detached(self, link: Link) -> None:
@@ -195,7 +196,7 @@ class Bridge:
         channel = self._channels.pop(link, None)
         if channel is None:
             return
-        self._close(channel)
+        self._attaching.close(channel)
         self.pump.end(channel)
         if not channel.device:
             self.watching.end(link, channel)
@@ -299,90 +300,7 @@ class Bridge:
         """What the user had is gone. Raises `Refusal`."""
         await erasing.erase(self, user)
 
-    # The life of its delivery.
-
-    def _open(self, channel: Channel) -> None:
-        if channel.opening:
-            return
-        channel.opening = True
-        channels = self.online.get(channel.user)
-        if channels is None:
-            # Before the state is asked for, so that whatever is committed after it was read is told to this channel.
-            self.online[channel.user] = [channel]
-        else:
-            channels.append(channel)
-        key = (channel.user, channel.device)
-        self.cursors.comes(*key)
-        blind = channel.link.resumed and not self._parking.knows(key)
-        who = Who(channel.user, channel.device, 0)
-        self.ledger.submit(AttachJob(who, lambda job: self._opened(channel, job), blind))
-
-    def _opened(self, channel: Channel, job: AttachJob) -> None:
-        if channel.began is not None and not channel.began.done():
-            channel.began.set_result(job.refusal)
-        state = job.state
-        if channel.link.closed or not channel.opening:
-            if not self._has_delivery(channel.user, channel.device):
-                self.cursors.left(channel.user, channel.device, settled=not job.was_exposed)
-            return
-        if job.refusal is not None or state is None:
-            self._close(channel)  # the next SUBSCRIBE asks again
-            if job.refusal is not None:
-                if isinstance(job.refusal, Quota):
-                    self.metrics.count("quota_refusals", what=job.refusal.what)
-                channel.reply(error_fields(job.refusal, None))
-            if job.refusal is None or job.refusal.retry:
-                channel.link.close("unavailable")
-            return
-        delivery = Delivery(
-            channel.user,
-            channel.device,
-            max(state.cursor, self.cursors.known(channel.user, channel.device)),
-            state.head,
-            qos=channel.item_qos,
-            window=channel.window or self.settings.max_inflight,
-            app=state.app,
-            aloft=self.aloft,
-        )
-        delivery.batch = channel.batch
-        first = not self._reachable(channel.user)
-        channel.delivery, channel.missed = delivery, state.head
-        channel.exposed = state.head if job.was_exposed else 0
-        if first:
-            self.presence.came(channel.user)
-        channel.limit_batches()
-        key = (channel.user, channel.device)
-        parked = self._parking.take(key)
-        if not self._parking.knows(key):
-            self._parking.remember(key, job.sent_upto)
-        if channel.link.resumed:
-            if parked is not None:
-                for packet_id, request in channel.resend(parked.replies):
-                    self.uplinks.ask_again(channel, packet_id, request)
-                delivery.resume(parked.flights)
-            delivery.resume_blind(self._parking.sent_upto(key))
-        self.pump.begin(channel)
-        self.pulling.attached(channel.user, state.head, job)
-
-    def _close(self, channel: Channel) -> None:
-        if not channel.opening:
-            return
-        channel.opening = False
-        channels = self.online[channel.user]
-        channels.remove(channel)
-        if channel.delivery is not None:
-            self.cursors.left(channel.user, channel.device, settled=channel.settled)
-        if not channels:
-            del self.online[channel.user]
-        if channel.delivery is not None and not self._reachable(channel.user):
-            self.presence.went(channel.user)
-
-    def _reachable(self, user: str) -> bool:
-        """Whether a device of the user has its delivery."""
-        return any(channel.delivery is not None for channel in self.online.get(user, ()))
-
-    def _has_delivery(self, user: str, device: str) -> bool:
-        return any(channel.device == device for channel in self.online.get(user, ()))
+    # For its parts, and for others.
 
     def note_connected(self) -> None:
         """The store is about to learn that whoever is connected has been seen now; retention asks for that."""
