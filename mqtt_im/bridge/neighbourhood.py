@@ -67,6 +67,7 @@ class Neighbourhood:
             ("forget", lambda _, fields: bridge.forget(*fields, told=True)),
         ):
             neighbours.on(kind, handler)
+        neighbours.questions.answer("devices", lambda user: [channel.device for channel in self._online.get(user, ())])
         bridge.cursors.tells_others = True
         neighbours.on_joined.append(self._joined)
         neighbours.on_left.append(self._left)
@@ -75,6 +76,13 @@ class Neighbourhood:
     def knows_all(self) -> bool:
         """Whether it is known who is online at every other node. For any thread."""
         return self._neighbours.started and not self._neighbours.away and self._heard.issuperset(list(self._neighbours.others))
+
+    async def devices_of(self, user: str) -> set[str]:
+        """The user's devices that have their delivery at other nodes; of a node that does not answer within `ANSWER_S`, none."""
+        if user not in self._elsewhere:
+            return set()
+        answers = await self._neighbours.questions.ask_all("devices", user)
+        return set(chain.from_iterable(answers.told))
 
     # What this node tells.
 

@@ -122,6 +122,9 @@ class Surroundings(Protocol):
     def watches(self, user: str, *, on: bool) -> None:
         """See the class that this stands for."""
 
+    async def devices_of(self, user: str) -> set[str]:
+        """See the class that this stands for."""
+
     def grown_there(self, users: Iterable[str]) -> None:
         """See the class that this stands for."""
 

@@ -29,7 +29,7 @@ from .leaving import Leaving
 from .prices import Prices
 from .reading import ReadingJob, readings
 from .reasons import reason_of
-from .seam import Bridge
+from .seam import Bridge, Surroundings
 
 MAX_LATE_BYTES = 512 * 1024
 """Of replies that wait until the device takes more packets; then its pages are short."""
@@ -259,13 +259,27 @@ class Uplink:
             channel.link.charge(costs.of_audience(len(users)))
             self._bridge.telling.event(users, {"op": "typing", "conv": conv, "from": channel.user, "on": request.on})
         elif isinstance(request, rq.Devices):
-            connected = {other.device for other in self._bridge.online.get(channel.user, ())} | {channel.device}
-            found = [{**device, "online": device["device"] in connected} for device in job.result]
-            channel.reply(_with_id({"op": "ok", "devices": found}, request.id), channel.correlation(job.token))
+            if self._bridge.neighbourhood is not None and channel.user in self._bridge.audience.elsewhere:
+                self._bridge.background(self._ask_who_is_elsewhere(channel, job, self._bridge.neighbourhood))
+                return
+            self._tell_devices(channel, job, set())
         else:
             again = request if isinstance(request, _SHOWING) else None
             channel.reply(_with_id(job.result, request.id), channel.correlation(job.token), again, job.packet_id)
         self._done(channel, job.token)
+
+    async def _ask_who_is_elsewhere(self, channel: Channel, job: ReadingJob, others: Surroundings) -> None:
+        try:
+            self._tell_devices(channel, job, await others.devices_of(channel.user))
+        except Exception:
+            _give_up(channel)
+            raise
+        self._done(channel, job.token)
+
+    def _tell_devices(self, channel: Channel, job: ReadingJob, elsewhere: set[str]) -> None:
+        connected = {other.device for other in self._bridge.online.get(channel.user, ())} | {channel.device} | elsewhere
+        found = [{**device, "online": device["device"] in connected} for device in job.result]
+        channel.reply(_with_id({"op": "ok", "devices": found}, job.request.id), channel.correlation(job.token))
 
     def ask_again(self, channel: Channel, packet_id: int, request: rq.Request) -> None:
         """A reply that was not acknowledged on a former connection is made anew and sent in its place."""

@@ -157,6 +157,18 @@ def test_app_acks_and_forgotten_devices(trio: Nodes) -> None:
         assert watch.goodbye() == 0x98
 
 
+def test_a_users_devices_are_online_at_whichever_node_they_are(trio: Nodes) -> None:
+    phone, tablet = trio.online(0, "owner"), trio.online(1, "owner", "tablet")
+
+    def told(asker: ImClient) -> dict[str, bool]:
+        return {each["device"]: each["online"] for each in asker.ask("devices")["devices"]}
+
+    for asker in (phone, tablet):
+        eventually(lambda asker=asker: told(asker) == {"phone": True, "tablet": True}, "both online")  # type: ignore[misc]
+    tablet.disconnect()
+    eventually(lambda: told(phone) == {"phone": True, "tablet": False}, "the tablet is offline")
+
+
 def test_a_keyed_message_is_replaced_only_where_nobody_was_offered_it(trio: Nodes) -> None:
     alice, tablet = trio.online(0, "keyer"), trio.online(1, "keyer", "tablet")
     trio.online(2, "keyed").disconnect()
