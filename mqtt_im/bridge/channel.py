@@ -8,9 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
 from mqtt_im.compiling import mypyc_attr
-from mqtt_im.core import costs
-from mqtt_im.core.delivery import Claim, Delivery
-from mqtt_im.mqtt import V5
+from mqtt_im.core.delivery import Delivery
 from mqtt_im.mqtt import properties as props
 from mqtt_im.protocol.codec import deflate, encode_json, json_to_msgpack
 from mqtt_im.protocol.errors import Refusal
@@ -155,77 +153,6 @@ class Channel:
         """The granted QoS of the topic that items go to."""
         return self.link.user_qos if self.link.user_qos >= 0 else max(self.link.device_qos, 0)
 
-    def pump(self, now: int, claim: Claim) -> int:
-        """Write what the delivery has to send and the socket has room for; returns how many packets that were."""
-        delivery, link = self.delivery, self.link
-        if delivery is None or link.closed:
-            return 0
-        topic = self.user_topic if link.user_qos >= 0 else self.device_topic
-        if link.version == V5:
-            self.flush_late()
-            return self._pump5(delivery, topic, now, claim)
-        publish, encode = link.publish, self._encoder()
-        count = again = 0
-        while link.writable:
-            packet = delivery.take(now, claim)
-            if packet is None:
-                break
-            packet_id, payload, dup = packet
-            publish(topic, payload if encode is None else encode(payload), packet_id, dup)
-            count += 1
-            if dup:
-                again += len(payload)
-        if again:
-            link.charge(again / costs.BODY_BYTES)  # who asks for the same again and again pays for it
-        return count
-
-    def _pump5(self, delivery: Delivery, topic: bytes, now: int, claim: Claim) -> int:
-        """The same for a device of MQTT 5, which may take only so many packets, of a certain size, and gets properties."""
-        link, count, again = self.link, 0, 0
-        publish, encode, fits = link.publish, self._encoder(), not link.max_packet
-        while link.writable and (link.room > 0 or not delivery.qos):
-            packet = delivery.take(now, claim)
-            if packet is None:
-                break
-            packet_id, payload, dup = packet
-            if dup:
-                again += len(payload)
-            offered = delivery.offered
-            if len(offered) == 1:
-                if fits and not self.awaited and not offered[0][1].expires:  # it surely has no properties
-                    publish(topic, payload if encode is None else encode(payload), packet_id, dup)
-                else:
-                    self._offer_one(delivery, topic, packet_id, payload, dup, now)
-                count += 1
-            elif publish(topic, self.encode(payload), packet_id, dup):
-                count += 1
-                if self.awaited:
-                    for pos, _ in offered:
-                        self.came(pos)
-            else:
-                delivery.limit = max(1, len(payload) // 2)
-                delivery.put_back(packet_id)
-        if again:
-            link.charge(again / costs.BODY_BYTES)
-        return count
-
-    def _offer_one(self, delivery: Delivery, topic: bytes, packet_id: int, payload: bytes, dup: bool, now: int) -> None:
-        pos, entry = delivery.offered[0]
-        properties = correlation = b""
-        if entry.sent is not None and entry.by == self.user and entry.device == self.device:
-            awaited = self.came(pos)
-            if awaited is not None and not dup:
-                correlation = props.one(props.CORRELATION_DATA, awaited)
-        elif entry.expires and not entry.is_void(self.user, now):
-            properties = props.one(props.MESSAGE_EXPIRY, max(1, -((now - entry.expires) // 1000)))
-        publish, encoded = self.link.publish, self.encode(payload)
-        if publish(topic, encoded, packet_id, dup, False, properties + correlation):
-            return
-        if correlation and publish(topic, encoded, packet_id, dup, False, properties):
-            return
-        if not publish(topic, self.encode(delivery.too_large(packet_id)), packet_id, dup) and packet_id:
-            delivery.acked(packet_id)  # not even that fits: it counts as delivered
-
     @property
     def settled(self) -> bool:
         """Whether the device has acknowledged all that it was ever offered, here and on former connections.
@@ -262,8 +189,8 @@ class Channel:
         # A number takes up to nine bytes of MessagePack where it takes four of JSON, its comma included.
         return max(1, left * 4 // 9 if self.codec == "msgpack" else left)
 
-    def _encoder(self) -> Callable[[bytes], bytes] | None:
-        """None where JSON text leaves as it is."""
+    def encoder(self) -> Callable[[bytes], bytes] | None:
+        """See `encode`; None where JSON text leaves as it is."""
         return None if self.codec == "json" and not self.zip else self.encode
 
     def encode(self, payload: bytes) -> bytes:

@@ -16,6 +16,7 @@ from .channel import Channel
 from .claims import Claims
 from .cursors import Cursors
 from .lightening import Lightening
+from .offering import offer
 from .slices import Line, surely
 
 READY = 1_000
@@ -38,7 +39,7 @@ class Pump:
         """`items` counts what was sent."""
         self._ledger = ledger
         self._claims = claims
-        self._offer = claims.offer
+        self._claim = claims.offer
         self._cursors = cursors
         self._lightening = lightening
         self._line = line
@@ -75,7 +76,7 @@ class Pump:
         if delivery is None or channel.greeting:
             return 0
         before = delivery.cursor
-        count = channel.pump(now, self._offer if channel.device else self._claims.still_there)
+        count = offer(channel, now, self._claim if channel.device else self._claims.still_there)
         if count:
             self._items[0] += count
         if delivery.cursor != before and not delivery.moved:
