@@ -31,8 +31,8 @@ from mqtt_im.search.index import SearchIndex
 from mqtt_im.search.words import phrases_of
 from mqtt_im.store.queries import listings, pages, reach, visibility
 from mqtt_im.store.sqlite.engine import Engine
-from mqtt_im.store.sqlite.files import PROJECTION_FILE, remove
 from mqtt_im.store.sqlite.opening import opener
+from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE, remove
 
 LITTLE = "little"
 _FEW, _MANY = 100, 10_000

@@ -19,8 +19,8 @@ from mqtt_im.protocol.errors import ConfigError, StoreError
 from mqtt_im.store.policy import Removed
 from mqtt_im.store.sqlite import backup as backups
 from mqtt_im.store.sqlite import check as checks
-from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE
-from mqtt_im.store.sqlite.unchanging import readable
+from mqtt_im.store.sqlite.tables.files import LOG_FILE, PROJECTION_FILE
+from mqtt_im.store.sqlite.tables.unchanging import readable
 
 if TYPE_CHECKING:
     from mqtt_im.postgres.connecting import Database

@@ -11,8 +11,8 @@ from mqtt_im.hooks.webpush import KEY_NAME
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.sqlite import whole as sqlite
-from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE
-from mqtt_im.store.sqlite.unchanging import readable
+from mqtt_im.store.sqlite.tables.files import LOG_FILE, PROJECTION_FILE
+from mqtt_im.store.sqlite.tables.unchanging import readable
 from mqtt_im.tables import Folder, Tables
 
 from .small import FILES, Models

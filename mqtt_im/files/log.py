@@ -7,8 +7,8 @@ from contextlib import closing
 from pathlib import Path
 
 from mqtt_im.core.records import Message
-from mqtt_im.store.sqlite.files import LOG_FILE
 from mqtt_im.store.sqlite.follow import LogReader
+from mqtt_im.store.sqlite.tables.files import LOG_FILE
 
 
 def carrying(data_dir: Path, unchanging: bool = False) -> Iterator[Message]:

@@ -15,7 +15,7 @@ from typing import Final, cast
 
 from mqtt_im.core.records import AnyRecord, Edited, Gone, Message, Recalled, decode, encode
 from mqtt_im.shares import Bounds
-from mqtt_im.store.sqlite.files import open_log
+from mqtt_im.store.sqlite.tables.files import open_log
 
 from . import finding
 from . import words as text

@@ -21,7 +21,7 @@ from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import listings
 from mqtt_im.store.rendered import Rendered
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.projection import Projection
+from mqtt_im.store.sqlite.tables.projection import Projection
 from tests.support.store import SqliteStore
 
 NOW = 1_000_000

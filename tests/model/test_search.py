@@ -18,8 +18,8 @@ from mqtt_im.search.finding import FOREVER, Query
 from mqtt_im.search.index import SearchIndex
 from mqtt_im.search.words import phrases_of
 from mqtt_im.store.queries.reach import Part, Reach
-from mqtt_im.store.sqlite.files import open_log
-from mqtt_im.store.sqlite.log import Log
+from mqtt_im.store.sqlite.tables.files import open_log
+from mqtt_im.store.sqlite.tables.log import Log
 from tests.support.store import Crash
 
 CONVS = ("alice:bob", "alice:carol", "#ops")

@@ -9,9 +9,9 @@ from pathlib import Path
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.retaining import DAY_MS
 from mqtt_im.store.sqlite.engine import Engine
-from mqtt_im.store.sqlite.files import PROJECTION_FILE
 from mqtt_im.store.sqlite.retention.passes import Pass
-from mqtt_im.store.sqlite.rows import AMENDED, CONV, USER
+from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE
+from mqtt_im.store.sqlite.tables.rows import AMENDED, CONV, USER
 
 DAY = DAY_MS
 

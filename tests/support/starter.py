@@ -14,8 +14,8 @@ from unittest.mock import patch
 
 from mqtt_im.store.sqlite import flusher, replay
 from mqtt_im.store.sqlite.opening import opener
-from mqtt_im.store.sqlite.projection import Projection
 from mqtt_im.store.sqlite.state import ProjectedState
+from mqtt_im.store.sqlite.tables.projection import Projection
 
 FLUSH_ROWS: Final = 20
 MOMENTS: Final[dict[str, tuple[type, str]]] = {

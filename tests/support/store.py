@@ -13,8 +13,8 @@ from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.sqlite.engine import Engine
-from mqtt_im.store.sqlite.files import PROJECTION_FILE
 from mqtt_im.store.sqlite.opening import opener
+from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE
 from mqtt_im.store.threads.reader import Reader
 from mqtt_im.store.threads.readonly import Owed
 from mqtt_im.store.uploads import Uploads

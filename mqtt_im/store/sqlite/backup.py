@@ -21,8 +21,8 @@ from mqtt_im.accounts import journal as accounts
 from mqtt_im.disk import is_full, reason, sync
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import RESTORING, FolderLock
-from mqtt_im.store.sqlite.files import LOG_FILE, new_epoch
-from mqtt_im.store.sqlite.unchanging import readable, uri
+from mqtt_im.store.sqlite.tables.files import LOG_FILE, new_epoch
+from mqtt_im.store.sqlite.tables.unchanging import readable, uri
 
 _OF_A_STORE: Final = re.compile(
     r"(mqtt-im|projection|accounts|broker|hooks|webpush|search|files)\.(db|alive)(\.[a-z]+)?(-wal|-shm|-journal)?\Z"

@@ -12,8 +12,8 @@ from mqtt_im.core.rules.files import files_of
 from mqtt_im.store.commits import Author, Commit
 from mqtt_im.store.uploads import Uploads
 
-from .log import Log
 from .state import MANY, ProjectedState
+from .tables.log import Log
 
 
 class Batch:

@@ -25,15 +25,15 @@ from mqtt_im.store.report import Report
 from .checking.comparing import Borrowed, compare
 from .checking.ids import find_twice
 from .checking.numbers import Numbers
-from .files import LOG_FILE, PROJECTION_FILE, open_log, open_projection
 from .flusher import write_all
 from .loading import LoadingState, set_latest
-from .log import Log
-from .models import PROJECTION_MODELS, LogMeta
-from .projection import Projection
 from .replay import decoded, replay, without_collecting
 from .retention.base import Index, restore
 from .retention.folds import Folds
+from .tables.files import LOG_FILE, PROJECTION_FILE, open_log, open_projection
+from .tables.log import Log
+from .tables.models import PROJECTION_MODELS, LogMeta
+from .tables.projection import Projection
 
 _FLUSH_ROWS: Final = 40_000
 _FLUSH_BYTES: Final = 64 << 20

@@ -18,7 +18,7 @@ import peewee
 
 from mqtt_im.disk import reason
 
-from .sql import checkpoint
+from .tables.sql import checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 
-from .projection import Projection
+from .tables.projection import Projection
 
 
 class Committing:

@@ -13,9 +13,9 @@ from mqtt_im.shares import Bounds
 from mqtt_im.store.delivered import delivered
 
 from .entities import Entities
-from .log import Log
 from .numbering import Numbering
-from .projection import Projection
+from .tables.log import Log
+from .tables.projection import Projection
 
 MAX_AMENDED: Final = 50_000
 """Messages of which it stays in memory what became of them, when nobody needs that …"""

@@ -31,13 +31,9 @@ from .batch import Batch
 from .checkpoints import Checkpoints
 from .erasure import Erasure
 from .errors import ERRORS, is_damage
-from .files import PROJECTION_FILE, move_aside, open_log, open_projection, remove
 from .flusher import FLUSH_ROWS, Flusher
 from .gate import Gate
-from .log import Log
 from .mending import Mending, leave_unfinished
-from .models import PROJECTION_MODELS, LogMeta
-from .projection import Projection
 from .reading import Reading
 from .rebuild import rebuild
 from .replay import decoded, replay, without_collecting
@@ -45,6 +41,10 @@ from .retention.base import BaseState, restore
 from .retention.folds import Folds
 from .retention.passes import Host, Pass
 from .state import ProjectedState
+from .tables.files import PROJECTION_FILE, move_aside, open_log, open_projection, remove
+from .tables.log import Log
+from .tables.models import PROJECTION_MODELS, LogMeta
+from .tables.projection import Projection
 from .taking_back import TakingBack
 
 logger = logging.getLogger(__name__)

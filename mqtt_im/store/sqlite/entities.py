@@ -13,10 +13,10 @@ from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, Message, ReadMark
 from mqtt_im.shares import Bounds
 
-from .log import Log
 from .numbering import Numbering
 from .overlay import Overlay
-from .projection import Projection
+from .tables.log import Log
+from .tables.projection import Projection
 
 MAX_CACHED: Final = 50_000
 """Entities of each kind that stay in memory when nobody needs them."""

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from .log import Log
+from .tables.log import Log
 
 EVERY_S: Final = 0.1
 """However many recalls come, no more often than this: emptying writes to two files and waits for the disk."""

@@ -18,8 +18,8 @@ from mqtt_im.shares import Bounds
 from .bulks import slices
 from .committing import Committing
 from .gate import Gate
-from .projection import Projection
 from .state import ProjectedState
+from .tables.projection import Projection
 
 FLUSH_ROWS = 20_000
 FLUSH_BYTES = 24 << 20

@@ -10,8 +10,8 @@ from peewee import fn
 
 from mqtt_im.core.records import AnyRecord, decode
 
-from .files import open_log
-from .models import LogRow
+from .tables.files import open_log
+from .tables.models import LogRow
 
 MAX_BYTES: Final = 1 << 20
 """Of what is read at one time."""

@@ -14,12 +14,12 @@ from mqtt_im.core.records import decode
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.kept import Kept, kept
 
-from .files import open_log, open_projection
-from .log import Log
-from .models import LogMeta
-from .projection import Projection
 from .retention.folds import Folds
 from .state import ProjectedState
+from .tables.files import open_log, open_projection
+from .tables.log import Log
+from .tables.models import LogMeta
+from .tables.projection import Projection
 
 _TRIES = 3
 """Between opening both files a fold may be worked off, after which they do not go together."""

@@ -12,7 +12,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from .files import PROJECTION_FILE
+from .tables.files import PROJECTION_FILE
 
 EVERY_S: Final = 15.0
 _QUERY: Final = "SELECT count(*), max(u.head - d.cursor) FROM device d JOIN user u USING (uid) WHERE d.cursor < u.head"

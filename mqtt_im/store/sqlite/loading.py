@@ -14,8 +14,8 @@ import msgspec
 from mqtt_im.core.model import Conv, User
 
 from .bulks import Bulk
-from .rows import PUT_LATEST
 from .state import ProjectedState
+from .tables.rows import PUT_LATEST
 
 _SEEN: Final = "UPDATE member SET latest = c.lsn FROM conv c WHERE c.cid = member.cid AND active = 1 AND latest <> c.lsn"
 _LEFT: Final = "UPDATE member SET latest = last WHERE active = 0 AND latest <> last"

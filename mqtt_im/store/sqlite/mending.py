@@ -18,14 +18,14 @@ from mqtt_im.protocol.errors import StoreError
 from mqtt_im.shares import Bounds
 
 from .errors import ERRORS, is_damage
-from .files import PROJECTION_FILE, UNFINISHED, move_aside, open_log, open_new_projection, remove
 from .flusher import Flusher
 from .gate import Gate
-from .log import Log
-from .projection import Projection
 from .replay import replay
 from .retention.base import restore
 from .state import ProjectedState
+from .tables.files import PROJECTION_FILE, UNFINISHED, move_aside, open_log, open_new_projection, remove
+from .tables.log import Log
+from .tables.projection import Projection
 
 logger = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from mqtt_im.compiling import mypyc_attr
 
-from .projection import Projection
+from .tables.projection import Projection
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -16,7 +16,7 @@ from mqtt_im.store.uploads import NoUploads, Uploads
 
 from .engine import Engine
 from .errors import ERRORS
-from .files import LOG_FILE
+from .tables.files import LOG_FILE
 
 _FAILED: Final[tuple[type[Exception], ...]] = (*ERRORS, ValueError)
 

@@ -17,8 +17,8 @@ from mqtt_im.core.records import AnyRecord, Edited, GroupChange, Message, Reacte
 from mqtt_im.shares import Bounds
 
 from .generation import Generation
-from .log import Log
-from .projection import Projection
+from .tables.log import Log
+from .tables.projection import Projection
 
 K = TypeVar("K")
 V = TypeVar("V")

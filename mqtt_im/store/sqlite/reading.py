@@ -25,11 +25,11 @@ from mqtt_im.store.interface import Readable
 from mqtt_im.store.uploads import Uploads
 
 from .errors import ERRORS
-from .files import open_log, open_projection
 from .gate import Gate, Yielding
-from .log import Log
-from .projection import Projection
 from .state import ProjectedState
+from .tables.files import open_log, open_projection
+from .tables.log import Log
+from .tables.projection import Projection
 from .view import NotYet, ReadState, View
 
 _TRIES: Final = 3

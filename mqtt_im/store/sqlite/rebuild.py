@@ -13,13 +13,13 @@ import peewee
 
 from mqtt_im.disk import sync
 
-from .files import PROJECTION_FILE, index_projection, open_partial, remove
 from .flusher import write_all
 from .loading import LoadingState, set_latest
-from .log import Log
-from .projection import Projection
 from .replay import decoded, replay, without_collecting
 from .retention.base import restore
+from .tables.files import PROJECTION_FILE, index_projection, open_partial, remove
+from .tables.log import Log
+from .tables.projection import Projection
 
 _ROWS: Final = 40_000
 _BYTES: Final = 64 << 20

@@ -21,11 +21,11 @@ from .bulks import Bulk, bulks_of
 from .contents import Contents
 from .entities import NAME_BYTES, settings_of
 from .generation import Generation
-from .log import Log
 from .numbering import Numbering
 from .overlay import shown_of
-from .projection import Projection
-from .rows import read_user
+from .tables.log import Log
+from .tables.projection import Projection
+from .tables.rows import read_user
 
 PART: Final = 1_000
 """Users, or members of a group, that come to memory at once: some milliseconds."""

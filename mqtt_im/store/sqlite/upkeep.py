@@ -24,9 +24,9 @@ from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.policy import Policy, Removed
 
-from .files import LOG_FILE, open_log
-from .models import LogMeta
 from .opening import open_ledger
+from .tables.files import LOG_FILE, open_log
+from .tables.models import LogMeta
 
 POLL_S: Final = 0.5
 FIRST_S: Final = 300.0

@@ -18,9 +18,9 @@ from mqtt_im.store.rendering import Rendering, Showing
 from mqtt_im.store.uploads import Uploads
 
 from .gate import Gate
-from .log import Log
-from .projection import Projection
 from .state import ProjectedState
+from .tables.log import Log
+from .tables.projection import Projection
 
 MAX_NUMBERS: Final = 50_000
 _MEMBERS_BYTES: Final = 12 << 20

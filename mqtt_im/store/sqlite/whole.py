@@ -33,14 +33,14 @@ from mqtt_im.store.whole import (
     direct,
 )
 
-from . import rows
-from .files import open_log, open_projection
-from .log import Log
-from .models import ENTITY_MODELS, FoldRow, LogMeta
 from .opening import opener
-from .projection import Projection
 from .rebuild import rebuild
 from .retention.folds import Folds
+from .tables import rows
+from .tables.files import open_log, open_projection
+from .tables.log import Log
+from .tables.models import ENTITY_MODELS, FoldRow, LogMeta
+from .tables.projection import Projection
 
 _FAILED: Final = (sqlite3.Error, peewee.PeeweeException)
 _MEMBER: Final = "{m}.ord, {m}.role, {m}.active, {m}.read, {m}.delivered, {m}.spans, {m}.last"

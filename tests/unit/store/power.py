@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE
-from mqtt_im.store.sqlite.log import Log
 from mqtt_im.store.sqlite.retention.folds import Folds
+from mqtt_im.store.sqlite.tables.files import LOG_FILE, PROJECTION_FILE
+from mqtt_im.store.sqlite.tables.log import Log
 from tests.support.store import SqliteStore
 
 

@@ -17,8 +17,8 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.search.index import SearchIndex
 from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.sqlite.files import open_log
-from mqtt_im.store.sqlite.log import Log
+from mqtt_im.store.sqlite.tables.files import open_log
+from mqtt_im.store.sqlite.tables.log import Log
 from tests.support.store import SqliteStore
 
 MOST = 128 << 10

@@ -22,8 +22,8 @@ from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import listings, pages, visibility
 from mqtt_im.store.sqlite import contents, entities
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE
-from mqtt_im.store.sqlite.projection import Projection
+from mqtt_im.store.sqlite.tables.files import LOG_FILE, PROJECTION_FILE
+from mqtt_im.store.sqlite.tables.projection import Projection
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000

@@ -17,7 +17,7 @@ from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.checking import comparing, numbers
-from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE
+from mqtt_im.store.sqlite.tables.files import LOG_FILE, PROJECTION_FILE
 from tests.support.retention import DAY, compact
 from tests.support.store import SqliteStore
 

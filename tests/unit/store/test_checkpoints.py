@@ -20,8 +20,8 @@ from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.sqlite import checkpoints, flusher
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.checkpoints import Checkpoints
-from mqtt_im.store.sqlite.files import PROJECTION_FILE, open_projection
 from mqtt_im.store.sqlite.retention import folds as retention_folds
+from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE, open_projection
 from tests.support.store import SqliteStore
 
 PAGES = 50

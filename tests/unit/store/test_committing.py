@@ -19,7 +19,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.projection import Projection
+from mqtt_im.store.sqlite.tables.projection import Projection
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000

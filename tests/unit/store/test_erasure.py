@@ -17,7 +17,7 @@ from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.files import LOG_FILE
+from mqtt_im.store.sqlite.tables.files import LOG_FILE
 from tests.support.store import SqliteStore
 
 NOW = 1_000_000

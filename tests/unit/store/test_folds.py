@@ -19,9 +19,9 @@ from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.engine import Engine
-from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE, open_log, open_projection
-from mqtt_im.store.sqlite.log import Log
 from mqtt_im.store.sqlite.retention.folds import LOG_BYTES, LOG_ROWS, PART_ROWS, Folds, Plan, Position
+from mqtt_im.store.sqlite.tables.files import LOG_FILE, PROJECTION_FILE, open_log, open_projection
+from mqtt_im.store.sqlite.tables.log import Log
 from tests.support.retention import compact, projections
 from tests.support.store import SqliteStore
 

@@ -21,9 +21,9 @@ from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.files import PROJECTION_FILE, remove
 from mqtt_im.store.sqlite.retention import groups
 from mqtt_im.store.sqlite.retention.groups import Groups
+from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE, remove
 from tests.support.retention import DAY, compact, projections
 from tests.support.store import SqliteStore
 

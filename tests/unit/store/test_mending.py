@@ -21,8 +21,8 @@ from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import listings, pages
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.engine import Engine
-from mqtt_im.store.sqlite.files import LOG_FILE, PROJECTION_FILE, UNFINISHED
 from mqtt_im.store.sqlite.mending import Mending
+from mqtt_im.store.sqlite.tables.files import LOG_FILE, PROJECTION_FILE, UNFINISHED
 from tests.support.store import SqliteStore
 
 NOW = 1_000_000

@@ -26,10 +26,10 @@ from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.queries import listings, pages
 from mqtt_im.store.sqlite import backup
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.files import PROJECTION_FILE
 from mqtt_im.store.sqlite.retention import choosing, folds
 from mqtt_im.store.sqlite.retention import passes as retention
 from mqtt_im.store.sqlite.retention.folds import Folds
+from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE
 from tests.support.delivery import taken
 from tests.support.retention import DAY, compact, projections
 from tests.support.store import Crash, SqliteStore

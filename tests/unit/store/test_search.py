@@ -31,7 +31,7 @@ from mqtt_im.search.words import phrases_of
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import pages, reach
-from mqtt_im.store.sqlite.files import LOG_FILE
+from mqtt_im.store.sqlite.tables.files import LOG_FILE
 from tests.support.store import Crash, SqliteStore
 
 

@@ -23,7 +23,7 @@ from mqtt_im.search.index import SearchIndex
 from mqtt_im.search.thread import Search
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries.reach import Part, Reach
-from mqtt_im.store.sqlite.files import LOG_FILE
+from mqtt_im.store.sqlite.tables.files import LOG_FILE
 from tests.support.raw import PATIENCE_S
 from tests.support.store import SqliteStore
 

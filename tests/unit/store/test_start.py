@@ -21,8 +21,8 @@ from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite import flusher
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.projection import Projection
 from mqtt_im.store.sqlite.replay import without_collecting
+from mqtt_im.store.sqlite.tables.projection import Projection
 from tests.support.starter import FLUSH_ROWS
 from tests.support.store import SqliteStore
 

@@ -17,11 +17,12 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.sqlite import bulks, engine, entities, flusher, rebuild, rows
+from mqtt_im.store.sqlite import bulks, engine, entities, flusher, rebuild
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.files import PROJECTION_FILE, remove
-from mqtt_im.store.sqlite.projection import Projection
 from mqtt_im.store.sqlite.state import ProjectedState
+from mqtt_im.store.sqlite.tables import rows
+from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE, remove
+from mqtt_im.store.sqlite.tables.projection import Projection
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000

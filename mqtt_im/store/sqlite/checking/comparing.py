@@ -12,10 +12,10 @@ from itertools import chain
 from typing import Any, Final
 
 from mqtt_im.store.report import Report
-from mqtt_im.store.sqlite.files import PROJECTION_FILE
-from mqtt_im.store.sqlite.models import PROJECTION_MODELS, ProjectionMeta
 from mqtt_im.store.sqlite.numbering import Numbering
-from mqtt_im.store.sqlite.projection import Projection
+from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE
+from mqtt_im.store.sqlite.tables.models import PROJECTION_MODELS, ProjectionMeta
+from mqtt_im.store.sqlite.tables.projection import Projection
 
 _AT_ONCE: Final = 1_000
 """Rows that are compared together."""

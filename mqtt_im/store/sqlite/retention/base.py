@@ -25,12 +25,12 @@ from mqtt_im.store.sqlite.bulks import entities_of
 from mqtt_im.store.sqlite.flusher import write_all
 from mqtt_im.store.sqlite.generation import Generation
 from mqtt_im.store.sqlite.loading import set_latest
-from mqtt_im.store.sqlite.log import Log
 from mqtt_im.store.sqlite.numbering import Numbering
-from mqtt_im.store.sqlite.projection import Projection
 from mqtt_im.store.sqlite.replay import Row, replay
-from mqtt_im.store.sqlite.rows import CONV, USER
 from mqtt_im.store.sqlite.state import ProjectedState
+from mqtt_im.store.sqlite.tables.log import Log
+from mqtt_im.store.sqlite.tables.projection import Projection
+from mqtt_im.store.sqlite.tables.rows import CONV, USER
 from mqtt_im.store.wanted import Asked
 
 from .folds import Folds, Plan

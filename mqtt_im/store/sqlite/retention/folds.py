@@ -25,7 +25,7 @@ from mqtt_im.core.gone import without_packet
 from mqtt_im.core.records import AnyRecord, decode, encode
 from mqtt_im.store.sqlite.bulks import Bulk, slices
 from mqtt_im.store.sqlite.replay import Row
-from mqtt_im.store.sqlite.sql import checkpoint, roll_back
+from mqtt_im.store.sqlite.tables.sql import checkpoint, roll_back
 
 T = TypeVar("T")
 

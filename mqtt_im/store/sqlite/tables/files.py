@@ -17,8 +17,8 @@ import peewee
 from mqtt_im.disk import reason
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.shares import Bounds
+from mqtt_im.store.sqlite.errors import is_damage
 
-from .errors import is_damage
 from .models import (
     ENTITY_MODELS,
     LOG_MODELS,

@@ -8,8 +8,7 @@ from typing import Any
 import msgspec
 
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, User
-
-from .errors import Damage
+from mqtt_im.store.sqlite.errors import Damage
 
 _pack = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode

@@ -1,0 +1,1 @@
+"""What is on disk: the two files, their tables, and the statements on them."""
