@@ -1,8 +1,8 @@
-"""While the store can't commit: what only reads goes on, and devices come, say where they stand, and are served.
+"""While the store can't commit: what only reads goes on, and registered devices come, say where they stand, and are served.
 
 What a device is, and how far it has read, must be in the log before anything of it is replaced (INV-12). Nothing is replaced
 while nothing can be committed, so it is owed: it comes first in the next batch. A crash before that only means that items come
-again: what would mean more is refused.
+again: what would mean more is refused. So is a device that is not registered, which would begin anew after a crash.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from typing import Any, cast
 
 from mqtt_im.core.model import Device
-from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange, steady
+from mqtt_im.core.records import AnyRecord, Cursors, DeviceChange
 from mqtt_im.core.rules.own import grown
 from mqtt_im.store.commits import Author
 from mqtt_im.store.interface import Engine, State
@@ -21,7 +21,7 @@ from mqtt_im.store.wanted import Wanted
 
 
 class Owed(Job):
-    """Devices as they are to be, for the next batch that is committed."""
+    """Registered devices as they are to be, for the next batch that is committed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,31 +34,25 @@ class Owed(Job):
         """The device as it is to be; None where that is as it is."""
         return self._devices.get((user, name))
 
-    def made(self, state: State, user: str) -> int:
-        """How many devices of the user are to be registered."""
-        return sum(state.device(user, name) is None for owner, name in self._devices if owner == user)
-
     def add(self, state: State, record: DeviceChange | Cursors) -> None:
         """The device is to be as the record says."""
         if isinstance(record, Cursors):
             for user, name, pos, _ in record.moves:
-                if (device := self._changed(state, user, name)) is not None:
-                    device.cursor = max(device.cursor, pos)
+                device = self._changed(state, user, name)
+                device.cursor = max(device.cursor, pos)
             return
         device = self._changed(state, record.user, record.device)
-        if device is None:
-            if not record.created:
-                return
-            device = self._devices[record.user, record.device] = Device(record.user, record.device, steady(record))
         device.cursor = device.cursor if record.cursor is None else record.cursor
         device.app = device.app if record.app is None else record.app
         device.n = device.n if record.n is None else record.n
         device.exposed = device.exposed if record.exposed is None else record.exposed
 
-    def _changed(self, state: State, user: str, name: str) -> Device | None:
-        """The device, to be changed; None where it is not registered."""
+    def _changed(self, state: State, user: str, name: str) -> Device:
+        """The device, to be changed."""
         found = self._devices.get((user, name))
-        if found is None and (known := state.device(user, name)) is not None:
+        if found is None:
+            known = state.device(user, name)
+            assert known is not None, "nothing is owed of a device that is not registered"
             found = self._devices[user, name] = known.copied()
         return found
 
@@ -74,15 +68,16 @@ class Owed(Job):
         state = engine.state
         for (user, name), device in self._devices.items():
             known = state.device(user, name)
-            before = Device(user, name, 0) if known is None else known
-            change = DeviceChange(engine.now, user, name, created=known is None, behind=engine.behind)
-            if known is None or device.cursor != known.cursor:
+            if known is None:
+                continue  # it was forgotten, by a commit that only seemed to fail
+            change = DeviceChange(engine.now, user, name, behind=engine.behind)
+            if device.cursor != known.cursor:
                 change.cursor = device.cursor
-            if known is not None and device.cursor > known.cursor:
+            if device.cursor > known.cursor:
                 change.delivered = grown(state, user, state.delivered(user, known.cursor, device.cursor))
-            change.app = device.app if device.app != before.app else None
-            change.n = device.n if device.n != before.n else None
-            change.exposed = device.exposed if device.exposed != before.exposed else None
+            change.app = device.app if device.app != known.app else None
+            change.n = device.n if device.n != known.n else None
+            change.exposed = device.exposed if device.exposed != known.exposed else None
             engine.append(self, change)
 
     def finish(self, engine: Engine) -> None:
@@ -103,10 +98,6 @@ class _Seen:
     def device(self, user: str, device: str) -> Device | None:
         """See `View`."""
         return self._owed.device(user, device) or self._state.device(user, device)
-
-    def device_count(self, user: str) -> int:
-        """See `View`."""
-        return self._state.device_count(user) + self._owed.made(self._state, user)
 
 
 class ReadOnly:
@@ -140,14 +131,17 @@ class ReadOnly:
 
         And where a crash before that would take something from the device.
         """
-        if not self._engine.alone or self._asks_for_more(record):
+        if not self._engine.alone or self._would_lose(record):
             raise unavailable()
         self._owed.add(self._engine.state, record)
 
-    def _asks_for_more(self, record: DeviceChange | Cursors) -> bool:
-        """Whether the device wants items again that count as delivered, or that PUBACKs do not count any more."""
-        if isinstance(record, Cursors) or (known := self._engine.state.device(record.user, record.device)) is None:
+    def _would_lose(self, record: DeviceChange | Cursors) -> bool:
+        """Whether the device is to be registered, or wants items again that count as delivered, or that PUBACKs count no more."""
+        if isinstance(record, Cursors):
             return False
+        known = self._engine.state.device(record.user, record.device)
+        if known is None:
+            return True
         return (record.cursor is not None and record.cursor < known.cursor) or (bool(record.app) and not known.app)
 
 

@@ -97,17 +97,9 @@ class Device:
         self._ready = self._reads = False
         self.judge.connects()
 
-    def is_forgotten(self, head: int, *, known: bool) -> None:
-        """The server has died owing to the disk what it had told this device: that it is registered, or that it was there.
-
-        The first makes a new device of it, the second makes what it was offered an item that a later one may replace.
-        """
+    def is_owed(self, head: int) -> None:
+        """The server has died owing to the disk that this device was there: what it was offered, a later item may replace."""
         self.judge.inbox.unsure = head
-        if not known:
-            if self.line is not None:
-                self.line.down.clear()
-            self.judge.standings.clear()
-            self.have, self.rolled, self.is_app = 0, False, False
 
     def roll_back(self, random: Random) -> None:
         """It has lost some of what it had."""

@@ -186,8 +186,10 @@ class World:
         self.process = self._begin()
         state = self.process.store.engine.state
         for device in self.devices:
+            if device.judge.registered and state.device(device.user, device.name) is None:
+                raise Broken(f"{device} was told that it is registered, and is not")
             if (device.user, device.name) in owed:
-                device.is_forgotten(state.user(device.user).head, known=state.device(device.user, device.name) is not None)
+                device.is_owed(state.user(device.user).head)
 
     def _retains(self, random: Random) -> None:
         if not self.disk.failing:

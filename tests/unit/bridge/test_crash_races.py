@@ -187,6 +187,37 @@ def test_what_was_offered_before_the_crash_is_not_replaced_after_it(tmp_path: Pa
     asyncio.run(play())
 
 
+def test_a_device_that_is_new_begins_when_it_is_registered(tmp_path: Path) -> None:
+    """INV-1: a server that dies before there is room again has told nobody of a device that it does not know any more."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        ann, bob = world.connect("ann"), world.connect("bob")
+        world.settle()
+        world.ask(ann, "send", to="bob", body="before")
+        world.settle()
+        world.leave(bob)
+        new, known, says = world.connect("bob", "pc"), world.connect("bob"), world.connect("bob", "tv")
+        says.user_qos = says.device_qos = -1  # it only publishes, so far
+        token = world.ask(says, "hello", ack="app")
+        for _ in range(2):  # who begins asks for items
+            world.batch(fails=True)
+            world.bridge.pump.all_ready()
+        assert [(error["code"], error["retry"]) for error in new.of("error")] == [("unavailable", True)]
+        assert (new.closed, new.items, says.failed) == (True, [], [token])
+        assert [item["body"] for item in known.of("msg")] == ["before"], "who is known is served"
+        after = world.crashed()
+        assert {name for name in ("phone", "pc", "tv") if after.store.engine.state.device("bob", name)} == {"phone"}
+        again, ann = after.connect("bob", "pc"), after.connect("ann")
+        after.settle()
+        after.ask(ann, "send", to="bob", body="behind")
+        after.settle()
+        assert [item["body"] for item in again.of("msg")] == ["behind"]
+        after.close()
+
+    asyncio.run(play())
+
+
 @pytest.mark.parametrize("version", [4, 5])
 def test_what_may_have_been_stored_has_no_acknowledgement(tmp_path: Path, version: int) -> None:
     """Nor in MQTT 5, where a refusal says that nothing was stored, so that the client sends it as a new one."""
