@@ -32,9 +32,9 @@ from .actions import FILES, GHOST, USERS, WARM, Action, batches
 from .looking import difference, look, outcome, told
 
 SMALL = {
-    "mqtt_im.store.sqlite.entities.MAX_CACHED": 1,
-    "mqtt_im.store.sqlite.contents.MAX_AMENDED": 1,
-    "mqtt_im.store.sqlite.overlay.RECORD_BYTES": 700,
+    "mqtt_im.store.sqlite.state.entities.MAX_CACHED": 1,
+    "mqtt_im.store.sqlite.state.contents.MAX_AMENDED": 1,
+    "mqtt_im.store.sqlite.state.overlay.RECORD_BYTES": 700,
     "mqtt_im.store.sqlite.flusher.SLICE_ROWS": 2,
     "mqtt_im.store.sqlite.flusher.FLUSH_ROWS": 7,
     "mqtt_im.store.sqlite.replay.LOOK": 1,

@@ -14,7 +14,7 @@ from unittest.mock import patch
 
 from mqtt_im.store.sqlite import flusher, replay
 from mqtt_im.store.sqlite.opening import opener
-from mqtt_im.store.sqlite.state import ProjectedState
+from mqtt_im.store.sqlite.state.projected import ProjectedState
 from mqtt_im.store.sqlite.tables.projection import Projection
 
 FLUSH_ROWS: Final = 20

@@ -15,7 +15,7 @@ from typing import Final
 from mqtt_im.core.model import Conv, Member
 from mqtt_im.store.interface import Later
 
-from .state import PART, ProjectedState
+from .state.projected import PART, ProjectedState
 
 _WEIGHT: Final = 1.5
 """Of one of them, in the measure of `Store.weight`."""

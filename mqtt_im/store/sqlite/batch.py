@@ -12,7 +12,7 @@ from mqtt_im.core.rules.files import files_of
 from mqtt_im.store.commits import Author, Commit
 from mqtt_im.store.uploads import Uploads
 
-from .state import MANY, ProjectedState
+from .state.projected import MANY, ProjectedState
 from .tables.log import Log
 
 

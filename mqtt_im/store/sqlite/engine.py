@@ -1,6 +1,6 @@
 """The engine: the SQLite files at work for the ledger. Lives in the ledger's thread; knows of no loop.
 
-It joins the state (`state.py`), the batch that is being gathered (`batch.py`), what writes the projections (`flusher.py`), and
+It joins the state (`state/`), the batch that is being gathered (`batch.py`), what writes the projections (`flusher.py`), and
 retention. A batch that fails leaves nothing, neither on disk nor in memory: then the state is read anew from the disk
 (`Engine.load`).
 """
@@ -40,7 +40,7 @@ from .replay import decoded, replay, without_collecting
 from .retention.base import BaseState, restore
 from .retention.folds import Folds
 from .retention.passes import Host, Pass
-from .state import ProjectedState
+from .state.projected import ProjectedState
 from .tables.files import PROJECTION_FILE, move_aside, open_log, open_projection, remove
 from .tables.log import Log
 from .tables.models import PROJECTION_MODELS, LogMeta

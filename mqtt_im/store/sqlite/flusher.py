@@ -15,10 +15,10 @@ import peewee
 
 from mqtt_im.shares import Bounds
 
-from .bulks import slices
 from .committing import Committing
 from .gate import Gate
-from .state import ProjectedState
+from .state.bulks import slices
+from .state.projected import ProjectedState
 from .tables.projection import Projection
 
 FLUSH_ROWS = 20_000

@@ -15,7 +15,7 @@ from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.kept import Kept, kept
 
 from .retention.folds import Folds
-from .state import ProjectedState
+from .state.projected import ProjectedState
 from .tables.files import open_log, open_projection
 from .tables.log import Log
 from .tables.models import LogMeta

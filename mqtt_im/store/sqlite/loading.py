@@ -13,8 +13,8 @@ import msgspec
 
 from mqtt_im.core.model import Conv, User
 
-from .bulks import Bulk
-from .state import ProjectedState
+from .state.bulks import Bulk
+from .state.projected import ProjectedState
 from .tables.rows import PUT_LATEST
 
 _SEEN: Final = "UPDATE member SET latest = c.lsn FROM conv c WHERE c.cid = member.cid AND active = 1 AND latest <> c.lsn"

@@ -22,7 +22,7 @@ from .flusher import Flusher
 from .gate import Gate
 from .replay import replay
 from .retention.base import restore
-from .state import ProjectedState
+from .state.projected import ProjectedState
 from .tables.files import PROJECTION_FILE, UNFINISHED, move_aside, open_log, open_new_projection, remove
 from .tables.log import Log
 from .tables.projection import Projection

@@ -26,7 +26,7 @@ from mqtt_im.store.uploads import Uploads
 
 from .errors import ERRORS
 from .gate import Gate, Yielding
-from .state import ProjectedState
+from .state.projected import ProjectedState
 from .tables.files import open_log, open_projection
 from .tables.log import Log
 from .tables.projection import Projection

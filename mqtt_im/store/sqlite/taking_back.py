@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 
-from .state import ProjectedState
+from .state.projected import ProjectedState
 
 
 class TakingBack:

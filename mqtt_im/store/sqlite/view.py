@@ -18,7 +18,7 @@ from mqtt_im.store.rendering import Rendering, Showing
 from mqtt_im.store.uploads import Uploads
 
 from .gate import Gate
-from .state import ProjectedState
+from .state.projected import ProjectedState
 from .tables.log import Log
 from .tables.projection import Projection
 

@@ -41,7 +41,7 @@ _SMALL: Final[dict[str, object]] = {
     "mqtt_im.store.threads.writer.TOLD_AT_ONCE": 2,
     "mqtt_im.store.threads.gathering.MIN_JOBS": 3,
     "mqtt_im.store.threads.writer.MAX_WEIGHT": 60,
-    "mqtt_im.store.sqlite.entities.MAX_CACHED": 2,
+    "mqtt_im.store.sqlite.state.entities.MAX_CACHED": 2,
 }
 """Bounds that a short run reaches, so that what happens there happens."""
 _CLOCKS: Final = (

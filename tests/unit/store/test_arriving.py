@@ -12,8 +12,9 @@ from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.interface import Later
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.sqlite import arriving, entities, state
+from mqtt_im.store.sqlite import arriving
 from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.state import entities, projected
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000
@@ -121,7 +122,7 @@ def test_where_there_is_no_room_for_what_has_come_until_all_is_there_they_stay(
 ) -> None:
     """Else those of the last batch would be forgotten with the next one, without end."""
     monkeypatch.setattr(entities, "MAX_CACHED", 5)
-    monkeypatch.setattr(state, "PART", 10)
+    monkeypatch.setattr(projected, "PART", 10)
     store.run([send(f"u{number}", f"v{number}") for number in range(10)], NOW)
     jobs = [
         job("ann", rq.GroupCreate(id="a", group="#new", members=[f"n{number}" for number in range(110)])),

@@ -20,8 +20,8 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs.delivering import AttachJob
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import listings, pages, visibility
-from mqtt_im.store.sqlite import contents, entities
 from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.state import contents, entities
 from mqtt_im.store.sqlite.tables.files import LOG_FILE, PROJECTION_FILE
 from mqtt_im.store.sqlite.tables.projection import Projection
 from tests.support.store import SqliteStore

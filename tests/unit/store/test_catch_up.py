@@ -14,7 +14,8 @@ from msgspec import Raw
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.sqlite import contents, flusher
+from mqtt_im.store.sqlite import flusher
+from mqtt_im.store.sqlite.state import contents
 from tests.support.store import SqliteStore
 
 PAGE = 100

@@ -16,7 +16,8 @@ from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.sqlite import bulks, flusher
+from mqtt_im.store.sqlite import flusher
+from mqtt_im.store.sqlite.state import bulks
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000

@@ -76,7 +76,7 @@ def test_the_order_of_conversations_is_as_it_was_in_however_many_parts(tmp_path:
         patch("mqtt_im.store.sqlite.replay.LOOK", 1),
         patch("mqtt_im.store.sqlite.replay.AT_ONCE", 2),
         patch("mqtt_im.store.sqlite.loading._NAMES", names),
-        patch("mqtt_im.store.sqlite.entities.MAX_CACHED", 1),
+        patch("mqtt_im.store.sqlite.state.entities.MAX_CACHED", 1),
     ):
         assert check(tmp_path).problems == []
         store.reopen(lose_projection=True)

@@ -17,8 +17,8 @@ from mqtt_im.store import rendering
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.rendered import MAX_LARGE_BYTES, Rendered
-from mqtt_im.store.sqlite import overlay
 from mqtt_im.store.sqlite.gate import _CHANGES, Gate
+from mqtt_im.store.sqlite.state import overlay
 from tests.support.store import SqliteStore
 
 NOW = 1_700_000_000_000

@@ -13,8 +13,9 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs.erasing import EraseJob
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.sqlite import arriving, entities, state
+from mqtt_im.store.sqlite import arriving
 from mqtt_im.store.sqlite.check import check
+from mqtt_im.store.sqlite.state import entities, projected
 from mqtt_im.store.threads import gathering, weighing
 from tests.support.store import SqliteStore
 
@@ -40,7 +41,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[SqliteSto
         made.run([job(f"o{number}", rq.GroupCreate(id="make", group=f"#g{number}", members=members))], NOW)
     made.close()
     monkeypatch.setattr(arriving, "PART", 10)
-    monkeypatch.setattr(state, "PART", 10)
+    monkeypatch.setattr(projected, "PART", 10)
     monkeypatch.setattr(weighing, "LONG", 10)
     monkeypatch.setattr(gathering, "LONG", 10)
     monkeypatch.setattr(entities, "MAX_MEMBERS", 2 * SIZE)

@@ -17,9 +17,10 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.sqlite import bulks, engine, entities, flusher, rebuild
+from mqtt_im.store.sqlite import engine, flusher, rebuild
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.state import ProjectedState
+from mqtt_im.store.sqlite.state import bulks, entities
+from mqtt_im.store.sqlite.state.projected import ProjectedState
 from mqtt_im.store.sqlite.tables import rows
 from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE, remove
 from mqtt_im.store.sqlite.tables.projection import Projection

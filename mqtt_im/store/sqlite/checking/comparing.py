@@ -12,7 +12,7 @@ from itertools import chain
 from typing import Any, Final
 
 from mqtt_im.store.report import Report
-from mqtt_im.store.sqlite.numbering import Numbering
+from mqtt_im.store.sqlite.state.numbering import Numbering
 from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE
 from mqtt_im.store.sqlite.tables.models import PROJECTION_MODELS, ProjectionMeta
 from mqtt_im.store.sqlite.tables.projection import Projection

@@ -21,13 +21,13 @@ from mqtt_im.core.model import Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord
 from mqtt_im.core.state import OneByOne
 from mqtt_im.shares import Bounds
-from mqtt_im.store.sqlite.bulks import entities_of
 from mqtt_im.store.sqlite.flusher import write_all
-from mqtt_im.store.sqlite.generation import Generation
 from mqtt_im.store.sqlite.loading import set_latest
-from mqtt_im.store.sqlite.numbering import Numbering
 from mqtt_im.store.sqlite.replay import Row, replay
-from mqtt_im.store.sqlite.state import ProjectedState
+from mqtt_im.store.sqlite.state.bulks import entities_of
+from mqtt_im.store.sqlite.state.generation import Generation
+from mqtt_im.store.sqlite.state.numbering import Numbering
+from mqtt_im.store.sqlite.state.projected import ProjectedState
 from mqtt_im.store.sqlite.tables.log import Log
 from mqtt_im.store.sqlite.tables.projection import Projection
 from mqtt_im.store.sqlite.tables.rows import CONV, USER

@@ -25,7 +25,7 @@ from mqtt_im.core.usage import usage_of
 from mqtt_im.shares import Bounds
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.retaining import DAY_MS, ID_DAYS, Content, key_of
-from mqtt_im.store.sqlite.state import ProjectedState
+from mqtt_im.store.sqlite.state.projected import ProjectedState
 
 from .base import BaseState
 from .folds import AMENDED, GONE, INDEXES, Plan

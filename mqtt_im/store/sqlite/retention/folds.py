@@ -23,8 +23,8 @@ import peewee
 
 from mqtt_im.core.gone import without_packet
 from mqtt_im.core.records import AnyRecord, decode, encode
-from mqtt_im.store.sqlite.bulks import Bulk, slices
 from mqtt_im.store.sqlite.replay import Row
+from mqtt_im.store.sqlite.state.bulks import Bulk, slices
 from mqtt_im.store.sqlite.tables.sql import checkpoint, roll_back
 
 T = TypeVar("T")

@@ -23,7 +23,7 @@ from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.retaining import Content
 from mqtt_im.store.sqlite.checkpoints import Checkpoints
 from mqtt_im.store.sqlite.flusher import Flusher
-from mqtt_im.store.sqlite.state import ProjectedState
+from mqtt_im.store.sqlite.state.projected import ProjectedState
 from mqtt_im.store.sqlite.tables.log import Log
 from mqtt_im.store.sqlite.tables.projection import Projection
 from mqtt_im.store.wanted import Asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-from mqtt_im.store.sqlite.numbering import Numbering
+from mqtt_im.store.sqlite.state.numbering import Numbering
 from mqtt_im.store.sqlite.tables.models import ENTITY_MODELS
 
 _AT_ONCE: Final = 1_000

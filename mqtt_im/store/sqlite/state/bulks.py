@@ -8,9 +8,9 @@ from operator import attrgetter
 from typing import Any, Final
 
 from mqtt_im.core.model import Conv, Device, Member, User
+from mqtt_im.store.sqlite.tables import rows
 
 from .generation import Generation
-from .tables import rows
 
 Row = tuple[Any, ...]
 _Part = tuple[int, Conv, Member]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from mqtt_im.compiling import mypyc_attr
-
-from .tables.projection import Projection
+from mqtt_im.store.sqlite.tables.projection import Projection
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)

@@ -11,11 +11,11 @@ from mqtt_im.core.model import Amended, Conv, User
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.shares import Bounds
 from mqtt_im.store.delivered import delivered
+from mqtt_im.store.sqlite.tables.log import Log
+from mqtt_im.store.sqlite.tables.projection import Projection
 
 from .entities import Entities
 from .numbering import Numbering
-from .tables.log import Log
-from .tables.projection import Projection
 
 MAX_AMENDED: Final = 50_000
 """Messages of which it stays in memory what became of them, when nobody needs that …"""

@@ -12,11 +12,11 @@ from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, Message, ReadMark
 from mqtt_im.shares import Bounds
+from mqtt_im.store.sqlite.tables.log import Log
+from mqtt_im.store.sqlite.tables.projection import Projection
 
 from .numbering import Numbering
 from .overlay import Overlay
-from .tables.log import Log
-from .tables.projection import Projection
 
 MAX_CACHED: Final = 50_000
 """Entities of each kind that stay in memory when nobody needs them."""

@@ -15,10 +15,10 @@ from mqtt_im.cache import Cache
 from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.records import AnyRecord, Edited, GroupChange, Message, Reacted, Recalled, Reported, decode
 from mqtt_im.shares import Bounds
+from mqtt_im.store.sqlite.tables.log import Log
+from mqtt_im.store.sqlite.tables.projection import Projection
 
 from .generation import Generation
-from .tables.log import Log
-from .tables.projection import Projection
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -15,6 +15,9 @@ from mqtt_im.core.model import Conv, Member, Upload, User, marked_of
 from mqtt_im.core.records import AnyRecord, Gone, UserChange
 from mqtt_im.protocol.names import direct
 from mqtt_im.shares import Bounds
+from mqtt_im.store.sqlite.tables.log import Log
+from mqtt_im.store.sqlite.tables.projection import Projection
+from mqtt_im.store.sqlite.tables.rows import read_user
 from mqtt_im.store.wanted import Asked
 
 from .bulks import Bulk, bulks_of
@@ -23,9 +26,6 @@ from .entities import NAME_BYTES, settings_of
 from .generation import Generation
 from .numbering import Numbering
 from .overlay import shown_of
-from .tables.log import Log
-from .tables.projection import Projection
-from .tables.rows import read_user
 
 PART: Final = 1_000
 """Users, or members of a group, that come to memory at once: some milliseconds."""
