@@ -17,6 +17,7 @@ from bench.attacks.requests import REQUESTS
 from bench.attacks.sockets import SOCKETS
 from bench.attacks.strange import STRANGE
 from bench.attacks.together import TOGETHER
+from bench.attacks.values import VALUES
 from bench.attacks.web import WEB
 from bench.attacks.weights import WEIGHTS
 
@@ -34,6 +35,7 @@ ATTACKS: dict[str, Attack] = {
     **ODD,
     **STRANGE,
     **MIXED,
+    **VALUES,
     **TOKENS,
     **PROXIED,
     **HOOKED,

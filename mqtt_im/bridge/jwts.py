@@ -13,7 +13,7 @@ from jwt.warnings import InsecureKeyLengthWarning
 
 from mqtt_im.bridge.signed import Claims, WrongToken
 from mqtt_im.config import JwtConfig
-from mqtt_im.protocol import names
+from mqtt_im.protocol import names, numbers
 from mqtt_im.protocol.errors import MqttImError
 
 MAX_BYTES: Final = 16_384
@@ -73,7 +73,7 @@ class JwtVerifier:
 def _header(token: bytes) -> dict[str, Any]:
     """What the token says of its key. Its library would look at all of it for that, letter by letter, and does so again."""
     part = token.partition(b".")[0]
-    found = msgspec.json.decode(base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4)))
+    found = numbers.decode(base64.urlsafe_b64decode(part + b"=" * (-len(part) % 4)))
     if not isinstance(found, dict):
         raise ValueError("its header is none")
     return found

@@ -16,7 +16,7 @@ from mqtt_im.core.rules import CHANGING, Who
 from mqtt_im.core.rules.common import answer
 from mqtt_im.mqtt import V5
 from mqtt_im.protocol import requests as rq
-from mqtt_im.protocol.codec import decode_request
+from mqtt_im.protocol.codec import glance_at
 from mqtt_im.protocol.errors import Quota, Refusal, Undecided
 from mqtt_im.protocol.faults import Unreadable
 from mqtt_im.transport.api import Extra
@@ -26,6 +26,7 @@ from . import extras
 from .changing import UplinkJob, is_unanswered
 from .channel import Channel
 from .leaving import Leaving
+from .payloads import read
 from .prices import Prices
 from .reading import ReadingJob, readings
 from .reasons import reason_of
@@ -62,15 +63,10 @@ class Uplink:
         if extra is not None:
             token = channel.correlate(token, extra.correlation)
         try:
-            request = decode_request(payload, bridge.settings.max_body_bytes, bridge.settings.max_packet_bytes)
+            request, size = read(payload, bridge.settings, channel.link.charge)
         except Unreadable as unreadable:
-            channel.link.charge(costs.of_nonsense(len(payload)))
             self._refuse(channel, unreadable, unreadable.id, token)
             return
-        size = len(payload)
-        if size > costs.BODY_BYTES:
-            # Fields that nobody knows are read too. What of it is the body is counted once more, with the request.
-            channel.link.charge(size / costs.BODY_BYTES)
         if extra is not None and (wrong := extras.apply(extra, request, payload, channel)) is not None:
             self._refuse(channel, wrong[0], request.id, token, wrong[1])
             return
@@ -128,13 +124,12 @@ class Uplink:
         """A will on a device's own `up`: a request that nobody waits for. The user pays for it before the next login."""
         bridge = self._bridge
         try:
-            request = decode_request(payload, bridge.settings.max_body_bytes, bridge.settings.max_packet_bytes)
+            request, _ = read(payload, bridge.settings, lambda units: self._prices.charge(user, units))
         except Unreadable as unreadable:
             bridge.metrics.count("refusals", code=unreadable.code)
-            self._prices.charge(user, costs.of_nonsense(len(payload)))
             return
         price, audience = self._prices.at_the_door(request)
-        self._prices.charge(user, price + audience + len(payload) / costs.BODY_BYTES)
+        self._prices.charge(user, price + audience)
         if (wrong := extras.expire(request, expiry)) is not None:
             bridge.metrics.count("refusals", code=wrong.code)
         elif type(request) in CHANGING:
@@ -158,16 +153,10 @@ class Uplink:
         """See `transport.api.Handler.rate_limited`."""
         if extra is not None:
             token = channel.correlate(token, extra.correlation)
-        settings = self._bridge.settings
-        repeated = False
-        try:
-            request = decode_request(payload, settings.max_body_bytes, settings.max_packet_bytes)
-            request_id, repeated = request.id, dup and type(request) is rq.Send and request.id is None
-        except Unreadable as unreadable:
-            request_id = unreadable.id
-        refusal = (Undecided if repeated else Refusal)(
+        request_id, sends = glance_at(payload)
+        refusal = (Undecided if dup and sends and request_id is None else Refusal)(
             "rate_limited",
-            f"more than {settings.requests_per_second} requests a second; send it again later",
+            f"more than {self._bridge.settings.requests_per_second} requests a second; send it again later",
             retry=True,
             retry_after=ceil(retry_after * 10) / 10,  # never 0
         )

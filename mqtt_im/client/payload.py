@@ -11,6 +11,8 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from mqtt_im.protocol import numbers
+
 Codec = Literal["json", "msgpack"]
 Map = dict[str, Any]
 
@@ -52,7 +54,7 @@ def decode(payload: bytes, op: str | None = None) -> Map:
             if not stream.eof:
                 raise Nonsense("a zlib stream that is cut, or too large")
         if payload and payload[0] in _JSON_FIRST:
-            value = msgspec.json.decode(payload)
+            value = numbers.decode(payload)
             if b"$bin" in payload or b"\\u" in payload:
                 value = _unmarked(value)
         else:

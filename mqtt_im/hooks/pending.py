@@ -163,6 +163,6 @@ def concerned(record: GroupChange) -> list[str]:
 def _add_body(engine: Readable, entry: dict[str, Any]) -> None:
     conv = engine.state.conv_for(entry["conv"])
     shown = message_json(engine, engine.state.message(conv, entry["seq"]), engine.state.amended(conv, entry["seq"]))
-    body = None if shown is None else msgspec.json.decode(shown).get("body")
+    body = None if shown is None else msgspec.json.decode(shown, type=dict[str, msgspec.Raw]).get("body")
     if body is not None:
         entry["body"] = body

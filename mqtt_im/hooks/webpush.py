@@ -166,8 +166,9 @@ def notification(delivery_id: str, user: str, summary: pending.Summary) -> bytes
 
 def _shortened(entry: dict[str, Any]) -> dict[str, Any]:
     short = {name: each for name, each in entry.items() if name not in ("push", "body")}
-    if isinstance(entry.get("body"), str):
-        short["body"] = entry["body"][:MAX_TEXT]
+    body = bytes(entry.get("body", b""))
+    if body.startswith(b'"'):
+        short["body"] = msgspec.json.decode(body)[:MAX_TEXT]
     return short
 
 

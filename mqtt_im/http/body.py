@@ -82,15 +82,9 @@ async def read_as(scope: Scope, receive: Receive, limit: int, kind: type[Any]) -
     body = await read(scope, receive, limit)
     try:
         return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        if not body.lstrip(b" \t\r\n").startswith(b"{"):
+            raise Problem("bad_payload", "expected one map (a JSON object)") from None
+        raise Problem("bad_field", str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _wrong(error, body) from None
-
-
-def _wrong(error: Exception, body: bytes) -> Problem:
-    try:
-        is_map = isinstance(msgspec.json.decode(body), dict)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return Problem("bad_payload", f"no JSON: {error}")
-    if not is_map:
-        return Problem("bad_payload", "expected one map (a JSON object)")
-    return Problem("bad_field", str(error))
+        raise Problem("bad_payload", f"no JSON: {error}") from None

@@ -5,6 +5,7 @@ What is wrong is told in this order: path, method, token, `X-Act-As`, content ty
 
 from __future__ import annotations
 
+from time import thread_time
 from typing import Any, Final, get_args
 
 from mqtt_im.bridge.calls import NEEDS_ID, Fields, new_id
@@ -63,9 +64,7 @@ class Requests:
         limits = services.config.limits
         await pay(services, caller.user)
         payload = await body.read(scope, receive, limits.max_packet_bytes)
-        if len(payload) > costs.BODY_BYTES:
-            services.transport.charge(caller.user, len(payload) / costs.BODY_BYTES)  # it is read, whatever is in it
-        kind = OPS[op]
+        kind, begin = OPS[op], thread_time()
         try:
             make_id = new_id if kind in NEEDS_ID else None
             try:
@@ -73,6 +72,11 @@ class Requests:
             except Refusal as refusal:
                 services.metrics.count("refusals", code=refusal.code)
                 raise
+            finally:
+                if len(payload) > costs.BODY_BYTES:  # it is read, whatever is in it
+                    units = len(payload) / costs.BODY_BYTES
+                    units += costs.of_more_time(thread_time() - begin, units + 1)
+                    services.transport.charge(caller.user, units)
             with self._desk:
                 answer = await self._answer(services, caller.user, request)
         except Refusal as refusal:

@@ -17,12 +17,12 @@ from typing import Any, Final
 
 import msgspec
 
+from . import numbers
 from .errors import Refusal
-from .faults import BOM, Unreadable, no_map, unreadable
+from .faults import BOM, Unreadable, glance, no_map, unreadable
 from .requests import MAX_PUSH_BYTES, AnyRequest, Edit, Named, Report, Request, Send
 from .weight import MAX_PARTS, parts_at_most, too_many_parts
 
-_ZLIB: Final = 0x78
 _JSON_FIRST: Final = frozenset(b'{ \t\r\n["-0123456789tfn')
 MAX_DEPTH: Final = 100
 """Lists and maps inside each other, of a body."""
@@ -31,13 +31,16 @@ _RAW: Final[dict[type[Request], str]] = {Send: "body", Edit: "body", Report: "re
 """The field of a request that stays encoded."""
 _THE_SAME: Final = frozenset((str, int, bool, type(None)))
 """What is the same in JSON and in MessagePack, whatever its value."""
-_OPAQUE: Final = frozenset({"body", "result", "push", "cts"})
-"""Fields in which a number is what it is."""
+_WHOLE: Final = ("n", "seq", "pos", "after", "before", "limit", "until", "ttl", "reply_to", "window", "batch")
+"""Fields of requests that are whole numbers."""
 _LONGEST_NUMBER: Final = 64
 _EXACT: Final = 2**53
-_json = msgspec.json.Decoder(AnyRequest)
+_MOST_LOOKED_THROUGH: Final = 2_000_000
+"""Bytes, over all maps and lists in each other, in which keys are compared: each is read once for each that it stands in."""
+_GLANCED: Final = 8192
+"""Bytes of a packed payload that are unpacked to see what it would be."""
+_json = msgspec.json.Decoder(AnyRequest, float_hook=numbers.number)
 _msgpack = msgspec.msgpack.Decoder(AnyRequest)
-_any_json = msgspec.json.Decoder()
 _any_msgpack = msgspec.msgpack.Decoder()
 _raw_items = msgspec.msgpack.Decoder(list[msgspec.Raw])
 _encode_json = msgspec.json.Encoder().encode
@@ -45,13 +48,30 @@ _encode_msgpack = msgspec.msgpack.Encoder().encode
 
 
 def decode_request(payload: bytes, max_body: int, max_unpacked: int) -> Request:
-    """The request in a payload, its body as JSON text.
+    """The request in a payload; see `unpacked` and `decode_unpacked`. Raises `Unreadable`."""
+    return decode_unpacked(unpacked(payload, max_unpacked), max_body)
 
-    `max_body` is the limit of a body's encoded bytes as received, `max_unpacked` that of a zlib stream's content, both in
-    bytes. Raises `Unreadable`.
+
+def unpacked(payload: bytes, limit: int) -> bytes:
+    """The payload, of a zlib stream what is in it: at most `limit` bytes. Raises `Unreadable`."""
+    return _inflate(payload, limit) if payload[:1] == b"\x78" else payload
+
+
+def glance_at(payload: bytes) -> tuple[str | None, bool]:
+    """The id of what may be a request, where that is seen without reading all of it, and whether it may be a `send`."""
+    if payload[:1] != b"\x78":
+        return glance(payload)
+    try:
+        return glance(_inflate(payload, _GLANCED))
+    except Unreadable:
+        return None, True
+
+
+def decode_unpacked(payload: bytes, max_body: int) -> Request:
+    """The request in a payload that is no zlib stream, its body as JSON text.
+
+    `max_body` is the limit of a body's encoded bytes as received. Raises `Unreadable`.
     """
-    if payload and payload[0] == _ZLIB:
-        payload = _inflate(payload, max_unpacked)
     if not payload:
         raise Unreadable(Refusal("bad_payload", "the payload is empty; send one JSON or MessagePack map"), None)
     if payload[0] in _JSON_FIRST or payload.startswith(BOM):
@@ -59,12 +79,12 @@ def decode_request(payload: bytes, max_body: int, max_unpacked: int) -> Request:
     return _decode_msgpack(payload, max_body)
 
 
-_named: Final = msgspec.json.Decoder(Named)
+_named: Final = msgspec.json.Decoder(Named, float_hook=numbers.number)
 
 
 @cache
 def _decoder_of(kind: type[Request]) -> msgspec.json.Decoder[Request]:
-    return msgspec.json.Decoder(kind)
+    return msgspec.json.Decoder(kind, float_hook=numbers.number)
 
 
 def decode_fields(
@@ -99,11 +119,9 @@ def decode_fields(
 
 
 def _not_one_map(error: Exception, payload: bytes) -> Unreadable:
-    try:
-        is_map = isinstance(_any_json.decode(payload), dict)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return no_map(payload, error)
-    return Unreadable(Refusal("bad_payload", str(error) if is_map else "expected one map (a JSON object)"), None)
+    if isinstance(error, msgspec.ValidationError):  # its field may be anything
+        return Unreadable(Refusal("bad_payload", "expected one map (a JSON object)"), None)
+    return no_map(payload, error)
 
 
 def _decode_json(decoder: msgspec.json.Decoder[Any], payload: bytes, max_body: int, *, known: bool = False) -> Request:
@@ -139,7 +157,7 @@ def _check_raw(raw: bytes, request_id: str | None) -> None:
         return
     parts = parts_at_most(raw)
     try:
-        value = _any_json.decode(raw)
+        value = numbers.decode(raw)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Unreadable(no_map(raw, error), request_id) from None
     if parts > MAX_PARTS:
@@ -184,12 +202,13 @@ def _decode_msgpack(payload: bytes, max_body: int) -> Request:
             if raw:
                 value = _any_msgpack.decode(raw)
                 _check_parts(value, request.id)
+                text = _encode_json(_to_json(value))
+                _check_raw(text, request.id)  # how deep it is too, which the following depends on
                 if isinstance(value, dict | list) and _encode_msgpack(value) != raw and _has_key_twice(raw, value):
                     raise _NoJsonError("a map with the same key twice")
-                setattr(request, field, msgspec.Raw(_encode_json(_to_json(value))))
+                setattr(request, field, msgspec.Raw(text))
             if isinstance(request, Send) and request.push is not None:
                 request.push = _to_json(request.push)
-            _check_raw(bytes(getattr(request, field)), request.id)
         except RecursionError:
             raise Unreadable(Refusal("bad_payload", f"{field}: nested too deeply"), request.id) from None
         except _NoJsonError as error:
@@ -259,26 +278,35 @@ _MAPS: Final = {0xDE: 2, 0xDF: 4}
 _NESTED: Final = frozenset((dict, list))
 
 
-def _has_key_twice(raw: bytes, value: Any) -> bool:
-    """Whether a map in this MessagePack value has a key twice, of which only the last one is left in what was decoded."""
-    if isinstance(value, list):
-        if _NESTED.isdisjoint(map(type, value)):
-            return False
-        inner = zip(value, _raw_items.decode(raw), strict=True)
-    elif isinstance(value, dict):
-        first = raw[0]
-        size = _MAPS.get(first, 0)
-        count = int.from_bytes(raw[1 : 1 + size], "big") if size else first & 0xF
-        if count != len(value):
-            return True
-        if _NESTED.isdisjoint(map(type, value.values())):
-            return False
-        # Behind its first bytes a map is a list of keys and values.
-        items = _raw_items.decode(b"\xdd" + (2 * count).to_bytes(4, "big") + raw[1 + size :])
-        inner = zip(value.values(), items[1::2], strict=True)
-    else:
-        return False
-    return any(_has_key_twice(bytes(item), found) for found, item in inner if type(found) in _NESTED)
+def _has_key_twice(whole: bytes, value: Any) -> bool:
+    """Whether a map in this MessagePack value has a key twice, of which only the last one is left in what was decoded.
+
+    Raises `RecursionError` where it is too large for how deep it is.
+    """
+    waiting: list[tuple[bytes, Any]] = [(whole, value)]
+    left = _MOST_LOOKED_THROUGH
+    while waiting:
+        raw, found = waiting.pop()
+        left -= len(raw)
+        if left < 0:
+            raise RecursionError
+        if type(found) is list:
+            if _NESTED.isdisjoint(map(type, found)):
+                continue
+            items, values = _raw_items.decode(raw), found
+        else:
+            first = raw[0]
+            size = _MAPS.get(first, 0)
+            count = int.from_bytes(raw[1 : 1 + size], "big") if size else first & 0xF
+            if count != len(found):
+                return True
+            if _NESTED.isdisjoint(map(type, found.values())):
+                continue
+            # Behind its first bytes a map is a list of keys and values.
+            items = _raw_items.decode(b"\xdd" + (2 * count).to_bytes(4, "big") + raw[1 + size :])[1::2]
+            values = list(found.values())
+        waiting += [(bytes(item), inner) for item, inner in zip(items, values, strict=True) if type(inner) in _NESTED]
+    return False
 
 
 def _key(key: object) -> str:
@@ -293,8 +321,9 @@ def _with_whole_numbers(payload: bytes, codec: Any) -> bytes | None:
     """The payload with `1` in place of `1.0`, where a field of its map is such a number; None where none is."""
     fields: dict[str, msgspec.Raw] = codec.decode(payload, type=dict[str, msgspec.Raw])
     changed = False
-    for name, raw in fields.items():
-        if name in _OPAQUE or len(bytes(raw)) > _LONGEST_NUMBER:
+    for name in _WHOLE:
+        raw = fields.get(name)
+        if raw is None or len(bytes(raw)) > _LONGEST_NUMBER:
             continue
         value = codec.decode(bytes(raw))
         if isinstance(value, float) and abs(value) <= _EXACT and value.is_integer():
@@ -324,7 +353,7 @@ def _to_msgpack(value: Any) -> Any:
 
 def json_to_msgpack(text: bytes) -> bytes:
     """One JSON value as MessagePack, binary restored."""
-    value = _any_json.decode(text)
+    value = numbers.decode(text)
     if b"$bin" not in text and b"\\u" not in text:  # so nothing in it is binary, however it was written
         with contextlib.suppress(OverflowError):
             return _encode_msgpack(value)

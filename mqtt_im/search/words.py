@@ -19,6 +19,8 @@ from typing import Any, Final
 
 import msgspec
 
+from mqtt_im.protocol import numbers
+
 VERSION: Final = 4
 """Of these rules; an index made by others is made anew."""
 
@@ -56,7 +58,6 @@ _MAX_LIGATURES: Final = 1_000
 _ZERO_WIDTH_SPACE: Final = 0x200B
 _STROKES: Final = {"ı": "i", "ł": "l", "ø": "o", "đ": "d", "ħ": "h", "ŧ": "t"}
 """What Unicode does not take apart, with what it is a form of. An `I` may be the capital of `ı`."""
-_decode: Final = msgspec.json.Decoder().decode
 
 
 class _Letters(dict[int, str]):
@@ -80,7 +81,7 @@ _letters: Final = _Letters({ord(letter): plain for letter, plain in _STROKES.ite
 def text_of(body: bytes) -> str:
     """What is to be indexed of a body (JSON text): the string that it is, or all strings in it, keys and binary left out."""
     try:
-        value = _decode(body)
+        value = numbers.decode(body)
         text = value if isinstance(value, str) else "\n".join(_strings(value))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return ""  # it was kept as it came, and can't be read

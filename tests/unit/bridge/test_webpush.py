@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
@@ -29,8 +30,9 @@ SERVICES = ("fcm.googleapis.com", "*.notify.windows.com", "http://127.0.0.1:9000
 
 @pytest.mark.parametrize("text", ["hi", "x" * 100_000, "\u0001" * 5_000, "😀" * 5_000])
 def test_a_notification_fits_into_one_record(text: str) -> None:
+    said = msgspec.Raw(msgspec.json.encode(text))
     conversations = [
-        {"conv": f"#{'g' * 60}{n}", "name": text[:256], "count": 1, "seq": n, "from": "bob", "body": text} for n in range(50)
+        {"conv": f"#{'g' * 60}{n}", "name": text[:256], "count": 1, "seq": n, "from": "bob", "body": said} for n in range(50)
     ]
     body = notification("id", "alice", Summary(1, 1, 50, conversations))
     assert len(body) <= MAX_CONTENT_BYTES
