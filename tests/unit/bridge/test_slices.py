@@ -15,7 +15,16 @@ from mqtt_im.bridge import slices
 from mqtt_im.bridge.slices import Slices
 from mqtt_im.logs import RateLimited
 from mqtt_im.store.jobs.reads import FetchJob
-from tests.support.bridge import BridgeWorld
+from tests.support.bridge import BridgeWorld, FakeLink
+from tests.unit.transport.harness import on_loop
+
+
+def crowd(world: BridgeWorld, count: int) -> list[FakeLink]:
+    """So many users are connected, who are about to be the members of `#g`."""
+    links = [world.connect(f"user{number}") for number in range(count)]
+    world.batch()
+    world.ask(links[0], "group.create", id="g", group="#g", members=[link.user for link in links[1:]])
+    return links
 
 
 def test_work_is_done_in_turns_and_in_its_order() -> None:
@@ -110,30 +119,24 @@ def test_a_mistake_costs_its_own_work_alone(told: Callable[[], int]) -> None:
     assert told() == 1
 
 
-def test_a_mistake_amid_a_crowd_leaves_nothing_for_which_others_wait(
+@on_loop
+async def test_a_mistake_amid_a_crowd_leaves_nothing_for_which_others_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Callable[[], int]
 ) -> None:
     def broken(*_: object) -> None:
         raise RuntimeError("a mistake")
 
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
-        members = [f"user{number}" for number in range(300)]
-        links = [world.connect(name) for name in members]
-        world.batch()
-        world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
+    with BridgeWorld(tmp_path) as world:
+        links = crowd(world, 300)
         world.batch()
         monkeypatch.setattr("mqtt_im.bridge.channel.Channel.event", broken)
-        world.bridge.telling.event_here(members, {"op": "typing"})
+        world.bridge.telling.event_here([link.user for link in links], {"op": "typing"})
         monkeypatch.setattr("mqtt_im.core.delivery.Delivery.live", broken)
         for _ in range(100):
             await asyncio.sleep(0)
             world.batch()
-        assert told() == 2 * len(members), "and keeps nothing from those behind it"
+        assert told() == 2 * len(links), "and keeps nothing from those behind it"
         assert world.bridge.ledger.gathering.outflow._left == 0
-        world.close()
-
-    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("count", [20, 150])
@@ -144,44 +147,40 @@ def test_a_mistake_with_one_of_many_keeps_nothing_from_those_behind_it(
         raise RuntimeError("a mistake")
 
     async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
-        members = [f"user{number}" for number in range(count)]
-        links = [world.connect(name) for name in members]
-        world.batch()
-        world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
-        monkeypatch.setattr(links[count - 10], "publish", broken)
-        for _ in range(100):
-            await asyncio.sleep(0)
-            world.batch()
-        assert told() == 1
-        assert all(link.positions == [1] for link in links if link is not links[count - 10])
-        world.close()
-
-    asyncio.run(scenario())
-
-
-def test_a_mistake_with_one_keeps_nothing_that_was_recalled_with_the_others(tmp_path: Path, told: Callable[[], int]) -> None:
-    async def scenario() -> None:
         with BridgeWorld(tmp_path) as world:
-            links = [world.connect(name) for name in ("ann", "bob", "cat")]
-            world.batch()
-            world.ask(links[0], "group.create", id="g", group="#g", members=["bob", "cat"])
-            for number in (2, 3):
-                world.ask(links[0], "send", id=f"m{number}", to="#g", body="secret")
-            await _turns(world)
-            deliveries = [world.bridge.delivery_of(link) for link in links]
-            first, second, third = deliveries
-            assert first is not None and second is not None and third is not None
-            second.flights[2].entries = None  # type: ignore[assignment]
-            for number in (2, 3):
-                world.ask(links[0], "recall", id=f"r{number}", conv="#g", seq=number)
-                await _turns(world)
-            assert told() >= 2, "for each recall"
-            for delivery in (first, third):
-                shown = [entry for flight in delivery.flights.values() for _, entry in flight.entries]
-                assert not any(b"secret" in entry.tail for entry in shown)
+            links = crowd(world, count)
+            monkeypatch.setattr(links[count - 10], "publish", broken)
+            for _ in range(100):
+                await asyncio.sleep(0)
+                world.batch()
+            assert told() == 1
+            assert all(link.positions == [1] for link in links if link is not links[count - 10])
 
-    asyncio.run(scenario())
+    asyncio.run(scenario())  # which logs what the loop is told of
+
+
+@on_loop
+async def test_a_mistake_with_one_keeps_nothing_that_was_recalled_with_the_others(
+    tmp_path: Path, told: Callable[[], int]
+) -> None:
+    with BridgeWorld(tmp_path) as world:
+        links = [world.connect(name) for name in ("ann", "bob", "cat")]
+        world.batch()
+        world.ask(links[0], "group.create", id="g", group="#g", members=["bob", "cat"])
+        for number in (2, 3):
+            world.ask(links[0], "send", id=f"m{number}", to="#g", body="secret")
+        await _turns(world)
+        deliveries = [world.bridge.delivery_of(link) for link in links]
+        first, second, third = deliveries
+        assert first is not None and second is not None and third is not None
+        second.flights[2].entries = None  # type: ignore[assignment]
+        for number in (2, 3):
+            world.ask(links[0], "recall", id=f"r{number}", conv="#g", seq=number)
+            await _turns(world)
+        assert told() >= 2, "for each recall"
+        for delivery in (first, third):
+            shown = [entry for flight in delivery.flights.values() for _, entry in flight.entries]
+            assert not any(b"secret" in entry.tail for entry in shown)
 
 
 async def _turns(world: BridgeWorld) -> None:
@@ -190,14 +189,13 @@ async def _turns(world: BridgeWorld) -> None:
         await asyncio.sleep(0)
 
 
-def test_a_message_to_a_crowd_leaves_in_turns_complete_and_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
+@on_loop
+async def test_a_message_to_a_crowd_leaves_in_turns_complete_and_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with BridgeWorld(tmp_path) as world:
         monkeypatch.setattr("mqtt_im.store.threads.writer.thread_time", lambda: 0.0)
-        members = [f"user{number}" for number in range(300)]
-        links = [world.connect(name) for name in members]
-        world.batch()
-        world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
+        links = crowd(world, 300)
         for number in range(5):
             world.ask(links[0], "send", id=f"m{number}", to="#g", body=number)
         world.batch()
@@ -214,20 +212,14 @@ def test_a_message_to_a_crowd_leaves_in_turns_complete_and_in_order(tmp_path: Pa
         # The sender has paid for them: by their number and bytes, and not as if each were to one user, nor for a slow thread.
         sent = sum(8192 + len(payload) for link in links for payload in link.raw)
         assert links[0].charged == pytest.approx(30 + 6 * 298 / 20 + sent / 65_536, abs=2)
-        world.close()
-
-    asyncio.run(scenario())
 
 
-def test_what_was_replaced_before_a_crowd_has_it_is_offered_to_nobody(tmp_path: Path) -> None:
+@on_loop
+async def test_what_was_replaced_before_a_crowd_has_it_is_offered_to_nobody(tmp_path: Path) -> None:
     """INV-12: whoever had not been told of it yet was offered it all the same, and the user's next device saw that it is void."""
 
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
-        members = [f"user{number}" for number in range(300)]
-        links = [world.connect(name) for name in members]
-        world.batch()
-        world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
+    with BridgeWorld(tmp_path) as world:
+        links = crowd(world, 300)
         world.settle()
         world.ask(links[0], "send", to="#g", body="former", key="k")
         world.ask(links[0], "send", to="#g", body="newer", key="k")
@@ -237,20 +229,14 @@ def test_what_was_replaced_before_a_crowd_has_it_is_offered_to_nobody(tmp_path: 
             world.batch()
         assert all([item["why"] for item in link.of("void")] == ["replaced"] for link in links[1:])
         assert all(link.of("msg")[-1]["body"] == "newer" for link in links[1:])
-        world.close()
-
-    asyncio.run(scenario())
 
 
-def test_what_can_be_sent_to_many_at_once_is_sent_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@on_loop
+async def test_what_can_be_sent_to_many_at_once_is_sent_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mqtt_im.bridge.pump.READY", 20)
 
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
-        members = [f"user{number}" for number in range(50)]
-        links = [world.connect(name) for name in members]
-        world.batch()
-        world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
+    with BridgeWorld(tmp_path) as world:
+        links = crowd(world, 50)
         world.batch()
         world.bridge.pump.all_ready()
         assert sum(len(link.positions) for link in links) == 10, "a channel and a packet each"
@@ -262,18 +248,15 @@ def test_what_can_be_sent_to_many_at_once_is_sent_in_turns(tmp_path: Path, monke
         assert newcomer.positions == [1], "who comes later does not wait for all of them"
         while any(link.positions[:1] != [1] for link in links):  # noqa: ASYNC110 - each turn of the loop tells some
             await asyncio.sleep(0)
-        world.close()
-
-    asyncio.run(scenario())
 
 
-def test_a_user_whom_many_watch_is_told_of_in_pieces_and_the_last_state_wins(
+@on_loop
+async def test_a_user_whom_many_watch_is_told_of_in_pieces_and_the_last_state_wins(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("mqtt_im.bridge.presence.AT_ONCE", 10)
 
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
+    with BridgeWorld(tmp_path) as world:
         members = [f"user{number}" for number in range(35)]
         links = [world.connect(name) for name in members]
         alice = world.connect("alice")
@@ -300,20 +283,14 @@ def test_a_user_whom_many_watch_is_told_of_in_pieces_and_the_last_state_wins(
         assert told() == [["online", "online"]] * 35
         world.leave(alice)
         presence.stop()
-        world.close()
-
-    asyncio.run(scenario())
 
 
-def test_reactions_come_to_a_crowd_without_a_look_at_the_store(tmp_path: Path) -> None:
+@on_loop
+async def test_reactions_come_to_a_crowd_without_a_look_at_the_store(tmp_path: Path) -> None:
     """They change what the message shows, and nothing of each other; where that waits to be sent it is looked up again."""
 
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
-        members = [f"user{number}" for number in range(150)]
-        links = [world.connect(name) for name in members]
-        world.batch()
-        world.ask(links[0], "group.create", id="g", group="#g", members=members[1:])
+    with BridgeWorld(tmp_path) as world:
+        links = crowd(world, 150)
 
         async def until(count: int) -> int:
             fetched = turns = 0
@@ -336,16 +313,13 @@ def test_reactions_come_to_a_crowd_without_a_look_at_the_store(tmp_path: Path) -
         for link in links[1:]:
             shown = next(item for item in link.of("msg") if item["seq"] == 2)
             assert shown["reactions"] == {"d": ["user1"]}
-        world.close()
-
-    asyncio.run(scenario())
 
 
-def test_answers_leave_at_once_where_a_crowd_is_served(tmp_path: Path) -> None:
+@on_loop
+async def test_answers_leave_at_once_where_a_crowd_is_served(tmp_path: Path) -> None:
     """Each turn of the loop that they waited for would be one that the crowd fills."""
 
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
+    with BridgeWorld(tmp_path) as world:
         flushed: list[int] = []
         ann, bob = world.connect("ann"), world.connect("bob")
         world.bridge.transport = cast(Any, SimpleNamespace(flush=lambda: flushed.append(len(bob.positions))))
@@ -362,13 +336,10 @@ def test_answers_leave_at_once_where_a_crowd_is_served(tmp_path: Path) -> None:
         await asyncio.sleep(0)
         assert bob.positions == [1]
 
-        def crowd() -> Iterator[int]:
+        def work() -> Iterator[int]:
             while True:
                 yield 1
 
-        world.bridge._slices.line().start(crowd())
+        world.bridge._slices.line().start(work())
         say()
         assert flushed[-1] == 2
-        world.close()
-
-    asyncio.run(scenario())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from mqtt_im.store.interface import Readable
 from mqtt_im.store.queries import listings
 from tests.support.bridge import BridgeWorld
 from tests.support.im import encode
+from tests.unit.transport.harness import on_loop
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def _stored(world: BridgeWorld, count: int, size: int) -> None:
     world.settle()
 
 
-def test_pages_are_short_for_who_takes_none(tmp_path: Path, large: int) -> None:
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
+@on_loop
+async def test_pages_are_short_for_who_takes_none(tmp_path: Path, large: int) -> None:
+    with BridgeWorld(tmp_path) as world:
         _stored(world, 20, 5_000)
         bob = world.connect("bob")
         world.settle()
@@ -52,17 +52,14 @@ def test_pages_are_short_for_who_takes_none(tmp_path: Path, large: int) -> None:
         kept.flush_late()
         assert kept.late_bytes == 0
         assert len(bob.of("page")) == 4
-        world.close()
-
-    asyncio.run(scenario())
 
 
-def test_of_who_reads_none_few_replies_are_kept_and_nothing_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@on_loop
+async def test_of_who_reads_none_few_replies_are_kept_and_nothing_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """INV-16, and: what the device acknowledges may stand behind all that it asks."""
     monkeypatch.setattr(channel, "MAX_UNREAD", 3)
 
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
+    with BridgeWorld(tmp_path) as world:
         bob = world.connect("bob")
         world.settle()
         for number in range(10):
@@ -76,17 +73,14 @@ def test_of_who_reads_none_few_replies_are_kept_and_nothing_waits(tmp_path: Path
             world.ask(bob, "sync", after=0, id=f"s{number}")
             world.settle()
         assert [packet_id > 0 for _, packet_id, _ in bob.sent[-2:]] == [True, False], "there was room for one"
-        world.close()
-
-    asyncio.run(scenario())
 
 
-def test_few_replies_wait_until_the_device_takes_more_packets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@on_loop
+async def test_few_replies_wait_until_the_device_takes_more_packets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Receive Maximum (MQTT5-3.3.4-9) bounds no packets of QoS 0."""
     monkeypatch.setattr(channel, "MAX_UNREAD", 3)
 
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
+    with BridgeWorld(tmp_path) as world:
         bob = world.connect("bob")
         world.settle()
         bob.room = 0
@@ -98,14 +92,11 @@ def test_few_replies_wait_until_the_device_takes_more_packets(tmp_path: Path, mo
         bob.room = 65_536
         kept.flush_late()
         assert [(page["id"], packet_id > 0) for page, packet_id, _ in bob.sent[7:]] == [("s0", True), ("s1", True), ("s2", True)]
-        world.close()
-
-    asyncio.run(scenario())
 
 
-def test_what_is_offered_again_is_paid_for(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
+@on_loop
+async def test_what_is_offered_again_is_paid_for(tmp_path: Path) -> None:
+    with BridgeWorld(tmp_path) as world:
         _stored(world, 10, 5_000)
         bob = world.connect("bob")
         world.settle()
@@ -115,14 +106,11 @@ def test_what_is_offered_again_is_paid_for(tmp_path: Path) -> None:
         world.settle()
         assert len(bob.of("msg")) == 20
         assert bob.charged - before > 10 * 5_000 / costs.BODY_BYTES
-        world.close()
-
-    asyncio.run(scenario())
 
 
-def test_what_reaches_a_crowd_is_priced_at_the_door(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
+@on_loop
+async def test_what_reaches_a_crowd_is_priced_at_the_door(tmp_path: Path) -> None:
+    with BridgeWorld(tmp_path) as world:
         alice = world.connect("alice")
         world.settle()
         members = [f"member{number}" for number in range(200)]
@@ -137,15 +125,14 @@ def test_what_reaches_a_crowd_is_priced_at_the_door(tmp_path: Path) -> None:
             assert alice.charged - before > crowd - 0.1, op
             world.settle()
             assert alice.charged - before == pytest.approx(crowd, abs=0.1), "once"
-        world.close()
-
-    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize(("wait_s", "told_s"), [(0.0001, 0.1), (0.05, 0.1), (0.11, 0.2), (3.0, 3.0)])
-def test_who_is_refused_for_a_while_is_never_told_to_come_back_at_once(tmp_path: Path, wait_s: float, told_s: float) -> None:
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
+@on_loop
+async def test_who_is_refused_for_a_while_is_never_told_to_come_back_at_once(
+    tmp_path: Path, wait_s: float, told_s: float
+) -> None:
+    with BridgeWorld(tmp_path) as world:
         bob = world.connect("bob")
         world.settle()
         world.bridge.rate_limited(bob, encode({"op": "devices", "id": "d"}), 1, wait_s, False)
@@ -153,12 +140,10 @@ def test_who_is_refused_for_a_while_is_never_told_to_come_back_at_once(tmp_path:
         error = bob.of("error")[0]
         assert (error["id"], error["code"], error["retry_after"]) == ("d", "rate_limited", told_s)
         assert bob.failed == [1]
-        world.close()
-
-    asyncio.run(scenario())
 
 
-def test_pages_that_nobody_waits_for_any_more_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@on_loop
+async def test_pages_that_nobody_waits_for_any_more_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
     convs = listings.convs
 
@@ -168,8 +153,7 @@ def test_pages_that_nobody_waits_for_any_more_are_not_read(tmp_path: Path, monke
 
     monkeypatch.setattr(listings, "convs", noted)
 
-    async def scenario() -> None:
-        world = BridgeWorld(tmp_path)
+    with BridgeWorld(tmp_path) as world:
         _stored(world, 1, 10)
         alice, bob = world.connect("alice"), world.connect("bob")
         world.settle()
@@ -181,6 +165,3 @@ def test_pages_that_nobody_waits_for_any_more_are_not_read(tmp_path: Path, monke
         assert read == ["alice"]
         assert set(tokens) <= set(bob.answered), "the next connection of the device waits for these"
         assert alice.of("typing"), "what is for others is told all the same"
-        world.close()
-
-    asyncio.run(scenario())
