@@ -18,8 +18,10 @@ from tests.support.faults import assert_no_fault
 from tests.support.im import ImClient
 from tests.support.nodes import Nodes, new_nodes
 from tests.support.postgres import Cluster
+from tests.support.web import Web
 
 Name = Callable[[str], str]
+Login = Callable[[str], Web]
 
 
 class Clients:
@@ -84,6 +86,20 @@ def im(server: ServerProcess) -> Iterator[Clients]:
     clients = Clients(server)
     yield clients
     clients.close()
+
+
+@pytest.fixture
+def web(server: ServerProcess) -> Iterator[Login]:
+    """Logs users in over HTTP."""
+    made: list[Web] = []
+
+    def login(user: str) -> Web:
+        made.append(Web(server.http_port))
+        return made[-1].login(user)
+
+    yield login
+    for client in made:
+        client.close()
 
 
 @pytest.fixture

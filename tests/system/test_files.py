@@ -7,7 +7,6 @@ import http.client
 import os
 import shutil
 import socket
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,25 +17,10 @@ from mqtt_im.files.table import FileTable
 from mqtt_im.testing import ServerProcess, ServerThread, Value
 from tests.support.raw import eventually
 from tests.support.web import Web
-from tests.system.conftest import Clients, Name
+from tests.system.conftest import Clients, Login, Name
 
 CONFIG = {"limits.requests_per_second": 2000, "files.max_bytes": 100_000, "files.quota_bytes": 250_000}
 SECRET = b"\x89PNG " + os.urandom(5_000)
-
-Login = Callable[[str], Web]
-
-
-@pytest.fixture
-def web(server: ServerProcess) -> Iterator[Login]:
-    made: list[Web] = []
-
-    def login(user: str) -> Web:
-        made.append(Web(server.http_port))
-        return made[-1].login(user)
-
-    yield login
-    for client in made:
-        client.close()
 
 
 def token(web: Web) -> bytes:

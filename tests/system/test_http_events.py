@@ -15,25 +15,11 @@ from tests.support.faults import assert_no_fault
 from tests.support.im import direct
 from tests.support.raw import eventually
 from tests.support.web import Events, Web
-from tests.system.conftest import Clients, Name
+from tests.system.conftest import Clients, Login, Name
 
 CONFIG = {"limits.requests_per_second": 2000, "limits.max_connections_per_user": 4}
 
-Login = Callable[[str], Web]
 Open = Callable[..., Events]
-
-
-@pytest.fixture
-def web(server: ServerProcess) -> Iterator[Login]:
-    made: list[Web] = []
-
-    def login(user: str) -> Web:
-        made.append(Web(server.http_port))
-        return made[-1].login(user)
-
-    yield login
-    for client in made:
-        client.close()
 
 
 @pytest.fixture

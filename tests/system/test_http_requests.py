@@ -2,31 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-import pytest
-
 from mqtt_im.testing import ServerProcess
 from tests.support.im import direct
 from tests.support.web import Web
-from tests.system.conftest import Clients, Name
+from tests.system.conftest import Clients, Login, Name
 
 CONFIG = {"auth.admin_token": "the-admin-token", "limits.requests_per_second": 2000}
-
-Login = Callable[[str], Web]
-
-
-@pytest.fixture
-def web(server: ServerProcess) -> Iterator[Login]:
-    made: list[Web] = []
-
-    def login(user: str) -> Web:
-        made.append(Web(server.http_port))
-        return made[-1].login(user)
-
-    yield login
-    for client in made:
-        client.close()
 
 
 def test_a_message_is_sent_once_and_reaches_every_device(web: Login, im: Clients, name: Name) -> None:
