@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from mqtt_im.core.delivery import Message, take_back
+from mqtt_im.core.flights import Message, take_back
 
 from .channel import Channel
 from .parking import Parked, Parking

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from .entries import Entry, void, void_entry
-from .flights import FLIGHT_BYTES, LARGE, Aloft, Flight, LargeFlight, weight_of
+from .flights import FLIGHT_BYTES, LARGE, Aloft, Flight, LargeFlight, Message, take_back, weight_of
 
 ITEM_IDS = 32_767
 """Packet identifiers of items are `(pos - 1) % ITEM_IDS + 1`, so a restarted server uses the same ones again."""
@@ -39,9 +39,6 @@ def item_packet_id(pos: int) -> int:
     """The packet identifier of the packet whose last item is `pos`."""
     return (pos - 1) % ITEM_IDS + 1
 
-
-Message = tuple[str, int]
-"""A message: its conversation and its `seq`."""
 
 Packet = tuple[int, bytes, bool]
 """One packet to send: its identifier, 0 at QoS 0; its payload, JSON text; whether it is a repeat (DUP)."""
@@ -560,8 +557,7 @@ class Delivery:
             pos, entry = self._buffer.pop(0)
             self._buffered -= entry.size
             now_is.append((pos, entry))
-        flight.entries = _newer(flight.entries, now_is + self._buffer[:1])
-        flight.following, flight.doubtful = None, False
+        flight.renew(now_is + self._buffer[:1])
         self._fly(flight)
         self.next = flight.last + 1
         if flight.acked:
@@ -572,32 +568,8 @@ class Delivery:
         return flight.packet_id, _joined(flight.entries, items), True
 
 
-def take_back(entries: list[tuple[int, Entry]], gone: Container[Message]) -> int:
-    """What these hold of these messages is gone; how many they are."""
-    for _, entry in entries:
-        if entry.about and (entry.conv, entry.about) in gone:
-            entry.take_back()
-    return len(entries)
-
-
 def _joined(entries: list[tuple[int, Entry]], items: list[bytes]) -> bytes:
     if len(items) == 1:
         return items[0]
     first, last = entries[0][1].first or entries[0][0], entries[-1][0]
     return b'{"op":"batch","from":%d,"pos":%d,"items":[%b]}' % (first, last, b",".join(items))
-
-
-def _newer(sent: list[tuple[int, Entry]], now_is: list[tuple[int, Entry]]) -> list[tuple[int, Entry]]:
-    """What was sent, except for what holds less by now; and what is not in memory any more as it is now."""
-    found_again = dict(now_is)
-    less = {pos: entry for pos, entry in now_is if entry.recalled or entry.void}
-    gone = [(entry.first, pos) for pos, entry in now_is if entry.first]
-    found = []
-    for pos, entry in sent:
-        if any(first <= pos <= last for first, last in gone):
-            found.append((pos, void_entry("retention", entry.first)))
-        elif entry.is_light:
-            found.append((pos, found_again.get(pos, entry)))
-        else:
-            found.append((pos, less.get(pos, entry)))
-    return found

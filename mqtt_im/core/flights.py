@@ -8,10 +8,11 @@ device has one of them in flight at a time: nobody stands still.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from sys import getrefcount
 from typing import Final
 
-from .entries import Entry
+from .entries import Entry, void_entry
 
 LARGE: Final = 4096
 """A packet with more bytes is counted: a window of others weighs little."""
@@ -36,6 +37,18 @@ def _references(entries: list[tuple[int, object]]) -> int:
 
 
 _ALONE: Final = _references([(0, object())])
+
+
+Message = tuple[str, int]
+"""A message: its conversation and its `seq`."""
+
+
+def take_back(entries: list[tuple[int, Entry]], gone: Container[Message]) -> int:
+    """What these hold of these messages is gone; how many they are."""
+    for _, entry in entries:
+        if entry.about and (entry.conv, entry.about) in gone:
+            entry.take_back()
+    return len(entries)
 
 
 class Flight:
@@ -67,6 +80,11 @@ class Flight:
                 if id(entry) not in made:
                     made[id(entry)] = entry, entry.light()
                 entries[index] = pos, made[id(entry)][1]
+
+    def renew(self, now_is: list[tuple[int, Entry]]) -> None:
+        """It is offered again: with what was sent, but for what holds less by now."""
+        self.entries = _newer(self.entries, now_is)
+        self.following, self.doubtful = None, False
 
 
 class Aloft:
@@ -136,3 +154,19 @@ class LargeFlight(Flight):
             shared.aloft -= 1
             if not shared.aloft:
                 self._aloft.bytes -= self._rest
+
+
+def _newer(sent: list[tuple[int, Entry]], now_is: list[tuple[int, Entry]]) -> list[tuple[int, Entry]]:
+    """What was sent, except for what holds less by now; and what is not in memory any more as it is now."""
+    found_again = dict(now_is)
+    less = {pos: entry for pos, entry in now_is if entry.recalled or entry.void}
+    gone = [(entry.first, pos) for pos, entry in now_is if entry.first]
+    found = []
+    for pos, entry in sent:
+        if any(first <= pos <= last for first, last in gone):
+            found.append((pos, void_entry("retention", entry.first)))
+        elif entry.is_light:
+            found.append((pos, found_again.get(pos, entry)))
+        else:
+            found.append((pos, less.get(pos, entry)))
+    return found
