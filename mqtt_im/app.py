@@ -179,7 +179,7 @@ class Server:
         self._start_search(bridge, ledger.epoch)
         lags = lags_of(config, ledger)
         self._show(ledger, transport, hooks, lags)
-        await self._neighbours.start()
+        await self._unless_stopped(self._neighbours.start())
         self._undo.callback(self._neighbours.quiet)
         try:
             await transport.start()
@@ -239,6 +239,18 @@ class Server:
         self._neighbours = Bus(joined.database, joined.me, Path(config.data_dir))
         return joined
 
+    async def _unless_stopped(self, work: Coroutine[Any, Any, None]) -> None:
+        """It is done. Raises `StoreError` where this server is to stop before the database lets it be."""
+        done, stopped = asyncio.ensure_future(work), asyncio.ensure_future(self._stop.wait())
+        try:
+            await asyncio.wait((done, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if not done.done():
+                raise StoreError("the database does not answer")
+            done.result()
+        finally:
+            done.cancel()
+            stopped.cancel()
+
     @staticmethod
     def _lead(joined: Joined | None, around: Neighbourhood | None) -> Lead | None:
         """Whether this node sends what one outbox holds, where there may be others."""
@@ -250,7 +262,7 @@ class Server:
 
     async def _declared_dead(self) -> None:
         """Other nodes serve the clients that this one had; of what these have handed in here nothing is left."""
-        if self._transport is not None:
+        if self._transport is not None and self._transport.listening:  # else nobody has come yet
             await self._transport.lost()
         if self._bridge is not None:
             await self._bridge.lost()
@@ -315,7 +327,8 @@ class Server:
     async def run(self, started: Callable[[], None] = lambda: None) -> None:
         """Start, call `started`, run until SIGTERM, SIGINT or `request_stop`, then stop.
 
-        SIGHUP reloads; a second SIGINT ends the process at once. Signals that come during the start are obeyed after it.
+        SIGHUP reloads; a second SIGINT ends the process at once. Signals that come during the start are obeyed after
+        it; while it waits for the database, at once.
         """
         loop = asyncio.get_running_loop()
         handlers: dict[signal.Signals, Callable[[], None]] = {

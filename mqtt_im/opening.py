@@ -92,7 +92,10 @@ def join(config: Config, stop: Callable[[], bool]) -> Joined:
 
     It is waited for until `stop` says so; then `StoreError`. Raises `MqttImError` where the database can't be used as configured.
     """
+    import psycopg
+
     from mqtt_im.postgres.connecting import Database
+    from mqtt_im.postgres.errors import explained
     from mqtt_im.postgres.meta import prepare, ticket_key
     from mqtt_im.postgres.nodes import Me, own_name, register
     from mqtt_im.store.postgres.schema import DDL
@@ -101,11 +104,14 @@ def join(config: Config, stop: Callable[[], bool]) -> Joined:
     me = Me(own_name(config.cluster.node, folder, f"{socket.gethostname()}:{config.mqtt.bind.rpartition(':')[2]}"))
     logs.name_node(me.name)
     database = Database(config.store.url, me.name)
-    with database.wait_for("start", stop=stop) as connection:
-        database.check_pooling(connection)
-        prepare(database, connection, DDL)
-        register(database, connection, me, folder)
-        key = ticket_key(connection)
+    try:
+        with database.wait_for("start", stop=stop) as connection:
+            database.check_pooling(connection)
+            prepare(database, connection, DDL)
+            register(database, connection, me, folder)
+            key = ticket_key(connection)
+    except psycopg.Error as error:
+        raise explained(error, database.where) from error
     return Joined(database, me, key)
 
 

@@ -27,7 +27,7 @@ from mqtt_im.cli.trial import tokens, trial
 from mqtt_im.config import Address, Config, certificates, load, parse_bind
 from mqtt_im.config.addresses import bind_problem
 from mqtt_im.config.checks import binds
-from mqtt_im.protocol.errors import MqttImError
+from mqtt_im.protocol.errors import ConfigError, MqttImError
 from mqtt_im.store.folder import FolderLock
 
 _SPARE_FILES = 200
@@ -144,6 +144,8 @@ def _examine_database(config: Config) -> Iterator[Finding]:
     try:
         for verdict, text in findings.examine(database_of(config)):
             yield Finding(verdict, text)
+    except ConfigError:
+        return  # it is told with the other mistakes of the configuration
     except MqttImError as error:
         yield Finding("mend", error.message)
 

@@ -15,6 +15,8 @@ from typing import Any, Final
 import psycopg
 from psycopg import conninfo
 
+from mqtt_im.protocol.errors import ConfigError
+
 from .errors import NoAnswer, Unreachable, WrongDatabase, explained, one_line
 
 OLDEST: Final = 14
@@ -35,6 +37,9 @@ _DEFAULTS: Final[dict[str, Any]] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 8000,
 }
+
+_ENCODINGS: Final = ("UTF8", "SQL_ASCII")
+"""Of databases that take every text; the second one looks at none."""
 
 log = logging.getLogger(__name__)
 
@@ -59,14 +64,15 @@ class Database:
     """The database of `store.url`, as one node uses it."""
 
     def __init__(self, url: str, node: str = "") -> None:
-        """`node` is part of the name under which `pg_stat_activity` shows the connections. Raises `WrongDatabase`."""
+        """`node` is part of the name under which `pg_stat_activity` shows the connections. Raises `ConfigError`."""
         try:
             given = conninfo.conninfo_to_dict(url)
         except psycopg.ProgrammingError as error:
             # libpq's sentence may quote the URL, with its password.
-            raise WrongDatabase("store.url: expected postgresql://user:password@host/database") from error
+            expected = "expected postgresql://user:password@host/database, with nothing but options of libpq behind a ?"
+            raise ConfigError([f"store.url: {expected}"]) from error
         if not all(_is_port(text) for text in str(given.get("port", "")).split(",")):
-            raise WrongDatabase("store.url: a port is a number from 1 to 65535")
+            raise ConfigError(["store.url: a port is a number from 1 to 65535"])
         self._params: dict[str, Any] = {**_DEFAULTS, **{key: value for key, value in given.items() if value is not None}}
         self.node = node
         hosts = str(given.get("host") or given.get("hostaddr") or "local socket")
@@ -94,6 +100,9 @@ class Database:
         version = connection.info.server_version
         if version < OLDEST * 10_000:
             raise WrongDatabase(f"{self.where}: PostgreSQL {version // 10_000} is too old; {OLDEST} or newer is needed")
+        encoding = connection.info.parameter_status("server_encoding")
+        if encoding not in _ENCODINGS:
+            raise WrongDatabase(f"{self.where}: its encoding is {encoding}; make one with ENCODING 'UTF8', which has every text")
         connection.patience_s = patience_s
         connection.execute(
             f"SET statement_timeout = {int(patience_s * 1000)};"
@@ -123,11 +132,12 @@ class Database:
         found = _backend(connection)
         if found == connection.info.backend_pid:
             return  # nothing stands in between
-        with self.connect("check") as other, other.transaction():
-            _backend(other)  # takes a connection out of the pool; where that was ours, the next statement runs elsewhere
+        with self.connect("check") as other:
             try:
-                same = _backend(connection) == found
-            except psycopg.Error as error:
+                with other.transaction():
+                    _backend(other)  # takes a connection out of the pool; where that was ours, the next statement runs elsewhere
+                    same = _backend(connection) == found
+            except psycopg.Error as error:  # a pool in statement mode takes no transaction at all
                 raise WrongDatabase(f"{self.where}: {_POOLED} ({one_line(error)})") from error
         if not same:
             raise WrongDatabase(f"{self.where}: {_POOLED}")

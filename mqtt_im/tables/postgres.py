@@ -116,6 +116,8 @@ class PostgresTables:
             self.is_new = self._make(models)
         except peewee.PeeweeException as error:
             cause = error.__cause__ or error.__context__
+            if isinstance(cause, StoreError):  # there was no connection; it says which one
+                raise cause from error
             raise (
                 explained(cause, self.where) if isinstance(cause, psycopg.Error) else StoreError(f"{self.where}: {error}")
             ) from error

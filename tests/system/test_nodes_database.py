@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 from mqtt_im.testing import HOST, ServerProcess, free_ports
+from tests.support.faults import assert_no_fault
 from tests.support.im import ImClient
 from tests.support.jumps import WallClock
 from tests.support.nodes import Nodes, new_nodes, unharmed_nodes
@@ -158,6 +159,59 @@ def test_what_waiting_does_not_mend_ends_the_start_in_one_line(
     assert len(ended.stderr.splitlines()) == len(lines) == 1 and told in lines[0], ended.stderr
 
 
+def test_commands_leave_tables_of_a_newer_release_alone(postgres: Cluster, database: str) -> None:
+    postgres.execute(_NEWER, database.rpartition("/")[2])
+    node = ServerProcess({"store.url": database})
+    with node._temporary:
+        for command in (("user", "add", "alice"), ("user", "list"), ("hooks", "list"), ("store", "check")):
+            ended = node.command(*command)
+            assert (ended.returncode, ended.stdout) == (1, "") and ended.stderr.count("\n") == 1, ended
+            assert "made by a newer version" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    [
+        (("/test_", "/nowhere_"), 1, "does not exist"),
+        (("127.0.0.1:", "127.0.0.1:9"), 2, "store.url: a port is a number"),
+        (("postgres@", "postgres@a b"), 2, "store.url: expected postgresql://"),
+    ],
+    ids=["no-database", "no-port", "no-url"],
+)
+def test_commands_say_once_what_is_wrong_with_the_url(database: str, change: tuple[str, str], code: int, told: str) -> None:
+    node = ServerProcess({"store.url": database.replace(*change)})
+    with node._temporary:
+        for command in (("user", "list"), ("user", "add", "alice"), ("store", "check")):
+            ended = node.command(*command)
+            assert ended.returncode == code and ended.stderr.count("\n") == 1, ended
+            assert told in ended.stderr and ended.stderr.count("database ") <= 1 + ("does not exist" in told), ended
+
+
+def test_a_start_for_which_there_are_too_few_connections_can_be_stopped_and_goes_on(postgres: Cluster) -> None:
+    with ExitStack() as undo:
+        postgres.execute("CREATE ROLE few LOGIN CONNECTION LIMIT 3 IN ROLE postgres")
+        undo.callback(postgres.execute, "DROP ROLE few")
+        nodes = undo.enter_context(unharmed_nodes(postgres, 1))
+        url = nodes.url.replace("postgres@", "few@")
+
+        def begin(name: str) -> ServerProcess:
+            node = ServerProcess({"store.url": url, "cluster.node": name})
+            undo.callback(node.close)
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(node, "ready", lambda: "can't be asked which nodes there are" in node.log())
+                node.start()
+            return node
+
+        stopped = begin("stopped")
+        assert stopped.stop() == 0 and "stopped before the database was there" in stopped.log()
+        late = begin("late")
+        eventually(lambda: "a node is gone other=late" in nodes.all[0].log(), "it was declared dead")
+        postgres.execute("ALTER ROLE few CONNECTION LIMIT -1")
+        eventually(late.ready, "it is ready")
+        assert late.stop() == 0
+        assert_no_fault(late.log())
+
+
 @contextmanager
 def _pool(postgres: Cluster, mode: str, folder: Path) -> Iterator[int]:
     """The port of a pgbouncer in this mode."""
@@ -183,14 +237,14 @@ def _pool(postgres: Cluster, mode: str, folder: Path) -> Iterator[int]:
 
 def test_a_pool_must_be_in_session_mode(postgres: Cluster, tmp_path: Path) -> None:
     with new_database(postgres) as url:
-        with _pool(postgres, "transaction", tmp_path) as port:
-            node = ServerProcess({"store.url": url.replace(str(postgres.port), str(port))})
-            with node._temporary:
-                ended = node.command("serve")
-            assert ended.returncode == 1
-            assert (
-                "a pool in transaction mode stands in between; use one in session mode, or none" in ended.stderr.splitlines()[-1]
-            )
+        for mode in ("transaction", "statement"):
+            with _pool(postgres, mode, tmp_path) as port:
+                node = ServerProcess({"store.url": url.replace(str(postgres.port), str(port))})
+                with node._temporary:
+                    ended = node.command("serve")
+                assert ended.returncode == 1
+                (line,) = ended.stderr.splitlines()
+                assert "a pool in transaction mode stands in between; use one in session mode, or none" in line
         with _pool(postgres, "session", tmp_path) as port, ExitStack() as undo:
             nodes = Nodes(url.replace(str(postgres.port), str(port)), undo)
             nodes.start()

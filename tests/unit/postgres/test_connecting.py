@@ -14,6 +14,7 @@ from mqtt_im.postgres import meta
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.errors import Unreachable, WrongDatabase, explained
 from mqtt_im.postgres.meta import prepare
+from mqtt_im.protocol.errors import ConfigError
 from tests.support.postgres import Cluster
 
 
@@ -68,8 +69,6 @@ def test_the_database_is_waited_for(own_postgres: Cluster, caplog: pytest.LogCap
     [
         (("/test", "/nowhere_"), "does not exist"),
         (("postgres@", "nobody@"), "does not exist"),
-        (("127.0.0.1:", "127.0.0.1:9"), "a port is a number from 1 to 65535"),
-        (("127.0.0.1:", "127.0.0.1:" + "9" * 5_000), "a port is a number from 1 to 65535"),
     ],
 )
 def test_what_waiting_does_not_mend_is_told_at_once(database: str, change: tuple[str, str], why: str) -> None:
@@ -85,9 +84,30 @@ def test_what_the_url_asks_for_and_is_not_known_is_told_at_once(database: str) -
 
 @pytest.mark.parametrize("url", ["postgresql://a:secret@b c", "postgresql://a:secret@h/d?secret=1", "postgresql://[secret"])
 def test_a_url_that_is_none_is_not_shown(url: str) -> None:
-    with pytest.raises(WrongDatabase, match="expected postgresql://") as told:
+    with pytest.raises(ConfigError, match="expected postgresql://") as told:
         Database(url)
     assert "secret" not in told.value.message
+
+
+@pytest.mark.parametrize("port", ["99999", "9" * 5_000, "usual"])
+def test_a_port_that_is_none_is_a_mistake_of_the_configuration(port: str) -> None:
+    with pytest.raises(ConfigError, match="a port is a number from 1 to 65535"):
+        Database(f"postgresql://127.0.0.1:{port}/im")
+
+
+@pytest.mark.parametrize(("encoding", "takes_all"), [("LATIN1", False), ("SQL_ASCII", True)])
+def test_a_database_that_does_not_take_every_text_is_refused(postgres: Cluster, encoding: str, takes_all: bool) -> None:
+    name = f"encoded_{encoding.lower()}"
+    postgres.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING '{encoding}'")
+    there = Database(postgres.url(name))
+    try:
+        if takes_all:
+            there.connect("test").close()
+        else:
+            with pytest.raises(WrongDatabase, match="its encoding is LATIN1; make one with ENCODING 'UTF8'"):
+                there.connect("test")
+    finally:
+        postgres.drop(name)
 
 
 def test_nobody_at_the_address_is_waited_for(own_postgres: Cluster) -> None:
