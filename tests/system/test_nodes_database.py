@@ -274,8 +274,9 @@ def test_clocks_an_hour_apart_are_one_time(postgres: Cluster, tmp_path: Path) ->
             kept = json.loads((Path(str(node.config["data_dir"])) / "node").read_text())["name"]
             assert kept.endswith(f":{node.mqtt_port}")
             node.restart()
+            # It was started twice, and has kept its name.
+            eventually(lambda node=node: node.log().count(" info    ready ") == 2, "its line in the log")  # type: ignore[misc]
             lines = [line for line in node.log().splitlines() if " info " in line or " warning " in line]
-            assert len([line for line in lines if " ready " in line]) == 2  # it was started twice, and has kept its name
             assert {line.rpartition("node=")[2] for line in lines} == {kept}
 
 
