@@ -26,8 +26,8 @@ from mqtt_im.account_changes import AccountChanges
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.bounds import bridge_settings, retention_policy, rule_limits
 from mqtt_im.bridge.audience import Audience, Present
-from mqtt_im.bridge.auth import Authenticator
 from mqtt_im.bridge.claims import Claims
+from mqtt_im.bridge.logins.auth import Authenticator
 from mqtt_im.bridge.neighbourhood import Neighbourhood, WideAudience
 from mqtt_im.bridge.searching import Searching
 from mqtt_im.bridge.service import Bridge

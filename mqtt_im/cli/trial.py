@@ -31,7 +31,7 @@ def trial(config: Config) -> Iterator[str]:
 def tokens(config: Config) -> Iterator[str]:
     """The same of the keys that tokens are signed with."""
     if config.auth.mode == "jwt":
-        from mqtt_im.bridge.jwts import JwtVerifier
+        from mqtt_im.bridge.logins.jwts import JwtVerifier
 
         yield from _refusal(lambda: JwtVerifier(config.auth.jwt))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mqtt_im.accounts.table import Accounts
-from mqtt_im.bridge.auth import Authenticator
+from mqtt_im.bridge.logins.auth import Authenticator
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.config import Config
 from mqtt_im.files import Files

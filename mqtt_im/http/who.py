@@ -6,7 +6,7 @@ import asyncio
 import hmac
 from typing import NamedTuple
 
-from mqtt_im.bridge.auth import BAD_CREDENTIALS, TooManyFailures
+from mqtt_im.bridge.logins.auth import BAD_CREDENTIALS, TooManyFailures
 from mqtt_im.config.proxies import TrustedProxies
 from mqtt_im.http.asgi import Scope, header, headers
 from mqtt_im.http.errors import Problem, too_fast, unauthorized, unavailable

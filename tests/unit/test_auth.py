@@ -13,10 +13,10 @@ import pytest
 from mqtt_im.accounts import passwords
 from mqtt_im.accounts.models import Credentials
 from mqtt_im.accounts.table import Accounts
-from mqtt_im.bridge import auth, login_limits, verdicts
-from mqtt_im.bridge.auth import Authenticator
-from mqtt_im.bridge.login_limits import LoginLimits
-from mqtt_im.bridge.password_pool import NotYetError, Place, Standing, Verification
+from mqtt_im.bridge.logins import auth, limits, verdicts
+from mqtt_im.bridge.logins.auth import Authenticator
+from mqtt_im.bridge.logins.limits import LoginLimits
+from mqtt_im.bridge.logins.password_pool import NotYetError, Place, Standing, Verification
 from mqtt_im.config import AuthConfig, Config, LimitsConfig
 from mqtt_im.metrics import Metrics
 from mqtt_im.tables.sqlite import SqliteTables
@@ -308,7 +308,7 @@ def test_a_right_password_that_was_never_seen_gets_in_at_its_second_try(
 
 
 def test_limits_forget_the_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqtt_im.bridge.login_limits.MAX_ENTRIES", 2)
+    monkeypatch.setattr("mqtt_im.bridge.logins.limits.MAX_ENTRIES", 2)
     limits = LoginLimits(1, 100)
     for last in range(3):
         limits.failed(f"192.0.2.{last}", "alice", 0)
@@ -341,8 +341,8 @@ def test_a_device_with_an_old_password_is_no_guesser(closed: Authenticator, hash
 
 def test_who_hammers_waits_for_the_answers(closed: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:
     """A password that was looked at is answered at once; what costs the server nothing costs the client time, if it is much."""
-    monkeypatch.setattr(login_limits, "HOLD_UP_S", 3600.0)
-    monkeypatch.setattr(login_limits, "REFUSALS_PER_MINUTE", 2)
+    monkeypatch.setattr(limits, "HOLD_UP_S", 3600.0)
+    monkeypatch.setattr(limits, "REFUSALS_PER_MINUTE", 2)
 
     async def scenario() -> None:
         async def attempt(password: bytes) -> None:
@@ -452,7 +452,7 @@ def test_who_waits_too_long_is_told_to_come_back(closed: Authenticator) -> None:
 
 
 def test_a_full_pool_is_unavailable(closed: Authenticator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mqtt_im.bridge.password_pool.MAX_WAITING", 0)
+    monkeypatch.setattr("mqtt_im.bridge.logins.password_pool.MAX_WAITING", 0)
     assert refusal(closed) == auth.UNAVAILABLE
 
 

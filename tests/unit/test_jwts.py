@@ -12,8 +12,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from mqtt_im.bridge.jwts import JwtVerifier
-from mqtt_im.bridge.signed import WrongToken
+from mqtt_im.bridge.logins.jwts import JwtVerifier
+from mqtt_im.bridge.logins.signed import WrongToken
 from mqtt_im.config import AuthConfig, Config, JwtConfig
 from mqtt_im.config.checks import check
 from mqtt_im.protocol.errors import MqttImError

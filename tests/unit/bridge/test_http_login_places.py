@@ -7,9 +7,9 @@ import threading
 
 import pytest
 
-from mqtt_im.bridge import http_logins
-from mqtt_im.bridge.http_logins import HttpLogins, NoAnswer
-from mqtt_im.bridge.shared_places import SharedPlaces
+from mqtt_im.bridge.logins import http as http_logins
+from mqtt_im.bridge.logins.http import HttpLogins, NoAnswer
+from mqtt_im.bridge.logins.shared_places import SharedPlaces
 from mqtt_im.config import HttpLoginConfig
 
 PATIENCE_S = 60.0

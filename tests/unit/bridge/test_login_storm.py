@@ -13,8 +13,8 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 
 from mqtt_im.accounts import passwords
 from mqtt_im.accounts.table import Accounts
-from mqtt_im.bridge.auth import Authenticator
-from mqtt_im.bridge.password_pool import PasswordPool
+from mqtt_im.bridge.logins.auth import Authenticator
+from mqtt_im.bridge.logins.password_pool import PasswordPool
 from mqtt_im.config import Config
 from mqtt_im.metrics import Metrics
 from mqtt_im.transport.api import Identity, Login

@@ -8,8 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from mqtt_im.bridge import password_pool
-from mqtt_im.bridge.password_pool import NotYetError, PasswordPool, Place, PoolFullError, Standing
+from mqtt_im.bridge.logins import password_pool
+from mqtt_im.bridge.logins.password_pool import NotYetError, PasswordPool, Place, PoolFullError, Standing
 from tests.unit.transport.harness import on_loop
 
 

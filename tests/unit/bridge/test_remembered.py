@@ -8,14 +8,15 @@ from typing import Any, cast
 
 import pytest
 
-from mqtt_im.bridge import claims, cursors, login_limits, parking, searching, verdicts
+from mqtt_im.bridge import claims, cursors, parking, searching
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.bridge.lightening import Lightening
-from mqtt_im.bridge.login_limits import LoginLimits
+from mqtt_im.bridge.logins import limits, verdicts
+from mqtt_im.bridge.logins.limits import LoginLimits
+from mqtt_im.bridge.logins.verdicts import Verdicts
 from mqtt_im.bridge.parking import Parking
 from mqtt_im.bridge.pulling import Pulling
 from mqtt_im.bridge.searching import Searching
-from mqtt_im.bridge.verdicts import Verdicts
 from mqtt_im.core.entries import Entry
 from mqtt_im.core.flights import FLIGHT_BYTES, USUAL_BYTES, Aloft, Flight, LargeFlight
 from mqtt_im.shares import USUAL_MB, Bounds
@@ -74,7 +75,7 @@ def test_with_little_memory_fewer_passwords_are_remembered(monkeypatch: pytest.M
 
 
 def test_with_little_memory_fewer_addresses_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login_limits, "MAX_ENTRIES", 20)
+    monkeypatch.setattr(limits, "MAX_ENTRIES", 20)
     some = LoginLimits(1, 1_000, HALF)
     for number in range(30):
         some.failed(f"192.0.2.{number}", "", 0)

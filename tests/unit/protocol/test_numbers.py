@@ -16,8 +16,8 @@ from mqtt_im.protocol import codec, numbers, requests
 _UNTYPED = re.compile(r"msgspec\.json\.(Decoder\((?!.*float_hook)(\)|\w+\))|decode\([^=]*\)$)", re.MULTILINE)
 _OURS = {
     "account_changes.py",
-    "bridge/http_logins.py",  # what the operator's own service answers
-    "bridge/jwts.py",  # the operator's own keys
+    "bridge/logins/http.py",  # what the operator's own service answers
+    "bridge/logins/jwts.py",  # the operator's own keys
     "client/outgoing.py",  # what this client has written itself
     "hooks/payloads.py",  # what presence shows
     "hooks/webpush.py",  # a text

@@ -1,7 +1,7 @@
 """Who a connection is (PROTOCOL §2): names from the CONNECT packet, passwords against the accounts.
 
 Nothing here touches a session. A wrong login costs the one who makes it: passwords are hashed in `password_pool`, in turn
-for each address, and an address that fails too often is not listened to for a while (`login_limits`). Passwords that were
+for each address, and an address that fails too often is not listened to for a while (`limits`). Passwords that were
 right or wrong are remembered for some minutes as keyed hashes (`verdicts`), so that a reconnect costs microseconds and a
 device that goes on with an old password is no guesser; a changed password, or a removed account, voids that at once.
 """
@@ -18,11 +18,6 @@ from typing import TYPE_CHECKING
 from mqtt_im.accounts import passwords
 from mqtt_im.accounts.models import Credentials, Token
 from mqtt_im.accounts.table import Accounts
-from mqtt_im.bridge.http_logins import HttpLogins, NoAnswer
-from mqtt_im.bridge.login_limits import LoginLimits
-from mqtt_im.bridge.password_pool import NotYetError, PasswordPool, Place, PoolFullError, Standing
-from mqtt_im.bridge.signed import Claims, WrongToken
-from mqtt_im.bridge.verdicts import Verdicts
 from mqtt_im.config import Config
 from mqtt_im.config.peers import network_of
 from mqtt_im.logs import RateLimited
@@ -32,8 +27,14 @@ from mqtt_im.protocol.errors import StoreError
 from mqtt_im.shares import Bounds
 from mqtt_im.transport.api import Identity, Lease, Login, LoginRefused
 
+from .http import HttpLogins, NoAnswer
+from .limits import LoginLimits
+from .password_pool import NotYetError, PasswordPool, Place, PoolFullError, Standing
+from .signed import Claims, WrongToken
+from .verdicts import Verdicts
+
 if TYPE_CHECKING:
-    from mqtt_im.bridge.jwts import JwtVerifier
+    from .jwts import JwtVerifier
 
 UNAVAILABLE = 3
 BAD_CREDENTIALS = 4
@@ -43,7 +44,7 @@ log = logging.getLogger(__name__)
 
 
 def _verifier(config: Config) -> JwtVerifier:
-    from mqtt_im.bridge.jwts import JwtVerifier  # with all that verifies signatures: 7 MB
+    from .jwts import JwtVerifier  # with all that verifies signatures: 7 MB
 
     return JwtVerifier(config.auth.jwt)
 

@@ -11,10 +11,11 @@ import jwt
 import msgspec
 from jwt.warnings import InsecureKeyLengthWarning
 
-from mqtt_im.bridge.signed import Claims, WrongToken
 from mqtt_im.config import JwtConfig
 from mqtt_im.protocol import names, numbers
 from mqtt_im.protocol.errors import MqttImError
+
+from .signed import Claims, WrongToken
 
 MAX_BYTES: Final = 16_384
 """A longer token is never right."""
