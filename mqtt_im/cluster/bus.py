@@ -227,8 +227,15 @@ class Bus(Neighbours):
                 if not said:
                     log.error("the database can't be asked which nodes there are: %s", text)
                 said = text
-                _wait([self._wake_r], RETRY_S)
+                self._pause()
         self._call(self._greeted)
+
+    def _pause(self) -> None:
+        """Before the database is tried again: what is to be told meanwhile waits too, a stop does not."""
+        until = time.monotonic() + RETRY_S
+        while not self._stopping and (left := until - time.monotonic()) > 0:
+            if _wait([self._wake_r], left):
+                os.read(self._wake_r, 4096)
 
     def _serve(self, connection: Connection) -> None:
         connection.execute("SET synchronous_commit = off")

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from mqtt_im.cluster import bus as bus_module
 from mqtt_im.cluster.bus import Bus
 from mqtt_im.cluster.outbox import MAX_TOLD
 from mqtt_im.postgres import nodes
 from mqtt_im.postgres.connecting import Connection, Database
+from mqtt_im.postgres.errors import Unreachable
 from tests.support.postgres import enter
 
 PATIENCE_S = 60.0
@@ -74,6 +76,39 @@ def test_a_node_that_stops_meanwhile_waits_for_nobody(database: str, tmp_path: P
                 bus.quiet()
                 await bus.stop()
             assert not nodes.living(connection)
+
+    asyncio.run(play())
+
+
+class _Away(Database):
+    """Refuses at once."""
+
+    tries = 0
+
+    def connect(self, purpose: str, *, patience_s: float = PATIENCE_S) -> Connection:
+        self.tries += 1
+        raise Unreachable(f"{self.where}: it is away")
+
+
+def test_what_is_to_be_told_meanwhile_makes_nobody_try_the_database_sooner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One word to tell, and the node tried as often as it could, with half a core, until the database was back."""
+    monkeypatch.setattr(bus_module, "RETRY_S", 3_600.0)
+
+    async def play() -> None:
+        there = _Away("postgresql://im@127.0.0.1:1/im")
+        bus = Bus(there, nodes.Me("one"), tmp_path)
+        starting = asyncio.create_task(bus.start())
+        async with asyncio.timeout(PATIENCE_S):
+            while not there.tries:  # noqa: ASYNC110 - what it waits for tells nobody
+                await asyncio.sleep(0.01)
+            for _ in range(20):
+                bus.tell("wake", ["somebody"], [], to=2)
+                await asyncio.sleep(0.01)
+            assert there.tries == 1
+            await bus.stop()
+            await starting
 
     asyncio.run(play())
 
