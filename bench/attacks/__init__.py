@@ -8,6 +8,7 @@ from bench.attacks.doors import HOOKED, OPERATED, PROXIED, TOKENS
 from bench.attacks.foe import FOE, GROUP, MEMBERS, PASSWORD, STAR, Attack, Ports
 from bench.attacks.further import FURTHER
 from bench.attacks.groups import GROUPS
+from bench.attacks.lengths import LENGTHS
 from bench.attacks.many import MANY
 from bench.attacks.mixed import MIXED
 from bench.attacks.odd import ODD
@@ -36,6 +37,7 @@ ATTACKS: dict[str, Attack] = {
     **STRANGE,
     **MIXED,
     **VALUES,
+    **LENGTHS,
     **TOKENS,
     **PROXIED,
     **HOOKED,

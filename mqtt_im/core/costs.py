@@ -45,6 +45,8 @@ _SLOW: Final = 4
 """So many times may a page take what its units say, and costs no more."""
 NOTICED_S: Final = 0.001
 """Less of the ledger's thread's time is not looked at."""
+_READ_BYTES: Final = 1024 * 1024
+"""Bytes of a file that is read for one unit: a millisecond of the loop and a thread."""
 LOGIN: Final = 3.0
 """Units of a connection that comes and goes."""
 _PAGES: Final = (rq.Sync, rq.History, rq.Convs, rq.GroupInfo)
@@ -111,6 +113,16 @@ def of_copies(count: int, size: int) -> float:
 def of_file(size: int) -> float:
     """The units of an uploaded file of so many bytes."""
     return FILE + size / _FILE_BYTES
+
+
+def of_coming(size: int) -> float:
+    """The units of so many bytes of an upload that did not say before how many there are."""
+    return size / _FILE_BYTES
+
+
+def of_reading(size: int) -> float:
+    """The units of so many bytes of a file that is read, beside `FILE`."""
+    return size / _READ_BYTES
 
 
 def of_plain(filters: int, looked: int, kept: int, size: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any, Final, NamedTuple
 from urllib.parse import quote
 
@@ -19,7 +19,7 @@ from mqtt_im.files.table import Stored
 from mqtt_im.http.asgi import header
 from mqtt_im.http.body import Gone
 from mqtt_im.http.errors import Problem, unavailable
-from mqtt_im.http.services import Desk
+from mqtt_im.http.services import Desk, Services
 from mqtt_im.http.tickets import Tickets
 from mqtt_im.http.who import caller_of, pay
 from mqtt_im.protocol.codec import encode_json
@@ -27,6 +27,8 @@ from mqtt_im.protocol.errors import Refusal
 
 PATIENCE_S: Final = 60.0
 """A client that sends nothing of a body for so long is gone."""
+PAUSE_S: Final = 1.0
+"""The longest that a piece of a file waits for the rate of its user."""
 DEFAULT_TYPE: Final = "application/octet-stream"
 _BEYOND: Final = 10**18
 """More bytes than a file has."""
@@ -77,7 +79,8 @@ class FileRoutes:
             name = clean_name(request.query_params.get("name", ""))
             await pay(services, caller.user, costs.of_file(size or 0))
             with self._desk:
-                stored = await files.receive(caller.user, name, kind, size, _body(request.receive))
+                pieces = paid(_body(request.receive), services, caller.user, size or 0)
+                stored = await files.receive(caller.user, name, kind, size, pieces)
         except FileRefused as refused:
             services.metrics.count("uploads_refused", code=refused.code)
             raise Problem(refused.code, refused.message, {"Connection": "close"}) from None
@@ -119,15 +122,16 @@ class FileRoutes:
             raise Problem("not_found", "the content of this file is lost") from None
         except OSError as error:
             raise unavailable("the file can't be read at the moment; try again") from error
-        return _Sending(content, status, headers)
+        return Sending(content, status, headers, services, caller.user)
 
 
-class _Sending(Response):
-    """Sends the content as fast as the client takes it, and closes it in any case."""
+class Sending(Response):
+    """Sends the content as fast as the client takes it and its user's rate has room for, and closes it in any case."""
 
-    def __init__(self, content: Content, status: int, headers: dict[str, str]) -> None:
+    def __init__(self, content: Content, status: int, headers: dict[str, str], services: Services, user: str) -> None:
         super().__init__(status_code=status, headers=headers)
         self._content = content
+        self._services, self._user = services, user
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer."""
@@ -135,6 +139,7 @@ class _Sending(Response):
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
             async for piece in self._content.pieces():
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await spend(self._services, self._user, costs.of_reading(len(piece)))
             await send({"type": "http.response.body", "body": b""})
         finally:
             await asyncio.shield(asyncio.ensure_future(self._content.close()))
@@ -152,6 +157,22 @@ async def _body(receive: Receive) -> AsyncIterator[bytes]:
             raise Gone
         more = message.get("more_body", False)
         yield message.get("body", b"")
+
+
+async def paid(pieces: AsyncIterator[bytes], services: Services, user: str, size: int) -> AsyncGenerator[bytes, None]:
+    """The same bytes; those beyond the `size` that was paid for come as fast as the user's rate has room for them."""
+    async for piece in pieces:
+        beyond, size = max(0, len(piece) - size), max(0, size - len(piece))
+        if beyond:
+            await spend(services, user, costs.of_coming(beyond))
+        yield piece
+
+
+async def spend(services: Services, user: str, units: float) -> None:
+    """The user has paid, after a moment where the rate is used up: a file goes on slowly beside whatever else the user does."""
+    services.transport.charge(user, units)
+    if owed := services.transport.owes(user):
+        await asyncio.sleep(min(owed, PAUSE_S))
 
 
 def _is_type(kind: str) -> bool:

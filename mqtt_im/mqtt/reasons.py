@@ -69,6 +69,7 @@ _CODES: Final = {
     "filter": FILTER_INVALID,
     "packet_too_large": PACKET_TOO_LARGE,
     "answer_too_large": PACKET_TOO_LARGE,  # MQTT5-3.1.2-24
+    "too_many_filters": QUOTA,
     "user_properties": QUOTA,
     "receive_maximum": RECEIVE_MAXIMUM,  # MQTT5-3.3.4-7
     "too_many_unreleased": RECEIVE_MAXIMUM,

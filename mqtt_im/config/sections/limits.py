@@ -77,7 +77,8 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
         Meta(
             ge=1,
             description="Requests of one user, with a burst of twice that, in units of a small `send`: 10 entries of a page, "
-            "8 KiB of a body, 20 recipients, and 64 KiB of what is sent at once to more than 20 who are connected (each item as "
+            "8 KiB of a body, 256 KiB of a file that comes, 1 MiB of one that is read, 20 recipients, and 64 KiB of what "
+            "is sent at once to more than 20 who are connected (each item as "
             "8 KiB more than it has) count for one more each, a login for 3, a search for 10, a subscription to a presence "
             "for 2.",
         ),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 from mqtt_im.core import costs
 from mqtt_im.mqtt import V5, encode, packets, reasons
@@ -31,6 +32,12 @@ from mqtt_im.transport.embedded.sessions.session import Session
 from mqtt_im.transport.embedded.sessions.sharing import Group
 from mqtt_im.transport.under_way import LARGE
 
+_Decoded = TypeVar("_Decoded")
+
+_FEW_PROPERTIES: Final = 20
+"""User Properties of a publish that cost nothing beside it."""
+_LONG_ACKNOWLEDGEMENT: Final = 64
+"""Bytes: what stands behind the reason is taken apart, and nobody needs it."""
 _MAX_UNRELEASED: Final = 4096
 """QoS 2 publishes that a client may leave without PUBREL before it is disconnected; of MQTT 5 its Receive Maximum."""
 
@@ -66,6 +73,8 @@ def _decode(connection: Peer, first: int, body: bytes) -> packets.Publish:
     if first not in FIRST_BYTES:
         raise wrong_first_byte(first)
     packet = packets.publish(first, body, connection.version)
+    if packet.properties is not None and len(found := packet.properties.get(props.USER_PROPERTY, ())) > _FEW_PROPERTIES:
+        connection.charge(len(found) / costs.PARTS)
     number = packet.properties.get(props.TOPIC_ALIAS) if packet.properties is not None else None
     if number is None:
         return packet
@@ -132,7 +141,8 @@ def _publish_plain(
         if session.kept:
             promise = Promise(session, (sql.RECEIVED, (session.id, packet_id)))
 
-    size = len(message.payload) if token and len(message.payload) > LARGE else 0
+    weight = len(message.payload) + len(message.properties)
+    size = weight if token and weight > LARGE else 0
     if size:
         connection.under_way(size)
 
@@ -150,7 +160,7 @@ def _publish_plain(
             connection.fail(token)
 
     reach = hub.plain.publish(message, done if token else None, promise=promise, targets=targets, publisher=session)
-    connection.charge(costs.of_plain(*reach, len(message.payload)))
+    connection.charge(costs.of_plain(*reach, weight))
 
 
 async def _publish_filtered(connection: Peer, token: int, packet_id: int, message: PlainMessage) -> None:
@@ -225,7 +235,7 @@ def puback5(connection: Peer, body: bytes) -> None:
         if not packet_id:
             raise Malformed("packet_id_zero")
     else:
-        packet_id, code = packets.acknowledgement(body, "PUBACK", V5)
+        packet_id, code = _acknowledgement(connection, body, "PUBACK")
     _note(connection, code)
     again = connection.vacate(packet_id)
     if packet_id >= FIRST_PLAIN_PACKET_ID:
@@ -234,6 +244,13 @@ def puback5(connection: Peer, body: bytes) -> None:
         connection.meter(connection.hub.clock())
     if again:
         connection.room_again()
+
+
+def _acknowledgement(connection: Peer, body: bytes, packet: str) -> tuple[int, int]:
+    """See `packets.acknowledgement`. One with much in it counts as many that nothing waited for."""
+    if len(body) >= _LONG_ACKNOWLEDGEMENT:
+        connection.meter(connection.hub.clock(), len(body) // _LONG_ACKNOWLEDGEMENT)
+    return packets.acknowledgement(body, packet, connection.version)
 
 
 def _note(connection: Peer, code: int) -> None:
@@ -249,26 +266,35 @@ def _fits(connection: Peer, filters: int) -> None:
         raise Malformed("answer_too_large")
 
 
+def _decoded(connection: Peer, decode: Callable[[bytes, int], _Decoded], body: bytes) -> _Decoded:
+    """What the packet says. Raises `Malformed`, which may be found out at its end: the next login of the user pays for it."""
+    try:
+        return decode(body, connection.version)
+    except Malformed:
+        connection.charge(costs.of_nonsense(len(body)))
+        raise
+
+
 def other(connection: Peer, first: int, body: bytes) -> None:
     """Any packet but PUBLISH, PUBACK and PINGREQ."""
     version = connection.version
     if first == SUBSCRIBE:
-        asked = packets.subscribe(body, version)
+        asked = _decoded(connection, packets.subscribe, body)
         _fits(connection, len(asked[1]))
         subscribing.pay(connection, [topic_filter for topic_filter, _ in asked[1]])
         at_once = not subscribing.waits(connection, asked[1])
         connection.start(subscribing.subscribe(connection, *asked), at_once=at_once)
     elif first == UNSUBSCRIBE:
-        packet_id, unwanted = packets.unsubscribe(body, version)
+        packet_id, unwanted = _decoded(connection, packets.unsubscribe, body)
         _fits(connection, len(unwanted))
         subscribing.pay(connection, unwanted)
         connection.start(subscribing.unsubscribe(connection, packet_id, unwanted))
     elif first == PUBREC:
-        _pubrec(connection, *packets.acknowledgement(body, "PUBREC", version))
+        _pubrec(connection, *_acknowledgement(connection, body, "PUBREC"))
     elif first == PUBREL:
-        _release(connection, packets.acknowledgement(body, "PUBREL", version)[0])
+        _release(connection, _acknowledgement(connection, body, "PUBREL")[0])
     elif first == PUBCOMP:
-        packet_id, _ = packets.acknowledgement(body, "PUBCOMP", version)
+        packet_id, _ = _acknowledgement(connection, body, "PUBCOMP")
         again = connection.vacate(packet_id)
         _meter_unknown(connection, packet_id)
         connection.hub.plain.streams.completed(connection.own_session, packet_id)

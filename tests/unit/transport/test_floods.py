@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from mqtt_im.core import costs
+from mqtt_im.mqtt import properties as props
 from mqtt_im.transport.embedded.buckets import MAX_DEBT_S, Bucket
 from mqtt_im.transport.embedded.connection import Connection
-from tests.support import packets
+from tests.support import packets, packets5
 from tests.unit.transport.harness import NOTHING_WAITS, Server, on_loop
 
 PING = packets.packet(packets.PINGREQ)
@@ -85,6 +87,32 @@ async def test_acknowledgements_that_were_waited_for_are_free(tmp_path: Path) ->
         client.send(packets.acknowledge(packets.PUBACK, 7) * 5_000)
         await client.silent()
         assert server.counts["throttled"] == 0
+
+
+@on_loop
+@pytest.mark.parametrize("kind", [packets.PUBACK, packets.PUBREC, packets.PUBREL, packets.PUBCOMP])
+async def test_acknowledgements_count_by_what_is_in_them(tmp_path: Path, kind: int) -> None:
+    """With 500 properties each is taken apart for half a millisecond, and there may be 500 a second on each connection."""
+    async with Server(tmp_path) as server:
+        client = await server.connect5()
+        many = [(props.USER_PROPERTY, ("a", "b"))] * props.MAX_USER_PROPERTIES
+        client.send(packets5.acknowledge(kind, 7, 0, many) * 60)
+        await server.counted("throttled")
+
+
+@on_loop
+async def test_a_publish_is_paid_for_by_its_properties(tmp_path: Path) -> None:
+    async with Server(tmp_path, plain_topics=("open/#",), limits={"requests_per_second": 1_000}) as server:
+        client = await server.connect5()
+        bucket = only_connection(server).bucket
+        for given, least in (
+            ([(props.USER_PROPERTY, ("a", "b"))] * 500, 500 / costs.PARTS),
+            ([(props.USER_PROPERTY, ("a", "x" * 40_000))] * 4, 160_000 / costs.BODY_BYTES),
+        ):
+            before = max(bucket.paid_until, server.hub.clock())
+            client.send(packets5.publish("open/x", b"", packet_id=1, given=given))
+            await client.expect(packets.PUBACK, 1)
+            assert (bucket.paid_until - before) * 1_000 > least
 
 
 @on_loop

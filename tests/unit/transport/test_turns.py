@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from unittest.mock import Mock
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from mqtt_im.core import costs
 from mqtt_im.mqtt import properties as props
 from mqtt_im.mqtt import reasons
+from mqtt_im.mqtt.packets import MAX_FILTERS
 from mqtt_im.transport.embedded import connection, subscribing
 from tests.support import packets, packets5
 from tests.unit.transport.harness import PATIENCE_S, Server, on_loop
@@ -75,6 +77,21 @@ async def test_a_packet_has_a_bounded_number_of_user_properties(tmp_path: Path) 
         await client.expect(packets.PUBACK, 1)
         client.send(packets5.publish(UP, b"x", packet_id=2, given=many))
         assert await client.goodbye() == reasons.QUOTA
+
+
+@on_loop
+@pytest.mark.parametrize("encode", [packets5.subscribe, packets5.unsubscribe])
+async def test_a_packet_has_a_bounded_number_of_filters(tmp_path: Path, encode: Any) -> None:
+    async with Server(tmp_path) as server:
+        client = await server.connect5()
+        one = "x" if encode is packets5.unsubscribe else ("x", 0)
+        client.send(encode(1, *[one] * MAX_FILTERS))
+        await client.expect(packets.SUBACK if encode is packets5.subscribe else packets.UNSUBACK, 1)
+        bucket = server.hub.user("alice").bucket
+        before = max(bucket.paid_until, server.hub.clock())
+        client.send(encode(2, *[one] * (MAX_FILTERS + 1)))
+        assert await client.goodbye() == reasons.QUOTA
+        assert bucket.paid_until > before, "the next login pays for it"
 
 
 @on_loop

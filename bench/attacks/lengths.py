@@ -1,0 +1,116 @@
+"""Packets and files that say little and are long: properties of what nobody waits for, filters, bytes beside a payload."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import socket
+import threading
+
+from bench.attacks import wire
+from bench.attacks.foe import FOE, Attack, Foe, Ports, at_once, forever, ids
+from bench.attacks.together import CONNECTIONS
+from bench.attacks.web import get, token_of
+
+_ids = ids()
+_PROPERTIES = b"\x26\0\1a\0\1b" * 500
+"""As many as a packet may have."""
+
+
+def long_acknowledgements(ports: Ports) -> None:
+    """Acknowledgements of nothing with 500 properties each, of all four kinds, on all connections of a user."""
+    length = wire.remaining_length(len(_PROPERTIES))
+    bodies = [b"\x12\x34\0" + length + _PROPERTIES] * 4
+    heads = (b"\x40", b"\x50", b"\x62", b"\x70")
+    packets = b"".join(head + wire.remaining_length(len(body)) + body for head, body in zip(heads, bodies, strict=True))
+    at_once(CONNECTIONS - 1, lambda: forever(ports.mqtt, lambda foe: foe.send(packets * 8), version=wire.V5))
+
+
+def messages_of_properties(ports: Ports) -> None:
+    """Plain messages that are empty and have 240 KB of properties, retained, for fourteen kept sessions of their sender."""
+    large = (b"\x26\0\1a" + b"\xbb\x80" + b"x" * 48_000) * 5
+    small = _PROPERTIES
+
+    def listen() -> None:
+        def ask(foe: Foe) -> None:
+            foe.send(foe.subscription(["plain/props/#"], 1))
+            foe.socket.recv(100)
+
+        forever(ports.mqtt, ask, version=wire.V5, clean=False, device=f"props{next(numbers)}", reads=False)
+
+    def write(foe: Foe) -> None:
+        topic = f"plain/props/{next(numbers) % 20}"
+        foe.send(foe.publish(topic, b"", properties=large, retain=True) + foe.publish(topic, b"", properties=small))
+
+    numbers = itertools.count()
+    for _ in range(CONNECTIONS - 2):
+        threading.Thread(target=listen, daemon=True).start()
+    forever(ports.mqtt, write, version=wire.V5)
+
+
+def filters_of_a_letter(ports: Ports) -> None:
+    """65,000 filters of a letter in one packet, and to take away 86,000, by four accounts."""
+    asked = (wire.text("a") + b"\0") * 65_000
+    left = wire.text("a") * 86_000
+    packets = itertools.cycle((b"\x82", asked, b"\xa2", left))
+    users = itertools.cycle((FOE, "user1", "user2", "user3"))
+
+    def ask(foe: Foe) -> None:
+        head, filters = next(packets), next(packets)
+        foe.send(head + wire.remaining_length(len(filters) + 2) + b"\0\1" + filters)
+
+    lock = threading.Lock()
+
+    def work() -> None:
+        with lock:
+            user = next(users)
+        forever(ports.mqtt, ask, user=user)
+
+    at_once(4, work)
+
+
+def files_read(ports: Ports) -> None:
+    """A file of 20 MB, on eight connections that take it as fast as it comes, again and again."""
+    token = token_of(ports)
+    field = f"Authorization: Bearer {token}"
+    head = f"POST /api/v1/files?name=x HTTP/1.1\r\nHost: x\r\n{field}\r\nContent-Length: 20000000\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", ports.http), timeout=30) as foe:
+        foe.sendall(head + b"x" * 20_000_000)
+        file = json.loads(foe.recv(1 << 16).partition(b"\r\n\r\n")[2] or b"{}").get("id", "none")
+
+    def work() -> None:
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", ports.http), timeout=30) as foe:
+                foe.sendall(get(f"/api/v1/files/{file}", field, "Connection: close"))
+                while foe.recv(1 << 20):
+                    pass
+
+    at_once(8, work)
+
+
+def files_in_chunks(ports: Ports) -> None:
+    """Files of 24 MB that do not say so, and one byte more than there may be, on eight connections."""
+    head = f"POST /api/v1/files?name=x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token_of(ports)}\r\n"
+    head += "Transfer-Encoding: chunked\r\n\r\n"
+    piece = b"40000\r\n" + b"x" * 0x40000 + b"\r\n"
+
+    def work() -> None:
+        for number in itertools.count():
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", ports.http), timeout=30) as foe:
+                foe.sendall(head.encode())
+                for _ in range(96 + number % 2 * 5):
+                    foe.sendall(piece)
+                foe.sendall(b"0\r\n\r\n")
+                foe.recv(1 << 16)
+
+    at_once(8, work)
+
+
+LENGTHS: dict[str, Attack] = {
+    "acknowledgements of 500 properties": long_acknowledgements,
+    "plain messages of properties": messages_of_properties,
+    "65,000 filters of a letter": filters_of_a_letter,
+    "files that are read as fast as they come": files_read,
+    "files in chunks that do not say how many": files_in_chunks,
+}
