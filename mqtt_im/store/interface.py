@@ -99,6 +99,9 @@ class Seen(view.View, Protocol):
     def conv_names(self, user: User) -> list[str]:
         """The names of all conversations that the user is or was in."""
 
+    def has_more_conversations(self, user: User, than: int) -> bool:
+        """Whether the user is or was in more than so many, about: one that was just changed may count twice."""
+
     def share_group(self, user: str, other: str) -> bool:
         """Whether two users are in one group now."""
 

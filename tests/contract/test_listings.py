@@ -62,8 +62,40 @@ def test_who_is_near_is_the_same_however_it_is_found(
     store.ask("eve", rq.Block(id="b", user="ann"))
     store.ask("cat", rq.Settings(id="s", presence=False))
     among = ["ann", "bob", "cat", "dan", "eve", "fay", "gil"]
-    assert read(store, lambda view: visibility.nearby_online(view, "ann", among)) == ["bob", "fay"]
-    assert read(store, lambda view: visibility.seen_by(view, "eve", among)) == ["bob", "cat"]
+    assert read(store, lambda view: visibility.nearby_online(view, "ann", among)) == (["bob", "fay"], [])
+    assert read(store, lambda view: visibility.seen_by(view, "eve", among)) == (["bob", "cat"], [])
+
+
+def test_who_has_had_many_conversations_is_compared_with_others_in_steps(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with those left long ago: twenty thousand of them were gone through at every coming and going."""
+    for name, value in (("FEW", 2), ("_SOME", 3), ("_FOR_EACH", 0), ("AT_ONCE", 2)):
+        monkeypatch.setattr(visibility, name, value)
+    shares, asked = visibility.shares_conversation, list[str]()
+
+    def spy(engine: Any, user: str, other: str) -> bool:
+        asked.append(other)
+        return shares(engine, user, other)
+
+    monkeypatch.setattr(visibility, "shares_conversation", spy)
+    among = ["ann", "bob", "cat", "dan", "eve"]
+    store.ask("ann", rq.GroupCreate(id="1", group="#g", members=["bob"]))
+    store.say("ann", "dan")
+    assert read(store, lambda view: visibility.nearby_online(view, "ann", among)) == (["bob", "dan"], [])
+    for number in range(3):
+        store.ask("ann", rq.GroupCreate(id=f"make{number}", group=f"#left{number}", members=["eve"]))
+        store.ask("ann", rq.GroupLeave(id=f"leave{number}", group=f"#left{number}"))
+    assert not asked
+    steps, rest = list[tuple[list[str], list[str]]](), among
+
+    def step(view: Any) -> tuple[list[str], list[str]]:
+        return visibility.nearby_online(view, "ann", rest)
+
+    while rest:
+        found, rest = read(store, step)
+        steps.append((found, asked[:]))
+        asked.clear()
+    assert steps == [(["bob"], ["bob"]), (["dan"], ["cat", "dan"]), ([], ["eve"])]
+    assert read(store, lambda view: visibility.seen_by(view, "ann", among)) == (["bob"], ["cat", "dan", "eve"])
 
 
 def test_conversations_come_by_activity_and_pages_join(store: Store) -> None:
@@ -212,7 +244,7 @@ def test_who_has_an_erased_name_anew_shares_nothing_of_the_former_ones(
 
     def near() -> list[list[str]]:
         online = ["ann", "bob", "cat"]
-        return list(read(store, lambda view: [visibility.nearby_online(view, user, online) for user in ("ann", "bob")]))
+        return list(read(store, lambda view: [visibility.nearby_online(view, user, online)[0] for user in ("ann", "bob")]))
 
     def shares() -> list[bool]:
         pairs = [("ann", "bob"), ("bob", "ann")]

@@ -92,6 +92,10 @@ class MemoryState(OneByOne):
         """See `interface.State`."""
         return [conv.name for conv in self._convs.values() if user.name in conv.members]
 
+    def has_more_conversations(self, user: User, than: int) -> bool:
+        """See `interface.State`."""
+        return len(self.conv_names(user)) > than
+
     def share_group(self, user: str, other: str) -> bool:
         """See `interface.State`."""
         return any(conv.group and conv.member(user) and conv.member(other) for conv in self._convs.values())

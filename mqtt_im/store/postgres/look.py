@@ -177,6 +177,11 @@ class Look(OneByOne):
         pairs = [sorted((user.name, row[0])) for row in self.link.one(tables.DIRECTS_OF, user.uid)]
         return [f"{a}:{b}" for a, b in pairs] + [row[1] for row in self.link.one(tables.PARTS, user.uid)]
 
+    def has_more_conversations(self, user: User, than: int) -> bool:
+        """See `interface.State`."""
+        ((count,),) = self.link.one(tables.COUNT_OF, user.uid, than + 1)
+        return int(count) > than
+
     def share_group(self, user: str, other: str) -> bool:
         """See `interface.State`."""
         self.read_users((user, other))

@@ -90,6 +90,11 @@ DIRECTS_OF: Final = Statement(
     f" UNION ALL SELECT u.name, {DIRECT} FROM direct d JOIN im_user u ON u.uid = d.a WHERE d.b = $1 AND d.a <> $1",
     "i",
 )
+COUNT_OF: Final = Statement(
+    "SELECT count(*) FROM (SELECT 1 FROM direct WHERE a = $1 UNION ALL SELECT 1 FROM direct WHERE b = $1"
+    " UNION ALL SELECT 1 FROM member WHERE uid = $1 LIMIT $2) found",
+    "ii",
+)
 
 DEVICES: Final = Statement(f"SELECT {DEVICE} FROM device WHERE uid = ANY ($1) ORDER BY uid, device", "I")
 

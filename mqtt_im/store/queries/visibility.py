@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Final
 
-from mqtt_im.core.model import Conv
+from mqtt_im.core.model import Conv, User
 from mqtt_im.core.rules import Who
 from mqtt_im.core.rules.common import conv_of
 from mqtt_im.protocol.errors import Refusal
@@ -17,7 +17,11 @@ if TYPE_CHECKING:
 FEW = 64
 """So many users are looked up one by one; for more, all conversations of a user are gone through …"""
 _AS_MANY: Final = 8
-"""… unless the groups among them have so many times as many members."""
+"""… unless the groups among them have so many times as many members …"""
+_SOME, _MANY, _FOR_EACH = 500, 4_000, 4
+"""… or they are more than these, than so many for each who is looked up, but for a few; those once left count too."""
+AT_ONCE = 32
+"""Users that are looked up one by one in one step."""
 
 
 def typing_audience(engine: Readable, who: Who, to: str) -> tuple[str, list[str]]:
@@ -60,33 +64,48 @@ def sees_presence(engine: Readable, watcher: str, user: str) -> bool:
     return subject.presence and watcher not in subject.blocks and shares_conversation(engine, watcher, user)
 
 
-def seen_by(engine: Readable, user: str, among: Collection[str]) -> list[str]:
-    """Those `among` who may know whether the user is connected."""
+def seen_by(engine: Readable, user: str, among: Collection[str]) -> tuple[list[str], list[str]]:
+    """Those `among` who may know whether the user is connected, as far as one step goes; who has still to be asked about."""
     subject = engine.state.user(user)
-    return sorted(_near(engine, user, among) - subject.blocks) if subject.presence else []
+    if not subject.presence:
+        return [], []
+    found, rest = _near(engine, user, among)
+    return sorted(found - subject.blocks), rest
 
 
-def nearby_online(engine: Readable, watcher: str, online: Collection[str]) -> list[str]:
-    """Those `online` who share a conversation with the watcher and let it know."""
+def nearby_online(engine: Readable, watcher: str, online: Collection[str]) -> tuple[list[str], list[str]]:
+    """Those `online` who share a conversation with the watcher and let it know, and who has still to be asked about, as above."""
     state = engine.state
-    found = sorted(_near(engine, watcher, online))
-    return [name for name in found if (user := state.user(name)).presence and watcher not in user.blocks]
+    found, rest = _near(engine, watcher, online)
+    return [name for name in sorted(found) if (user := state.user(name)).presence and watcher not in user.blocks], rest
 
 
-def _near(engine: Readable, user: str, among: Collection[str]) -> set[str]:
-    """Those `among`, the user aside, who share a conversation with the user now."""
+def _near(engine: Readable, user: str, among: Collection[str]) -> tuple[set[str], list[str]]:
+    """Those `among`, the user aside, who share a conversation with the user now; those whom this step did not come to."""
     state = engine.state
+    owner = state.user(user)
+    if len(among) > FEW and not state.has_more_conversations(owner, min(_MANY, max(_SOME, len(among) * _FOR_EACH))):
+        found = _through_conversations(engine, owner, among)
+        if found is not None:
+            return found, []
+    names = list(among)
+    some = {name for name in names[:AT_ONCE] if name != user and shares_conversation(engine, user, name)}
+    return some, names[AT_ONCE:]
+
+
+def _through_conversations(engine: Readable, owner: User, among: Collection[str]) -> set[str] | None:
+    """Those `among` who are in a conversation of the user; None where its groups have far more members than are asked for."""
+    state, user = engine.state, owner.name
     found: set[str] = set()
     groups: list[Conv] = []
-    if len(among) > FEW:
-        for conv_name in state.conv_names(state.user(user)):
-            pair = members_of_direct(conv_name)
-            if pair is not None:
-                found.update(name for name in pair if name in among and name != user and _share_direct(state, user, name))
-            elif (conv := state.conv(conv_name)) is not None and conv.member(user) is not None:
-                groups.append(conv)
-    if len(among) <= FEW or sum(conv.size for conv in groups) > len(among) * _AS_MANY:
-        return {name for name in list(among) if name != user and shares_conversation(engine, user, name)}
+    for conv_name in state.conv_names(owner):
+        pair = members_of_direct(conv_name)
+        if pair is not None:
+            found.update(name for name in pair if name in among and name != user and _share_direct(state, user, name))
+        elif (conv := state.conv(conv_name)) is not None and conv.member(user) is not None:
+            groups.append(conv)
+    if sum(conv.size for conv in groups) > len(among) * _AS_MANY:
+        return None
     for conv in groups:
         names = conv.members if len(conv.members) < len(among) else list(among)
         found.update(name for name in names if name in among and conv.member(name) is not None)

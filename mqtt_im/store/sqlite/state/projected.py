@@ -315,6 +315,11 @@ class ProjectedState(Contents):
             names.update(dict.fromkeys(generation.latest.get(user.uid, ())))
         return list(names)
 
+    def has_more_conversations(self, user: User, than: int) -> bool:
+        """See `interface.State`."""
+        live = sum(len(generation.members.get(user.name, {})) for generation in self._generations())
+        return live > than or live + self.projection.count_convs(user.uid, than + 1) > than
+
     def share_group(self, user: str, other: str) -> bool:
         """See `interface.State`."""
         changed: set[int] = set()

@@ -188,6 +188,13 @@ class Projection:
         rows = self._conn.execute("SELECT name FROM member CROSS JOIN conv USING (cid) WHERE uid = ?", (uid,))
         return [row[0] for row in rows]
 
+    def count_convs(self, uid: int, most: int) -> int:
+        """How many conversations a user is or was in; no more than `most` are counted."""
+        found: int = self._conn.execute(
+            "SELECT count(*) FROM (SELECT 1 FROM member WHERE uid = ? LIMIT ?)", (uid, most)
+        ).fetchone()[0]
+        return found
+
     def later(self, uid: int, above: int) -> list[str]:
         """The names of the user's conversations with an activity after that log row."""
         rows = self._conn.execute(
