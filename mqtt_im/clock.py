@@ -31,12 +31,16 @@ class Times(NamedTuple):
 
 
 class Mark(msgspec.Struct, array_like=True):
-    """How the clocks stood at one moment, in ms. `boot` names what `counted` was counted from, "" where nobody knows."""
+    """How the clocks stood at one moment, in ms. `boot` names what `counted` was counted from, "" where nobody knows.
+
+    Where the steady time is that of several nodes, the mark is `shared`.
+    """
 
     steady: int
     wall: int
     counted: int
     boot: str
+    shared: bool = False
 
 
 def _counted() -> float:
@@ -70,6 +74,7 @@ class Clock:
         self._base = int((wall() - counted()) * 1000)
         """Of the steady time, above what was counted."""
         self._ahead = 0
+        self._shared = False
 
     def resume(self, mark: bytes | None) -> None:
         """Go on from a mark of a former process; None where there is none. Nobody has been told the steady time yet."""
@@ -79,6 +84,7 @@ class Clock:
             last = msgspec.json.decode(mark, type=Mark)
         except msgspec.DecodeError:
             return
+        self._shared = last.shared
         passed = self.wall() - last.wall
         if last.boot and last.boot == self._boot:
             passed = max(passed, self._count() - last.counted)
@@ -91,6 +97,10 @@ class Clock:
     def wall(self) -> int:
         """What time it is, as far as the machine knows."""
         return int(self._wall() * 1000)
+
+    def told(self) -> int:
+        """What people and programs are told that time is: what the machine knows, and among several nodes what all agree on."""
+        return self.steady() if self._shared else self.wall()
 
     def steady(self) -> int:
         """The steady time. It never goes back."""

@@ -19,7 +19,7 @@ from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.transport.api import Transport
 from mqtt_im.transport.guest import Guest
 
-from .channel import Channel, now_ms
+from .channel import Channel
 from .seam import Bridge
 
 NEEDS_ID = CHANGING - {rq.Hello, rq.Ack, rq.Read}
@@ -150,7 +150,7 @@ class Calls:
             "floor": owner.lowest,
             "epoch": self._bridge.ledger.epoch,
             "limits": self._bridge.uplinks.limits(0),
-            "ts": now_ms(),
+            "ts": self._bridge.ledger.clock.told(),
         }
 
 

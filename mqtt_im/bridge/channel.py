@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
@@ -375,8 +374,3 @@ class Channel:
         if found:
             self.link.keep(-len(found))
         return found
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970, UTC."""
-    return time.time_ns() // 1_000_000

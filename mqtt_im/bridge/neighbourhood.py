@@ -18,7 +18,7 @@ from mqtt_im.cluster import Neighbours
 from mqtt_im.protocol.errors import Refusal
 
 from .audience import Audience
-from .channel import Channel, now_ms
+from .channel import Channel
 from .seam import Bridge
 
 SWEEP_S: Final = 3.0
@@ -225,7 +225,7 @@ class Neighbourhood:
     def _gone_from(self, node: int, keep: set[str]) -> None:
         gone = [user for user, nodes in self._elsewhere.items() if node in nodes and user not in keep]
         for user in gone:
-            self._went(node, [user, now_ms()])
+            self._went(node, [user, self._bridge.ledger.clock.told()])
 
     # The sweep.
 

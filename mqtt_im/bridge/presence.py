@@ -19,7 +19,6 @@ from mqtt_im.store.jobs.reads import CallJob
 from mqtt_im.store.queries import belongings, visibility
 from mqtt_im.transport.api import Link
 
-from .channel import now_ms
 from .nearby import Nearby
 from .seam import Bridge
 
@@ -88,14 +87,14 @@ class Presence:
             around.came(user)
             if user in self._bridge.audience.elsewhere:
                 return
-        self.listener(user, True, now_ms())
+        self.listener(user, True, self._bridge.ledger.clock.told())
         self._tell(user, self._links(user))
         self.nearby.changed(user)
 
     def came_elsewhere(self, user: str) -> None:
         """A user who was not online at any other node is at one."""
         if not self.is_here(user):
-            self.listener(user, True, now_ms())
+            self.listener(user, True, self._bridge.ledger.clock.told())
             self._tell(user, self._links(user))
             self.nearby.changed(user)
 
@@ -109,7 +108,7 @@ class Presence:
     def went(self, user: str) -> None:
         """A user's last device that had its delivery is gone."""
         timer = asyncio.get_running_loop().call_later(OFFLINE_DELAY_S, self._gone, user)
-        self._going[user] = (timer, now_ms())
+        self._going[user] = (timer, self._bridge.ledger.clock.told())
 
     async def settle(self, user: str) -> None:
         """Who may know has been told that the user is gone, though it may come back: nobody may know later. Raises `Refusal`."""

@@ -27,7 +27,7 @@ from . import erasing
 from .attaching import Attaching
 from .audience import Audience
 from .calls import Calls
-from .channel import Channel, now_ms
+from .channel import Channel
 from .claims import Claims
 from .cursors import AT_ONCE, Cursors
 from .lightening import USUAL_FETCH_BYTES, Lightening
@@ -248,7 +248,7 @@ class Bridge:
         channel = self._channels.get(link)
         if channel is None:
             return 0
-        delivery, waited, now = channel.delivery, 0, now_ms()
+        delivery, waited, now = channel.delivery, 0, self.ledger.clock.told()
         moved = False
         for packet_id in packet_ids:
             if packet_id >= FIRST_REPLY_PACKET_ID:

@@ -7,7 +7,6 @@ written to the socket itself, one write for all events of a turn of the loop.
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -257,7 +256,7 @@ class Events:
             "floor": floor,
             "epoch": bridge.ledger.epoch,
             "limits": bridge.uplinks.limits(0),
-            "ts": time.time_ns() // 1_000_000,
+            "ts": bridge.ledger.clock.told(),
         }
 
 

@@ -26,6 +26,7 @@ from tests.support.nodes import Nodes, new_nodes, unharmed_nodes
 from tests.support.postgres import Cluster, new_database
 from tests.support.proxy import Fault, ProxyThread
 from tests.support.raw import Closed, Refused, eventually
+from tests.support.web import Web
 
 pytestmark = pytest.mark.slow
 
@@ -270,7 +271,16 @@ def test_clocks_an_hour_apart_are_one_time(postgres: Cluster, tmp_path: Path) ->
         for client in clients:
             client.until(lambda client=client: len(client.items) == 10, "all items")  # type: ignore[misc]
             assert [item["ts"] for item in client.items] == times
+        guest = undo.enter_context(ImClient(nodes[1].mqtt_port, "bob", "phone"))
+        guest.sign_in().listen().say("alice", "hi")
+        assert clients[0].subscribe(guest.presence_topic) == [1]
+        guest.disconnect()
+        states = lambda: [json.loads(p.payload) for p in clients[0].plain if p.topic == guest.presence_topic]  # noqa: E731
+        clients[0].until(lambda: states() and states()[-1]["state"] == "offline", "offline")
+        assert abs(states()[-1]["last_seen"] / 1000 - time.time()) < 600
         for node in nodes:
+            with Web(node.http_port) as web:
+                assert abs(web.login("alice").must("hello")["ts"] / 1000 - time.time()) < 600
             kept = json.loads((Path(str(node.config["data_dir"])) / "node").read_text())["name"]
             assert kept.endswith(f":{node.mqtt_port}")
             node.restart()

@@ -120,7 +120,7 @@ class Engine(Showing):
         """By which this node's steady time goes on from the database's clock, which is the steady time of all nodes."""
         began = time.time()
         now: int = self.link.one(tables.CLOCK)[0][0]
-        return msgspec.json.encode(Mark(now, int((began + time.time()) * 500), 0, ""))
+        return msgspec.json.encode(Mark(now, int((began + time.time()) * 500), 0, "", shared=True))
 
     def keep_mark(self, mark: bytes) -> None:
         """See `interface.Store`: the database's clock goes on by itself."""
