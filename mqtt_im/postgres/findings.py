@@ -94,6 +94,10 @@ def _standbys(connection: Connection) -> Iterator[Line]:
         "SELECT coalesce(nullif(application_name, ''), client_addr::text), sync_state, "
         "coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::int8 FROM pg_stat_replication"
     ).fetchall()
+    if any(state is None for _, state, _ in rows):  # so it is for who may not see it, and the lag then too
+        who = connection.info.user
+        yield "note", f"standbys: {len(rows)}; how far they are behind can be seen after GRANT pg_monitor TO {who}"
+        return
     for name, state, behind in rows:
         yield "mend" if behind > _LAG_BYTES else "ok", f"standby {name} ({state}) is {behind >> 10} KiB behind"
     if rows and not any(state in ("sync", "quorum") for _, state, _ in rows):

@@ -275,7 +275,10 @@ def test_clocks_an_hour_apart_are_one_time(postgres: Cluster, tmp_path: Path) ->
         guest.sign_in().listen().say("alice", "hi")
         assert clients[0].subscribe(guest.presence_topic) == [1]
         guest.disconnect()
-        states = lambda: [json.loads(p.payload) for p in clients[0].plain if p.topic == guest.presence_topic]  # noqa: E731
+
+        def states() -> list[dict[str, Any]]:
+            return [json.loads(p.payload) for p in clients[0].plain if p.topic == guest.presence_topic]
+
         clients[0].until(lambda: states() and states()[-1]["state"] == "offline", "offline")
         assert abs(states()[-1]["last_seen"] / 1000 - time.time()) < 600
         for node in nodes:

@@ -39,6 +39,13 @@ def test_standbys_are_told_with_how_far_they_are_behind(own_postgres: Cluster) -
     try:
         eventually(lambda: any("KiB behind" in text for text in _told(own_postgres.url(), "ok")), "it follows")
         assert any("no standby is synchronous" in text for text in _told(own_postgres.url(), "note"))
+        with own_postgres.role("looker"):
+            url = own_postgres.url(user="looker")
+            (told,) = (text for text in _told(url, "note") if "standby" in text)
+            assert told == "standbys: 1; how far they are behind can be seen after GRANT pg_monitor TO looker"
+            assert not any("standby" in text for text in _told(url, "ok"))
+            own_postgres.execute("GRANT pg_monitor TO looker")
+            assert any("KiB behind" in text for text in _told(url, "ok"))
     finally:
         standby.close()
 
