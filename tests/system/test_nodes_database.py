@@ -190,13 +190,13 @@ def test_commands_say_once_what_is_wrong_with_the_url(database: str, change: tup
 
 def test_a_start_for_which_there_are_too_few_connections_can_be_stopped_and_goes_on(postgres: Cluster) -> None:
     with ExitStack() as undo:
-        postgres.execute("CREATE ROLE few LOGIN CONNECTION LIMIT 3 IN ROLE postgres")
+        postgres.execute("CREATE ROLE few LOGIN CONNECTION LIMIT 2 IN ROLE postgres")
         undo.callback(postgres.execute, "DROP ROLE few")
         nodes = undo.enter_context(unharmed_nodes(postgres, 1))
         url = nodes.url.replace("postgres@", "few@")
 
         def begin(name: str) -> ServerProcess:
-            node = ServerProcess({"store.url": url, "cluster.node": name})
+            node = ServerProcess({"store.url": url, "cluster.node": name, "search.enabled": False})
             undo.callback(node.close)
             with pytest.MonkeyPatch.context() as patched:
                 patched.setattr(node, "ready", lambda: "can't be asked which nodes there are" in node.log())
