@@ -114,6 +114,7 @@ class Server:
         joined = await self._join()
         self._undo.push_async_callback(self._neighbours.stop)  # behind the ledger's: who has left can commit no cursors
         place = place_for(config, joined)
+        self._undo.callback(place.close)
         accounts = await asyncio.to_thread(Accounts, place, bounds=bounds)
         self._undo.callback(accounts.close)
         self._auth = auth = Authenticator(config, accounts, self.metrics, away=lambda: self._neighbours.away)

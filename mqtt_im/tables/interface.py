@@ -60,6 +60,9 @@ class Place(Protocol):
     def has(self, name: str) -> bool:
         """Whether there are such tables."""
 
+    def close(self) -> None:
+        """What its tables shared is closed."""
+
 
 def put(model: type[peewee.Model], rows: Sequence[dict[str, Any]]) -> Any:
     """A query that inserts these rows, in place of those with the same primary key."""

@@ -107,6 +107,9 @@ class Folder:
         """See `Place`."""
         return SqliteTables(self.folder / f"{name}.db", models, synchronous, readonly, self._unchanging)
 
+    def close(self) -> None:
+        """See `Place`: its tables share nothing."""
+
     def has(self, name: str) -> bool:
         """See `Place`."""
         return (self.folder / f"{name}.db").exists()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
+import logging
 import os
 import pwd
 import shutil
@@ -16,10 +18,13 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from mqtt_im.app import Server
+from mqtt_im.cluster.bus import Bus
+from mqtt_im.config import load
 from mqtt_im.testing import HOST, ServerProcess, free_ports
-from tests.support.faults import assert_no_fault
 from tests.support.im import ImClient
 from tests.support.jumps import WallClock
 from tests.support.nodes import Nodes, new_nodes, unharmed_nodes
@@ -188,29 +193,29 @@ def test_commands_say_once_what_is_wrong_with_the_url(database: str, change: tup
             assert told in ended.stderr and ended.stderr.count("database ") <= 1 + ("does not exist" in told), ended
 
 
-def test_a_start_for_which_there_are_too_few_connections_can_be_stopped_and_goes_on(postgres: Cluster) -> None:
-    with ExitStack() as undo:
-        postgres.execute("CREATE ROLE few LOGIN CONNECTION LIMIT 2 IN ROLE postgres")
-        undo.callback(postgres.execute, "DROP ROLE few")
-        nodes = undo.enter_context(unharmed_nodes(postgres, 1))
-        url = nodes.url.replace("postgres@", "few@")
+def test_a_start_that_has_joined_and_gets_no_further_connection_can_be_stopped(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried = threading.Event()
 
-        def begin(name: str) -> ServerProcess:
-            node = ServerProcess({"store.url": url, "cluster.node": name, "search.enabled": False})
-            undo.callback(node.close)
-            with pytest.MonkeyPatch.context() as patched:
-                patched.setattr(node, "ready", lambda: "can't be asked which nodes there are" in node.log())
-                node.start()
-            return node
+    def refused(_: Bus, __: object) -> None:
+        tried.set()
+        raise psycopg.OperationalError("too many connections")
 
-        stopped = begin("stopped")
-        assert stopped.stop() == 0 and "stopped before the database was there" in stopped.log()
-        late = begin("late")
-        eventually(lambda: "a node is gone other=late" in nodes.all[0].log(), "it was declared dead")
-        postgres.execute("ALTER ROLE few CONNECTION LIMIT -1")
-        eventually(late.ready, "it is ready")
-        assert late.stop() == 0
-        assert_no_fault(late.log())
+    monkeypatch.setattr(Bus, "_serve", refused)
+    caplog.set_level(logging.INFO)
+    binds = [f"mqtt.bind={HOST}:{free_ports(1)[0]}", "websocket.bind=", "http.bind=", "auth.mode=open"]
+    config = load(None, [f"data_dir={tmp_path}", f"store.url={database}", *binds])
+
+    async def run() -> None:
+        server = Server(config)
+        running = asyncio.create_task(server.run())
+        await asyncio.to_thread(tried.wait)
+        server.request_stop()
+        await running
+
+    asyncio.run(run())
+    assert "stopped before the database was there" in caplog.text
 
 
 @contextmanager
