@@ -1,4 +1,4 @@
-"""Packets and files that say little and are long: properties of what nobody waits for, filters, bytes beside a payload."""
+"""What says little and is long: properties that nobody waits for, filters, queries, files; and what begins anew all the time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import itertools
 import json
 import socket
 import threading
+import time
 
 from bench.attacks import wire
-from bench.attacks.foe import FOE, Attack, Foe, Ports, at_once, forever, ids
+from bench.attacks.foe import FOE, WINDOW, Attack, Foe, Ports, at_once, forever, ids
 from bench.attacks.together import CONNECTIONS
-from bench.attacks.web import get, token_of
+from bench.attacks.web import get, requests, token_of
 
 _ids = ids()
 _PROPERTIES = b"\x26\0\1a\0\1b" * 500
@@ -107,7 +108,69 @@ def files_in_chunks(ports: Ports) -> None:
     at_once(8, work)
 
 
+def long_queries(ports: Ports) -> None:
+    """URLs with 10,000 parts, without a token."""
+    requests(ports, 20, get("/api/v1/events?" + "a&" * 10_000))
+
+
+def half_closed(ports: Ports) -> None:
+    """Connections that ask for much, say that they will say no more, and are gone a moment later."""
+
+    def work() -> None:
+        while True:
+            with contextlib.suppress(OSError):
+                foe = Foe(ports.mqtt, listens=False, reads=False)
+                foe.send(b"".join(foe.packet("convs", limit=500) for _ in range(WINDOW - 4)))
+                foe.socket.shutdown(socket.SHUT_WR)
+                time.sleep(0.05)
+                foe.socket.close()
+
+    at_once(8, work)
+
+
+def resumed(ports: Ports) -> None:
+    """Kept sessions of 990 filters each that are resumed, and left, all the time."""
+
+    def work(number: int) -> None:
+        def come() -> Foe:
+            return Foe(ports.mqtt, device=f"resumed{number}", clean=False, listens=False, reads=False)
+
+        foe = come()
+        foe.send(foe.subscription([f"plain/resumed/{number}/{other}/+/#" for other in range(990)], 1))
+        while True:
+            with contextlib.suppress(OSError):
+                foe.socket.close()
+                foe = come()
+
+    numbers = itertools.count()
+    at_once(4, lambda: work(next(numbers)))
+
+
+def goes_and_comes(ports: Ports) -> None:
+    """A member who is removed and added around each message, and asks for what may be seen of it all."""
+    group = f"#gone{next(_ids)}"
+    with contextlib.suppress(OSError):
+        Foe(ports.mqtt, user="owner").ask("group.create", id=next(_ids), group=group, members=[FOE])
+
+    def churn(foe: Foe) -> None:
+        foe.ask("group.remove", id=next(_ids), group=group, members=[FOE])
+        foe.ask("send", id=next(_ids), to=group, body="x")
+        foe.ask("group.add", id=next(_ids), group=group, members=[FOE])
+
+    def look(foe: Foe) -> None:
+        foe.ask("convs", limit=1)
+        foe.ask("history", conv=group, limit=500)
+        foe.ask("search", query="x", conv=group)
+
+    threading.Thread(target=lambda: forever(ports.mqtt, churn, user="owner"), daemon=True).start()
+    forever(ports.mqtt, look, listens=False)
+
+
 LENGTHS: dict[str, Attack] = {
+    "URLs of 10,000 parts": long_queries,
+    "half-closed connections": half_closed,
+    "kept sessions of 990 filters, resumed": resumed,
+    "one who goes and comes, and reads": goes_and_comes,
     "acknowledgements of 500 properties": long_acknowledgements,
     "plain messages of properties": messages_of_properties,
     "65,000 filters of a letter": filters_of_a_letter,

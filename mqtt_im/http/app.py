@@ -41,6 +41,8 @@ from mqtt_im.shares import Bounds
 log = logging.getLogger(__name__)
 
 PREFIX: Final = "/api/v1/"
+MAX_QUERY_PARTS: Final = 100
+"""Of a URL: a head has room for 15,000, which are all taken apart before anybody is asked who it is."""
 EXPOSED: Final = ["Retry-After", "ETag", "Content-Range"]
 ALLOWED: Final = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Act-As", "Range", "If-None-Match"]
 
@@ -100,6 +102,8 @@ class Site:
         """Answer one request."""
         path = scope["path"]
         try:
+            if scope["query_string"].count(b"&") >= MAX_QUERY_PARTS:
+                raise Problem("too_large", f"the query has more than {MAX_QUERY_PARTS} parts", status=414)
             if self._before is not None:
                 await self._before(scope)
             if self._requests is not None and path.startswith(PREFIX) and path[len(PREFIX) :] in OPS:

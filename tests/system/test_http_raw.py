@@ -67,6 +67,13 @@ def problem(answer: bytes) -> tuple[int, str]:
     return told["status"], told["code"]
 
 
+@pytest.mark.parametrize(("parts", "status", "code"), [(100, 401, "unauthorized"), (101, 414, "too_large")])
+def test_a_query_has_a_bounded_number_of_parts(server: ServerProcess, parts: int, status: int, code: str) -> None:
+    """They are taken apart before anybody is asked for a token."""
+    sent = b"GET /api/v1/events?%b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % b"&".join([b"a=1"] * parts)
+    assert problem(answers(server.http_port, sent)) == (status, code)
+
+
 @pytest.mark.parametrize(
     ("sent", "status", "code"),
     [
