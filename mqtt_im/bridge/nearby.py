@@ -43,22 +43,25 @@ class Nearby:
         elsewhere = self._bridge.audience.elsewhere
         self._begin(link, {*self._bridge.online, *elsewhere} if elsewhere else self._bridge.online)
 
-    def _begin(self, link: Link, online: Collection[str]) -> None:
-        """Tell it of these, a step at a time: who has had very many conversations is compared with them one by one."""
+    def _begin(self, link: Link, online: Collection[str], *, rest: bool = False) -> None:
+        """Tell it of these, a step at a time: who has had very many conversations is compared with them one by one.
+
+        `rest`: former steps have left them.
+        """
 
         def read(engine: Readable) -> tuple[list[str], list[str], float]:
             began = thread_time()
-            return *visibility.nearby_online(engine, link.user, online), thread_time() - began
+            return *visibility.nearby_online(engine, link.user, online, rest=rest), thread_time() - began
 
         def notify(job: CallJob) -> None:
             if job.refusal is None:
-                names, rest, seconds = job.result
+                names, left, seconds = job.result
                 if self._bridge.transport is not None:
                     self._bridge.transport.charge(link.user, costs.of_time(seconds))
                 for name in names:
                     self._publish([link], name, {"state": "online"})
-                if rest and not link.closed:
-                    self._begin(link, rest)
+                if left and not link.closed:
+                    self._begin(link, left, rest=True)
 
         self._bridge.ledger.submit(CallJob(read, notify, link.user))
 
@@ -87,7 +90,8 @@ class Nearby:
             told, begin, now = [], thread_time(), 0.0
             for name, (seen, among) in users.items():
                 if now < STEP_S:
-                    found, rest = visibility.seen_by(engine, name, self._links if among is None else among)
+                    watching = self._links if among is None else among
+                    found, rest = visibility.seen_by(engine, name, watching, rest=among is not None)
                     before, now = now, thread_time() - begin
                     told.append((name, found, seen or belongings.last_seen(engine, name), rest, now - before))
             return told

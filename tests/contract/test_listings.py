@@ -88,7 +88,7 @@ def test_who_has_had_many_conversations_is_compared_with_others_in_steps(store: 
     steps, rest = list[tuple[list[str], list[str]]](), among
 
     def step(view: Any) -> tuple[list[str], list[str]]:
-        return visibility.nearby_online(view, "ann", rest)
+        return visibility.nearby_online(view, "ann", rest, rest=bool(steps))
 
     while rest:
         found, rest = read(store, step)
@@ -96,6 +96,31 @@ def test_who_has_had_many_conversations_is_compared_with_others_in_steps(store: 
         asked.clear()
     assert steps == [(["bob"], ["bob"]), (["dan"], ["cat", "dan"]), ([], ["eve"])]
     assert read(store, lambda view: visibility.seen_by(view, "ann", among)) == (["bob"], ["cat", "dan", "eve"])
+
+
+def test_whether_to_go_through_all_conversations_is_decided_once(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was in large groups was charged for going through all conversations at each step, and for nothing."""
+    for name, value in (("FEW", 1), ("_AS_MANY", 0), ("AT_ONCE", 2)):
+        monkeypatch.setattr(visibility, name, value)
+    through, looks = visibility._through_conversations, list[int]()
+
+    def spy(engine: Any, owner: Any, among: Any) -> Any:
+        looks.append(len(among))
+        return through(engine, owner, among)
+
+    monkeypatch.setattr(visibility, "_through_conversations", spy)
+    store.ask("ann", rq.GroupCreate(id="1", group="#g", members=["bob", "eve"]))
+    for look in (visibility.nearby_online, visibility.seen_by):
+        among, told = ["ann", "bob", "cat", "dan", "eve", "fay"], list[str]()
+
+        def step(view: Any) -> tuple[list[str], list[str]]:
+            return look(view, "ann", among, rest=len(among) < 6)  # noqa: B023 - it is asked at once
+
+        while among:
+            found, among = read(store, step)
+            told += found
+        assert (told, looks) == (["bob", "eve"], [6])
+        looks.clear()
 
 
 def test_conversations_come_by_activity_and_pages_join(store: Store) -> None:

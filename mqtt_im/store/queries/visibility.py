@@ -64,29 +64,35 @@ def sees_presence(engine: Readable, watcher: str, user: str) -> bool:
     return subject.presence and watcher not in subject.blocks and shares_conversation(engine, watcher, user)
 
 
-def seen_by(engine: Readable, user: str, among: Collection[str]) -> tuple[list[str], list[str]]:
-    """Those `among` who may know whether the user is connected, as far as one step goes; who has still to be asked about."""
+def seen_by(engine: Readable, user: str, among: Collection[str], *, rest: bool = False) -> tuple[list[str], list[str]]:
+    """Those `among` who may know whether the user is connected, as far as one step goes; who has still to be asked about.
+
+    `rest`: they are whom a former step has left.
+    """
     subject = engine.state.user(user)
     if not subject.presence:
         return [], []
-    found, rest = _near(engine, user, among)
-    return sorted(found - subject.blocks), rest
+    found, left = _near(engine, user, among, rest)
+    return sorted(found - subject.blocks), left
 
 
-def nearby_online(engine: Readable, watcher: str, online: Collection[str]) -> tuple[list[str], list[str]]:
+def nearby_online(engine: Readable, watcher: str, online: Collection[str], *, rest: bool = False) -> tuple[list[str], list[str]]:
     """Those `online` who share a conversation with the watcher and let it know, and who has still to be asked about, as above."""
     state = engine.state
-    found, rest = _near(engine, watcher, online)
-    return [name for name in sorted(found) if (user := state.user(name)).presence and watcher not in user.blocks], rest
+    found, left = _near(engine, watcher, online, rest)
+    return [name for name in sorted(found) if (user := state.user(name)).presence and watcher not in user.blocks], left
 
 
-def _near(engine: Readable, user: str, among: Collection[str]) -> tuple[set[str], list[str]]:
-    """Those `among`, the user aside, who share a conversation with the user now; those whom this step did not come to."""
+def _near(engine: Readable, user: str, among: Collection[str], rest: bool) -> tuple[set[str], list[str]]:
+    """Those `among`, the user aside, who share a conversation with the user now; those whom this step did not come to.
+
+    Whether to go through the conversations is decided once: that alone takes as long as many are looked up in.
+    """
     state = engine.state
     owner = state.user(user)
-    if len(among) > FEW and not state.has_more_conversations(owner, min(_MANY, max(_SOME, len(among) * _FOR_EACH))):
-        found = _through_conversations(engine, owner, among)
-        if found is not None:
+    if not rest and len(among) > FEW:
+        most = min(_MANY, max(_SOME, len(among) * _FOR_EACH))
+        if not state.has_more_conversations(owner, most) and (found := _through_conversations(engine, owner, among)) is not None:
             return found, []
     names = list(among)
     some = {name for name in names[:AT_ONCE] if name != user and shares_conversation(engine, user, name)}
