@@ -59,7 +59,8 @@ class Nearby:
                 if self._bridge.transport is not None:
                     self._bridge.transport.charge(link.user, costs.of_time(seconds))
                 for name in names:
-                    self._publish([link], name, {"state": "online"})
+                    if self._bridge.presence.is_online(name):  # else it went meanwhile, and that was told before this step
+                        self._publish([link], name, {"state": "online"})
                 if left and not link.closed:
                     self._begin(link, left, rest=True)
 
