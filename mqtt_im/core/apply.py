@@ -50,7 +50,7 @@ def recipients(conv: Conv, record: Act) -> list[str]:
     if isinstance(record, Message):
         if conv.large or (record.extra is not None and record.dropped):
             return [record.by]
-        return conv.users or [name for name, member in conv.members.items() if member.active]
+        return conv.users or conv.present_names
     if isinstance(record, GroupChange):
         return record.users
     if isinstance(record, Reported):

@@ -196,6 +196,7 @@ class Conv(Entity):
         "_find",
         "_load",
         "_members",
+        "_names",
         "born",
         "changed",
         "cid",
@@ -245,6 +246,8 @@ class Conv(Entity):
         self._load = load
         self._find = find
         self._members: MutableMapping[str, Member] | None = None if load is not None else {}
+        self._names: list[str] | None = None
+        """Who is in it, where that was kept of members who are not in memory."""
 
     def copied(self) -> Conv:
         """See `Entity`."""
@@ -270,14 +273,28 @@ class Conv(Entity):
     def unload(self) -> None:
         """The members are read again when somebody asks; they are stored as they are."""
         assert self._load is not None
-        self._members = None
+        self._members = self._names = None
+
+    def unload_but_names(self) -> int:
+        """The same, but for the names of who is in it now; returns how many those are."""
+        names = self.present_names
+        self.unload()
+        self._names = names
+        return len(names)
+
+    @property
+    def present_names(self) -> list[str]:
+        """Who is in it now, in the order in which they came; not to be changed."""
+        if self._members is None and self._names is not None:
+            return self._names
+        return [name for name, member in self.members.items() if member.active]
 
     def shown(
         self, load: Callable[[Conv], MutableMapping[str, Member]], find: Callable[[Conv, str], Member | None] | None = None
     ) -> Conv:
         """A copy, whose members are read by `load` and `find` when somebody asks."""
         made = self.copied()
-        made._load, made._find, made._members = load, find, None  # noqa: SLF001 - of its own kind
+        made._load, made._find, made._members, made._names = load, find, None, None  # noqa: SLF001 - of its own kind
         return made
 
     def part(self, user: str) -> Member | None:
@@ -319,7 +336,7 @@ def readers(conv: Conv, seq: int) -> list[str]:
     """Who gets an item that tells of something that became of the message `seq`."""
     if conv.users is not None:
         return [name for name in conv.users if conv.members[name].sees(seq)]
-    return [name for name, member in conv.members.items() if member.active]
+    return conv.present_names
 
 
 def marked_of(conv: Conv) -> list[tuple[str, Member]]:

@@ -38,8 +38,9 @@ SMALL = {
     "mqtt_im.store.sqlite.flusher.SLICE_ROWS": 2,
     "mqtt_im.store.sqlite.flusher.FLUSH_ROWS": 7,
     "mqtt_im.store.sqlite.replay.LOOK": 1,
-    "mqtt_im.store.sqlite.rebuild._ROWS": 3,
-    "mqtt_im.store.sqlite.check._FLUSH_ROWS": 3,
+    "mqtt_im.store.sqlite.loading.ROWS": 3,
+    "mqtt_im.store.sqlite.loading.USERS": 2,
+    "mqtt_im.store.sqlite.loading.MEMBERS": 2,
     "mqtt_im.store.sqlite.loading._NAMES": 2,
     "mqtt_im.store.queries.pages.CHUNK": 2,
 }

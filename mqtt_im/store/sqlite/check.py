@@ -25,8 +25,7 @@ from mqtt_im.store.report import Report
 from .checking.comparing import Borrowed, compare
 from .checking.ids import find_twice
 from .checking.numbers import Numbers
-from .flusher import write_all
-from .loading import LoadingState, set_latest
+from .loading import LoadingState
 from .replay import decoded, replay, without_collecting
 from .retention.base import Index, restore
 from .retention.folds import Folds
@@ -35,10 +34,7 @@ from .tables.log import Log
 from .tables.models import PROJECTION_MODELS, LogMeta
 from .tables.projection import Projection
 
-_FLUSH_ROWS: Final = 40_000
-_FLUSH_BYTES: Final = 64 << 20
 _CACHE_KIB: Final = 65_536
-_SLICE_ROWS: Final = 5_000
 
 
 def check(data_dir: Path, unchanging: bool = False) -> Report:
@@ -98,9 +94,8 @@ def _check(log_db: peewee.SqliteDatabase, stored_db: peewee.SqliteDatabase | Non
     except (KeyError, IndexError, ValueError, AssertionError) as error:
         report.add(f"log row {numbers.lsn}: does not follow from those before it ({type(error).__name__}: {error})")
         return
-    rebuild.flush()
+    rebuild.finish()
     if compared is not None:
-        rebuild.finish()
         compare(_connection(rebuild.db), _connection(compared), report)
     execute = _connection(rebuild.db).execute
     if numbers.ids != execute("SELECT count(*) FROM request").fetchone()[0]:
@@ -178,16 +173,12 @@ class _Rebuild:
 
     def full(self) -> bool:
         """Whether so much is in memory that it should be flushed."""
-        live = self._state.live
-        return live.count >= _FLUSH_ROWS or live.weight >= _FLUSH_BYTES
+        return self._state.full()
 
     def flush(self) -> None:
-        """Everything applied stands in the database."""
-        write_all(self._state, self._projection, "", self._state.live.last, _SLICE_ROWS)
+        """Everything applied stands in the database, but for users who had a row."""
+        self._state.write()
 
     def finish(self) -> None:
         """The tables are those of projections that got as far as this."""
-        self.flush()
-        self._projection.begin()
-        set_latest(_connection(self.db), self._state.rewritten())
-        self._projection.commit("", self._state.live.last)
+        self._state.finish(_connection(self.db), "")

@@ -235,14 +235,3 @@ class Flusher:
             self.step(wait=True)
         while self.step(hurry=True, wait=True):
             pass
-
-
-def write_all(state: ProjectedState, projection: Projection, epoch: str, lsn: int, slice_rows: int) -> None:
-    """The projections have what is in memory, in one transaction, and say that they have everything of `epoch` up to `lsn`."""
-    bulks = state.freeze(whole=True)
-    projection.begin()
-    for bulk in slices(bulks, slice_rows):
-        if bulk[1]:
-            projection.write(*bulk)
-    projection.commit(epoch, lsn)
-    state.thaw()

@@ -13,18 +13,13 @@ import peewee
 
 from mqtt_im.disk import sync
 
-from .flusher import write_all
-from .loading import LoadingState, set_latest
+from .loading import LoadingState
 from .replay import decoded, replay, without_collecting
 from .retention.base import restore
 from .tables.files import PROJECTION_FILE, index_projection, open_partial, remove
 from .tables.log import Log
 from .tables.projection import Projection
 
-_ROWS: Final = 40_000
-_BYTES: Final = 64 << 20
-"""The more rows are written at once, the fewer pages are written for each."""
-_SLICE_ROWS: Final = 5_000
 _PARTIAL: Final = PROJECTION_FILE + ".partial"
 
 
@@ -38,22 +33,11 @@ def rebuild(data_dir: Path, log: Log, log_db: peewee.SqliteDatabase, epoch: str)
     db = open_partial(path)
     try:
         base = restore(log, log_db, db, "")
-        projection = Projection(db)
-        state = LoadingState(log, projection, lambda _: True, lambda _: ())
+        state = LoadingState(log, Projection(db), lambda _: True, lambda _: ())
         state.live.last = base
-
-        def full() -> bool:
-            return state.live.count >= _ROWS or state.live.weight >= _BYTES
-
-        def flush() -> None:
-            write_all(state, projection, "", state.live.last, _SLICE_ROWS)
-
         with without_collecting():
-            rows = replay(decoded(log.after(base)), state.replay, full, flush, state.prefetch_records)
-            flush()
-        projection.begin()
-        set_latest(db.connection(), state.rewritten())  # type: ignore[no-untyped-call]
-        projection.commit(epoch, state.live.last)
+            rows = replay(decoded(log.after(base)), state.replay, state.full, state.write, state.prefetch_records)
+            state.finish(db.connection(), epoch)  # type: ignore[no-untyped-call]
         index_projection(db)
     finally:
         db.close()

@@ -19,7 +19,7 @@ from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite import replay as taking
 from mqtt_im.store.sqlite.check import check
-from mqtt_im.store.sqlite.flusher import write_all
+from mqtt_im.store.sqlite.loading import write_all
 from mqtt_im.store.sqlite.replay import Row, replay
 from mqtt_im.store.sqlite.retention import base
 from tests.support.retention import DAY, compact

@@ -17,7 +17,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.sqlite import engine, flusher, rebuild
+from mqtt_im.store.sqlite import engine, flusher, loading
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.state import bulks, entities
 from mqtt_im.store.sqlite.state.projected import ProjectedState
@@ -178,12 +178,13 @@ def test_who_takes_a_log_gives_members_back(
         remove(left / PROJECTION_FILE)
         monkeypatch.setattr(engine, "FLUSH_ROWS", 1)
     monkeypatch.setattr(entities, "MAX_MEMBERS", 2 * MEMBERS + 10)
-    monkeypatch.setattr(rebuild, "_ROWS", 4)
-    monkeypatch.setattr("mqtt_im.store.sqlite.check._FLUSH_ROWS", 4)
+    monkeypatch.setattr(loading, "MEMBERS", 2 * MEMBERS + 10)
+    monkeypatch.setattr(loading, "ROWS", 4)
     monkeypatch.setattr("mqtt_im.store.sqlite.replay.LOOK", 1)
     loaded: list[int] = []
     whole: list[int] = []
-    replay = ProjectedState.replay
+    taking: type[ProjectedState] = ProjectedState if way == "start" else loading.LoadingState
+    replay = taking.replay
 
     def taken(state: ProjectedState, lsn: int, record: AnyRecord, size: int) -> None:
         replay(state, lsn, record, size)
@@ -192,7 +193,7 @@ def test_who_takes_a_log_gives_members_back(
         loaded.append(len(convs))
         whole.extend(len(kept.pos) for kept in state.live.records.values() if isinstance(kept, Message))
 
-    with patch.object(ProjectedState, "replay", taken):
+    with patch.object(taking, "replay", taken):
         if way == "check":
             assert check(left).problems == []
         else:

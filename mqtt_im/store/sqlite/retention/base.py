@@ -21,8 +21,7 @@ from mqtt_im.core.model import Conv, Device, Member, User
 from mqtt_im.core.records import AnyRecord
 from mqtt_im.core.state import OneByOne
 from mqtt_im.shares import Bounds
-from mqtt_im.store.sqlite.flusher import write_all
-from mqtt_im.store.sqlite.loading import set_latest
+from mqtt_im.store.sqlite.loading import set_latest, write_all
 from mqtt_im.store.sqlite.replay import Row, replay
 from mqtt_im.store.sqlite.state.bulks import entities_of
 from mqtt_im.store.sqlite.state.generation import Generation

@@ -26,16 +26,13 @@ _MADE_ROWS: Final = 1_000
 """Rows that are made at once where that takes microseconds for each."""
 
 
-def bulks_of(
-    held: Generation, uid_of: Callable[[str], int], written: Callable[[Sequence[User]], None], whole: bool = False
-) -> list[Bulk]:
+def bulks_of(held: Generation, uid_of: Callable[[str], int], written: Callable[[Sequence[User]], None]) -> list[Bulk]:
     """Everything as rows; `uid_of` finds the number of a member or of who has a device.
 
     Only what may still change is copied at once. Members' parts are replaced where they change, and users have to stay as they
     are until `written` is called with them; their rows are made, and all rows are sorted, when their turn comes, so that no
-    step takes long; new members as a `whole`, where nobody waits.
+    step takes long.
     """
-    new = _grouped if whole else _ordered
     convs = [rows.conv_row(row) for row in held.convs.values()]
     owned = [(uid_of(name), device, row) for name, of in held.devices.items() for device, row in of.items()]
     dropped = [(uid, device) for uid, device, row in owned if row is None]
@@ -48,7 +45,7 @@ def bulks_of(
         (rows.PUT_CONV, lambda: _ordered(convs)),
         (rows.PUT_MEMBER, lambda: _ordered_between(_unchanged_order(held, uid_of))),
         (rows.PUT_ACTIVE_MEMBER, lambda: _ordered_between(_changed_order(held, uid_of, told))),
-        (rows.PUT_NEW_MEMBER, lambda: new(_new_members(held, {row[0]: row[3] for row in convs}))),
+        (rows.PUT_NEW_MEMBER, lambda: _ordered(_new_members(held, {row[0]: row[3] for row in convs}))),
         (rows.PUT_LATEST, lambda: _latest_rows(held, told)),
         (rows.DROP_DEVICE, lambda: dropped),
         (rows.PUT_DEVICE, lambda: _ordered(devices)),
@@ -197,19 +194,6 @@ def _ordered_between(found: Iterable[Row | None]) -> Iterator[Row | None]:
         part.clear()
     part.sort()
     yield from part
-
-
-def _grouped(found: Iterable[Row]) -> Iterator[Row]:
-    """The rows by their first column, those that have the same in the order in which they come."""
-    groups: dict[int, list[Row]] = {}
-    for row in found:
-        group = groups.get(row[0])
-        if group is None:
-            groups[row[0]] = [row]
-        else:
-            group.append(row)
-    for first in sorted(groups):
-        yield from groups[first]
 
 
 def slices(bulks: Sequence[Bulk], size: int) -> Iterator[tuple[str, list[Row]]]:

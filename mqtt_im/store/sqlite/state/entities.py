@@ -54,10 +54,15 @@ class Entities(Overlay):
         self._stored_uids = self._numbering.next_uid
         """Users from this uid on have nothing in the projections yet."""
 
+    @property
+    def _heavy(self) -> bool:
+        """Whether more hangs on users than may stay in memory when nobody needs it."""
+        return self._beside > max(self._bounds.of(MAX_BESIDE), 2 * self._kept_beside)
+
     def _trim(self) -> None:
         """Entities that no generation holds may go, where there are many; between batches."""
         generations = self._generations()
-        heavy = self._beside > max(self._bounds.of(MAX_BESIDE), 2 * self._kept_beside)
+        heavy = self._heavy
         if heavy or len(self._users) > self._bounds.of(MAX_CACHED):
             self._users = self._held_users()
         if len(self._convs) > self._bounds.of(MAX_CACHED):
@@ -249,7 +254,7 @@ class Entities(Overlay):
 
     def _unload(self) -> None:
         """No more members of groups are in memory than there is room for, but for those that must be."""
-        over = self._grouped - self._bounds.of(MAX_MEMBERS)
+        over = self._grouped - self._most_members()
         if over <= 0:
             return
         generations, gone = self._generations(), list[str]()
@@ -263,7 +268,15 @@ class Entities(Overlay):
             self._grouped -= self._groups.pop(name)
             conv = self._convs.get(name)
             if conv is not None:
-                conv.unload()
+                self._leave(conv)
+
+    def _most_members(self) -> int:
+        """Of groups, that stay in memory when nobody needs them."""
+        return self._bounds.of(MAX_MEMBERS)
+
+    def _leave(self, conv: Conv) -> None:
+        """The members of a group leave the memory."""
+        conv.unload()
 
     def conv_for(self, name: str) -> Conv:
         """See `State`."""
@@ -280,9 +293,7 @@ class Entities(Overlay):
             live.fresh.append(conv)
             live.convs[name] = conv
             for member in conv.users:
-                user = self.user(member)
-                user.changed = live.last
-                live.users[member] = user
+                self.touch_user(self.user(member))
         return conv
 
     def touch_conv(self, conv: Conv) -> None:

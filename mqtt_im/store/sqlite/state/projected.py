@@ -89,12 +89,12 @@ class ProjectedState(Contents):
             self.live.shortened.add(lsn)
         self._large.clear()
 
-    def freeze(self, whole: bool = False) -> list[Bulk]:
+    def freeze(self) -> list[Bulk]:
         """`live` becomes `frozen`, and its rows are returned (`bulks_of`); a new `live` begins. None was frozen."""
         assert self.frozen is None
         self._stored_uids = self._numbering.next_uid
         self._large.clear()
-        bulks = bulks_of(self.live, self._uid_of, self._written, whole)
+        bulks = bulks_of(self.live, self._uid_of, self._written)
         self._freeze_users()
         self.frozen = self.live
         self.live = Generation()

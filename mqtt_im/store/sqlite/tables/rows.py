@@ -39,6 +39,8 @@ PUT_NEW_MEMBER = (
     " VALUES (?, ?, 0, ?, 'member', 1, 0, 0, 0, ?)"
 )
 """One of a direct conversation of which nothing but its messages is known."""
+PUT_FIRST_MEMBER = PUT_NEW_MEMBER.replace("REPLACE", "INSERT OR IGNORE")
+"""The same, where more may be known meanwhile."""
 PUT_LATEST = "UPDATE member SET latest = ? WHERE uid = ? AND cid = ?"
 PUT_DEVICE = "REPLACE INTO device (uid, device, cursor, app, n, created, seen) VALUES (?, ?, ?, ?, ?, ?, ?)"
 DROP_DEVICE = "DELETE FROM device WHERE uid = ? AND device = ?"
