@@ -80,8 +80,8 @@ class Attaching:
             self._parking.remember(key, job.sent_upto)
         if channel.link.resumed:
             if parked is not None:
-                for packet_id, request in channel.resend(parked.replies):
-                    bridge.uplinks.ask_again(channel, packet_id, request)
+                for packet_id, request, correlation in channel.resend(parked.replies, parked.waited):
+                    bridge.uplinks.ask_again(channel, packet_id, request, correlation)
                 delivery.resume(parked.flights)
             delivery.resume_blind(self._parking.sent_upto(key))
         bridge.pump.begin(channel)

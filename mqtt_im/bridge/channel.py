@@ -25,7 +25,7 @@ the same stream, so who was cut off before them asks again, and nothing of them 
 
 
 class Reply(NamedTuple):
-    """To the device topic or not, its JSON text, and in MQTT 5 its properties.
+    """To the device topic or not, its JSON text, and in MQTT 5 the Correlation Data of its request.
 
     `again` is the request that is asked anew where the reply is to be sent again: one that shows messages, which may be recalled
     meanwhile, so that its text is not kept.
@@ -33,14 +33,24 @@ class Reply(NamedTuple):
 
     to_device: bool
     text: bytes
-    properties: bytes = b""
+    correlation: bytes | None = None
     again: Request | None = None
+
+    @property
+    def properties(self) -> bytes:
+        """Those of MQTT 5, as they are sent."""
+        return b"" if self.correlation is None else props.one(props.CORRELATION_DATA, self.correlation)
+
+    @property
+    def weight(self) -> int:
+        """Bytes of its text and what goes with that."""
+        return len(self.text) + len(self.correlation or b"")
 
     @property
     def size(self) -> int:
         """Bytes that are kept of it; 0 where they are few."""
-        size = len(self.text) + len(self.properties)
-        return size if size > _SMALL_REPLY else 0
+        weight = self.weight
+        return weight if weight > _SMALL_REPLY else 0
 
 
 Replies = dict[int, Reply]
@@ -213,8 +223,7 @@ class Channel:
         if "dup" in fields and "pos" in fields and (self.delivery is None or fields["pos"] > self.delivery.cursor):
             # It would overtake the items before it, which whoever goes by the number alone would then take for repeats.
             fields = {name: value for name, value in fields.items() if name != "pos"}
-        properties = b"" if correlation is None else props.one(props.CORRELATION_DATA, correlation)
-        reply = Reply(link.device_qos >= 0, encode_json(fields), properties, again)
+        reply = Reply(link.device_qos >= 0, encode_json(fields), correlation, again)
         if packet_id and link.room > 0:
             self._send(reply, fields.get("id"), packet_id)
             return
@@ -238,6 +247,10 @@ class Channel:
             self.late = []
         self.late.append((reply, request_id))
         self._is_late(len(reply.text))
+
+    def waited(self) -> list[Reply]:
+        """The replies that still wait for the device to take more packets, as they are kept for the session's next connection."""
+        return [_to_keep(reply) for reply, _ in self.late or ()]
 
     def _is_late(self, size: int) -> None:
         """So many bytes more, or less, of replies wait."""
@@ -286,7 +299,7 @@ class Channel:
         for payload, properties in forms:
             if self.link.publish(topic, payload, packet_id, bool(former), False, properties):
                 if packet_id:
-                    self._keep_reply(packet_id, reply if reply.again is None else reply._replace(text=b""))
+                    self._keep_reply(packet_id, _to_keep(reply))
                 return
 
     def forget_reply(self, packet_id: int) -> bool:
@@ -307,18 +320,19 @@ class Channel:
         if not link.closed and link.writable and self.listening:
             link.publish(self.user_topic if link.user_qos >= 0 else self.device_topic, self.encode(payload), 0)
 
-    def resend(self, replies: Replies) -> list[tuple[int, Request]]:
+    def resend(self, replies: Replies, waited: list[Reply]) -> list[tuple[int, Request, bytes | None]]:
         """Replies that a former connection of the session had not acknowledged leave again (MQTT-4.4.0-1), in this one's form.
 
-        Returns those that are to be asked for again, by their packet identifiers: they show messages, as these are now.
+        Behind them for the first time those that `waited` there. Returns those that are to be asked for again, since they show
+        messages, as these are now: packet identifier, 0 for what was not sent yet, request, and its Correlation Data.
         """
-        again: list[tuple[int, Request]] = []
+        again: list[tuple[int, Request, bytes | None]] = []
         for packet_id, reply in replies.items():
             if not self._qos(reply):
                 continue
             if reply.again is not None:
                 self._keep_reply(packet_id, reply)
-                again.append((packet_id, reply.again))
+                again.append((packet_id, reply.again, reply.correlation))
                 continue
             if self.link.room <= 0:
                 self._put_off(reply, None)
@@ -326,6 +340,13 @@ class Channel:
             topic = self.device_topic if reply.to_device else self.user_topic
             if self.link.publish(topic, self.encode(reply.text), packet_id, True, False, reply.properties):
                 self._keep_reply(packet_id, reply)
+        for reply in waited:
+            if reply.again is not None:
+                again.append((0, reply.again, reply.correlation))
+            elif self.late or self.link.room <= 0:
+                self._put_off(reply, None)
+            else:
+                self._send(reply, None)
         return again
 
     def _reply_id(self) -> int:
@@ -374,3 +395,8 @@ class Channel:
         if found:
             self.link.keep(-len(found))
         return found
+
+
+def _to_keep(reply: Reply) -> Reply:
+    """Without its text where that shows messages, which may be gone when it is sent again."""
+    return reply if reply.again is None else reply._replace(text=b"")

@@ -8,7 +8,7 @@ from __future__ import annotations
 from mqtt_im.core.flights import FLIGHT_BYTES, Flight
 from mqtt_im.shares import Bounds
 
-from .channel import Replies
+from .channel import Replies, Reply
 
 MAX_PARKED = 20_000
 PARKED_BYTES = 16 << 20
@@ -23,15 +23,16 @@ Key = tuple[str, str]
 
 
 class Parked:
-    """The packets in flight, by packet identifier, and the replies without PUBACK."""
+    """The packets in flight, by packet identifier; the replies without PUBACK, and those that waited to be sent."""
 
-    __slots__ = ("flights", "replies", "size")
+    __slots__ = ("flights", "replies", "size", "waited")
 
-    def __init__(self, flights: dict[int, Flight], replies: Replies) -> None:
+    def __init__(self, flights: dict[int, Flight], replies: Replies, waited: list[Reply]) -> None:
         self.flights = flights
         self.replies = replies
+        self.waited = waited
         self.size = sum(FLIGHT_BYTES + sum(entry.size for _, entry in flight.entries) for flight in flights.values())
-        self.size += sum(_REPLY_BYTES + len(reply.text) + len(reply.properties) for reply in replies.values())
+        self.size += sum(_REPLY_BYTES + reply.weight for reply in (*replies.values(), *waited))
 
 
 class Parking:
@@ -43,12 +44,12 @@ class Parking:
         self._bytes = 0
         self._sent_upto: dict[Key, int] = {}
 
-    def park(self, key: Key, flights: dict[int, Flight], replies: Replies) -> None:
+    def park(self, key: Key, flights: dict[int, Flight], replies: Replies, waited: list[Reply]) -> None:
         """Keep this for the device's next connection, instead of what was kept before."""
         self.take(key)
-        if not flights and not replies:
+        if not flights and not replies and not waited:
             return
-        self._parked[key] = parked = Parked(flights, replies)
+        self._parked[key] = parked = Parked(flights, replies, waited)
         self._bytes += parked.size
         while len(self._parked) > MAX_PARKED or self._bytes > self._bounds.of(PARKED_BYTES):
             oldest = next(iter(self._parked))
@@ -56,13 +57,13 @@ class Parking:
             if dropped is not None and dropped.flights:
                 self.remember(oldest, max(flight.last for flight in dropped.flights.values()))
 
-    def add_replies(self, key: Key, replies: Replies) -> None:
+    def add_replies(self, key: Key, replies: Replies, waited: list[Reply]) -> None:
         """Keep these too, where the connection ended before it took over what is kept."""
         former = self.take(key)
         if former is None:
-            self.park(key, {}, replies)
+            self.park(key, {}, replies, waited)
         else:
-            self.park(key, former.flights, {**former.replies, **replies})
+            self.park(key, former.flights, {**former.replies, **replies}, [*former.waited, *waited])
 
     def take(self, key: Key) -> Parked | None:
         """What was kept for the device, which is kept no longer."""

@@ -31,7 +31,7 @@ class Uplinks(Protocol):
     def ask(self, channel: Channel, request: rq.Request, token: int, packet_id: int, dup: bool) -> None:
         """See the class that this stands for."""
 
-    def ask_again(self, channel: Channel, packet_id: int, request: rq.Request) -> None:
+    def ask_again(self, channel: Channel, packet_id: int, request: rq.Request, correlation: bytes | None) -> None:
         """See the class that this stands for."""
 
     def searched(self, channel: Channel, token: int, request: rq.Search, outcome: Fields | Refusal) -> None:

@@ -207,9 +207,9 @@ class Bridge:
             if channel.delivery is not None:
                 if channel.delivery.sent_before:
                     self._parking.remember(key, channel.delivery.sent_before)
-                self._parking.park(key, channel.delivery.in_flight(), channel.replies)
-            elif channel.replies:
-                self._parking.add_replies(key, channel.replies)
+                self._parking.park(key, channel.delivery.in_flight(), channel.replies, channel.waited())
+            elif channel.unread:
+                self._parking.add_replies(key, channel.replies, channel.waited())
         channel.let_go()
 
     def session_ended(self, user: str, device: str) -> None:

@@ -270,18 +270,18 @@ class Uplink:
         found = [{**device, "online": device["device"] in connected} for device in job.result]
         channel.reply(_with_id({"op": "ok", "devices": found}, job.request.id), channel.correlation(job.token))
 
-    def ask_again(self, channel: Channel, packet_id: int, request: rq.Request) -> None:
+    def ask_again(self, channel: Channel, packet_id: int, request: rq.Request, correlation: bytes | None) -> None:
         """A reply that was not acknowledged on a former connection is made anew and sent in its place."""
         who = Who(channel.user, channel.device, 0)
         channel.waiting += 1
         read = self._reads.get(type(request))
         if read is not None:
-            job = ReadingJob(self, channel, 0, who, request, read, self.page_bytes(channel))
+            job = ReadingJob(self, channel, channel.correlate(0, correlation), who, request, read, self.page_bytes(channel))
             job.packet_id = packet_id
             self._bridge.ledger.submit(job)
         elif isinstance(request, rq.Search) and self._bridge.searching is not None:
             channel.forget_reply(packet_id)  # found anew, it is another reply
-            self._bridge.searching.take(channel, 0, who, request)
+            self._bridge.searching.take(channel, channel.correlate(0, correlation), who, request)
         else:
             self.leaving.answered(channel)
 

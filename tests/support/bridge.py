@@ -45,6 +45,8 @@ class FakeLink:
         """What was written, with packet identifier and DUP."""
         self.raw: list[bytes] = []
         """The same as it was written."""
+        self.properties: list[bytes] = []
+        """With which properties, in MQTT 5."""
         self.charged = 0.0
         """Units beside the one for each request."""
         self.loaded = self.kept = 0
@@ -63,6 +65,7 @@ class FakeLink:
     ) -> bool:
         self.sent.append((decode(payload), packet_id, dup))
         self.raw.append(payload)
+        self.properties.append(properties)
         return True
 
     def owes(self) -> float:

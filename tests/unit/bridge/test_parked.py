@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mqtt_im.bridge.telling import CROWD
 from mqtt_im.core.delivery import BATCH_FIRST, BATCH_MOST
+from mqtt_im.transport.api import Extra
 from tests.support.bridge import BridgeWorld
 
 
@@ -102,6 +103,43 @@ def test_a_reply_that_is_made_anew_waits_where_others_have_taken_the_room(tmp_pa
         assert [(reply["id"], dup) for reply, _, dup in again.sent if reply["op"] == "convs"] == [("c", False)]
         world.read(again, "c")
         assert not world.bridge._channels[again].replies
+        world.close()
+
+    asyncio.run(play())
+
+
+def test_replies_that_wait_for_room_outlive_their_connection(tmp_path: Path) -> None:
+    """Their requests have had PUBACK, so the client of a kept session does not repeat them."""
+
+    async def play() -> None:
+        world = BridgeWorld(tmp_path)
+        ann, bob = world.connect("ann"), world.connect("bob", clean=False)
+        world.settle()
+        world.ask(ann, "send", to="bob", body="TOP-SECRET")
+        world.settle()
+        bob.version = 5
+        world.bridge.uplink(bob, b'{"op":"history","id":"h","conv":"ann:bob"}', 1, 1, False, Extra(b"sent before"))
+        world.settle()
+        assert [link_id for reply, link_id, _ in bob.sent if reply.get("id") == "h"] != [0]
+        bob.room = 0
+        world.bridge.uplink(bob, b'{"op":"convs","id":"c"}', 2, 2, False, Extra(b"which one"))
+        world.ask(bob, "settings", id="s")
+        world.settle()
+        assert not bob.of("convs") and not bob.of("ok")
+        world.leave(bob)
+        assert "TOP-SECRET" not in str(world.bridge._parking.all()[0].waited)
+        for left in range(2):  # it goes again before it has them
+            again = world.connect("bob", clean=False, resumed=True)
+            again.version, again.room = 5, 0
+            world.ask(again, "block", id=f"b{left}", user="eve")
+            world.settle()
+            world.leave(again)
+        last = world.connect("bob", clean=False, resumed=True)
+        world.settle()
+        replies = {reply["id"]: dup for reply, _, dup in last.sent if "id" in reply and "pos" not in reply}
+        assert replies == {"h": False, "c": False, "s": False, "b0": False, "b1": False}
+        told = {reply["id"]: given for (reply, _, _), given in zip(last.sent, last.properties, strict=True) if "id" in reply}
+        assert told["c"].endswith(b"which one") and told["h"].endswith(b"sent before") and not told["s"]
         world.close()
 
     asyncio.run(play())

@@ -33,7 +33,7 @@ def test_packets_in_flight_weigh_something_though_their_items_are_small(monkeypa
     monkeypatch.setattr(parking, "PARKED_BYTES", 200 * FLIGHT_BYTES)
     some = Parking()
     for number in range(10):
-        some.park(("ann", f"d{number}"), {pos: Flight(pos, pos, pos, []) for pos in range(1, 65)}, {})
+        some.park(("ann", f"d{number}"), {pos: Flight(pos, pos, pos, []) for pos in range(1, 65)}, {}, [])
     assert len(some.all()) == 3
     assert [some.knows(("ann", f"d{number}")) for number in (6, 7)] == [True, False], "what was sent to the others"
 
@@ -44,7 +44,7 @@ def test_packets_of_who_is_away_leave_room_for_large_ones_of_who_is_here() -> No
     aloft, some = Aloft(bounds.of(USUAL_BYTES)), Parking(bounds)
     for number in range(100):
         entry = Entry("ann", "pc", "ann:bob", 1, b"{", bytes(60_000), None)
-        some.park(("bob", f"d{number}"), {1: LargeFlight(1, 1, 1, [(1, entry)], entry.size, aloft)}, {})
+        some.park(("bob", f"d{number}"), {1: LargeFlight(1, 1, 1, [(1, entry)], entry.size, aloft)}, {}, [])
     assert some.all() and aloft.bytes <= aloft.most // 2
 
 
