@@ -86,7 +86,7 @@ class LoadingState(ProjectedState):
         known = self._names
         new = {name for name in names if not known[hash(name) % _NAMES]}
         super()._prefetch_convs(names - new)
-        self._numbering.expect_convs(new)
+        self._numbering.expect_convs(new | (names & self._absent))
 
     def conv_for(self, name: str) -> Conv:
         """See `core.state.State`."""
