@@ -121,6 +121,8 @@ def _entries(engine: Readable, user: User, part: list[tuple[int, Conv]]) -> list
         last = member.newest(conv.head)
         unread += _unread_parts(conv, member, last)
         message = message_json(engine, records.get(lsn), amended.get(lsn))
+        if message is not None and not member.active and state.message(conv, last) is None:
+            message = None  # of a change of the group the log still has what follows from it
         entries.append((conv, last, message))
     counts = state.unread(unread, user)
     told = []

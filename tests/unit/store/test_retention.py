@@ -412,6 +412,20 @@ def test_what_is_gone_is_not_unread(world: World) -> None:
     assert world.conv("bob")["unread"] == 1
 
 
+def test_who_has_left_is_not_shown_that_any_more_once_it_is_gone(world: World) -> None:
+    world.ask("ann", rq.GroupCreate(id="g", group="#g", members=["bob"]))
+    world.ask("bob", rq.GroupLeave(id="l", group="#g"))
+    left = world.conv("bob", "#g")
+    assert left["last"]["system"]["event"] == "group.leave" and world.history("bob", "#g")
+    world.say("ann", "#g")
+    world.say("ann", "#g")
+    world.acknowledge("ann", "bob")
+    world.keep(messages=1)
+    assert world.history("bob", "#g") == []
+    del left["last"]
+    assert world.conv("bob", "#g") == left
+
+
 def test_a_group_keeps_its_members_and_loses_its_messages(world: World) -> None:
     world.ask("ann", rq.GroupCreate(id="g", group="#g", members=["bob"], name="old name"))
     world.ask("ann", rq.GroupAdd(id="add", group="#g", members=["cat"]))
