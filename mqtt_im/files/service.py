@@ -198,8 +198,8 @@ class Files:
                 if size >= PIECE or self._gathering > self._most_gathered:
                     whole = b"".join(waiting)
                     waiting.clear()
-                    self._gathering, size = self._gathering - size, 0
                     yield whole
+                    self._gathering, size = self._gathering - size, 0  # it was written; until then it is in memory
             if waiting:
                 yield b"".join(waiting)
         finally:
