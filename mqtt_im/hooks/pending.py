@@ -37,7 +37,7 @@ def members(engine: Readable, groups: Iterable[str]) -> dict[str, list[str]]:
     for name in groups:
         conv = engine.state.conv(name)
         if conv is not None:
-            found[name] = [member for member, part in conv.members.items() if part.active]
+            found[name] = conv.present_names
     return found
 
 

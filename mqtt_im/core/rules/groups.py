@@ -102,7 +102,7 @@ def rename(view: View, limits: Limits, who: Who, request: rq.GroupRename, n: int
 def leave(view: View, limits: Limits, who: Who, request: rq.GroupLeave, n: int) -> Decision:
     """The user leaves; where that was the last owner, the longest-standing admin, else member, becomes owner."""
     conv, member = conv_of(view, who, request.group)
-    rest = [name for name in _present(conv) if name != who.user] if member.role == "owner" else []
+    rest = [name for name in conv.present_names if name != who.user] if member.role == "owner" else []
     heirs: list[str] = []
     if rest and _owners(conv) == [who.user]:
         members = conv.members
@@ -163,11 +163,7 @@ def _without_blockers(view: View, who: Who, names: list[str]) -> tuple[list[str]
 
 def _at_once(conv: Conv, who: Who) -> list[str]:
     """Who gets the item of a change at once, beside those whom it names: all members, or of a large group the one who asks."""
-    return [who.user] if conv.large else _present(conv)
-
-
-def _present(conv: Conv) -> list[str]:
-    return [name for name, member in conv.members.items() if member.active]
+    return [who.user] if conv.large else conv.present_names
 
 
 def _owners(conv: Conv) -> list[str]:

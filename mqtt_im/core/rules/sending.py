@@ -45,7 +45,7 @@ def send(view: View, limits: Limits, who: Who, request: rq.Send) -> Decision:
         if conv.large:
             pos = positions_at_once(view, conv, [user])
         else:
-            present = [member_name for member_name, member in conv.members.items() if member.active]
+            present = conv.present_names
             own = present.index(user)
             pos = [member_user.head + 1 for member_user in view.users(present)]
     else:
@@ -102,7 +102,7 @@ def _extra(view: View, who: Who, request: rq.Send, conv: Conv, own: int, dropped
     if request.key is not None:
         extra["key"] = request.key
         if conv.group and not conv.large:
-            extra["users"] = [name for name, member in conv.members.items() if member.active]
+            extra["users"] = conv.present_names
         replaced = [] if dropped or conv.large else _replace(view, who, conv, request.key)
         if replaced:
             extra["replaced"] = replaced

@@ -189,7 +189,7 @@ class References:
             part = names[start : start + _GROUPS_AT_ONCE]
             found = dict(self._rows(_ACTIVE, [part]))
             for name in part:
-                said = {user for user, member in groups.conv(name).members.items() if member.active}
+                said = set(groups.conv(name).present_names)
                 for user in sorted(said.symmetric_difference(found.get(name, ()))):
                     which = "is in it by its log, and not by" if user in said else "is not in it by its log, but by"
                     self._report.add(f"group {name}: {user} {which} table member")

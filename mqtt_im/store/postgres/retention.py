@@ -99,8 +99,7 @@ class Groups:
         named: list[str] = []
         if isinstance(record, GroupChange) and record.event in ("group.remove", "group.leave"):
             named = record.members or [record.user or record.by]
-        active = [name for name, member in self.conv(record.conv).members.items() if member.active]
-        return list(dict.fromkeys((*active, *named)))
+        return list(dict.fromkeys((*self.conv(record.conv).present_names, *named)))
 
     def recipients(self, record: Act) -> list[str]:
         """Who got the items of a record of a group, or of a direct conversation."""

@@ -136,7 +136,7 @@ def _changed(
 ) -> Iterator[tuple[int, bytes]]:
     for lsn, record in rows:
         if isinstance(record, GroupChange):
-            present = [name for name, member in groups.conv(record.conv).members.items() if member.active]
+            present = groups.conv(record.conv).present_names
             groups.take(record)
         if not isinstance(record, Act):
             continue
