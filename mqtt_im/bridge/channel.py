@@ -229,16 +229,20 @@ class Channel:
             return
         if packet_id:
             self.forget_reply(packet_id)  # what came meanwhile has the room (MQTT5-3.3.4-9): it waits as a new one
-        if self.unread < MAX_UNREAD and (self.late or (link.room <= 0 and self._qos(reply))):
-            self._put_off(reply, fields.get("id"))
-        else:
-            self._send(reply, fields.get("id"))
+        self._send_or_put_off(reply, fields.get("id"))
 
     def flush_late(self) -> None:
         """Send the replies that waited for the device to take more packets."""
         while self.late and self.link.room > 0 and not self.link.closed:
             reply, request_id = self.late.pop(0)
             self._is_late(-len(reply.text))
+            self._send(reply, request_id)
+
+    def _send_or_put_off(self, reply: Reply, request_id: str | None) -> None:
+        """It leaves now, unless it has to wait until the device takes more packets."""
+        if self.unread < MAX_UNREAD and (self.late or (self.link.room <= 0 and self._qos(reply))):
+            self._put_off(reply, request_id)
+        else:
             self._send(reply, request_id)
 
     def _put_off(self, reply: Reply, request_id: str | None) -> None:
@@ -343,10 +347,8 @@ class Channel:
         for reply in waited:
             if reply.again is not None:
                 again.append((0, reply.again, reply.correlation))
-            elif self.late or self.link.room <= 0:
-                self._put_off(reply, None)
             else:
-                self._send(reply, None)
+                self._send_or_put_off(reply, None)
         return again
 
     def _reply_id(self) -> int:

@@ -10,18 +10,24 @@ from pathlib import Path
 from mqtt_im.bridge.telling import CROWD
 from mqtt_im.core.delivery import BATCH_FIRST, BATCH_MOST
 from mqtt_im.transport.api import Extra
-from tests.support.bridge import BridgeWorld
+from tests.support.bridge import BridgeWorld, FakeLink
+
+
+def told_a_secret(folder: Path) -> tuple[BridgeWorld, FakeLink, FakeLink]:
+    """Ann has told bob, whose session is kept."""
+    world = BridgeWorld(folder)
+    ann, bob = world.connect("ann"), world.connect("bob", clean=False)
+    world.settle()
+    world.ask(ann, "send", to="bob", body="TOP-SECRET")
+    world.settle()
+    return world, ann, bob
 
 
 def test_a_recalled_body_does_not_come_again_in_a_reply(tmp_path: Path) -> None:
     """INV-9: replies that show messages are made anew, and nothing of them is kept."""
 
     async def play() -> None:
-        world = BridgeWorld(tmp_path)
-        ann, bob = world.connect("ann"), world.connect("bob", clean=False)
-        world.settle()
-        world.ask(ann, "send", to="bob", body="TOP-SECRET")
-        world.settle()
+        world, ann, bob = told_a_secret(tmp_path)
         world.puback(bob, 1)
         for op, fields in (("history", {"conv": "ann:bob"}), ("convs", {}), ("sync", {"after": 0})):
             world.ask(bob, op, id=op, **fields)
@@ -112,11 +118,7 @@ def test_replies_that_wait_for_room_outlive_their_connection(tmp_path: Path) -> 
     """Their requests have had PUBACK, so the client of a kept session does not repeat them."""
 
     async def play() -> None:
-        world = BridgeWorld(tmp_path)
-        ann, bob = world.connect("ann"), world.connect("bob", clean=False)
-        world.settle()
-        world.ask(ann, "send", to="bob", body="TOP-SECRET")
-        world.settle()
+        world, _, bob = told_a_secret(tmp_path)
         bob.version = 5
         world.bridge.uplink(bob, b'{"op":"history","id":"h","conv":"ann:bob"}', 1, 1, False, Extra(b"sent before"))
         world.settle()
