@@ -94,8 +94,10 @@ def _check(log_db: peewee.SqliteDatabase, stored_db: peewee.SqliteDatabase | Non
     except (KeyError, IndexError, ValueError, AssertionError) as error:
         report.add(f"log row {numbers.lsn}: does not follow from those before it ({type(error).__name__}: {error})")
         return
-    rebuild.finish()
-    if compared is not None:
+    if compared is None:
+        rebuild.flush(rest=True)
+    else:
+        rebuild.finish()
         compare(_connection(rebuild.db), _connection(compared), report)
     execute = _connection(rebuild.db).execute
     if numbers.ids != execute("SELECT count(*) FROM request").fetchone()[0]:
@@ -175,9 +177,9 @@ class _Rebuild:
         """Whether so much is in memory that it should be flushed."""
         return self._state.full()
 
-    def flush(self) -> None:
-        """Everything applied stands in the database, but for users who had a row."""
-        self._state.write()
+    def flush(self, rest: bool = False) -> None:
+        """Everything applied stands in the database, but for users who had a row, unless the `rest` is wanted too."""
+        self._state.write(rest)
 
     def finish(self) -> None:
         """The tables are those of projections that got as far as this."""

@@ -64,8 +64,6 @@ class LoadingState(ProjectedState):
         self._known: dict[str, Conv] = {}
         """Groups of which the names of the present members are in memory, in place of the members."""
         self._known_names = 0
-        self._rest = False
-        """Whether these users are written too."""
         for name in self.projection.all_convs():
             self._names[hash(name) % _NAMES] = 1
 
@@ -161,7 +159,7 @@ class LoadingState(ProjectedState):
 
     def write(self, rest: bool = False) -> None:
         """Everything taken stands in the projections, but for users who had a row, unless the `rest` is wanted too."""
-        self._rest = rest
+        self._choose_users(rest)
         write_all(self, self.projection, "", self.live.last, _SLICE_ROWS)
 
     def finish(self, connection: sqlite3.Connection, epoch: str) -> None:
@@ -175,7 +173,6 @@ class LoadingState(ProjectedState):
         """See `ProjectedState`."""
         first, self._first, self.live.fresh = self._first, [], []
         self._mark_rewritten({cid: lsn for _, cid, _, lsn in first})
-        self._choose_users()
         first.sort()
         return [*super().freeze(), (PUT_FIRST_MEMBER, lambda: first)]
 
@@ -195,11 +192,11 @@ class LoadingState(ProjectedState):
         for cid in rewritten:
             marks[cid] = 1
 
-    def _choose_users(self) -> None:
+    def _choose_users(self, rest: bool) -> None:
         """Those that are written: who has no row yet, or all where they are too many or too large to stay in memory."""
         live, late = self.live, self._late
         late.update(live.users)
-        if self._rest or len(late) > USERS or self._heavy:
+        if rest or len(late) > USERS or self._heavy:
             live.users, self._late = late, {}
 
     def _held_users(self) -> dict[str, User]:
