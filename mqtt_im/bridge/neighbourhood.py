@@ -79,8 +79,6 @@ class Neighbourhood:
 
     async def devices_of(self, user: str) -> set[str]:
         """The user's devices that have their delivery at other nodes; of a node that does not answer within `ANSWER_S`, none."""
-        if user not in self._elsewhere:
-            return set()
         answers = await self._neighbours.questions.ask_all("devices", user)
         return set(chain.from_iterable(answers.told))
 

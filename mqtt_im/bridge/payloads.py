@@ -7,7 +7,7 @@ from time import thread_time
 from typing import Final
 
 from mqtt_im.core import costs
-from mqtt_im.protocol.codec import decode_request, decode_unpacked, unpacked
+from mqtt_im.protocol.codec import ZLIB, decode_request, decode_unpacked, unpacked
 from mqtt_im.protocol.faults import Unreadable
 from mqtt_im.protocol.requests import Request
 
@@ -19,7 +19,7 @@ _SMALL: Final = 1024
 
 def read(payload: bytes, settings: BridgeSettings, charge: Callable[[float], None]) -> tuple[Request, int]:
     """The request in a payload, and its bytes when unpacked. Raises `Unreadable`, after `charge` was told of its units too."""
-    if len(payload) <= _SMALL and payload[:1] != b"\x78":
+    if len(payload) <= _SMALL and payload[:1] != ZLIB:
         try:
             return decode_request(payload, settings.max_body_bytes, settings.max_packet_bytes), len(payload)
         except Unreadable:

@@ -112,7 +112,7 @@ def of_copies(count: int, size: int) -> float:
 
 def of_file(size: int) -> float:
     """The units of an uploaded file of so many bytes."""
-    return FILE + size / _FILE_BYTES
+    return FILE + of_coming(size)
 
 
 def of_coming(size: int) -> float:

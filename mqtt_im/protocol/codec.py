@@ -23,6 +23,8 @@ from .faults import BOM, Unreadable, glance, no_map, unreadable
 from .requests import MAX_PUSH_BYTES, AnyRequest, Edit, Named, Report, Request, Send
 from .weight import MAX_PARTS, parts_at_most, too_many_parts
 
+ZLIB: Final = b"\x78"
+"""The first byte of a payload that is a zlib stream."""
 _JSON_FIRST: Final = frozenset(b'{ \t\r\n["-0123456789tfn')
 MAX_DEPTH: Final = 100
 """Lists and maps inside each other, of a body."""
@@ -54,12 +56,12 @@ def decode_request(payload: bytes, max_body: int, max_unpacked: int) -> Request:
 
 def unpacked(payload: bytes, limit: int) -> bytes:
     """The payload, of a zlib stream what is in it: at most `limit` bytes. Raises `Unreadable`."""
-    return _inflate(payload, limit) if payload[:1] == b"\x78" else payload
+    return _inflate(payload, limit) if payload[:1] == ZLIB else payload
 
 
 def glance_at(payload: bytes) -> tuple[str | None, bool]:
     """The id of what may be a request, where that is seen without reading all of it, and whether it may be a `send`."""
-    if payload[:1] != b"\x78":
+    if payload[:1] != ZLIB:
         return glance(payload)
     try:
         return glance(_inflate(payload, _GLANCED))
@@ -366,6 +368,6 @@ def encode_json(value: Any) -> bytes:
 
 
 def deflate(payload: bytes) -> bytes:
-    """The payload as a zlib stream (first byte 0x78), or as it is where that is not shorter."""
+    """The payload as a zlib stream, or as it is where that is not shorter."""
     packed = zlib.compress(payload, 1)
     return packed if len(packed) < len(payload) else payload

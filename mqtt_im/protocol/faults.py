@@ -54,7 +54,7 @@ def unreadable(error: Exception, payload: bytes, *, json: bool, known: bool = Fa
     try:
         found = (_glance_json if json else _glance_msgpack).decode(payload)
     except msgspec.ValidationError as wrong:
-        if json or payload[:1] not in _BEGINS_PACKED:
+        if json or payload[:1] not in _MSGPACK_MAPS:
             return Unreadable(Refusal("bad_payload", "expected one map (a JSON object)"), None)
         return Unreadable(Refusal("bad_payload", f"expected a map whose keys are texts: {wrong}"), None)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as deeper:
@@ -119,7 +119,7 @@ def glance(payload: bytes) -> tuple[str | None, bool]:
 
     What is in it beside that is not read, and neither is what is packed.
     """
-    json = payload[:1] not in _BEGINS_PACKED
+    json = payload[:1] not in _MSGPACK_MAPS
     try:
         found = (_glance_json if json else _glance_msgpack).decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -127,7 +127,7 @@ def glance(payload: bytes) -> tuple[str | None, bool]:
     return _id(_short(found.id, json=json)), _short(found.op, json=json) == "send"
 
 
-_BEGINS_PACKED: Final = frozenset(bytes((first,)) for first in (*range(0x80, 0x90), 0xDE, 0xDF))
+_MSGPACK_MAPS: Final = frozenset(bytes((first,)) for first in (*range(0x80, 0x90), 0xDE, 0xDF))
 """The first byte of a MessagePack map."""
 
 

@@ -281,7 +281,7 @@ async def _filtered_will(hub: Hub, user: str, key: Key, message: PlainMessage) -
 
 def _publish(hub: Hub, user: str, message: PlainMessage, targets: dict[Session | Group, list[int]] | None = None) -> None:
     """Publish a plain will; the user's next login, and what follows it, pays for that."""
-    price = costs.of_plain(*hub.plain.publish(message, targets=targets), len(message.payload) + len(message.properties))
+    price = costs.of_plain(*hub.plain.publish(message, targets=targets), message.size)
     if user:
         hub.user(user).bucket.charge(price, hub.clock())
         hub.release_user(user)

@@ -141,8 +141,7 @@ def _publish_plain(
         if session.kept:
             promise = Promise(session, (sql.RECEIVED, (session.id, packet_id)))
 
-    weight = len(message.payload) + len(message.properties)
-    size = weight if token and weight > LARGE else 0
+    size = message.size if token and message.size > LARGE else 0
     if size:
         connection.under_way(size)
 
@@ -160,7 +159,7 @@ def _publish_plain(
             connection.fail(token)
 
     reach = hub.plain.publish(message, done if token else None, promise=promise, targets=targets, publisher=session)
-    connection.charge(costs.of_plain(*reach, weight))
+    connection.charge(costs.of_plain(*reach, message.size))
 
 
 async def _publish_filtered(connection: Peer, token: int, packet_id: int, message: PlainMessage) -> None:

@@ -21,6 +21,11 @@ class PlainMessage:
     expires: int = 0
     """When nobody is to get it any more, in ms by the steady time; 0: never."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the payload and of what goes with it."""
+        return len(self.payload) + len(self.properties)
+
 
 def identifiers(options: list[int]) -> bytes:
     """The Subscription Identifiers of all subscriptions by which a message comes (MQTT5-3.3.4-3 to -5)."""
