@@ -283,14 +283,15 @@ def test_maintenance_over_http_says_what_is_full(filled: ServerProcess, call: st
 def test_commands_say_that_the_disk_is_full_and_leave_nothing(filled: ServerProcess, tmp_path: Path) -> None:
     data = Path(str(filled.config["data_dir"]))
 
-    def fails(*command: str, file: Path) -> None:
+    def fails(*command: str, file: Path, what: str = "") -> None:
         before = {*data.parent.rglob("*"), data / "broker.alive"}
         done = filled.command(*command)
         assert done.returncode == 1
-        assert re.fullmatch(rf"mqtt-im: {re.escape(str(file))}: .*\(the disk is full\)\n", done.stderr), done.stderr
+        assert re.fullmatch(rf"mqtt-im: {what or re.escape(str(file))}: .*disk is full\)?\n", done.stderr), done.stderr
         assert before.issuperset(data.parent.rglob("*"))
 
-    fails("store", "compact", file=data / "mqtt-im.db")
+    # By chance its log has room for a few pages: for nothing, for the request, or for the server's answer too.
+    fails("store", "compact", file=data / "mqtt-im.db", what=rf"({data / 'mqtt-im.db'}|the store can't commit)")
     fails("store", "backup", str(data.parent / "copy.db"), file=data.parent / "copy.db")
     fails("user", "add", "dave", file=data / "accounts.db")
     assert filled.command("store", "backup", str(tmp_path / "running.db")).returncode == 0

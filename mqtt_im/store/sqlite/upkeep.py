@@ -34,10 +34,11 @@ EVERY_S: Final = 3600.0
 SHARE: Final = 20
 """A pass takes at most this part of the time: after a long one it is longer until the next."""
 PATIENCE_S: Final = 15.0
-"""So long a server may take to notice a request."""
+"""So long a server may take to notice a request, and so often who asked sees meanwhile whether an answer can be written."""
 _ERRORS: Final = (sqlite3.Error, peewee.PeeweeException)
 _ASKED: Final = "compact"
 _ANSWERED: Final = "compacted"
+_WAITED: Final = "compact_waited"
 
 logger = logging.getLogger(__name__)
 
@@ -71,11 +72,14 @@ class Upkeep:
 
     async def _serve(self, db: peewee.SqliteDatabase) -> None:
         due = time.monotonic() + FIRST_S
+        answer: Answer | None = None
         while True:
             await asyncio.sleep(POLL_S)
             token = _noted(db, _ASKED)
-            if token:
-                await self._answer(token)
+            if token and answer is not None and answer.token == token:
+                await self._say(answer, logging.DEBUG)  # which could not be written before, and was logged
+            elif token:
+                answer = await self._answer(token)
             elif self._policy.removes and time.monotonic() >= due:
                 began = time.monotonic()
                 try:
@@ -91,22 +95,23 @@ class Upkeep:
         logger.info("retention: %d messages are gone, and %d rows of the log", removed.messages, removed.rows)
         return removed
 
-    async def _answer(self, token: str) -> None:
+    async def _answer(self, token: str) -> Answer:
         await self._say(Answer(token, "running"))
         try:
             answer = Answer(token, "done", await self._pass())
         except StoreError as error:
             answer = Answer(token, "failed", error=error.message)
-        await self._say(answer, done=True)
+        await self._say(answer)
+        return answer
 
-    async def _say(self, answer: Answer, done: bool = False) -> None:
+    async def _say(self, answer: Answer, level: int = logging.ERROR) -> None:
         text = msgspec.json.encode(answer).decode()
-        notes = {_ANSWERED: text, **({_ASKED: ""} if done else {})}
+        notes = {_ANSWERED: text, **({} if answer.state == "running" else {_ASKED: ""})}
         try:
             # Not on the loop: it waits for the ledger's own transaction.
             await asyncio.get_running_loop().run_in_executor(None, _write, self._data_dir, notes)
         except StoreError as error:
-            logger.error("retention: a request to compact can't be answered: %s", error.message)
+            logger.log(level, "retention: a request to compact can't be answered: %s", error.message)
 
 
 def compact(
@@ -152,19 +157,27 @@ def _ask(data_dir: Path, sleep: Callable[[float], None]) -> Removed:
         patience = PATIENCE_S
         while FolderLock.is_held(data_dir):
             sleep(POLL_S / 5)
-            text = _noted(db, _ANSWERED)
-            answer = msgspec.json.decode(text, type=Answer) if text else None
-            if answer is None or answer.token != token:
-                patience -= POLL_S / 5
-                if patience < 0:
-                    raise StoreError(f"the server on {data_dir} does not answer")
-            elif answer.state == "failed":
+            answer = _answered(db, token)
+            if answer is not None and answer.state == "failed":
                 raise StoreError(answer.error)
-            elif answer.removed is not None:
+            if answer is not None and answer.removed is not None:
                 return answer.removed
+            patience -= POLL_S / 5
+            if patience < 0:
+                # On a full disk the server's answer is not written, nor is this, which tells why.
+                _write(data_dir, {_WAITED: token} if answer else {_ASKED: ""})
+                if answer is None:
+                    raise StoreError(f"the server on {data_dir} does not answer")
+                patience = PATIENCE_S
     finally:
         db.close()
     raise StoreError(f"the server on {data_dir} has stopped meanwhile; ask again")
+
+
+def _answered(db: peewee.SqliteDatabase, token: str) -> Answer | None:
+    text = _noted(db, _ANSWERED)
+    answer = msgspec.json.decode(text, type=Answer) if text else None
+    return answer if answer is not None and answer.token == token else None
 
 
 def _noted(db: peewee.SqliteDatabase, key: str) -> str:

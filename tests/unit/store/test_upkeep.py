@@ -30,6 +30,7 @@ from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.opening import open_ledger
 from mqtt_im.store.sqlite.retention import passes as retention
 from mqtt_im.store.sqlite.retention.folds import Folds
+from mqtt_im.store.sqlite.tables.files import open_log
 from mqtt_im.store.sqlite.upkeep import Upkeep, compact
 
 FIVE = Policy(retention_messages=5)
@@ -181,8 +182,48 @@ def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
     lock.take()
     with pytest.raises(StoreError, match="does not answer"):
         compact(tmp_path, FIVE, sleep=lambda _: None)
+    db = open_log(tmp_path, readonly=True)
+    assert upkeep._noted(db, upkeep._ASKED) == ""  # nor is anything removed later on
+    db.close()
     with pytest.raises(StoreError, match="has stopped meanwhile"):
         compact(tmp_path, FIVE, sleep=lambda _: lock.release())
+
+
+@on_a_loop
+async def test_an_answer_that_cannot_be_written_is_said_again_and_asked_for_no_longer(tmp_path: Path) -> None:
+    """Carried out once, though the disk is full meanwhile, and told to who asked as what it is."""
+    lock = FolderLock(tmp_path)
+    lock.take()
+    write, refused = upkeep._write, StoreError("the disk is full")
+    fails = {"server": True, "asker": False}
+
+    def written(data_dir: Path, notes: dict[str, str]) -> None:
+        ending = upkeep._ANSWERED in notes and upkeep._ASKED in notes
+        if (fails["server"] and ending) or (fails["asker"] and upkeep._WAITED in notes):
+            raise refused
+        write(data_dir, notes)
+
+    passes: list[Policy] = []
+    with patch.multiple(upkeep, POLL_S=0.01, PATIENCE_S=0.05, _write=written):
+        async with running(tmp_path) as ledger:
+
+            async def counted(policy: Policy) -> Removed:
+                passes.append(policy)
+                return await Ledger.compact(ledger, policy)
+
+            with patch.object(ledger, "compact", counted):
+                task = asyncio.ensure_future(Upkeep(ledger, tmp_path, FIVE).run())
+                asked = asyncio.ensure_future(asyncio.to_thread(compact, tmp_path, Policy()))
+                await asyncio.sleep(0.5)
+                assert not asked.done()  # it can write, so that it waits for the server
+                fails["server"] = False
+                assert (await asked).messages == 15
+                fails.update(server=True, asker=True)
+                with pytest.raises(StoreError, match="the disk is full"):
+                    await asyncio.to_thread(compact, tmp_path, Policy())
+                assert len(passes) == 2
+            task.cancel()
+    lock.release()
 
 
 async def _fill(data_dir: Path) -> None:
