@@ -223,7 +223,10 @@ class Uplink:
             bridge.presence.changed(user)
 
     def read(self, job: ReadingJob) -> None:
-        """A request that only reads has its result."""
+        """A request that only reads has its result, or goes on with its next step."""
+        if job.unfinished and job.refusal is None:
+            self._bridge.ledger.submit(job)
+            return
         self.leaving.answered(job.channel)
         try:
             self._read(job.channel, job)

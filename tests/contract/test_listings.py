@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from mqtt_im.core.model import Conv, User
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
@@ -19,6 +21,7 @@ from mqtt_im.store.jobs import erasing
 from mqtt_im.store.jobs.erasing import EraseJob
 from mqtt_im.store.jobs.reads import CallJob
 from mqtt_im.store.queries import listings, visibility
+from mqtt_im.store.queries.unread import Counts, Unfinished
 
 from .test_store import NOW, Store
 
@@ -225,6 +228,72 @@ def test_unread_leaves_out_what_was_recalled_and_what_the_system_said(store: Sto
     assert counts() == (3, 3)
     store.ask("bob", rq.Read(conv="#g", seq=4))
     assert counts() == (1, 1)
+
+
+@pytest.mark.parametrize("step", [1, 3, 100])
+def test_what_is_unread_is_counted_in_steps_that_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """Who had a million unread mentions held the reader's thread for a second."""
+    store.ask("ann", rq.GroupCreate(id="1", group="#g", members=["bob"]))
+    for number in range(9):
+        store.say("ann", "#g", id=f"m{number}", mentions=["*"] if number % 2 else [])
+        if number == 2:
+            store.ask("bob", rq.GroupLeave(id="leave", group="#g"))
+        if number == 4:
+            store.ask("ann", rq.GroupAdd(id="add", group="#g", members=["bob"]))
+    store.say("bob", "#g", mentions=["*"])
+    store.say("ann", "bob", mentions=["bob"])
+    store.say("cat", "bob")
+    whole = page(store, "bob", 10)
+    assert [(conv["conv"], conv["unread"], conv["mentions"]) for conv in whole["convs"]] == [
+        ("bob:cat", 1, 0), ("ann:bob", 1, 1), ("#g", 7, 3)
+    ]  # fmt: skip
+    asked, counts, steps = list[int](), Counts(step), 0
+
+    def look(view: Readable) -> dict[str, Any] | None:
+        state = view.state
+        unread = state.unread
+
+        def counting(parts: Sequence[tuple[Conv, int, int]], user: User) -> dict[str, tuple[int, int]]:
+            asked.append(sum(last - first + 1 for _, first, last in parts))
+            return unread(parts, user)
+
+        with patch.object(state, "unread", counting):
+            try:
+                return listings.convs(view, Who("bob", "pc", NOW), rq.Convs(), 10, ALL, counts)
+            except Unfinished:
+                return None
+
+    while (found := read(store, look)) is None:
+        steps += 1
+        assert sum(asked) <= step
+        asked.clear()
+        if steps == 2:
+            store.say("ann", "#g", id="meanwhile")
+    assert [json.loads(bytes(conv)) | {"last": None, "seq": 0} for conv in found["convs"]] == [
+        conv | {"last": None, "seq": 0} for conv in page(store, "bob", 10)["convs"]
+    ]
+    assert (steps > 2) == (step < 100)
+
+
+def test_counting_begins_anew_where_some_were_read_meanwhile(store: Store) -> None:
+    counts = Counts(2)
+
+    def look(view: Readable) -> tuple[int, int] | None:
+        state = view.state
+        conv = state.conv_for("ann:bob")
+        member = conv.part("bob")
+        assert member is not None
+        try:
+            counts.begin()
+            return counts.of(state, [(conv, member.read + 1, conv.head)], state.user("bob"))["ann:bob"]
+        except Unfinished:
+            return None
+
+    for number in range(6):
+        store.say("ann", "bob", id=f"{number}", mentions=["bob"])
+    assert read(store, look) is None
+    store.ask("bob", rq.Read(conv="ann:bob", seq=3))
+    assert [read(store, look) for _ in range(2)] == [None, (3, 3)]
 
 
 def test_a_group_tells_its_members_by_name_and_page(store: Store) -> None:

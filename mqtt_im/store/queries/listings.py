@@ -21,6 +21,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
 
 from .pages import message_json
+from .unread import Counts
 
 if TYPE_CHECKING:
     from mqtt_im.store.interface import Readable
@@ -59,9 +60,16 @@ class _Place:
         return f"{self.begin}.{self.below}" if self.below else f"{self.begin}{_MOVED}{self.name}"
 
 
-def convs(engine: Readable, who: Who, request: rq.Convs, limit: int, max_bytes: int) -> dict[str, Any]:
-    """One's conversations, latest activity first, and at the end those that have moved since the first page."""
+def convs(
+    engine: Readable, who: Who, request: rq.Convs, limit: int, max_bytes: int, counts: Counts | None = None
+) -> dict[str, Any]:
+    """One's conversations, latest activity first, and at the end those that have moved since the first page.
+
+    Raises `Unfinished`, and is to be asked again, where `counts` have not got all of what is unread in one step.
+    """
     state = engine.state
+    counts = counts or Counts()
+    counts.begin()
     user = state.user(who.user)
     place = _Place.read(request.after)
     found: list[msgspec.Raw] = []
@@ -75,7 +83,7 @@ def convs(engine: Readable, who: Who, request: rq.Convs, limit: int, max_bytes: 
                 place.begin = part[0][0] if part else engine.last
         else:
             part = state.later(user, place.begin, place.name, room)
-        for (lsn, conv), told in _told(engine, user, part[: room - 1]):
+        for (lsn, conv), told in _told(engine, user, part[: room - 1], counts):
             if found and (max_bytes < len(told) or members < conv.size):
                 more = True
                 break
@@ -98,41 +106,43 @@ def convs(engine: Readable, who: Who, request: rq.Convs, limit: int, max_bytes: 
     return page
 
 
-def _told(engine: Readable, user: User, convs: list[tuple[int, Conv]]) -> Iterator[tuple[tuple[int, Conv], bytes]]:
+def _told(
+    engine: Readable, user: User, convs: list[tuple[int, Conv]], counts: Counts
+) -> Iterator[tuple[tuple[int, Conv], bytes]]:
     """These conversations with their entries, made in a few steps, since the page may be full before all of them are told."""
     start, size = 0, _FIRST_STEP
     while start < len(convs):
         part = convs[start : start + size]
         if sum(conv.size for _, conv in part) > _LARGE:
             part = part[:1]
-        yield from zip(part, _entries(engine, user, part), strict=True)
+        yield from zip(part, _entries(engine, user, part, counts), strict=True)
         start, size = start + len(part), 2 * size
 
 
-def _entries(engine: Readable, user: User, part: list[tuple[int, Conv]]) -> list[bytes]:
+def _entries(engine: Readable, user: User, part: list[tuple[int, Conv]], counts: Counts) -> list[bytes]:
     state = engine.state
-    records = state.records([lsn for lsn, _ in part])
-    amended = state.amended_of(records)
-    entries = []
-    unread: list[tuple[Conv, int, int]] = []
+    members: list[tuple[int, Conv, Member, int]] = []
+    parts: list[tuple[Conv, int, int]] = []
     for lsn, conv in part:
         member = conv.part(user.name)
         assert member is not None
         last = member.newest(conv.head)
-        unread += _unread_parts(conv, member, last)
+        members.append((lsn, conv, member, last))
+        parts += _unread_parts(conv, member, last)
+    unread = counts.of(state, parts, user)
+    records = state.records([lsn for lsn, _ in part])
+    amended = state.amended_of(records)
+    told = []
+    for lsn, conv, member, last in members:
         message = message_json(engine, records.get(lsn), amended.get(lsn))
         if message is not None and not member.active and state.message(conv, last) is None:
             message = None  # of a change of the group the log still has what follows from it
-        entries.append((conv, last, message))
-    counts = state.unread(unread, user)
-    told = []
-    for conv, last, message in entries:
         fields: dict[str, Any] = {"conv": conv.name, "seq": last}
         if conv.group and conv.title:
             fields["name"] = conv.title
         if message is not None:
             fields["last"] = msgspec.Raw(message)
-        fields["unread"], fields["mentions"] = counts.get(conv.name, (0, 0))
+        fields["unread"], fields["mentions"] = unread.get(conv.name, (0, 0))
         muted = user.mutes.get(conv.name)
         if muted is not None:
             fields["muted"] = muted

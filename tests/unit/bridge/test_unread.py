@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mqtt_im.bridge import channel, uplink
+from mqtt_im.bridge import channel, reading, uplink
 from mqtt_im.core import costs
 from mqtt_im.core.rules import Who
 from mqtt_im.store.interface import Readable
@@ -165,3 +165,28 @@ async def test_pages_that_nobody_waits_for_any_more_are_not_read(tmp_path: Path,
         assert read == ["alice"]
         assert set(tokens) <= set(bob.answered), "the next connection of the device waits for these"
         assert alice.of("typing"), "what is for others is told all the same"
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+@on_loop
+async def test_what_is_counted_in_steps_is_told_once_and_not_for_who_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, leaves: bool
+) -> None:
+    """Others are served between two steps."""
+    monkeypatch.setattr(reading, "STEP", 3)
+    with BridgeWorld(tmp_path) as world:
+        _stored(world, 10, 10)
+        alice, bob = world.connect("alice"), world.connect("bob")
+        world.settle()
+        token = world.ask(bob, "convs", id="c")
+        world.batch()
+        assert not bob.of("convs") and token not in bob.answered
+        world.ask(alice, "devices", id="d")
+        world.batch()
+        world.bridge.pump.all_ready()
+        assert alice.of("ok") and not bob.of("convs")
+        if leaves:
+            world.leave(bob)
+        world.settle()
+        assert token in bob.answered
+        assert [conv["unread"] for page in bob.of("convs") for conv in page["convs"]] == ([] if leaves else [10])
