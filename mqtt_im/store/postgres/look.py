@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 from mqtt_im.core.model import Amended, Conv, Device, Member, Upload, User, marked_of
@@ -183,9 +184,10 @@ class Look(OneByOne):
         return int(count) > than
 
     def share_group(self, user: str, other: str) -> bool:
-        """See `interface.State`."""
+        """See `interface.State`; it takes as long as the one who is in fewer groups is in."""
         self.read_users((user, other))
-        return bool(self.link.one(tables.COMMON, self.user(user).uid, self.user(other).uid))
+        fewer, more = sorted((self.user(user), self.user(other)), key=attrgetter("joined"))
+        return bool(self.link.one(tables.COMMON, fewer.uid, more.uid))
 
     # Devices.
 

@@ -79,7 +79,9 @@ PRESENT: Final = Statement(
 )
 PARTS: Final = Statement(f"SELECT {GROUP}, {MEMBER} FROM member m JOIN grp g USING (cid) WHERE m.uid = $1", "i")
 COMMON: Final = Statement(
-    "SELECT 1 FROM member a JOIN member b USING (cid) WHERE a.uid = $1 AND b.uid = $2 AND a.active AND b.active LIMIT 1",
+    # OFFSET, so that the groups of the second one are never read: each of the first one's is looked up.
+    "SELECT 1 FROM member a WHERE a.uid = $1 AND a.active AND EXISTS"
+    " (SELECT 1 FROM member b WHERE b.uid = $2 AND b.cid = a.cid AND b.active OFFSET 0) LIMIT 1",
     "ii",
 )
 DIRECTS: Final = Statement(

@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 from msgspec import Raw
 
-from mqtt_im.core.model import Member
+from mqtt_im.core.model import Conv, Member
 from mqtt_im.core.records import Edited, decode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
@@ -92,6 +92,37 @@ def test_whether_two_share_a_conversation_is_looked_up(store: SqliteStore) -> No
         return lambda: visibility.shares_conversation(store.engine, user, "friend")
 
     assert steps(store, look("many")) <= 1.3 * steps(store, look("few")) + 5
+
+
+@pytest.mark.parametrize("flushed", [False, True])
+def test_whether_two_share_a_group_takes_as_long_as_the_one_in_fewer_groups_is_in(store: SqliteStore, flushed: bool) -> None:
+    """Who was in thousands of groups was compared in each of them with every one of those who were connected."""
+    for number in range(MANY):
+        ask(store, ("ann", rq.GroupCreate(id=f"{number}", group=f"#{number}", members=["bob"])))
+    ask(store, ("cat", rq.GroupCreate(id="c", group="#c", members=["dan", "bob"])))
+    ask(store, ("ann", rq.GroupCreate(id="e", group="#e", members=["eve"])))
+    if flushed:
+        store.engine.flusher.flush()
+    looked: list[str] = []
+    conv_for = store.engine.state.conv_for
+
+    def counting(name: str) -> Conv:
+        looked.append(name)
+        return conv_for(name)
+
+    count = 0
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    with patch.object(store.engine.state, "conv_for", counting):
+        store.engine.projection._conn.set_progress_handler(tick, STEP)
+        for user, other, expected in (("ann", "cat", False), ("eve", "ann", True), ("dan", "ann", False), ("ann", "dan", False)):
+            assert store.engine.state.share_group(user, other) is expected
+        store.engine.projection._conn.set_progress_handler(None, STEP)
+    assert len(looked) <= 4 and count <= 10
 
 
 def test_a_page_looks_at_the_members_of_few_large_groups_and_misses_none(

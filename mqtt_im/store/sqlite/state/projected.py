@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from heapq import nsmallest
+from operator import attrgetter
 from typing import Final
 
 from mqtt_im.compiling import mypyc_attr
@@ -321,14 +322,20 @@ class ProjectedState(Contents):
         return live > than or live + self.projection.count_convs(user.uid, than + 1) > than
 
     def share_group(self, user: str, other: str) -> bool:
-        """See `interface.State`."""
+        """See `interface.State`; it takes as long as the one who is in fewer groups is in."""
+        fewer, more = sorted((self.user(user), self.user(other)), key=attrgetter("joined"))
         changed: set[int] = set()
         for generation in self._generations():
-            for name in (user, other):
-                for cid, (former, _) in generation.members.get(name, {}).items():
-                    if former.group and cid not in changed:
-                        changed.add(cid)
-                        conv = self.conv_for(former.name)
-                        if conv.member(user) is not None and conv.member(other) is not None:
-                            return True
-        return any(cid not in changed for cid in self.projection.common_groups(self.user(user).uid, self.user(other).uid))
+            for cid, (former, _) in generation.members.get(fewer.name, {}).items():
+                if former.group and cid not in changed:
+                    changed.add(cid)
+                    conv = self.conv_for(former.name)
+                    if conv.member(user) is not None and conv.member(other) is not None:
+                        return True
+        parts = [generation.members.get(more.name, {}) for generation in self._generations()]
+        for cid, both in self.projection.groups_with(fewer.uid, more.uid):
+            if cid not in changed:
+                found = next((one[cid] for one in parts if cid in one), None)
+                if both if found is None else self.conv_for(found[0].name).member(more.name) is not None:
+                    return True
+        return False

@@ -202,14 +202,14 @@ class Projection:
         )
         return [row[0] for row in rows]
 
-    def common_groups(self, uid: int, other: int) -> Iterator[int]:
-        """The groups that both users are in now."""
+    def groups_with(self, uid: int, other: int) -> Iterator[tuple[int, bool]]:
+        """The groups that a user is in now, and whether the other one is too."""
         rows = self._conn.execute(
-            "SELECT a.cid FROM member a INDEXED BY member_in_group CROSS JOIN member b ON b.uid = ? AND b.cid = a.cid"
-            " WHERE a.uid = ? AND a.grp = 1 AND a.active = 1 AND b.active = 1",
+            "SELECT a.cid, b.active FROM member a INDEXED BY member_in_group LEFT JOIN member b ON b.uid = ? AND b.cid = a.cid"
+            " WHERE a.uid = ? AND a.grp = 1 AND a.active = 1",
             (other, uid),
         )
-        return (row[0] for row in rows)
+        return ((cid, bool(active)) for cid, active in rows)
 
     def device(self, uid: int, user: str, device: str) -> Device | None:
         """One registered device."""
