@@ -151,7 +151,7 @@ class SqliteStore(ByHand):
         if (commit := self.engine.flusher._commit) is not None:
             commit._thread.join()  # no connection is closed under a statement
         self.engine._log_db.close()
-        self.engine._projection_db.close()
+        self.engine._projections.db.close()
 
     def reopen(self, lose_projection: bool = False) -> None:
         """A new process on the same folder; where its projections were lost, it makes them anew."""

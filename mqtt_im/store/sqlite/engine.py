@@ -1,20 +1,16 @@
 """The engine: the SQLite files at work for the ledger. Lives in the ledger's thread; knows of no loop.
 
-It joins the state (`state/`), the batch that is being gathered (`batch.py`), what writes the projections (`flusher.py`), and
+It joins the state (`state/`), the batch that is being gathered (`batch.py`), the projections (`projections.py`), and
 retention. A batch that fails leaves nothing, neither on disk nor in memory: then the state is read anew from the disk
 (`Engine.load`).
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
 from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import Final
-
-import peewee
 
 from mqtt_im.core.records import AMENDMENTS, AnyRecord, decode
 from mqtt_im.core.rules import Limits
@@ -31,25 +27,23 @@ from .batch import Batch
 from .checkpoints import Checkpoints
 from .erasure import Erasure
 from .errors import ERRORS, is_damage
-from .flusher import FLUSH_ROWS, Flusher
+from .flusher import Flusher
 from .gate import Gate
 from .mending import Mending, leave_unfinished
+from .projections import Projections
 from .reading import Reading
-from .rebuild import rebuild
 from .replay import decoded, replay, without_collecting
-from .retention.base import BaseState, restore
+from .retention.base import BaseState
 from .retention.folds import Folds
 from .retention.passes import Host, Pass
 from .state.projected import ProjectedState
-from .tables.files import PROJECTION_FILE, move_aside, open_log, open_projection, remove
+from .tables.files import PROJECTION_FILE, open_log
 from .tables.log import Log
-from .tables.models import PROJECTION_MODELS, LogMeta
+from .tables.models import LogMeta
 from .tables.projection import Projection
 from .taking_back import TakingBack
 
 logger = logging.getLogger(__name__)
-
-_NO_FILE: Final[tuple[type[Exception], ...]] = (*ERRORS, OSError)
 
 _MENDING_POLL_S = 0.1
 _AGAIN_S = 60.0
@@ -99,82 +93,60 @@ class Engine(Showing):
         self._mending: Mending | None = None
         self._mend_again = 0.0
         """When the projections may be made anew, in seconds (monotonic), after that has failed."""
-        self._open_projection()
-        self._make_projection()
+        self._projections = Projections(data_dir, self._log_db, self.log, self.epoch, self.gate, bounds)
         self.erasure = Erasure(self.log)
         self._compactor = Compactor[Host](Pass)
         self.load()
 
+    # What the projections consist of is another once they were made anew.
+
+    @property
+    def projection(self) -> Projection:
+        """See `Host`."""
+        return self._projections.projection
+
+    @property
+    def folds(self) -> Folds:
+        """See `Host`."""
+        return self._projections.folds
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """See `Host`."""
+        return self._projections.checkpoints
+
+    @property
+    def flusher(self) -> Flusher:
+        """See `Host`."""
+        return self._projections.flusher
+
     # Start.
-
-    def _open_projection(self) -> None:
-        self._projection_db = open_projection(self._data_dir, bounds=self.bounds)
-        self.projection = Projection(self._projection_db)
-        self.folds = Folds(self._log_db, self._projection_db)
-        self.checkpoints = Checkpoints(self._projection_db)
-        looks = self.checkpoints.look, self.checkpoints.behind, self._look_beside, self.checkpoints.keep_up
-        self.flusher = Flusher(self.projection, self.epoch, self.gate, self.bounds, *looks)
-
-    def _look_beside(self) -> peewee.SqliteDatabase:
-        return open_projection(self._data_dir, readonly=True)
-
-    def _make_projection(self) -> None:
-        """What is lost or foreign is made anew as a file, where it is much; on a full disk in memory, as far as that goes."""
-        try:
-            if self._usable() or (self.projection.empty() and self.log.last() <= FLUSH_ROWS):
-                return
-        except ERRORS:
-            return  # `load` knows what to do about damage
-        self._close_projection()
-        try:
-            rows = rebuild(self._data_dir, self.log, self._log_db, self.epoch)
-            logger.info("store: the projections were made from %d rows of the log", rows)
-        except _NO_FILE as error:
-            logger.error("store: the projections can't be made anew as a file: %s", error)
-            remove(self._data_dir / PROJECTION_FILE)
-        self._open_projection()
-
-    def _usable(self) -> bool:
-        """Whether the projections are those of this log, so that only its tail is to be replayed over them."""
-        self.folds.finish()
-        epoch, position = self.projection.position()
-        if not epoch:
-            return False
-        if epoch == self.epoch and self._follows(position) and self.folds.catch_up():
-            return True
-        logger.warning("store: the projections belong to another log, and are rebuilt from this one")
-        return False
 
     def load(self) -> None:
         """The state is what the log says: projections, and the log's tail replayed over them."""
         with self.gate:
-            if self._projection_db.is_closed():
-                self._open_projection()
+            if self._projections.db.is_closed():
+                self._projections.open()
             try:
                 self._load()
             except ERRORS as error:
                 if not is_damage(error) or time.monotonic() < self._mend_again:
                     raise
                 logger.error("store: %s is damaged (%s); it is made again from the log", PROJECTION_FILE, error)
-                self._close_projection()
-                move_aside(self._data_dir / PROJECTION_FILE)
-                self._open_projection()
+                self._stop_mending()
+                self._projections.put_aside()
                 self._load()
             self.gate.commit(self.last)
             self.gate.move()
 
-    def _close_projection(self) -> None:
+    def _stop_mending(self) -> None:
         if self._mending is not None:
             self._mending.stop()
             self._mending = None
-        with contextlib.suppress(*ERRORS):
-            self.flusher.abort()
-        self.checkpoints.wait()
-        self._projection_db.close()
 
     def _load(self) -> None:
         self.flusher.abort()
-        position = self.projection.position()[1] if self._usable() else self._restore()
+        position = self._projections.begin()
         uploads = self._uploads
         uploads.rollback()
         self.state = state = ProjectedState(
@@ -203,18 +175,6 @@ class Engine(Showing):
     def _take(self, lsn: int, record: AnyRecord, size: int) -> None:
         self.now = max(self.now, record.ts)
         self.state.replay(lsn, record, size)
-
-    def _follows(self, position: int) -> bool:
-        """The log goes on without a gap after this row: up to the base some are gone, and a power cut takes back projections."""
-        return self.folds.position().base <= position <= self.log.last()
-
-    def _restore(self) -> int:
-        """The projections have what the base has, and nothing else; up to which log row that is."""
-        if not self.projection.empty():  # else a full disk is in nobody's way
-            with self._projection_db.atomic("IMMEDIATE"), self._projection_db.bind_ctx(PROJECTION_MODELS):
-                for model in PROJECTION_MODELS:
-                    model.delete().execute()
-        return restore(self.log, self._log_db, self._projection_db, self.epoch)
 
     # A batch.
 
@@ -333,9 +293,8 @@ class Engine(Showing):
             logger.error("store: %s could not be made again (%s): %s", PROJECTION_FILE, mending.problem, advice)
             return
         with self.gate:
-            self._close_projection()
+            self._projections.close()
             mending.put_in_place()
-            self._open_projection()
             self.load()
         logger.warning("store: %s was made again from the log", PROJECTION_FILE)
 
@@ -400,16 +359,12 @@ class Engine(Showing):
     def close(self) -> None:
         """Everything is flushed, as far as the disk lets it, and the files are closed."""
         self._compactor.stop()
-        if self._mending is not None:
-            self._mending.stop()
+        self._stop_mending()
         try:
             self.flusher.flush()
         except ERRORS as error:
             if is_damage(error):
                 leave_unfinished(self._data_dir)
             logger.warning("store: the projections were not written (%s); they will be replayed at the next start", error)
-        with contextlib.suppress(*ERRORS):
-            self.flusher.abort()
-        self.checkpoints.wait()
+        self._projections.close()
         self._log_db.close()
-        self._projection_db.close()

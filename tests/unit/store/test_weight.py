@@ -17,7 +17,7 @@ from mqtt_im.protocol import requests as rq
 from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.sqlite import engine, flusher, loading
+from mqtt_im.store.sqlite import flusher, loading, projections
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.state import bulks, entities
 from mqtt_im.store.sqlite.state.projected import ProjectedState
@@ -176,7 +176,7 @@ def test_who_takes_a_log_gives_members_back(
     shutil.copytree(tmp_path, left)  # as a kill leaves it
     if way == "rebuild":
         remove(left / PROJECTION_FILE)
-        monkeypatch.setattr(engine, "FLUSH_ROWS", 1)
+        monkeypatch.setattr(projections, "FLUSH_ROWS", 1)
     monkeypatch.setattr(entities, "MAX_MEMBERS", 2 * MEMBERS + 10)
     monkeypatch.setattr(loading, "MEMBERS", 2 * MEMBERS + 10)
     monkeypatch.setattr(loading, "ROWS", 4)

@@ -46,14 +46,26 @@ class Host(Protocol):
     """The engine that a pass works on."""
 
     log: Log
-    projection: Projection
-    folds: Folds
-    flusher: Flusher
-    checkpoints: Checkpoints
     state: ProjectedState
     bounds: Bounds
     now: int
     last: int
+
+    @property
+    def projection(self) -> Projection:
+        """What is looked up in the projections."""
+
+    @property
+    def folds(self) -> Folds:
+        """What of retention the projections have."""
+
+    @property
+    def flusher(self) -> Flusher:
+        """What writes the projections."""
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Those of the projections."""
 
     def append(self, author: Author, record: AnyRecord) -> None:
         """See `interface.Engine`."""
