@@ -25,14 +25,12 @@ def read(payload: bytes, settings: BridgeSettings, charge: Callable[[float], Non
         except Unreadable:
             charge(costs.of_nonsense(len(payload)))
             raise
-    begin, units, size = thread_time(), costs.of_nonsense(len(payload)), len(payload)
+    begin, size, understood = thread_time(), len(payload), False
     try:
         whole = unpacked(payload, settings.max_packet_bytes)
         size = len(whole)
-        units = costs.of_nonsense(size)
         request = decode_unpacked(whole, settings.max_body_bytes)
-        # Fields that nobody knows are read too. What of it is the body is counted once more, with the request.
-        units = size / costs.BODY_BYTES if size > costs.BODY_BYTES else 0.0
+        understood = True
     finally:
-        charge(units + costs.of_more_time(thread_time() - begin, units + 1))
+        charge(costs.of_payload(size, thread_time() - begin, understood))
     return request, size

@@ -80,6 +80,15 @@ def of_nonsense(size: int) -> float:
     return size / BODY_BYTES * 4
 
 
+def of_payload(size: int, seconds: float, understood: bool) -> float:
+    """The units of a payload of so many bytes, unpacked, that a thread has taken so long to read, beside its request's own.
+
+    Fields that nobody knows are read too. What of it is the body is counted once more, with the request.
+    """
+    units = of_nonsense(size) if not understood else size / BODY_BYTES if size > BODY_BYTES else 0.0
+    return units + of_more_time(seconds, units + 1)
+
+
 def of_page(result: Any, seconds: float = 0.0) -> float:
     """The units of a page as it turned out, and of what it took a thread beyond what such a page takes on a slow machine."""
     units = 1.0

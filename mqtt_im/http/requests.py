@@ -64,19 +64,17 @@ class Requests:
         limits = services.config.limits
         await pay(services, caller.user)
         payload = await body.read(scope, receive, limits.max_packet_bytes)
-        kind, begin = OPS[op], thread_time()
+        kind, begin, understood = OPS[op], thread_time(), False
         try:
             make_id = new_id if kind in NEEDS_ID else None
             try:
                 request = decode_fields(kind, payload, raw_header(scope, b"idempotency-key"), make_id, limits.max_body_bytes)
+                understood = True
             except Refusal as refusal:
                 services.metrics.count("refusals", code=refusal.code)
                 raise
             finally:
-                if len(payload) > costs.BODY_BYTES:  # it is read, whatever is in it
-                    units = len(payload) / costs.BODY_BYTES
-                    units += costs.of_more_time(thread_time() - begin, units + 1)
-                    services.transport.charge(caller.user, units)
+                services.transport.charge(caller.user, costs.of_payload(len(payload), thread_time() - begin, understood))
             with self._desk:
                 answer = await self._answer(services, caller.user, request)
         except Refusal as refusal:

@@ -15,6 +15,7 @@ from tests.support import packets
 from tests.support.faults import assert_no_fault
 from tests.support.im import PREFIX
 from tests.support.raw import Closed, RawClient, Refused, eventually
+from tests.support.web import Web
 from tests.system.conftest import Clients, Name, running
 
 CONFIG = {
@@ -294,6 +295,14 @@ def test_far_too_fast_is_refused_with_retry(slow_server: ServerProcess, name: Na
     assert sorted(item["body"] for item in peer.items) == list(range(150))
     assert peer.positions == list(range(1, 151))
     clients.close()
+
+
+def test_nonsense_over_http_costs_what_it_costs_a_device(slow_server: ServerProcess, name: Name) -> None:
+    """It was a quarter of that."""
+    with Web(slow_server.http_port) as web:
+        web.login(name("alice"))
+        web.refused("ack", 422, "bad_field", device="phone", pos="x", zz=[[]] * 60_000)
+        web.refused("devices", 429, "rate_limited")
 
 
 def test_topics_of_every_shape_do_no_harm(im: Clients, name: Name) -> None:

@@ -54,6 +54,14 @@ def test_nonsense_costs_by_its_size() -> None:
     assert costs.of_nonsense(262_144) > 100
 
 
+def test_a_payload_costs_by_what_is_in_it_and_by_the_time_that_reading_it_took() -> None:
+    assert costs.of_payload(100, 0.0, True) == costs.of_payload(costs.BODY_BYTES, 0.0, True) == 0
+    assert costs.of_payload(10 * costs.BODY_BYTES, 0.0, True) == 10
+    assert costs.of_payload(10 * costs.BODY_BYTES, 0.0, False) == costs.of_nonsense(10 * costs.BODY_BYTES) == 40
+    assert costs.of_payload(100, 0.01, True) == costs.of_more_time(0.01, 1)
+    assert costs.of_payload(10 * costs.BODY_BYTES, 0.01, True) == 10 + costs.of_more_time(0.01, 11)
+
+
 def test_a_search_costs_by_its_time() -> None:
     assert costs.of_time(0) == 0
     assert costs.of_time(0.02) == pytest.approx(100)
