@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from mqtt_im.shares import Bounds
-from mqtt_im.transport.embedded.sessions.routing import has_wildcards
+from mqtt_im.transport.embedded.sessions.routing import LEVEL_BYTES, has_wildcards
 
 MOST: Final = 64 << 20
 """Bytes of all together. Above it only who has little may have more."""
@@ -14,14 +14,13 @@ MOST_OF_ONE: Final = 8 << 20
 LITTLE: Final = 64 << 10
 _FILTER_BYTES: Final = 500
 """Of a filter that stands in the index, beside its text, which is there twice."""
-_LEVEL_BYTES: Final = 240
-"""Of each of its levels, where it has wildcards and so stands in the tree."""
 
 
 def weight_of(topic_filter: str) -> int:
     """About how many bytes a subscription takes."""
+    # Only with wildcards does it stand in the tree.
     levels = topic_filter.count("/") if has_wildcards(topic_filter) else 0
-    return _FILTER_BYTES + 2 * len(topic_filter) + _LEVEL_BYTES * levels
+    return _FILTER_BYTES + 2 * len(topic_filter) + LEVEL_BYTES * levels
 
 
 class Holding:

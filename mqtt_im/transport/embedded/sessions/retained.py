@@ -8,12 +8,10 @@ from typing import Final
 
 from mqtt_im.transport.embedded.sessions import tables as sql
 from mqtt_im.transport.embedded.sessions.ground import Ground
-from mqtt_im.transport.embedded.sessions.routing import TopicTree
+from mqtt_im.transport.embedded.sessions.routing import LEVEL_BYTES, TopicTree
 
 FEW_LEVELS: Final = 8
 """Levels of a topic that are not counted beside it."""
-_LEVEL_BYTES: Final = 240
-"""Of one more in the tree of topics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +23,13 @@ class RetainedMessage:
     properties: bytes = b""
     expires: int = 0
     """Ms since 1970; 0: never."""
+
+    def weight(self, topic: str) -> int:
+        """Bytes that it takes as what is retained on this topic, of those that are bounded; the server's own are not."""
+        if topic.startswith("$"):
+            return 0
+        beyond = max(0, topic.count("/") - FEW_LEVELS)
+        return len(topic) + len(self.payload) + len(self.properties) + LEVEL_BYTES * beyond
 
 
 class Retained:
@@ -50,7 +55,7 @@ class Retained:
             self._put(topic, RetainedMessage(payload, qos, properties, expires))
 
     def _put(self, topic: str, message: RetainedMessage) -> None:
-        self._bytes += _size(topic, message) - _size(topic, self._messages.get(topic))
+        self._bytes += self._grown(topic, message)
         self._messages[topic] = message
         self._tree.add(topic)
         if message.expires:
@@ -58,11 +63,16 @@ class Retained:
         else:
             self._expiring.discard(topic)
 
+    def _grown(self, topic: str, message: RetainedMessage) -> int:
+        """How many bytes more there are with this message in the place of the one before it."""
+        former = self._messages.get(topic)
+        return message.weight(topic) - (0 if former is None else former.weight(topic))
+
     def _drop(self, topic: str) -> bool:
         former = self._messages.pop(topic, None)
         if former is None:
             return False
-        self._bytes -= _size(topic, former)
+        self._bytes -= former.weight(topic)
         self._tree.discard(topic)
         self._expiring.discard(topic)
         return True
@@ -107,7 +117,7 @@ class Retained:
 
         def full() -> bool:
             many = topic not in self._messages and len(self._messages) >= limits.max_retained_messages
-            grown = _size(topic, message) - _size(topic, self._messages.get(topic))
+            grown = self._grown(topic, message)
             return many or (grown > 0 and self._bytes + grown > self._most)
 
         if full():
@@ -133,11 +143,3 @@ class Retained:
     def messages(self) -> Mapping[str, RetainedMessage]:
         """All of it."""
         return self._messages
-
-
-def _size(topic: str, message: RetainedMessage | None) -> int:
-    """Bytes that a message takes, of those that are bounded; the server's own are not."""
-    if message is None or topic.startswith("$"):
-        return 0
-    beyond = max(0, topic.count("/") - FEW_LEVELS)
-    return len(topic) + len(message.payload) + len(message.properties) + _LEVEL_BYTES * beyond

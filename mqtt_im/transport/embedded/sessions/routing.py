@@ -6,9 +6,12 @@ What a subscription's options mean is nothing to this file.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 Subscriber = TypeVar("Subscriber")
+
+LEVEL_BYTES: Final = 240
+"""Of one level in one of the trees, about."""
 
 
 class _Node(Generic[Subscriber]):
