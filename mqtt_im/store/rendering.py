@@ -115,23 +115,10 @@ def _within(part: list[tuple[int, int]], known: dict[int, Entry], max_bytes: int
 
 
 @mypyc_attr(allow_interpreted_subclasses=True)
-class Showing:
-    """What engines and readers show alike: the part of `interface.Readable` and `Engine` that is rendered."""
+class AtHand:
+    """Whatever an engine or a reader is asked for is at hand, or read when it is; and who of a conversation is connected."""
 
-    rendering: Rendering
     online: Container[str]
-
-    def fresh_entry(self, record: Message | GroupChange) -> Entry:
-        """See `interface.Engine`."""
-        return self.rendering.fresh_entry(record)
-
-    def entry(self, record: AnyRecord) -> Entry:
-        """See `interface.Readable`."""
-        return self.rendering.entry(record)
-
-    def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
-        """See `interface.Readable`."""
-        return self.rendering.entries(owner, after, limit, max_bytes)
 
     def at_hand(self, user: str, group: str, names: Sequence[str] = (), brought: float = 0.0) -> None:
         """See `interface.Engine`; where it takes as little to read them when they are asked for, nothing is done before."""
@@ -149,3 +136,22 @@ class Showing:
             return []
         online = self.online
         return [name for name, member in conv.members.items() if member.active and name in online]
+
+
+@mypyc_attr(allow_interpreted_subclasses=True)
+class Showing(AtHand):
+    """What engines and readers show alike: the part of `interface.Readable` and `Engine` that is rendered."""
+
+    rendering: Rendering
+
+    def fresh_entry(self, record: Message | GroupChange) -> Entry:
+        """See `interface.Engine`."""
+        return self.rendering.fresh_entry(record)
+
+    def entry(self, record: AnyRecord) -> Entry:
+        """See `interface.Readable`."""
+        return self.rendering.entry(record)
+
+    def entries(self, owner: User, after: int, limit: int, max_bytes: int) -> list[tuple[int, Entry]]:
+        """See `interface.Readable`."""
+        return self.rendering.entries(owner, after, limit, max_bytes)

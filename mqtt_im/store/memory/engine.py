@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 from mqtt_im.core.apply import apply
 from mqtt_im.core.entries import Entry, render, void_entry
 from mqtt_im.core.gone import without_content
-from mqtt_im.core.model import Conv, User
+from mqtt_im.core.model import User
 from mqtt_im.core.records import Act, AnyRecord, Edited, GroupChange, Message, Recalled, decode, encode
 from mqtt_im.core.rules import Limits
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.commits import Author, Commit
-from mqtt_im.store.interface import RECEIPT_MEMBERS
 from mqtt_im.store.jobs.job import Job
+from mqtt_im.store.rendering import AtHand
 from mqtt_im.store.uploads import NoUploads, Uploads
 
 from .state import MemoryState
 
 
-class MemoryEngine:
+class MemoryEngine(AtHand):
     """`interface.Engine` on a `MemoryState`; `run` does what the ledger does with a batch."""
 
     alone = True
@@ -136,22 +136,6 @@ class MemoryEngine:
             if max_bytes < 0:
                 break
         return found
-
-    def at_hand(self, user: str, group: str, names: Sequence[str] = (), brought: float = 0.0) -> None:
-        """See `interface.Engine`; everything is."""
-
-    def pull_all(self, user: str) -> None:
-        """See `interface.Engine`; every record is written out at once."""
-
-    def pulled(self, users: Iterable[str]) -> tuple[dict[str, list[tuple[int, int]]], list[str]]:
-        """See `interface.Engine`; as above."""
-        return {}, []
-
-    def connected(self, conv: Conv) -> list[str]:
-        """See `interface.Engine`."""
-        if conv.size > RECEIPT_MEMBERS:
-            return []
-        return [name for name, member in conv.members.items() if member.active and name in self.online]
 
     def probe(self) -> None:
         """See `interface.Engine`."""
