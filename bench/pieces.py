@@ -5,7 +5,6 @@ Whatever else there is gets its turn between two pieces, so the longest is what 
 
 from __future__ import annotations
 
-import gc
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from bench.filling import Filler
 from bench.report import Row, Target, tell
 from bench.servers import OURS
 from mqtt_im.core.rules import Who
+from mqtt_im.process import collect_seldom
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.interface import Later
 from mqtt_im.store.jobs.erasing import CONVS, EraseJob, TakeBackJob, conversations
@@ -37,7 +37,7 @@ Pieces = list[float]
 
 def compare(members: int, convs: int) -> list[Row]:
     """For groups of so many, and a user with so many conversations."""
-    gc.set_threshold(10_000, 1, 10_000)  # as in the server
+    collect_seldom()  # as in the server
     rows: list[Row] = []
 
     def told(what: str, pieces: Pieces) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import random
 import secrets
@@ -21,6 +20,7 @@ from bench.meter import written_bytes
 from bench.report import Row, Target, tell
 from bench.servers import OURS
 from mqtt_im.core.rules import Who
+from mqtt_im.process import collect_seldom
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.ledger import Ledger
@@ -78,7 +78,7 @@ async def _beside(ledger: Ledger) -> AsyncIterator[_Traffic]:
 
 async def compare(messages: int) -> list[Row]:
     """So many messages, all of them old and acknowledged, are taken by one pass."""
-    gc.set_threshold(10_000, 1, 10_000)  # as in the server
+    collect_seldom()  # as in the server
     with tempfile.TemporaryDirectory(prefix="mqtt-im-bench-") as folder:
         data_dir = Path(folder)
         _fill(data_dir, messages)

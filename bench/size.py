@@ -25,6 +25,7 @@ from bench.report import Row, Target, tell
 from bench.servers import OURS
 from mqtt_im.core.rules import Who
 from mqtt_im.load.bodies import bodies
+from mqtt_im.process import collect_seldom
 from mqtt_im.protocol import requests as rq
 from mqtt_im.search.finding import FOREVER, Query
 from mqtt_im.search.index import SearchIndex
@@ -44,14 +45,15 @@ _INDEXED = 1_000
 _MEMBERS = 5_000
 _MESSAGES_A_CROWD = 10_000
 _CHECK = """
-import resource, sys
+import os, sys
 from pathlib import Path
 from time import process_time
+from bench.meter import peak_bytes
 from mqtt_im.store.sqlite.check import check
 begin = process_time()
 if check(Path(sys.argv[1])).problems:
     sys.exit("there are problems")
-print(process_time() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(process_time() - begin, peak_bytes(os.getpid()))
 """
 
 
@@ -60,6 +62,7 @@ def compare(messages: int, users: int, keep: Path | None = None) -> list[Row]:
 
     `keep` is a folder for the filled store, so that a later run needn't fill it.
     """
+    collect_seldom()  # as in the server
     with tempfile.TemporaryDirectory(prefix="mqtt-im-bench-") as folder:
         data_dir = Path(folder) / "store"
         make = opener(data_dir, synchronous="off")
@@ -139,7 +142,7 @@ def _check(data_dir: Path) -> tuple[float, int]:
     """CPU seconds, and bytes of memory at the peak, of a check in a process of its own."""
     command = [sys.executable, "-c", _CHECK, str(data_dir)]
     seconds, memory = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.split()
-    return float(seconds), 1024 * int(memory)
+    return float(seconds), int(memory)
 
 
 def _searches(make: Callable[[], Engine], data_dir: Path) -> list[Row]:

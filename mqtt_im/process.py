@@ -40,9 +40,14 @@ def tune_interpreter(memory_mb: int = USUAL_MB) -> None:
     stay, such as connections: so it comes at 10,000, and those that have survived it are looked at again, with those that are
     new then, after one. `memory.look_at_new` looks at them before they are more.
     """
-    gc.set_threshold(10_000, 1, 10_000)
+    collect_seldom()
     memory.share_blocks(Bounds(memory_mb).less(memory.LARGE))
     sys.setswitchinterval(0.0005)
+
+
+def collect_seldom() -> None:
+    """What has survived two looks of the garbage collector is not looked at again (see `tune_interpreter`)."""
+    gc.set_threshold(10_000, 1, 10_000)
 
 
 def raise_file_limit() -> None:

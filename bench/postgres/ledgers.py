@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 import tempfile
 import time
@@ -22,6 +21,7 @@ from mqtt_im.load.bodies import bodies
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.meta import prepare
 from mqtt_im.postgres.nodes import Me, register
+from mqtt_im.process import collect_seldom
 from mqtt_im.protocol import requests as rq
 from mqtt_im.store.interface import Anew
 from mqtt_im.store.jobs.job import Job
@@ -99,7 +99,7 @@ class Writer:
 
 def fill(engine: Any, users: int = USERS) -> None:
     """Every user is there and has written once: a store that is in use."""
-    gc.set_threshold(10_000, 1, 10_000)  # as in the server
+    collect_seldom()  # as in the server
     pairs = iter([(f"user{number}", f"user{users - 1 - number}") for number in range(users)])
     writer = Writer(engine, "fill", lambda _: next(pairs))
     for _ in range(users // _FILLED_AT_ONCE):
