@@ -15,6 +15,7 @@ from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.commits import Author, Commit
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.rendering import AtHand
+from mqtt_im.store.scrubbing import scrubbed
 from mqtt_im.store.uploads import NoUploads, Uploads
 
 from .state import MemoryState
@@ -88,7 +89,8 @@ class MemoryEngine(AtHand):
         """See `interface.Engine`."""
         self.last += 1
         if isinstance(record, Recalled | Edited):
-            self._scrub(record)
+            for lsn, gone in scrubbed(self.state, record, self.state.record, self._uploads):
+                self.state.log[lsn] = without_content(gone)
         elif isinstance(record, Message):
             self._uploads.carry(files_of(record), record.conv, record.seq)
         self.state.log[self.last] = decode(encode(record))
@@ -99,17 +101,6 @@ class MemoryEngine(AtHand):
         author.commits = [*(author.commits or ()), commit]
 
     append_soon = append
-
-    def _scrub(self, record: Recalled | Edited) -> None:
-        conv = self.state.conv_for(record.conv)
-        amended = self.state.amended(conv, record.seq)
-        lsns = [amended.edited] if amended is not None else []
-        if isinstance(record, Recalled):
-            lsns.append(self.state.message_lsn(conv, record.seq) or 0)
-        for lsn in lsns:
-            gone = self.state.log.get(lsn)
-            if isinstance(gone, Message | Edited):
-                self.state.log[lsn] = without_content(gone)
 
     def fresh_entry(self, record: Message | GroupChange) -> Entry:
         """See `interface.Engine`."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User, marked_of
+from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
 from mqtt_im.core.records import MESSAGES, Act, AnyRecord
-from mqtt_im.core.state import OneByOne
+from mqtt_im.store.activity import ByActivity
 
 
-class MemoryState(OneByOne):
+class MemoryState(ByActivity):
     """`interface.State` in dicts."""
 
     def __init__(
@@ -70,23 +70,9 @@ class MemoryState(OneByOne):
     def touch_member(self, conv: Conv, name: str) -> None:
         """See `core.state.State`."""
 
-    def latest(self, user: User, below: int, limit: int) -> list[tuple[int, Conv]]:
-        """See `interface.State`."""
-        found = [(lsn, conv) for lsn, conv in self._activity(user) if lsn < below]
-        return sorted(found, key=lambda entry: -entry[0])[:limit]
-
-    def later(self, user: User, above: int, name: str, limit: int) -> list[tuple[int, Conv]]:
-        """See `interface.State`."""
-        found = [(lsn, conv) for lsn, conv in self._activity(user) if lsn > above and conv.name > name]
-        return sorted(found, key=lambda entry: entry[1].name)[:limit]
-
     def _activity(self, user: User) -> list[tuple[int, Conv]]:
         found = [(conv.members[user.name].activity(conv), conv) for conv in self._convs.values() if user.name in conv.members]
         return [(lsn, conv) for lsn, conv in found if lsn]
-
-    def marked(self, conv: Conv) -> list[tuple[str, Member]]:
-        """See `interface.State`."""
-        return marked_of(conv)
 
     def conv_names(self, user: User) -> list[str]:
         """See `interface.State`."""

@@ -27,6 +27,7 @@ from mqtt_im.store.commits import Author, Commit
 from mqtt_im.store.policy import Ended, Policy
 from mqtt_im.store.rendering import Rendering, Showing
 from mqtt_im.store.retaining import Compactor
+from mqtt_im.store.scrubbing import scrubbed
 from mqtt_im.store.uploads import Uploads
 from mqtt_im.store.wanted import Asking, Wanted
 
@@ -273,17 +274,7 @@ class Engine(Showing):
     def _scrub(self, act: Recalled | Edited) -> None:
         """The content of a recalled message is gone, from its row and from that of its last edit, with the same commit."""
         state = self.state
-        conv = state.conv_for(act.conv)
-        amended = state.amended(conv, act.seq)
-        lsns: list[int | None] = [] if amended is None else [amended.edited]
-        if type(act) is Recalled:
-            lsns.append(state.message_lsn(conv, act.seq))
-        for lsn in lsns:
-            record = state.record(lsn) if lsn is not None else None
-            if lsn is None or not isinstance(record, Message | Edited) or record.body is None:
-                continue
-            if isinstance(record, Message):
-                self._uploads.released(files_of(record))
+        for lsn, record in scrubbed(state, act, state.record, self._uploads):
             gone = without_content(record)
             if not state.replace_record(lsn, gone):
                 self._rewrites[lsn] = encode(gone)

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequenc
 from operator import attrgetter
 from typing import Any
 
-from mqtt_im.core.model import Amended, Conv, Device, Member, Upload, User, marked_of
+from mqtt_im.core.model import Amended, Conv, Device, Member, Upload, User
 from mqtt_im.core.records import Act, AnyRecord, Gone, decode
-from mqtt_im.core.state import OneByOne
 from mqtt_im.protocol.names import members_of_direct
+from mqtt_im.store.activity import ByActivity
 from mqtt_im.store.delivered import delivered
 from mqtt_im.store.rendering import FIRST_STEP
 
@@ -19,7 +19,7 @@ from .large import IN_LARGE, LAGGING_HERE, LAGGING_MEMBERS, LARGE, NOT_TAKEN, WA
 from .wire import Link
 
 
-class Look(OneByOne):
+class Look(ByActivity):
     """Most of `interface.State`. Raises what `Link` raises."""
 
     def __init__(self, link: Link, has_account: Callable[[str], bool], upload: Callable[[str], Upload | None]) -> None:
@@ -158,20 +158,6 @@ class Look(OneByOne):
             conv = self._convs.get(row[1]) or self._keep_group(row[: tables.GROUP_COLUMNS])
             found.append((tables.read_member(row[tables.GROUP_COLUMNS :]).activity(conv), conv))
         return [(lsn, conv) for lsn, conv in found if lsn]
-
-    def latest(self, user: User, below: int, limit: int) -> list[tuple[int, Conv]]:
-        """See `interface.State`."""
-        found = [(lsn, conv) for lsn, conv in self._activity(user) if lsn < below]
-        return sorted(found, key=lambda entry: -entry[0])[:limit]
-
-    def later(self, user: User, above: int, name: str, limit: int) -> list[tuple[int, Conv]]:
-        """See `interface.State`."""
-        found = [(lsn, conv) for lsn, conv in self._activity(user) if lsn > above and conv.name > name]
-        return sorted(found, key=lambda entry: entry[1].name)[:limit]
-
-    def marked(self, conv: Conv) -> list[tuple[str, Member]]:
-        """See `interface.State`."""
-        return marked_of(conv)
 
     def conv_names(self, user: User) -> list[str]:
         """See `interface.State`."""

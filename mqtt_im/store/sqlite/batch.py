@@ -10,6 +10,7 @@ from mqtt_im.core.records import AMENDMENTS, Act, AnyRecord, Edited, GroupChange
 from mqtt_im.core.rules.common import own_pos
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.store.commits import Author, Commit
+from mqtt_im.store.scrubbing import scrubbed
 from mqtt_im.store.uploads import Uploads
 
 from .state.projected import MANY, ProjectedState
@@ -38,9 +39,9 @@ class Batch:
 
     def append(self, author: Author, lsn: int, record: AnyRecord) -> list[int]:
         """The record is row `lsn` of the log, the next one; returns which other rows were written anew."""
-        scrubbed: list[int] = []
+        rewritten: list[int] = []
         if type(record) is Recalled or type(record) is Edited:
-            scrubbed = self._scrub(record)
+            rewritten = self._scrub(record)
         elif type(record) is Message and (extra := record.extra) is not None:
             self.weight += len(extra.get("mentions", ())) + len(extra.get("replaced", ()))
             if "files" in extra:
@@ -63,7 +64,7 @@ class Batch:
             author.commits = [commit]
         else:
             author.commits.append(commit)
-        return scrubbed
+        return rewritten
 
     def commit(self) -> bool:
         """Everything appended is on disk; whether there was anything. Raises `sqlite3.Error`; then the state is stale."""
@@ -87,32 +88,20 @@ class Batch:
         """The content of a recalled message is gone, from its row and from that of its last edit, with the same commit.
 
         Returns these rows.
-
-        An edit takes the place of the one before it, so that a recall has little to do however many there were.
         """
         state = self._state
-        conv = state.conv_for(act.conv)
-        amended = state.amended(conv, act.seq)
-        lsns: list[int | None] = [] if amended is None else [amended.edited]
-        if type(act) is Recalled:
-            lsns.append(state.message_lsn(conv, act.seq))
-            self._recalled = True
-        scrubbed: list[int] = []
-        for lsn in lsns:
-            record = state.whole(lsn) if lsn is not None else None
-            if lsn is None or not isinstance(record, Message | Edited) or record.body is None:
-                continue
-            if isinstance(record, Message):
-                self._uploads.released(files_of(record))
+        self._recalled = self._recalled or type(act) is Recalled
+        rewritten: list[int] = []
+        for lsn, record in scrubbed(state, act, state.whole, self._uploads):
             gone = without_content(record)
-            scrubbed.append(lsn)
+            rewritten.append(lsn)
             state.replace_record(lsn, gone)
             data = encode(gone)
             if self._rows and lsn >= self._rows[0][0]:  # sent and changed within one batch
                 self._rows[lsn - self._rows[0][0]] = (lsn, data)
             else:
                 self._rewrites.append((data, lsn))
-        return scrubbed
+        return rewritten
 
 
 def _shorten(record: Act) -> None:
