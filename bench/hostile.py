@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ import trustme
 
 from bench import attacks, grounds
 from bench.meter import folder_bytes, forget_peak, peak_bytes, resident_bytes, usage
-from bench.report import Row, Target
+from bench.report import Row, Target, tell
 from bench.servers import OURS, Server, running
 from mqtt_im.load import wire
 from mqtt_im.load.broker import DEVICE, PREFIX
@@ -36,6 +37,8 @@ _MOST_BYTES = 500 << 20
 """What the server may take under any attack, with the default limits."""
 _GIVEN_BACK_S = 12.0
 """As long as the server may keep what was freed."""
+_LAST_BYTES = 2_000
+"""Of what an attack has said that ended by itself."""
 _CONVERSATIONS = 5_000
 _LARGE_ITEMS = 50
 _PREPARED = (grounds.OPEN, grounds.OPERATOR)
@@ -137,15 +140,19 @@ class _Pair:
 
 @contextmanager
 def _attacked(name: str, ports: attacks.Ports) -> Iterator[None]:
+    """One that ends by itself is told as such, with what it said last, and those after it are made all the same."""
     command = [sys.executable, "-m", "bench.attacks", name, *map(str, ports)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        yield
-        if process.poll() is not None:
-            raise PeerError(f"the attack {name!r} has ended by itself")
-    finally:
-        process.kill()
-        process.wait()
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(command, stderr=said)
+        try:
+            yield
+            ended = process.poll() is not None
+        finally:
+            process.kill()
+            process.wait()
+        if ended:
+            said.seek(max(0, said.seek(0, os.SEEK_END) - _LAST_BYTES))
+            tell(f"{name}: THE ATTACK HAS ENDED BY ITSELF: {said.read().decode(errors='replace').strip()}")
 
 
 @contextmanager
@@ -263,7 +270,7 @@ async def _beside(
             said = f"p99 {attacked:.1f} ms (quiet: {quiet:.1f}{over}), {share:.0f} % of a core, {grown / 1e6:+.0f} MB"
             said += f", {kept / 1e6:+.0f} MB a second later"
             said += f", {peak / 1e6:.0f} MB at its peak, {written / 1e6:+.0f} MB of disk"
-            print(f"  {name}: {said}, {'ready' if ready else 'NOT READY'}", file=sys.stderr, flush=True)
+            tell(f"{name}: {said}, {'ready' if ready else 'NOT READY'}")
             if not ready:
                 raise PeerError(f"the server was not ready under the attack {name!r}")
         await pair.p99(_GIVEN_BACK_S)
@@ -276,7 +283,7 @@ async def _beside(
     with running(OURS, {"auth.mode": "accounts" if accounts else "open", **settings}, data):
         rows.append(Row(f"all{told}: started within", "s", {OURS: perf_counter() - begin}))
     for row in rows[-4:]:
-        print(f"  {row.what}: {row.values[OURS]:.1f} {row.unit}", file=sys.stderr, flush=True)
+        tell(f"{row.what}: {row.values[OURS]:.1f} {row.unit}")
     return rows
 
 

@@ -124,5 +124,5 @@ def at_once(count: int, work: Callable[[], None]) -> None:
 
 
 def ids() -> Iterator[str]:
-    """New ones without end."""
-    return (f"{os.getpid()}-{number}" for number in itertools.count())
+    """New ones without end, for any number of threads: a generator is refused to a second one."""
+    return map(f"{os.getpid()}-{{}}".format, itertools.count())

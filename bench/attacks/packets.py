@@ -119,7 +119,7 @@ def handshakes(ports: Ports) -> None:
 
 def topic_aliases(ports: Ports) -> None:
     """Topics that are named, and named anew, and forbidden."""
-    topics = itertools.cycle(f"{PREFIX}/{FOE}/{'x' * 60_000}{number}" for number in range(100))
+    topics = itertools.cycle([f"{PREFIX}/{FOE}/{'x' * 60_000}{number}" for number in range(100)])
     alias = b"\x23\0\1"
     forever(ports.mqtt, lambda foe: foe.send(foe.publish(next(topics), b"", properties=alias)), version=wire.V5)
 
