@@ -73,19 +73,37 @@ def many_ranges(ports: Ports) -> None:
     requests(ports, 20, get(f"/api/v1/files/{name}", f"Authorization: Bearer {token}", f"Range: bytes={wanted}"))
 
 
-def unread_files(ports: Ports) -> None:
-    """A file of 20 MB, on a thousand connections that take none of it."""
-    token = token_of(ports)
-    name = _uploaded(ports, token, 20_000_000)
-    request = get(f"/api/v1/files/{name}", f"Authorization: Bearer {token}")
+def _unread(ports: Ports, requests_of: list[bytes]) -> None:
+    """A thousand connections that send these, and read no answer: next to nothing of it fits into their sockets."""
     waiting: list[socket.socket] = []
-    while True:
+    for request in itertools.islice(itertools.cycle(requests_of), 1_000):
         with contextlib.suppress(OSError):
-            foe = _open(ports.http)
+            foe = socket.socket()
+            foe.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            foe.settimeout(1)
+            foe.connect(("127.0.0.1", ports.http))
             foe.sendall(request)
             waiting.append(foe)
-        if len(waiting) > 1_000:
-            waiting.pop(0).close()
+    time.sleep(3_600)
+
+
+def unread_files(ports: Ports) -> None:
+    """Files of 5 MB of twenty accounts."""
+    tokens = [token_of(ports, name) for name in ACCOUNTS]
+    files = [(token, _uploaded(ports, token, 5_000_000)) for token in tokens]
+    _unread(ports, [get(f"/api/v1/files/{name}", f"Authorization: Bearer {token}") for token, name in files])
+
+
+def unread_pages(ports: Ports) -> None:
+    """Pages of 300 KB of twenty accounts, as many as they may ask for, all of a connection's at once."""
+    asked: list[bytes] = []
+    for name in ACCOUNTS:
+        foe = Foe(ports.mqtt, user=name)
+        for _ in range(8):
+            foe.ask("send", id=next(_ids), to=name, body="x" * 60_000)
+        fields = (f"Authorization: Bearer {token_of(ports, name)}", "Content-Type: application/json", "Content-Length: 11")
+        asked.append((get("/api/v1/sync", *fields).replace(b"GET", b"POST", 1) + b'{"after":0}') * 20)
+    _unread(ports, asked)
 
 
 def half_uploads(ports: Ports) -> None:
@@ -253,7 +271,8 @@ SOCKETS: dict[str, Attack] = {
     "3,000 header fields": many_headers,
     "HTTP bodies that are no JSON": nonsense,
     "2,500 ranges of a file": many_ranges,
-    "files of 20 MB that are not read": unread_files,
+    "files of 20 accounts that are not read": unread_files,
+    "pages of 20 accounts that are not read": unread_pages,
     "1,000 uploads, half there": half_uploads,
     "one file in each message": one_file,
     "event streams of 20 accounts": streams_of_all,

@@ -13,7 +13,7 @@ import logging
 import secrets
 import shutil
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from fnmatch import fnmatchcase
@@ -28,8 +28,9 @@ from mqtt_im.core.rules.files import is_carried, may_read_file
 from mqtt_im.files.blobs import Blobs
 from mqtt_im.files.errors import FileRefused
 from mqtt_im.files.folder import Folder
+from mqtt_im.files.gathering import Gathering
 from mqtt_im.files.log import carrying
-from mqtt_im.files.receiving import PIECE, Incoming
+from mqtt_im.files.receiving import Incoming
 from mqtt_im.files.table import FileTable, Stored
 from mqtt_im.files.uploads import FileUploads
 from mqtt_im.protocol.errors import MqttImError, Refusal, StoreError
@@ -40,8 +41,6 @@ from mqtt_im.tables import Place
 FOLDER: Final = "files"
 MAX_NAME_BYTES: Final = 255
 THREADS: Final = 4
-USUAL_GATHERED: Final = 16 << 20
-"""Bytes of uploads that are in memory until there is a piece to be written, with the usual share of memory."""
 SWEEP_S: Final = 10.0
 SLICE: Final = 50
 """Files looked at in one go on the store's thread."""
@@ -91,9 +90,8 @@ class Files:
         self._threads = ThreadPoolExecutor(THREADS, "files")
         self._ledger: Ledger | None = None
         self._task: asyncio.Task[None] | None = None
-        self._gathering = 0
-        """Bytes of them that are in memory."""
-        self._most_gathered = bounds.of(USUAL_GATHERED)
+        self.gathering = Gathering(bounds)
+        """What they have in memory."""
         self._coming: dict[str, int] = {}
         """Bytes of uploads that are under way, by user."""
         self._position = ""
@@ -165,7 +163,7 @@ class Files:
         try:
             reserved = await self._reserve(user, size or 0)
             incoming = await self._on_thread(Incoming, self._incoming)
-            async with aclosing(self._gathered(pieces)) as gathered:
+            async with aclosing(self.gathering.gather(pieces)) as gathered:
                 async for piece in gathered:
                     total = incoming.size + len(piece)
                     if total > self.config.max_bytes:
@@ -173,6 +171,7 @@ class Files:
                     if total > reserved:
                         reserved += await self._reserve(user, total - reserved)
                     await self._on_thread(incoming.write, piece)
+                    del piece  # see `gather`
             keeping = asyncio.ensure_future(self._keep(incoming, user, name, kind))
             try:
                 return await asyncio.shield(keeping)
@@ -185,25 +184,6 @@ class Files:
                 del self._coming[user]
             if incoming is not None:
                 await asyncio.shield(asyncio.ensure_future(self._on_thread(incoming.discard)))
-
-    async def _gathered(self, pieces: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-        """The same bytes in pieces of about `PIECE`; in smaller ones where many uploads have gathered much."""
-        waiting: list[bytes] = []
-        size = 0
-        try:
-            async for piece in pieces:
-                waiting.append(piece)
-                size += len(piece)
-                self._gathering += len(piece)
-                if size >= PIECE or self._gathering > self._most_gathered:
-                    whole = b"".join(waiting)
-                    waiting.clear()
-                    yield whole
-                    self._gathering, size = self._gathering - size, 0  # it was written; until then it is in memory
-            if waiting:
-                yield b"".join(waiting)
-        finally:
-            self._gathering -= size
 
     async def _reserve(self, user: str, size: int) -> int:
         quota = self.config.quota_bytes
@@ -339,14 +319,18 @@ class Content:
         self._left = size
         self._on_thread = on_thread
 
-    async def pieces(self) -> AsyncIterator[bytes]:
-        """The bytes. Raises `OSError`, also where there are too few."""
-        while self._left:
-            piece: bytes = await self._on_thread(self._stream.read, min(PIECE, self._left))
-            if not piece:
-                raise OSError("the file's content is shorter than it was")
-            self._left -= len(piece)
-            yield piece
+    @property
+    def left(self) -> int:
+        """Bytes that were not read yet."""
+        return self._left
+
+    async def read(self, most: int) -> bytes:
+        """The next ones, of which there are some left, `most` of them at most. Raises `OSError`, also where there are too few."""
+        piece: bytes = await self._on_thread(self._stream.read, min(most, self._left))
+        if not piece:
+            raise OSError("the file's content is shorter than it was")
+        self._left -= len(piece)
+        return piece
 
     async def close(self) -> None:
         """Nothing more is read."""

@@ -6,8 +6,8 @@
 - After an answer, a body that was not read is taken in for a moment and thrown away, whether the connection stays or not:
   closing a socket with unread input would lose the answer.
 - A client that takes nothing off its full buffer for a minute is gone.
-- What comes in is looked at in turns (`turns`), a few events in each, and what has come of all requests that are not answered
-  is bounded in bytes (`held`).
+- What comes in is looked at in turns (`turns`), a few events in each. What has come of all requests that are not answered, and
+  what is not read of all answers, is bounded in bytes (`held`).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from urllib.parse import unquote
 
 import h11
 import msgspec
+from h11._receivebuffer import ReceiveBuffer
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from mqtt_im.http.asgi import Message, Receive, Send
@@ -35,6 +36,8 @@ LINGER_S: Final = 5.0
 _HEALTH: Final = (b"GET /health/", b"HEAD /health/")
 RETRY_S: Final = 5.0
 """After so long who had to give way may try again."""
+UNREAD: Final = 4096
+"""Bytes of an answer that may wait in memory uncounted: those that a socket does not take of more are counted."""
 EVENTS: Final = 8
 """Events that are taken in at once: 256 KiB in chunks of one byte are forty thousand, which would take seconds."""
 
@@ -73,6 +76,15 @@ class Bounded(h11.Connection):
         self.left -= 1
         return super().next_event()
 
+    @property
+    def waiting(self) -> int:
+        """Bytes that have come, and that no event was made of yet."""
+        return len(self._receive_buffer)
+
+    def forget(self) -> None:
+        """Nothing will be made of them."""
+        self._receive_buffer = ReceiveBuffer()
+
 
 class HttpConnection(H11Protocol):
     """A connection with a place."""
@@ -93,7 +105,11 @@ class HttpConnection(H11Protocol):
         self._waits = False
         """What has come waits for its turn."""
         self.held = 0
-        """Bytes of what has come for the request under way, as far as they are in memory."""
+        """Bytes of what has come for the request under way, as far as they are in memory, and of answers that are not read."""
+        self._unread = 0
+        """Those of answers."""
+        self._written = 0
+        """Bytes that were written last at once: all of them are in memory until the client has read the last of them."""
         self.party = ""
         """Who it is for: the address, and the user as soon as that is known."""
         self._refused = False
@@ -111,6 +127,7 @@ class HttpConnection(H11Protocol):
         """A socket was accepted."""
         super().connection_made(transport)  # type: ignore[arg-type]
         pace(self.transport)
+        self.transport.set_write_buffer_limits(high=UNREAD)
         self.party = self._address
         self.places.count("connections_accepted", listener="http")
         self.places.enter(self)
@@ -118,6 +135,7 @@ class HttpConnection(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
+        self.conn.forget()
         if self._parting is not None and self in self.places.all:
             self._rest()
             self._parting.begin(LINGER_S, self._forget)
@@ -146,11 +164,22 @@ class HttpConnection(H11Protocol):
         if self._waits:
             self._waits = False
             self.places.turns.drop(self._address, self._in_turn)
+        self._unread = 0
         self.hold(-self.held)
         for timer in (self._head, self._linger, self._stalled):
             if timer is not None:
                 timer.cancel()
         self._head = self._linger = self._stalled = None
+
+    def _expect(self) -> None:
+        """A request has begun to come, unless one is under way."""
+        if self._head is None and self._is_between:
+            self._head = self.loop.call_later(self.places.head_s, self._late)
+
+    @property
+    def _is_between(self) -> bool:
+        """No request is under way."""
+        return self.cycle is None or self.cycle.response_complete
 
     def _late(self) -> None:
         self.places.count("http_refused", reason="head_timeout")
@@ -160,17 +189,21 @@ class HttpConnection(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Bytes came in."""
+        if self._refused:
+            return
         if self._linger is not None:
             self._lingering += len(data)
             if self._lingering > MAX_BYTES:
                 self.cut()
                 return
-        elif self._head is None and (self.cycle is None or self.cycle.response_complete):
-            self._head = self.loop.call_later(self.places.head_s, self._late)
+        elif not self.flow.write_paused:
+            self._expect()
         if data.startswith(_HEALTH):
             self._urgent = True
         super().data_received(data)
-        if self._linger is None and not self.transport.is_closing():
+        if self._linger is not None:
+            self._hold_rest()
+        elif not self.transport.is_closing():
             self.hold(len(data))
 
     def hold(self, size: int) -> None:
@@ -178,6 +211,12 @@ class HttpConnection(H11Protocol):
         self.held += size
         for connection in self.places.held.changed(self, size):
             connection.give_way()
+
+    def _hold_rest(self) -> None:
+        """The request was answered: what is held is what has come behind it, and what is not read of the answer."""
+        if self.transport.is_closing():
+            self.conn.forget()
+        self.hold(self.conn.waiting + self._unread - self.held)
 
     def give_way(self) -> None:
         """Keep nothing of the request under way: it is refused where an answer is still possible, else the connection is cut."""
@@ -187,9 +226,28 @@ class HttpConnection(H11Protocol):
             self.cut()
             return
         self._refused = True
+        cycle.keep_alive = False  # nobody knows any more where its end is
         cycle.body = bytearray()
-        self.hold(-self.held)
+        self.conn.forget()
+        self.hold(self._unread - self.held)
         cycle.message_event.set()
+
+    async def arrived(self) -> None:
+        """Something of the request under way has come that was not received yet, or no more will. Until then it is held here."""
+        cycle = self.cycle
+        if cycle is None or self.transport.is_closing():
+            return
+        if cycle.waiting_for_100_continue:
+            cycle.waiting_for_100_continue = False
+            go_on = h11.InformationalResponse(status_code=HTTPStatus.CONTINUE, headers=[], reason="Continue")
+            self.transport.write(self.conn.send(go_on) or b"")
+        self.flow.resume_reading()
+        await cycle.message_event.wait()
+
+    async def is_read(self) -> bool:
+        """The client has taken what was written, but for a little; False where it has gone."""
+        await self.flow.drain()
+        return not self.transport.is_closing()
 
     async def _run(self, scope: Any, receive: Receive, send: Send) -> None:
         scope["mqtt_im.connection"] = self
@@ -203,13 +261,15 @@ class HttpConnection(H11Protocol):
                 problem = unavailable("too much of other requests is on its way; send it again later", RETRY_S)
                 problem.headers["Connection"] = "close"
                 raise problem
-            self.hold(-min(self.held, len(message.get("body", b""))))
+            self.hold(-min(self.held - self._unread, len(message.get("body", b""))))
             return message
 
         async def sending(message: Message) -> None:
             is_last = message["type"] == "http.response.body" and not message.get("more_body")
             if is_last and self.conn.their_state is h11.SEND_BODY:
                 self._part()
+            if body := message.get("body"):
+                self._written = len(body)
             await send(message)
 
         if self.spare and not scope["path"].startswith("/health/") and not self.places.found(self):
@@ -234,6 +294,9 @@ class HttpConnection(H11Protocol):
     def handle_events(self) -> None:
         """Take in what h11 makes of the bytes, in this turn of the loop or in a later one."""
         if self._waits:
+            return
+        if self.flow.write_paused and self._is_between and self._linger is None:
+            self.flow.pause_reading()  # who does not read an answer is given no further one
             return
         urgent, self._urgent = self._urgent, False
         if not self.places.turns.take(self._address, self._in_turn, urgent=urgent):
@@ -266,6 +329,8 @@ class HttpConnection(H11Protocol):
                 if timer is not None:
                     timer.cancel()
             self._head = self._linger = None
+        elif self._linger is not None:
+            self._hold_rest()
 
     def _go_on(self) -> None:
         """Take in what there is beside the events of the last turn, if that was not all."""
@@ -276,8 +341,7 @@ class HttpConnection(H11Protocol):
     def on_response_complete(self) -> None:
         """The answer was written."""
         self.cycle.body = bytearray()  # of what was answered before it was read, and is not read any more
-        self.hold(-self.held)
-        self._refused = False
+        self._hold_rest()
         self.party = self._address
         self.places.idle(self)
         if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
@@ -332,9 +396,11 @@ class HttpConnection(H11Protocol):
     def pause_writing(self) -> None:
         """The write buffer is full."""
         super().pause_writing()
+        self._stalled_bytes = self.transport.get_write_buffer_size()
         if self.stream is not None:
             self.stream.paused()
-        self._stalled_bytes = self.transport.get_write_buffer_size()
+        else:
+            self._leave_unread(max(self._stalled_bytes, self._written))
         self._stalled = self.loop.call_later(STALLED_S, self._check_stalled)
 
     def resume_writing(self) -> None:
@@ -343,8 +409,21 @@ class HttpConnection(H11Protocol):
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
-        if self.stream is not None and not self.transport.is_closing():
+        self._leave_unread(0)
+        if self.transport.is_closing():
+            return
+        if self.stream is not None:
             self.stream.resumed_writing()
+        elif self._is_between:
+            if self.conn.waiting:
+                self._expect()
+            self.flow.resume_reading()
+            self.handle_events()
+
+    def _leave_unread(self, size: int) -> None:
+        """So many bytes of answers wait for the client. An event stream counts its own."""
+        before, self._unread = self._unread, size
+        self.hold(size - before)
 
     def _check_stalled(self) -> None:
         left = self.transport.get_write_buffer_size()

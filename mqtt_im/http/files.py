@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from urllib.parse import quote
 
 from starlette.requests import Request
@@ -14,10 +14,12 @@ from starlette.types import Receive, Scope, Send
 
 from mqtt_im.core import costs
 from mqtt_im.files.errors import FileRefused
-from mqtt_im.files.service import Content, clean_name
+from mqtt_im.files.receiving import PIECE
+from mqtt_im.files.service import Content, Files, clean_name
 from mqtt_im.files.table import Stored
 from mqtt_im.http.asgi import header
 from mqtt_im.http.body import Gone
+from mqtt_im.http.connection import HttpConnection
 from mqtt_im.http.errors import Problem, unavailable
 from mqtt_im.http.services import Desk, Services
 from mqtt_im.http.tickets import Tickets
@@ -29,6 +31,8 @@ PATIENCE_S: Final = 60.0
 """A client that sends nothing of a body for so long is gone."""
 PAUSE_S: Final = 1.0
 """The longest that a piece of a file waits for the rate of its user."""
+LEAST: Final = 16 << 10
+"""Bytes of a file that are read at once, where many clients have not read what they have."""
 DEFAULT_TYPE: Final = "application/octet-stream"
 _BEYOND: Final = 10**18
 """More bytes than a file has."""
@@ -79,7 +83,7 @@ class FileRoutes:
             name = clean_name(request.query_params.get("name", ""))
             await pay(services, caller.user, costs.of_file(size or 0))
             with self._desk:
-                pieces = paid(_body(request.receive), services, caller.user, size or 0)
+                pieces = paid(_body(request, files), services, caller.user, size or 0)
                 stored = await files.receive(caller.user, name, kind, size, pieces)
         except FileRefused as refused:
             services.metrics.count("uploads_refused", code=refused.code)
@@ -134,38 +138,49 @@ class Sending(Response):
         self._services, self._user = services, user
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer."""
+        """Answer, as long as there is a client."""
+        connection: HttpConnection = scope["mqtt_im.connection"]
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for piece in self._content.pieces():
+            while self._content.left:
+                if not await connection.is_read():
+                    return
+                piece = await self._content.read(connection.places.held.share(PIECE, LEAST))
+                units = costs.of_reading(len(piece))
                 await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await spend(self._services, self._user, costs.of_reading(len(piece)))
+                del piece  # what is not read yet is counted with the connection, and nowhere else
+                await spend(self._services, self._user, units)
             await send({"type": "http.response.body", "body": b""})
         finally:
             await asyncio.shield(asyncio.ensure_future(self._content.close()))
 
 
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
+async def _body(request: Request, files: Files) -> AsyncIterator[bytes]:
+    """What comes of it, which stays where it came in, and is counted there, until there is room for it."""
+    connection: HttpConnection = request.scope["mqtt_im.connection"]
     more = True
     while more:
         try:
             async with asyncio.timeout(PATIENCE_S):
-                message: Any = await receive()
+                await connection.arrived()
         except TimeoutError:
             raise Problem("bad_payload", "the body did not come in time", {"Connection": "close"}, status=408) from None
+        await files.gathering.room()
+        message = await request.receive()
         if message["type"] == "http.disconnect":
             raise Gone
         more = message.get("more_body", False)
-        yield message.get("body", b"")
+        yield message.pop("body", b"")
 
 
 async def paid(pieces: AsyncIterator[bytes], services: Services, user: str, size: int) -> AsyncGenerator[bytes, None]:
-    """The same bytes; those beyond the `size` that was paid for come as fast as the user's rate has room for them."""
+    """The same bytes; what follows those beyond the `size` that was paid for comes when the user's rate has room for them."""
     async for piece in pieces:
         beyond, size = max(0, len(piece) - size), max(0, size - len(piece))
+        yield piece
+        del piece  # nothing of it stays in memory while the next one is waited for
         if beyond:
             await spend(services, user, costs.of_coming(beyond))
-        yield piece
 
 
 async def spend(services: Services, user: str, units: float) -> None:

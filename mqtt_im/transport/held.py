@@ -19,6 +19,8 @@ USUAL_SMALL_BYTES: Final = 8 * 1024
 _LEAST_SMALL_BYTES: Final = 2 * 1024
 """The heads of browsers are smaller."""
 
+_SHARES: Final = 16
+
 
 class Holder(Protocol):
     """A connection."""
@@ -54,6 +56,10 @@ class Held(Generic[_Some]):
             return ()
         self._some.setdefault(connection)
         return self._too_much() if size > 0 and self.bytes > self.most else ()
+
+    def share(self, most: int, least: int) -> int:
+        """How much may come to be held for one connection at once: `most`, less where a half is held already, or `least`."""
+        return max(least, min(most, (self.most // 2 - self.bytes) // _SHARES))
 
     def _too_much(self) -> Sequence[_Some]:
         """So many that a quarter is free afterwards, since all have to be looked at to find them."""

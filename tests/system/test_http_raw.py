@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import json
 import re
 import socket
+import time
+import tracemalloc
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from uvicorn.protocols.http.h11_impl import RequestResponseCycle
 
+from mqtt_im.files.gathering import USUAL_BYTES
 from mqtt_im.http import body, files
 from mqtt_im.http.connection import HttpConnection
 from mqtt_im.testing import ServerProcess, ServerThread
@@ -343,3 +348,87 @@ def test_wrong_tokens_are_bounded(own_server: ServerProcess, same: bool) -> None
         assert status == 429
         web.token = good
         web.must("devices")
+
+
+def grown(at_most: int, since: int) -> bool:
+    """Whether no more than so many bytes have come to what Python has in memory."""
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0] - since <= at_most
+
+
+@pytest.fixture
+def traced() -> Iterator[None]:
+    tracemalloc.start()
+    yield
+    tracemalloc.stop()
+
+
+def unread(port: int, request: str) -> socket.socket:
+    """A connection whose client asks for this, and takes next to nothing of the answer."""
+    raw = socket.socket()
+    raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+    raw.settimeout(PATIENCE_S)
+    raw.connect((HOST, port))
+    raw.sendall(request.encode())
+    return raw
+
+
+@pytest.mark.usefixtures("traced")
+def test_uploads_that_stand_still_leave_nothing_of_what_was_written_in_memory() -> None:
+    """But for what is gathered for the next piece. Half a megabyte of each did: a thousand of them were 180 MB."""
+    with ServerThread({}) as server, contextlib.ExitStack() as open_ones:
+        with Web(server.http_port).login("mallory") as web:
+            head = f"POST /api/v1/files?name=x HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {web.token}\r\n"
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+
+        def written() -> int:
+            return sum(file.stat().st_size for file in (server.data_dir / "files" / "incoming").iterdir())
+
+        for _ in range(40):
+            raw = open_ones.enter_context(socket.create_connection((HOST, server.http_port), timeout=PATIENCE_S))
+            raw.sendall(f"{head}Content-Length: 2000000\r\n\r\n".encode() + b"x" * 1_000_000)
+        eventually(lambda: written() >= 40 * 600_000, "they are written")
+        eventually(lambda: grown(USUAL_BYTES // 2 + 2_000_000, before), "what was written has left memory")
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize("what", ["files", "pages"])
+def test_what_is_not_read_of_answers_is_bounded_for_all_together(what: str) -> None:
+    """Each unread file had half a megabyte in memory, and each page as much as it has: 12,000 connections are 6 GB."""
+    with (
+        ServerThread({"limits.memory_mb": 100, "limits.requests_per_second": 100_000}) as server,
+        contextlib.ExitStack() as open_ones,
+    ):
+        with Web(server.http_port).login("mallory") as web:
+            head = f"HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {web.token}\r\n"
+            if what == "files":
+                upload = f"POST /api/v1/files?name=x {head}Content-Length: 4000000\r\nConnection: close\r\n\r\n"
+                answer = answers(server.http_port, upload.encode() + b"x" * 4_000_000)
+                request = (
+                    f"GET /api/v1/files/{json.loads(answer.partition(b'{')[1] + answer.partition(b'{')[2])['id']} {head}\r\n"
+                )
+            else:
+                for _ in range(8):
+                    web.must("send", to="mallory", body="x" * 60_000)
+                request = f"POST /api/v1/sync {head}Content-Type: application/json\r\nContent-Length: 11\r\n\r\n" + '{"after":0}'
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        for _ in range(50):
+            open_ones.enter_context(unread(server.http_port, request * 20))
+        eventually(lambda: not grown(1_000_000, before), "there are answers")
+        time.sleep(2)
+        assert grown(7_000_000, before)
+
+
+def test_what_comes_behind_an_answer_does_not_stay_while_the_connection_is_closed() -> None:
+    """What was not looked at yet of a body stayed as long as its client was waited for."""
+    with ServerThread({}) as server:
+        head = "POST /api/v1/send HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer wrong\r\nConnection: close\r\n"
+        head += "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+        with socket.create_connection((HOST, server.http_port), timeout=PATIENCE_S) as raw:
+            raw.sendall(head.encode() + b"1\r\nx\r\n" * 20_000)
+            assert problem(told(raw)) == (401, "unauthorized")
+            there = [found for found in gc.get_objects() if type(found) is HttpConnection]
+            eventually(lambda: all(found.transport.is_closing() for found in there), "it closes")
+            eventually(lambda: not any(found.conn.waiting for found in there), "nothing of it is left")

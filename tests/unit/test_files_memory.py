@@ -13,8 +13,10 @@ import pytest
 from mqtt_im.clock import Clock
 from mqtt_im.config import FilesConfig
 from mqtt_im.files import service
+from mqtt_im.files.gathering import USUAL_BYTES
 from mqtt_im.files.receiving import PIECE, Incoming
-from mqtt_im.files.service import Ledger, open_files
+from mqtt_im.files.service import Files, Ledger, open_files
+from mqtt_im.shares import Bounds
 
 UPLOADS = 60
 CHUNK = b"x" * 65_536
@@ -26,7 +28,7 @@ class _Ledger:
 
 
 def test_uploads_that_wait_for_the_disk_count_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand of them had a quarter of a megabyte each, since only what was still gathered counted."""
+    """And nothing more is taken from where it came in. A thousand of them had a quarter of a megabyte each."""
     disk, taken = threading.Event(), 0
 
     class Slow(Incoming):
@@ -36,27 +38,28 @@ def test_uploads_that_wait_for_the_disk_count_in_memory(tmp_path: Path, monkeypa
 
     monkeypatch.setattr(service, "Incoming", Slow)
 
-    async def pieces() -> AsyncIterator[bytes]:
+    async def pieces(files: Files) -> AsyncIterator[bytes]:
         nonlocal taken
         for _ in range(2 * PIECE // len(CHUNK)):
+            await asyncio.sleep(0)
+            await files.gathering.room()
             taken += len(CHUNK)
             yield CHUNK
-            await asyncio.sleep(0)
 
     async def play() -> None:
         files = open_files(FilesConfig(), tmp_path, memory_mb=100)
         await files.start(cast(Ledger, _Ledger()))
         coming: list[asyncio.Task[Any]] = [
-            asyncio.create_task(files.receive("ann", "x", "text/plain", None, pieces())) for _ in range(UPLOADS)
+            asyncio.create_task(files.receive("ann", "x", "text/plain", None, pieces(files))) for _ in range(UPLOADS)
         ]
         before = -1
         while taken != before:
             before = taken
             await asyncio.sleep(0.2)
         disk.set()
-        assert 0 < before <= files._most_gathered + (UPLOADS + 1) * len(CHUNK)
+        assert 0 < before == files.gathering.size <= Bounds(100).of(USUAL_BYTES) + len(CHUNK)
         assert all(stored.size == 2 * PIECE for stored in await asyncio.gather(*coming))
-        assert files._gathering == 0
+        assert files.gathering.size == 0
         await files.stop()
         files.close()
 

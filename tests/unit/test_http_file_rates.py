@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from mqtt_im.core import costs
 from mqtt_im.http import files
+from mqtt_im.shares import Bounds
+from mqtt_im.transport.held import Held
 
 PIECE = 256 << 10
 
@@ -44,6 +46,11 @@ class Pieces:
     """A file of ten pieces."""
 
     closed = False
+    left = 10 * PIECE
+
+    async def read(self, most: int) -> bytes:
+        self.left -= most
+        return b"x" * most
 
     async def pieces(self) -> AsyncIterator[bytes]:
         for _ in range(10):
@@ -68,6 +75,18 @@ def test_what_was_not_said_before_is_paid_for_as_it_comes(said: int, beyond: int
     assert slept == [files.PAUSE_S] * beyond
 
 
+class Connection:
+    """A connection whose client reads the first `takes` pieces, and is gone then."""
+
+    def __init__(self, takes: int = 1_000) -> None:
+        self.takes = takes
+        self.places = SimpleNamespace(held=Held(Bounds()))
+
+    async def is_read(self) -> bool:
+        self.takes -= 1
+        return self.takes >= 0
+
+
 @pytest.mark.parametrize("owed", [0.0, 0.25])
 def test_what_is_read_is_paid_for_piece_by_piece(owed: float, slept: list[float]) -> None:
     """One user could have files of gigabytes a second, for five units each, and with them the whole server."""
@@ -81,7 +100,22 @@ def test_what_is_read_is_paid_for_piece_by_piece(owed: float, slept: list[float]
     content: Any = Pieces()
     services: Any = SimpleNamespace(transport=rate)
     receive: Any = None
-    asyncio.run(files.Sending(content, 200, {}, services, "alice")({"type": "http"}, receive, send))
+    scope = {"type": "http", "mqtt_im.connection": Connection()}
+    asyncio.run(files.Sending(content, 200, {}, services, "alice")(scope, receive, send))
     assert sum(len(message.get("body", b"")) for message in sent) == 10 * PIECE and content.closed
     assert rate.charged == pytest.approx(costs.of_reading(10 * PIECE)) == pytest.approx(2.5)
     assert slept == ([owed] * 10 if owed else [])
+
+
+def test_a_file_is_not_read_on_for_who_is_gone() -> None:
+    """All of it was, at the rate of its user."""
+    rate: Any = Rate()
+    content: Any = Pieces()
+    receive: Any = None
+
+    async def send(message: Any) -> None:
+        pass
+
+    sending = files.Sending(content, 200, {}, cast(Any, SimpleNamespace(transport=rate)), "alice")
+    asyncio.run(sending({"type": "http", "mqtt_im.connection": Connection(takes=3)}, receive, send))
+    assert content.left == 7 * PIECE and content.closed

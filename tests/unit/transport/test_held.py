@@ -76,3 +76,11 @@ def test_what_has_gone_is_not_asked_to_go_again() -> None:
         connection.hold(held, -connection.held)
     assert held.bytes == 0
     assert Connection("comes").hold(held, 200 * KB) == []
+
+
+def test_one_is_given_less_where_much_is_held_and_a_little_in_any_case() -> None:
+    held: Held[Connection] = Held(Bounds(USUAL_MB))
+    assert held.share(1000, 10) == 1000
+    for held.bytes in range(0, USUAL_BYTES, 100_000):
+        assert held.bytes + held.share(1 << 20, 10) <= USUAL_BYTES // 2 + 10 or held.share(1 << 20, 10) == 10
+    assert held.share(1 << 20, 10) == 10
