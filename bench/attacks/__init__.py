@@ -5,6 +5,7 @@ well-behaved pair has of it, and has prepared a store with many conversations an
 """
 
 from bench.attacks.doors import HOOKED, OPERATED, PROXIED, TOKENS
+from bench.attacks.edges import EDGES
 from bench.attacks.foe import FOE, GROUP, MEMBERS, PASSWORD, STAR, Attack, Ports
 from bench.attacks.further import FURTHER
 from bench.attacks.groups import GROUPS
@@ -38,6 +39,7 @@ ATTACKS: dict[str, Attack] = {
     **MIXED,
     **VALUES,
     **LENGTHS,
+    **EDGES,
     **TOKENS,
     **PROXIED,
     **HOOKED,

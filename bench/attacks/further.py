@@ -108,7 +108,7 @@ def ranges(ports: Ports) -> None:
     with socket.create_connection(("127.0.0.1", ports.http), timeout=30) as foe:
         foe.sendall(upload.encode() + body)
         answer = foe.recv(1 << 16)
-    name = json.loads(answer.partition(b"\r\n\r\n")[2] or b"{}").get("file", "none")
+    name = json.loads(answer.partition(b"\r\n\r\n")[2] or b"{}")["id"]
     numbers = itertools.count()
 
     def read() -> None:

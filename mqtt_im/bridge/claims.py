@@ -7,6 +7,7 @@ never both (INV-12). Only items with a `key` come here.
 from __future__ import annotations
 
 import threading
+from collections import OrderedDict
 
 from mqtt_im.shares import Bounds
 
@@ -22,9 +23,9 @@ class Claims:
     def __init__(self, bounds: Bounds | None = None) -> None:
         self._bounds = bounds or Bounds()
         self._lock = threading.Lock()
-        self._offered: dict[str, set[int]] = {}
+        self._offered: OrderedDict[str, set[int]] = OrderedDict()
         self._count = 0
-        self._upto: dict[str, int] = {}
+        self._upto: OrderedDict[str, int] = OrderedDict()
         """By user, up to which item everything counts as offered."""
         self._forgot = False
         """Of users who are not known it is not known either."""

@@ -5,6 +5,8 @@ Bounded: what no longer fits is sent again from the store, and marked as a repea
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 from mqtt_im.core.flights import FLIGHT_BYTES, Flight
 from mqtt_im.shares import Bounds
 
@@ -40,9 +42,9 @@ class Parking:
 
     def __init__(self, bounds: Bounds | None = None) -> None:
         self._bounds = bounds or Bounds()
-        self._parked: dict[Key, Parked] = {}
+        self._parked: OrderedDict[Key, Parked] = OrderedDict()
         self._bytes = 0
-        self._sent_upto: dict[Key, int] = {}
+        self._sent_upto: OrderedDict[Key, int] = OrderedDict()
 
     def park(self, key: Key, flights: dict[int, Flight], replies: Replies, waited: list[Reply]) -> None:
         """Keep this for the device's next connection, instead of what was kept before."""

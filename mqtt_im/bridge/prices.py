@@ -5,6 +5,7 @@ How many are reached by what is done in a large group is remembered, so that the
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Final, Protocol
 
 from mqtt_im.core import costs
@@ -40,7 +41,7 @@ class Prices:
 
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
-        self._reached: dict[tuple[str, type[rq.Request]], float] = {}
+        self._reached: OrderedDict[tuple[str, type[rq.Request]], float] = OrderedDict()
         """What reaching them has cost last, by group and what was done in it."""
 
     def at_the_door(self, request: rq.Request) -> tuple[float, float]:

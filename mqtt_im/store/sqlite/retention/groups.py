@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sqlite3
 import weakref
+from collections import OrderedDict
 from sys import intern
 from typing import Any, Final
 
@@ -42,7 +43,7 @@ class Groups:
     def __init__(self, bounds: Bounds) -> None:
         """Those of one group are in memory in any case."""
         self._most = bounds.of(MOST_MEMBERS)
-        self._convs: dict[str, Conv] = {}
+        self._convs: OrderedDict[str, Conv] = OrderedDict()
         """Those in memory; the ones that were used last at the end."""
         self._count = 0
         """What these take."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final
 
@@ -24,9 +25,9 @@ class Away:
     def __init__(self, most: int) -> None:
         """`most` bytes, of all together."""
         self._most = most
-        self._weights: dict[Key, int] = {}
+        self._weights: OrderedDict[Key, int] = OrderedDict()
         """Those that have been away longest come first."""
-        self._users: dict[str, dict[Key, int]] = {}
+        self._users: dict[str, OrderedDict[Key, int]] = {}
         self._of_users: dict[str, int] = {}
         self.bytes = 0
 
@@ -38,7 +39,7 @@ class Away:
         self.drop(key)
         user = key[0]
         self._weights[key] = size
-        self._users.setdefault(user, {})[key] = size
+        self._users.setdefault(user, OrderedDict())[key] = size
         self._of_users[user] = self._of_users.get(user, 0) + size
         self.bytes += size
 

@@ -345,6 +345,7 @@ class Keeper:
             except StoreFailed as failure:
                 self._ground.log.note("session_store", "", "a session that has expired cannot be read: %s", failure)
                 return
+            await asyncio.sleep(0)  # each may have a thousand filters
 
     def _watch_clock(self, session: Session) -> None:
         """Where the time of a connected session will count from a crash, the file says now and then that the server is there."""

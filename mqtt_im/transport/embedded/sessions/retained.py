@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +13,8 @@ from mqtt_im.transport.embedded.sessions.routing import LEVEL_BYTES, TopicTree
 
 FEW_LEVELS: Final = 8
 """Levels of a topic that are not counted beside it."""
+_FEW_ENDS: Final = 64
+"""So many ends that are none any more are not worth a look at all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +45,8 @@ class Retained:
         self._most = ground.bounds.less(ground.limits.max_retained_bytes)
         self._bytes = 0
         """Of all that clients have left here."""
-        self._expiring: set[str] = set()
-        """Topics whose message has an end."""
+        self._ends: list[tuple[int, str]] = []
+        """A heap of when messages end, and on which topic; which of them are others by now is found out when they are due."""
         self.told: Callable[[str, bytes, int], None] = lambda *_: None
         """Is told topic, payload and QoS of what is retained now; an empty payload says that nothing is any more."""
         self.written: Callable[[str], None] = lambda _: None
@@ -59,9 +62,10 @@ class Retained:
         self._messages[topic] = message
         self._tree.add(topic)
         if message.expires:
-            self._expiring.add(topic)
-        else:
-            self._expiring.discard(topic)
+            heapq.heappush(self._ends, (message.expires, topic))
+            if len(self._ends) > 2 * len(self._messages) + _FEW_ENDS:
+                self._ends = [(there.expires, name) for name, there in self._messages.items() if there.expires]
+                heapq.heapify(self._ends)
 
     def _grown(self, topic: str, message: RetainedMessage) -> int:
         """How many bytes more there are with this message in the place of the one before it."""
@@ -74,7 +78,6 @@ class Retained:
             return False
         self._bytes -= former.weight(topic)
         self._tree.discard(topic)
-        self._expiring.discard(topic)
         return True
 
     def differ(self, topics: Iterable[str], rows: Iterable[tuple[str, int, bytes, bytes, int]]) -> None:
@@ -112,7 +115,7 @@ class Retained:
         return durable
 
     def _is_full(self, topic: str, message: RetainedMessage) -> bool:
-        """Whether there is no room for this, once what has expired is gone."""
+        """Whether there is no room for this, once as much of what has expired is gone as it needs."""
         limits = self._ground.limits
 
         def full() -> bool:
@@ -120,10 +123,12 @@ class Retained:
             grown = self._grown(topic, message)
             return many or (grown > 0 and self._bytes + grown > self._most)
 
-        if full():
-            for other in list(self._expiring):
-                self.get(other)  # which drops it, if its time is over
-        return full()
+        now = self._ground.clock.steady()
+        while full():
+            if not self._ends or self._ends[0][0] > now:
+                return True
+            self.get(heapq.heappop(self._ends)[1])  # which drops it, unless it is another one by now
+        return False
 
     def get(self, topic: str) -> RetainedMessage | None:
         """What is retained on a topic, if it has not expired."""

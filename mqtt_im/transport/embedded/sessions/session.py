@@ -7,7 +7,7 @@ session, so a redelivery carries the same one even after a restart (MQTT-4.4.0-1
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
@@ -326,7 +326,7 @@ class Session:
         self.outbox: Outbox | None = None
         self.asking: Receiver | None = None
         """The connection for which it is being asked what may still be handed out; until that is known, nothing that waits is."""
-        self.catch_up: dict[str, int] | None = None
+        self.catch_up: OrderedDict[str, int] | None = None
         """Retained messages that a subscription is still to be sent: topic → its options."""
         self.unwritten: deque[Message] | None = None
         """Messages that are on their way to the disk, and behind them those that are there."""

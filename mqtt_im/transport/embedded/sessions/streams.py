@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import OrderedDict
 from collections.abc import Callable
+from typing import Final
 
 from mqtt_im.mqtt import encode
 from mqtt_im.mqtt import properties as props
@@ -13,6 +16,10 @@ from mqtt_im.transport.embedded.sessions.message import identifiers
 from mqtt_im.transport.embedded.sessions.retained import Retained
 from mqtt_im.transport.embedded.sessions.session import RELEASED, SENT, Message, Receiver, Session
 
+AT_ONCE: Final = 200
+"""Messages that one session is sent, or has dropped, in one turn of the loop: what has expired, or is too large for its client,
+fills no buffer, and there may be thousands."""
+
 
 class Streams:
     """The streams of all sessions. One object for all connections."""
@@ -20,6 +27,8 @@ class Streams:
     def __init__(self, ground: Ground, retained: Retained) -> None:
         self._ground = ground
         self._retained = retained
+        self._later: set[Session] = set()
+        """Those who go on in the next turn of the loop."""
 
     def enqueue(self, session: Session, message: Message) -> None:
         """Write a message into a kept session's queue."""
@@ -45,7 +54,7 @@ class Streams:
         """Have `pump` send what is retained on a topic, if it is open: once, whatever filters match it (MQTT-3.3.1-6)."""
         if self._ground.access.plain.is_open(topic):
             if session.catch_up is None:
-                session.catch_up = {}
+                session.catch_up = OrderedDict()
             before = session.catch_up.get(topic, 0)
             session.catch_up[topic] = options & ~3 | max(options & 3, before & 3)
 
@@ -71,9 +80,14 @@ class Streams:
                 self._ground.store.write(sql.DEQUEUE, session.id, message.seq)
 
     def pump(self, session: Session) -> None:
-        """Send what the window, the client and the write buffer have room for."""
+        """Send what the window, the client and the write buffer have room for: at most `AT_ONCE`, and the rest in later turns."""
         connection, outbox = session.connection, session.outbox
+        left = 0 if session in self._later else AT_ONCE
         while connection is not None and connection.writable and not connection.closed and session.asking is None:
+            if not left:
+                self._go_on_later(session)
+                return
+            left -= 1
             if outbox is None or connection.room <= 0:
                 message = None
             elif outbox.again:
@@ -86,6 +100,15 @@ class Streams:
             elif session.catch_up is None or not self._send_one_retained(session, session.catch_up):
                 return
             outbox = session.outbox
+
+    def _go_on_later(self, session: Session) -> None:
+        def go_on() -> None:
+            self._later.discard(session)
+            self.pump(session)
+
+        if session not in self._later:
+            self._later.add(session)
+            asyncio.get_running_loop().call_soon(go_on)
 
     def _send_again(self, session: Session, connection: Receiver, message: Message) -> None:
         packet_id = message.packet_id
@@ -128,7 +151,7 @@ class Streams:
             if session.kept:
                 self._ground.store.write(sql.DEQUEUE, session.id, message.seq)
 
-    def _send_one_retained(self, session: Session, waiting: dict[str, int]) -> bool:
+    def _send_one_retained(self, session: Session, waiting: OrderedDict[str, int]) -> bool:
         """Take the next retained message; False where there is no room for it, or none."""
         if not waiting:
             session.catch_up = None
