@@ -10,6 +10,7 @@ import ctypes
 import gc
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -25,6 +26,9 @@ GROWTH: Final = 32 << 20
 LEAST_LOOK_S: Final = 1.0
 
 NEW_S: Final = 0.2
+LEAST_NEW_S: Final = 0.05
+AIM_S: Final = 0.002
+"""As long as a look at new objects may take: nothing else is done meanwhile, in no thread."""
 
 
 def resident() -> int:
@@ -102,12 +106,17 @@ async def give_back(
         before = min(before, left)
 
 
-async def look_at_new(look_s: float = NEW_S) -> None:
-    """Look through the new objects for garbage every `look_s` seconds, until it is cancelled.
+async def look_at_new(look_s: float = NEW_S, clock: Callable[[], float] = time.thread_time) -> None:
+    """Look through the new objects for garbage every `look_s` seconds, until it is cancelled; sooner where that takes long.
 
     The interpreter does so by how many more were made than went. Where as many go as come, as with connections that come and go
     or caches that are full, that is never, and then it stops everything for a tenth of a second.
     """
+    wait = look_s
     while True:
-        await asyncio.sleep(look_s)
+        await asyncio.sleep(wait)
+        began = clock()
         gc.collect(1)
+        took = clock() - began
+        # What a look takes goes by how many objects have come since the last one.
+        wait = min(look_s, max(LEAST_NEW_S, wait * (AIM_S / took if took > AIM_S / 2 else 2)))

@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import itertools
 import platform
 import subprocess
 import sys
 import weakref
+
+import pytest
 
 from mqtt_im import memory
 
@@ -86,6 +89,25 @@ def test_new_objects_are_looked_at_though_as_many_go_as_come() -> None:
         asyncio.run(scenario())
     finally:
         gc.enable()
+
+
+def test_new_objects_are_looked_at_sooner_where_a_look_takes_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing else is done meanwhile: 10 ms five times a second met one message in twenty."""
+    waits: list[float] = []
+    took = [8 * memory.AIM_S] * 3 + [0.0] * 4
+    times = itertools.accumulate(part for each in took for part in (0.0, each))
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 8:
+            raise asyncio.CancelledError
+
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(memory.look_at_new(memory.NEW_S, lambda: next(times)))
+    assert waits[0] == memory.NEW_S == max(waits)
+    assert min(waits) == memory.LEAST_NEW_S
+    assert waits[-1] == memory.NEW_S
 
 
 def test_what_few_servers_ask_for_is_not_imported_by_all() -> None:
