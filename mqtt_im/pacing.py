@@ -1,16 +1,53 @@
-"""TLS in records of a few bytes, each of which takes a read of its own: a turn of the loop reads only so many of a connection.
+"""Turns of the loop are kept short: whatever comes waits for several of them until it is answered.
 
-asyncio reads as long as there is anything, and a client that fills its socket faster than that would have the loop for itself.
+Work for many takes a part of each turn, and a smaller one where turns are long (`Share`). TLS in records of a few bytes, each of
+which takes a read of its own, is read bit by bit (`pace`): asyncio reads as long as there is anything, and a client that fills
+its socket faster than that would have the loop for itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+import time
+from collections.abc import Callable
 from typing import Any, Final
 
 PER_TURN: Final = 32
 """Reads of a connection in one turn of the loop: some tenths of a millisecond where they are of a byte."""
+
+LONG_S: Final = 0.003
+"""A turn of the loop that takes longer is a long one, whatever makes it so."""
+_LEAST: Final = 1 / 8
+_GROWS: Final = 1.25
+
+
+class Share:
+    """How much of what it may do in one turn of the loop a kind of work does: all, and less as long as turns are long.
+
+    So several kinds of work, each of which would be fair by itself, don't make turns long together, and what is set off by it,
+    such as tasks, counts too.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._began = 0.0
+        self.part = 1.0
+        """From `_LEAST` to 1."""
+
+    def begin(self) -> None:
+        """There is work in this turn, after turns without."""
+        self._began = self._clock()
+
+    def next(self) -> float:
+        """The turn after the last one has begun; the part of it."""
+        now = self._clock()
+        took, self._began = now - self._began, now
+        if took > LONG_S:
+            self.part = max(_LEAST, self.part / 2)
+        elif took < LONG_S / 2:
+            self.part = min(1.0, self.part * _GROWS)
+        return self.part
 
 
 class Paced(ssl.SSLObject):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
+from collections.abc import Iterable
 
 from mqtt_im.shares import Bounds
 
@@ -67,9 +68,10 @@ class Claims:
         with self._lock:
             self._taken.discard((user, pos))
 
-    def settle(self, user: str, pos: int) -> None:
-        """An item that was taken back is replaced, and whoever reads it from now on sees that."""
-        self.release(user, pos)
+    def settle(self, items: Iterable[tuple[str, int]]) -> None:
+        """These items, which were taken back, are replaced, and whoever reads them from now on sees that."""
+        with self._lock:
+            self._taken.difference_update(items)
 
     def _fold(self) -> None:
         user = next(iter(self._offered))

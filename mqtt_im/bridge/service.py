@@ -84,7 +84,7 @@ class Bridge:
         self._parking = Parking(bounds)
         self.aloft = Aloft(bounds.of(USUAL_BYTES))
         self._channels: dict[Link, Channel] = {}
-        self._slices = slices = Slices()
+        self._slices = slices = Slices(give_way=lambda: ledger.writer.holds_up and ledger.queued > 0)
         taking_back = TakingBack(self._channels.values, self._parking, self._forget_reads, slices.line())
         window, fetch = settings.max_inflight, bounds.of(USUAL_FETCH_BYTES)
         lightening = Lightening(self._channels.values, self.aloft, window, fetch, self._pump_later, slices.line())

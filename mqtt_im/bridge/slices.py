@@ -1,6 +1,8 @@
 """Work for many, done a little in each turn of the loop, so that nobody else waits for all of it.
 
-However many kinds of such work there are, they share what one turn of the loop has for them, and take turns.
+However many kinds of such work there are, they share what one turn of the loop has for them, and take turns. Where turns are
+long, that is less (`pacing.Share`); and while the ledger does what holds up everybody, next to nothing: of two threads one runs
+at a time, so that it would take twice as long.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from mqtt_im.logs import RateLimited
+from mqtt_im.pacing import Share
 
 T = TypeVar("T")
 
@@ -22,6 +25,10 @@ _TURN_S = 0.004
 """And so long it takes at most, or one step, where steps cost more than they say."""
 _AT_ONCE = 100
 """What one line does before the next one has its turn."""
+_GIVING_WAY_S = 0.004
+"""Between two turns of such work while it gives way …"""
+_LITTLE = 1 / 8
+"""… and what it does in each of them."""
 
 _log = RateLimited(logging.getLogger(__name__))
 
@@ -65,8 +72,11 @@ class Line:
 class Slices:
     """What one loop does of such work."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] = time.perf_counter, give_way: Callable[[], bool] = lambda: False) -> None:
+        """`give_way` tells whether another thread does what everybody waits for."""
         self._clock = clock
+        self._give_way = give_way
+        self._share = Share(clock)
         self._busy: deque[Line] = deque()
         """Lines with something to do, the next one first."""
 
@@ -82,14 +92,27 @@ class Slices:
     def _begun(self, line: Line) -> None:
         self._busy.append(line)
         if len(self._busy) == 1:
+            self._share.begin()
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        left, end = PER_TURN, self._clock() + _TURN_S
+        part = self._share.next()
+        if self._give_way():
+            part = min(part, _LITTLE)
+        left, end = int(PER_TURN * part), self._clock() + _TURN_S * part
         while self._busy and left > 0 and self._clock() < end:
             left -= self._some(min(left, _AT_ONCE), end)
-        if self._busy:
-            asyncio.get_running_loop().call_soon(self._turn)
+        if not self._busy:
+            return
+        loop = asyncio.get_running_loop()
+        if self._give_way():
+            loop.call_later(_GIVING_WAY_S, self._go_on)
+        else:
+            loop.call_soon(self._turn)
+
+    def _go_on(self) -> None:
+        self._share.begin()
+        self._turn()
 
     def _some(self, most: int, end: float) -> int:
         """What the first line has done; another one is the first now."""

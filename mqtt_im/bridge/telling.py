@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from typing import Any, TypeVar
 
 from mqtt_im.core.records import AMENDMENTS, MESSAGES, Edited, Message, Reacted, Recalled
@@ -37,7 +37,7 @@ class Telling:
         self._online, self._watching = bridge.audience.online, bridge.audience.watching
         self._committed = bridge.metrics.cell("messages_committed")
         self._outflow = bridge.ledger.gathering.outflow
-        self._lives, self._events = slices.line(), slices.line()
+        self._lives, self._events, self._settling = slices.line(), slices.line(), slices.line()
         """Messages to many, and events: a few recipients in each turn, so that nobody else waits for a large group."""
         self._telling: list[Commit] = []
         """Messages to many that have not come to all of them."""
@@ -63,15 +63,27 @@ class Telling:
 
     def replaced(self, items: Sequence[Sequence[Any]]) -> None:
         """These items hold nothing any more: who has them in memory fetches them again, and nobody can come to have them."""
-        gone = {(user, pos) for user, pos in items}
+        gone: set[tuple[str, int]] = set(map(tuple, items))
         for other in self._telling:
             if other.entry is not None and other.entry.keyed and not gone.isdisjoint(other.to):
                 other.entry = None
-        for user, pos in gone:
-            for channel in self.channels_of(user):
-                if channel.delivery is not None:
-                    channel.delivery.amended()
-            self._claims.settle(user, pos)
+        for here in (self._online, self._watching):
+            if here:
+                for user, _ in gone:
+                    for channel in here.get(user, ()):
+                        if channel.delivery is not None:
+                            channel.delivery.amended()
+        if len(gone) > CROWD:
+            self._settling.start(self._settle_in_turn(gone))
+        else:
+            self._claims.settle(gone)
+
+    def _settle_in_turn(self, gone: set[tuple[str, int]]) -> Iterator[int]:
+        """Until they are settled they are offered to nobody, as before: what is read anew is another entry."""
+        left = iter(gone)
+        while some := list(islice(left, CROWD)):
+            self._claims.settle(some)
+            yield CROWD // 4
 
     def _changed(self, commit: Commit, record: Edited | Recalled | Reacted) -> None:
         """Before anything else is sent: what a delivery has in its hand may not be so any more."""

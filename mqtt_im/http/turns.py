@@ -1,6 +1,7 @@
 """HTTP's part of each turn of the loop: so many steps, and so much time, in which addresses take turns.
 
-However many connections send requests, what else the loop does waits for a few of them, never for one of each connection.
+However many connections send requests, what else the loop does waits for a few of them, never for one of each connection; and
+for fewer where turns are long, be it by what these requests set off (`pacing.Share`).
 Who asks for the server's health waits for nobody else, two in each turn.
 """
 
@@ -11,6 +12,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
+
+from mqtt_im.pacing import Share
 
 PER_TURN: Final = 8
 """Steps in one turn of the loop. Each is to take in what has come on one connection, and to begin a request."""
@@ -55,9 +58,10 @@ class _Lines:
 class Turns:
     """Steps of all connections, each of which has one that waits at most."""
 
-    def __init__(self, clock: Callable[[], float] = time.thread_time) -> None:
+    def __init__(self, clock: Callable[[], float] = time.thread_time, share: Share | None = None) -> None:
         """`clock` counts seconds of the loop's thread."""
         self._clock = clock
+        self._share = share or Share()
         self._left = PER_TURN
         self._until = 0.0
         self._running = False
@@ -68,7 +72,8 @@ class Turns:
         """Do the step now, where there is time for it and nobody waits, else in its turn; whether it was done."""
         if not self._running:
             self._running = True
-            self._until = self._clock() + TURN_S
+            self._share.begin()
+            self._until = self._clock() + TURN_S * self._share.part
             asyncio.get_running_loop().call_soon(self._turn)
         if urgent:
             self._urgent.put(address, step)
@@ -89,8 +94,9 @@ class Turns:
         return self._left > 0 and self._clock() < self._until
 
     def _turn(self) -> None:
-        self._left = PER_TURN
-        self._until = self._clock() + TURN_S
+        part = self._share.next()
+        self._left = most = max(1, int(PER_TURN * part))
+        self._until = self._clock() + TURN_S * part
         try:
             for _ in range(_URGENT_PER_TURN):
                 if self._urgent:
@@ -100,6 +106,6 @@ class Turns:
                 self._left -= 1
                 self._waiting.take()()
         finally:  # also where a mistake has met one of them: all others would wait for ever
-            self._running = bool(self._waiting or self._urgent) or self._left < PER_TURN
+            self._running = bool(self._waiting or self._urgent) or self._left < most
             if self._running:
                 asyncio.get_running_loop().call_soon(self._turn)

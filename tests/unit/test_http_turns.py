@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import socket
 
 import h11
@@ -13,7 +14,13 @@ from mqtt_im.http import HttpServer
 from mqtt_im.http.connection import EVENTS, Bounded
 from mqtt_im.http.turns import PER_TURN, TURN_S, Turns
 from mqtt_im.metrics import Metrics
+from mqtt_im.pacing import LONG_S, Share
 from mqtt_im.transport.accepting import AT_ONCE
+
+
+def _short() -> Share:
+    """However long a turn takes here, it counts as a short one."""
+    return Share(lambda: 0.0)
 
 
 async def _ready() -> dict[str, str]:
@@ -22,7 +29,7 @@ async def _ready() -> dict[str, str]:
 
 def test_a_turn_has_so_many_steps_and_addresses_take_turns() -> None:
     async def scenario() -> None:
-        turns, done = Turns(), list[str]()
+        turns, done = Turns(share=_short()), list[str]()
         for number in range(3 * PER_TURN):
             turns.take("flood", lambda number=number: done.append(f"flood {number}"))  # type: ignore[misc]
         assert not turns.take("other", lambda: done.append("other"))
@@ -55,7 +62,7 @@ def test_a_mistake_in_a_step_keeps_nothing_from_the_others() -> None:
 
     async def scenario() -> None:
         asyncio.get_running_loop().set_exception_handler(lambda *_: None)
-        turns, done = Turns(), list[str]()
+        turns, done = Turns(share=_short()), list[str]()
         for urgent in (True, False):
             for _ in range(PER_TURN):
                 turns.take("a", lambda: None)
@@ -75,7 +82,7 @@ def test_a_turn_ends_by_time_too() -> None:
 
     async def scenario() -> None:
         nonlocal now
-        turns, done = Turns(lambda: now), list[int]()
+        turns, done = Turns(lambda: now, _short()), list[int]()
 
         def step(number: int) -> None:
             nonlocal now
@@ -93,9 +100,31 @@ def test_a_turn_ends_by_time_too() -> None:
     asyncio.run(scenario())
 
 
+def test_where_turns_are_long_fewer_steps_are_done_in_one() -> None:
+    """What a step sets off, such as a task that takes in a file, counts too: a thousand uploads made turns of 10 ms."""
+    now = 0.0
+
+    async def scenario() -> None:
+        nonlocal now
+        turns, done = Turns(share=Share(lambda: now)), list[int]()
+        for number in range(10 * PER_TURN):
+            turns.take("flood", lambda number=number: done.append(number))  # type: ignore[misc]
+        counts = [len(done)]
+        for _ in range(5):
+            now += 2 * LONG_S
+            await asyncio.sleep(0)
+            counts.append(len(done))
+        each = [after - before for before, after in itertools.pairwise(counts)]
+        assert each == [PER_TURN // 2, PER_TURN // 4, PER_TURN // 8, 1, 1]
+        while len(done) < 10 * PER_TURN:  # noqa: ASYNC110 - it goes on by itself
+            await asyncio.sleep(0)
+
+    asyncio.run(scenario())
+
+
 def test_who_is_gone_does_not_wait_any_more() -> None:
     async def scenario() -> None:
-        turns, done = Turns(), list[str]()
+        turns, done = Turns(share=_short()), list[str]()
         for _ in range(PER_TURN):
             turns.take("flood", lambda: None)
 

@@ -1,4 +1,4 @@
-"""TLS in records of a byte: a turn of the loop reads few of them, and all that was sent arrives, in order."""
+"""Work has less of a turn where turns are long. TLS in records of a byte: a turn reads few of them, and all arrive, in order."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from bench.hostile import certificate
 from mqtt_im.config import TlsConfig
-from mqtt_im.pacing import PER_TURN, Paced, pace
+from mqtt_im.pacing import LONG_S, PER_TURN, Paced, Share, pace
 from mqtt_im.transport.embedded import tls
 
 PATIENCE_S = 60.0
@@ -80,3 +80,25 @@ def test_few_records_are_read_in_a_turn_and_none_is_lost(tmp_path: Path, rests: 
         assert max(map(len, receiver.pieces)) <= PER_TURN
 
     asyncio.run(scenario())
+
+
+def test_a_share_shrinks_while_turns_are_long_and_grows_while_they_are_short() -> None:
+    now = 0.0
+    share = Share(lambda: now)
+    share.begin()
+
+    def turns(count: int, seconds: float) -> list[float]:
+        nonlocal now
+        parts = []
+        for _ in range(count):
+            now += seconds
+            parts.append(share.next())
+        return parts
+
+    assert turns(5, 2 * LONG_S) == [1 / 2, 1 / 4, 1 / 8, 1 / 8, 1 / 8]
+    assert turns(2, 0.75 * LONG_S) == [1 / 8, 1 / 8]
+    grown = turns(20, 0.1 * LONG_S)
+    assert grown == sorted(grown) and grown[0] > 1 / 8 and grown[-1] == 1.0
+    now += 3600.0
+    share.begin()
+    assert turns(1, 0.0) == [1.0], "a time without work was no long turn"

@@ -30,9 +30,10 @@ class TakingBack:
     def take_all(self, items: Sequence[tuple[str, int]]) -> Sequence[tuple[str, int]]:
         """Those of these items that could be taken back, `(user, pos)` each."""
         claim, cut_off, taken, before = self._claim, self._cut_off, self._taken, len(self._taken)
-        for user, pos in items:  # each noted at once, since looking for the next one may fail
+        for item in items:  # each noted at once, since looking for the next one may fail
+            user, pos = item
             if not (user in cut_off and self._may_be_offered(user, pos)) and claim(user, pos):
-                taken.append((user, pos))
+                taken.append(item)
         return taken[before:]
 
     def _may_be_offered(self, user: str, pos: int) -> bool:

@@ -26,7 +26,7 @@ from mqtt_im.store.refusals import fault_refusal, unavailable, undecided
 from .gathering import Gathering
 from .reader import Reader
 from .readonly import Owed, read_only
-from .weighing import MAX_WEIGHT
+from .weighing import LONG, MAX_WEIGHT, weight_of
 
 logger = logging.getLogger(__name__)
 _log = RateLimited(logger)
@@ -78,6 +78,8 @@ class Writer:
         """Transactions so far."""
         self.records = 0
         """Records committed so far."""
+        self.holds_up = False
+        """Whether it is at work on what takes long and is not waiting for the disk: everybody's next commit waits for that."""
         self.on_batch: Callable[[int], None] = lambda _: None
         """Called on the thread with the number of jobs of each batch."""
         self._marked: Times | None = None
@@ -134,6 +136,7 @@ class Writer:
 
     def _beside(self, engine: Store, jobs: int) -> None:
         """What is to be done beside the batches, a part of it."""
+        self.holds_up = True
         try:
             self._keep_time(engine)
             engine.side_work(jobs, self._gathering.waiting)
@@ -144,6 +147,8 @@ class Writer:
             if not isinstance(error, engine.errors):
                 _log.exception("store: work beside the batches could not be done", error)
             self._trouble(engine, error)
+        finally:
+            self.holds_up = False
 
     def _keep_time(self, engine: Store) -> None:
         """The store knows how the clocks stand: since the start, since one was set, and where something is written anyway."""
@@ -228,18 +233,22 @@ class Writer:
 
     def _prepare(self, engine: Store, batch: list[Job]) -> tuple[int, list[Job]]:
         """How many of the jobs are decided: as many as one batch may have; and who of them has to wait for a later one."""
-        with engine.changing:
-            while True:
-                try:
-                    engine.prefetch(batch)
-                except engine.errors as error:
-                    if not engine.mends(error):
-                        raise
-                try:
-                    return self._decide(engine, batch)
-                except Anew:
-                    for job in batch:
-                        job.commits = job.refusal = None
+        self.holds_up = len(batch) == 1 and weight_of(engine.members_of, batch[0]) > LONG
+        try:
+            with engine.changing:
+                while True:
+                    try:
+                        engine.prefetch(batch)
+                    except engine.errors as error:
+                        if not engine.mends(error):
+                            raise
+                    try:
+                        return self._decide(engine, batch)
+                    except Anew:
+                        for job in batch:
+                            job.commits = job.refusal = None
+        finally:
+            self.holds_up = False
 
     def _decide(self, engine: Store, batch: list[Job]) -> tuple[int, list[Job]]:
         """See `_prepare`. Raises `Anew`, where all jobs have been asked what else they need, and nothing has come of them."""

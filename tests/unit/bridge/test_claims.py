@@ -43,7 +43,7 @@ def test_memory_is_bounded(small: None) -> None:
     for number in range(1000):
         claims.offer(f"user{number % 50}", number)
         claims.take_back("lamp", number)
-        claims.settle("lamp", number)
+        claims.settle([("lamp", number)])
     assert claims._count <= 10
     assert len(claims._upto) <= 3
     assert not claims._taken

@@ -605,3 +605,23 @@ async def test_what_many_have_asked_for_does_not_hold_up_the_end(tmp_path: Path)
         first, *others = await asyncio.gather(*asked, return_exceptions=True)
         assert first == "slow"
         assert [other.code for other in others if isinstance(other, Refusal)] == ["unavailable"] * 3
+
+
+@on_a_loop
+async def test_others_give_way_while_the_thread_decides_a_long_job(tmp_path: Path) -> None:
+    """Of two threads one runs at a time: a group of 5,000 took twice as long beside the loop that told of the one before."""
+    seen: list[tuple[int, bool]] = []
+    async with running(tmp_path) as ledger:
+
+        class Group(RequestJob):
+            def prepare(self, engine: Any) -> None:
+                super().prepare(engine)
+                seen.append((len(self.request.members), ledger.writer.holds_up))  # type: ignore[attr-defined]
+
+        for count in (10, 2 * weighing.LONG):
+            members = [f"member{number}" for number in range(count)]
+            request = rq.GroupCreate(id=f"g{count}", group=f"#g{count}", members=members)
+            await done(ledger, lambda notify, request=request: Group(Who("ann", "pc", 0), request, notify))  # type: ignore[misc]
+        assert seen == [(10, False), (2 * weighing.LONG, True)]
+        await ledger.decide(lambda _: seen.append((0, ledger.writer.holds_up)))
+        assert seen[-1] == (0, False)
