@@ -33,7 +33,7 @@ _PER_SECOND = 50
 _PATIENCE_S = 60.0
 _CALM_S = 1.0
 _SETTLE_S = 3.0
-_MOST_BYTES = 500 << 20
+_MOST_BYTES = 500_000_000
 """What the server may take under any attack, with the default limits."""
 _GIVEN_BACK_S = 12.0
 """As long as the server may keep what was freed."""
@@ -220,7 +220,7 @@ async def _beside(
 ) -> list[Row]:
     """The rows of these attacks, all on one server of this kind."""
     rows: list[Row] = []
-    most = 0
+    most = unready = 0
     data = folder / "data"
     websocket, mqtts, receiver = free_ports(3)
     ground = grounds.make(kind, folder, receiver)
@@ -271,10 +271,10 @@ async def _beside(
             said += f", {kept / 1e6:+.0f} MB a second later"
             said += f", {peak / 1e6:.0f} MB at its peak, {written / 1e6:+.0f} MB of disk"
             tell(f"{name}: {said}, {'ready' if ready else 'NOT READY'}")
-            if not ready:
-                raise PeerError(f"the server was not ready under the attack {name!r}")
+            unready += not ready
         await pair.p99(_GIVEN_BACK_S)
         rows.append(Row(f"all{told}: memory at its peak", "MB", {OURS: most / 1e6}, (Target(round(_MOST_BYTES / 1e6)),)))
+        rows.append(Row(f"all{told}: attacks under which it was not ready", "", {OURS: unready}, (Target(0),)))
         rows.append(Row(f"all{told}: memory afterwards", "MB", {OURS: resident_bytes(server.pid) / 1e6}))
         pair.end()
         begin = perf_counter()
@@ -282,7 +282,7 @@ async def _beside(
     begin = perf_counter()
     with running(OURS, {"auth.mode": "accounts" if accounts else "open", **settings}, data):
         rows.append(Row(f"all{told}: started within", "s", {OURS: perf_counter() - begin}))
-    for row in rows[-4:]:
+    for row in rows[-5:]:
         tell(f"{row.what}: {row.values[OURS]:.1f} {row.unit}")
     return rows
 

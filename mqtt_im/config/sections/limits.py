@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from msgspec import Meta, Struct
 
+from mqtt_im.shares import DEFAULT_MB
+
 
 class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one client, or all of them, may use."""
@@ -37,10 +39,10 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "reads): beyond that whoever has most gives way, with DISCONNECT 0x97 or 503; what devices were offered and have not "
             "acknowledged: beyond that it is read from the store again if it has to be sent again; large publishes without an "
             "answer, large packets in flight and events that streams have not read: beyond that each user, device or stream has "
-            "one at a time; and, where it is below 400, `max_queued_bytes`, `max_queued_bytes_per_user`, `max_retained_bytes` "
+            "one at a time; and, where it is below 300, `max_queued_bytes`, `max_queued_bytes_per_user`, `max_retained_bytes` "
             "and `max_kept_session_bytes`.",
         ),
-    ] = 400
+    ] = DEFAULT_MB
     connect_timeout_s: Annotated[float, Meta(gt=0, le=3600, description="Seconds from accept to a complete CONNECT.")] = 10
     max_inflight: Annotated[
         int, Meta(ge=1, le=16_383, description="Packets without PUBACK on one connection, each way; the default `window`.")
@@ -58,7 +60,7 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             ge=1,
             description="Bytes of plain MQTT messages that wait or are in flight, together; above it a queue's oldest go.",
         ),
-    ] = 134_217_728
+    ] = 100_663_296
     max_queued_bytes_per_user: Annotated[int, Meta(ge=1, description="The same of one user's devices together.")] = 16_777_216
     max_kept_session_bytes: Annotated[
         int,
@@ -67,11 +69,11 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             description="Memory for the plain subscriptions of kept sessions whose clients are away, together; an eighth of it "
             "for those of one user. Above it the sessions that have been away longest end.",
         ),
-    ] = 67_108_864
+    ] = 50_331_648
     max_retained_messages: Annotated[
         int, Meta(ge=0, description="Retained messages on plain topics, of all users together; further ones are not kept.")
     ] = 10_000
-    max_retained_bytes: Annotated[int, Meta(ge=1, description="The same in bytes, topics included.")] = 67_108_864
+    max_retained_bytes: Annotated[int, Meta(ge=1, description="The same in bytes, topics included.")] = 50_331_648
     requests_per_second: Annotated[
         int,
         Meta(

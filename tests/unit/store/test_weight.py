@@ -11,10 +11,11 @@ from unittest.mock import patch
 import pytest
 from msgspec import Raw
 
+from mqtt_im.config import LimitsConfig
 from mqtt_im.core.records import AnyRecord, GroupChange, Message, decode
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.shares import USUAL_MB, Bounds
+from mqtt_im.shares import DEFAULT_MB, USUAL_MB, Bounds
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.sqlite import flusher, loading, projections
@@ -238,6 +239,12 @@ def test_bounds_follow_what_the_process_may_take() -> None:
     assert Bounds(200).of(30_000) == 10_000
     assert Bounds(100).of(30_000) == 3_000
     assert Bounds(1_000).of(30_000) == 90_000
+
+
+def test_what_is_configured_holds_from_the_default_memory_on() -> None:
+    assert LimitsConfig().memory_mb == DEFAULT_MB
+    assert Bounds(DEFAULT_MB).less(50_000) == Bounds(1_000).less(50_000) == 50_000
+    assert Bounds(150).less(50_000) == 12_500
 
 
 def test_a_small_memory_makes_generations_smaller(tmp_path: Path) -> None:
