@@ -33,6 +33,8 @@ PAUSE_S: Final = 1.0
 """The longest that a piece of a file waits for the rate of its user."""
 LEAST: Final = 16 << 10
 """Bytes of a file that are read at once, where many clients have not read what they have."""
+AT_ONCE: Final = 4
+"""Pieces of files that are read and written at once, of all clients together: in a turn of the loop there are no more."""
 DEFAULT_TYPE: Final = "application/octet-stream"
 _BEYOND: Final = 10**18
 """More bytes than a file has."""
@@ -60,6 +62,7 @@ class FileRoutes:
     def __init__(self, desk: Desk, tickets: Tickets) -> None:
         self._desk = desk
         self._tickets = tickets
+        self._turns = asyncio.Semaphore(AT_ONCE)
 
     def routes(self) -> list[Route]:
         """Where they are."""
@@ -126,14 +129,24 @@ class FileRoutes:
             raise Problem("not_found", "the content of this file is lost") from None
         except OSError as error:
             raise unavailable("the file can't be read at the moment; try again") from error
-        return Sending(content, status, headers, services, caller.user)
+        return Sending(content, status, headers, services, caller.user, self._turns)
 
 
 class Sending(Response):
     """Sends the content as fast as the client takes it and its user's rate has room for, and closes it in any case."""
 
-    def __init__(self, content: Content, status: int, headers: dict[str, str], services: Services, user: str) -> None:
+    def __init__(
+        self,
+        content: Content,
+        status: int,
+        headers: dict[str, str],
+        services: Services,
+        user: str,
+        turns: asyncio.Semaphore,
+    ) -> None:
+        """`turns`: what all of them share."""
         super().__init__(status_code=status, headers=headers)
+        self._turns = turns
         self._content = content
         self._services, self._user = services, user
 
@@ -145,10 +158,11 @@ class Sending(Response):
             while self._content.left:
                 if not await connection.is_read():
                     return
-                piece = await self._content.read(connection.places.held.share(PIECE, LEAST))
-                units = costs.of_reading(len(piece))
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                del piece  # what is not read yet is counted with the connection, and nowhere else
+                async with self._turns:
+                    piece = await self._content.read(connection.places.held.share(PIECE, LEAST))
+                    units = costs.of_reading(len(piece))
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    del piece  # what is not read yet is counted with the connection, and nowhere else
                 await spend(self._services, self._user, units)
             await send({"type": "http.response.body", "body": b""})
         finally:

@@ -101,7 +101,7 @@ def test_what_is_read_is_paid_for_piece_by_piece(owed: float, slept: list[float]
     services: Any = SimpleNamespace(transport=rate)
     receive: Any = None
     scope = {"type": "http", "mqtt_im.connection": Connection()}
-    asyncio.run(files.Sending(content, 200, {}, services, "alice")(scope, receive, send))
+    asyncio.run(files.Sending(content, 200, {}, services, "alice", asyncio.Semaphore())(scope, receive, send))
     assert sum(len(message.get("body", b"")) for message in sent) == 10 * PIECE and content.closed
     assert rate.charged == pytest.approx(costs.of_reading(10 * PIECE)) == pytest.approx(2.5)
     assert slept == ([owed] * 10 if owed else [])
@@ -116,6 +116,6 @@ def test_a_file_is_not_read_on_for_who_is_gone() -> None:
     async def send(message: Any) -> None:
         pass
 
-    sending = files.Sending(content, 200, {}, cast(Any, SimpleNamespace(transport=rate)), "alice")
+    sending = files.Sending(content, 200, {}, cast(Any, SimpleNamespace(transport=rate)), "alice", asyncio.Semaphore())
     asyncio.run(sending({"type": "http", "mqtt_im.connection": Connection(takes=3)}, receive, send))
     assert content.left == 7 * PIECE and content.closed
