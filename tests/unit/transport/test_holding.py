@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mqtt_im.shares import Bounds
+from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.transport.embedded.sessions import holding
 from mqtt_im.transport.embedded.sessions.holding import Holding, weight_of
 from tests.unit.transport.harness import Server, on_loop
@@ -40,7 +40,7 @@ def test_above_the_bound_of_all_only_who_has_little_may_have_more(monkeypatch: p
 async def test_a_subscription_for_which_there_is_no_room_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(holding, "LITTLE", 0)
     monkeypatch.setattr(holding, "MOST_OF_ONE", 3 * weight_of("a/1/+"))
-    async with Server(tmp_path, plain_topics=("#",)) as server:
+    async with Server(tmp_path, limits={"memory_mb": USUAL_MB}, plain_topics=("#",)) as server:
         client = await server.connect(clean=False)
         assert await client.subscribe(*((f"a/{number}/+", 1) for number in range(5))) == [1, 1, 1, 0x80, 0x80]
         assert await client.subscribe(("a/0/+", 0), ("im/v1/alice/down", 1)) == [0, 1]
