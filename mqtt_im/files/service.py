@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Protocol
 from urllib.parse import unquote, urlsplit
@@ -24,7 +25,8 @@ from urllib.parse import unquote, urlsplit
 from mqtt_im import lasting
 from mqtt_im.clock import Clock
 from mqtt_im.config import FilesConfig
-from mqtt_im.core.rules.files import is_carried, may_read_file
+from mqtt_im.core.model import Upload
+from mqtt_im.core.rules.files import is_carried, is_over, may_read_file
 from mqtt_im.files.blobs import Blobs
 from mqtt_im.files.errors import FileRefused
 from mqtt_im.files.folder import Folder
@@ -43,7 +45,9 @@ MAX_NAME_BYTES: Final = 255
 THREADS: Final = 4
 SWEEP_S: Final = 10.0
 SLICE: Final = 50
-"""Files looked at in one go on the store's thread."""
+"""Files looked at in one go on the store's thread …"""
+LOOKS: Final = 200
+"""… unless more messages than these may carry those before them."""
 SLICES: Final = 40
 """Slices of one sweep, where nothing is known to have gone."""
 BREATH_S: Final = 0.002
@@ -213,15 +217,22 @@ class Files:
 
     # Downloads
 
-    async def readable(self, user: str, file: str) -> Stored | None:
-        """The file, where this user may read it now. Raises `Refusal` while the store can't be asked, and `StoreError`."""
+    async def readable(self, user: str, file: str, took: Callable[[float], None] = lambda _: None) -> Stored | None:
+        """The file, where this user may read it now; `took` is told of a thread's seconds that it took to find that out.
 
-        def ask(engine: Readable) -> bool:
+        Raises `Refusal` while the store can't be asked, and `StoreError`.
+        """
+
+        def ask(engine: Readable) -> tuple[bool, float]:
+            began = time.thread_time()
             upload = engine.state.upload(file)
-            return upload is not None and may_read_file(engine.state, user, upload)
+            may = upload is not None and may_read_file(engine.state, user, upload)
+            return may, time.thread_time() - began
 
         assert self._ledger is not None
-        if not await self._ledger.call(ask, user):
+        may, seconds = await self._ledger.call(ask, user)
+        took(seconds)
+        if not may:
             return None
         found: Stored | None = await self._on_thread(self._table.get, file)
         return found
@@ -256,6 +267,8 @@ class Files:
         known = sorted(released or ())
         for first in range(0, len(known), SLICE):
             await self._release(known[first : first + SLICE])
+        for file in known:
+            await self._forget_carriers(file)
         old: list[str] = []
         while (part := await self._on_thread(self._table.uncarried, self._now() - UNCARRIED_S * 1000, SLICE)) not in ([], old):
             await self._release(part)
@@ -277,32 +290,48 @@ class Files:
 
     async def _release(self, files: list[str], owner: str | None = None) -> None:
         """Those that nobody carries are gone: uploads of `owner` at once, others when they were carried or had their time."""
-        if not files:
-            return
         oldest = self._now() - UNCARRIED_S * 1000
 
-        def unused(state: Readable | Store) -> list[str]:
-            found = []
-            for file in files:
+        def unused(state: Readable | Store, some: list[str]) -> tuple[list[str], list[str]]:
+            """Those of them that may go, as far as one look goes, and those that it did not come to."""
+            found, looks = list[str](), 0
+            for number, file in enumerate(some):
+                if looks >= LOOKS:
+                    return found, some[number:]
                 upload = state.state.upload(file)
+                looks += 0 if upload is None else len(upload.carriers)
                 if upload is None or is_carried(state.state, upload):
                     continue
                 if upload.carriers or upload.owner == owner or _created(self._table, file) < oldest:
                     found.append(file)
-            return found
+            return found, []
 
-        def take(store: Store) -> list[str]:
-            gone = unused(store)
+        def take(store: Store, some: list[str]) -> tuple[list[str], list[str]]:
+            gone, rest = unused(store, some)
             self._table.remove(gone)
-            return gone
+            return gone, rest
 
         assert self._ledger is not None
-        files = await self._ledger.call(unused)
-        if not files:
-            return
-        for file in await self._ledger.decide(take):
-            await self._on_thread(self._blobs.remove, file)
-            log.info("a file that nobody carries any more was removed", extra={"file": file})
+        while files:
+            going, files = await self._ledger.call(partial(unused, some=files))
+            while going:
+                gone, going = await self._ledger.decide(partial(take, some=going))
+                for file in gone:
+                    await self._on_thread(self._blobs.remove, file)
+                    log.info("a file that nobody carries any more was removed", extra={"file": file})
+
+    async def _forget_carriers(self, file: str) -> None:
+        """Messages that carry it no more are not looked at when somebody asks for it."""
+        upload: Upload | None = await self._on_thread(self._table.upload, file)
+        carriers = sorted(upload.carriers) if upload is not None else []
+
+        def over(state: Readable, some: list[tuple[str, int]]) -> list[tuple[str, int]]:
+            return [one for one in some if is_over(state.state, file, *one)]
+
+        assert self._ledger is not None
+        for first in range(0, len(carriers), LOOKS):
+            if gone := await self._ledger.call(partial(over, some=carriers[first : first + LOOKS])):
+                await self._on_thread(self._table.carry_no_more, file, gone)
 
     def _remove_orphans(self) -> None:
         newest = time.time() - ORPHAN_S

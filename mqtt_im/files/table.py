@@ -194,6 +194,13 @@ class FileTable:
         with self._guarded(), self._tables.transaction():
             self._carry(carriers)
 
+    def carry_no_more(self, file: str, carriers: Sequence[tuple[str, int]]) -> None:
+        """These messages carry the file no more. One of them stays where there are no others: it says that there were any."""
+        with self._guarded(), self._tables.transaction():
+            count = int(self._tables.sql("SELECT count(*) FROM carrier WHERE file = ?", (file,))[0][0])
+            gone = carriers[1:] if count <= len(carriers) else carriers
+            self._tables.many("DELETE FROM carrier WHERE file = ? AND conv = ? AND seq = ?", [(file, *one) for one in gone])
+
     def _carry(self, carriers: Iterable[tuple[str, str, int]]) -> None:
         self._tables.many("INSERT INTO carrier (file, conv, seq) VALUES (?, ?, ?) ON CONFLICT DO NOTHING", carriers)
 

@@ -107,7 +107,11 @@ class FileRoutes:
         caller = await self._tickets.caller(services, request.scope, f"files/{file}")
         await pay(services, caller.user, costs.FILE)
         try:
-            stored = await services.files.readable(caller.user, file)
+            stored = await services.files.readable(
+                caller.user,
+                file,
+                lambda seconds: services.transport.charge(caller.user, costs.of_more_time(seconds, costs.FILE)),
+            )
         except Refusal as refusal:
             raise Problem.of(refusal) from None
         if stored is None:

@@ -277,3 +277,27 @@ def test_what_retention_takes_leaves_the_disk_at_once_however_much_there_is(monk
             lambda: not set(files[:-1]) & {path.name for path in (server.data_dir / "files").rglob("*")}, "the files' end", 12
         )
         assert alice.file(files[-1]).status == 200
+
+
+def test_messages_that_carry_a_file_no_more_are_not_looked_at_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(service, "LOOKS", 3)
+    monkeypatch.setattr(service, "SWEEP_S", 0.2)
+    with ServerThread({}) as server, Web(server.http_port).login("alice") as alice:
+        files = [alice.upload(b"x", "f", "text/plain")["id"] for _ in range(2)]
+        for number in range(8):
+            alice.must("send", to=f"to{number}", body="", files=files)
+        for number in range(7):
+            alice.must("recall", conv=f"alice:to{number}", seq=1)
+
+        def carriers(file: str) -> list[tuple[str, int]]:
+            table = FileTable(server.data_dir, readonly=True)
+            found = table.upload(file)
+            table.close()
+            return [] if found is None else list(found.carriers)
+
+        for file in files:
+            eventually(lambda file=file: carriers(file) == [("alice:to7", 1)], "the end of those that were recalled", 12)  # type: ignore[misc]
+            assert alice.file(file).status == 200
+        alice.must("recall", conv="alice:to7", seq=1)
+        eventually(lambda: not carriers(files[0]) and not carriers(files[1]), "the files' end", 12)
+        assert alice.file(files[0]).status == 404

@@ -53,6 +53,23 @@ def test_who_carries_a_file_may_be_said_twice(table: FileTable) -> None:
     assert table.upload("f2") is None and table.carried_after("", 10) == ["f1"]
 
 
+def test_one_of_those_who_carry_a_file_no_more_says_that_there_were_any(table: FileTable) -> None:
+    table.add(_stored(1))
+    table.carry([("f1", "alice:bob", number) for number in (7, 8, 9)])
+    table.carry_no_more("f1", [("alice:bob", 7)])
+    assert sorted(_carriers(table)) == [("alice:bob", 8), ("alice:bob", 9)]
+    for _ in range(2):
+        table.carry_no_more("f1", [("alice:bob", 8), ("alice:bob", 9)])
+        assert len(_carriers(table)) == 1
+    assert table.carried_after("", 10) == ["f1"]
+
+
+def _carriers(table: FileTable) -> tuple[tuple[str, int], ...]:
+    upload = table.upload("f1")
+    assert upload is not None
+    return upload.carriers
+
+
 def test_the_store_of_the_carriers_has_a_name(table: FileTable) -> None:
     assert table.is_new and table.epoch == ""
     table.add(_stored(1))

@@ -11,6 +11,8 @@ from mqtt_im.protocol.errors import Quota, Refusal
 
 MAX_CARRIERS: Final = 1_000
 """Messages that may carry one file: who may read it is found by looking at them."""
+MAX_GROUPS: Final = 100
+"""Groups in which they may be: each has to be asked whether somebody is in it."""
 
 
 def attached(view: View, user: str, files: list[str]) -> list[list[object]]:
@@ -22,6 +24,8 @@ def attached(view: View, user: str, files: list[str]) -> list[list[object]]:
             raise Refusal("not_found", f"files: there is no file {file[:64]!r} that you may send")
         if len(upload.carriers) >= MAX_CARRIERS:
             raise Quota("carriers", f"files: {MAX_CARRIERS} messages carry {file[:64]!r} already; upload it again")
+        if len({conv for conv, _ in upload.carriers if conv[0] == "#"}) >= MAX_GROUPS:
+            raise Quota("carriers", f"files: {file[:64]!r} is in {MAX_GROUPS} groups already; upload it again")
         found.append([upload.id, upload.name, upload.type, upload.size])
     return found
 
@@ -32,13 +36,20 @@ def may_read_file(view: View, user: str, upload: Upload) -> bool:
         return upload.owner == user
     found: dict[str, list[int]] = {}
     for conv, seq in upload.carriers:
-        found.setdefault(conv, []).append(seq)
+        if conv[0] == "#" or user in conv.split(":"):
+            found.setdefault(conv, []).append(seq)
     return any(_reads(view, user, upload.id, conv, seqs) for conv, seqs in found.items())
 
 
 def is_carried(view: View, upload: Upload) -> bool:
     """Whether a message carries the file now."""
     return any(_carrier(view, upload.id, conv, seq) is not None for conv, seq in upload.carriers)
+
+
+def is_over(view: View, file: str, name: str, seq: int) -> bool:
+    """Whether a message is there, or was, that does not carry the file, and never will."""
+    conv = view.conv(name)
+    return conv is not None and seq <= conv.head and _carrier(view, file, name, seq) is None
 
 
 def files_of(record: Message) -> list[str]:

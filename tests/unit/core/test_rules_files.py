@@ -8,7 +8,7 @@ import pytest
 
 from mqtt_im.core.model import Conv, Member
 from mqtt_im.core.records import Message
-from mqtt_im.core.rules.files import is_carried, may_read_file
+from mqtt_im.core.rules.files import is_carried, is_over, may_read_file
 from mqtt_im.protocol.errors import Refusal
 from tests.support.uploads import MemoryUploads
 
@@ -70,8 +70,9 @@ def test_so_many_messages_carry_one_file_and_no_more(world: World, monkeypatch: 
 
 
 def test_who_may_read_a_file_is_asked_once_for_a_conversation(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.ask("ann", "group.create", id="g", group="#g", members=["bob"])
     for _ in range(50):
-        send(world, "ann", "bob", "a")
+        send(world, "ann", "#g", "a")
     upload = world.state.upload("a")
     assert upload is not None
     asked: list[str] = []
@@ -83,7 +84,37 @@ def test_who_may_read_a_file_is_asked_once_for_a_conversation(world: World, monk
 
     monkeypatch.setattr(Conv, "part", counted)
     assert not may_read_file(world.state, "cat", upload)
-    assert asked == ["ann:bob"]
+    assert asked == ["#g"]
+
+
+def test_who_may_read_a_file_is_not_asked_where_others_talk_alone(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    send(world, "ann", "bob", "a")
+    upload = world.state.upload("a")
+    assert upload is not None
+
+    def looked(*_: object) -> None:
+        raise AssertionError("the name says already that cat is not in it")
+
+    monkeypatch.setattr(type(world.state), "conv", looked)
+    assert not may_read_file(world.state, "cat", upload)
+
+
+def test_so_many_groups_have_one_file_and_no_more(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mqtt_im.core.rules.files.MAX_GROUPS", 2)
+    for group in ("#one", "#two"):
+        world.ask("ann", "group.create", id=group, group=group, members=["bob"])
+        send(world, "ann", group, "a")
+    with pytest.raises(Refusal) as refusal:
+        send(world, "ann", "#one", "a")
+    assert refusal.value.code == "quota" and "upload it again" in refusal.value.message
+
+
+def test_a_message_is_over_for_a_file_when_it_is_there_without_it(world: World) -> None:
+    seq = send(world, "ann", "bob", "a")
+    assert not is_over(world.state, "a", "ann:bob", seq)
+    assert not is_over(world.state, "a", "ann:bob", seq + 1) and not is_over(world.state, "a", "ann:cat", 1)  # it may still come
+    world.ask("ann", "recall", id="r", conv="ann:bob", seq=seq)
+    assert is_over(world.state, "a", "ann:bob", seq)
 
 
 def test_it_goes_with_the_last_message_that_carries_it(world: World) -> None:
