@@ -1,4 +1,4 @@
-"""Delivery: one device's stream of items. Everything that affects it lives in this file; it does no I/O.
+"""Delivery: one device's stream of items. Everything that affects it lives in this file and in `offered`; it does no I/O.
 
 A delivery is a cursor on the inbox's log. It offers items in `pos` order, keeps at most `window` packets unacknowledged, and
 moves the cursor as far as acknowledgements are contiguous. What it does not have it asks for (`want`); a live item is taken
@@ -13,7 +13,8 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from .entries import Entry, void, void_entry
-from .flights import FLIGHT_BYTES, LARGE, Aloft, Flight, LargeFlight, Message, take_back, weight_of
+from .flights import LARGE, Aloft, Flight, LargeFlight, Message, take_back, weight_of
+from .offered import Offered
 
 ITEM_IDS = 32_767
 """Packet identifiers of items are `(pos - 1) % ITEM_IDS + 1`, so a restarted server uses the same ones again."""
@@ -22,14 +23,8 @@ APP_AHEAD = 1000
 MAX_BUFFERED = 256
 MAX_BUFFERED_BYTES = 256 * 1024
 BATCH_ITEMS = 200
-BATCH_FIRST = 2048
-"""Bytes of the first batch of a connection, at most: a thin line shows something soon. Each PUBACK doubles that …"""
-BATCH_MOST = 16 * 1024
-"""… up to so many. One item may be larger."""
 _BATCH_FRAME = 64
 """Bytes of a batch around its items, at most."""
-
-_NOTHING: list[tuple[int, Entry]] = []
 
 Claim = Callable[[str, int], bool]
 """Says whether an item that a later one may replace is still there to be offered, and from then on it is."""
@@ -44,81 +39,28 @@ Packet = tuple[int, bytes, bool]
 """One packet to send: its identifier, 0 at QoS 0; its payload, JSON text; whether it is a repeat (DUP)."""
 
 
-class Delivery:
+class Delivery(Offered):
     """The stream of one connected device. `cursor` and `head` are positions of its user's inbox."""
 
-    __slots__ = (
-        "_again",
-        "_aloft",
-        "_batch",
-        "_batch_bytes",
-        "_buffer",
-        "_buffered",
-        "_delivered",
-        "_dup_upto",
-        "_former",
-        "_newest",
-        "_oldest",
-        "app",
-        "cursor",
-        "device",
-        "flights",
-        "head",
-        "limit",
-        "moved",
-        "next",
-        "offered",
-        "qos",
-        "user",
-        "waiting",
-        "window",
-    )
+    __slots__ = ("_buffer", "_buffered", "device", "head", "limit", "moved", "waiting", "window")
 
     def __init__(
         self, user: str, device: str, cursor: int, head: int, *, qos: int, window: int, app: bool, aloft: Aloft | None = None
     ) -> None:
         """`aloft` counts the large packets in flight of all deliveries that share it."""
-        self._aloft = aloft or Aloft()
-        self.user = user
+        super().__init__(user, cursor, qos, app, aloft or Aloft())
         self.device = device
-        self.cursor = cursor
         self.head = head
-        self.next = cursor + 1
-        """The next position to offer."""
-        self.qos = qos
         self.window = window
-        self.app = app
-        self._batch = self._batch_bytes = 0
         self.limit = 0
         """The most bytes of a batch, as JSON, where the device takes only so much; 0: as many as it likes."""
-        self.offered: list[tuple[int, Entry]] = []
-        """The items of the packet that was taken last, until all that was taken is acknowledged."""
         self.waiting = False
         """Items were asked for and have not come yet."""
         self.moved = False
         """Whether the cursor waits to be written; for whoever writes it."""
-        self.flights: dict[int, Flight] = {}
-        self._oldest: Flight | None = None
-        self._newest: Flight | None = None
         self._buffer: list[tuple[int, Entry]] = []
         """Short; and an empty `deque` would be a tenth of what an idle connection takes."""
         self._buffered = 0
-        self._delivered: dict[str, int] | None = None
-        self._dup_upto = 0
-        self._former: set[int] | None = None
-        """Packets that were offered before the device said where it stands and had no PUBACK then, which may come yet."""
-        self._again: dict[int, Flight] = {}
-        """Packets of a former connection that are to be sent again, by their first position."""
-
-    @property
-    def batch(self) -> int:
-        """The most bytes of a batch that the device has asked for; 0: items come alone."""
-        return self._batch
-
-    @batch.setter
-    def batch(self, most: int) -> None:
-        self._batch = min(most, BATCH_MOST)
-        self._batch_bytes = min(self._batch, BATCH_FIRST)
 
     # What comes in.
 
@@ -173,11 +115,6 @@ class Delivery:
         self.waiting = True
         return after, MAX_BUFFERED - len(buffer)
 
-    @property
-    def unacknowledged(self) -> int:
-        """Items that were offered and are not acknowledged."""
-        return self.next - 1 - self.cursor
-
     def look_again(self) -> tuple[int, int]:
         """Like `want`, also where nothing is known to be missing."""
         self.amended()
@@ -199,8 +136,7 @@ class Delivery:
 
     def taken_back(self, gone: Container[Message]) -> int:
         """These messages were recalled: nothing of their content is in memory. Returns about how many items were looked at."""
-        kept = [flight.entries for flight in (*self.flights.values(), *self._again.values())]
-        return 1 + sum(take_back(entries, gone) for entries in (*kept, self._buffer, self.offered))
+        return super().taken_back(gone) + take_back(self._buffer, gone)
 
     # What is in memory.
 
@@ -211,10 +147,7 @@ class Delivery:
 
     def weight(self, writable: bool) -> int:
         """About how many bytes are in memory for what has no acknowledgement, and behind it, where that can't leave now."""
-        flights = [*self.flights.values(), *self._again.values()]
-        size = FLIGHT_BYTES * len(flights) + sum([flight.weight for flight in flights])
-        if not self.qos:
-            size += weight_of(self.offered)
+        size = self._weight()
         return size if self._leaves(writable) else size + weight_of(self._buffer)
 
     def _leaves(self, writable: bool) -> bool:
@@ -228,61 +161,7 @@ class Delivery:
         """
         if not self._leaves(writable):
             self.amended()
-        self.offered = _NOTHING
-        for flight in (*self.flights.values(), *self._again.values()):
-            flight.lighten(made)
-
-    # PUBACKs.
-
-    def acked(self, packet_id: int, *, twice: bool = False) -> bool:
-        """A PUBACK came; True where the cursor has moved.
-
-        `twice`: what the device had in hand when it said where it stands has two, of which the first counts for nothing.
-        """
-        flights = self.flights
-        flight = flights.get(packet_id)
-        if self._former and packet_id in self._former:
-            self._former.discard(packet_id)
-            if twice:
-                if flight is not None:
-                    flight.doubtful = True
-                return False
-        if flight is None or flight.acked:
-            return False
-        flight.acked = True
-        if self._former is not None:
-            self._settle_doubts(flight)
-        if self._batch_bytes < self._batch:
-            self._batch_bytes = min(2 * self._batch_bytes, self._batch)
-        before = self.cursor
-        self._settle()
-        return self.cursor != before
-
-    def _settle(self) -> None:
-        """What is acknowledged is over, as far as that is contiguous."""
-        oldest = self._oldest
-        while oldest is not None and oldest.acked:
-            self.flights.pop(oldest.packet_id, None)
-            if oldest.last > self.cursor and not self.app:
-                self.cursor = oldest.last
-                self._deliver(oldest.entries)
-            oldest = oldest.following
-        self._oldest = oldest
-        if oldest is None:
-            self._newest = None
-            self.offered = _NOTHING  # it would stay as long as the connection
-
-    def _settle_doubts(self, acked: Flight) -> None:
-        """PUBACKs come in order (MQTT-4.6.0-2): a device that acknowledged twice would have done so with earlier ones by now."""
-        earlier = self._oldest
-        while earlier is not None and earlier is not acked:
-            earlier.acked = earlier.acked or earlier.doubtful
-            earlier = earlier.following
-
-    def caught_up(self) -> None:
-        """Every PUBACK that the device has sent before it said where it stands has come."""
-        if self._former:
-            self._former.clear()
+        self._lighten(made)
 
     def confirmed(self, pos: int) -> None:
         """The device itself has said that it has everything up to `pos` (`ack`)."""
@@ -294,16 +173,9 @@ class Delivery:
 
     def restart(self, cursor: int, head: int) -> None:
         """The device has said where it stands (`hello` with `after`): delivery goes on behind it."""
-        if self.flights:
-            former = self._former or set()
-            self._former = former.union(packet_id for packet_id, flight in self.flights.items() if not flight.acked)
-        sent = max([self.next - 1, *(flight.last for flight in self._again.values())])
-        self._dup_upto = max(self._dup_upto, sent)
+        self._take_down_all()
         self.cursor = cursor
         self.head = max(self.head, head)
-        self.flights.clear()
-        self._oldest = self._newest = None
-        self._again.clear()
         self._jump(cursor + 1)
 
     def _jump(self, position: int) -> None:
@@ -436,29 +308,8 @@ class Delivery:
         self._buffered += sum(entry.size for _, entry in self.offered)
         self.next = first
         self._dup_upto = max(self._dup_upto, last if packet_id in self.flights and self._dup_upto >= first else 0)
-        flight = self.flights.pop(packet_id, None)
-        if flight is None:
-            if not self.app:
-                self.cursor = first - 1
-            return
-        before = self._oldest
-        if before is flight:
-            self._oldest = self._newest = None
-            return
-        while before is not None and before.following is not flight:
-            before = before.following
-        if before is not None:
-            before.following = None
-        self._newest = before
-
-    def _fly(self, flight: Flight) -> None:
-        self.flights[flight.packet_id] = flight
-        # The oldest is asked for at each acknowledgement, and a dictionary that loses its first keys finds the next one slowly.
-        if self._newest is None:
-            self._oldest = flight
-        else:
-            self._newest.following = flight
-        self._newest = flight
+        if not self._take_down(packet_id) and not self.app:
+            self.cursor = first - 1
 
     def _cut(self) -> None:
         """The `void` in front begins at `next`, and ends where a packet that is to be sent again begins, or ends."""
@@ -502,24 +353,6 @@ class Delivery:
             items.append(item)
         return taken, _joined(taken, items) if taken else b""
 
-    def _deliver(self, entries: list[tuple[int, Entry]]) -> None:
-        for _, entry in entries:
-            if entry.by != self.user and entry.seq:
-                delivered = self._delivered
-                if delivered is None:
-                    delivered = self._delivered = {}
-                if entry.seq > delivered.get(entry.conv, 0):
-                    delivered[entry.conv] = entry.seq
-
-    def delivered(self) -> list[str | int]:
-        """`[conv, seq, …]` of the messages that the cursor has delivered since this was last asked."""
-        found: list[str | int] = []
-        if self._delivered:
-            for conv, seq in self._delivered.items():
-                found += (conv, seq)
-            self._delivered = None
-        return found
-
     # Resuming a kept session (MQTT-4.4.0-1).
 
     def resume(self, flights: dict[int, Flight]) -> None:
@@ -531,19 +364,6 @@ class Delivery:
         self._again = {
             flight.first: flight for flight in flights.values() if self.cursor < flight.first and flight.last <= self.head
         }
-
-    def resume_blind(self, upto: int) -> None:
-        """A session is resumed of which only the cursor is known: items up to `upto` may have been sent before."""
-        self._dup_upto = upto
-
-    @property
-    def sent_before(self) -> int:
-        """Items up to this one may have been sent before, also those that were not offered again yet; 0 where none were."""
-        return self._dup_upto if self._dup_upto >= self.next else 0
-
-    def in_flight(self) -> dict[int, Flight]:
-        """What was offered and is not acknowledged, for the session to be resumed; by packet identifier, in order."""
-        return {**self.flights, **{flight.packet_id: flight for flight in self._again.values()}}
 
     def _incomplete(self) -> bool:
         """Whether the next packet is one that is to be sent again, and not all of it is in memory as it is now."""

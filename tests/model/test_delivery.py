@@ -19,14 +19,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.core import delivery as module
-from mqtt_im.core import flights
+from mqtt_im.core import flights, offered
 from mqtt_im.core.delivery import Delivery, item_packet_id
 from mqtt_im.core.entries import Entry, void_entry
 from mqtt_im.protocol.requests import MAX_BATCH
 from tests.support.delivery import Packet, taken
 
 USER, DEVICE = "bob", "tel"
-SMALL = {"MAX_BUFFERED": 4, "APP_AHEAD": 7, "BATCH_ITEMS": 3, "BATCH_FIRST": 150, "BATCH_MOST": 300, "ITEM_IDS": 23}
+SMALL = {"MAX_BUFFERED": 4, "APP_AHEAD": 7, "BATCH_ITEMS": 3, "ITEM_IDS": 23}
 
 
 class Item:
@@ -76,6 +76,7 @@ class DeliveryMachine(RuleBasedStateMachine):
         self.undo = ExitStack()
         for name, value in SMALL.items():
             self.undo.enter_context(patch.object(module, name, value))
+        self.undo.enter_context(patch.multiple(offered, BATCH_FIRST=150, BATCH_MOST=300))
         self.undo.enter_context(patch.object(flights, "HEAVY", 1))
         self.items: list[Item] = []
         self.asked: list[tuple[int, int]] = []

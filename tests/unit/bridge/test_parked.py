@@ -8,7 +8,7 @@ import weakref
 from pathlib import Path
 
 from mqtt_im.bridge.telling import CROWD
-from mqtt_im.core.delivery import BATCH_FIRST, BATCH_MOST
+from mqtt_im.core.offered import BATCH_FIRST, BATCH_MOST
 from mqtt_im.transport.api import Extra
 from tests.support.bridge import BridgeWorld, FakeLink
 

@@ -7,6 +7,7 @@ import json
 import pytest
 
 from mqtt_im.core import delivery as module
+from mqtt_im.core import offered
 from mqtt_im.core.delivery import APP_AHEAD, BATCH_ITEMS, ITEM_IDS, MAX_BUFFERED, item_packet_id
 from mqtt_im.core.entries import void_entry
 from mqtt_im.protocol.requests import MAX_BATCH
@@ -206,8 +207,8 @@ def test_what_an_app_confirms_is_not_repeated() -> None:
 
 
 def large_batches(monkeypatch: pytest.MonkeyPatch, most: int = 48 * 1024) -> None:
-    monkeypatch.setattr(module, "BATCH_FIRST", most)
-    monkeypatch.setattr(module, "BATCH_MOST", most)
+    monkeypatch.setattr(offered, "BATCH_FIRST", most)
+    monkeypatch.setattr(offered, "BATCH_MOST", most)
 
 
 def test_a_batch_holds_the_same_stream_and_is_acknowledged_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:

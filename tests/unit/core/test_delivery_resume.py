@@ -181,8 +181,8 @@ def test_of_a_session_known_by_its_cursor_alone_everything_up_to_the_former_head
 
 def test_a_packet_waits_until_all_of_it_is_known_as_it_is_now(monkeypatch: pytest.MonkeyPatch) -> None:
     """A batch may reach beyond a page; what was recalled in its second part is not sent again as it was."""
-    monkeypatch.setattr("mqtt_im.core.delivery.BATCH_FIRST", 48 * 1024)
-    monkeypatch.setattr("mqtt_im.core.delivery.BATCH_MOST", 48 * 1024)
+    monkeypatch.setattr("mqtt_im.core.offered.BATCH_FIRST", 48 * 1024)
+    monkeypatch.setattr("mqtt_im.core.offered.BATCH_MOST", 48 * 1024)
     inbox = Inbox(head=1000, window=2)
     inbox.delivery.batch = MAX_BATCH
     sent = []
