@@ -24,7 +24,9 @@ MAX_FILTER_BYTES: Final = 256 * 1024
 MAX_SHARED: Final = 1_000
 """Characters of a shared subscription where there may be other nodes, which all know it."""
 _FEW: Final = 100
-"""Filters, or retained messages that they may match, that are handled in one turn of the loop."""
+"""Filters that are handled in one turn of the loop …"""
+_LOOKS: Final = 10
+"""… as which each counts once more for so many retained messages that it may match."""
 _TURN_S: Final = 0.003
 _ALWAYS, _IF_NEW = 0, 1
 """Retain Handling (MQTT5-3.3.1-9 to -11)."""
@@ -54,7 +56,7 @@ def _abroad(connection: Peer, filters: list[tuple[str, int]]) -> Abroad | None:
 
 def _are_many(connection: Peer, filters: int) -> bool:
     """Whether so many filters are more than one turn of the loop has time for."""
-    return filters * (1 + len(connection.hub.plain.retained.messages) // _FEW) > _FEW
+    return filters * (1 + len(connection.hub.plain.retained.messages) // _LOOKS) > _FEW
 
 
 def pay(connection: Peer, filters: list[str]) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from mqtt_im.transport.embedded import subscribing
 from mqtt_im.transport.embedded.sessions import streams
 from mqtt_im.transport.embedded.sessions.keeper import Keeper
+from mqtt_im.transport.embedded.sessions.message import PlainMessage
 from mqtt_im.transport.embedded.sessions.retained import Retained, RetainedMessage
 from mqtt_im.transport.embedded.sessions.session import Session
 from tests.support import packets5
@@ -121,6 +123,30 @@ async def test_what_nobody_takes_is_left_out_a_few_in_each_turn(
         assert sum(left.values()) == MANY
         turns.stop()
         assert max(left.values()) <= 4
+
+
+@on_loop
+async def test_one_filter_that_matches_thousands_goes_through_a_few_in_each_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscribing, "_TURN_S", 0.0)
+    async with server(tmp_path, max_retained_messages=2_000) as here:
+        for number in range(2_000):
+            here.hub.plain.publish(PlainMessage(f"a/{number}", b"x", 0, True))
+        reader = await here.connect5("r")
+        turns = Turns()
+        wanted: dict[int, int] = {}
+        want = streams.Streams.want
+
+        def noted(self: streams.Streams, session: Session, topic: str, options: int) -> None:
+            wanted[turns.count] = wanted.get(turns.count, 0) + 1
+            want(self, session, topic, options)
+
+        monkeypatch.setattr(streams.Streams, "want", noted)
+        await reader.subscribe(("a/+", 0))
+        await reader.receive()
+        turns.stop()
+        assert sum(wanted.values()) == 2_000 and max(wanted.values()) <= 100
 
 
 @on_loop
