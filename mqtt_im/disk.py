@@ -33,6 +33,30 @@ def reason(path: Path, error: BaseException) -> str:
     return f"{path}: {text}" + (" (the disk is full)" if is_full(path.parent) else "")
 
 
+def reading(file: Path, unchanging: bool) -> str:
+    """What SQLite is told to open for reading; `unchanging`: nothing is written beside it, and nobody else has it open.
+
+    That suits a database of which a part stands in its write-ahead file as well: the index of that file is kept in memory by who
+    has the database alone (https://sqlite.org/vfs.html, "unix-excl"). Where there is room for what stands there, it stands in the
+    database itself afterwards, as after any use of it.
+    """
+    if not unchanging:
+        how = "mode=ro"
+    elif _goes_on(file):
+        how = "mode=rw&vfs=unix-excl"
+    else:
+        how = "mode=ro&immutable=1"
+    return f"{file.absolute().as_uri()}?{how}"
+
+
+def _goes_on(file: Path) -> bool:
+    """Whether a part of the database stands in its write-ahead file."""
+    try:
+        return file.with_name(f"{file.name}-wal").stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 def lacks_room(error: BaseException | None) -> bool:
     """Whether something could not be written only because the disk is full."""
     while error is not None:

@@ -19,7 +19,6 @@ from mqtt_im.protocol.errors import ConfigError, StoreError
 from mqtt_im.store.policy import Removed
 from mqtt_im.store.sqlite import backup as backups
 from mqtt_im.store.sqlite import check as checks
-from mqtt_im.store.sqlite.tables.files import LOG_FILE, PROJECTION_FILE
 from mqtt_im.store.sqlite.tables.unchanging import readable
 
 if TYPE_CHECKING:
@@ -76,7 +75,7 @@ def check(config: ConfigFile = None, overrides: Overrides = None) -> None:
     if _has_accounts_alone(folder):
         typer.echo(f"{folder.absolute()}: accounts, and no messages yet: no server has run here.")
         return
-    with readable(folder, (LOG_FILE, PROJECTION_FILE, "files.db")) as unchanging:
+    with readable(folder) as unchanging:
         report = checks.check(folder, unchanging)
         files = file_tools.check(loaded.files, folder, unchanging)
     typer.echo(

@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 
-from mqtt_im.accounts.journal import FILE_NAME
 from mqtt_im.accounts.passwords import make_password
 from mqtt_im.accounts.table import Accounts
 from mqtt_im.cli.options import ConfigFile, Overrides, tell_where
@@ -23,7 +22,7 @@ from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.kept import Kept
 from mqtt_im.store.sqlite.kept import kept_by
-from mqtt_im.store.sqlite.tables.files import LOG_FILE, PROJECTION_FILE
+from mqtt_im.store.sqlite.tables.files import LOG_FILE
 from mqtt_im.store.sqlite.tables.unchanging import readable
 from mqtt_im.tables import Folder
 
@@ -49,7 +48,7 @@ def _accounts(config: Path | None, overrides: list[str] | None) -> Iterator[Acco
 def _read(config: Path | None, overrides: list[str] | None) -> Iterator[Accounts]:
     """The accounts, for looking at them: nothing has to be written, also where there is no room for that."""
     loaded = load(config, overrides or ())
-    with readable(Path(loaded.data_dir), [] if loaded.store.url else [FILE_NAME]) as unchanging:
+    with readable(Path(loaded.data_dir)) as unchanging:
         place = Folder(loaded.data_dir, unchanging=True) if unchanging and not loaded.store.url else place_for(loaded)
         accounts = Accounts(place, readonly=unchanging)
         try:
@@ -156,7 +155,7 @@ def _kept(config: Config, name: str) -> Kept | None:
     folder = Path(config.data_dir)
     if not (folder / LOG_FILE).exists():
         return None
-    with readable(folder, (LOG_FILE, PROJECTION_FILE)) as unchanging:
+    with readable(folder) as unchanging:
         return kept_by(folder, name, unchanging)
 
 

@@ -64,7 +64,7 @@ def held(folder: Path) -> Iterator[Files]:
     """A folder with a store, of which the projections have all that is in the log. Raises `StoreError`."""
     if not (folder / LOG_FILE).is_file():
         raise StoreError(f"{folder / LOG_FILE}: there is no such file; has a server run on this data_dir?")
-    with readable(folder, (LOG_FILE, PROJECTION_FILE, *(f"{file}.db" for file, _ in FILES.values()))) as unchanging:
+    with readable(folder) as unchanging:
         if unchanging and not sqlite.is_settled(folder):
             raise StoreError(f"{folder / PROJECTION_FILE}: lacks some of what is in the log (the disk is full)")
         files = Files(folder, unchanging)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import peewee
 
-from mqtt_im.disk import reason
+from mqtt_im.disk import reading, reason
 from mqtt_im.protocol.errors import StoreError
 
 from .interface import Models, Place
@@ -30,7 +30,7 @@ class SqliteTables:
         self.is_new = not path.exists()
         pragmas = {"busy_timeout": _BUSY_TIMEOUT_MS}
         self.db: Any = peewee.SqliteDatabase(
-            f"{path.absolute().as_uri()}?mode=ro{'&immutable=1' if unchanging else ''}" if readonly else str(path),
+            reading(path, unchanging) if readonly else str(path),
             uri=readonly,
             thread_safe=False,  # one connection for all threads, under a lock of the caller's
             check_same_thread=False,

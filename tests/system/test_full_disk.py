@@ -334,3 +334,34 @@ def test_what_a_stopped_server_has_stored_is_read_where_nothing_can_be_written(s
         assert check(copy).messages == SENT
         assert server.command("user", "list", "--set", f"data_dir={copy}").stdout == listed.stdout
         filled.unlink()
+
+
+def test_what_a_killed_server_has_stored_is_read_where_nothing_can_be_written(small: Path, tmp_path: Path) -> None:
+    """Its databases stand in their write-ahead files as well, whose index has no room on the disk."""
+    data = small / "data"
+    with ServerProcess({"data_dir": str(data)}) as server:
+        assert server.command("user", "add", "alice").returncode == 0
+        stored(server)
+        server.kill()
+        for index in data.glob("*-shm"):
+            index.unlink()
+        os.unlink(data / "reserve")
+        filled = fill(small)
+        before = {*data.rglob("*")}
+        assert (data / "mqtt-im.db-wal").stat().st_size
+        for command in (
+            ("user", "list"),
+            ("store", "check"),
+            ("store", "backup", str(tmp_path / "backup.db")),
+        ):
+            done = server.command(*command)
+            assert (done.returncode, done.stderr) == (0, ""), (command, done)
+        assert before.issuperset(data.rglob("*"))
+        assert (
+            server.command("store", "restore", str(tmp_path / "backup.db"), "--set", f"data_dir={tmp_path / 'new'}").returncode
+            == 0
+        )
+        assert check(tmp_path / "new").messages == SENT
+        filled.unlink()
+        server.start()
+        works(server)

@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Final
 
 from mqtt_im.accounts import journal as accounts
-from mqtt_im.disk import is_full, reason, sync
+from mqtt_im.disk import is_full, reading, reason, sync
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import RESTORING, FolderLock
 from mqtt_im.store.sqlite.tables.files import LOG_FILE, new_epoch
-from mqtt_im.store.sqlite.tables.unchanging import readable, uri
+from mqtt_im.store.sqlite.tables.unchanging import readable
 
 _OF_A_STORE: Final = re.compile(
     r"(mqtt-im|projection|accounts|broker|hooks|webpush|search|files)\.(db|alive)(\.[a-z]+)?(-wal|-shm|-journal)?\Z"
@@ -45,7 +45,7 @@ def backup(data_dir: Path, target: Path) -> None:
     partial.unlink(missing_ok=True)
     try:
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        with readable(data_dir, [LOG_FILE, accounts.FILE_NAME]) as unchanging:
+        with readable(data_dir) as unchanging:
             _copy(source, partial, unchanging)
             with closing(sqlite3.connect(f"{partial.absolute().as_uri()}?mode=rw", uri=True)) as connection:
                 connection.execute("PRAGMA journal_mode = DELETE")
@@ -171,14 +171,14 @@ def _settle(folder: Path) -> None:
 def _copy(source: Path, target: Path, unchanging: bool = False) -> None:
     """Copy a database as one snapshot, what still stands in its write-ahead file included."""
     with (
-        closing(sqlite3.connect(uri(source, unchanging), uri=True, timeout=10)) as reader,
+        closing(sqlite3.connect(reading(source, unchanging), uri=True, timeout=10)) as reader,
         closing(sqlite3.connect(target)) as writer,
     ):
         reader.backup(writer)
 
 
 def _add_accounts(connection: sqlite3.Connection, file: Path, unchanging: bool) -> None:
-    connection.execute("ATTACH ? AS accounts", (uri(file, unchanging),))
+    connection.execute("ATTACH ? AS accounts", (reading(file, unchanging),))
     tables = {name for (name,) in connection.execute("SELECT name FROM accounts.sqlite_master WHERE type = 'table'")}
     with connection:
         for table in tables & set(_ACCOUNT_TABLES):

@@ -14,7 +14,7 @@ from typing import Any
 
 import peewee
 
-from mqtt_im.disk import reason
+from mqtt_im.disk import reading, reason
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.shares import Bounds
 from mqtt_im.store.sqlite.errors import is_damage
@@ -29,7 +29,6 @@ from .models import (
     FoldRow,
     LogMeta,
 )
-from .unchanging import uri
 from .upgrades import count_usage
 
 logger = logging.getLogger(__name__)
@@ -162,7 +161,7 @@ def _open(
     }
     if readonly:
         pragmas = {"busy_timeout": 5000, "query_only": 1}
-    name = uri(path, unchanging) if unchanging else str(path)
+    name = reading(path, unchanging) if unchanging else str(path)
     db = peewee.SqliteDatabase(name, uri=unchanging, pragmas=pragmas, check_same_thread=False, thread_safe=False)
     try:
         if readonly and not path.exists():
