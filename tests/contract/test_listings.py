@@ -144,6 +144,37 @@ def test_conversations_come_by_activity_and_pages_join(store: Store) -> None:
         assert found == expected
 
 
+def test_what_one_does_not_see_moves_nothing_and_pages_join(store: Store) -> None:
+    """Not for whom a message is hidden since they block its sender, nor for who has left a group."""
+    store.ask("ann", rq.GroupCreate(id="g", group="#left", members=["bob"]))
+    store.ask("ann", rq.GroupCreate(id="h", group="#stays", members=["bob"]))
+    for number in range(6):
+        store.say("ann", f"u{number}")
+    store.ask("ann", rq.GroupLeave(id="l", group="#left"))
+    store.ask("ann", rq.Block(id="b1", user="u1"))
+    store.ask("ann", rq.Block(id="b2", user="zoe"))
+    for user, to in (
+        ("u1", "ann"),
+        ("zoe", "ann"),
+        ("bob", "#left"),
+        ("u2", "ann"),
+        ("bob", "#stays"),
+        ("ann", "ann"),
+        ("u1", "ann"),
+    ):
+        store.say(user, to)
+    expected = ["ann:ann", "#stays", "ann:u2", "#left", *(f"ann:u{number}" for number in (5, 4, 3, 1, 0))]
+    assert names(store, "ann") == expected
+    for limit in (1, 2, 4):
+        told = page(store, "ann", limit)
+        found = [conv["conv"] for conv in told["convs"]]
+        while told["more"]:
+            told = page(store, "ann", limit, told["next"])
+            found += [conv["conv"] for conv in told["convs"]]
+        assert found == expected
+    assert names(store, "u1") == ["ann:u1"]
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_a_listing_ends_and_misses_none_while_conversations_move(store: Store, seed: int) -> None:
     dice = random.Random(seed)

@@ -70,9 +70,8 @@ class MemoryState(ByActivity):
     def touch_member(self, conv: Conv, name: str) -> None:
         """See `core.state.State`."""
 
-    def _activity(self, user: User) -> list[tuple[int, Conv]]:
-        found = [(conv.members[user.name].activity(conv), conv) for conv in self._convs.values() if user.name in conv.members]
-        return [(lsn, conv) for lsn, conv in found if lsn]
+    def _active(self, user: User, above: int, below: int, limit: int) -> list[tuple[int, Conv]]:
+        return [(conv.members[user.name].activity(conv), conv) for conv in self._convs.values() if user.name in conv.members]
 
     def conv_names(self, user: User) -> list[str]:
         """See `interface.State`."""

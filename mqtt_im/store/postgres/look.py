@@ -147,17 +147,16 @@ class Look(ByActivity):
         rows = self.link.one(tables.PART, conv.cid, self.user(name).uid)
         return tables.read_member(rows[0]) if rows else None
 
-    def _activity(self, user: User) -> list[tuple[int, Conv]]:
-        """All conversations of a user in which the user may read something, with the log row of the newest message of that."""
+    def _active(self, user: User, above: int, below: int, limit: int) -> list[tuple[int, Conv]]:
         found: list[tuple[int, Conv]] = []
-        for name, *direct in self.link.one(tables.DIRECTS_OF, user.uid):
+        for name, *direct in self.link.one(tables.ACTIVE_DIRECTS, user.uid, above, below, limit):
             a, b = (user.name, name) if direct[0] == user.uid else (name, user.name)
             conv = self._convs.get(f"{min(a, b)}:{max(a, b)}") or self._keep_direct(direct, a, b)
             found.append((conv.members[user.name].activity(conv), conv))
-        for row in self.link.one(tables.PARTS, user.uid):
+        for row in self.link.one(tables.ACTIVE_GROUPS, user.uid, above, below, limit):
             conv = self._convs.get(row[1]) or self._keep_group(row[: tables.GROUP_COLUMNS])
             found.append((tables.read_member(row[tables.GROUP_COLUMNS :]).activity(conv), conv))
-        return [(lsn, conv) for lsn, conv in found if lsn]
+        return found
 
     def conv_names(self, user: User) -> list[str]:
         """See `interface.State`."""

@@ -87,6 +87,28 @@ COMMON: Final = Statement(
 DIRECTS: Final = Statement(
     f"SELECT {DIRECT} FROM unnest($1, $2) v (a, b) JOIN direct d USING (a, b)".replace("d.a, d.b", "a, b"), "II"
 )
+_ACTIVITY: Final = "CASE WHEN m.active THEN g.lsn ELSE m.last END"
+ACTIVE_GROUPS: Final = Statement(
+    f"SELECT {GROUP}, {MEMBER} FROM member m JOIN grp g USING (cid)"
+    f" WHERE m.uid = $1 AND {_ACTIVITY} > $2 AND {_ACTIVITY} < $3 ORDER BY {_ACTIVITY} DESC LIMIT $4",
+    "iiii",
+)
+_NEWEST_DIRECTS: Final = (
+    "(SELECT u.name, {columns} FROM (SELECT * FROM direct WHERE {who} AND parts IS NULL AND lsn > $2 AND lsn < $3"
+    " ORDER BY lsn DESC LIMIT $4) d JOIN im_user u ON u.uid = d.{other})"
+)
+_HIDING_DIRECTS: Final = (
+    "SELECT u.name, {columns} FROM direct d JOIN im_user u ON u.uid = d.{other} WHERE {who} AND parts IS NOT NULL AND lsn > $2"
+)
+ACTIVE_DIRECTS: Final = Statement(
+    # Where something is hidden from somebody, the activity is another one for each: those, which are few, come as well.
+    " UNION ALL ".join(
+        part.format(columns=DIRECT, who=who, other=other)
+        for part in (_NEWEST_DIRECTS, _HIDING_DIRECTS)
+        for who, other in (("a = $1", "b"), ("b = $1 AND a <> $1", "a"))
+    ),
+    "iiii",
+)
 DIRECTS_OF: Final = Statement(
     f"SELECT u.name, {DIRECT} FROM direct d JOIN im_user u ON u.uid = d.b WHERE d.a = $1"
     f" UNION ALL SELECT u.name, {DIRECT} FROM direct d JOIN im_user u ON u.uid = d.a WHERE d.b = $1 AND d.a <> $1",
