@@ -181,7 +181,7 @@ MUTATIONS: dict[str, Mutation] = {
         "gap: everything up to",
         (
             (
-                "core/delivery.py",
+                "core/offered.py",
                 "            if oldest.last > self.cursor and not self.app:\n",
                 "            if oldest.last > self.cursor:\n",
             ),
@@ -204,7 +204,7 @@ MUTATIONS: dict[str, Mutation] = {
     "late-puback": Mutation(
         "takes the PUBACK of what was offered before a `hello` with `after` for that of what is offered since",
         "gap: everything up to",
-        (("core/delivery.py", "            if twice:\n", "            if not packet_id:\n"),),
+        (("core/offered.py", "            if twice:\n", "            if not packet_id:\n"),),
         hellos=_HELLOS,
     ),
     "app-gap": Mutation(
