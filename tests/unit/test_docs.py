@@ -129,8 +129,16 @@ def test_the_reference_of_the_client_is_what_its_docstrings_say() -> None:
     assert reference.PAGE.read_text(encoding="utf-8") == reference.render(), "make docs writes docs/api.md anew"
 
 
+def headings(page: Path) -> set[str]:
+    """What a link may name behind its `#`."""
+    titles = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
 def test_links_between_pages_lead_somewhere() -> None:
-    for file in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+    for file in (*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")):
         text = file.read_text(encoding="utf-8")
-        for target in re.findall(r"\]\((?!https?:)([^)#]*)(?:#[^)]*)?\)", text):
-            assert not target or (file.parent / target).exists(), f"{file.name}: {target}"
+        for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
+            page = file.parent / target if target else file
+            assert page.exists(), f"{file.name}: {target}"
+            assert not heading or heading in headings(page), f"{file.name}: {target}#{heading}"
