@@ -20,10 +20,10 @@ from mqtt_im.cli.places import place_for
 from mqtt_im.config import Config, load
 from mqtt_im.protocol.errors import MqttImError, StoreError
 from mqtt_im.store.folder import FolderLock
-from mqtt_im.store.kept import Kept
 from mqtt_im.store.sqlite.kept import kept_by
 from mqtt_im.store.sqlite.tables.files import LOG_FILE
 from mqtt_im.store.sqlite.tables.unchanging import readable
+from mqtt_im.store.tools.kept import Kept
 from mqtt_im.tables import Folder
 
 app = typer.Typer(help="Add, change, list, show and remove accounts.", no_args_is_help=True, rich_markup_mode=None)

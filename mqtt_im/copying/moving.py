@@ -12,7 +12,7 @@ from mqtt_im.protocol.errors import StoreError
 from mqtt_im.store.sqlite import backup
 from mqtt_im.store.sqlite import whole as sqlite
 from mqtt_im.store.sqlite.check import check as check_folder
-from mqtt_im.store.whole import Progress, Whole, difference
+from mqtt_im.store.tools.whole import Progress, Whole, difference
 
 from .folder import Files, held
 from .small import HasSmall, copy_small

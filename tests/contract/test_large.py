@@ -21,6 +21,7 @@ from mqtt_im.postgres import meta, nodes, upgrading
 from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.nodes import leave
 from mqtt_im.protocol import requests as rq
+from mqtt_im.store.common.retaining import DAY_MS
 from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob, PullJob
 from mqtt_im.store.jobs.reads import FetchJob
 from mqtt_im.store.jobs.requests import RequestJob
@@ -33,7 +34,6 @@ from mqtt_im.store.postgres.kept import kept_by
 from mqtt_im.store.postgres.lags import Lags
 from mqtt_im.store.postgres.telling import Telling
 from mqtt_im.store.queries import belongings, stories
-from mqtt_im.store.retaining import DAY_MS
 from mqtt_im.store.sqlite.check import check as check_files
 from tests.support.pgstore import PostgresStore
 from tests.support.store import SqliteStore

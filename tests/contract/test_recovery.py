@@ -16,10 +16,10 @@ from mqtt_im.bridge.claims import Claims
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
+from mqtt_im.store.common.rendered import Rendered
 from mqtt_im.store.jobs.reads import FetchJob
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.queries import listings
-from mqtt_im.store.rendered import Rendered
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.tables.projection import Projection
 from tests.support.store import SqliteStore

@@ -23,10 +23,10 @@ from mqtt_im.copying import copy_store
 from mqtt_im.core.rules import Limits
 from mqtt_im.postgres.nodes import leave
 from mqtt_im.protocol.errors import StoreError
+from mqtt_im.store.common.retaining import DAY_MS
 from mqtt_im.store.jobs.delivering import PullJob
 from mqtt_im.store.postgres.large import MEMBERS
 from mqtt_im.store.postgres.state import Work
-from mqtt_im.store.retaining import DAY_MS
 from tests.support.pgstore import PostgresStore
 from tests.support.postgres import Cluster
 from tests.support.store import SqliteStore
@@ -37,7 +37,7 @@ from .looking import bare, difference, look
 from .test_retention import policies
 
 SMALL = {
-    "mqtt_im.store.whole.AT_ONCE": 3,
+    "mqtt_im.store.tools.whole.AT_ONCE": 3,
     "mqtt_im.store.postgres.whole.AT_ONCE": 3,
     "mqtt_im.store.sqlite.whole.AT_ONCE": 3,
     **{f"mqtt_im.store.postgres.{module}.CHUNK": 2 for module in ("look", "locked", "inbox", "taking", "check")},

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from mqtt_im.core.rules import Limits
+from mqtt_im.store.common.retaining import DAY_MS
 from mqtt_im.store.jobs.delivering import PullJob
 from mqtt_im.store.policy import Policy, Removed
 from mqtt_im.store.postgres.check import check
 from mqtt_im.store.postgres.large import MEMBERS
 from mqtt_im.store.postgres.retention import Pass
-from mqtt_im.store.retaining import DAY_MS
 from tests.support.pgstore import PostgresStore
 
 from .actions import GHOST, USERS, WARM, Action, batches, ignore

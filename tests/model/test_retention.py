@@ -23,9 +23,9 @@ from mqtt_im.core.rules.common import answer
 from mqtt_im.core.usage import usage_of
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
+from mqtt_im.store.common.retaining import DAY_MS, ID_DAYS
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.queries import belongings, listings, pages
-from mqtt_im.store.retaining import DAY_MS, ID_DAYS
 from mqtt_im.store.sqlite.check import check
 from mqtt_im.store.sqlite.retention.passes import Pass
 from tests.support.retention import compact

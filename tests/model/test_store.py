@@ -83,7 +83,7 @@ class StoreMachine(RuleBasedStateMachine):
         reactions: int,
         quota: tuple[int, int, int],
     ) -> None:
-        self._patch("mqtt_im.store.rendering.MAX_BYTES", 1_000 * entries)
+        self._patch("mqtt_im.store.common.rendering.MAX_BYTES", 1_000 * entries)
         limits = Limits(
             group_members=3,
             edit_window_s=window,

@@ -6,8 +6,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+from mqtt_im.store.common.retaining import DAY_MS
 from mqtt_im.store.policy import Policy, Removed
-from mqtt_im.store.retaining import DAY_MS
 from mqtt_im.store.sqlite.engine import Engine
 from mqtt_im.store.sqlite.retention.passes import Pass
 from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE

@@ -51,6 +51,6 @@ WORKERS = {
     "bridge/service.py",  # hands shares to their owners
     "search/index.py",  # of what is under way in one step
     "store/sqlite/flusher.py",  # writes the generations
-    "store/rendering.py",  # has `Rendered` made
+    "store/common/rendering.py",  # has `Rendered` made
 }
 """They ask for a share, and keep nothing by it."""

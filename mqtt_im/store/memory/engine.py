@@ -13,9 +13,9 @@ from mqtt_im.core.rules import Limits
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.commits import Author, Commit
+from mqtt_im.store.common.rendering import AtHand
+from mqtt_im.store.common.scrubbing import scrubbed
 from mqtt_im.store.jobs.job import Job
-from mqtt_im.store.rendering import AtHand
-from mqtt_im.store.scrubbing import scrubbed
 from mqtt_im.store.uploads import NoUploads, Uploads
 
 from .state import MemoryState

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mqtt_im.core.model import EVERYTHING, Amended, Conv, Device, Member, Upload, User
 from mqtt_im.core.records import MESSAGES, Act, AnyRecord
-from mqtt_im.store.activity import ByActivity
+from mqtt_im.store.common.activity import ByActivity
 
 
 class MemoryState(ByActivity):

@@ -18,7 +18,7 @@ from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.errors import explained
 from mqtt_im.postgres.meta import read
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store.report import Report
+from mqtt_im.store.tools.report import Report
 
 from .check_large import LARGE_WRONG, Large
 from .inbox import CHUNK, unpack

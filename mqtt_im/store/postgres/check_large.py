@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from mqtt_im.core.records import Act, GroupChange, Reported
 from mqtt_im.postgres.connecting import Connection
-from mqtt_im.store.report import Report
+from mqtt_im.store.tools.report import Report
 
 from .retention import Groups
 

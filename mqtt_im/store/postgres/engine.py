@@ -24,10 +24,10 @@ from mqtt_im.postgres import meta
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.nodes import Me
 from mqtt_im.store.commits import Author, Commit
+from mqtt_im.store.common.rendering import Rendering, Showing
+from mqtt_im.store.common.retaining import Compactor
+from mqtt_im.store.common.scrubbing import scrubbed
 from mqtt_im.store.policy import Ended, Policy
-from mqtt_im.store.rendering import Rendering, Showing
-from mqtt_im.store.retaining import Compactor
-from mqtt_im.store.scrubbing import scrubbed
 from mqtt_im.store.uploads import Uploads
 from mqtt_im.store.wanted import Asking, Wanted
 

@@ -9,7 +9,7 @@ import psycopg
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.errors import explained
 from mqtt_im.postgres.meta import read
-from mqtt_im.store.kept import Kept, kept
+from mqtt_im.store.tools.kept import Kept, kept
 
 from .look import Look
 from .wire import Link, Statement
@@ -18,7 +18,7 @@ _DEVICES: Final = Statement("SELECT count(*) FROM device WHERE uid = $1", "i")
 
 
 class _Known(Look):
-    """Implements `store.kept.Known`."""
+    """Implements `tools.kept.Known`."""
 
     def device_count(self, user: str) -> int:
         """See `View`."""

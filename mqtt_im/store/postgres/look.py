@@ -9,9 +9,9 @@ from typing import Any
 from mqtt_im.core.model import Amended, Conv, Device, Member, Upload, User
 from mqtt_im.core.records import Act, AnyRecord, Gone, decode
 from mqtt_im.protocol.names import members_of_direct
-from mqtt_im.store.activity import ByActivity
-from mqtt_im.store.delivered import delivered
-from mqtt_im.store.rendering import FIRST_STEP
+from mqtt_im.store.common.activity import ByActivity
+from mqtt_im.store.common.delivered import delivered
+from mqtt_im.store.common.rendering import FIRST_STEP
 
 from . import tables
 from .inbox import CHUNK, Inbox, unpack

@@ -21,8 +21,8 @@ from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.core.rules import Limits
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.errors import explained
+from mqtt_im.store.common.rendering import Rendering, Showing
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.rendering import Rendering, Showing
 from mqtt_im.store.uploads import Uploads
 
 from . import tables

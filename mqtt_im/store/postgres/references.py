@@ -9,7 +9,7 @@ import msgspec
 
 from mqtt_im.core.records import AMENDMENTS, MESSAGES, Act, AnyRecord, Gone, Message, Recalled, Reported
 from mqtt_im.postgres.connecting import Connection
-from mqtt_im.store.report import Report
+from mqtt_im.store.tools.report import Report
 
 from .retention import Groups
 from .tables import hash_of

@@ -34,8 +34,8 @@ from mqtt_im.core.records import (
 from mqtt_im.core.state import OneByOne
 from mqtt_im.core.usage import usage_of
 from mqtt_im.postgres.meta import UPKEEP
+from mqtt_im.store.common.retaining import DAY_MS, ID_DAYS, Content, key_of
 from mqtt_im.store.policy import Policy, Removed
-from mqtt_im.store.retaining import DAY_MS, ID_DAYS, Content, key_of
 from mqtt_im.store.wanted import Wanted
 
 from .large import TAKEN, TOLD_IN, UNTELL

@@ -1,4 +1,4 @@
-"""A copy of another store (`store.whole`) is written into empty tables, within a transaction of the caller's."""
+"""A copy of another store (`tools.whole`) is written into empty tables, within a transaction of the caller's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mqtt_im.core.model import Conv
 from mqtt_im.core.records import decode
 from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.errors import explained
-from mqtt_im.store.whole import (
+from mqtt_im.store.tools.whole import (
     AmendedPart,
     ChangePart,
     DevicePart,

@@ -1,4 +1,4 @@
-"""The PostgreSQL store as plain rows (`store.whole`), read within a transaction of the caller's. No node is running."""
+"""The PostgreSQL store as plain rows (`tools.whole`), read within a transaction of the caller's. No node is running."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mqtt_im.core.gone import without_packet
 from mqtt_im.core.records import AnyRecord, Message, decode, encode
 from mqtt_im.postgres.connecting import Connection, Database
 from mqtt_im.postgres.errors import explained
-from mqtt_im.store.whole import (
+from mqtt_im.store.tools.whole import (
     AT_ONCE,
     AmendedPart,
     ChangePart,

@@ -10,7 +10,7 @@ from mqtt_im.core.records import AMENDMENTS, Act, AnyRecord, Edited, GroupChange
 from mqtt_im.core.rules.common import own_pos
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.store.commits import Author, Commit
-from mqtt_im.store.scrubbing import scrubbed
+from mqtt_im.store.common.scrubbing import scrubbed
 from mqtt_im.store.uploads import Uploads
 
 from .state.projected import MANY, ProjectedState

@@ -20,7 +20,7 @@ from mqtt_im.core.apply import recipients
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.disk import lacks_room
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store.report import Report
+from mqtt_im.store.tools.report import Report
 
 from .checking.comparing import Borrowed, compare
 from .checking.ids import find_twice

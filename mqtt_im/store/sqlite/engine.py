@@ -16,9 +16,9 @@ from mqtt_im.core.records import AMENDMENTS, AnyRecord, decode
 from mqtt_im.core.rules import Limits
 from mqtt_im.shares import Bounds
 from mqtt_im.store.commits import Author
+from mqtt_im.store.common.rendering import Rendering, Showing
+from mqtt_im.store.common.retaining import Compactor
 from mqtt_im.store.policy import Ended, Policy
-from mqtt_im.store.rendering import Rendering, Showing
-from mqtt_im.store.retaining import Compactor
 from mqtt_im.store.uploads import Uploads
 from mqtt_im.store.wanted import Asking
 

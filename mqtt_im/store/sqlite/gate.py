@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from mqtt_im.store.rendered import About
+from mqtt_im.store.common.rendered import About
 
 _FETCHED: Final = 256
 """Rows that are fetched at a time."""

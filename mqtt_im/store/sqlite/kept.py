@@ -12,7 +12,7 @@ import peewee
 
 from mqtt_im.core.records import decode
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store.kept import Kept, kept
+from mqtt_im.store.tools.kept import Kept, kept
 
 from .retention.folds import Folds
 from .state.projected import ProjectedState

@@ -14,7 +14,7 @@ from mqtt_im.core.model import Amended, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.core.rules import Limits
 from mqtt_im.shares import Bounds
-from mqtt_im.store.rendering import Rendering, Showing
+from mqtt_im.store.common.rendering import Rendering, Showing
 from mqtt_im.store.uploads import Uploads
 
 from .gate import Gate

@@ -1,4 +1,4 @@
-"""The SQLite store as plain rows (`store.whole`): read from its files, and files made of them. No server runs on the folder."""
+"""The SQLite store as plain rows (`tools.whole`): read from its files, and files made of them. No server runs on the folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import peewee
 from mqtt_im.core.model import Conv, Member
 from mqtt_im.core.records import MESSAGES, Cursors, decode, encode
 from mqtt_im.protocol.errors import StoreError
-from mqtt_im.store.whole import (
+from mqtt_im.store.tools.whole import (
     AT_ONCE,
     AmendedPart,
     ChangePart,

@@ -13,10 +13,10 @@ from mqtt_im.core.entries import Entry, render
 from mqtt_im.core.records import Message, Reacted, decode
 from mqtt_im.core.rules import Limits, Who
 from mqtt_im.protocol import requests as rq
-from mqtt_im.store import rendering
+from mqtt_im.store.common import rendering
+from mqtt_im.store.common.rendered import MAX_LARGE_BYTES, Rendered
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs.requests import RequestJob
-from mqtt_im.store.rendered import MAX_LARGE_BYTES, Rendered
 from mqtt_im.store.sqlite.gate import _CHANGES, Gate
 from mqtt_im.store.sqlite.state import overlay
 from tests.support.store import SqliteStore

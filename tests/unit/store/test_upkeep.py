@@ -17,7 +17,7 @@ from msgspec import Raw
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.protocol.requests import Send
-from mqtt_im.store import retaining
+from mqtt_im.store.common import retaining
 from mqtt_im.store.folder import FolderLock
 from mqtt_im.store.jobs.delivering import AttachJob, CursorsJob
 from mqtt_im.store.jobs.job import Job

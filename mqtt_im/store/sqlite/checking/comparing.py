@@ -11,11 +11,11 @@ from collections.abc import Collection, Iterable
 from itertools import chain
 from typing import Any, Final
 
-from mqtt_im.store.report import Report
 from mqtt_im.store.sqlite.state.numbering import Numbering
 from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE
 from mqtt_im.store.sqlite.tables.models import PROJECTION_MODELS, ProjectionMeta
 from mqtt_im.store.sqlite.tables.projection import Projection
+from mqtt_im.store.tools.report import Report
 
 _AT_ONCE: Final = 1_000
 """Rows that are compared together."""

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Final
 
 from mqtt_im.core.records import Act, Gone, GroupChange, decode
-from mqtt_im.store.report import Report
 from mqtt_im.store.sqlite.tables.log import Log
+from mqtt_im.store.tools.report import Report
 
 _TWICE: Final = "SELECT lsn FROM used WHERE digest IN (SELECT digest FROM used GROUP BY 1 HAVING count(*) > 1) ORDER BY 1"
 

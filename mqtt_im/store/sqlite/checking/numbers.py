@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from mqtt_im.core.records import MESSAGES, Act, AnyRecord, Gone, GroupChange
-from mqtt_im.store.report import Report
+from mqtt_im.store.tools.report import Report
 
 _SEQS: Final = """
     SELECT c.name, m.seq, m.lsn, c.head FROM message m CROSS JOIN conv c ON c.cid = m.cid ORDER BY m.cid, m.seq"""

@@ -23,8 +23,8 @@ from mqtt_im.core.model import Device
 from mqtt_im.core.records import MESSAGES, Act, AnyRecord, Cursors, Gone, GroupChange, Message, encode
 from mqtt_im.core.usage import usage_of
 from mqtt_im.shares import Bounds
+from mqtt_im.store.common.retaining import DAY_MS, ID_DAYS, Content, key_of
 from mqtt_im.store.policy import Policy
-from mqtt_im.store.retaining import DAY_MS, ID_DAYS, Content, key_of
 from mqtt_im.store.sqlite.state.projected import ProjectedState
 
 from .base import BaseState

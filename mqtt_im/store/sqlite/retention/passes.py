@@ -18,9 +18,9 @@ from mqtt_im.core.records import (
 from mqtt_im.protocol.names import members_of_direct
 from mqtt_im.shares import Bounds
 from mqtt_im.store.commits import Author
+from mqtt_im.store.common.retaining import Content
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.policy import Policy, Removed
-from mqtt_im.store.retaining import Content
 from mqtt_im.store.sqlite.checkpoints import Checkpoints
 from mqtt_im.store.sqlite.flusher import Flusher
 from mqtt_im.store.sqlite.state.projected import ProjectedState

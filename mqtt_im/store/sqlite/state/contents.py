@@ -10,7 +10,7 @@ from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.model import Amended, Conv, User
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.shares import Bounds
-from mqtt_im.store.delivered import delivered
+from mqtt_im.store.common.delivered import delivered
 from mqtt_im.store.sqlite.tables.log import Log
 from mqtt_im.store.sqlite.tables.projection import Projection
 

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator
 
 from mqtt_im.core.records import AnyRecord, Edited, Message, Recalled
 from mqtt_im.core.rules.files import files_of
-
-from .interface import State
-from .uploads import Uploads
+from mqtt_im.store.interface import State
+from mqtt_im.store.uploads import Uploads
 
 
 def scrubbed(

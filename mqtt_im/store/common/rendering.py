@@ -9,8 +9,8 @@ from mqtt_im.compiling import mypyc_attr
 from mqtt_im.core.entries import Entry, render, void_entry
 from mqtt_im.core.model import Amended, Conv, User
 from mqtt_im.core.records import Act, AnyRecord, GroupChange, Message
+from mqtt_im.store.interface import RECEIPT_MEMBERS, Seen
 
-from .interface import RECEIPT_MEMBERS, Seen
 from .rendered import MAX_BYTES, MAX_LARGE_BYTES, Rendered
 
 FIRST_STEP = 8

@@ -9,8 +9,7 @@ from typing import Final, Generic, Protocol, TypeVar
 
 from mqtt_im.core.records import Edited, GroupChange, Message, Reacted, Recalled, Reported
 from mqtt_im.protocol.errors import StoreError
-
-from .policy import Ended, Policy, Removed
+from mqtt_im.store.policy import Ended, Policy, Removed
 
 DAY_MS: Final = 86_400_000
 ID_DAYS: Final = 30
