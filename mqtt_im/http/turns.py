@@ -2,7 +2,7 @@
 
 However many connections send requests, what else the loop does waits for a few of them, never for one of each connection; and
 for fewer where turns are long, be it by what these requests set off (`pacing.Share`).
-Who asks for the server's health waits for nobody else, two in each turn.
+Who asks for the server's health waits for nobody else, two in each turn; one of the others has its step in each all the same.
 """
 
 from __future__ import annotations
@@ -102,7 +102,9 @@ class Turns:
                 if self._urgent:
                     self._left -= 1
                     self._urgent.take()()
-            while self._waiting and self._has_time():
+            is_first = True
+            while self._waiting and (is_first or self._has_time()):
+                is_first = False
                 self._left -= 1
                 self._waiting.take()()
         finally:  # also where a mistake has met one of them: all others would wait for ever

@@ -122,6 +122,35 @@ def test_where_turns_are_long_fewer_steps_are_done_in_one() -> None:
     asyncio.run(scenario())
 
 
+def test_whoever_asks_for_health_keeps_nobody_else_from_a_step_in_each_turn() -> None:
+    """Where turns were long, two such requests in each were all that was done: who sent many of them had HTTP for themselves."""
+    now = 0.0
+
+    async def scenario() -> None:
+        nonlocal now
+        turns, done = Turns(lambda: now, Share(lambda: now)), list[str]()
+
+        def healthy() -> None:
+            nonlocal now
+            done.append("health")
+            now += TURN_S
+
+        for _ in range(100):
+            turns.take("flood", healthy, urgent=True)
+            turns.take("flood", lambda: done.append("flood"), urgent=False)
+        for number in range(3):
+            turns.take(f"other {number}", lambda: done.append("other"))
+        for _ in range(20):
+            now += 2 * LONG_S
+            turns.take("flood", lambda: healthy(), urgent=True)  # noqa: PLW0108 - another step each time
+            turns.take("flood", lambda: healthy(), urgent=True)  # noqa: PLW0108
+            await asyncio.sleep(0)
+        assert done.count("other") == 3
+        assert done.count("health") > 20
+
+    asyncio.run(scenario())
+
+
 def test_who_is_gone_does_not_wait_any_more() -> None:
     async def scenario() -> None:
         turns, done = Turns(share=_short()), list[str]()
