@@ -16,7 +16,7 @@ from mqtt_im.bridge.nearby import TOPIC as PRESENCE
 from mqtt_im.bridge.service import Bridge
 from mqtt_im.core.rules import Who
 from mqtt_im.http.asgi import Receive, Scope, Send, header
-from mqtt_im.http.connection import HttpConnection
+from mqtt_im.http.connection import UNREAD, HttpConnection
 from mqtt_im.http.errors import Problem, too_fast, unavailable
 from mqtt_im.http.services import Desk, Services
 from mqtt_im.http.tickets import Tickets
@@ -234,7 +234,7 @@ class Events:
         finally:
             connection.stream = None
             if not connection.transport.is_closing():
-                connection.transport.set_write_buffer_limits()
+                connection.transport.set_write_buffer_limits(high=UNREAD)
             stream.end("lost")
 
     @staticmethod

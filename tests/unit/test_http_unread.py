@@ -6,7 +6,11 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
-from mqtt_im.http.events import USUAL_TURN_BYTES, USUAL_UNREAD_BYTES, Stream, Unread
+import pytest
+
+from mqtt_im.http.connection import UNREAD
+from mqtt_im.http.errors import Problem
+from mqtt_im.http.events import USUAL_TURN_BYTES, USUAL_UNREAD_BYTES, Events, Stream, Unread
 from mqtt_im.shares import USUAL_MB, Bounds
 from tests.unit.transport.harness import on_loop
 
@@ -20,10 +24,14 @@ class Connection:
         self.waiting = 0
         self.transport = self
         self.flow = SimpleNamespace(write_paused=False)
+        self.limit: int | None = 0
         self.stream: Stream | None = None
 
     def set_write_buffer_limits(self, high: int | None = None) -> None:
-        pass
+        self.limit = high
+
+    def is_closing(self) -> bool:
+        return False
 
     def write(self, data: bytes) -> None:
         self.waiting += len(data)
@@ -74,6 +82,28 @@ async def test_a_stream_takes_so_much_in_a_turn_and_then_waits_for_its_client() 
     connection.read()
     assert unread.bytes == 0 and stream.writable
     stream.end("lost")
+
+
+@on_loop
+async def test_what_follows_a_stream_on_its_connection_is_counted_as_before() -> None:
+    """Each stream that was refused left its connection with 64 KB that nobody counted."""
+    stream, connection = opened(Unread(Bounds(USUAL_MB)))
+    services = stream._services
+
+    async def join(_: object) -> str:
+        return "logins"
+
+    async def caller(*_: object) -> Any:
+        return SimpleNamespace(user="ann", lease=None)
+
+    cast(Any, services).transport.join = join
+    desk, tickets = SimpleNamespace(open=lambda: services), SimpleNamespace(caller=caller, address=lambda _: "")
+    scope = {"type": "http", "method": "GET", "http_version": "1.1", "headers": [], "query_string": b""}
+    with pytest.raises(Problem):
+        await Events(cast(Any, desk), cast(Any, tickets), Bounds(USUAL_MB)).serve(
+            {**scope, "mqtt_im.connection": connection}, cast(Any, None), cast(Any, None)
+        )
+    assert connection.limit == UNREAD
 
 
 @on_loop
