@@ -225,6 +225,7 @@ class Uplink:
     def read(self, job: ReadingJob) -> None:
         """A request that only reads has its result, or goes on with its next step."""
         if job.unfinished and job.refusal is None:
+            job.counts.keep()
             self._bridge.ledger.submit(job)
             return
         self.leaving.answered(job.channel)
@@ -241,7 +242,8 @@ class Uplink:
         if job.refusal is not None:
             self._refuse(channel, job.refusal, request.id, job.token)
             return
-        if job.result is None:  # the connection had gone when its turn came
+        if job.result is None:  # the connection had gone when its turn, or that of a further step, came
+            channel.link.charge(costs.of_more_time(job.seconds, 1.0))
             self._done(channel, job.token)
             return
         door = costs.at_the_door(request, self._bridge.settings.max_page)

@@ -65,7 +65,7 @@ def convs(
 ) -> dict[str, Any]:
     """One's conversations, latest activity first, and at the end those that have moved since the first page.
 
-    Raises `Unfinished`, and is to be asked again, where `counts` have not got all of what is unread in one step.
+    Raises `Unfinished`, and is to be asked again when `counts` keep it, where these have not got all that is unread in one step.
     """
     state = engine.state
     counts = counts or Counts()

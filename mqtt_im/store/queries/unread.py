@@ -34,11 +34,18 @@ class Counts:
 
     def __init__(self, step: int = FOREVER) -> None:
         self._step = self._room = step
+        self._kept: dict[str, _Count] = {}
         self._counts: dict[str, _Count] = {}
+        """The same, with what the step under way has counted."""
 
     def begin(self) -> None:
-        """A step begins; what was counted before stays."""
+        """A step begins, with what was kept: it may be one that was done before, and is not told, since messages have changed."""
         self._room = self._step
+        self._counts = self._kept.copy()
+
+    def keep(self) -> None:
+        """What the step has counted is counted."""
+        self._kept = self._counts
 
     def of(self, state: Seen, parts: Sequence[tuple[Conv, int, int]], user: User) -> dict[str, tuple[int, int]]:
         """See `Seen.unread`; the parts of a conversation stand together and ascend. Raises `Unfinished`."""
@@ -46,10 +53,9 @@ class Counts:
         asked: list[tuple[Conv, int, int]] = []
         finished = True
         for conv, first, last in parts:
-            count = counts.get(conv.name) or self._counts.get(conv.name)
-            if count is None or (conv.name not in counts and count.first != first):  # some were read meanwhile
-                count = _Count(first)
-            counts[conv.name] = count
+            count = counts.get(conv.name)
+            if count is None:
+                count = counts[conv.name] = self._so_far(conv.name, first)
             begin = max(first, count.upto + 1)
             if last - begin >= self._room:  # those that are gone take no step
                 begin = state.nearest_message(conv, begin, last, upward=True) or last + 1
@@ -61,12 +67,19 @@ class Counts:
                 finished = False
                 break
         found = state.unread(asked, user)
-        self._counts |= counts
         for conv, _, end in asked:
             counts[conv.name].upto = end
         for name, (unread, mentions) in found.items():
             counts[name].unread += unread
             counts[name].mentions += mentions
+        self._counts |= counts
         if not finished:
             raise Unfinished
         return {name: (count.unread, count.mentions) for name, count in counts.items()}
+
+    def _so_far(self, name: str, first: int) -> _Count:
+        """What was counted of a conversation from `first` on; nothing where some were read meanwhile."""
+        count, before = _Count(first), self._counts.get(name)
+        if before is not None and before.first == first:
+            count.upto, count.unread, count.mentions = before.upto, before.unread, before.mentions
+        return count

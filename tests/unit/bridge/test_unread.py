@@ -167,6 +167,23 @@ async def test_pages_that_nobody_waits_for_any_more_are_not_read(tmp_path: Path,
         assert alice.of("typing"), "what is for others is told all the same"
 
 
+@on_loop
+async def test_who_goes_in_the_middle_pays_for_the_steps_that_were_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else who has a million unread messages asks again and again, and goes before the last step."""
+    monkeypatch.setattr(reading, "STEP", 3)
+    monkeypatch.setattr(reading, "thread_time", iter(range(100)).__next__)
+    with BridgeWorld(tmp_path) as world:
+        _stored(world, 10, 10)
+        bob = world.connect("bob")
+        world.settle()
+        before = bob.charged
+        world.ask(bob, "convs", id="c")
+        world.batch()
+        world.leave(bob)
+        world.settle()
+        assert bob.charged - before > costs.of_more_time(1.0, 20.0)
+
+
 @pytest.mark.parametrize("leaves", [False, True])
 @on_loop
 async def test_what_is_counted_in_steps_is_told_once_and_not_for_who_has_gone(
