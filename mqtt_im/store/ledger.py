@@ -113,13 +113,24 @@ class Ledger:
             self._loop.call_soon(self._send)
 
     def _read(self, job: Job, line: str) -> None:
-        """The read is done once its user's jobs are, and the server's own, such as cursors."""
-        for name in (line, SERVER):
-            before = self._last.get(name)
-            if before is not None:
-                self._after.setdefault(id(before), []).append(partial(self._read, job, line))
-                return
-        self._reader.submit(job)
+        """The read is done once those jobs are over that its user has handed in until now, and the server's own, such as cursors.
+
+        None that come later: of who goes on and on, there is always one that is not over.
+        """
+        before = [found for name in {line, SERVER} if (found := self._last.get(name)) is not None]
+        if not before:
+            self._reader.submit(job)
+            return
+        left = len(before)
+
+        def over() -> None:
+            nonlocal left
+            left -= 1
+            if not left:
+                self._reader.submit(job)
+
+        for one in before:
+            self._after.setdefault(id(one), []).append(over)
 
     async def over(self) -> None:
         """What was handed in until now and may change something is done, or refused."""

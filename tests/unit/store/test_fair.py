@@ -97,6 +97,31 @@ class SlowDisk:
 # Reads beside writes.
 
 
+@pytest.mark.parametrize("who", ["ann", ""])
+@on_a_loop
+async def test_a_read_waits_for_what_its_user_has_handed_in_before_and_for_nothing_later(tmp_path: Path, who: str) -> None:
+    """Who always had something on its way read nothing on any device; the server's own, such as cursors, held up everybody."""
+    async with running(tmp_path) as ledger:
+        count = 0
+        read: asyncio.Task[Any] | None = None
+
+        def again(_: object) -> None:
+            nonlocal count
+            count += 1
+            if (read is None or not read.done()) and count < 1_000:
+                hand_in()
+
+        def hand_in() -> None:
+            ledger.submit(CursorsJob([], again) if not who else send(who, "bob", again))
+
+        hand_in()
+        hand_in()
+        read = asyncio.ensure_future(ledger.call(lambda engine: engine.last, "ann"))
+        await read
+        assert count < 1_000
+        await ledger.over()
+
+
 @on_a_loop
 async def test_a_send_does_not_wait_for_somebodys_reads(tmp_path: Path) -> None:
     async with running(tmp_path) as ledger:
