@@ -28,6 +28,8 @@ _SMALL: Final[dict[str, object]] = {
     "mqtt_im.bridge.telling.CROWD": 2,
     "mqtt_im.bridge.slices.PER_TURN": 9,
     "mqtt_im.bridge.slices._AT_ONCE": 3,
+    "mqtt_im.bridge.slices._GIVING_WAY_S": 0.0,
+    "mqtt_im.bridge.reading.STEP": 2,
     "mqtt_im.bridge.pump.READY": 5,
     "mqtt_im.bridge.cursors.AT_ONCE": 2,
     "mqtt_im.bridge.parking.MAX_PARKED": 3,

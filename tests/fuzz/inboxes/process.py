@@ -17,6 +17,7 @@ from mqtt_im.bridge.service import Bridge
 from mqtt_im.bridge.settings import BridgeSettings
 from mqtt_im.core.rules import Limits
 from mqtt_im.metrics import Metrics
+from mqtt_im.pacing import Share
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.policy import Policy
@@ -134,7 +135,10 @@ class Process:
 
         log.note = noted  # type: ignore[method-assign]
         self.bridge = Bridge(ledger, Topics("im/v1"), settings, cast(Any, None), self._claims, Metrics(), audience)
-        self.bridge._slices._clock = clock
+        self.ponders = False
+        """The ledger's thread is at work on what takes long, so that work for many gives way."""
+        slices = self.bridge._slices
+        slices._clock, slices._share, slices._give_way = clock, Share(clock), lambda: self.ponders
         taking_back = self.bridge.telling._taking_back
         recalled = taking_back.recalled
 

@@ -157,6 +157,9 @@ class World:
     def _time(self, random: Random) -> None:
         self._clock[0] += random.choice((0.05, 0.3, 0.3, 1.0, 4.0, 3600.0))
 
+    def _ponders(self, random: Random) -> None:
+        self.process.ponders = random.random() < 0.5
+
     def _disk_fails(self, random: Random) -> None:
         self.disk.failing = random.choice((1, 1, 2, 3, 6, 30))
         self._trace.append(f"DISK: the next {self.disk.failing} attempts fail")
@@ -198,9 +201,9 @@ class World:
 
     _acts: Final = (
         _arrives, _comes, _commits, _reads, _hears, _pubacks, _connects, _breaks, _notices, _stalls, _says, _talks, _time,
-        _disk_fails, _disk_doubts, _disk_heals, _is_killed, _retains,
+        _disk_fails, _disk_doubts, _disk_heals, _is_killed, _retains, _ponders,
     )  # fmt: skip
-    _weights: Final = (16, 16, 12, 10, 12, 10, 6, 1.2, 1, 0.6, 16, 4, 2, 1, 0.15, 1.5, 0.35, 0.2)
+    _weights: Final = (16, 16, 12, 10, 12, 10, 6, 1.2, 1, 0.6, 16, 4, 2, 1, 0.15, 1.5, 0.35, 0.2, 0.6)
 
     # The beginning and the end.
 
@@ -216,6 +219,7 @@ class World:
     async def _settle(self, random: Random) -> None:
         """Everything that waits happens, and all that follows from it."""
         quiet = 0
+        self.process.ponders = False
         for _ in range(20_000):
             await asyncio.sleep(0)
             busy = self.process.commit() | self.process.hear() | self.process.read()
