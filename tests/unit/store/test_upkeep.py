@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import sqlite3
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -196,15 +197,18 @@ async def test_an_answer_that_cannot_be_written_is_said_again_and_asked_for_no_l
     lock.take()
     write, refused = upkeep._write, StoreError("the disk is full")
     fails = {"server": True, "asker": False}
+    waited = threading.Event()
 
     def written(data_dir: Path, notes: dict[str, str]) -> None:
         ending = upkeep._ANSWERED in notes and upkeep._ASKED in notes
+        if upkeep._WAITED in notes:
+            waited.set()
         if (fails["server"] and ending) or (fails["asker"] and upkeep._WAITED in notes):
             raise refused
         write(data_dir, notes)
 
     passes: list[Policy] = []
-    with patch.multiple(upkeep, POLL_S=0.01, PATIENCE_S=0.05, _write=written):
+    with patch.multiple(upkeep, POLL_S=0.01, PATIENCE_S=1.0, _write=written):
         async with running(tmp_path) as ledger:
 
             async def counted(policy: Policy) -> Removed:
@@ -214,7 +218,7 @@ async def test_an_answer_that_cannot_be_written_is_said_again_and_asked_for_no_l
             with patch.object(ledger, "compact", counted):
                 task = asyncio.ensure_future(Upkeep(ledger, tmp_path, FIVE).run())
                 asked = asyncio.ensure_future(asyncio.to_thread(compact, tmp_path, Policy()))
-                await asyncio.sleep(0.5)
+                assert await asyncio.to_thread(waited.wait, 30)
                 assert not asked.done()  # it can write, so that it waits for the server
                 fails["server"] = False
                 assert (await asked).messages == 15
