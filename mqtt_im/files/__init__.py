@@ -3,6 +3,7 @@
 table      files.db: what was uploaded by whom, and which messages may carry it
 blobs      where contents are kept: `folder`, `s3`
 receiving  an upload on its way to the disk
+threads    what blocks; a download's content
 uploads    what the ledger asks and tells (`store.uploads`)
 service    uploads, downloads, and what leaves when nobody carries it any more
 """

@@ -14,12 +14,11 @@ import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Protocol
+from typing import Any, Final, Protocol
 from urllib.parse import unquote, urlsplit
 
 from mqtt_im import lasting
@@ -34,6 +33,7 @@ from mqtt_im.files.gathering import Gathering
 from mqtt_im.files.log import carrying
 from mqtt_im.files.receiving import Incoming
 from mqtt_im.files.table import FileTable, Stored
+from mqtt_im.files.threads import Content, Threads
 from mqtt_im.files.uploads import FileUploads
 from mqtt_im.protocol.errors import MqttImError, Refusal, StoreError
 from mqtt_im.shares import USUAL_MB, Bounds
@@ -42,7 +42,6 @@ from mqtt_im.tables import Place
 
 FOLDER: Final = "files"
 MAX_NAME_BYTES: Final = 255
-THREADS: Final = 4
 SWEEP_S: Final = 10.0
 SLICE: Final = 50
 """Files looked at in one go on the store's thread …"""
@@ -91,7 +90,7 @@ class Files:
         self._incoming = data_dir / FOLDER / "incoming"
         self._blobs = blobs
         self._table = table
-        self._threads = ThreadPoolExecutor(THREADS, "files")
+        self._threads = Threads()
         self._ledger: Ledger | None = None
         self._task: asyncio.Task[None] | None = None
         self.gathering = Gathering(bounds)
@@ -110,7 +109,7 @@ class Files:
     async def start(self, ledger: Ledger) -> None:
         """The carriers are those of this store; what nobody carries leaves from now on. Raises `StoreError`."""
         self._ledger = ledger
-        await self._on_thread(self._open, ledger.epoch)
+        await self._threads.run(self._open, ledger.epoch)
         self._task = asyncio.create_task(lasting.task("the sweep of files", self._sweep_on), name="files")
 
     async def stop(self) -> None:
@@ -119,7 +118,7 @@ class Files:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        self._threads.shutdown(wait=True)
+        self._threads.stop()
 
     def close(self) -> None:
         """The table is closed; the ledger has stopped before."""
@@ -145,9 +144,6 @@ class Files:
         assert self._ledger is not None
         return self._ledger.clock.steady()
 
-    async def _on_thread(self, function: Callable[..., Any], *args: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *args)
-
     # Uploads
 
     def check(self, kind: str, size: int | None) -> None:
@@ -166,7 +162,7 @@ class Files:
         reserved = 0
         try:
             reserved = await self._reserve(user, size or 0)
-            incoming = await self._on_thread(Incoming, self._incoming)
+            incoming = await self._threads.make(partial(Incoming, self._incoming), Incoming.discard)
             async with aclosing(self.gathering.gather(pieces)) as gathered:
                 async for piece in gathered:
                     total = incoming.size + len(piece)
@@ -174,7 +170,7 @@ class Files:
                         raise FileRefused("too_large", f"the file has more than {self.config.max_bytes} bytes")
                     if total > reserved:
                         reserved += await self._reserve(user, total - reserved)
-                    await self._on_thread(incoming.write, piece)
+                    await self._threads.run(incoming.write, piece)
                     del piece  # see `gather`
             keeping = asyncio.ensure_future(self._keep(incoming, user, name, kind))
             try:
@@ -187,12 +183,12 @@ class Files:
             if not self._coming[user]:
                 del self._coming[user]
             if incoming is not None:
-                await asyncio.shield(asyncio.ensure_future(self._on_thread(incoming.discard)))
+                await asyncio.shield(self._threads.run(incoming.discard))
 
     async def _reserve(self, user: str, size: int) -> int:
         quota = self.config.quota_bytes
         if quota and size:
-            used = await self._on_thread(self._table.used, user)
+            used = await self._threads.run(self._table.used, user)
             if used + self._coming.get(user, 0) + size > quota:
                 raise FileRefused(
                     "quota", f"your files may have {quota} bytes together; recall messages with files you don't need"
@@ -212,7 +208,7 @@ class Files:
                 raise
             return stored
 
-        found: Stored = await self._on_thread(keep)
+        found: Stored = await self._threads.run(keep)
         return found
 
     # Downloads
@@ -234,19 +230,19 @@ class Files:
         took(seconds)
         if not may:
             return None
-        found: Stored | None = await self._on_thread(self._table.get, file)
+        found: Stored | None = await self._threads.run(self._table.get, file)
         return found
 
     async def open(self, stored: Stored, start: int, size: int) -> Content:
         """`size` bytes of the file from `start` on. Raises `FileNotFoundError` where its content is lost, `OSError`."""
-        stream = await self._on_thread(self._blobs.open, stored.id, start, size)
-        return Content(stream, size, self._on_thread)
+        opening = partial(self._blobs.open, stored.id, start, size)
+        return Content(await self._threads.make(opening, lambda stream: stream.close()), size, self._threads)
 
     # What leaves
 
     async def forget_user(self, user: str) -> None:
         """The user's uploads that no message carries are gone."""
-        await self._release(await self._on_thread(self._table.owned, user), user)
+        await self._release(await self._threads.run(self._table.owned, user), user)
 
     def retained(self) -> None:
         """Retention has taken messages: the next sweep looks at all files."""
@@ -270,14 +266,14 @@ class Files:
         for file in known:
             await self._forget_carriers(file)
         old: list[str] = []
-        while (part := await self._on_thread(self._table.uncarried, self._now() - UNCARRIED_S * 1000, SLICE)) not in ([], old):
+        while (part := await self._threads.run(self._table.uncarried, self._now() - UNCARRIED_S * 1000, SLICE)) not in ([], old):
             await self._release(part)
             old = part
         if whole:
             self._position = ""
         slices = 0
         while whole or slices < SLICES:
-            part = await self._on_thread(self._table.carried_after, self._position, SLICE)
+            part = await self._threads.run(self._table.carried_after, self._position, SLICE)
             self._position = part[-1] if len(part) == SLICE else ""
             await self._release(part)
             if not self._position:
@@ -286,7 +282,7 @@ class Files:
             await asyncio.sleep(BREATH_S)
         if time.monotonic() >= self._orphans_due:
             self._orphans_due = time.monotonic() + ORPHANS_S
-            await self._on_thread(self._remove_orphans)
+            await self._threads.run(self._remove_orphans)
 
     async def _release(self, files: list[str], owner: str | None = None) -> None:
         """Those that nobody carries are gone: uploads of `owner` at once, others when they were carried or had their time."""
@@ -317,12 +313,12 @@ class Files:
             while going:
                 gone, going = await self._ledger.decide(partial(take, some=going))
                 for file in gone:
-                    await self._on_thread(self._blobs.remove, file)
+                    await self._threads.run(self._blobs.remove, file)
                     log.info("a file that nobody carries any more was removed", extra={"file": file})
 
     async def _forget_carriers(self, file: str) -> None:
         """Messages that carry it no more are not looked at when somebody asks for it."""
-        upload: Upload | None = await self._on_thread(self._table.upload, file)
+        upload: Upload | None = await self._threads.run(self._table.upload, file)
         carriers = sorted(upload.carriers) if upload is not None else []
 
         def over(state: Readable, some: list[tuple[str, int]]) -> list[tuple[str, int]]:
@@ -331,39 +327,13 @@ class Files:
         assert self._ledger is not None
         for first in range(0, len(carriers), LOOKS):
             if gone := await self._ledger.call(partial(over, some=carriers[first : first + LOOKS])):
-                await self._on_thread(self._table.carry_no_more, file, gone)
+                await self._threads.run(self._table.carry_no_more, file, gone)
 
     def _remove_orphans(self) -> None:
         newest = time.time() - ORPHAN_S
         for file, came in self._blobs.all():
             if came < newest and self._table.get(file) is None:
                 self._blobs.remove(file)
-
-
-class Content:
-    """Bytes of a file, to be read piece by piece, and closed."""
-
-    def __init__(self, stream: BinaryIO, size: int, on_thread: Callable[..., Any]) -> None:
-        self._stream = stream
-        self._left = size
-        self._on_thread = on_thread
-
-    @property
-    def left(self) -> int:
-        """Bytes that were not read yet."""
-        return self._left
-
-    async def read(self, most: int) -> bytes:
-        """The next ones, of which there are some left, `most` of them at most. Raises `OSError`, also where there are too few."""
-        piece: bytes = await self._on_thread(self._stream.read, min(most, self._left))
-        if not piece:
-            raise OSError("the file's content is shorter than it was")
-        self._left -= len(piece)
-        return piece
-
-    async def close(self) -> None:
-        """Nothing more is read."""
-        await self._on_thread(self._stream.close)
 
 
 def open_files(config: FilesConfig, data_dir: Path, place: Place | None = None, memory_mb: int = USUAL_MB) -> Files:

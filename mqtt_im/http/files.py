@@ -15,8 +15,9 @@ from starlette.types import Receive, Scope, Send
 from mqtt_im.core import costs
 from mqtt_im.files.errors import FileRefused
 from mqtt_im.files.receiving import PIECE
-from mqtt_im.files.service import Content, Files, clean_name
+from mqtt_im.files.service import Files, clean_name
 from mqtt_im.files.table import Stored
+from mqtt_im.files.threads import Content
 from mqtt_im.http.asgi import header
 from mqtt_im.http.body import Gone
 from mqtt_im.http.connection import HttpConnection
@@ -170,7 +171,7 @@ class Sending(Response):
                 await spend(self._services, self._user, units)
             await send({"type": "http.response.body", "body": b""})
         finally:
-            await asyncio.shield(asyncio.ensure_future(self._content.close()))
+            self._content.close()
 
 
 async def _body(request: Request, files: Files) -> AsyncIterator[bytes]:

@@ -56,7 +56,7 @@ class Pieces:
         for _ in range(10):
             yield b"x" * PIECE
 
-    async def close(self) -> None:
+    def close(self) -> None:
         self.closed = True
 
 
