@@ -50,6 +50,7 @@ from mqtt_im.search import file as search_file
 from mqtt_im.search.thread import Search
 from mqtt_im.shares import Bounds
 from mqtt_im.store.folder import FolderLock
+from mqtt_im.store.given import Given
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.transport.embedded import EmbeddedTransport
 
@@ -129,12 +130,14 @@ class Server:
             config,
             joined,
             lambda *committed: around.committed(*committed) if around is not None else None,
-            limits=rule_limits(config),
-            has_account=accounts.exists if config.auth.mode == "accounts" else (lambda _: True),
-            claim=claims.take_back,
-            unclaim=claims.release,
-            online=audience,
-            uploads=files.uploads,
+            Given(
+                limits=rule_limits(config),
+                has_account=accounts.exists if config.auth.mode == "accounts" else (lambda _: True),
+                claim=claims.take_back,
+                unclaim=claims.release,
+                online=audience,
+                uploads=files.uploads,
+            ),
         )
         await ledger.start()
         self._undo.push_async_callback(ledger.stop)

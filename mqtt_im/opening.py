@@ -6,11 +6,12 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from mqtt_im import logs
 from mqtt_im.config import Config
 from mqtt_im.search.thread import Index
+from mqtt_im.store.given import Given
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.policy import Policy
 from mqtt_im.store.sqlite import opening as sqlite
@@ -44,17 +45,17 @@ class Lags(Protocol):
         """Never returns; to be cancelled."""
 
 
-def open_store(config: Config, joined: Joined | None, wake: Callable[..., None], **options: Any) -> Ledger:
-    """The ledger, which opens its store when it starts; `options` are those that the openers of both stores have.
+def open_store(config: Config, joined: Joined | None, wake: Callable[..., None], given: Given) -> Ledger:
+    """The ledger, which opens its store when it starts.
 
     `wake` is told, on the ledger's thread, what others are to know of each commit (`store.postgres.addressing`).
     """
     if joined is None:
         synchronous, memory_mb = config.store.synchronous, config.limits.memory_mb
-        return sqlite.open_ledger(Path(config.data_dir), synchronous=synchronous, memory_mb=memory_mb, **options)
+        return sqlite.open_ledger(Path(config.data_dir), given=given, synchronous=synchronous, memory_mb=memory_mb)
     from mqtt_im.store.postgres.opening import opener
 
-    return Ledger(opener(joined.database, me=joined.me, wake=wake, **options))
+    return Ledger(opener(joined.database, me=joined.me, given=given, wake=wake))
 
 
 def index_of(config: Config) -> Callable[[], Index] | None:

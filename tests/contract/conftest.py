@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from mqtt_im.bridge.claims import Claims
+from mqtt_im.store.given import Given
 from mqtt_im.store.memory.engine import MemoryEngine
 from tests.support.pgstore import PostgresStore
 from tests.support.store import SqliteStore
@@ -19,7 +20,7 @@ from .test_store import ONLINE, Store
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     claims = Claims()
     if request.param == "memory":
-        memory = MemoryEngine(claim=claims.take_back, online=ONLINE)
+        memory = MemoryEngine(Given(claim=claims.take_back, online=ONLINE))
         yield Store(memory, memory, claims)
         return
     if request.param == "postgres":

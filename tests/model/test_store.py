@@ -20,6 +20,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from mqtt_im.bridge.claims import Claims
 from mqtt_im.core.records import encode
 from mqtt_im.core.rules import Limits
+from mqtt_im.store.given import Given
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.jobs.reads import CallJob, FetchJob
 from mqtt_im.store.memory.engine import MemoryEngine
@@ -109,7 +110,9 @@ class StoreMachine(RuleBasedStateMachine):
             self.online,
             uploads=MemoryUploads(FILES),
         )
-        self.twin = MemoryEngine(limits, self._has_account, self._twin_take_back, self.online, MemoryUploads(FILES))
+        self.twin = MemoryEngine(
+            Given(limits, self._has_account, self._twin_take_back, online=self.online, uploads=MemoryUploads(FILES))
+        )
         if warm:
             self._kept(WARM)
 

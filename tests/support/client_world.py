@@ -33,10 +33,11 @@ from mqtt_im.client.core.outbox import Outbox
 from mqtt_im.client.core.session import Session
 from mqtt_im.client.payload import encode
 from mqtt_im.core.delivery import Delivery
-from mqtt_im.core.rules import Limits, Who
+from mqtt_im.core.rules import Who
 from mqtt_im.protocol.codec import decode_request, encode_json, json_to_msgpack
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.protocol.requests import Hello, Sync
+from mqtt_im.store.given import Given
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.memory.engine import MemoryEngine
 from mqtt_im.store.queries import pages
@@ -53,7 +54,7 @@ class Server:
 
     def __init__(self, window: int = 4) -> None:
         self.claims = Claims()
-        self.engine = MemoryEngine(Limits(), lambda name: name != "ghost", self.claims.take_back)
+        self.engine = MemoryEngine(Given(has_account=lambda name: name != "ghost", claim=self.claims.take_back))
         self.now = 1_000_000
         self.window = window
         self.served: Served | None = None

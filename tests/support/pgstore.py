@@ -10,12 +10,13 @@ from mqtt_im.core.rules import Limits
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.meta import prepare
 from mqtt_im.postgres.nodes import Me, register
+from mqtt_im.store.given import Given
 from mqtt_im.store.ledger import Ledger
 from mqtt_im.store.postgres.engine import Engine
 from mqtt_im.store.postgres.large import MEMBERS
 from mqtt_im.store.postgres.opening import opener
 from mqtt_im.store.postgres.schema import DDL
-from mqtt_im.store.uploads import Uploads
+from mqtt_im.store.uploads import NoUploads, Uploads
 
 from .store import ByHand, HereAndNow, SetClock
 
@@ -48,12 +49,7 @@ class PostgresStore(ByHand):
             self.database,
             me=self.me,
             wake=self._wake,
-            limits=limits,
-            has_account=has_account,
-            claim=claim,
-            unclaim=unclaim,
-            online=online,
-            uploads=uploads,
+            given=Given(limits or Limits(), has_account, claim, unclaim, online, uploads or NoUploads()),
             own_clock=True,
             most_at_once=most_at_once,
         )

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, cast
 
 from mqtt_im.clock import Clock, Times
 from mqtt_im.core.rules import Limits
+from mqtt_im.store.given import Given
 from mqtt_im.store.interface import Readable
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.ledger import Ledger
@@ -17,7 +18,7 @@ from mqtt_im.store.sqlite.opening import opener
 from mqtt_im.store.sqlite.tables.files import PROJECTION_FILE
 from mqtt_im.store.threads.reader import Reader
 from mqtt_im.store.threads.readonly import Owed
-from mqtt_im.store.uploads import Uploads
+from mqtt_im.store.uploads import NoUploads, Uploads
 
 T = TypeVar("T")
 
@@ -117,12 +118,7 @@ class SqliteStore(ByHand):
         make = opener(
             data_dir,
             synchronous="off",
-            limits=limits,
-            has_account=has_account,
-            claim=claim,
-            unclaim=unclaim,
-            online=online,
-            uploads=uploads,
+            given=Given(limits or Limits(), has_account, claim, unclaim, online, uploads or NoUploads()),
             memory_mb=memory_mb,
         )
         self.ledger = ledger(make, clock=self.clock)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Sequence
 
 from mqtt_im.core.apply import apply
 from mqtt_im.core.entries import Entry, render, void_entry
 from mqtt_im.core.gone import without_content
 from mqtt_im.core.model import User
 from mqtt_im.core.records import Act, AnyRecord, Edited, GroupChange, Message, Recalled, decode, encode
-from mqtt_im.core.rules import Limits
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.protocol.errors import Refusal
 from mqtt_im.store.commits import Author, Commit
 from mqtt_im.store.common.rendering import AtHand
 from mqtt_im.store.common.scrubbing import scrubbed
+from mqtt_im.store.given import Given
 from mqtt_im.store.jobs.job import Job
-from mqtt_im.store.uploads import NoUploads, Uploads
 
 from .state import MemoryState
 
@@ -26,24 +25,17 @@ class MemoryEngine(AtHand):
 
     alone = True
 
-    def __init__(
-        self,
-        limits: Limits | None = None,
-        has_account: Callable[[str], bool] = lambda _: True,
-        claim: Callable[[str, int], bool] = lambda *_: False,
-        online: Container[str] = frozenset(),
-        uploads: Uploads | None = None,
-    ) -> None:
-        self.limits = limits or Limits()
-        self.online = online
+    def __init__(self, given: Given = Given()) -> None:  # noqa: B008 - nothing of it changes
+        self.limits = given.limits
+        self.online = given.online
         self.loaded_upto = 0
         self.cut_off: set[tuple[str, str]] = set()
         self.now = self.behind = self.ahead = 0
         self.last = 0
         """The newest log row."""
-        self._claim = claim
-        self._uploads = uploads or NoUploads()
-        self.state = MemoryState(has_account, self._take_back, self._uploads.find)
+        self._claim = given.claim
+        self._uploads = given.uploads
+        self.state = MemoryState(given.has_account, self._take_back, self._uploads.find)
 
     def restart(self) -> None:
         """As if the process had ended here, and another one had begun with the same log."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Container, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, cast
 
 import msgspec
@@ -18,7 +18,6 @@ from mqtt_im.clock import Mark
 from mqtt_im.core.gone import without_content
 from mqtt_im.core.model import FOREVER
 from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, Edited, Message, Recalled, encode
-from mqtt_im.core.rules import Limits
 from mqtt_im.core.rules.files import files_of
 from mqtt_im.postgres import meta
 from mqtt_im.postgres.connecting import Database
@@ -27,8 +26,8 @@ from mqtt_im.store.commits import Author, Commit
 from mqtt_im.store.common.rendering import Rendering, Showing
 from mqtt_im.store.common.retaining import Compactor
 from mqtt_im.store.common.scrubbing import scrubbed
+from mqtt_im.store.given import Given
 from mqtt_im.store.policy import Ended, Policy
-from mqtt_im.store.uploads import Uploads
 from mqtt_im.store.wanted import Asking, Wanted
 
 from . import schema, tables
@@ -64,12 +63,7 @@ class Engine(Showing):
         self,
         database: Database,
         me: Me,
-        limits: Limits,
-        has_account: Callable[[str], bool],
-        claim: Callable[[str, int], bool],
-        unclaim: Callable[[str, int], None],
-        online: Container[str],
-        uploads: Uploads,
+        given: Given,
         wake: Wake,
         own_clock: bool,
         most_at_once: int = MEMBERS,
@@ -79,15 +73,15 @@ class Engine(Showing):
         `wake` is told what other nodes and the loop are to know of each commit (`Addressing`). With `own_clock` time is what the
         ledger says, not the database's. A group with more than `most_at_once` members becomes large (`large`).
         """
-        self.limits = limits
-        self.online = online
+        self.limits = given.limits
+        self.online = given.online
         self.now = self.behind = self.ahead = 0
         self.last = 0
         self.changes = Changes()
         self._database = database
-        self._has_account = has_account
-        self._claim, self._unclaim = claim, unclaim
-        self._uploads = uploads
+        self._given = given
+        self._claim, self._unclaim = given.claim, given.unclaim
+        self._uploads = given.uploads
         self._own_clock = own_clock
         self._taken: list[tuple[str, int]] = []
         """Items that the batch has taken back."""
@@ -130,7 +124,7 @@ class Engine(Showing):
         self.state = Work(
             self.link,
             self._line.fence,
-            self._has_account,
+            self._given.has_account,
             self._take_back,
             self._uploads.find,
             self.loaded_upto,
@@ -366,7 +360,7 @@ class Engine(Showing):
 
     def reading(self) -> Reading:
         """See `interface.Store`."""
-        return Reading(self._database, self.changes, self._has_account, self._uploads, self.limits, self.online, self._own_clock)
+        return Reading(self._database, self.changes, self._given, self._own_clock)
 
     def retain(self, policy: Policy, now: int, ended: Ended) -> None:
         """See `interface.Store`."""

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any
 
 import psycopg
 
 from mqtt_im.clock import Clock
-from mqtt_im.core.rules import Limits
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.errors import explained
 from mqtt_im.postgres.nodes import Me
+from mqtt_im.store.given import Given
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.uploads import NoUploads, Uploads
 
 from .addressing import Wake
 from .engine import Engine
@@ -24,13 +23,8 @@ def opener(
     database: Database,
     *,
     me: Me,
+    given: Given = Given(),  # noqa: B008 - nothing of it changes
     wake: Wake = lambda *_: None,
-    limits: Limits | None = None,
-    has_account: Callable[[str], bool] = lambda _: True,
-    claim: Callable[[str, int], bool] = lambda *_: False,
-    unclaim: Callable[[str, int], None] = lambda *_: None,
-    online: Container[str] = frozenset(),
-    uploads: Uploads | None = None,
     own_clock: bool = False,
     most_at_once: int = MEMBERS,
 ) -> Callable[[], Engine]:
@@ -38,19 +32,7 @@ def opener(
 
     def make() -> Engine:
         try:
-            return Engine(
-                database,
-                me,
-                limits or Limits(),
-                has_account,
-                claim,
-                unclaim,
-                online,
-                uploads or NoUploads(),
-                wake,
-                own_clock,
-                most_at_once,
-            )
+            return Engine(database, me, given, wake, own_clock, most_at_once)
         except psycopg.Error as error:
             raise explained(error, database.where) from error
 

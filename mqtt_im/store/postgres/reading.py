@@ -18,12 +18,11 @@ import psycopg
 from mqtt_im.clock import Times
 from mqtt_im.core.model import Amended, Conv
 from mqtt_im.core.records import Act, AnyRecord
-from mqtt_im.core.rules import Limits
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.errors import explained
 from mqtt_im.store.common.rendering import Rendering, Showing
+from mqtt_im.store.given import Given
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.uploads import Uploads
 
 from . import tables
 from .errors import ERRORS
@@ -101,11 +100,11 @@ class ReadLook(Look):
 class View(Showing):
     """`interface.Readable`."""
 
-    def __init__(self, state: ReadLook, limits: Limits, online: Container[str]) -> None:
+    def __init__(self, state: ReadLook, given: Given) -> None:
         self.state = state
         self.rendering = Rendering(state)
-        self.limits = limits
-        self.online = online
+        self.limits = given.limits
+        self.online = given.online
         self.now = self.behind = self.ahead = 0
 
     @property
@@ -125,10 +124,7 @@ class Reading:
         self,
         database: Database,
         changes: Changes,
-        has_account: Callable[[str], bool],
-        uploads: Uploads,
-        limits: Limits,
-        online: Container[str],
+        given: Given,
         own_clock: bool,
     ) -> None:
         """`own_clock` as for the engine. Raises `StoreError`."""
@@ -142,8 +138,8 @@ class Reading:
             raise explained(error, database.where) from error
         self._link = Link(connection)
         self._changes = changes
-        self._state = ReadLook(self._link, has_account, uploads.stored)
-        self.view = View(self._state, limits, online)
+        self._state = ReadLook(self._link, given.has_account, given.uploads.stored)
+        self.view = View(self._state, given)
 
     @contextmanager
     def together(self, fetches: Sequence[tuple[str, int, int]]) -> Iterator[None]:

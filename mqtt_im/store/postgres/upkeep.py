@@ -13,7 +13,6 @@ from typing import Final
 
 import psycopg
 
-from mqtt_im.core.rules import Limits
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.errors import explained
 from mqtt_im.postgres.meta import read
@@ -62,7 +61,7 @@ def compact(database: Database, policy: Policy) -> Removed:
     with database.connect("compact") as connection:
         if read(database, connection) is None:
             raise StoreError(f"{database.where}: there is no store yet")
-    engine = opener(database, me=Me("compact"), limits=Limits())()
+    engine = opener(database, me=Me("compact"))()
     ended: list[Removed | StoreError] = []
     try:
         engine.retain(policy, int(time.time() * 1000), ended.append)

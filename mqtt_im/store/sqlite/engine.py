@@ -9,17 +9,16 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mqtt_im.core.records import AMENDMENTS, AnyRecord, decode
-from mqtt_im.core.rules import Limits
 from mqtt_im.shares import Bounds
 from mqtt_im.store.commits import Author
 from mqtt_im.store.common.rendering import Rendering, Showing
 from mqtt_im.store.common.retaining import Compactor
+from mqtt_im.store.given import Given
 from mqtt_im.store.policy import Ended, Policy
-from mqtt_im.store.uploads import Uploads
 from mqtt_im.store.wanted import Asking
 
 from .arriving import Arriving, enough
@@ -61,16 +60,11 @@ class Engine(Showing):
         self,
         data_dir: Path,
         synchronous: str,
-        limits: Limits,
-        has_account: Callable[[str], bool],
-        claim: Callable[[str, int], bool],
-        unclaim: Callable[[str, int], None],
-        online: Container[str],
-        uploads: Uploads,
+        given: Given,
         bounds: Bounds | None = None,
     ) -> None:
-        self.limits = limits
-        self.online = online
+        self.limits = given.limits
+        self.online = given.online
         self.loaded_upto = 0
         """The newest log row when the server started."""
         self.cut_off: set[tuple[str, str]] | None = None
@@ -81,9 +75,8 @@ class Engine(Showing):
         self.gate = Gate()
         self.bounds = bounds = bounds or Bounds()
         self._data_dir = data_dir
-        self._has_account = has_account
-        self._uploads = uploads
-        self._taking_back = TakingBack(claim, unclaim)
+        self._given = given
+        self._taking_back = TakingBack(given.claim, given.unclaim)
         self._log_db = open_log(data_dir, synchronous, bounds=bounds)
         with self._log_db.bind_ctx([LogMeta]):
             self.epoch: str = LogMeta.get_by_id("epoch").value
@@ -147,10 +140,10 @@ class Engine(Showing):
     def _load(self) -> None:
         self.flusher.abort()
         position = self._projections.begin()
-        uploads = self._uploads
+        given, uploads = self._given, self._given.uploads
         uploads.rollback()
         self.state = state = ProjectedState(
-            self.log, self.projection, self._has_account, self._taking_back.take_all, uploads.find, self.bounds
+            self.log, self.projection, given.has_account, self._taking_back.take_all, uploads.find, self.bounds
         )
         self._arriving = Arriving(state)
         self._batch = Batch(self.log, state, self.online, uploads, self.erasure.ask)
@@ -307,16 +300,7 @@ class Engine(Showing):
 
     def reading(self) -> Reading:
         """See `interface.Store`."""
-        return Reading(
-            self._data_dir,
-            self.gate,
-            lambda: self.state,
-            self._has_account,
-            self._uploads,
-            self.limits,
-            self.online,
-            self.bounds,
-        )
+        return Reading(self._data_dir, self.gate, lambda: self.state, self._given, self.bounds)
 
     @property
     def emptied(self) -> bool:

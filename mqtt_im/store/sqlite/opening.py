@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
 from mqtt_im.clock import Clock
-from mqtt_im.core.rules import Limits
 from mqtt_im.disk import reason
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.shares import USUAL_MB, Bounds
+from mqtt_im.store.given import Given
 from mqtt_im.store.ledger import Ledger
-from mqtt_im.store.uploads import NoUploads, Uploads
 
 from .engine import Engine
 from .errors import ERRORS
@@ -24,13 +23,8 @@ _FAILED: Final[tuple[type[Exception], ...]] = (*ERRORS, ValueError)
 def opener(
     data_dir: Path,
     *,
+    given: Given = Given(),  # noqa: B008 - nothing of it changes
     synchronous: str = "full",
-    limits: Limits | None = None,
-    has_account: Callable[[str], bool] = lambda _: True,
-    claim: Callable[[str, int], bool] = lambda *_: False,
-    unclaim: Callable[[str, int], None] = lambda *_: None,
-    online: Container[str] = frozenset(),
-    uploads: Uploads | None = None,
     memory_mb: int = USUAL_MB,
 ) -> Callable[[], Engine]:
     """What opens the SQLite files of a folder and replays the log's tail. That raises `StoreError`.
@@ -40,17 +34,7 @@ def opener(
 
     def make() -> Engine:
         try:
-            return Engine(
-                data_dir,
-                synchronous,
-                limits or Limits(),
-                has_account,
-                claim,
-                unclaim,
-                online,
-                uploads or NoUploads(),
-                Bounds(memory_mb),
-            )
+            return Engine(data_dir, synchronous, given, Bounds(memory_mb))
         except _FAILED as error:
             raise StoreError(f"the store can't be opened: {reason(data_dir / LOG_FILE, error)}") from error
 

@@ -11,7 +11,7 @@ had an edit, a reaction, a recall or a replacement since.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final, cast
@@ -19,10 +19,9 @@ from typing import Final, cast
 import peewee
 
 from mqtt_im.clock import Times
-from mqtt_im.core.rules import Limits
 from mqtt_im.shares import Bounds
+from mqtt_im.store.given import Given
 from mqtt_im.store.interface import Readable
-from mqtt_im.store.uploads import Uploads
 
 from .errors import ERRORS
 from .gate import Gate, Yielding
@@ -52,10 +51,7 @@ class Reading:
         data_dir: Path,
         gate: Gate,
         writer: Callable[[], ProjectedState],
-        has_account: Callable[[str], bool],
-        uploads: Uploads,
-        limits: Limits,
-        online: Container[str],
+        given: Given,
         bounds: Bounds,
     ) -> None:
         """`writer` tells the ledger's state, which is looked at inside the gate. Raises `StoreError`, and one of `errors`."""
@@ -71,11 +67,11 @@ class Reading:
         try:
             self._moves, self._changes = gate.moves, gate.changes
             self._log.keep = self._projection.keep = True
-            state = ReadState(Log(self._log), Projection(self._projection), gate, has_account, uploads, bounds)
+            state = ReadState(Log(self._log), Projection(self._projection), gate, given, bounds)
         finally:
             self._projection.end()
             gate.leave()
-        self.view = View(state, limits, online, bounds)
+        self.view = View(state, given, bounds)
         self._awaited = 0
 
     def together(self, fetches: Sequence[tuple[str, int, int]]) -> AbstractContextManager[None]:

@@ -6,16 +6,15 @@ again later (`NotYet`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 from mqtt_im.cache import Cache
 from mqtt_im.core.model import Amended, Conv, Device, Member, User
 from mqtt_im.core.records import Act, AnyRecord
-from mqtt_im.core.rules import Limits
 from mqtt_im.shares import Bounds
 from mqtt_im.store.common.rendering import Rendering, Showing
-from mqtt_im.store.uploads import Uploads
+from mqtt_im.store.given import Given
 
 from .gate import Gate
 from .state.projected import ProjectedState
@@ -44,11 +43,10 @@ class ReadState(ProjectedState):
         log: Log,
         projection: Projection,
         gate: Gate,
-        has_account: Callable[[str], bool],
-        uploads: Uploads,
+        given: Given,
         bounds: Bounds,
     ) -> None:
-        super().__init__(log, projection, has_account, lambda _: (), uploads.stored, bounds)
+        super().__init__(log, projection, given.has_account, lambda _: (), given.uploads.stored, bounds)
         self._gate = gate
         self._stored_uids = 1 << 62
         self._writer: ProjectedState | None = None
@@ -274,10 +272,10 @@ class ReadState(ProjectedState):
 class View(Showing):
     """`interface.Readable`."""
 
-    def __init__(self, state: ReadState, limits: Limits, online: Container[str], bounds: Bounds) -> None:
+    def __init__(self, state: ReadState, given: Given, bounds: Bounds) -> None:
         self.state = state
         self.rendering = Rendering(state, bounds.of, state.show)
-        self.limits = limits
-        self.online = online
+        self.limits = given.limits
+        self.online = given.online
         self.now = self.behind = self.ahead = 0
         self.last = 0

@@ -12,9 +12,10 @@ from mqtt_im.core.records import AnyRecord, encode
 from mqtt_im.core.rules import Decision, Limits, Who
 from mqtt_im.protocol.codec import decode_request, encode_json
 from mqtt_im.protocol.errors import Refusal
+from mqtt_im.store.given import Given
 from mqtt_im.store.jobs.requests import RequestJob
 from mqtt_im.store.memory.engine import MemoryEngine
-from mqtt_im.store.uploads import Uploads
+from mqtt_im.store.uploads import NoUploads, Uploads
 
 GHOST = "ghost"
 """A name that is no account."""
@@ -25,7 +26,9 @@ class World:
 
     def __init__(self, uploads: Uploads | None = None, **limits: Any) -> None:
         self.claims = Claims()
-        self.engine = MemoryEngine(Limits(**limits), lambda name: name != GHOST, self.claims.take_back, uploads=uploads)
+        self.engine = MemoryEngine(
+            Given(Limits(**limits), lambda name: name != GHOST, self.claims.take_back, uploads=uploads or NoUploads())
+        )
         self.state = self.engine.state
         self.now = 1_000_000
 
