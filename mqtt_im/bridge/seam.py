@@ -1,4 +1,9 @@
-"""What the parts of the bridge know of it, and of each other: `service.py` puts them together, and is imported by none."""
+"""What the parts of the bridge know of it, and of each other: `service.py` puts them together, and is imported by none.
+
+Parts call each other in circles: an uplink searches, a search is told over the uplink, and whoever comes is told to others. So
+each is given `Bridge`, and finds the others there by what is written here of them, which is what somebody else calls of each;
+what a method does stands with the class that a protocol names. mypy compares the two where `service.Bridge` is handed on.
+"""
 
 from __future__ import annotations
 
