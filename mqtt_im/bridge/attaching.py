@@ -65,7 +65,7 @@ class Attaching:
             qos=channel.item_qos,
             window=channel.window or bridge.settings.max_inflight,
             app=state.app,
-            aloft=bridge.aloft,
+            memory=bridge.delivery_memory,
         )
         delivery.batch = channel.batch
         first = not bridge.audience.reachable(channel.user)

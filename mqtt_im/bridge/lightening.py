@@ -12,7 +12,7 @@ from typing import Final
 
 from mqtt_im.core.delivery import MAX_BUFFERED_BYTES
 from mqtt_im.core.entries import Entry
-from mqtt_im.core.flights import Aloft
+from mqtt_im.core.flights import DeliveryMemory
 
 from .channel import Channel
 from .slices import Line, surely
@@ -35,7 +35,7 @@ class Lightening:
     def __init__(
         self,
         channels: Callable[[], Iterable[Channel]],
-        aloft: Aloft,
+        memory: DeliveryMemory,
         window: int,
         fetch_bytes: int,
         pump: Callable[[Channel], None],
@@ -43,7 +43,7 @@ class Lightening:
     ) -> None:
         """`window` is that of who has asked for none; so much is fetched for a channel at once; `pump` sends what has room."""
         self._channels = channels
-        self._aloft = aloft
+        self._memory = memory
         self._window = window
         self._fetch_bytes = max(_LEAST_FETCH_BYTES, fetch_bytes)
         self._pump = pump
@@ -55,18 +55,18 @@ class Lightening:
     @property
     def fetch_bytes(self) -> int:
         """How much is to be fetched for a channel at once."""
-        return _LEAST_FETCH_BYTES if self._aloft.full else self._fetch_bytes
+        return _LEAST_FETCH_BYTES if self._memory.full else self._fetch_bytes
 
     def look(self) -> None:
         """Where much has come into memory since the last time, it is looked how much there is, a moment later."""
-        if self._aloft.came >= self._aloft.most // (_SOON if self._narrow else _USUAL) and not self._busy:
+        if self._memory.came >= self._memory.most // (_SOON if self._narrow else _USUAL) and not self._busy:
             self._busy = True
             self._line.start(self._look())
 
     def _look(self) -> Iterator[int]:
         try:
-            aloft, idle, total = self._aloft, 0, 0
-            aloft.came = 0
+            memory, idle, total = self._memory, 0, 0
+            memory.came = 0
             self._narrow = [channel for channel in self._narrow if channel.delivery is not None]
             some: list[tuple[int, int, Channel]] = []
             for number, channel in enumerate(list(self._channels())):
@@ -79,17 +79,17 @@ class Lightening:
                     idle += 1
                     if idle % _IDLE == 0:
                         yield 1
-            if total > aloft.most:
+            if total > memory.most:
                 some.sort(reverse=True)
                 yield from self._lighten(some, total)
-            elif self._narrow and total <= aloft.most // 2:
+            elif self._narrow and total <= memory.most // 2:
                 yield from self._widen()
         finally:
             self._busy = False
 
     def _lighten(self, some: list[tuple[int, int, Channel]], total: int) -> Iterator[int]:
         """Those who have most give way until a quarter is free."""
-        enough = self._aloft.most * 3 // 4
+        enough = self._memory.most * 3 // 4
         made: dict[int, tuple[Entry, Entry]] = {}
         left: list[tuple[int, int, Channel]] = []
         for size, number, channel in some:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
-from mqtt_im.core.flights import Aloft
+from mqtt_im.core.flights import DeliveryMemory
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
@@ -166,7 +166,7 @@ class Callers(Protocol):
 class Bridge(Protocol):
     """See `service.Bridge`."""
 
-    aloft: Aloft
+    delivery_memory: DeliveryMemory
     ledger: Ledger
     topics: Topics
     settings: BridgeSettings

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 from mqtt_im.core.delivery import Delivery
-from mqtt_im.core.flights import USUAL_BYTES, Aloft
+from mqtt_im.core.flights import USUAL_BYTES, DeliveryMemory
 from mqtt_im.protocol.errors import Quota, Refusal
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.shares import Bounds
@@ -82,12 +82,12 @@ class Bridge:
         self.claims = claims
         bounds = Bounds(settings.memory_mb)
         self._parking = Parking(bounds)
-        self.aloft = Aloft(bounds.of(USUAL_BYTES))
+        self.delivery_memory = DeliveryMemory(bounds.of(USUAL_BYTES))
         self._channels: dict[Link, Channel] = {}
         self._slices = slices = Slices(give_way=lambda: ledger.writer.holds_up and ledger.queued > 0)
         taking_back = TakingBack(self._channels.values, self._parking, self._forget_reads, slices.line())
         window, fetch = settings.max_inflight, bounds.of(USUAL_FETCH_BYTES)
-        lightening = Lightening(self._channels.values, self.aloft, window, fetch, self._pump_later, slices.line())
+        lightening = Lightening(self._channels.values, self.delivery_memory, window, fetch, self._pump_later, slices.line())
         self.telling = Telling(self, claims, taking_back, slices)
         self._logins = logins
         self.cursors = Cursors(ledger, self.telling.tell, audience.has)

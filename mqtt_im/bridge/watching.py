@@ -51,7 +51,7 @@ class Watching:
                 # Here, in the turn in which the ledger tells it, so that what is committed after it is not missed.
                 start: Start = job.result
                 channel.delivery = Delivery(
-                    channel.user, "", start.pos, start.head, qos=0, window=1, app=False, aloft=self._bridge.aloft
+                    channel.user, "", start.pos, start.head, qos=0, window=1, app=False, memory=self._bridge.delivery_memory
                 )
                 channel.delivery.moved = True  # its cursor is nobody's, and is never written
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 
 from .entries import Entry, void, void_entry
-from .flights import LARGE, Aloft, Flight, LargeFlight, Message, take_back, weight_of
+from .flights import LARGE, DeliveryMemory, Flight, LargeFlight, Message, take_back, weight_of
 from .offered import Offered
 
 ITEM_IDS = 32_767
@@ -45,10 +45,19 @@ class Delivery(Offered):
     __slots__ = ("_buffer", "_buffered", "device", "head", "limit", "moved", "waiting", "window")
 
     def __init__(
-        self, user: str, device: str, cursor: int, head: int, *, qos: int, window: int, app: bool, aloft: Aloft | None = None
+        self,
+        user: str,
+        device: str,
+        cursor: int,
+        head: int,
+        *,
+        qos: int,
+        window: int,
+        app: bool,
+        memory: DeliveryMemory | None = None,
     ) -> None:
-        """`aloft` counts the large packets in flight of all deliveries that share it."""
-        super().__init__(user, cursor, qos, app, aloft or Aloft())
+        """`memory` counts the large packets in flight of all deliveries that share it."""
+        super().__init__(user, cursor, qos, app, memory or DeliveryMemory())
         self.device = device
         self.head = head
         self.window = window
@@ -75,11 +84,11 @@ class Delivery(Offered):
                 return
         elif self.next != pos:
             return
-        if entry.size > LARGE and self._aloft.full:
+        if entry.size > LARGE and self._memory.full:
             return
         buffer.append((pos, entry))
         self._buffered += entry.size
-        self._aloft.came += entry.size
+        self._memory.came += entry.size
 
     def fetched(self, entries: list[tuple[int, Entry]], head: int) -> None:
         """The items that were asked for by `want` have come."""
@@ -92,7 +101,7 @@ class Delivery(Offered):
                 self._buffer.append((pos, entry))
                 self._buffered += entry.size
                 expected = pos + 1
-        self._aloft.came += self._buffered - before
+        self._memory.came += self._buffered - before
 
     def want(self) -> tuple[int, int] | None:
         """`(after, limit)` of the items to fetch now; None where none are missing, or enough are in memory."""
@@ -195,7 +204,7 @@ class Delivery(Offered):
     @property
     def _crowded(self) -> bool:
         """Whether large packets in flight are too much of all deliveries, and one of this one has to be acknowledged first."""
-        return self._aloft.full and bool(self.flights)
+        return self._memory.full and bool(self.flights)
 
     def take(self, now: int, claim: Claim) -> Packet | None:
         """The next packet to send, which counts as offered from now on; None where there is none, or no room."""
@@ -282,7 +291,7 @@ class Delivery(Offered):
             packet_id = item_packet_id(last)
             size = len(payload)
             if size > LARGE:
-                self._fly(LargeFlight(packet_id, first, last, taken, size, self._aloft))
+                self._fly(LargeFlight(packet_id, first, last, taken, size, self._memory))
             else:
                 self._fly(Flight(packet_id, first, last, taken))
             return packet_id, payload, taken[0][0] <= self._dup_upto

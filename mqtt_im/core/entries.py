@@ -36,13 +36,13 @@ class Entry:
     it expire.
     `about` is the message that the item is, or tells of, 0 for none.
     `first` is where a `void` begins that stands for several items, 0 in all other entries. `size` is about how many bytes an
-    item of it takes. `at` is when the record was committed, in ms since 1970, 0 where nobody knows. `aloft` is how many large
+    item of it takes. `at` is when the record was committed, in ms since 1970, 0 where nobody knows. `flights` is how many large
     packets of it are in flight.
     """
 
     __slots__ = (
         "about",
-        "aloft",
+        "flights",
         "at",
         "by",
         "conv",
@@ -69,7 +69,7 @@ class Entry:
         self.sent = sent
         self.at = 0
         self.about = seq
-        self.aloft = 0
+        self.flights = 0
         self.expires = 0
         self.first = 0
         self.keyed = False

@@ -87,7 +87,7 @@ class Flight:
         self.following, self.doubtful = None, False
 
 
-class Aloft:
+class DeliveryMemory:
     """Counts large packets in flight, those that are parked included: all that are in memory. And what has come into memory."""
 
     __slots__ = ("bytes", "came", "most")
@@ -111,49 +111,51 @@ class LargeFlight(Flight):
     An item that goes to many is in memory once; each packet of it is a copy only as long as its socket does not take it.
     """
 
-    __slots__ = ("_aloft", "_copy", "_rest", "_shared")
+    __slots__ = ("_memory", "_copy", "_rest", "_shared")
 
-    def __init__(self, packet_id: int, first: int, last: int, entries: list[tuple[int, Entry]], size: int, aloft: Aloft) -> None:
+    def __init__(
+        self, packet_id: int, first: int, last: int, entries: list[tuple[int, Entry]], size: int, memory: DeliveryMemory
+    ) -> None:
         """`size` bytes, as it is sent."""
         super().__init__(packet_id, first, last, entries)
-        self._aloft = aloft
+        self._memory = memory
         self._shared = entries[0][1] if len(entries) == 1 else None
         if self._shared is not None:
             size = self._shared.size
             self._copy = size // COPIES
             self._rest = size - self._copy
-            if not self._shared.aloft:
-                aloft.bytes += self._rest
-            self._shared.aloft += 1
+            if not self._shared.flights:
+                memory.bytes += self._rest
+            self._shared.flights += 1
         else:
             self._copy = size
-        aloft.bytes += self._copy
+        memory.bytes += self._copy
 
     @property
     def weight(self) -> int:
         """See `Flight`. Each packet of an item that is in flight alone has it twice, so its references tell half of it."""
         shared = self._shared
-        return super().weight if shared is None else shared.size // shared.aloft
+        return super().weight if shared is None else shared.size // shared.flights
 
     def lighten(self, made: dict[int, tuple[Entry, Entry]]) -> None:
         """See `Flight`."""
         super().lighten(made)
         left = min(self._copy, sum([entry.size for _, entry in self.entries]))
         self._let_go()
-        self._aloft.bytes += left
+        self._memory.bytes += left
         self._copy = left
 
     def __del__(self) -> None:
         self._let_go()
 
     def _let_go(self) -> None:
-        self._aloft.bytes -= self._copy
+        self._memory.bytes -= self._copy
         self._copy = 0
         shared, self._shared = self._shared, None
         if shared is not None:
-            shared.aloft -= 1
-            if not shared.aloft:
-                self._aloft.bytes -= self._rest
+            shared.flights -= 1
+            if not shared.flights:
+                self._memory.bytes -= self._rest
 
 
 def _newer(sent: list[tuple[int, Entry]], now_is: list[tuple[int, Entry]]) -> list[tuple[int, Entry]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from .entries import Entry
-from .flights import FLIGHT_BYTES, Aloft, Flight, Message, take_back, weight_of
+from .flights import FLIGHT_BYTES, DeliveryMemory, Flight, Message, take_back, weight_of
 
 BATCH_FIRST = 2048
 """Bytes of the first batch of a connection, at most: a thin line shows something soon. Each PUBACK doubles that …"""
@@ -23,7 +23,7 @@ class Offered:
 
     __slots__ = (
         "_again",
-        "_aloft",
+        "_memory",
         "_batch",
         "_batch_bytes",
         "_delivered",
@@ -40,8 +40,8 @@ class Offered:
         "user",
     )
 
-    def __init__(self, user: str, cursor: int, qos: int, app: bool, aloft: Aloft) -> None:
-        self._aloft = aloft
+    def __init__(self, user: str, cursor: int, qos: int, app: bool, memory: DeliveryMemory) -> None:
+        self._memory = memory
         self.user = user
         self.cursor = cursor
         self.next = cursor + 1

@@ -39,7 +39,7 @@ def told(world: BridgeWorld, sender: FakeLink, to: str, count: int) -> None:
 @on_loop
 async def test_who_acknowledges_nothing_is_lightened_and_has_all_of_it_again_after_coming_back(tmp_path: Path) -> None:
     with BridgeWorld(tmp_path) as world:
-        world.bridge.aloft.most = MOST
+        world.bridge.delivery_memory.most = MOST
         ann, ben = world.connect("ann"), world.connect("ben")
         silent = world.connect("bob", clean=False)
         await turns(world)
@@ -64,7 +64,7 @@ async def test_who_acknowledges_nothing_is_lightened_and_has_all_of_it_again_aft
 @on_loop
 async def test_what_many_have_in_flight_is_in_memory_once_and_counts_so(tmp_path: Path) -> None:
     with BridgeWorld(tmp_path) as world:
-        world.bridge.aloft.most = MOST
+        world.bridge.delivery_memory.most = MOST
         ann = world.connect("ann")
         names = [f"m{number}" for number in range(12)]
         links = [world.connect(name) for name in names]
@@ -85,7 +85,7 @@ async def test_what_many_have_in_flight_is_in_memory_once_and_counts_so(tmp_path
 @on_loop
 async def test_what_waits_for_who_does_not_read_is_not_in_memory_and_comes_when_it_does(tmp_path: Path) -> None:
     with BridgeWorld(tmp_path) as world:
-        world.bridge.aloft.most = MOST
+        world.bridge.delivery_memory.most = MOST
         ann, bob = world.connect("ann"), world.connect("bob")
         await turns(world)
         bob.writable = False
@@ -103,7 +103,7 @@ async def test_what_waits_for_who_does_not_read_is_not_in_memory_and_comes_when_
 async def test_what_waits_for_who_takes_no_more_packets_is_not_in_memory_and_comes_when_it_does(tmp_path: Path) -> None:
     """Receive Maximum, which the delivery knows nothing of: its window was open, and so nothing of it was counted."""
     with BridgeWorld(tmp_path) as world:
-        world.bridge.aloft.most = MOST
+        world.bridge.delivery_memory.most = MOST
         ann, bob = world.connect("ann"), world.connect("bob")
         await turns(world)
         bob.version, bob.room = V5, 0
@@ -120,7 +120,7 @@ async def test_what_waits_for_who_takes_no_more_packets_is_not_in_memory_and_com
 @on_loop
 async def test_packets_alone_make_windows_smaller_until_there_is_room_again(tmp_path: Path) -> None:
     with BridgeWorld(tmp_path) as world:
-        world.bridge.aloft.most = 8_000
+        world.bridge.delivery_memory.most = 8_000
         ann, bob, ben = world.connect("ann"), world.connect("bob"), world.connect("ben")
         await turns(world)
         for number in range(60):
@@ -156,8 +156,8 @@ async def test_where_large_packets_are_too_much_little_is_fetched_for_each_devic
         for number in range(6):
             world.ask(ann, "send", id=f"s{number}", to="bob", body=f"{number}" + "x" * large)
             world.settle()
-        world.bridge.aloft.most = large
-        world.bridge.aloft.bytes += large
+        world.bridge.delivery_memory.most = large
+        world.bridge.delivery_memory.bytes += large
         bob = world.connect("bob")
         await turns(world)
         delivery = world.bridge.delivery_of(bob)

@@ -18,7 +18,7 @@ from mqtt_im.bridge.parking import Parking
 from mqtt_im.bridge.pulling import Pulling
 from mqtt_im.bridge.searching import Searching
 from mqtt_im.core.entries import Entry
-from mqtt_im.core.flights import FLIGHT_BYTES, USUAL_BYTES, Aloft, Flight, LargeFlight
+from mqtt_im.core.flights import FLIGHT_BYTES, USUAL_BYTES, DeliveryMemory, Flight, LargeFlight
 from mqtt_im.shares import USUAL_MB, Bounds
 from mqtt_im.store.jobs.delivering import CursorsJob
 from mqtt_im.store.queries.reach import Part, Place, Step
@@ -41,11 +41,11 @@ def test_packets_in_flight_weigh_something_though_their_items_are_small(monkeypa
 def test_packets_of_who_is_away_leave_room_for_large_ones_of_who_is_here() -> None:
     """Else who has many devices in kept sessions has everybody wait for each large packet's PUBACK, as long as these are kept."""
     bounds = Bounds(100)
-    aloft, some = Aloft(bounds.of(USUAL_BYTES)), Parking(bounds)
+    memory, some = DeliveryMemory(bounds.of(USUAL_BYTES)), Parking(bounds)
     for number in range(100):
         entry = Entry("ann", "pc", "ann:bob", 1, b"{", bytes(60_000), None)
-        some.park(("bob", f"d{number}"), {1: LargeFlight(1, 1, 1, [(1, entry)], entry.size, aloft)}, {}, [])
-    assert some.all() and aloft.bytes <= aloft.most // 2
+        some.park(("bob", f"d{number}"), {1: LargeFlight(1, 1, 1, [(1, entry)], entry.size, memory)}, {}, [])
+    assert some.all() and memory.bytes <= memory.most // 2
 
 
 def test_with_little_memory_fewer_devices_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,10 +131,10 @@ async def test_large_groups_that_are_none_any_more_are_forgotten() -> None:
 
 
 def test_who_is_gone_is_not_kept_for_a_wider_window() -> None:
-    aloft = Aloft(100)
+    memory = DeliveryMemory(100)
     there, gone = (SimpleNamespace(link=SimpleNamespace(closed=closed), delivery=None) for closed in (False, True))
-    some = Lightening(list, aloft, 64, 1, cast(Any, None), cast(Any, None))
+    some = Lightening(list, memory, 64, 1, cast(Any, None), cast(Any, None))
     some._narrow = cast(Any, [there, gone])
-    aloft.came = 100
+    memory.came = 100
     list(some._look())
     assert gone not in some._narrow

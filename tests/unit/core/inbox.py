@@ -7,7 +7,7 @@ from typing import Any
 
 from mqtt_im.core.delivery import Delivery
 from mqtt_im.core.entries import Entry, void_entry
-from mqtt_im.core.flights import Aloft, Flight
+from mqtt_im.core.flights import DeliveryMemory, Flight
 from tests.support.delivery import Packet, taken
 
 NOW = 1_000_000
@@ -30,7 +30,13 @@ class Inbox:
     """Items by their `pos`; a new one is told to the delivery, all others it must fetch."""
 
     def __init__(
-        self, head: int = 0, cursor: int = 0, qos: int = 1, window: int = 1_000_000, app: bool = False, aloft: Aloft | None = None
+        self,
+        head: int = 0,
+        cursor: int = 0,
+        qos: int = 1,
+        window: int = 1_000_000,
+        app: bool = False,
+        memory: DeliveryMemory | None = None,
     ) -> None:
         self.head = head
         self.entries = {pos: message(f"m{pos}", seq=pos) for pos in range(1, head + 1)}
@@ -39,7 +45,7 @@ class Inbox:
         self.claimed: list[int] = []
         self.now = NOW
         self.fetches = 0
-        self.delivery = Delivery("bob", "pc", cursor, head, qos=qos, window=window, app=app, aloft=aloft)
+        self.delivery = Delivery("bob", "pc", cursor, head, qos=qos, window=window, app=app, memory=memory)
 
     def add(self, *entries: Entry, live: bool = True) -> None:
         """New items, of which the delivery is told."""
