@@ -1,18 +1,15 @@
-"""Puts the ledger and the PostgreSQL engine together."""
+"""Opens the store on PostgreSQL."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import psycopg
 
-from mqtt_im.clock import Clock
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.postgres.errors import explained
 from mqtt_im.postgres.nodes import Me
 from mqtt_im.store.given import Given
-from mqtt_im.store.ledger import Ledger
 
 from .addressing import Wake
 from .engine import Engine
@@ -37,8 +34,3 @@ def opener(
             raise explained(error, database.where) from error
 
     return make
-
-
-def open_ledger(database: Database, *, clock: Clock | None = None, **options: Any) -> Ledger:
-    """A ledger on a database, which is opened when it starts; `options` are those of `opener`."""
-    return Ledger(opener(database, **options), clock=clock)
