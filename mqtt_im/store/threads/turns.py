@@ -4,13 +4,16 @@ Fair queuing: each job begins at a *tag*, which is where its user's last job end
 cost, or now where that is later. The job that will end first is next, as far as what it costs is known before (Golestani 1994:
 self-clocked). So a user who has had much waits, one who comes back after a while has lost and saved nothing, who is alone is
 served at once, and what is heavy lets pass what is light. Of one user jobs keep their order.
+
+Where several are taken before it is known what they cost, each counts as what its user's last one has cost, until it is known:
+else who has had least would have all of them.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import chain
 from typing import Final, Generic, NamedTuple, TypeVar
 
@@ -39,7 +42,13 @@ class Turns(Generic[J]):
         self._lines: dict[str, deque[J]] = {}
         """By user, where any wait."""
         self._heap: list[_Place] = []
-        """Of each line."""
+        """Of each line, and some that its line has no more."""
+        self._places: dict[str, _Place] = {}
+        """The place of each line."""
+        self._last: dict[str, float] = {}
+        """What a user's last job has cost, of those in `_ends`."""
+        self._usual = 0.0
+        """What somebody's last job has cost."""
         self.weigh: Callable[[J], float] = lambda _: 0.0
         """What a job will cost, as far as that is known."""
         self._ends: dict[str, float] = {}
@@ -107,35 +116,41 @@ class Turns(Generic[J]):
             heappush(self._heap, place)
         if not self._count and not taken:
             self._ends.clear()  # nobody has waited for anybody
+            self._last.clear()
             self._tags.clear()
+            self._heap.clear()
         return taken
 
     def _first(self, waits: Callable[[J], bool] | None, passed: list[_Place]) -> J | None:
         server = self._lines.get(SERVER)
         if server is not None and (waits is None or not waits(server[0])):
             self._tags.append(self._now)
-            return self._next(SERVER, server)
+            return self._next(SERVER, server, self._now)
         while self._heap:
             place = heappop(self._heap)
             user, tag = place.user, place.tag
+            if self._places.get(user) is not place:
+                continue  # it has another one by now
             if self._ends.get(user, 0.0) > tag:
-                self._push(user)  # it was charged after it had got its place
+                self._push(user, came=place.came)  # it was charged after it had got its place
                 continue
             line = self._lines[user]
             if waits is not None and waits(line[0]):
                 passed.append(place)
                 continue
-            self._tags.append(max(self._now, tag))
-            return self._next(user, line)
+            tag = max(self._now, tag)
+            self._tags.append(tag)
+            return self._next(user, line, tag)
         return None
 
-    def _next(self, user: str, line: deque[J]) -> J:
+    def _next(self, user: str, line: deque[J], tag: float) -> J:
         self._count -= 1
         job = line.popleft()
         if line:
-            self._push(user)
+            self._push(user, tag + self._last.get(user, self._usual))
         else:
             del self._lines[user]
+            self._places.pop(user, None)
         return job
 
     def give_back(self, jobs: list[J]) -> None:
@@ -153,7 +168,8 @@ class Turns(Generic[J]):
                 line.appendleft(job)
             else:
                 self._lines[user] = deque((job,))
-                self._push(user)
+        for user in dict.fromkeys(map(self._line, jobs)):
+            self._push(user)
 
     def settle(self) -> None:
         """Nobody is charged for what was taken until now any more: nobody has waited for it."""
@@ -169,13 +185,24 @@ class Turns(Generic[J]):
         """So much was done for the user, which counts before the user's next job."""
         if user == SERVER:
             return
-        self._ends[user] = max(self._now, self._ends.get(user, 0.0)) + cost
+        self._ends[user] = end = max(self._now, self._ends.get(user, 0.0)) + cost
+        self._last[user] = self._usual = cost
+        if (place := self._places.get(user)) is not None and place.tag > end:
+            self._push(user, came=place.came)  # it was taken to cost more
         if len(self._ends) > self._most:
             self._ends = {name: at for name, at in self._ends.items() if at > self._now}
+            self._last = {name: self._last[name] for name in self._ends}
             self._most = 2 * len(self._ends) + _FEW
 
-    def _push(self, user: str) -> None:
-        if user != SERVER:
-            self._came += 1
-            tag = max(self._now, self._ends.get(user, 0.0))
-            heappush(self._heap, _Place(tag + self.weigh(self._lines[user][0]), self._came, user, tag))
+    def _push(self, user: str, tag: float = 0.0, came: int = 0) -> None:
+        """The user's line has its place where its last job ended, or now or at `tag`, where that is later."""
+        if user == SERVER:
+            return
+        if not came:
+            self._came = came = self._came + 1
+        tag = max(tag, self._now, self._ends.get(user, 0.0))
+        self._places[user] = place = _Place(tag + self.weigh(self._lines[user][0]), came, user, tag)
+        heappush(self._heap, place)
+        if len(self._heap) > 2 * len(self._places) + _FEW:
+            self._heap = [place for place in self._heap if self._places.get(place.user) is place]
+            heapify(self._heap)

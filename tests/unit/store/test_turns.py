@@ -146,6 +146,44 @@ def test_a_cost_that_is_known_late_counts_too() -> None:
     assert [job.user for job in served(turns)] == ["bob", "late"]
 
 
+def test_who_has_had_least_is_not_given_a_whole_batch() -> None:
+    """Nobody knows what jobs cost before they are done: who has one waits for one job of each of the others, not for a batch."""
+    turns = turns_of(*(Work(f"heavy{number % 20}", number, 400.0 + number % 7) for number in range(4_000)))
+    passed, waiting = [0], False
+    for number in range(60):
+        if not waiting:
+            turns.put(Work("light", number, 40.0))
+            waiting = True
+            passed.append(0)
+        taken = turns.several(64)
+        turns.give_back(taken[10:])
+        for job in taken[:10]:
+            if job.user == "light":
+                waiting = False
+            elif waiting:
+                passed[-1] += 1
+            turns.charge(job.user, job.cost)
+    assert max(passed) <= 20, "others' jobs that one was behind"
+
+
+def test_what_was_taken_to_cost_more_than_it_has_counts_as_what_it_has() -> None:
+    turns = turns_of(*(Work("ann", number) for number in range(3)), Work("bob", 0))
+    for user in "ann", "bob":
+        turns.owe(user, 100.0)
+    (taken,) = turns.several(1)
+    assert taken.user == "ann"
+    turns.charge("ann", taken.cost)
+    turns.put(Work("carol", 0))
+    turns.owe("carol", 50.0)
+    assert [job.user for job in served(turns)] == ["bob", "ann", "ann", "carol"]
+
+
+def test_places_that_are_no_more_are_forgotten() -> None:
+    turns = turns_of(*(Work(user, number, float(5_000 - number)) for number in range(5_000) for user in "ab"))
+    served(turns, 9_000)
+    assert len(turns._heap) < 100 and len(turns) == 1_000
+
+
 def test_the_servers_own_jobs_come_first() -> None:
     turns = turns_of(*(Work("ann", number) for number in range(5)), Work(SERVER, 0), Work(SERVER, 1))
     assert [(job.user, job.number) for job in served(turns, 3)] == [(SERVER, 0), (SERVER, 1), ("ann", 0)]
