@@ -32,7 +32,7 @@ from mqtt_im.files.folder import Folder
 from mqtt_im.files.gathering import Gathering
 from mqtt_im.files.log import carrying
 from mqtt_im.files.receiving import Incoming
-from mqtt_im.files.table import FileTable, Stored
+from mqtt_im.files.table import Aged, FileTable, Stored
 from mqtt_im.files.threads import Content, Threads
 from mqtt_im.files.uploads import FileUploads
 from mqtt_im.protocol.errors import MqttImError, Refusal, StoreError
@@ -46,7 +46,13 @@ SWEEP_S: Final = 10.0
 SLICE: Final = 50
 """Files looked at in one go on the store's thread …"""
 LOOKS: Final = 200
-"""… unless more messages than these may carry those before them."""
+"""… unless more than these are looked at for those before them: each file, and each message that may carry it."""
+AGED: Final = 500
+"""Files of which it is looked up in one go whether a message was ever to carry them."""
+LEAST_BYTES: Final = 4096
+"""As many a file takes of the disk: a user has no more of them than would fill the quota so …"""
+MOST_FILES: Final = 1_000
+"""… but may have so many, however small that is."""
 SLICES: Final = 40
 """Slices of one sweep, where nothing is known to have gone."""
 BREATH_S: Final = 0.002
@@ -98,6 +104,8 @@ class Files:
         self._coming: dict[str, int] = {}
         """Bytes of uploads that are under way, by user."""
         self._position = ""
+        self._aged = Aged(0, "", False)
+        """Of the files of which it was looked up whether a message was ever to carry them, the youngest."""
         self._all = False
         """All carried files are to be looked at by the next sweep."""
         self._orphans_due = 0.0
@@ -187,12 +195,15 @@ class Files:
 
     async def _reserve(self, user: str, size: int) -> int:
         quota = self.config.quota_bytes
-        if quota and size:
+        if quota:
             used = await self._threads.run(self._table.used, user)
-            if used + self._coming.get(user, 0) + size > quota:
+            if used.bytes + self._coming.get(user, 0) + size > quota:
                 raise FileRefused(
                     "quota", f"your files may have {quota} bytes together; recall messages with files you don't need"
                 )
+            most = max(MOST_FILES, quota // LEAST_BYTES)
+            if used.files >= most:
+                raise FileRefused("quota", f"you may have {most} files; recall messages with files you don't need")
         self._coming[user] = self._coming.get(user, 0) + size
         return size
 
@@ -242,7 +253,10 @@ class Files:
 
     async def forget_user(self, user: str) -> None:
         """The user's uploads that no message carries are gone."""
-        await self._release(await self._threads.run(self._table.owned, user), user)
+        after = (-1, "")
+        while owned := await self._threads.run(self._table.owned, user, after, SLICE):
+            await self._release([file for _, file in owned], user)
+            after = owned[-1]
 
     def retained(self) -> None:
         """Retention has taken messages: the next sweep looks at all files."""
@@ -265,10 +279,10 @@ class Files:
             await self._release(known[first : first + SLICE])
         for file in known:
             await self._forget_carriers(file)
-        old: list[str] = []
-        while (part := await self._threads.run(self._table.uncarried, self._now() - UNCARRIED_S * 1000, SLICE)) not in ([], old):
-            await self._release(part)
-            old = part
+        while aged := await self._threads.run(self._table.aged, self._aged, self._now() - UNCARRIED_S * 1000, AGED):
+            await self._release([file.id for file in aged if not file.is_carried])
+            self._aged = aged[-1]
+            await asyncio.sleep(BREATH_S)
         if whole:
             self._position = ""
         slices = 0
@@ -295,7 +309,7 @@ class Files:
                 if looks >= LOOKS:
                     return found, some[number:]
                 upload = state.state.upload(file)
-                looks += 0 if upload is None else len(upload.carriers)
+                looks += 1 if upload is None else 1 + len(upload.carriers)
                 if upload is None or is_carried(state.state, upload):
                     continue
                 if upload.carriers or upload.owner == owner or _created(self._table, file) < oldest:

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import peewee
 
+from mqtt_im.cache import Cache
 from mqtt_im.core.model import Upload
 from mqtt_im.core.records import Message
 from mqtt_im.core.rules.files import files_of
@@ -28,7 +29,7 @@ class FileRow(peewee.Model):
     """One uploaded file."""
 
     id = peewee.TextField(primary_key=True)
-    owner = peewee.TextField(index=True)
+    owner = peewee.TextField()
     name = peewee.TextField()
     type = peewee.TextField()
     size = peewee.BigIntegerField()
@@ -72,6 +73,15 @@ class MetaRow(peewee.Model):
 
 
 _MODELS: Final = [FileRow, CarrierRow, MetaRow]
+_INDEXES: Final = (
+    "CREATE INDEX IF NOT EXISTS file_owner_size ON file (owner, size, id)",
+    "CREATE INDEX IF NOT EXISTS file_created ON file (created, id)",
+    "DROP INDEX IF EXISTS file_owner",
+)
+"""The last one is what earlier versions had made."""
+_KNOWN_BYTES: Final = 2 << 20
+_USAGE_BYTES: Final = 300
+"""Of what is known of one user, in memory."""
 _INTO_FILE: Final = "INTO file (id, owner, name, type, size, sha256, created) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -88,12 +98,39 @@ class Stored(NamedTuple):
     """When, in ms by the steady time."""
 
 
+class Usage(NamedTuple):
+    """What all files of a user are together."""
+
+    files: int
+    bytes: int
+
+
+class Aged(NamedTuple):
+    """A file, and how it stands to those that are to leave because nobody carries them: in the order of their uploads."""
+
+    created: int
+    id: str
+    is_carried: bool
+    """Whether a message was ever to carry it."""
+
+
 class FileTable:
-    """The rows. Every method may be called from any thread. Failures of the database are `StoreError`s."""
+    """The rows. Every method may be called from any thread. Failures of the database are `StoreError`s.
+
+    Nothing that a server asks again and again takes in proportion to all files of a user, or of everybody: the ledger's thread
+    may be among those who wait meanwhile.
+    """
 
     def __init__(self, where: str | os.PathLike[str] | Place, *, readonly: bool = False) -> None:
+        place = place_of(where)
         self._lock = threading.RLock()
-        self._tables = place_of(where).open(NAME, _MODELS, readonly=readonly)
+        self._tables = place.open(NAME, _MODELS, readonly=readonly)
+        self._usage: Cache[str, Usage] | None = None if place.shared else Cache(_KNOWN_BYTES)
+        """Of users who have uploaded something since the start. Where other servers write too, it is counted each time."""
+        if not readonly:
+            with self._guarded():
+                for index in _INDEXES:
+                    self._tables.sql(index)
         self.is_new = self._tables.is_new
         """Whether there were no such tables before."""
 
@@ -121,6 +158,8 @@ class FileTable:
                     self._tables.sql(f"INSERT {_INTO_FILE} ON CONFLICT DO NOTHING", row)
             self._tables.sql("DELETE FROM meta")
             self._tables.sql("INSERT INTO meta (key, value) VALUES ('epoch', ?)", (epoch,))
+            if self._usage is not None:
+                self._usage.clear()
 
     def belongs_to(self, epoch: str) -> None:
         """The carriers are of this store, which is the same one under a new name."""
@@ -132,8 +171,10 @@ class FileTable:
 
     def add(self, stored: Stored) -> None:
         """The file is known, on disk."""
-        with self._guarded(), self._tables.transaction():
-            self._tables.sql(f"INSERT {_INTO_FILE}", stored)
+        with self._guarded():
+            with self._tables.transaction():
+                self._tables.sql(f"INSERT {_INTO_FILE}", stored)
+            self._grow(stored.owner, 1, stored.size)
 
     def get(self, file: str) -> Stored | None:
         """The file with this id; None for what is no id, too."""
@@ -150,22 +191,38 @@ class FileTable:
         carriers = tuple(self._select("SELECT conv, seq FROM carrier WHERE file = ?", (file,)))
         return Upload(found.id, found.owner, found.name, found.type, found.size, carriers)
 
-    def used(self, owner: str) -> int:
-        """Bytes of all files of this user."""
-        return int(self._select("SELECT coalesce(sum(size), 0) FROM file WHERE owner = ?", (owner,))[0][0])
+    def used(self, owner: str) -> Usage:
+        """What all files of this user are together."""
+        with self._guarded():
+            known = None if self._usage is None else self._usage.get(owner)
+            if known is None:
+                rows = self._tables.sql("SELECT count(*), coalesce(sum(size), 0) FROM file WHERE owner = ?", (owner,))
+                known = self._know(owner, Usage(int(rows[0][0]), int(rows[0][1])))
+            return known
+
+    def _know(self, owner: str, usage: Usage) -> Usage:
+        if self._usage is not None:
+            self._usage.put(owner, usage, _USAGE_BYTES)
+        return usage
+
+    def _grow(self, owner: str, files: int, size: int) -> None:
+        known = None if self._usage is None else self._usage.get(owner)
+        if known is not None:
+            self._know(owner, Usage(known.files + files, known.bytes + size))
 
     def total(self) -> tuple[int, int]:
         """How many files there are, and their bytes."""
         count, size = self._select("SELECT count(*), coalesce(sum(size), 0) FROM file")[0]
         return int(count), int(size)
 
-    def uncarried(self, before: int, limit: int) -> list[str]:
-        """Files uploaded before this time, in ms since 1970, that no message was ever to carry."""
+    def aged(self, after: Aged, before: int, limit: int) -> list[Aged]:
+        """Files uploaded before this time, in ms since 1970, in the order of their uploads, from after this one on."""
         rows = self._select(
-            "SELECT id FROM file WHERE created < ? AND NOT EXISTS (SELECT 1 FROM carrier WHERE file = file.id) LIMIT ?",
-            (before, limit),
+            "SELECT created, id, EXISTS (SELECT 1 FROM carrier WHERE file = file.id) FROM file"
+            " WHERE (created, id) > (?, ?) AND created < ? ORDER BY created, id LIMIT ?",
+            (after.created, after.id, before, limit),
         )
-        return [row[0] for row in rows]
+        return [Aged(created, file, bool(carried)) for created, file, carried in rows]
 
     def carried_after(self, file: str, limit: int) -> list[str]:
         """Files that a message may carry, in the order of their ids, from after this one on."""
@@ -176,16 +233,23 @@ class FileTable:
         """All files, in the order of their ids, from after this one on."""
         return [row[0] for row in self._select("SELECT id FROM file WHERE id > ? ORDER BY id LIMIT ?", (after, limit))]
 
-    def owned(self, owner: str) -> list[str]:
-        """The files of a user."""
-        return [row[0] for row in self._select("SELECT id FROM file WHERE owner = ?", (owner,))]
+    def owned(self, owner: str, after: tuple[int, str], limit: int) -> list[tuple[int, str]]:
+        """The sizes and ids of a user's files, in this order, from after this one on."""
+        rows = self._select(
+            "SELECT size, id FROM file WHERE owner = ? AND (size, id) > (?, ?) ORDER BY size, id LIMIT ?", (owner, *after, limit)
+        )
+        return [(size, file) for size, file in rows]
 
     def remove(self, files: Sequence[str]) -> None:
         """The files are not known any more, nor who carried them."""
-        with self._guarded(), self._tables.transaction():
-            for file in files:
-                self._tables.sql("DELETE FROM file WHERE id = ?", (file,))
-                self._tables.sql("DELETE FROM carrier WHERE file = ?", (file,))
+        gone: list[tuple[Any, ...]] = []
+        with self._guarded():
+            with self._tables.transaction():
+                for file in files:
+                    gone += self._tables.sql("DELETE FROM file WHERE id = ? RETURNING owner, size", (file,))
+                    self._tables.sql("DELETE FROM carrier WHERE file = ?", (file,))
+            for owner, size in gone:
+                self._grow(owner, -1, -size)
 
     # Carriers
 

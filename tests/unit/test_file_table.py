@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import peewee
 import pytest
 
 from mqtt_im.core.model import Upload
-from mqtt_im.files.table import FileTable, Stored
+from mqtt_im.core.records import Message
+from mqtt_im.files.table import Aged, FileTable, Stored
 from mqtt_im.protocol.errors import StoreError
 from mqtt_im.tables import Place
+
+FIRST = Aged(0, "", False)
 
 
 @pytest.fixture
@@ -28,7 +33,69 @@ def test_what_was_uploaded_is_known_to_every_process(table: FileTable, new_place
     other = FileTable(new_place())
     assert other.get("f1") == _stored(1) and other.get("f2") is None and not other.is_new
     assert other.upload("f1") == Upload("f1", "alice", _stored(1).name, _stored(1).type, 10, ())
-    assert (other.used("alice"), other.used("bob"), other.total()) == (10, 0, (1, 10))
+    assert (other.used("alice"), other.used("bob"), other.total()) == ((1, 10), (0, 0), (1, 10))
+    other.close()
+
+
+def test_what_a_user_has_is_known_whatever_comes_and_goes(table: FileTable) -> None:
+    for number in (1, 2, 3):
+        table.add(_stored(number))
+        assert table.used("alice").files == number
+    table.add(_stored(4, "bob"))
+    with pytest.raises(StoreError):
+        table.add(_stored(3))
+    table.remove(["f2", "f4", "f5"])
+    table.remove(["f2"])
+    assert (table.used("alice"), table.used("bob")) == ((2, 40), (0, 0))
+    table.begin("epoch", [Message(9, "alice:bob", 1, "alice", "pc", None, 0, [1], b"1", {"files": [["f9", "n", "t", 100]]})])
+    assert table.used("alice") == (3, 140)
+
+
+def test_nothing_takes_in_proportion_to_all_files_of_a_user(tmp_path: Path) -> None:
+    """Who waits for it has everybody's commit wait: an upload took 0.1 s where its user had 100,000 files, and a look for those
+    that nobody carries as much for each file that there was. Counted in steps of SQLite."""
+    table = FileTable(tmp_path)
+    connection, count = table._tables.db.connection(), 0  # type: ignore[attr-defined]
+
+    def tick() -> int:
+        nonlocal count
+        count += 1
+        return 0
+
+    def steps(do: Callable[[], object]) -> int:
+        nonlocal count
+        count = 0
+        connection.set_progress_handler(tick, 10)
+        do()
+        connection.set_progress_handler(None, 10)
+        return count
+
+    def all_that_is_done(number: int) -> int:
+        table.add(_stored(number))
+        return (
+            steps(lambda: table.used("alice"))
+            + steps(lambda: table.aged(Aged(1000 + number - 1, f"f{number - 1}", False), 9999, 10))
+            + steps(lambda: table.owned("alice", (10 * number - 10, f"f{number - 1}"), 10))
+            + steps(lambda: table.remove([f"f{number}"]))
+        )
+
+    table.used("alice")
+    few = all_that_is_done(1)
+    for number in range(2, 500):
+        table.add(_stored(number))
+    assert all_that_is_done(500) <= few + 5
+    table.close()
+
+
+def test_indexes_are_made_where_an_earlier_version_had_others(table: FileTable, new_place: Callable[[], Place]) -> None:
+    table.add(_stored(1))
+    table._tables.sql("DROP INDEX file_owner_size")
+    table._tables.sql("CREATE INDEX file_owner ON file (owner)")
+    other = FileTable(new_place())
+    with pytest.raises(peewee.PeeweeException):
+        table._tables.sql("CREATE INDEX file_owner_size ON file (owner, size, id)")
+    other._tables.sql("CREATE INDEX file_owner ON file (owner)")
+    assert other.used("alice") == (1, 10)
     other.close()
 
 
@@ -46,9 +113,12 @@ def test_who_carries_a_file_may_be_said_twice(table: FileTable) -> None:
         table.carry([("f1", "alice:bob", 7), ("f2", "#ops", 8), ("f2", "#ops", 9)])
     upload = table.upload("f2")
     assert upload is not None and sorted(upload.carriers) == [("#ops", 8), ("#ops", 9)]
-    assert table.uncarried(9999, 10) == ["f3"] and table.uncarried(1003, 10) == []
+    assert [(file.id, file.is_carried) for file in table.aged(FIRST, 1003, 10)] == [("f1", True), ("f2", True)]
+    assert table.aged(Aged(1001, "f1", True), 9999, 1) == [Aged(1002, "f2", True)]
+    assert table.aged(Aged(1002, "f2", True), 9999, 10) == [Aged(1003, "f3", False)]
     assert table.carried_after("", 10) == ["f1", "f2"] and table.carried_after("f1", 10) == ["f2"]
-    assert table.ids("f1", 1) == ["f2"] and sorted(table.owned("alice")) == ["f1", "f2", "f3"]
+    assert table.ids("f1", 1) == ["f2"]
+    assert table.owned("alice", (-1, ""), 2) == [(10, "f1"), (20, "f2")] and table.owned("alice", (20, "f2"), 2) == [(30, "f3")]
     table.remove(["f2"])
     assert table.upload("f2") is None and table.carried_after("", 10) == ["f1"]
 

@@ -73,7 +73,13 @@ class FilesConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         str, Meta(description="URL of an S3 store that is not Amazon's. Credentials come from the usual AWS variables.")
     ] = ""
     max_bytes: Annotated[int, Meta(ge=1, description="Bytes of one file.")] = 26_214_400
-    quota_bytes: Annotated[int, Meta(ge=0, description="Bytes of all files of one user; 0 = no bound.")] = 1_073_741_824
+    quota_bytes: Annotated[
+        int,
+        Meta(
+            ge=0,
+            description="Bytes of all files of one user, and for each 4 KiB of them one file, but 1,000 at least; 0 = no bound.",
+        ),
+    ] = 1_073_741_824
     types: Annotated[
         tuple[str, ...], Meta(description='Media types that are taken, such as `["image/*", "application/pdf"]`; empty for all.')
     ] = ()
