@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from sys import intern
 
 from .model import FOREVER, Conv, Member
 from .records import GroupChange
 from .state import State
+
+_Spans = list[list[int]]
+_Known = dict[int, tuple[_Spans, _Spans]]
+"""By the identity of what members could read, that itself, and what it has become."""
 
 
 def change_members(state: State, conv: Conv, record: GroupChange) -> None:
@@ -14,6 +20,8 @@ def change_members(state: State, conv: Conv, record: GroupChange) -> None:
     members, seq = conv.members, record.seq
     if record.event in ("group.create", "group.add"):
         new = [[record.history_from, FOREVER]]  # of most, who share it
+        known: _Known = {}
+        resumed = partial(_resumed, new=new)
         for index, name in enumerate(map(intern, record.members or ())):
             order = (seq << 20) | index
             former = members.pop(name, None)
@@ -21,22 +29,41 @@ def change_members(state: State, conv: Conv, record: GroupChange) -> None:
             member.order = order
             member.active = True
             member.role = "owner" if record.event == "group.create" and index == 0 else "member"
-            first = record.history_from
-            kept = [] if former is None else [span for span in former.spans if span[0] < first]
-            member.spans = [*kept, *new] if kept else new
+            member.spans = new if former is None else _once(known, former.spans, resumed)
             members[name] = member
         state.touch_members(conv, record.members or ())
     elif record.event in ("group.remove", "group.leave"):
         leaving = leaving_of(record)
+        known = {}
+        ended = partial(_ended, seq=seq)
         for name in leaving:
             member = members[name] = members[name].copied()  # as `own`
             member.active = False
             member.role = "member"
-            member.spans = [*member.spans[:-1], [member.spans[-1][0], seq]]
+            member.spans = _once(known, member.spans, ended)
         state.touch_members(conv, leaving)
     elif record.event == "group.role" and record.user is not None:
         conv.own(record.user).role = record.role or "member"
         state.touch_member(conv, record.user)
+
+
+def _once(known: _Known, former: _Spans, make: Callable[[_Spans], _Spans]) -> _Spans:
+    """What `make` makes of these, one for all who have them: thousands may come and go together, again and again."""
+    found = known.get(id(former))
+    if found is None:
+        found = known[id(former)] = former, make(former)  # kept, so that nothing else gets its number
+    return found[1]
+
+
+def _resumed(former: _Spans, new: _Spans) -> _Spans:
+    """Of who comes once more."""
+    kept = [span for span in former if span[0] < new[0][0]]
+    return [*kept, *new] if kept else new
+
+
+def _ended(former: _Spans, seq: int) -> _Spans:
+    """Of who leaves with this message."""
+    return [*former[:-1], [former[-1][0], seq]]
 
 
 def leaving_of(record: GroupChange) -> list[str]:

@@ -332,6 +332,11 @@ class Conv(Entity):
         return [name for name in names if name not in present]
 
 
+def weigh(members: Mapping[str, Member]) -> int:
+    """What a group's members, present and past, take: each counts as often as it has come."""
+    return sum([len(member.spans) for member in members.values()])
+
+
 def readers(conv: Conv, seq: int) -> list[str]:
     """Who gets an item that tells of something that became of the message `seq`."""
     if conv.users is not None:

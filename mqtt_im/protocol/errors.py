@@ -57,7 +57,9 @@ class Quota(Refusal):
     """More than one user may keep; `what` names the bound."""
 
     def __init__(
-        self, what: Literal["messages", "bytes", "groups", "devices", "blocks", "changes", "reactions", "carriers"], message: str
+        self,
+        what: Literal["messages", "bytes", "groups", "members", "devices", "blocks", "changes", "reactions", "carriers"],
+        message: str,
     ) -> None:
         super().__init__("quota", message)
         self.what = what

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from msgspec import Raw, structs
 
 from mqtt_im.core.rules import Limits
@@ -150,3 +151,27 @@ def test_devices_are_bounded(store: Store) -> None:
     assert isinstance(store.attach("ann", "two").refusal, Quota)
     store.ask("ann", rq.DeviceForget(id="1", device="one"))
     assert store.attach("ann", "two").refusal is None
+
+
+@pytest.mark.parametrize(("bounded", "most", "names"), [("MAX_FORMER", 5, "abcdefg"), ("MAX_COMINGS", 9, "aaaaaaa")])
+def test_who_comes_to_a_group_is_bounded(
+    store: Store, monkeypatch: pytest.MonkeyPatch, bounded: str, most: int, names: str
+) -> None:
+    """Whoever has left may read on what came before, so the group knows of them for ever: without a bound it was never full."""
+    monkeypatch.setattr(f"mqtt_im.core.rules.groups.{bounded}", most)
+    bound(store, group_members=4)
+
+    def change(kind: type[rq.GroupAdd | rq.GroupRemove], number: int, *names: str) -> str | None:
+        return refused(store.ask("ann", kind(id=f"{kind.__name__}{number}", group="#g", members=list(names))))
+
+    store.ask("ann", rq.GroupCreate(id="g", group="#g", members=["bob"]))
+    for number, name in enumerate(names):
+        assert (change(rq.GroupAdd, number, name), change(rq.GroupRemove, number, name)) == (None, None)
+    assert change(rq.GroupAdd, 7, "dan") == "members"
+    assert change(rq.GroupAdd, 8, "a") == (None if bounded == "MAX_FORMER" else "members")
+    assert change(rq.GroupAdd, 9, "bob") is None  # who is in it, comes no more
+    assert refused(store.say("bob", "#g")) is None
+    for name in ("ann", "bob", "a"):
+        store.ask(name, rq.GroupLeave(id="l", group="#g"))
+    assert refused(store.ask("dan", rq.GroupCreate(id="g", group="#g", members=[]))) == "members"
+    assert refused(store.ask("dan", rq.GroupCreate(id="h", group="#h", members=[]))) is None

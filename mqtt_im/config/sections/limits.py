@@ -85,7 +85,13 @@ class LimitsConfig(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
             "for 2.",
         ),
     ] = 200
-    group_members: Annotated[int, Meta(ge=1, description="Members of one group.")] = 5_000
+    group_members: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Members of one group. It knows of 25,000 more who have left, or were removed; then nobody new may come.",
+        ),
+    ] = 5_000
     changes_per_message: Annotated[
         int, Meta(ge=0, description="Edits, reactions and reports of one message that one user may make; 0: no limit.")
     ] = 100

@@ -5,7 +5,9 @@ Owners may do everything; admins add and remove members, rename, and recall any 
 
 from __future__ import annotations
 
-from mqtt_im.core.model import Conv, Member
+from typing import Final
+
+from mqtt_im.core.model import Conv, Member, weigh
 from mqtt_im.core.records import AnyRecord, GroupChange
 from mqtt_im.core.view import View
 from mqtt_im.protocol import requests as rq
@@ -13,6 +15,11 @@ from mqtt_im.protocol.errors import Quota, Refusal
 
 from .common import answer, asked, conv_of, positions_at_once
 from .terms import Decision, Limits, Who
+
+MAX_FORMER: Final = 25_000
+"""Users who have left a group, of whom it knows, since they may read on what came before; beside as many as may be in it …"""
+MAX_COMINGS: Final = 250_000
+"""… and the times that all of them have come to it."""
 
 
 def create(view: View, limits: Limits, who: Who, request: rq.GroupCreate, n: int) -> Decision:
@@ -28,6 +35,8 @@ def create(view: View, limits: Limits, who: Who, request: rq.GroupCreate, n: int
     if limits.quota_groups and view.user(who.user).made >= limits.quota_groups:
         raise Quota("groups", f"{who.user} has made {limits.quota_groups} groups, the most there may be; leave some first")
     _check_joined(view, limits, invited)
+    if former is not None:
+        _check_known(limits, former, members)
     record = _change(view, who, request, n, former or Conv(0, name), "group.create", members)
     record.members = members
     record.name = request.name
@@ -47,6 +56,7 @@ def add(view: View, limits: Limits, who: Who, request: rq.GroupAdd, n: int) -> D
         return _unchanged(conv, request, n, left_out)
     _check_size(limits, conv.size + len(new))
     _check_joined(view, limits, new)
+    _check_known(limits, conv, new)
     record = _change(view, who, request, n, conv, "group.add", present + new)
     record.members = new
     record.history_from = conv.born if limits.new_members_see_history else record.seq
@@ -190,6 +200,15 @@ def _check_joined(view: View, limits: Limits, names: list[str]) -> None:
     for user in view.users(names) if bound else ():
         if user.joined - user.made >= bound:
             raise Quota("groups", f"members: others have brought {user.name} into {bound} groups, the most there may be")
+
+
+def _check_known(limits: Limits, conv: Conv, names: list[str]) -> None:
+    """These may come to the group, as far as that hangs on who has come to it before, and how often."""
+    known, most = conv.members, limits.group_members + MAX_FORMER
+    if len(known) + len([name for name in names if name not in known]) > most:
+        raise Quota("members", f"members: {most} users have come to {conv.name}, the most there may be; make another group")
+    if weigh(known) + len(names) > MAX_COMINGS:
+        raise Quota("members", f"members: users have come to {conv.name} {MAX_COMINGS} times, the most; make another group")
 
 
 def _check_size(limits: Limits, size: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from mqtt_im.cache import Cache
-from mqtt_im.core.model import Amended, Conv, Device, Member, User
+from mqtt_im.core.model import Amended, Conv, Device, Member, User, weigh
 from mqtt_im.core.records import Act, AnyRecord
 from mqtt_im.shares import Bounds
 from mqtt_im.store.common.rendering import Rendering, Showing
@@ -157,7 +157,7 @@ class ReadState(ProjectedState):
         members = self._stored_members.get(conv.name)
         if members is None:
             members = super()._members_of(conv)
-            self._stored_members.put(conv.name, members, _MEMBER_BYTES * (len(members) + 1))
+            self._stored_members.put(conv.name, members, _MEMBER_BYTES * (weigh(members) + 1))
         return dict(members)
 
     def marked(self, conv: Conv) -> list[tuple[str, Member]]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from mqtt_im.compiling import mypyc_attr
-from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, User
+from mqtt_im.core.model import EVERYTHING, Conv, Device, Member, User, weigh
 from mqtt_im.core.records import Act, AnyRecord, Cursors, DeviceChange, Message, ReadMark
 from mqtt_im.shares import Bounds
 from mqtt_im.store.sqlite.tables.log import Log
@@ -42,7 +42,7 @@ class Entities(Overlay):
         self._absent: set[str] = set()
         """Conversations that were looked for in this batch and do not exist."""
         self._groups: dict[str, int] = {}
-        """Groups with their members in memory, and how many those are; the ones that were used last at the end."""
+        """Groups with their members in memory, and what those take (`core.model.weigh`); those that were used last at the end."""
         self._grouped = 0
         """Of these members together."""
         self._devices: dict[str, dict[str, Device]] = {}
@@ -244,11 +244,11 @@ class Entities(Overlay):
 
     def _loaded(self, name: str, members: Mapping[str, Member]) -> None:
         """The members of a group are in memory, as long as there is room; who they are will be asked next."""
-        self._used(name, len(members))
+        self._used(name, weigh(members))
         self._prefetch_users(set(members))
 
     def _used(self, name: str, size: int) -> None:
-        """So many members of the group are in memory, and it is the one that was used last."""
+        """The members of the group are in memory, count as so many, and it is the one that was used last."""
         self._grouped += size - self._groups.pop(name, 0)
         self._groups[name] = size
 
@@ -301,7 +301,7 @@ class Entities(Overlay):
         conv.changed = self.live.last
         self.live.convs[conv.name] = conv
         if conv.group and conv.loaded:
-            self._used(conv.name, len(conv.members))
+            self._used(conv.name, max(len(conv.members), self._groups.get(conv.name, 0)))
 
     def touch_member(self, conv: Conv, name: str) -> None:
         """See `State`."""
@@ -309,7 +309,7 @@ class Entities(Overlay):
         if conv.group:
             if conv.name not in self.live.regrouped:
                 self.live.regrouped.add(conv.name)
-                self.live.pinned += len(conv.members)
+                self.live.pinned += weigh(conv.members)
             self.live.pinned += 1
         parts = self.live.members.get(name)
         if parts is None:
@@ -338,6 +338,7 @@ class Entities(Overlay):
         live.parts += new
         if conv.group:
             live.pinned += len(names) - 1
+            self._used(conv.name, weigh(members))
 
     def _prefetch_members(self, convs: list[Conv]) -> None:
         """The members of these direct conversations, which are nowhere in memory, are in memory."""
