@@ -12,6 +12,7 @@ import pytest
 from msgspec import Raw
 
 from mqtt_im.config import LimitsConfig
+from mqtt_im.core.model import User
 from mqtt_im.core.records import AnyRecord, GroupChange, Message, decode
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
@@ -230,6 +231,32 @@ def test_who_has_come_to_a_group_often_counts_as_often(store: SqliteStore, monke
     monkeypatch.setattr(entities, "MAX_MEMBERS", MEMBERS + 1 + 20 * 30)
     store.engine.prefetch([])
     assert [state.conv_for(name).loaded for name in ("#g", "#h")] == [False, True]
+
+
+def test_rows_of_who_blocks_many_are_made_one_by_one(store: SqliteStore) -> None:
+    """Names are put in order and packed: a thousand users with ten thousand held the ledger up for seconds at once."""
+    made = rows.user_row
+    at_once: list[int] = []
+    count = 0
+
+    def counting(user: User) -> tuple[object, ...]:
+        nonlocal count
+        count += 1
+        return made(user)
+
+    for number in range(40):
+        ask(store, f"u{number}", rq.Block(id="b", user="bad"))
+        store.engine.state.user(f"u{number}").blocks = frozenset(f"bad{each}" for each in range(number % 2 * 20_000))
+    live = store.engine.state.live
+    with patch.object(rows, "user_row", counting):
+        for statement, some in bulks.slices(bulks.bulks_of(live, store.engine.state._uid_of, lambda _: None), 250):
+            if statement == rows.PUT_USER:
+                at_once.append(count)
+                assert sum(1 for row in some if row[6]) <= 2
+                count = 0
+    assert sum(at_once) >= 40 and max(at_once) <= 2
+    for number in range(40):
+        store.engine.state.user(f"u{number}").blocks = frozenset(("bad",))
 
 
 def test_users_who_have_left_the_memory_are_read_together(store: SqliteStore) -> None:
