@@ -332,9 +332,11 @@ def test_what_has_still_to_come_counts_as_behind(make: Make) -> None:
         say(store, "ann", "#g", number)
     (device,) = store.see(lambda view: belongings.lags(view, "bob"), NOW)
     assert (device["pos"], device["head"], device["lag"]) == (0, 4, 4)
-    told = store.see(lambda view: stories.story(view, "#g", 3), NOW)
-    assert told is not None
-    assert [(one["user"], one["pos"], one["devices"]) for one in told.told["recipients"]] == [
+    story = store.see(lambda view: stories.story(view, "#g", 3), NOW)
+    assert story is not None
+    told = store.see(lambda view: stories.recipients(view, "#g", 3, story.members).told, NOW)
+    told += store.see(lambda view: stories.waiting(view, "#g", 3), NOW)
+    assert [(one["user"], one["pos"], one["devices"]) for one in told] == [
         ("ann", 3, []),
         ("bob", None, [{"device": "pc", "acknowledged": False}]),
         ("cat", None, []),

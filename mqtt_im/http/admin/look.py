@@ -15,7 +15,7 @@ from mqtt_im.http.errors import Problem
 from mqtt_im.http.services import Services
 from mqtt_im.protocol.names import is_group, members_of_direct
 from mqtt_im.store.queries import stories
-from mqtt_im.store.queries.stories import PIECE, Story
+from mqtt_im.store.queries.stories import MEMBERS, PIECE, Recipients, Story
 
 REPORTS_UPTO = 20_000
 """So many items of its sender's inbox are looked through for what became of a message."""
@@ -57,13 +57,21 @@ class Looking:
             raise Problem("not_found", f"there is no message {text[:32]!r} in {name}")
         ledger = services.bridge.ledger
         services.bridge.cursors.write()
-        story: Story | None = await ledger.call(lambda engine: stories.story(engine, name, int(text)))
+        seq = int(text)
+        story: Story | None = await ledger.call(lambda engine: stories.story(engine, name, seq))
         if story is None:
             raise Problem("not_found", f"there is no message {text} in {name}")
         told: dict[str, Any] = story.told
         # Piece by piece, so that nobody waits for it.
-        for start in range(story.own_pos, story.own_pos + REPORTS_UPTO, PIECE):
-            look = partial(stories.reports, user=story.sender, after=start, conv=name, seq=int(text))
+        own_pos = 0
+        for start in range(0, len(story.members), MEMBERS):
+            some = partial(stories.recipients, name=name, seq=seq, members=story.members[start : start + MEMBERS])
+            got: Recipients = await ledger.call(some)
+            told["recipients"] += got.told
+            own_pos = got.positions.get(story.sender, own_pos)
+        told["recipients"] += await ledger.call(lambda engine: stories.waiting(engine, name, seq))
+        for start in range(own_pos, own_pos + REPORTS_UPTO, PIECE):
+            look = partial(stories.reports, user=story.sender, after=start, conv=name, seq=seq)
             part: list[Reported] | None = await ledger.call(look)
             if part is None:
                 break

@@ -7,8 +7,8 @@ from typing import Final, Protocol
 from mqtt_im.core.model import User
 from mqtt_im.core.records import MESSAGES, AnyRecord
 
-MAX_DELIVERED: Final = 5000
-"""Items that are looked through for what a cursor has delivered."""
+MAX_DELIVERED: Final = 1000
+"""Items that are looked through for what a cursor has delivered: no device was offered more that it has not acknowledged."""
 
 
 class Inboxes(Protocol):

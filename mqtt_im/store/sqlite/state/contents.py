@@ -64,8 +64,12 @@ class Contents(Entities):
         return found
 
     def delivered(self, user: str, after: int, upto: int) -> list[str | int]:
-        """See `View`."""
-        return delivered(self, user, after, upto)
+        """See `View`; the conversations are in memory, all of which are asked for next."""
+        marks = delivered(self, user, after, upto)
+        self._prefetch_convs({str(name) for name in marks[::2]})
+        known = [conv for name in marks[::2] if (conv := self._convs.get(str(name))) is not None]
+        self._prefetch_members([conv for conv in known if conv.users is not None and not conv.loaded])
+        return marks
 
     def _voided(self, uid: int, pos: int) -> bool:
         return any((uid, pos) in generation.voids for generation in self._generations())
