@@ -6,8 +6,8 @@ thread has copies.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, MutableMapping, Sequence, Set
-from typing import ClassVar, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
+from typing import ClassVar, Final, NamedTuple, Protocol, TypeVar
 
 FOREVER = 2**62
 EVERYTHING = [[1, FOREVER]]
@@ -380,6 +380,19 @@ class Amended(Entity):
         return made
 
 
+class Carriers(Protocol):
+    """Messages that carry a file, and some that do not, or do not any more. They are read as far as somebody looks at them."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        """`(conv, seq)` of each, the newest of a conversation first, and mostly those of one behind each other."""
+
+    def groups(self) -> set[str]:
+        """The groups in which they are."""
+
+
 class Upload(NamedTuple):
     """A file that somebody has uploaded, and the messages that were ever to carry it."""
 
@@ -391,5 +404,4 @@ class Upload(NamedTuple):
     """Its media type, without parameters."""
     size: int
     """Bytes."""
-    carriers: tuple[tuple[str, int], ...]
-    """`(conv, seq)` of each message that carries it, and of some that do not, or do not any more."""
+    carriers: Carriers

@@ -333,7 +333,7 @@ class Files:
     async def _forget_carriers(self, file: str) -> None:
         """Messages that carry it no more are not looked at when somebody asks for it."""
         upload: Upload | None = await self._threads.run(self._table.upload, file)
-        carriers = sorted(upload.carriers) if upload is not None else []
+        carriers = [] if upload is None else await self._threads.run(sorted, upload.carriers)
 
         def over(state: Readable, some: list[tuple[str, int]]) -> list[tuple[str, int]]:
             return [one for one in some if is_over(state.state, file, *one)]

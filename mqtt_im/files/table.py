@@ -82,6 +82,13 @@ _INDEXES: Final = (
 _KNOWN_BYTES: Final = 2 << 20
 _USAGE_BYTES: Final = 300
 """Of what is known of one user, in memory."""
+_UPLOAD: Final = (
+    "SELECT id, owner, name, type, size, conv, seq FROM file LEFT JOIN carrier ON carrier.file = file.id WHERE id = ? "
+    "ORDER BY conv DESC, seq DESC LIMIT ?"
+)
+_CARRIERS: Final = "SELECT conv, seq FROM carrier WHERE file = ? AND (conv, seq) < (?, ?) ORDER BY conv DESC, seq DESC LIMIT ?"
+_AT_ONCE: Final = 8
+"""Carriers that are read together: mostly the first one says already that somebody may read a file."""
 _INTO_FILE: Final = "INTO file (id, owner, name, type, size, sha256, created) VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 
@@ -112,6 +119,35 @@ class Aged(NamedTuple):
     id: str
     is_carried: bool
     """Whether a message was ever to carry it."""
+
+
+class StoredCarriers:
+    """Implements `Carriers`; some are read at a time, since a thousand rows take longer than a message. Raises `StoreError`."""
+
+    def __init__(self, table: FileTable, file: str, first: list[tuple[str, int]]) -> None:
+        """`first` are those that come first, as many as are read at a time, or all."""
+        self._table = table
+        self._file = file
+        self._first = first
+        self._count = len(first) if len(first) < _AT_ONCE else 0
+
+    def __len__(self) -> int:
+        """See `Carriers`."""
+        if not self._count and self._first:
+            self._count = self._table.carried_by(self._file)
+        return self._count
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        """See `Carriers`."""
+        part = self._first
+        yield from part
+        while len(part) == _AT_ONCE:
+            part = self._table.carriers(self._file, part[-1], _AT_ONCE)
+            yield from part
+
+    def groups(self) -> set[str]:
+        """See `Carriers`."""
+        return self._table.groups(self._file)
 
 
 class FileTable:
@@ -185,11 +221,27 @@ class FileTable:
 
     def upload(self, file: str) -> Upload | None:
         """The file with this id, and the messages that may carry it."""
-        found = self.get(file)
-        if found is None:
+        if not is_file(file):
             return None
-        carriers = tuple(self._select("SELECT conv, seq FROM carrier WHERE file = ?", (file,)))
-        return Upload(found.id, found.owner, found.name, found.type, found.size, carriers)
+        rows = self._select(_UPLOAD, (file, _AT_ONCE))
+        if not rows:
+            return None
+        known, owner, name, kind, size, *_ = rows[0]
+        first = [(conv, seq) for *_, conv, seq in rows if conv is not None]
+        return Upload(known, owner, name, kind, size, StoredCarriers(self, file, first))
+
+    def carriers(self, file: str, before: tuple[str, int], limit: int) -> list[tuple[str, int]]:
+        """`(conv, seq)` of the last messages that may carry this file, of those before this one."""
+        return [(conv, seq) for conv, seq in self._select(_CARRIERS, (file, *before, limit))]
+
+    def carried_by(self, file: str) -> int:
+        """How many messages may carry this file."""
+        return int(self._select("SELECT count(*) FROM carrier WHERE file = ?", (file,))[0][0])
+
+    def groups(self, file: str) -> set[str]:
+        """The groups in which these messages are."""
+        sql = "SELECT DISTINCT conv FROM carrier WHERE file = ? AND substr(conv, 1, 1) = '#'"
+        return {row[0] for row in self._select(sql, (file,))}
 
     def used(self, owner: str) -> Usage:
         """What all files of this user are together."""

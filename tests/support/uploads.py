@@ -7,6 +7,13 @@ from collections.abc import Iterable
 from mqtt_im.core.model import Upload
 
 
+class Carrying(list[tuple[str, int]]):
+    """Implements `core.model.Carriers`."""
+
+    def groups(self) -> set[str]:
+        return {conv for conv, _ in self if conv[0] == "#"}
+
+
 class MemoryUploads:
     """Implements `store.uploads.Uploads`; `owners` says whose each file is."""
 
@@ -25,8 +32,8 @@ class MemoryUploads:
     def _found(self, file: str, rows: list[tuple[str, str, int]]) -> Upload | None:
         if file not in self.owners:
             return None
-        carriers = tuple((conv, seq) for carried, conv, seq in rows if carried == file)
-        return Upload(file, self.owners[file], f"{file}.png", "image/png", 9, carriers)
+        carriers = sorted(((conv, seq) for carried, conv, seq in rows if carried == file), reverse=True)
+        return Upload(file, self.owners[file], f"{file}.png", "image/png", 9, Carrying(carriers))
 
     def carry(self, files: Iterable[str], conv: str, seq: int) -> None:
         self.batch += [(file, conv, seq) for file in files]

@@ -32,7 +32,9 @@ def test_what_was_uploaded_is_known_to_every_process(table: FileTable, new_place
     table.add(_stored(1))
     other = FileTable(new_place())
     assert other.get("f1") == _stored(1) and other.get("f2") is None and not other.is_new
-    assert other.upload("f1") == Upload("f1", "alice", _stored(1).name, _stored(1).type, 10, ())
+    upload = other.upload("f1")
+    assert upload is not None and not upload.carriers
+    assert upload == Upload("f1", "alice", _stored(1).name, _stored(1).type, 10, upload.carriers)
     assert (other.used("alice"), other.used("bob"), other.total()) == ((1, 10), (0, 0), (1, 10))
     other.close()
 
@@ -137,7 +139,7 @@ def test_one_of_those_who_carry_a_file_no_more_says_that_there_were_any(table: F
 def _carriers(table: FileTable) -> tuple[tuple[str, int], ...]:
     upload = table.upload("f1")
     assert upload is not None
-    return upload.carriers
+    return tuple(upload.carriers)
 
 
 def test_the_store_of_the_carriers_has_a_name(table: FileTable) -> None:
@@ -147,3 +149,22 @@ def test_the_store_of_the_carriers_has_a_name(table: FileTable) -> None:
     for epoch in ("one", "two"):
         table.begin(epoch, ())
         assert table.epoch == epoch and table.carried_after("", 10) == []
+
+
+def test_of_many_that_carry_a_file_those_are_read_that_are_looked_at(table: FileTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    table.add(_stored(1))
+    carriers = [*((f"alice:b{number}", seq) for number in range(40) for seq in (9, 10)), ("#a", 1), ("#a", 2), ("#b", 1)]
+    table.carry([("f1", *one) for one in carriers])
+    upload = table.upload("f1")
+    assert upload is not None
+    read: list[int] = []
+    part = table.carriers
+    monkeypatch.setattr(table, "carriers", lambda *asked: read.append(len(found := part(*asked))) or found)  # type: ignore[func-returns-value]
+    assert len(upload.carriers) == len(carriers) and upload.carriers.groups() == {"#a", "#b"}
+    assert next(iter(upload.carriers))[1] == 10 and not read
+    found = list(upload.carriers)
+    assert sorted(found) == sorted(carriers) and 0 < sum(read) < len(carriers)
+    for conv in {conv for conv, _ in carriers}:
+        places = [place for place, (name, _) in enumerate(found) if name == conv]
+        seqs = [found[place][1] for place in places]
+        assert places == list(range(places[0], places[0] + len(places))) and seqs == sorted(seqs, reverse=True), conv

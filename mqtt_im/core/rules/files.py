@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from mqtt_im.core.model import Upload
@@ -24,7 +27,7 @@ def attached(view: View, user: str, files: list[str]) -> list[list[object]]:
             raise Refusal("not_found", f"files: there is no file {file[:64]!r} that you may send")
         if len(upload.carriers) >= MAX_CARRIERS:
             raise Quota("carriers", f"files: {MAX_CARRIERS} messages carry {file[:64]!r} already; upload it again")
-        if len({conv for conv, _ in upload.carriers if conv[0] == "#"}) >= MAX_GROUPS:
+        if len(upload.carriers) >= MAX_GROUPS and len(upload.carriers.groups()) >= MAX_GROUPS:
             raise Quota("carriers", f"files: {file[:64]!r} is in {MAX_GROUPS} groups already; upload it again")
         found.append([upload.id, upload.name, upload.type, upload.size])
     return found
@@ -34,11 +37,11 @@ def may_read_file(view: View, user: str, upload: Upload) -> bool:
     """Whether this user may read the file now."""
     if not upload.carriers:
         return upload.owner == user
-    found: dict[str, list[int]] = {}
-    for conv, seq in upload.carriers:
-        if conv[0] == "#" or user in conv.split(":"):
-            found.setdefault(conv, []).append(seq)
-    return any(_reads(view, user, upload.id, conv, seqs) for conv, seqs in found.items())
+    return any(
+        _reads(view, user, upload.id, conv, map(itemgetter(1), carriers))
+        for conv, carriers in groupby(upload.carriers, itemgetter(0))
+        if conv[0] == "#" or user in conv.split(":")
+    )
 
 
 def is_carried(view: View, upload: Upload) -> bool:
@@ -66,13 +69,13 @@ def _carrier(view: View, file: str, name: str, seq: int) -> Message | None:
     return record if any(found[0] == file for found in record.extra.get("files", ())) else None
 
 
-def _reads(view: View, user: str, file: str, name: str, seqs: list[int]) -> bool:
+def _reads(view: View, user: str, file: str, name: str, seqs: Iterable[int]) -> bool:
     """Whether the user may read one of these messages of a conversation, and it carries the file now."""
     conv = view.conv(name)
     member = conv.part(user) if conv is not None else None
     if member is None:
         return False
-    for seq in sorted(seqs, reverse=True):
+    for seq in seqs:
         record = _carrier(view, file, name, seq) if member.sees(seq) else None
         if record is not None and (not record.dropped or record.by == user):
             return True
