@@ -1,6 +1,7 @@
 """Turns of the loop are kept short: whatever comes waits for several of them until it is answered.
 
-Work for many takes a part of each turn, and a smaller one where turns are long (`Share`). TLS in records of a few bytes, each of
+Work for many takes a part of each turn, and a smaller one where turns are long (`Share`). Of tasks with much to do one goes on in
+each turn (`Relay`). TLS in records of a few bytes, each of
 which takes a read of its own, is read bit by bit (`pace`): asyncio reads as long as there is anything, and a client that fills
 its socket faster than that would have the loop for itself.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -48,6 +50,35 @@ class Share:
         elif took < LONG_S / 2:
             self.part = min(1.0, self.part * _GROWS)
         return self.part
+
+
+class Relay:
+    """Tasks that have much to do go on one at a time: however many there are, a turn of the loop is as long as with one."""
+
+    def __init__(self) -> None:
+        self._share = Share()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def turn(self, seconds: float) -> float:
+        """The caller may go on now; until when, by `time.perf_counter`: for so long at most, and less where turns are long."""
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
+        self._waiting.append(future)
+        if len(self._waiting) == 1:
+            self._share.begin()
+            loop.call_soon(self._next)
+        await future
+        return time.perf_counter() + seconds * self._share.part
+
+    def _next(self) -> None:
+        self._share.next()
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():  # its task was not cancelled
+                future.set_result(None)
+                break
+        if self._waiting:
+            asyncio.get_running_loop().call_soon(self._next)
 
 
 class Paced(ssl.SSLObject):

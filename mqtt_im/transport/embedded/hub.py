@@ -13,6 +13,7 @@ from mqtt_im.config import LimitsConfig
 from mqtt_im.config.peers import network_of
 from mqtt_im.core import costs
 from mqtt_im.logs import RateLimited
+from mqtt_im.pacing import Relay
 from mqtt_im.protocol.topics import Topics
 from mqtt_im.shares import Bounds
 from mqtt_im.transport.api import Handler, Identity
@@ -97,6 +98,8 @@ class Hub:
         """What is in memory for connections alone: packets that are not whole or wait, what a client does not read, wills, …"""
         self.unread = Unread()
         """What clients do not read, by user; what is too much of it is among what is held."""
+        self.relay = Relay()
+        """By which subscribing to much goes on."""
         self.under_way = UnderWay(bounds.of(USUAL_BYTES))
         self.write_buffer = max(_LEAST_WRITE_BUFFER, bounds.of(USUAL_WRITE_BUFFER))
         """Bytes that wait for a client before it gets nothing more than its answers."""

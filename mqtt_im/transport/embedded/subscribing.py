@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from time import perf_counter
 from typing import TYPE_CHECKING, Final
 
 from mqtt_im.core import costs
 from mqtt_im.mqtt import V5, encode, reasons
 from mqtt_im.mqtt.packets import NO_LOCAL, RETAIN_AS_PUBLISHED
+from mqtt_im.pacing import Relay
 from mqtt_im.transport.api import REFUSED
 from mqtt_im.transport.embedded import asking
 from mqtt_im.transport.embedded.peer import Peer
@@ -24,7 +24,7 @@ MAX_FILTER_BYTES: Final = 256 * 1024
 MAX_SHARED: Final = 1_000
 """Characters of a shared subscription where there may be other nodes, which all know it."""
 _FEW: Final = 100
-"""Filters that are handled in one turn of the loop …"""
+"""Filters that are handled at once …"""
 _LOOKS: Final = 10
 """… as which each counts once more for so many retained messages that it may match."""
 _TURN_S: Final = 0.003
@@ -75,7 +75,7 @@ async def subscribe(connection: Peer, packet_id: int, filters: list[tuple[str, i
     if abroad is not None:
         await abroad.caught_up()  # what was published before is not taken for what comes after
     before = dict(session.filters)
-    turn = _Turn(many=_are_many(connection, len(filters)))
+    turn = _Turn(hub.relay, many=_are_many(connection, len(filters)))
     taken = sum(map(len, before))
     codes: list[int] = []
     for topic_filter, options in filters:
@@ -152,17 +152,17 @@ async def _registered(connection: Peer, session: Session, filters: list[tuple[st
 
 
 class _Turn:
-    """Ends the turn of the loop where that is due, in the middle of many filters."""
+    """Ends the turn of the loop where that is due, in the middle of many filters, and begins when no other connection has one."""
 
-    def __init__(self, *, many: bool) -> None:
+    def __init__(self, relay: Relay, *, many: bool) -> None:
+        self._relay = relay
         self._many = many
-        self._end = perf_counter() + _TURN_S
+        self._end = 0.0
 
     async def ends(self) -> None:
         """The next step may be done."""
         if self._many and perf_counter() > self._end:
-            await asyncio.sleep(0)
-            self._end = perf_counter() + _TURN_S
+            self._end = await self._relay.turn(_TURN_S)
 
 
 async def _grant(connection: Peer, session: Session, topic_filter: str, qos: int, taken: int) -> int:
