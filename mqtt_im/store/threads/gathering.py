@@ -16,7 +16,7 @@ from mqtt_im.store.jobs.job import Job
 
 from .behind import Behind
 from .outflow import Outflow
-from .turns import Turns
+from .turns import SERVER, Turns
 from .weighing import LONG, cost, has_long, weight_of
 
 HEAVY = 500
@@ -48,7 +48,7 @@ class Gathering:
         self.hand: list[Job] = []
         """Those of the batch that is being gathered or worked on."""
         self.stopping = False
-        """The end has come: what still stands in line is done."""
+        """The end has come: nothing more comes."""
         self._last = 0
         """Jobs that came for the last batch."""
         self._most = MAX_JOBS
@@ -148,6 +148,17 @@ class Gathering:
                     return
         except Empty:
             return
+
+    def let_go(self) -> list[Job]:
+        """All jobs that users wait for, which stand in line no more; behind the server's own, of which none waits for them."""
+        left: list[Job] = []
+        server: list[Job] = []
+        while (job := self.turns.take()) is not None:
+            (left if job.line() != SERVER else server).append(job)
+        self.turns.settle()
+        for job in server:
+            self.turns.put(job)
+        return left
 
     def decided(self, batch: list[Job], fitting: int, late: list[Job]) -> list[Job]:
         """Those of a batch that are about to be committed: so many were decided, without the late ones.

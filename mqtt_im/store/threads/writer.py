@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from itertools import chain
-from time import perf_counter, thread_time
+from time import monotonic, perf_counter, thread_time
 
 from mqtt_im import lasting
 from mqtt_im.clock import Clock, Times
@@ -37,6 +37,8 @@ LOOKED_AT_S = 0.0005
 """A job that takes less, its waiting included, is not asked how much of that was the thread's time."""
 MAX_UNTOLD = 64
 """Times that answers are on their way to the loop: what it has not got to is in memory."""
+LAST_S = 5.0
+"""So long what stands in line is still done when the end has come."""
 LONGEST_TELL_S = 10.0
 """A loop that has got to nothing for so long is not waited for."""
 TOLD_AT_ONCE = 100
@@ -91,7 +93,7 @@ class Writer:
         self._worker.start()
 
     def stop(self) -> None:
-        """Everything submitted is done, or refused, and the thread has ended."""
+        """Everything submitted is done, or refused where that takes longer than `LAST_S`, and the thread has ended."""
         if self._worker is not None:
             self._gathering.stop()
             self._worker.join()
@@ -109,8 +111,13 @@ class Writer:
     def _rounds(self, engine: Store) -> None:
         """Until the end has come, and everything is over."""
         gathering = self._gathering
+        end: float | None = None
         while not (gathering.stopping and gathering.empty):
+            if gathering.stopping and end is None:
+                end = monotonic() + LAST_S
             try:
+                if end is not None and monotonic() >= end:
+                    self._refuse_rest()
                 batch = gathering.gather(engine, self.failing is not None)
                 if batch:
                     self.on_batch(len(batch))
@@ -123,6 +130,14 @@ class Writer:
             else:
                 if self.failing is None:
                     self._beside(engine, len(batch))
+
+    def _refuse_rest(self) -> None:
+        """Who has asked has gone, or is about to be told that the server stops; what the server itself has to do is done."""
+        left = self._gathering.let_go()
+        for job in left:
+            self._refuse(job, unavailable())
+        for start in range(0, len(left), TOLD_AT_ONCE):
+            self._tell(left[start : start + TOLD_AT_ONCE])
 
     def _let_go(self, engine: Store, error: Exception) -> None:
         """Nobody waits for the batch, of which nobody knows whether it was committed, and the state is what is on disk."""

@@ -6,6 +6,7 @@ import asyncio
 import functools
 import sqlite3
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,7 +21,7 @@ from mqtt_im.clock import Times
 from mqtt_im.core.rules import Who
 from mqtt_im.protocol import requests as rq
 from mqtt_im.protocol.errors import Refusal
-from mqtt_im.store.interface import Readable
+from mqtt_im.store.interface import Readable, Store
 from mqtt_im.store.jobs.delivering import CursorsJob
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.jobs.reads import CallJob, FetchJob
@@ -630,6 +631,39 @@ async def test_what_many_have_asked_for_does_not_hold_up_the_end(tmp_path: Path)
         first, *others = await asyncio.gather(*asked, return_exceptions=True)
         assert first == "slow"
         assert [other.code for other in others if isinstance(other, Refusal)] == ["unavailable"] * 3
+
+
+@on_a_loop
+async def test_what_many_have_handed_in_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Heavy requests of twenty accounts made a stop of a minute. What is refused was not acknowledged, and comes again."""
+    with patch("mqtt_im.store.threads.writer.LAST_S", 0.0):
+        ledger = open_ledger(tmp_path, synchronous="off")
+        await ledger.start()
+        begun, free = threading.Event(), threading.Event()
+
+        def slow(_: Store) -> str:
+            begun.set()
+            assert free.wait(PATIENCE_S)
+            return "slow"
+
+        first = asyncio.ensure_future(ledger.decide(slow))
+        await asyncio.to_thread(begun.wait, PATIENCE_S)
+        told: list[RequestJob] = []
+        for number in range(400):
+            ledger.submit(send(f"user{number % 3}", "bob", told.append, b'"%s"' % (b"x" * 60_000)))
+        own = asyncio.ensure_future(ledger.decide(lambda _: "own"))
+        await asyncio.sleep(0)
+        ending = asyncio.ensure_future(ledger.stop())
+        while ledger.gathering._queue.qsize() < 2:  # noqa: ASYNC110 - those, and the end, of which no event tells
+            await asyncio.sleep(0.001)
+        free.set()
+        await ending
+        assert (await first, await own) == ("slow", "own")
+        codes = Counter(None if job.refusal is None else job.refusal.code for job in told)
+        assert codes.keys() == {None, "unavailable"} and codes.total() == 400
+    async with running(tmp_path) as ledger:
+        conv = await ledger.call(lambda engine: [engine.state.conv(f"bob:user{number}") for number in range(3)])
+        assert sum(found.head for found in conv if found is not None) == codes[None]
 
 
 @on_a_loop
