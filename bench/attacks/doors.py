@@ -262,6 +262,17 @@ def lists(ports: Ports) -> None:
     requests(ports, 10, lambda: _operator("GET", next(paths)))
 
 
+def stories(ports: Ports) -> None:
+    """The operator looks at messages to a crowd whose inboxes are not alike, while more is said to it."""
+    with contextlib.suppress(OSError):
+        foe = Foe(ports.mqtt)
+        for number in range(60):
+            foe.ask("send", id=next(_ids), to=MEMBERS[number], body="one more")
+    paths = itertools.cycle(f"messages/%23{GROUP[1:]}/{seq}" for seq in range(1, 9))
+    threading.Thread(target=requests, args=(ports, 2, lambda: _operator("GET", next(paths))), daemon=True).start()
+    all_of_them(ports, lambda foe: foe.ask("send", id=next(_ids), to=GROUP, body="all of you"))
+
+
 def dashboards(ports: Ports) -> None:
     """Two hundred dashboards, and some that are opened and closed."""
     request = _operator("GET", "stats/stream")
@@ -341,6 +352,7 @@ HOOKED: dict[str, Attack] = {
 }
 OPERATED: dict[str, Attack] = {
     "lists for the operator": lists,
+    "stories of messages to a crowd": stories,
     "200 dashboards": dashboards,
     "backup and compaction in a storm": upkeep,
     "users erased with their groups": erasing,

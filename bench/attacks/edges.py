@@ -147,7 +147,18 @@ def files_taken_back(ports: Ports) -> None:
     at_once(len(ACCOUNTS), lambda: try_again(next(names)))
 
 
+def forth_and_back(ports: Ports) -> None:
+    """A device that has all of a long inbox, and none of it, and all of it, from as many connections as there may be."""
+
+    def work(foe: Foe) -> None:
+        foe.ask("hello", after=0, ack="app")
+        foe.ask("ack", pos=5_000)
+
+    at_once(15, lambda: forever(ports.mqtt, work))
+
+
 EDGES: dict[str, Attack] = {
+    "acks forth and back": forth_and_back,
     "retained messages beyond the most": retained_beyond,
     "retained messages that nobody takes": retained_too_large,
     "retained messages whose time is over": retained_over,

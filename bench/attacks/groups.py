@@ -199,6 +199,20 @@ def names(ports: Ports) -> None:
     forever(ports.mqtt, ask)
 
 
+def newcomers(ports: Ports) -> None:
+    """Groups of twenty accounts to which ever new users are brought, a hundred at a time, and sent away; and those who stay."""
+
+    def work(foe: Foe) -> None:
+        group, some = f"#new-{foe.user}", [next(_ids) for _ in range(100)]
+        foe.ask("group.create", id=f"new-{foe.user}", group=group, members=[f"stays-{foe.user}"])
+        foe.ask("group.add", id=next(_ids), group=group, members=some)
+        foe.ask("group.remove", id=next(_ids), group=group, members=[*some, f"stays-{foe.user}"])
+        foe.ask("group.add", id=next(_ids), group=group, members=[f"stays-{foe.user}"])
+        foe.ask("send", id=next(_ids), to=group, body="who is here?")
+
+    all_of_them(ports, work)
+
+
 def wrong_names(ports: Ports) -> None:
     """The same, but the last of them is none."""
     many = [f"m{number}" for number in range(24_000)] + ["no name"]
@@ -220,6 +234,7 @@ GROUPS: dict[str, Attack] = {
     "a new user with each message": strangers,
     "conversations that are none": nothing_there,
     "pages of one message": far_apart,
+    "ever new members": newcomers,
     "24,000 names": names,
     "24,000 names, the last one wrong": wrong_names,
 }
