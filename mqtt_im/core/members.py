@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from sys import intern
 
 from .model import FOREVER, Conv, Member
@@ -12,7 +10,8 @@ from .state import State
 
 _Spans = list[list[int]]
 _Known = dict[int, tuple[_Spans, _Spans]]
-"""By the identity of what members could read, that itself, and what it has become."""
+"""By the identity of what members could read, that itself, so that nothing else gets it, and what it has become: one for all who
+had the same, since thousands may come and go together, again and again."""
 
 
 def change_members(state: State, conv: Conv, record: GroupChange) -> None:
@@ -21,7 +20,6 @@ def change_members(state: State, conv: Conv, record: GroupChange) -> None:
     if record.event in ("group.create", "group.add"):
         new = [[record.history_from, FOREVER]]  # of most, who share it
         known: _Known = {}
-        resumed = partial(_resumed, new=new)
         for index, name in enumerate(map(intern, record.members or ())):
             order = (seq << 20) | index
             former = members.pop(name, None)
@@ -29,30 +27,29 @@ def change_members(state: State, conv: Conv, record: GroupChange) -> None:
             member.order = order
             member.active = True
             member.role = "owner" if record.event == "group.create" and index == 0 else "member"
-            member.spans = new if former is None else _once(known, former.spans, resumed)
+            member.spans = new
+            if former is not None:
+                found = known.get(id(former.spans))
+                if found is None:
+                    found = known[id(former.spans)] = former.spans, _resumed(former.spans, new)
+                member.spans = found[1]
             members[name] = member
         state.touch_members(conv, record.members or ())
     elif record.event in ("group.remove", "group.leave"):
         leaving = leaving_of(record)
         known = {}
-        ended = partial(_ended, seq=seq)
         for name in leaving:
             member = members[name] = members[name].copied()  # as `own`
             member.active = False
             member.role = "member"
-            member.spans = _once(known, member.spans, ended)
+            found = known.get(id(member.spans))
+            if found is None:
+                found = known[id(member.spans)] = member.spans, _ended(member.spans, seq)
+            member.spans = found[1]
         state.touch_members(conv, leaving)
     elif record.event == "group.role" and record.user is not None:
         conv.own(record.user).role = record.role or "member"
         state.touch_member(conv, record.user)
-
-
-def _once(known: _Known, former: _Spans, make: Callable[[_Spans], _Spans]) -> _Spans:
-    """What `make` makes of these, one for all who have them: thousands may come and go together, again and again."""
-    found = known.get(id(former))
-    if found is None:
-        found = known[id(former)] = former, make(former)  # kept, so that nothing else gets its number
-    return found[1]
 
 
 def _resumed(former: _Spans, new: _Spans) -> _Spans:

@@ -24,6 +24,7 @@ from mqtt_im.core.rules import Limits
 from mqtt_im.postgres import connecting
 from mqtt_im.postgres.connecting import Database
 from mqtt_im.store.commits import Author
+from mqtt_im.store.given import Given
 from mqtt_im.store.jobs.job import Job
 from mqtt_im.store.jobs.reads import CallJob, FetchJob
 from mqtt_im.store.memory.engine import MemoryEngine
@@ -204,7 +205,9 @@ class PostgresMachine(RuleBasedStateMachine):
         url = self.undo.enter_context(database())
         empty()
         self.nodes = [Node(self, url, f"node{number}", Path(self.folder.name) / str(number)) for number in range(nodes)]
-        self.twin = Twin(self.limits, lambda user: user != GHOST, lambda *_: False, self.online, MemoryUploads(FILES))
+        self.twin = Twin(
+            Given(self.limits, lambda user: user != GHOST, lambda *_: False, online=self.online, uploads=MemoryUploads(FILES))
+        )
         self.twin.state.claim = self._decided
         if warm:
             self._kept(self.nodes[0], WARM)

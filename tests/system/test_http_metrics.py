@@ -80,6 +80,12 @@ def test_health_has_places_of_its_own(own_server: ServerProcess) -> None:
         for connection in busy:  # each waits for the rest of a body
             connection.sendall(b"POST /api/v1/login HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
             connection.sendall(b"Content-Length: 9\r\n\r\n{")
+
+        def refused() -> bool:
+            with Web(port) as web:
+                return web.post("login", user="alice").status == 503
+
+        eventually(refused, "all places are taken")  # who has said nothing yet would give way to who comes
         busy += [socket.create_connection((HOST, port), timeout=60) for _ in range(300)]  # and these say nothing
         for _ in range(3):
             assert own_server.get("/health/live")[0] == 200
