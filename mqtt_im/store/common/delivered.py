@@ -8,7 +8,8 @@ from mqtt_im.core.model import User
 from mqtt_im.core.records import MESSAGES, AnyRecord
 
 MAX_DELIVERED: Final = 1000
-"""Items that are looked through for what a cursor has delivered: no device was offered more that it has not acknowledged."""
+"""Items that are looked through for what a cursor has delivered: as many as a device is offered ahead of it (`APP_AHEAD`). Who
+has fetched more of them by `sync` before it acknowledges has told of the last ones."""
 
 
 class Inboxes(Protocol):
